@@ -1,0 +1,9 @@
+"""Patches the standard library for gevent before any test module imports it.
+
+The relay runs patched, so its tests do as well; `relay/atproto` is also checked unpatched,
+in a fresh interpreter, by `tests/unit/test_architecture.py`.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
