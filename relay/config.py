@@ -1,0 +1,320 @@
+"""Every setting of the relay: one frozen dataclass, read once from the environment or an env file.
+
+Read by `cli` and handed to `app`; rooms get single values from there. Names, defaults and value forms are
+indigo's where indigo has them, so that its `.env` starts this relay. The README's settings table is checked against
+this module by a test. Must not know what any setting is used for beyond its help line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from relay.errors import ConfigError
+
+
+class Bind(NamedTuple):
+    """An address to listen on. An empty host means every interface, as in Go's `:2470`."""
+
+    host: str
+    port: int
+
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from a Go duration such as `72h`, `1h30m` or `500ms`; also days (`3d`). `0` is zero."""
+    if text == "0":
+        return 0.0
+    if not re.fullmatch(rf"(?:{_DURATION_PART.pattern})+", text):
+        raise ValueError("not a duration such as 72h, 90s or 500ms")
+    return sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `1000`, `64k`, `512M`, `20GiB`; units are powers of 1024."""
+    match = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    if not match:
+        raise ValueError("not a size such as 512M or 20G")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def parse_bind(text: str) -> Bind:
+    """An address from `:2470`, `127.0.0.1:2470` or `[::1]:2470`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ValueError("not an address such as :2470 or 127.0.0.1:2470")
+    return Bind(host.strip("[]"), int(port))
+
+
+def parse_bool(text: str) -> bool:
+    """True or False from the words that Go's and shell's users write."""
+    word = text.strip().lower()
+    if word in ("1", "t", "true", "yes", "on"):
+        return True
+    if word in ("", "0", "f", "false", "no", "off"):
+        return False
+    raise ValueError("not true or false")
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """The comma-separated parts of a text, without blanks and empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_count(text: str) -> int:
+    """A whole number, zero or above."""
+    if not text.strip().isdigit():
+        raise ValueError("not a whole number")
+    return int(text)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A parser that takes only the given words."""
+
+    def parse(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError(f"not one of {', '.join(words)}")
+        return text.lower()
+
+    return parse
+
+
+def parse_database_url(text: str) -> str:
+    """A `sqlite://PATH` or `postgres://…` address."""
+    if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
+        raise ValueError("not a sqlite:// or postgres:// address")
+    return text
+
+
+def parse_http_url(text: str) -> str:
+    """An http(s) base address without its trailing slash."""
+    if not re.fullmatch(r"https?://[^/\s]+/?", text):
+        raise ValueError("not an http:// or https:// address")
+    return text.rstrip("/")
+
+
+def _setting(
+    env: str,
+    default: str,
+    parse: Callable[[str], Any],
+    help_text: str,
+    *,
+    also: tuple[str, ...] = (),
+    secret: bool = False,
+) -> Any:
+    metadata = {"env": env, "also": also, "text": default, "parse": parse, "help": help_text, "secret": secret}
+    return field(default=parse(default), metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The relay's settings. Durations are seconds, sizes are bytes."""
+
+    admin_passwords: tuple[str, ...] = _setting(
+        "RELAY_ADMIN_PASSWORD",
+        "",
+        parse_list,
+        "Passwords of the admin API, comma-separated; unset: a random one is logged at start",
+        also=("RELAY_ADMIN_KEY",),
+        secret=True,
+    )
+    plc_host: str = _setting(
+        "RELAY_PLC_HOST",
+        "https://plc.directory",
+        parse_http_url,
+        "PLC directory that resolves did:plc",
+        also=("ATP_PLC_HOST",),
+    )
+    log_level: str = _setting(
+        "LOG_LEVEL",
+        "info",
+        one_of("debug", "info", "warn", "warning", "error"),
+        "Least severe level that is logged",
+        also=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
+    )
+    database_url: str = _setting(
+        "DATABASE_URL",
+        "sqlite://data/relay/relay.sqlite",
+        parse_database_url,
+        "Database of hosts, accounts and bans",
+        secret=True,
+    )
+    max_db_connections: int = _setting(
+        "MAX_DB_CONNECTIONS",
+        "40",
+        parse_count,
+        "Most connections to PostgreSQL",
+        also=("MAX_METADB_CONNECTIONS",),
+    )
+    api_bind: Bind = _setting(
+        "RELAY_API_BIND",
+        "127.0.0.1:2470",
+        parse_bind,
+        "Address of the API and the firehose",
+        also=("RELAY_API_LISTEN",),
+    )
+    metrics_bind: Bind = _setting(
+        "RELAY_METRICS_LISTEN",
+        "127.0.0.1:2471",
+        parse_bind,
+        "Address of the Prometheus metrics",
+    )
+    persist_dir: Path = _setting(
+        "RELAY_PERSIST_DIR",
+        "data/relay/persist",
+        Path,
+        "Folder of the segment log",
+        also=("RELAY_PERSISTER_DIR",),
+    )
+    replay_window: float = _setting(
+        "RELAY_REPLAY_WINDOW",
+        "72h",
+        parse_duration,
+        "How long events stay replayable",
+        also=("RELAY_EVENT_PLAYBACK_TTL",),
+    )
+    initial_seq: int = _setting(
+        "RELAY_INITIAL_SEQ_NUMBER",
+        "1",
+        parse_count,
+        "First sequence number of an empty log",
+    )
+    default_account_limit: int = _setting(
+        "RELAY_DEFAULT_ACCOUNT_LIMIT",
+        "100",
+        parse_count,
+        "Accounts that a new host may have",
+        also=("RELAY_DEFAULT_REPO_LIMIT",),
+    )
+    new_hosts_per_day: int = _setting(
+        "RELAY_NEW_HOSTS_PER_DAY_LIMIT",
+        "50",
+        parse_count,
+        "New hosts taken by requestCrawl in 24 hours",
+    )
+    trusted_domains: tuple[str, ...] = _setting(
+        "RELAY_TRUSTED_DOMAINS",
+        "*.host.bsky.network",
+        parse_list,
+        "Hosts that get the high limits",
+    )
+    disable_request_crawl: bool = _setting(
+        "RELAY_DISABLE_REQUEST_CRAWL",
+        "false",
+        parse_bool,
+        "Refuse public requestCrawl",
+    )
+    allow_insecure_hosts: bool = _setting(
+        "RELAY_ALLOW_INSECURE_HOSTS",
+        "false",
+        parse_bool,
+        "Take plain http, localhost and private addresses",
+    )
+    lenient_sync_validation: bool = _setting(
+        "RELAY_LENIENT_SYNC_VALIDATION",
+        "false",
+        parse_bool,
+        "Pass and count commits whose MST inversion fails, instead of dropping them",
+    )
+    ident_cache_size: int = _setting(
+        "RELAY_IDENT_CACHE_SIZE",
+        "250000",
+        parse_count,
+        "Identities kept in memory",
+        also=("RELAY_DID_CACHE_SIZE",),
+    )
+    hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Settings:
+        """Settings from `environment`; an empty value counts as unset.
+
+        Raises ConfigError naming the variable when a value cannot be read.
+        """
+        values = {}
+        for item in fields(cls):
+            for name in (item.metadata["env"], *item.metadata["also"]):
+                if environment.get(name):
+                    values[item.name] = _parsed(item, name, environment[name])
+                    break
+        return cls(**values)
+
+    def redacted(self) -> dict[str, str]:
+        """Every setting as text for the start log, secrets replaced."""
+        return {
+            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else str(getattr(self, item.name))
+            for item in fields(self)
+        }
+
+
+def _parsed(item: Field[Any], name: str, text: str) -> Any:
+    try:
+        return item.metadata["parse"](text)
+    except ValueError as error:
+        shown = "[redacted]" if item.metadata["secret"] else repr(text)
+        raise ConfigError(f"{name}={shown}: {error}") from None
+
+
+# What indigo's relay reads and this one has no use for: known, so not worth a warning.
+INDIGO_ONLY = frozenset(
+    {
+        "RELAY_HOST_CONCURRENCY",
+        "RELAY_CONCURRENCY_PER_PDS",
+        "RELAY_SLACK_ALERT_CHANNEL",
+        "RELAY_ALERT_SLACK_CHANNEL",
+        "RELAY_SLACK_ALERT_TOKEN",
+        "RELAY_ALERT_SLACK_TOKEN",
+    }
+)
+
+
+def setting_lines() -> list[tuple[str, str, str]]:
+    """(variable, default, help) of every setting, in order; for `--help` and for the README's test."""
+    assert all(item.default is not MISSING for item in fields(Settings))
+    return [(item.metadata["env"], item.metadata["text"], item.metadata["help"]) for item in fields(Settings)]
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """The `RELAY_*` names in `environment` that nothing reads, sorted."""
+    known = {name for item in fields(Settings) for name in (item.metadata["env"], *item.metadata["also"])}
+    return sorted(name for name in environment if name.startswith("RELAY_") and name not in known | INDIGO_ONLY)
+
+
+def read_env_file(path: Path) -> dict[str, str]:
+    """The `NAME=value` lines of an env file: comments, `export` and matching quotes are taken off.
+
+    Raises ConfigError when the file cannot be read or a line has no `=`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from None
+    values = {}
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.strip().removeprefix("export ").strip()
+        if not line or line.startswith("#"):
+            continue
+        name, equals, value = line.partition("=")
+        if not equals:
+            raise ConfigError(f"{path}:{number}: not a NAME=value line")
+        values[name.strip()] = _unquoted(value.strip())
+    return values
+
+
+def _unquoted(value: str) -> str:
+    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value.split(" #", 1)[0].rstrip()
+
+
+def environment_with(env_file: Path | None) -> dict[str, str]:
+    """The process environment over what `env_file` says: a variable that is set wins over the file."""
+    return {**(read_env_file(env_file) if env_file else {}), **os.environ}

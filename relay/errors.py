@@ -1,0 +1,46 @@
+"""The relay's own errors, beside `relay.atproto.errors` which covers the protocol.
+
+Raised by every room but `atproto`; caught where an event, a request or the start ends. Each carries a stable
+`reason`: the metric label, the log field and what the docs list. Knows nothing of any room.
+"""
+
+
+class RelayError(Exception):
+    """Anything the relay refuses or fails at, with a stable kebab-case `reason` and a detail for people."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class ConfigError(RelayError):
+    """A setting that stops the start. `reason` is always `config`; the detail names the variable."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("config", detail)
+
+
+class IdentityError(RelayError):
+    """A DID could not be resolved. Reasons: `did-not-found`, `did-tombstone`, `did-document`, `did-unavailable`."""
+
+
+class AddressRefused(RelayError):
+    """An outgoing connection to an address that is not public. Reasons: `address-refused`, `name-unresolved`."""
+
+
+class CrawlRefused(RelayError):
+    """A crawl request that is not granted; `name` and `status` are the XRPC error and HTTP status to answer with."""
+
+    def __init__(self, reason: str, name: str, status: int, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.name = name
+        self.status = status
+
+
+class LogError(RelayError):
+    """The segment log cannot be written or read. Reasons: `log-io`, `log-corrupt`, `log-locked`."""
+
+
+class StoreError(RelayError):
+    """The database is not there or refuses the work. Reasons: `store-unavailable`, `store-schema`."""
