@@ -1,0 +1,101 @@
+"""Settings: values, aliases, errors that name the variable, secrets kept out, and the README's table."""
+
+from pathlib import Path
+
+import pytest
+
+from relay.config import (
+    Bind,
+    Settings,
+    environment_with,
+    parse_bind,
+    parse_bool,
+    parse_duration,
+    parse_size,
+    read_env_file,
+    setting_lines,
+    unknown_variables,
+)
+from relay.errors import ConfigError
+
+README = Path(__file__).parents[2] / "README.md"
+ENV_EXAMPLE = Path(__file__).parents[2] / "conf" / "relay.env.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("72h", 259200), ("1h30m", 5400), ("500ms", 0.5), ("0", 0), ("3d", 259200), ("1.5s", 1.5)]
+)
+def test_duration_is_read_as_go_writes_it(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "72", "h", "-1h", "1h 30m", "1x"])
+def test_bad_duration_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+def test_size_bind_and_bool() -> None:
+    assert (parse_size("512M"), parse_size("20GiB"), parse_size("7")) == (512 << 20, 20 << 30, 7)
+    assert parse_bind(":2470") == Bind("", 2470)
+    assert parse_bind("[::1]:1") == Bind("::1", 1)
+    assert parse_bool("true") and not parse_bool("0")
+    for parse, bad in [(parse_size, "1X"), (parse_bind, "2470"), (parse_bind, ":70000"), (parse_bool, "maybe")]:
+        with pytest.raises(ValueError, match="not"):
+            parse(bad)
+
+
+def test_settings_take_indigos_other_names_and_the_main_name_wins() -> None:
+    settings = Settings.from_environment({"ATP_PLC_HOST": "http://localhost:2582/", "RELAY_ADMIN_KEY": "a, b"})
+    assert settings.plc_host == "http://localhost:2582"
+    assert settings.admin_passwords == ("a", "b")
+    both = {"RELAY_PLC_HOST": "https://one.example", "ATP_PLC_HOST": "https://two.example"}
+    assert Settings.from_environment(both).plc_host == "https://one.example"
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert Settings.from_environment({"RELAY_REPLAY_WINDOW": ""}).replay_window == 72 * 3600
+
+
+def test_a_bad_value_names_the_variable_but_never_a_secret() -> None:
+    with pytest.raises(ConfigError, match=r"RELAY_REPLAY_WINDOW='soon'.*duration"):
+        Settings.from_environment({"RELAY_REPLAY_WINDOW": "soon"})
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environment({"DATABASE_URL": "mysql://user:hunter2@db/relay"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_secrets_are_redacted_on_print() -> None:
+    shown = Settings.from_environment({"RELAY_ADMIN_PASSWORD": "hunter2", "DATABASE_URL": "postgres://u:pw@db/r"})
+    assert "hunter2" not in str(shown.redacted())
+    assert ":pw@" not in str(shown.redacted())
+
+
+def test_unknown_relay_variables_are_found_and_indigos_are_not() -> None:
+    assert unknown_variables({"RELAY_TYPO": "1", "RELAY_HOST_CONCURRENCY": "40", "PATH": "x"}) == ["RELAY_TYPO"]
+
+
+def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".env"
+    path.write_text("# a comment\nexport LOG_LEVEL='debug'\nRELAY_HOSTS=a.example,b.example # two\n\n")
+    assert read_env_file(path) == {"LOG_LEVEL": "debug", "RELAY_HOSTS": "a.example,b.example"}
+    monkeypatch.setenv("LOG_LEVEL", "warn")
+    assert environment_with(path)["LOG_LEVEL"] == "warn"
+    path.write_text("nonsense\n")
+    with pytest.raises(ConfigError, match=r"\.env:1"):
+        read_env_file(path)
+    with pytest.raises(ConfigError):
+        read_env_file(tmp_path / "missing")
+
+
+def test_readme_lists_every_setting() -> None:
+    table = README.read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
+    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {text} |" for name, default, text in setting_lines()]
+    assert table.splitlines() == ["| variable | default | meaning |", "|---|---|---|", *rows]
+
+
+def test_example_env_file_names_every_setting_and_starts() -> None:
+    lines = ENV_EXAMPLE.read_text()
+    for name, _, _ in setting_lines():
+        assert f"{name}=" in lines, name
+    Settings.from_environment(read_env_file(ENV_EXAMPLE))
