@@ -13,6 +13,8 @@ EVENTS_RECEIVED = Counter("relay_events_received_total", "Events read from hosts
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
 QUEUE_SIZE = Gauge("relay_queue_size", "Items waiting in a bounded queue, cache or set", ["queue"])
 QUEUE_CAPACITY = Gauge("relay_queue_capacity", "The bound of that queue, cache or set", ["queue"])
+EVENTS_LENIENT = Counter("relay_events_lenient_total", "Events passed in lenient mode, by what was wrong", ["reason"])
+STATUS_CHECKS = Counter("relay_status_checks_total", "getRepoStatus questions about inactive accounts", ["outcome"])
 CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevData did not continue the stored state")
 
 # identity

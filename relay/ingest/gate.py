@@ -1,0 +1,229 @@
+"""Judges one event: who may send it, for which account, in which state; then has it verified.
+
+Called by partitions, one event of an account at a time. The answer is a Submission for the sequencer, `Rejected`, or
+`Hold` when something must be found out first. Asks nobody itself: it must not wait on the network.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from relay import metrics
+from relay.atproto import frames
+from relay.atproto.commit import Verified, verify_commit, verify_sync
+from relay.atproto.crypto import PublicKey
+from relay.atproto.errors import SignatureInvalid
+from relay.atproto.frames import Account, Commit, Event, Sync
+from relay.atproto.frames import Identity as IdentityEvent
+from relay.atproto.syntax import check_account_did
+from relay.errors import IdentityError
+from relay.identity.resolver import Identity, Resolver
+from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.host import Host, HostRegistry
+from relay.ingest.item import Errand, Hold, Item, Rejected
+from relay.ingest.penalties import Penalties
+from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status
+from relay.stream.projector import Projector
+from relay.stream.sequencer import Submission
+
+# What a consumer must not be able to read any more once it is announced (protocol rule 34).
+HIDING_STATUSES = frozenset({"takendown", "deleted"})
+
+
+class Gate:
+    """The rules of protocol.md 10-20, in that order, over the accounts and identities in memory."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        resolver: Resolver,
+        registry: HostRegistry,
+        projector: Projector,
+        penalties: Penalties,
+        *,
+        lenient: bool,
+    ) -> None:
+        self._accounts = accounts
+        self._resolver = resolver
+        self._registry = registry
+        self._projector = projector
+        self._penalties = penalties
+        self._lenient = lenient
+
+    def judge(self, item: Item) -> Submission:
+        """The event as the log takes it.
+
+        Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold when
+        it has to wait; StoreError when SQL is needed and away.
+        """
+        event = item.event
+        check_account_did(event.did)
+        if isinstance(event, IdentityEvent):
+            return self._judge_identity(item, event)
+        if isinstance(event, Account):
+            return self._judge_account(item, event)
+        return self._judge_repo_event(item, event)
+
+    def _judge_repo_event(self, item: Item, event: Commit | Sync) -> Submission:
+        identity = self._authoritative_identity(item)
+        state = self._hosted_account(item)
+        _check_local_status(state.row)
+        if state.repo is not None and event.rev <= state.repo.rev:
+            raise Rejected("rev-old", f"{event.rev} is not after {state.repo.rev}")
+        self._check_upstream_status(item, state.row)
+        self._check_conduct(item)
+        verified = self._verify(item, event, identity)
+        if isinstance(event, Commit):
+            self._check_chain(event, state, verified)
+        state.repo = RepoRow(state.row.uid, event.rev, verified.commit, verified.data)
+        return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo)
+
+    def _judge_account(self, item: Item, event: Account) -> Submission:
+        state = self._accounts.lookup(event.did)
+        if state is None or state.row.host_id != item.host.id:
+            self._authoritative_identity(item)
+            state = self._hosted_account(item)
+        row = state.row = replace(state.row, upstream_status=_upstream_status(event))
+        active, status = effective_status(row.status, row.upstream_status)
+        if (active, status) == (event.active, event.status):
+            parts = frames.split_at_seq(event)
+        else:
+            parts = frames.account_frame(event.did, event.time, active, status)
+        return _submission(item, row, parts, account=row, hides=status in HIDING_STATUSES)
+
+    def _judge_identity(self, item: Item, event: IdentityEvent) -> Submission:
+        if Errand.REFRESH not in item.done:
+            raise Hold(Errand.REFRESH)
+        identity = self._known_identity(event.did)
+        state = self._accounts.lookup(event.did)
+        if state is None:
+            if identity is None or identity.pds != item.host.endpoint:
+                raise Rejected("wrong-host", item.host.hostname)
+            state = self._hosted_account(item)
+        # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
+        if event.handle is None or (identity is not None and identity.handle == event.handle):
+            parts = frames.split_at_seq(event)
+        else:
+            parts = frames.identity_frame(event.did, event.time, None)
+        return _submission(item, state.row, parts)
+
+    def _known_identity(self, did: str) -> Identity | None:
+        try:
+            return self._resolver.cached(did)
+        except IdentityError:
+            return None
+
+    def _authoritative_identity(self, item: Item) -> Identity:
+        """The DID's identity, once it names the host that sent the event."""
+        identity = self._resolver.cached(item.event.did)
+        if identity is None:
+            raise Hold(Errand.IDENTITY)
+        if identity.pds != item.host.endpoint:
+            if Errand.REFRESH not in item.done:
+                raise Hold(Errand.REFRESH)
+            raise Rejected("wrong-host", f"{item.host.hostname} is not {identity.pds}")
+        return identity
+
+    def _hosted_account(self, item: Item) -> AccountState:
+        """The account, made or moved to the host that sent the event; its authority is established."""
+        state = self._accounts.lookup(item.event.did)
+        if state is None:
+            state = self._accounts.create(item.event.did, item.host)
+            self._projector.note_account(state.row)
+        elif state.row.host_id != item.host.id:
+            self._move(state, item.host)
+        return state
+
+    def _move(self, state: AccountState, host: Host) -> None:
+        former = self._registry.by_id(state.row.host_id)
+        if former is not None:
+            former.account_count -= 1
+        host.account_count += 1
+        state.row = replace(state.row, host_id=host.id)
+        self._projector.note_account(state.row)
+
+    def _check_upstream_status(self, item: Item, row: AccountRow) -> None:
+        if row.upstream_status == "active":
+            return
+        if Errand.STATUS not in item.done:
+            raise Hold(Errand.STATUS)
+        raise Rejected("account-inactive", row.upstream_status)
+
+    def _check_conduct(self, item: Item) -> None:
+        if Errand.COOL_DOWN not in item.done and self._penalties.owed(item.event.did):
+            raise Hold(Errand.COOL_DOWN)
+
+    def _verify(self, item: Item, event: Commit | Sync, identity: Identity) -> Verified:
+        if identity.key is None:
+            if Errand.REFRESH not in item.done:
+                raise Hold(Errand.REFRESH)
+            raise Rejected("no-signing-key")
+        try:
+            verified = _verified(event, identity.key, lenient=self._lenient)
+        except SignatureInvalid:
+            # The key may have been rotated since the document was read.
+            if Errand.REFRESH not in item.done:
+                raise Hold(Errand.REFRESH) from None
+            self._penalties.charge(event.did)
+            raise
+        except Exception:
+            self._penalties.charge(event.did)
+            raise
+        if isinstance(event, Sync):
+            self._penalties.charge(event.did)
+        if verified.lenient:
+            metrics.EVENTS_LENIENT.labels(verified.lenient).inc()
+        return verified
+
+    def _check_chain(self, event: Commit, state: AccountState, verified: Verified) -> None:
+        """Compare with the last commit seen. A gap is counted and passed: the commit itself is proven."""
+        if state.repo is None:
+            return
+        if event.prev_data is None and not self._lenient:
+            raise Rejected("prev-data-missing")
+        if event.since != state.repo.rev or event.prev_data != state.repo.data:
+            metrics.CHAIN_BREAKS.inc()
+
+
+def _verified(event: Commit | Sync, key: PublicKey, *, lenient: bool) -> Verified:
+    now_us = int(time.time() * 1_000_000)
+    if isinstance(event, Commit):
+        return verify_commit(event, key, now_us, lenient=lenient)
+    return verify_sync(event, key, now_us)
+
+
+def _check_local_status(row: AccountRow) -> None:
+    if row.status != "active":
+        raise Rejected(f"account-{row.status}")
+
+
+def _upstream_status(event: Account) -> str:
+    if event.active:
+        return "active"
+    return event.status if event.status in STATUSES and event.status != "active" else "inactive"
+
+
+def _submission(
+    item: Item,
+    row: AccountRow,
+    parts: tuple[bytes, bytes],
+    *,
+    account: AccountRow | None = None,
+    repo: RepoRow | None = None,
+    hides: bool = False,
+) -> Submission:
+    event: Event = item.event
+    return Submission(
+        kind=event.kind,
+        uid=row.uid,
+        host_id=item.host.id,
+        upstream_seq=event.seq,
+        status=STATUSES.index(row.upstream_status),
+        head=parts[0],
+        tail=parts[1],
+        account=account,
+        repo=repo,
+        hides=hides,
+        finished=None,
+    )

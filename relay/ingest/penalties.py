@@ -1,0 +1,37 @@
+"""Slows single accounts that send too many events which are invalid or `#sync`, so that their host need not be.
+
+The gate charges accounts here and holds those that owe time; the errand runner waits it off. Only accounts of an
+authoritative host are charged: nobody can slow somebody else's account.
+"""
+
+from __future__ import annotations
+
+from cachetools import TTLCache
+
+from relay import metrics
+
+FREE_CHARGES = 20
+WINDOW_SECONDS = 600.0
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 60.0
+CAPACITY = 50_000
+
+
+class Penalties:
+    """Charges per account within a window that begins with its first one; bounded, the oldest windows go first."""
+
+    def __init__(self) -> None:
+        self._charges: TTLCache[str, int] = TTLCache(CAPACITY, WINDOW_SECONDS)
+        metrics.QUEUE_SIZE.labels("penalties").set_function(lambda: len(self._charges))
+        metrics.QUEUE_CAPACITY.labels("penalties").set(CAPACITY)
+
+    def charge(self, did: str) -> None:
+        """Count one offence of `did`."""
+        self._charges[did] = self._charges.get(did, 0) + 1
+
+    def owed(self, did: str) -> float:
+        """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""
+        excess = self._charges.get(did, 0) - FREE_CHARGES
+        if excess <= 0:
+            return 0.0
+        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(excess - 1, 16))

@@ -1,0 +1,74 @@
+"""Asks an account's PDS for its status when it is stored as inactive and yet sends commits.
+
+An `#account` event may have been missed; then the record is healed here. Run by the errand runner, one question per
+account at a time. Must not decide what becomes of the event: the gate looks again afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from urllib.parse import quote
+
+from cachetools import TTLCache
+
+from relay import metrics
+from relay.errors import RelayError
+from relay.identity.http import GuardedHttp
+from relay.ingest.accounts import Accounts
+from relay.ingest.host import Host
+from relay.store.accounts import STATUSES
+from relay.stream.projector import Projector
+
+TIMEOUT_SECONDS = 5.0
+MAX_BYTES = 64 << 10
+REMEMBERED_SECONDS = 600.0
+REMEMBERED_CAPACITY = 100_000
+QUESTIONS_PER_HOST_WINDOW = 60
+HOST_WINDOW_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class StatusCheck:
+    """`getRepoStatus` at the account's host: rate-limited per host, the answer remembered for ten minutes."""
+
+    def __init__(self, http: GuardedHttp, accounts: Accounts, projector: Projector) -> None:
+        self._http = http
+        self._accounts = accounts
+        self._projector = projector
+        self._confirmed: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, REMEMBERED_SECONDS)
+        self._asked: TTLCache[int, int] = TTLCache(REMEMBERED_CAPACITY, HOST_WINDOW_SECONDS)
+
+    def run(self, did: str, host: Host) -> None:
+        """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing."""
+        asked = self._asked.get(host.id, 0)
+        if did in self._confirmed or asked >= QUESTIONS_PER_HOST_WINDOW:
+            metrics.STATUS_CHECKS.labels("skipped").inc()
+            return
+        self._asked[host.id] = asked + 1
+        self._confirmed[did] = True
+        status = self._ask(did, host)
+        state = self._accounts.lookup(did)
+        if status is None or state is None or status == state.row.upstream_status:
+            return
+        state.row = replace(state.row, upstream_status=status)
+        self._projector.note_account(state.row)
+
+    def _ask(self, did: str, host: Host) -> str | None:
+        url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
+        try:
+            response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
+            answer = json.loads(response.body) if response.status == 200 else None
+        except (RelayError, OSError, ValueError, RecursionError) as error:
+            log.debug("getRepoStatus of %s at %s failed: %s", did, host.hostname, error)
+            answer = None
+        if not isinstance(answer, dict) or answer.get("did") != did:
+            metrics.STATUS_CHECKS.labels("unanswered").inc()
+            return None
+        metrics.STATUS_CHECKS.labels("answered").inc()
+        if answer.get("active") is True:
+            return "active"
+        status = answer.get("status")
+        return status if status in STATUSES and status != "active" else "inactive"
