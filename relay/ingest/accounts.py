@@ -82,14 +82,14 @@ class Accounts:
         state = self.lookup(did)
         if state is None:
             raise AccountUnknown(did)
-        before = state.row
+        before = state.row.status
         # Memory first: from here on nothing of a taken-down account passes the gate while SQL is being written.
-        state.row = replace(before, status=status)
-        self._generation += 1
+        state.row = replace(state.row, status=status)
         self._cache[did] = state
+        self._generation += 1
         try:
-            self._db.write(table.set_status, before.uid, status)
+            self._db.write(table.put_status, state.row)
         except BaseException:
-            state.row = replace(state.row, status=before.status)
+            state.row = replace(state.row, status=before)
             raise
         return state
