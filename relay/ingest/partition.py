@@ -113,14 +113,12 @@ class Partition:
         """Work off one parked account's line, in order, with every errand that its first event waits for."""
         while line:
             item = line[0]
-            if hold is not None and not self._ran(item, hold):
-                hold = None
-            else:
+            while hold is not None and self._ran(item, hold):
                 hold = self._settle(item)
-            if hold is None:
-                line.popleft()
-                self._parking.leave(item)
-                gevent.sleep(0)
+            line.popleft()
+            self._parking.leave(item)
+            gevent.sleep(0)
+            hold = self._settle(line[0]) if line else None
         # No switch since the line was seen empty: the next event of the account finds it gone.
         del self._lines[did]
 
