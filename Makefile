@@ -1,0 +1,65 @@
+# `make run` and `make test` work from a fresh clone on Debian 12, as root or as a user with sudo. What they install is kept:
+# .venv/ in the repository, the reference network in a cache folder; the second time is quick.
+
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell command -v python3.11) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ROUNDS ?= 1000
+SECONDS ?= 600
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint check-types test-setup bench bench-network fuzz kill-test
+
+help:
+	@echo 'make run                  start the relay on 127.0.0.1:2470'
+	@echo 'make test                 lint, types and all tests; installs what they need'
+	@echo 'make bench                benchmarks of single functions and rooms'
+	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
+	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
+	@echo 'make kill-test ROUNDS=1000   SIGKILL under load, and count what was lost or repeated'
+
+run: $(VENV)/.relay
+	$(BIN)/relay serve $(ARGS)
+
+test: test-setup lint check-types
+	$(BIN)/pytest --durations=10 --ignore=tests/bench
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check-types: $(VENV)/.test
+	$(BIN)/mypy relay
+
+bench: $(VENV)/.test
+	$(BIN)/pytest tests/bench --benchmark-columns=min,median,ops --timeout=1800 -s
+
+bench-network: $(VENV)/.test
+	$(BIN)/python -m tests.bench.network $(ARGS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)
+
+kill-test: $(VENV)/.test
+	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/integration -k kill --timeout=0 -s
+
+# Ask apt only for what is not there: a machine may have these from elsewhere.
+test-setup: $(VENV)/.test
+	@scripts/need 'compgen -G "/usr/lib/postgresql/*/bin/initdb"' postgresql
+	@scripts/need 'command -v npm' npm
+	@scripts/need 'command -v g++ && command -v make' g++ make
+	@scripts/need 'command -v systemd-analyze' systemd
+	@tests/e2e/install.sh
+
+$(VENV)/bin/python:
+	@scripts/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.relay: setup.cfg pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.relay
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@touch $@

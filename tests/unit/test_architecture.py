@@ -1,0 +1,123 @@
+"""The house rules that a reader relies on: which room imports which, what `relay/atproto` runs without, file sizes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "relay").rglob("*.py"))
+MAX_LINES = 400
+
+# What each room may import, beside itself: `web, upstream -> ingest -> stream -> store -> atproto`, identity beside
+# ingest; errors, config and metrics are leaves that know no room.
+LEAVES = {"errors", "config", "metrics"}
+ROOMS = {
+    "atproto": set(),
+    "store": {"atproto"} | LEAVES,
+    "identity": {"store", "atproto"} | LEAVES,
+    "stream": {"store", "atproto"} | LEAVES,
+    "ingest": {"stream", "store", "identity", "atproto"} | LEAVES,
+    "upstream": {"ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "web": {"upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "commands": {"web", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "errors": set(),
+    "config": {"errors"},
+    "metrics": set(),
+}
+# Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.
+NOT_IN_ATPROTO = {
+    "asyncio",
+    "datetime",
+    "flask",
+    "gevent",
+    "http",
+    "logging",
+    "multiprocessing",
+    "os",
+    "pathlib",
+    "psycopg2",
+    "random",
+    "select",
+    "socket",
+    "sqlite3",
+    "ssl",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib",
+    "urllib3",
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "relay").parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports, also inside its functions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def foreign_rooms(path: Path) -> set[str]:
+    names = (name.split(".") for name in imported(path))
+    return {name[1] for name in names if name[0] == "relay" and len(name) > 1} - {room_of(path)}
+
+
+def test_the_rooms_are_known() -> None:
+    assert MODULES
+    packages = {
+        path.parent.name for path in MODULES if path.name == "__init__.py" and path.parent.parent.name == "relay"
+    }
+    assert packages <= ROOMS.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_module(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    if path.name != "__init__.py" or text.strip():
+        assert ast.get_docstring(ast.parse(text)), "no module docstring"
+    assert len(text.splitlines()) <= MAX_LINES, "a file this long is two ideas"
+    if (room := room_of(path)) in ROOMS:
+        assert foreign_rooms(path) <= ROOMS[room]
+    if room == "atproto":
+        assert not {name.split(".")[0] for name in imported(path)} & NOT_IN_ATPROTO
+
+
+def test_only_the_entry_points_know_app() -> None:
+    importers = {str(path.relative_to(ROOT)) for path in MODULES if "app" in foreign_rooms(path)}
+    assert all(room_of(ROOT / name).startswith("cli") for name in importers), importers
+
+
+def test_atproto_runs_without_gevent() -> None:
+    """In a fresh interpreter in which nothing else of ours, and no gevent, can be imported."""
+    modules = [
+        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
+        for path in MODULES
+        if room_of(path) == "atproto"
+    ]
+    program = f"""
+import importlib, sys
+for name in ("gevent", "greenlet", "flask", "psycopg2", "prometheus_client"):
+    sys.modules[name] = None
+for name in {modules!r}:
+    importlib.import_module(name)
+from relay.atproto import drisl
+assert drisl.decode(drisl.encode({{"a": [1, "b"]}})) == {{"a": [1, "b"]}}
+ours = {{name for name in sys.modules if name.startswith("relay.") and not name.startswith("relay.atproto")}}
+assert not ours, ours
+assert not {{"sqlite3", "asyncio"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
