@@ -24,6 +24,13 @@ EVENTS_LOGGED = Counter("relay_events_logged_total", "Events made durable and pu
 LOG_SYNC_SECONDS = Histogram("relay_log_sync_seconds", "Time to write and sync one batch of the log")
 
 # store
+STORE_SECONDS = Histogram(
+    "relay_store_seconds", "Time of one SQL transaction, waiting for a connection included", ["mode"]
+)
+STORE_FAILURES = Counter("relay_store_failures_total", "SQL transactions that failed because the database was away")
+STORE_CONNECTIONS = Gauge("relay_store_connections", "Open database connections")
+STORE_CONNECTIONS_BUSY = Gauge("relay_store_connections_busy", "Database connections in use")
+STORE_CONNECTIONS_CAPACITY = Gauge("relay_store_connections_capacity", "Most database connections")
 
 # web
 CONSUMERS = Gauge("relay_consumers", "Connected firehose consumers")

@@ -1,0 +1,165 @@
+"""The `account` and `account_repo` tables: who is hosted where, in what status, and at which commit.
+
+Read by `ingest` on a cache miss and by `web` for its lists; written by `projection`, and by admin changes of the
+relay's own status. Must not know how a status is announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from relay.atproto.cid import Cid
+from relay.store.database import Row, Transaction
+
+# The index is the code in a log record: append only.
+STATUSES = (
+    "active",
+    "deactivated",
+    "deleted",
+    "desynchronized",
+    "suspended",
+    "takendown",
+    "throttled",
+    "host-throttled",
+    "inactive",
+)
+
+
+@dataclass(slots=True)
+class AccountRow:
+    """An account: `status` is the relay's own word, `upstream_status` what its host says."""
+
+    uid: int
+    did: str
+    host_id: int
+    status: str
+    upstream_status: str
+
+
+@dataclass(slots=True)
+class RepoRow:
+    """The newest commit of an account's repo; `data` is the root of its tree."""
+
+    uid: int
+    rev: str
+    commit: Cid
+    data: Cid
+
+
+class ListedRepo(NamedTuple):
+    """An active account with a repo, as `listRepos` shows it; `head` is the commit's CID as text."""
+
+    uid: int
+    did: str
+    head: str
+    rev: str
+
+
+def effective_status(status: str, upstream_status: str) -> tuple[bool, str | None]:
+    """(active, status) of an account at this relay, in the words of `#account`: the relay's own status wins.
+
+    `host-throttled` is a distinction of ours and is shown as `throttled`. The status is None when active.
+    """
+    shown = upstream_status if status == "active" else status
+    if shown == "active":
+        return True, None
+    return False, "throttled" if shown == "host-throttled" else shown
+
+
+_ACCOUNT_AND_REPO = (
+    "SELECT a.uid, a.did, a.host_id, a.status, a.upstream_status, r.rev, r.commit_cid, r.commit_data_cid"
+    " FROM account a LEFT JOIN account_repo r ON r.uid = a.uid"
+)
+
+
+def by_did(tx: Transaction, did: str) -> tuple[AccountRow, RepoRow | None] | None:
+    """The account of `did` and its repo, if a commit of it is known; None when the account is not."""
+    row = tx.row(f"{_ACCOUNT_AND_REPO} WHERE a.did = ?", (did,))
+    return _account_and_repo(row) if row else None
+
+
+def by_uid(tx: Transaction, uid: int) -> tuple[AccountRow, RepoRow | None] | None:
+    """Like `by_did`, for the account numbered `uid`."""
+    row = tx.row(f"{_ACCOUNT_AND_REPO} WHERE a.uid = ?", (uid,))
+    return _account_and_repo(row) if row else None
+
+
+def many_by_did(tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+    """Those of `dids` that are known."""
+    found = map(_account_and_repo, tx.rows_in(f"{_ACCOUNT_AND_REPO} WHERE a.did IN ({{}})", dids))
+    return {account.did: (account, repo) for account, repo in found}
+
+
+def max_uid(tx: Transaction) -> int:
+    """The highest uid in use, 0 when there is none."""
+    row = tx.row("SELECT coalesce(max(uid), 0) FROM account")
+    return row[0] if row else 0
+
+
+def list_repos(tx: Transaction, after_uid: int, limit: int) -> list[ListedRepo]:
+    """Up to `limit` active accounts with a known repo above `after_uid`, by uid."""
+    return [
+        ListedRepo(*row)
+        for row in tx.rows(
+            "SELECT a.uid, a.did, r.commit_cid, r.rev FROM account a JOIN account_repo r ON r.uid = a.uid"
+            " WHERE a.uid > ? AND a.status = 'active' AND a.upstream_status = 'active' ORDER BY a.uid LIMIT ?",
+            (after_uid, limit),
+        )
+    ]
+
+
+def takedowns(tx: Transaction, after_uid: int, limit: int) -> list[tuple[int, str]]:
+    """(uid, did) of up to `limit` accounts taken down here, above `after_uid`, by uid."""
+    return [
+        (uid, did)
+        for uid, did in tx.rows(
+            "SELECT uid, did FROM account WHERE status = 'takendown' AND uid > ? ORDER BY uid LIMIT ?",
+            (after_uid, limit),
+        )
+    ]
+
+
+def throttled_oldest(tx: Transaction, host_id: int, limit: int) -> list[AccountRow]:
+    """The oldest accounts that were over the host's limit, and that the host itself calls active."""
+    return [
+        AccountRow(*row)
+        for row in tx.rows(
+            "SELECT uid, did, host_id, status, upstream_status FROM account WHERE host_id = ?"
+            " AND status = 'host-throttled' AND upstream_status = 'active' ORDER BY uid LIMIT ?",
+            (host_id, limit),
+        )
+    ]
+
+
+def set_status(tx: Transaction, uid: int, status: str) -> int:
+    """Give an account a status of the relay's own. Returns 0 when SQL does not have the account yet, else 1."""
+    return tx.execute("UPDATE account SET status = ? WHERE uid = ?", (status, uid))
+
+
+def put_status(tx: Transaction, account: AccountRow) -> None:
+    """`set_status` for an account that the projection may not have written yet: then it is stored as it is given."""
+    if not set_status(tx, account.uid, account.status):
+        insert_many(tx, [account])
+        tx.execute("UPDATE host SET account_count = account_count + 1 WHERE id = ?", (account.host_id,))
+
+
+def insert_many(tx: Transaction, accounts: Sequence[AccountRow]) -> None:
+    """Store new accounts under the uids they have. The hosts' counts are the caller's."""
+    if not accounts:
+        return
+    tx.many(
+        "INSERT INTO account (uid, did, host_id, status, upstream_status) VALUES (?, ?, ?, ?, ?)",
+        [(row.uid, row.did, row.host_id, row.status, row.upstream_status) for row in accounts],
+    )
+    if tx.engine == "postgres":
+        # PostgreSQL does not see that the uids were given, and indigo, should the operator go back, asks it for the
+        # next one. SQLite keeps count by itself.
+        tx.row("SELECT setval(pg_get_serial_sequence('account', 'uid'), max(uid)) FROM account")
+
+
+def _account_and_repo(row: Row) -> tuple[AccountRow, RepoRow | None]:
+    uid, did, host_id, status, upstream_status, rev, commit, data = row
+    repo = None if rev is None else RepoRow(uid, rev, Cid.parse(commit), Cid.parse(data))
+    return AccountRow(uid, did, host_id, status, upstream_status), repo

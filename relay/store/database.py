@@ -1,0 +1,113 @@
+"""What every SQL function is written against: a Transaction, and the Database that runs work inside one.
+
+All rooms above the store call `db.read(function, …)` and `db.write(function, …)`; the engines in `sqlite` and
+`postgres` implement both. SQL is written once, with `?` for values and no literal `?`, in the dialect that the two
+share. Must not know of any table.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from relay.errors import StoreError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Engine = Literal["sqlite", "postgres"]
+
+# Values in one `IN (…)`: far under SQLite's 32,766 variables, and a statement that is quick to parse.
+VALUES_PER_QUERY = 1000
+
+
+class Transaction(ABC):
+    """One connection inside one transaction; valid only while the work it was given to runs."""
+
+    engine: Engine
+
+    @abstractmethod
+    def rows(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
+        """All rows of a query."""
+
+    @abstractmethod
+    def row(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        """The first row of a query, or None."""
+
+    @abstractmethod
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        """Run a statement; the number of rows it touched."""
+
+    @abstractmethod
+    def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """Run a statement for each of `rows`, batched. An `INSERT … VALUES (?, …)` must not name a key twice."""
+
+    def rows_in(self, sql: str, values: Sequence[object]) -> list[Row]:
+        """All rows of a query whose `IN ({})` takes any number of `values`."""
+        found: list[Row] = []
+        for start in range(0, len(values), VALUES_PER_QUERY):
+            part = values[start : start + VALUES_PER_QUERY]
+            found += self.rows(sql.format(", ".join("?" * len(part))), part)
+        return found
+
+
+class Database(ABC):
+    """Runs work against one SQL database. Safe to use from any greenlet; every call ends within a minute."""
+
+    @staticmethod
+    def open(url: str, *, max_connections: int) -> Database:
+        """The database at a `sqlite://PATH` or `postgres://…` address, its schema brought up to date.
+
+        `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. Raises StoreError:
+        `store-unavailable`, or `store-schema` when a newer relay has been here.
+        """
+        # The engines are imported here since they subclass what this module defines, and so that a relay on SQLite
+        # runs without libpq.
+        from relay.store import migrate
+
+        database: Database
+        if url.startswith("sqlite://"):
+            from relay.store.sqlite import SqliteDatabase
+
+            database = SqliteDatabase(url.removeprefix("sqlite://"))
+        elif url.startswith(("postgres://", "postgresql://")):
+            from relay.store.postgres import PostgresDatabase
+
+            database = PostgresDatabase(url, max_connections)
+        else:
+            raise StoreError("store-unavailable", "not a sqlite:// or postgres:// address")
+        try:
+            database.migrate(migrate.apply)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @abstractmethod
+    def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work(tx, …)` returns. Each of its statements sees the newest state; it must not write.
+
+        Raises StoreError `store-unavailable`.
+        """
+
+    @abstractmethod
+    def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work(tx, …)` returns, run in one transaction: all of it is durable on return, or nothing is stored.
+
+        `work` may be run a second time on a fresh connection, so it must not change anything but SQL. Raises
+        StoreError `store-unavailable`; only when the connection was lost in the commit itself may the work be stored.
+        """
+
+    @abstractmethod
+    def migrate(self, work: Callable[[Transaction], None]) -> None:
+        """Like `write`, without a limit of time: an index on a large table takes what it takes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all connections; later calls raise StoreError."""
+
+
+def ping(tx: Transaction) -> None:
+    """Touch the database, for health checks: `db.read(ping)` raises StoreError when it does not answer."""
+    tx.row("SELECT 1")

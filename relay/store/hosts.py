@@ -1,0 +1,176 @@
+"""The `host` table and our `host_state` beside it: every host ever known, its limits, and what was last seen of it.
+
+Read and written by `upstream`; `web` lists it. Cursors and account counts are written by `projection` alone, so that
+they never get ahead of the log. Must not know which status may follow which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from relay.store.database import Row, Transaction
+
+RateTier = Literal["per_second", "per_hour", "per_day"]
+
+
+@dataclass(slots=True)
+class HostRow:
+    """A host. `last_seq` is -1 when no event was logged; the `last_…` times are seconds since the epoch.
+
+    `per_second`, `per_hour` and `per_day` are an admin's rate limits, None where the rule for all applies.
+    """
+
+    id: int
+    hostname: str
+    no_ssl: bool
+    account_limit: int
+    trusted: bool
+    status: str
+    last_seq: int
+    account_count: int
+    created_at: datetime
+    alerts_silenced: bool = False
+    alert_state: str = "ok"
+    alert_sent_at: datetime | None = None
+    failures: int = 0
+    last_attempt_at: float | None = None
+    last_connected_at: float | None = None
+    last_event_at: float | None = None
+    last_error: str | None = None
+    last_error_at: float | None = None
+    per_second: int | None = None
+    per_hour: int | None = None
+    per_day: int | None = None
+
+
+_SELECT = (
+    "SELECT h.id, h.hostname, h.no_ssl, h.account_limit, h.trusted, h.status, h.last_seq, h.account_count,"
+    " h.created_at, h.account_limit_alerts_silenced, h.account_limit_alert_state, h.account_limit_alert_sent_at,"
+    " coalesce(s.failures, 0), s.last_attempt_at, s.last_connected_at, s.last_event_at, s.last_error, s.last_error_at,"
+    " s.per_second, s.per_hour, s.per_day FROM host h LEFT JOIN host_state s ON s.host_id = h.id"
+)
+
+
+def insert(tx: Transaction, hostname: str, *, no_ssl: bool, account_limit: int, trusted: bool) -> HostRow:
+    """The host of that name, made with status `active` when it is not there; then the arguments are not used."""
+    now = _now_text()
+    tx.execute(
+        "INSERT INTO host (created_at, updated_at, hostname, no_ssl, account_limit, trusted, status, last_seq,"
+        " account_count) VALUES (?, ?, ?, ?, ?, ?, 'active', -1, 0) ON CONFLICT (hostname) DO NOTHING",
+        (now, now, hostname, no_ssl, account_limit, trusted),
+    )
+    row = by_hostname(tx, hostname)
+    assert row is not None
+    return row
+
+
+def by_id(tx: Transaction, host_id: int) -> HostRow | None:
+    """The host numbered `host_id`."""
+    row = tx.row(f"{_SELECT} WHERE h.id = ?", (host_id,))
+    return _host(row) if row else None
+
+
+def by_hostname(tx: Transaction, hostname: str) -> HostRow | None:
+    """The host of that normalised name."""
+    row = tx.row(f"{_SELECT} WHERE h.hostname = ?", (hostname,))
+    return _host(row) if row else None
+
+
+def all_rows(tx: Transaction) -> list[HostRow]:
+    """Every host, by id."""
+    return [_host(row) for row in tx.rows(f"{_SELECT} ORDER BY h.id")]
+
+
+def list_hosts(tx: Transaction, after_id: int, limit: int) -> list[HostRow]:
+    """Up to `limit` hosts that sent an event, above `after_id`, by id; whatever their status."""
+    return [
+        _host(row)
+        for row in tx.rows(f"{_SELECT} WHERE h.id > ? AND h.last_seq > 0 ORDER BY h.id LIMIT ?", (after_id, limit))
+    ]
+
+
+def set_status(tx: Transaction, host_id: int, status: str) -> None:
+    """Store a host's status: active, idle, offline, throttled or banned."""
+    tx.execute("UPDATE host SET status = ?, updated_at = ? WHERE id = ?", (status, _now_text(), host_id))
+
+
+def set_account_limit(tx: Transaction, host_id: int, account_limit: int) -> None:
+    """Store how many accounts a host may have."""
+    tx.execute("UPDATE host SET account_limit = ?, updated_at = ? WHERE id = ?", (account_limit, _now_text(), host_id))
+
+
+def set_rates(tx: Transaction, host_id: int, rates: dict[RateTier, int | None]) -> None:
+    """Store an admin's rate limits for the tiers named; None gives the tier back to the rule for all."""
+    tx.execute("INSERT INTO host_state (host_id) VALUES (?) ON CONFLICT (host_id) DO NOTHING", (host_id,))
+    for tier in ("per_second", "per_hour", "per_day"):
+        if tier in rates:
+            tx.execute(f"UPDATE host_state SET {tier} = ? WHERE host_id = ?", (rates[tier], host_id))
+
+
+def set_alert(tx: Transaction, host_id: int, *, silenced: bool, state: str, sent_at: datetime | None) -> None:
+    """Store where a host's account limit alert stands."""
+    tx.execute(
+        "UPDATE host SET account_limit_alerts_silenced = ?, account_limit_alert_state = ?,"
+        " account_limit_alert_sent_at = ?, updated_at = ? WHERE id = ?",
+        (silenced, state, None if sent_at is None else _time_text(sent_at), _now_text(), host_id),
+    )
+
+
+def save_states(tx: Transaction, hosts: Sequence[HostRow]) -> None:
+    """Store failures, the `last_…` times and the last error of different hosts; nothing else of the rows."""
+    if hosts:
+        tx.many(
+            "INSERT INTO host_state (host_id, failures, last_attempt_at, last_connected_at, last_event_at, last_error,"
+            " last_error_at) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (host_id) DO UPDATE SET"
+            " failures = excluded.failures, last_attempt_at = excluded.last_attempt_at,"
+            " last_connected_at = excluded.last_connected_at, last_event_at = excluded.last_event_at,"
+            " last_error = excluded.last_error, last_error_at = excluded.last_error_at",
+            [
+                (
+                    host.id,
+                    host.failures,
+                    host.last_attempt_at,
+                    host.last_connected_at,
+                    host.last_event_at,
+                    host.last_error,
+                    host.last_error_at,
+                )
+                for host in hosts
+            ],
+        )
+
+
+def _host(row: Row) -> HostRow:
+    id_, hostname, no_ssl, account_limit, trusted, status, last_seq, account_count, created_at, *rest = row
+    silenced, alert_state, alert_sent_at, *state = rest
+    return HostRow(
+        id_,
+        hostname,
+        bool(no_ssl),
+        account_limit,
+        bool(trusted),
+        status,
+        last_seq,
+        account_count,
+        _time(created_at) or datetime.fromtimestamp(0, UTC),
+        bool(silenced),
+        alert_state or "ok",
+        _time(alert_sent_at),
+        *state,
+    )
+
+
+def _time(stored: str | datetime | None) -> datetime | None:
+    # SQLite has no time type: indigo, and so do we, keeps text there that its driver can read back.
+    return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+
+
+def _time_text(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(sep=" ")
+
+
+def _now_text() -> str:
+    return _time_text(datetime.now(UTC))

@@ -1,0 +1,90 @@
+"""Brings the schema up to date: numbered SQL files, each applied once, all in one transaction.
+
+Run by `Database.open`. A file says everything once for both engines; the few words that differ are `{{…}}`
+placeholders. The table `relay_schema` holds what was applied. Must not know what the tables are for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from importlib.resources import files
+
+from relay.errors import StoreError
+from relay.store.database import Engine, Transaction
+
+log = logging.getLogger(__name__)
+
+# Any fixed number: two relays starting at once on one PostgreSQL take turns by it.
+ADVISORY_LOCK = 0x617470726F746F
+
+# indigo's column types on each engine, and the two that only our tables use.
+_WORDS: dict[Engine, dict[str, str]] = {
+    "sqlite": {
+        "serial": "integer PRIMARY KEY AUTOINCREMENT",
+        "int": "integer",
+        "bool": "numeric",
+        "time": "datetime",
+        "bytes": "blob",
+        "keyed": " WITHOUT ROWID",
+    },
+    "postgres": {
+        "serial": "bigserial PRIMARY KEY",
+        "int": "bigint",
+        "bool": "boolean",
+        "time": "timestamptz",
+        "bytes": "bytea",
+        "keyed": "",
+    },
+}
+
+_ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ")
+
+
+def apply(tx: Transaction) -> None:
+    """Apply what is missing. Raises StoreError `store-schema` when the database is newer than this code."""
+    if tx.engine == "postgres":
+        tx.row("SELECT pg_advisory_xact_lock(?)", (ADVISORY_LOCK,))
+    tx.execute(
+        "CREATE TABLE IF NOT EXISTS relay_schema (version integer PRIMARY KEY, applied_at double precision NOT NULL)"
+    )
+    found = tx.row("SELECT coalesce(max(version), 0) FROM relay_schema")
+    current: int = found[0] if found else 0
+    steps = migrations()
+    if current > len(steps):
+        raise StoreError(
+            "store-schema",
+            f"the database has schema {current} and this relay knows {len(steps)}: a newer relay has been here",
+        )
+    for version, (name, sql) in enumerate(steps[current:], current + 1):
+        for statement in statements(sql, tx.engine):
+            _execute(tx, statement)
+        tx.execute("INSERT INTO relay_schema (version, applied_at) VALUES (?, ?)", (version, time.time()))
+        log.info("database migration %s applied", name)
+
+
+def migrations() -> list[tuple[str, str]]:
+    """(name, SQL) of every migration, in order. Their numbers count up from 1."""
+    folder = files("relay.store") / "migrations"
+    found = sorted((item.name, item.read_text("utf-8")) for item in folder.iterdir() if item.name.endswith(".sql"))
+    assert [int(name[:4]) for name, _ in found] == list(range(1, len(found) + 1))
+    return found
+
+
+def statements(sql: str, engine: Engine) -> list[str]:
+    """The statements of a migration in the words of `engine`. A statement ends with `;` at the end of a line."""
+    bare = re.sub(r"^\s*--.*\n", "", sql, flags=re.MULTILINE)
+    worded = re.sub(r"\{\{(\w+)\}\}", lambda match: _WORDS[engine][match[1]], bare)
+    return [part.strip() for part in re.split(r";\s*(?:\n|$)", worded) if part.strip()]
+
+
+def _execute(tx: Transaction, statement: str) -> None:
+    added = _ADD_COLUMN.match(statement)
+    if added and tx.engine == "sqlite":
+        # SQLite has no IF NOT EXISTS for columns.
+        table, column = added.groups()
+        if tx.row("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)):
+            return
+        statement = statement.replace(" IF NOT EXISTS", "", 1)
+    tx.execute(statement)

@@ -1,0 +1,218 @@
+"""The database in one SQLite file: the default, with nothing to set up.
+
+One writer thread and up to four reader threads, all native, so that a disk that is slow or syncing never stops the
+hub. Opened by `Database.open`. The log's lock keeps a second relay away; another program's reads are harmless (WAL).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Concatenate, cast
+
+import gevent
+from gevent.threadpool import ThreadPool
+
+from relay import metrics
+from relay.errors import StoreError
+from relay.store.database import Database, P, Row, T, Transaction
+
+READERS = 4
+WAIT_SECONDS = 30.0
+BUSY_MILLISECONDS = 10_000
+WRITER_CACHE_KIB = 16 << 10
+READER_CACHE_KIB = 4 << 10
+WAL_LIMIT_BYTES = 64 << 20
+
+# The file or its disk fails, as opposed to SQL that is wrong: only these are worth waiting out.
+_UNAVAILABLE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+
+
+class SqliteTransaction(Transaction):
+    """Statements on one SQLite connection."""
+
+    engine = "sqlite"
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
+        return self._connection.execute(sql, args).fetchall()
+
+    def row(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        # All rows are taken: an unfinished cursor would hold the read snapshot, and with it the WAL, open.
+        found = self.rows(sql, args)
+        return found[0] if found else None
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        return self._connection.execute(sql, args).rowcount
+
+    def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        self._connection.executemany(sql, rows)
+
+
+class SqliteDatabase(Database):
+    """The file at `path`, made with its folders when it is not there."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+        self._writer = ThreadPool(1)
+        self._readers = ThreadPool(READERS)
+        # Connections rest here between uses; as many are made as threads ask for at once.
+        self._idle_writer: deque[sqlite3.Connection] = deque()
+        self._idle_readers: deque[sqlite3.Connection] = deque()
+        self._connections: set[sqlite3.Connection] = set()
+        self._closed = False
+        metrics.STORE_CONNECTIONS_CAPACITY.set(READERS + 1)
+        metrics.STORE_CONNECTIONS.set_function(lambda: len(self._connections))
+        metrics.STORE_CONNECTIONS_BUSY.set_function(
+            lambda: len(self._connections) - len(self._idle_writer) - len(self._idle_readers)
+        )
+
+    def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(self._readers, self._idle_readers, lambda tx: work(tx, *args, **kwargs), WAIT_SECONDS)
+
+    def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(self._writer, self._idle_writer, lambda tx: work(tx, *args, **kwargs), WAIT_SECONDS)
+
+    def migrate(self, work: Callable[[Transaction], None]) -> None:
+        self._run(self._writer, self._idle_writer, work, None)
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        for pool, idle in ((self._readers, self._idle_readers), (self._writer, self._idle_writer)):
+            # The last connection to close moves the WAL into the file, so that is done in the thread as well.
+            with suppress(_Unanswered), gevent.Timeout(WAIT_SECONDS, _Unanswered):
+                pool.apply(self._close_all, (idle,))
+                pool.join()
+            pool.kill()
+
+    def _run(
+        self,
+        pool: ThreadPool,
+        idle: deque[sqlite3.Connection],
+        work: Callable[[Transaction], T],
+        limit: float | None,
+    ) -> T:
+        if self._closed:
+            raise StoreError("store-unavailable", "the database is closed")
+        writes = pool is self._writer
+        started = time.monotonic()
+        try:
+            with gevent.Timeout(limit, _Unanswered):
+                # The thread hands exceptions over as values: gevent would print each one that leaves it.
+                result, error = pool.apply(self._in_thread, (idle, work, writes))
+        except _Unanswered:
+            metrics.STORE_FAILURES.inc()
+            raise StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s") from None
+        finally:
+            metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
+        if error is None:
+            return cast(T, result)
+        if _is_outage(error, writes):
+            metrics.STORE_FAILURES.inc()
+            raise StoreError("store-unavailable", f"{self._path}: {error}") from error
+        raise error
+
+    def _in_thread(
+        self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], writes: bool
+    ) -> tuple[T | None, BaseException | None]:
+        connection = None
+        try:
+            connection = self._take(idle, writes)
+            result = _transact(connection, work) if writes else work(SqliteTransaction(connection))
+        except BaseException as error:
+            if connection is not None:
+                self._put_back(idle, connection)
+            return None, error
+        idle.append(connection)
+        return result, None
+
+    def _take(self, idle: deque[sqlite3.Connection], writes: bool) -> sqlite3.Connection:
+        # Four threads share the readers' deque, so it may be empty by the time it is popped.
+        try:
+            return idle.pop()
+        except IndexError:
+            return self._connect(writes)
+
+    def _connect(self, writes: bool) -> sqlite3.Connection:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        # Python's own transaction handling is off (isolation_level None): BEGIN and COMMIT are said here.
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        try:
+            for pragma in (
+                f"busy_timeout = {BUSY_MILLISECONDS}",
+                "journal_mode = WAL",
+                # With NORMAL a power cut may take back the last transactions. The projection would be made again
+                # from the log, but a takedown or a ban would be lost; a sync per transaction costs little, since
+                # events come in batches.
+                "synchronous = FULL",
+                f"journal_size_limit = {WAL_LIMIT_BYTES}",
+                f"cache_size = -{WRITER_CACHE_KIB if writes else READER_CACHE_KIB}",
+                "temp_store = MEMORY",
+                "foreign_keys = OFF",
+                f"query_only = {'OFF' if writes else 'ON'}",
+            ):
+                connection.execute(f"PRAGMA {pragma}")
+        except BaseException:
+            connection.close()
+            raise
+        self._connections.add(connection)
+        return connection
+
+    def _put_back(self, idle: deque[sqlite3.Connection], connection: sqlite3.Connection) -> None:
+        try:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # Nothing is known of its state any more; the next use opens another.
+            self._connections.discard(connection)
+            connection.close()
+        else:
+            idle.append(connection)
+
+    def _close_all(self, idle: deque[sqlite3.Connection]) -> None:
+        while idle:
+            connection = idle.pop()
+            self._connections.discard(connection)
+            connection.close()
+
+
+class _Unanswered(BaseException):
+    """Our own deadline, told apart from a caller's."""
+
+
+def _transact(connection: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:
+    # IMMEDIATE: a transaction that reads first and writes later could otherwise fail half-way on another writer.
+    connection.execute("BEGIN IMMEDIATE")
+    result = work(SqliteTransaction(connection))
+    connection.execute("COMMIT")
+    return result
+
+
+def _is_outage(error: BaseException, writes: bool) -> bool:
+    if isinstance(error, OSError):
+        return True
+    # The low byte is the error's kind; errors of the sqlite3 module itself carry no code: they are bugs.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    # For a reader, read-only is not the disk's state but a statement that does not belong there.
+    return code in _UNAVAILABLE or (code == sqlite3.SQLITE_READONLY and writes)
