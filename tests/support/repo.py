@@ -1,6 +1,6 @@
 """Repositories for tests and load benches, made without any code of `relay.atproto`.
 
-    from support.repo import RepoBuilder, SigningKey, account_did, create, delete, did_document, update
+    from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, did_document, update
 
     key = SigningKey.create("k256", seed=1)
     repo = RepoBuilder(account_did(1), key)
@@ -13,7 +13,7 @@
 A commit that breaks a rule: `repo.commit(..., commit_fields={"version": 2})` signs an odd commit object;
 `event.fields`, `event.ops` and `event.blocks` are plain containers to spoil before `frame()`. Revs and times come from
 a clock of the builder's own (2025-06-15, one millisecond a commit), so the same calls give the same bytes on k256.
-The tree is kept by copying the changed path, about 0.2 ms a commit on 1,000 records.
+The tree is kept by copying the changed path, about 0.4 ms a commit on 2,000 records.
 """
 
 from __future__ import annotations
