@@ -1,54 +1,71 @@
-"""What the protocol core raises: one small hierarchy, each error with a stable `reason`.
+"""What the protocol refuses. One class per module of `relay.atproto`, one stable `reason` per rule.
 
-The reason is a kebab-case word from the raising module's `REASONS`; it becomes the metric label, the log field and
-the entry in the docs. The detail is for people and may hold anything but secrets. Every module of `relay.atproto`
-raises these and nothing else on bad input.
+Raised by every parser and check here; caught where an event ends, which counts it under its reason.
+The reasons a module may give are listed in its `REASONS`.
 """
+
+from __future__ import annotations
 
 
 class ProtocolError(Exception):
-    """Bytes or text from outside that break a rule. `str()` is "reason: detail", or the reason alone."""
+    """An input breaks a rule of the protocol.
+
+    `reason` is kebab-case and stable (a metric label and a log field); `detail` is for people and may quote input.
+    """
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
+        self.detail = detail
 
 
 class SyntaxInvalid(ProtocolError):
-    """A DID, handle, NSID, TID, record key, path, datetime or host name that is not well formed."""
+    """An identifier, a name or a date is not written as its specification says."""
 
 
 class CidError(ProtocolError):
-    """A content id that is not CIDv1, dag-cbor or raw, sha-256."""
+    """Not a content id of the kinds that the protocol blesses."""
 
 
 class DrislError(ProtocolError):
-    """CBOR that is not strict DRISL (DAG-CBOR)."""
+    """Not strict DAG-CBOR."""
 
 
 class CarError(ProtocolError):
-    """A CAR file that is malformed, or a block that is not what its CID says."""
+    """Not a CAR v1 file, or its blocks are not what their ids say."""
 
 
 class FrameError(ProtocolError):
-    """An event stream frame that cannot be taken."""
+    """An event stream frame that cannot be used.
+
+    `fatal`: the framing or encoding itself is broken, so nothing further on the connection can be trusted. Else
+    only this event is bad, and `did` and `seq` say which one it was as far as they could be read.
+    """
+
+    def __init__(
+        self, reason: str, detail: str = "", *, fatal: bool = False, did: str | None = None, seq: int | None = None
+    ) -> None:
+        super().__init__(reason, detail)
+        self.fatal = fatal
+        self.did = did
+        self.seq = seq
 
 
 class DidDocumentError(ProtocolError):
-    """A body that is no DID document, or one of another DID."""
+    """Not the DID document of the DID in question."""
 
 
 class KeyInvalid(ProtocolError):
-    """A public key that is malformed, of an unknown kind, or not on its curve."""
+    """Not a public key on one of the two curves."""
 
 
 class SignatureInvalid(ProtocolError):
-    """A signature that does not match the key."""
+    """The signature is not one of this key over this message."""
 
 
 class MstError(ProtocolError):
-    """A repository tree, or operations on it, that break the rules or do not fit together."""
+    """A tree that breaks the rules, or operations that do not invert."""
 
 
 class CommitError(ProtocolError):
-    """A commit that breaks the rules or contradicts its event."""
+    """A commit object that breaks the rules or contradicts the event around it."""

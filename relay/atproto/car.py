@@ -1,0 +1,112 @@
+"""CAR v1: the container in which a commit's blocks travel.
+
+Called by `commit` on the `blocks` of an event. Reads everything, verifies every hash, keeps nothing it could not
+verify. Must not know what a block means.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from relay.atproto import drisl
+from relay.atproto.cid import LENGTH, PREFIXES, Cid
+from relay.atproto.errors import CarError, DrislError
+
+REASONS = frozenset(
+    {
+        "car-block-hash",
+        "car-block-size",
+        "car-cid",
+        "car-duplicate",
+        "car-header",
+        "car-root-missing",
+        "car-truncated",
+        "car-varint",
+    }
+)
+
+MAX_HEADER = 16_384
+# A block of 1,000,000 bytes is already too large (sync specification, limits).
+MAX_BLOCK = 999_999
+
+
+class Car(NamedTuple):
+    """A CAR file whose block hashes are all verified. The first root is among the blocks."""
+
+    roots: tuple[Cid, ...]
+    blocks: dict[Cid, bytes]
+
+
+def parse(data: bytes) -> Car:
+    """Read a whole CAR v1 file. CarError with the first thing that is wrong with it."""
+    length, position = _varint(data, 0)
+    if not 0 < length <= MAX_HEADER:
+        raise CarError("car-header", f"{length} bytes")
+    end = position + length
+    if end > len(data):
+        raise CarError("car-truncated", "in the header")
+    roots = _roots(data[position:end])
+    blocks = _blocks(data, end)
+    if roots[0] not in blocks:
+        raise CarError("car-root-missing", str(roots[0]))
+    return Car(roots, blocks)
+
+
+def _roots(header: bytes) -> tuple[Cid, ...]:
+    try:
+        value = drisl.decode(header)
+    except DrislError as error:
+        raise CarError("car-header", str(error)) from error
+    if not isinstance(value, dict) or value.get("version") != 1 or value["version"] is True:
+        raise CarError("car-header", "not version 1")
+    roots = value.get("roots")
+    if not isinstance(roots, list) or not roots:
+        raise CarError("car-header", "no roots")
+    cids = tuple(root for root in roots if isinstance(root, Cid))
+    if len(cids) != len(roots):
+        raise CarError("car-cid", "a root of another kind")
+    return cids
+
+
+def _blocks(data: bytes, position: int) -> dict[Cid, bytes]:
+    blocks: dict[Cid, bytes] = {}
+    size = len(data)
+    while position < size:
+        length = data[position]
+        if length < 0x80:
+            position += 1
+        else:
+            length, position = _varint(data, position)
+        body, end = position + LENGTH, position + length
+        if length > MAX_BLOCK + LENGTH:
+            raise CarError("car-block-size", f"{length - LENGTH} bytes")
+        if end > size:
+            raise CarError("car-truncated", f"{end - size} bytes missing")
+        cid = Cid(data[position:body])
+        if cid[:4] not in PREFIXES or length < LENGTH:
+            raise CarError("car-cid", cid[:length].hex())
+        block = data[body:end]
+        if sha256(block).digest() != cid[4:]:
+            raise CarError("car-block-hash", str(cid))
+        if cid in blocks:
+            raise CarError("car-duplicate", str(cid))
+        blocks[cid] = block
+        position = end
+    return blocks
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """An unsigned LEB128 number and the position after it. Four bytes are enough for any length that is allowed."""
+    value = 0
+    for shift in (0, 7, 14, 21):
+        if position >= len(data):
+            raise CarError("car-truncated", "in a length")
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if byte == 0 and shift:
+                raise CarError("car-varint", "not the shortest form")
+            return value, position
+    raise CarError("car-varint", "over four bytes")

@@ -1,0 +1,82 @@
+"""Content ids: the 36 bytes of a CIDv1 with a sha-256 digest, over DAG-CBOR or raw bytes.
+
+Everything that is hashed or linked uses `Cid`. Being `bytes` it hashes and compares at C speed, which the CAR and
+tree code on the hot path lives from. Must not know of CBOR: the tag around a link is `drisl`'s.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b32decode, b32encode
+
+from relay.atproto.errors import CidError
+
+REASONS = frozenset({"cid-syntax", "cid-unsupported"})
+
+DAG_CBOR = 0x71
+RAW = 0x55
+LENGTH = 36
+DAG_CBOR_PREFIX = b"\x01\x71\x12\x20"
+RAW_PREFIX = b"\x01\x55\x12\x20"
+PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
+
+_TEXT_LENGTH = 59  # "b" and 36 bytes in base32 without padding
+
+
+class Cid(bytes):
+    """The 36 binary bytes of a CIDv1 (version, codec, sha-256, length 32, digest).
+
+    The constructor is that of `bytes` and checks nothing: bytes from outside go through `from_bytes` or `parse`.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of_dag_cbor(cls, data: bytes) -> Cid:
+        """The id of an encoded object."""
+        return cls(DAG_CBOR_PREFIX + hashlib.sha256(data).digest())
+
+    @classmethod
+    def of_raw(cls, data: bytes) -> Cid:
+        """The id of a blob."""
+        return cls(RAW_PREFIX + hashlib.sha256(data).digest())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Cid:
+        """Check the binary form. CidError: `cid-unsupported` for anything but the two blessed kinds."""
+        if len(data) != LENGTH or data[:4] not in PREFIXES:
+            raise CidError("cid-unsupported", data[:40].hex())
+        return cls(data)
+
+    @classmethod
+    def parse(cls, text: str) -> Cid:
+        """Read the string form, multibase `b` (base32, lower case, no padding).
+
+        CidError: `cid-syntax` when it is not written so, `cid-unsupported` when it is another kind of CID.
+        """
+        if len(text) != _TEXT_LENGTH or text[0] != "b" or not text.isascii() or text != text.lower():
+            raise CidError("cid-syntax", repr(text[:80]))
+        try:
+            cid = cls.from_bytes(b32decode(text[1:].upper() + "======"))
+        except ValueError as error:
+            raise CidError("cid-syntax", repr(text)) from error
+        # The last character holds 2 bits that decode to nothing: two strings must not name one CID.
+        if str(cid) != text:
+            raise CidError("cid-syntax", repr(text))
+        return cid
+
+    @property
+    def codec(self) -> int:
+        """DAG_CBOR or RAW."""
+        return self[1]
+
+    @property
+    def digest(self) -> bytes:
+        """The 32 bytes of sha-256."""
+        return self[4:]
+
+    def __str__(self) -> str:
+        return "b" + b32encode(self).decode("ascii").rstrip("=").lower()
+
+    def __repr__(self) -> str:
+        return f"Cid({self})"
