@@ -46,14 +46,14 @@ kill-test: $(VENV)/.test
 
 # Ask apt only for what is not there: a machine may have these from elsewhere.
 test-setup: $(VENV)/.test
-	@scripts/need 'compgen -G "/usr/lib/postgresql/*/bin/initdb"' postgresql
-	@scripts/need 'command -v npm' npm
-	@scripts/need 'command -v g++ && command -v make' g++ make
-	@scripts/need 'command -v systemd-analyze' systemd
+	@.ci/need 'compgen -G "/usr/lib/postgresql/*/bin/initdb"' postgresql
+	@.ci/need 'command -v npm' npm
+	@.ci/need 'command -v g++ && command -v make' g++ make
+	@.ci/need 'command -v systemd-analyze' systemd
 	@tests/e2e/install.sh
 
 $(VENV)/bin/python:
-	@scripts/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
+	@.ci/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.relay: setup.cfg pyproject.toml | $(VENV)/bin/python
