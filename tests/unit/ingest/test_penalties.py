@@ -1,0 +1,28 @@
+"""Accounts that misbehave wait longer and longer; the others do not wait."""
+
+from relay.ingest import penalties
+from relay.ingest.penalties import Penalties
+
+DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+def test_the_first_offences_are_free_then_the_delay_doubles_up_to_a_bound() -> None:
+    book = Penalties()
+    for _ in range(penalties.FREE_CHARGES):
+        book.charge(DID)
+    assert book.owed(DID) == 0
+    delays = []
+    for _ in range(20):
+        book.charge(DID)
+        delays.append(book.owed(DID))
+    assert delays[:3] == [0.5, 1.0, 2.0]
+    assert delays[-1] == penalties.LONGEST_DELAY_SECONDS
+    assert book.owed("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb") == 0
+
+
+def test_the_book_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(penalties, "CAPACITY", 10)
+    book = Penalties()
+    for number in range(100):
+        book.charge(f"did:web:{number}.example")
+    assert sum(book._charges.get(f"did:web:{n}.example", 0) for n in range(100)) == 10
