@@ -1,8 +1,8 @@
 """What every SQL function is written against: a Transaction, and the Database that runs work inside one.
 
 All rooms above the store call `db.read(function, …)` and `db.write(function, …)`; the engines in `sqlite` and
-`postgres` implement both. SQL is written once, with `?` for values and no literal `?`, in the dialect that the two
-share. Must not know of any table.
+`postgres` implement both. SQL is written once, with `?` for values and no literal `?` or percent sign, in the dialect
+that the two share. Must not know of any table.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ Engine = Literal["sqlite", "postgres"]
 
 # Values in one `IN (…)`: far under SQLite's 32,766 variables, and a statement that is quick to parse.
 VALUES_PER_QUERY = 1000
+MIGRATION_SECONDS = 3600.0
 
 
 class Transaction(ABC):
@@ -78,7 +79,7 @@ class Database(ABC):
         else:
             raise StoreError("store-unavailable", "not a sqlite:// or postgres:// address")
         try:
-            database.migrate(migrate.apply)
+            database.migrate(migrate.apply, MIGRATION_SECONDS)
         except BaseException:
             database.close()
             raise
@@ -100,8 +101,8 @@ class Database(ABC):
         """
 
     @abstractmethod
-    def migrate(self, work: Callable[[Transaction], None]) -> None:
-        """Like `write`, without a limit of time: an index on a large table takes what it takes."""
+    def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
+        """Like `write`, for `limit` seconds at most: an index on a large table takes its time."""
 
     @abstractmethod
     def close(self) -> None:

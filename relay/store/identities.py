@@ -50,6 +50,12 @@ def upsert_many(tx: Transaction, identities: Sequence[IdentityRow]) -> None:
         )
 
 
+def forget_many(tx: Transaction, dids: Sequence[str]) -> None:
+    """Remove what is stored for `dids`: it no longer holds."""
+    if dids:
+        tx.many("DELETE FROM identity WHERE did = ?", [(did,) for did in dids])
+
+
 def _key_code(row: IdentityRow) -> bytes | None:
     return None if row.curve is None or row.key is None else _CURVE_CODES[row.curve] + row.key
 

@@ -92,8 +92,8 @@ class SqliteDatabase(Database):
     def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(self._writer, self._idle_writer, lambda tx: work(tx, *args, **kwargs), WAIT_SECONDS)
 
-    def migrate(self, work: Callable[[Transaction], None]) -> None:
-        self._run(self._writer, self._idle_writer, work, None)
+    def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
+        self._run(self._writer, self._idle_writer, work, limit)
 
     def close(self) -> None:
         if self._closed:
@@ -111,7 +111,7 @@ class SqliteDatabase(Database):
         pool: ThreadPool,
         idle: deque[sqlite3.Connection],
         work: Callable[[Transaction], T],
-        limit: float | None,
+        limit: float,
     ) -> T:
         if self._closed:
             raise StoreError("store-unavailable", "the database is closed")

@@ -1,0 +1,155 @@
+"""The database on PostgreSQL, through psycopg2 in the greenlet that asks: for the full network.
+
+Opened by `Database.open`. SQL is written with `?` and translated here; many rows go out as few statements. A lost
+connection is StoreError to the caller; `pool` connects again by itself.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Concatenate
+
+import gevent
+import psycopg2
+from psycopg2.errors import ReadOnlySqlTransaction
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
+from psycopg2.extras import execute_batch, execute_values
+
+from relay import metrics
+from relay.errors import StoreError
+from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.pool import Pool, Unanswered
+
+# Above the statement timeout of a session, below the minute that a call may take at most.
+TRANSACTION_SECONDS = 30.0
+ROWS_PER_STATEMENT = 1000
+
+_ONE_ROW = re.compile(r"VALUES \(\?(?:, \?)*\)")
+
+
+class PostgresTransaction(Transaction):
+    """Statements on one PostgreSQL connection."""
+
+    engine = "postgres"
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_translated(sql), tuple(args))
+            return cursor.fetchall()
+
+    def row(self, sql: str, args: Sequence[object] = ()) -> Row | None:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_translated(sql), tuple(args))
+            return cursor.fetchone()
+
+    def execute(self, sql: str, args: Sequence[object] = ()) -> int:
+        with self._connection.cursor() as cursor:
+            cursor.execute(_translated(sql), tuple(args))
+            return cursor.rowcount
+
+    def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        joined, found = _ONE_ROW.subn("VALUES %s", sql)
+        with self._connection.cursor() as cursor:
+            if found:
+                execute_values(cursor, _translated(joined), rows, page_size=ROWS_PER_STATEMENT)
+            else:
+                execute_batch(cursor, _translated(sql), rows, page_size=ROWS_PER_STATEMENT)
+
+
+class PostgresDatabase(Database):
+    """The database at a `postgres://` address, on at most `max_connections` connections."""
+
+    def __init__(self, url: str, max_connections: int) -> None:
+        self._pool = pool = Pool(url, max_connections)
+        metrics.STORE_CONNECTIONS_CAPACITY.set(max_connections)
+        metrics.STORE_CONNECTIONS.set_function(lambda: pool.open)
+        metrics.STORE_CONNECTIONS_BUSY.set_function(lambda: pool.open - pool.resting)
+
+    def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(lambda tx: work(tx, *args, **kwargs), writes=False, limit=TRANSACTION_SECONDS)
+
+    def write(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(lambda tx: work(tx, *args, **kwargs), writes=True, limit=TRANSACTION_SECONDS)
+
+    def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
+        def patiently(tx: Transaction) -> None:
+            tx.execute("SET LOCAL statement_timeout = 0")
+            work(tx)
+
+        self._run(patiently, writes=True, limit=limit)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _run(self, work: Callable[[Transaction], T], *, writes: bool, limit: float) -> T:
+        started = time.monotonic()
+        try:
+            with gevent.Timeout(limit, Unanswered):
+                return self._attempt(work, writes)
+        except Unanswered:
+            metrics.STORE_FAILURES.inc()
+            raise StoreError("store-unavailable", f"no answer from the database in {limit:.0f} s") from None
+        except StoreError:
+            metrics.STORE_FAILURES.inc()
+            raise
+        finally:
+            metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
+
+    def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
+        while True:
+            connection, used = self._pool.take()
+            committing = False
+            try:
+                # A read has no transaction around it: that saves two round trips.
+                connection.autocommit = not writes
+                result = work(PostgresTransaction(connection))
+                committing = writes
+                if writes:
+                    connection.commit()
+            except BaseException as error:
+                lost = self._settle(connection, error)
+                # A connection that broke while it rested says nothing about the server now. Each pass drops all
+                # that rest, so the next one connects, and its failure counts.
+                if lost and used and not committing:
+                    continue
+                if isinstance(error, psycopg2.Error) and (lost or _is_outage(error)):
+                    raise StoreError("store-unavailable", str(error).strip()) from error
+                raise
+            self._pool.give_back(connection)
+            return result
+
+    def _settle(self, connection: Connection, error: BaseException) -> bool:
+        """Roll the failed transaction back. True when that, or the work, found the connection lost."""
+        if isinstance(error, Exception) and not connection.closed:
+            try:
+                connection.rollback()
+            except psycopg2.Error:
+                pass
+            except BaseException:
+                self._pool.discard(connection)
+                raise
+            else:
+                self._pool.give_back(connection)
+                return False
+        self._pool.discard(connection)
+        if not isinstance(error, Exception):
+            return False
+        self._pool.close_resting()
+        return True
+
+
+def _is_outage(error: psycopg2.Error) -> bool:
+    # Timeouts, shutdowns, lock conflicts, a full disk; and a server that became a standby under us.
+    return isinstance(error, psycopg2.OperationalError | ReadOnlySqlTransaction)
+
+
+@lru_cache(maxsize=256)
+def _translated(sql: str) -> str:
+    return sql.replace("?", "%s")

@@ -1,0 +1,134 @@
+"""A private PostgreSQL cluster for tests: its own folder, user, socket and loopback port, gone when it is closed.
+
+It sorts text as Danish does (`aa` after `z`): whatever relies on the order of bytes shows.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from itertools import count
+from pathlib import Path
+
+import psycopg2
+
+BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+START_SECONDS = 30
+
+
+class Cluster:
+    """A running server. `url(name)` addresses one of its databases, `create()` makes an empty one."""
+
+    def __init__(self) -> None:
+        assert BINARIES, "PostgreSQL is not installed"
+        self._binaries = BINARIES[-1]
+        self._names = count(1)
+        self._server: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root.
+        self._user = _other_user() if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
+        if self._user:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        self.port = _free_port()
+        try:
+            self._init()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def url(self, name: str = "postgres") -> str:
+        """The address of the database `name`."""
+        return f"postgres://relay@127.0.0.1:{self.port}/{name}"
+
+    def create(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, sql: str) -> None:
+        """Run one statement as the superuser, outside a transaction."""
+        connection = psycopg2.connect(self.url())
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+        finally:
+            connection.close()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._server = self._popen("postgres", "-D", self.folder / "data", output=log)
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self.execute("SELECT 1")
+            except psycopg2.OperationalError:
+                assert self._server.poll() is None, (self.folder / "log").read_text()
+                assert time.monotonic() < deadline, f"no answer in {START_SECONDS} s"
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT ends its sessions, SIGQUIT is a crash."""
+        if self._server:
+            self._server.send_signal(how)
+            self._server.wait(START_SECONDS)
+            self._server = None
+
+    def close(self) -> None:
+        """Stop the server and remove all it had."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _init(self) -> None:
+        with (self.folder / "initdb.log").open("ab") as log:
+            made = self._popen(
+                *("initdb", "-D", self.folder / "data", "-U", "relay", "--auth=trust", "--no-sync", "--encoding=UTF8"),
+                *("--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=da"),
+                output=log,
+            ).wait(120)
+        assert made == 0, (self.folder / "initdb.log").read_text()
+        settings = {
+            "listen_addresses": "'127.0.0.1'",
+            "port": self.port,
+            "unix_socket_directories": f"'{self.folder}'",
+            "max_connections": 60,
+            "shared_buffers": "'64MB'",
+            "fsync": "off",
+            "full_page_writes": "off",
+        }
+        with (self.folder / "data" / "postgresql.conf").open("a") as conf:
+            conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
+
+    def _popen(self, program: str, *arguments: str | Path, output: object) -> subprocess.Popen[bytes]:
+        user = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        return subprocess.Popen(
+            [self._binaries / program, *arguments],
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,  # type: ignore[call-overload]
+            stderr=subprocess.STDOUT,
+            **user,
+        )
+
+
+def _other_user() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
