@@ -8,6 +8,16 @@ from prometheus_client import Counter, Gauge, Histogram
 
 # upstream
 EVENTS_RECEIVED = Counter("relay_events_received_total", "Events read from hosts", ["kind"])
+HOSTS = Gauge("relay_hosts", "Known hosts, by status", ["status"])
+HOSTS_CONNECTED = Gauge("relay_hosts_connected", "Hosts with an open connection")
+HOSTS_NEAR_ACCOUNT_LIMIT = Gauge("relay_hosts_near_account_limit", "Hosts with 80 % of their account limit or more")
+HOST_TRANSITIONS = Counter("relay_host_transitions_total", "Changes of a host's status", ["cause"])
+HOST_THROTTLED_SECONDS = Counter(
+    "relay_host_throttled_seconds_total", "Time that hosts waited for their own limits", ["tier"]
+)
+DIALS = Counter("relay_dials_total", "Attempts to connect to hosts", ["outcome"])
+CONNECTIONS_ENDED = Counter("relay_connections_ended_total", "Host connections that ended, by reason", ["reason"])
+UPSTREAM_INFOS = Counter("relay_upstream_infos_total", "Info frames from hosts", ["name"])
 
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
@@ -18,6 +28,13 @@ STATUS_CHECKS = Counter("relay_status_checks_total", "getRepoStatus questions ab
 CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevData did not continue the stored state")
 
 # identity
+IDENTITY_READS = Counter("relay_identity_reads_total", "Identities resolved, by where they came from", ["source"])
+IDENTITY_LOOKUPS = Counter("relay_identity_lookups_total", "DIDs looked up in the network, by outcome", ["outcome"])
+IDENTITY_LOOKUPS_IN_FLIGHT = Gauge("relay_identity_lookups_in_flight", "DIDs that a worker is looking up")
+IDENTITY_LOOKUP_SECONDS = Histogram("relay_identity_lookup_seconds", "Time of one lookup, waiting and retries included")
+IDENTITY_REFRESHES_LIMITED = Counter(
+    "relay_identity_refreshes_limited_total", "Refreshes past the cache that were not granted, by whose limit", ["limit"]
+)
 
 # stream
 EVENTS_LOGGED = Counter("relay_events_logged_total", "Events made durable and published", ["kind"])

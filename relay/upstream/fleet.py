@@ -1,0 +1,361 @@
+"""All upstream hosts: taking new ones in, blocking and limiting them, and saying how each one does.
+
+The face of `upstream` towards `app` and `web`. Dialling is the dispatcher's, the table of hosts the roster's; what
+is decided here is what admins and crawl requests may do.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import Endpoint, parse_endpoint
+from relay.errors import CrawlRefused, RelayError, StoreError
+from relay.identity.http import GuardedHttp
+from relay.ingest.host import HostRegistry
+from relay.ingest.intake import Intake
+from relay.ingest.moderation import Moderation
+from relay.store import bans, settings
+from relay.store import hosts as table
+from relay.store.database import Database, Transaction
+from relay.store.hosts import HostRow, RateTier
+from relay.stream.cursors import CursorBook
+from relay.upstream import crawl, upkeep
+from relay.upstream.dispatcher import Dispatcher
+from relay.upstream.drops import Drops
+from relay.upstream.lifecycle import Cause, Status
+from relay.upstream.limits import MILLISECONDS, TRUSTED_ACCOUNT_LIMIT, Window
+from relay.upstream.policy import Policy
+from relay.upstream.roster import Roster
+from relay.upstream.state import Upstream
+from relay.upstream.status import HostStatus, describe
+from relay.upstream.subscriber import Subscriber
+
+FLUSH_SECONDS = 2.0
+CHECKS_AT_ONCE = 20
+WAKE_SPACING_SECONDS = 30.0
+CRAWL_ENABLED_KEY = "crawl-enabled"
+NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
+
+log = logging.getLogger(__name__)
+
+
+class HostUnknown(RelayError):
+    """No host of that name is in the table."""
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__("host-unknown", hostname)
+
+
+class Fleet:
+    """The relay's hosts. Methods named by an admin's action raise HostUnknown or StoreError."""
+
+    def __init__(
+        self,
+        db: Database,
+        registry: HostRegistry,
+        book: CursorBook,
+        intake: Intake,
+        moderation: Moderation,
+        http: GuardedHttp,
+        tls: ssl.SSLContext,
+        drops: Drops,
+        policy: Policy,
+    ) -> None:
+        self._db = db
+        self._http = http
+        self._moderation = moderation
+        self._drops = drops
+        self._policy = policy
+        self._roster = Roster(db, registry, book)
+        subscriber = Subscriber(http, tls, intake, policy.user_agent)
+        self._dispatcher = Dispatcher(self._roster, subscriber, policy.replay_window)
+        self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
+        self._new_hosts = Window(MILLISECONDS["day"])
+        self._crawl_enabled = not policy.disable_request_crawl
+        self._new_hosts_per_day = policy.new_hosts_per_day
+        self._loop: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
+        self._db.read(self._load)
+        self._roster.load()
+        self._apply_domain_bans()
+        for name in self._policy.hosts:
+            self._take_in_configured(name)
+        self._dispatcher.start()
+        self._loop = gevent.spawn(self._run)
+
+    def stop(self, timeout: float) -> None:
+        """End all connections and store what was seen of the hosts."""
+        self._dispatcher.stop(timeout)
+        if self._loop is not None:
+            self._loop.kill(timeout=timeout)
+        try:
+            self._roster.flush()
+        except StoreError as error:
+            log.warning("the hosts' state is not stored: %s", error)
+
+    def request_crawl(self, hostname: str, *, admin: bool) -> None:
+        """Take a host in, or connect to a known one at once with its failures forgotten.
+
+        Raises CrawlRefused (`Forbidden`, `BadRequest`, `DomainBan`, `HostBanned`, `HostNotFound`,
+        `RateLimitExceeded`) or StoreError. Admins pass the switch, the rule of public hosts and the daily limit.
+        """
+        if not admin and not self._crawl_enabled:
+            raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
+        endpoint = crawl.check_name(hostname, admin=admin, allow_insecure=self._policy.allow_insecure_hosts)
+        self._refuse_banned(endpoint.hostname)
+        if self._is_served(endpoint.hostname):
+            return
+        self._check_answers(endpoint)
+        # While the host was asked, another request may have taken it in or an admin banned it.
+        self._refuse_banned(endpoint.hostname)
+        upstream = self._roster.by_name(endpoint.hostname)
+        if upstream is None:
+            upstream = self._take_in(endpoint, counted=not admin)
+        else:
+            self._roster.change(upstream, Cause.CRAWL_REQUESTED)
+            upstream.row.failures = 0
+        self._dispatcher.dial_now(upstream)
+
+    def take_in(self, endpoint: Endpoint) -> None:
+        """Add a host without asking it anything, as configuration and bootstrap do; banned ones are passed over."""
+        if self._roster.by_name(endpoint.hostname) is None and not self._db.read(bans.ban_of, endpoint.hostname):
+            self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
+
+    @property
+    def empty(self) -> bool:
+        """True when no host is known."""
+        return not len(self._roster)
+
+    @property
+    def crawl_enabled(self) -> bool:
+        """Whether public crawl requests are taken; kept over restarts once it was set."""
+        return self._crawl_enabled
+
+    @crawl_enabled.setter
+    def crawl_enabled(self, enabled: bool) -> None:
+        self._db.write(settings.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
+        self._crawl_enabled = enabled
+
+    @property
+    def new_hosts_per_day(self) -> int:
+        """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
+        return self._new_hosts_per_day
+
+    @new_hosts_per_day.setter
+    def new_hosts_per_day(self, limit: int) -> None:
+        self._db.write(settings.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
+        self._new_hosts_per_day = limit
+
+    def connected(self) -> list[str]:
+        """The names of the hosts that are connected."""
+        return sorted(upstream.hostname for upstream in self._roster if upstream.connected_at is not None)
+
+    def disconnect(self, hostname: str, *, block: bool) -> bool:
+        """End a host's connection; it is idle then, or banned with `block`. False when it was not connected."""
+        upstream = self._known(hostname)
+        if block:
+            return self._ban(upstream, "blocked: by an admin")
+        connected = self._dispatcher.disconnect(upstream)
+        self._roster.change(upstream, Cause.DISCONNECTED)
+        if upstream.status is not Status.BANNED:
+            self._dispatcher.probe_later(upstream)
+        self._roster.flush()
+        return connected
+
+    def block(self, hostname: str) -> None:
+        """Ban a host, its live connection included."""
+        self._ban(self._known(hostname), "blocked: by an admin")
+
+    def unblock(self, hostname: str) -> None:
+        """Lift a host's ban and connect to it. Raises CrawlRefused while its domain is banned."""
+        upstream = self._known(hostname)
+        domain = self._db.read(bans.ban_of, upstream.hostname)
+        if domain:
+            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
+        self._unban(upstream)
+
+    def banned_domains(self) -> list[str]:
+        """The domains whose hosts are all banned."""
+        return self._db.read(bans.all_domains)
+
+    def ban_domain(self, domain: str) -> bool:
+        """Ban a domain, and every known host in it at once. False when it was banned already."""
+        domain = _normal_domain(domain)
+        added = self._db.write(bans.add, domain)
+        for upstream in self._roster:
+            if upstream.status is not Status.BANNED and domain in bans.suffixes(upstream.hostname):
+                self._ban(upstream, _domain_words(domain))
+        return added
+
+    def unban_domain(self, domain: str) -> bool:
+        """Lift a domain's ban, and that of the hosts which were banned with it. False when there was none."""
+        domain = _normal_domain(domain)
+        removed = self._db.write(bans.remove, domain)
+        for upstream in self._roster:
+            with_it = upstream.status is Status.BANNED and upstream.row.last_error == _domain_words(domain)
+            if with_it and not self._db.read(bans.ban_of, upstream.hostname):
+                self._unban(upstream)
+        return removed
+
+    def change_limits(
+        self, hostname: str, *, account_limit: int | None = None, rates: dict[RateTier, int | None] | None = None
+    ) -> None:
+        """Change a host's account limit, or its rates per tier (None: by the formula again). Applies at once."""
+        upstream = self._known(hostname)
+        if rates:
+            self._db.write(table.set_rates, upstream.id, rates)
+            for tier, value in rates.items():
+                setattr(upstream.row, tier, value)
+        if account_limit is not None:
+            self._db.write(table.set_account_limit, upstream.id, account_limit)
+            raised = account_limit - upstream.host.account_limit
+            upstream.host.account_limit = upstream.row.account_limit = account_limit
+            if raised > 0:
+                # Each release waits for the log: an admin with a large host must not wait for thousands of them.
+                gevent.spawn(self._release, upstream, raised)
+
+    def status(self, hostname: str) -> HostStatus:
+        """All that is known of one host."""
+        return self._describe(self._known(hostname))
+
+    def statuses(self) -> list[HostStatus]:
+        """All that is known of every host, by id."""
+        return [self._describe(upstream) for upstream in self._roster]
+
+    def _load(self, tx: Transaction) -> None:
+        self._new_hosts = crawl.load_new_hosts(tx)
+        enabled = settings.get(tx, CRAWL_ENABLED_KEY)
+        if enabled is not None:
+            self._crawl_enabled = enabled == "1"
+        per_day = settings.get(tx, NEW_HOSTS_PER_DAY_KEY)
+        if per_day is not None:
+            self._new_hosts_per_day = int(per_day)
+
+    def _apply_domain_bans(self) -> None:
+        """A database that another relay wrote may have active hosts in domains that it has banned."""
+        domains = set(self._db.read(bans.all_domains))
+        for upstream in self._roster:
+            for domain in domains.intersection(bans.suffixes(upstream.hostname)):
+                if upstream.status is not Status.BANNED:
+                    upstream.note_error(_domain_words(domain), time.time())
+                    self._roster.change(upstream, Cause.BLOCKED)
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(FLUSH_SECONDS)
+            now = time.time()
+            for upstream in self._roster:
+                cause = upkeep.due_change(upstream, now, self._policy.idle_after)
+                if cause is Cause.QUIET:
+                    self._dispatcher.disconnect(upstream)
+                    self._dispatcher.probe_later(upstream)
+                if cause is not None:
+                    self._roster.change(upstream, cause)
+            try:
+                self._roster.flush()
+            except StoreError as error:
+                log.warning("the hosts' state waits for the database: %s", error)
+
+    def _known(self, hostname: str) -> Upstream:
+        try:
+            name = parse_endpoint(hostname).hostname
+        except SyntaxInvalid:
+            raise HostUnknown(hostname) from None
+        upstream = self._roster.by_name(name)
+        if upstream is None:
+            raise HostUnknown(hostname)
+        return upstream
+
+    def _refuse_banned(self, hostname: str) -> None:
+        domain = self._db.read(bans.ban_of, hostname)
+        if domain:
+            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
+        upstream = self._roster.by_name(hostname)
+        if upstream is not None and upstream.status is Status.BANNED:
+            raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
+
+    def _is_served(self, hostname: str) -> bool:
+        """True when the host is connected, or was tried so recently that asking again only costs both sides."""
+        upstream = self._roster.by_name(hostname)
+        if upstream is None:
+            return False
+        tried = upstream.row.last_attempt_at
+        return upstream.connected_at is not None or (
+            upstream.row.failures <= 1 and tried is not None and time.time() - tried < WAKE_SPACING_SECONDS
+        )
+
+    def _check_answers(self, endpoint: Endpoint) -> None:
+        if not self._checks.acquire(timeout=crawl.DESCRIBE_SECONDS):
+            raise CrawlRefused("crawl-busy", "RateLimitExceeded", 429, "too many crawl requests at once")
+        try:
+            crawl.check_answers(self._http, endpoint)
+        finally:
+            self._checks.release()
+
+    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Upstream:
+        if counted:
+            now = int(time.time() * 1000)
+            if self._new_hosts.wait(now, self._new_hosts_per_day):
+                raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
+            self._new_hosts.add(now)
+        trusted = crawl.is_trusted(endpoint.hostname, self._policy.trusted_domains)
+        limit = TRUSTED_ACCOUNT_LIMIT if trusted else self._policy.default_account_limit
+        row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
+        log.info("new host %s", endpoint.hostname)
+        return self._roster.admit(row)
+
+    def _take_in_configured(self, name: str) -> None:
+        try:
+            endpoint = crawl.check_name(name, admin=True, allow_insecure=self._policy.allow_insecure_hosts)
+            if self._roster.by_name(endpoint.hostname) is None:
+                self._take_in(endpoint, counted=False)
+        except CrawlRefused as error:
+            log.error("RELAY_HOSTS: %s is not taken: %s", name, error)
+
+    def _ban(self, upstream: Upstream, words: str) -> bool:
+        """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""
+        upstream.note_error(words, time.time())
+        self._roster.change(upstream, Cause.BLOCKED)
+        connected = self._dispatcher.disconnect(upstream)
+        self._roster.flush()
+        return connected
+
+    def _unban(self, upstream: Upstream) -> None:
+        self._roster.change(upstream, Cause.UNBLOCKED)
+        upstream.row.failures = 0
+        self._roster.flush()
+        self._dispatcher.dial_now(upstream)
+
+    def _release(self, upstream: Upstream, most: int) -> None:
+        try:
+            released = self._moderation.release_throttled(upstream.host, most)
+        except RelayError as error:
+            log.warning("throttled accounts of %s are not all released: %s", upstream.hostname, error)
+        else:
+            log.info("host %s: %d throttled accounts released", upstream.hostname, released)
+
+    def _describe(self, upstream: Upstream) -> HostStatus:
+        now = time.time()
+        drops = self._drops.last_day(upstream.hostname, now)
+        return describe(upstream, drops, self._dispatcher.next_attempt_in(upstream), now)
+
+
+def _insert(tx: Transaction, endpoint: Endpoint, account_limit: int, trusted: bool, new_hosts: Window) -> HostRow:
+    crawl.store_new_hosts(tx, new_hosts)
+    return table.insert(tx, endpoint.hostname, no_ssl=not endpoint.tls, account_limit=account_limit, trusted=trusted)
+
+
+def _normal_domain(domain: str) -> str:
+    return domain.strip().rstrip(".").lower()
+
+
+def _domain_words(domain: str) -> str:
+    return f"domain-banned: {domain}"
