@@ -15,7 +15,8 @@ const say = (message) => process.stdout.write(JSON.stringify(message) + '\n')
 
 const firehose = new Firehose({
   service: options.relay,
-  idResolver: new IdResolver({ plcUrl: options.plc }),
+  // The library's own fetch refuses plain http and loopback.
+  idResolver: new IdResolver({ plcUrl: options.plc, fetch: globalThis.fetch }),
   runner: new MemoryRunner({ startCursor: options.cursor === undefined ? undefined : Number(options.cursor) }),
   // The handles end in .test, which no name server knows.
   unauthenticatedHandles: true,

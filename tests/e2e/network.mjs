@@ -39,7 +39,6 @@ async function startPds(port) {
     hostname: 'localhost',
     port: Number(port),
     didPlcUrl: plcUrl,
-    serviceDid: `did:web:localhost%3A${port}`,
     serviceHandleDomains: ['.test'],
     inviteRequired: false,
     dataDirectory: folder,

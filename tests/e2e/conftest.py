@@ -1,0 +1,48 @@
+"""A reference network and a relay for each end-to-end test; skipped where the network is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.consumers import Consumer
+from tests.e2e.network import MODULES, ReferenceNetwork
+from tests.support.relay_process import RelayProcess
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[ReferenceNetwork]:
+    """A PLC directory and two PDSs."""
+    if not MODULES.exists():
+        pytest.skip("the reference network is not installed; tests/e2e/install.sh does it")
+    folder = tmp_path / "network"
+    folder.mkdir()
+    network = ReferenceNetwork(folder)
+    yield network
+    network.close()
+
+
+@pytest.fixture
+def relay(tmp_path: Path, network: ReferenceNetwork) -> Iterator[RelayProcess]:
+    """A relay that has been started on the network's PLC directory and is not yet subscribed to anyone."""
+    relay = RelayProcess(tmp_path / "relay", {"RELAY_PLC_HOST": network.plc})
+    relay.start()
+    yield relay
+    relay.close()
+
+
+@pytest.fixture
+def watch(network: ReferenceNetwork) -> Iterator[Callable[[str], list[Consumer]]]:
+    """Start both consumers, from cursor 0, on the relay or PDS at an address."""
+    started: list[Consumer] = []
+
+    def start(address: str) -> list[Consumer]:
+        pair = [Consumer.reference(address, network.plc), Consumer.python(address)]
+        started.extend(pair)
+        return pair
+
+    yield start
+    for consumer in started:
+        consumer.close()

@@ -1,0 +1,131 @@
+"""The whole path with real parts: reference PDSs, the relay as a process, two consumers that others wrote."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.consumers import Consumer
+from tests.e2e.network import FOLLOW, LIKE, POST, PROFILE, Account, Ledger, ReferenceNetwork
+from tests.support.relay_process import RelayProcess
+
+Watch = Callable[[str], list[Consumer]]
+
+
+def sign_up(network: ReferenceNetwork, ledger: Ledger, count: int) -> list[Account]:
+    """Accounts spread over the network's PDSs in turn."""
+    accounts = [Account(network.pds[number % len(network.pds)], ledger) for number in range(count)]
+    for account in accounts:
+        account.create()
+    return accounts
+
+
+def live_a_little(account: Account, friend: Account) -> None:
+    """Every kind of write, in several collections."""
+    account.put(PROFILE, "self", "create", displayName="first")
+    post = account.add(POST, text="hello")
+    account.add(LIKE, subject={"uri": f"at://{friend.did}/{POST}/{post}", "cid": account.cid_of(POST, post)})
+    follow = account.add(FOLLOW, subject=friend.did)
+    account.put(PROFILE, "self", "update", displayName="second")
+    account.add_many(50)
+    account.remove(POST, post)
+    account.remove(FOLLOW, follow)
+
+
+def check(consumers: list[Consumer], ledger: Ledger) -> None:
+    for consumer in consumers:
+        consumer.check(ledger)
+
+
+@pytest.mark.timeout(300)
+def test_consumers_see_every_write_through_a_crash(
+    network: ReferenceNetwork, relay: RelayProcess, watch: Watch
+) -> None:
+    relay.crawl(*network.pds)
+    consumers = watch(relay.url)
+    ledger = Ledger()
+    accounts = sign_up(network, ledger, 4)
+    writer, leaver, deleted, _ = accounts
+    for account, friend in zip(accounts, reversed(accounts), strict=True):
+        live_a_little(account, friend)
+    writer.rename("renamed.test")
+    leaver.deactivate()
+    leaver.activate()
+    leaver.add(POST, text="back")
+    check(consumers, ledger)
+    assert all(consumer.identities().count(writer.did) >= 2 for consumer in consumers)
+
+    # Everyone writes on while the relay dies and comes back.
+    writers = [threading.Thread(target=write_on, args=(account, 40)) for account in accounts]
+    for one in writers:
+        one.start()
+    before = len(consumers[0].child.messages)
+    consumers[0].child.wait_until(lambda: len(consumers[0].child.messages) > before + 40)
+    relay.kill()
+    for one in writers:
+        one.join()
+    relay.start()
+    relay.wait_connected(len(network.pds))
+    accounts[0].add(POST, text="after the crash")
+    check(consumers, ledger)
+
+    # Deleted accounts are gone from replay; those who were there have seen them.
+    deleted.delete()
+    check(consumers, ledger)
+    for late in watch(relay.url):
+        late.check(ledger, hidden=frozenset({deleted.did}))
+    assert relay.xrpc("getRepoStatus", f"did={deleted.did}").json["status"] == "deleted"
+    assert relay.metric("relay_events_dropped_total", reason="signature-invalid") == 0
+
+    assert relay.stop() == 0
+    relay.start()
+    relay.wait_connected(len(network.pds))
+    accounts[1].add(POST, text="after an orderly restart")
+    check(consumers, ledger)
+
+
+def write_on(account: Account, count: int) -> None:
+    for number in range(count):
+        account.add(POST, text=f"post {number} around the crash")
+
+
+@pytest.mark.timeout(120)
+def test_a_migrated_account_keeps_flowing_and_its_old_host_is_not_heard(
+    network: ReferenceNetwork, relay: RelayProcess, watch: Watch
+) -> None:
+    relay.crawl(*network.pds)
+    consumers = watch(relay.url)
+    ledger = Ledger()
+    (account,) = sign_up(network, ledger, 1)
+    account.add(POST, text="at the old host")
+    moved = network.migrate(account, network.pds[1])
+    moved.add(POST, text="at the new host")
+    check(consumers, ledger)
+
+    # The old host has not been told: it still takes writes for the account and sends them.
+    dropped = relay.metric("relay_events_dropped_total")
+    late = Account(account.pds, Ledger())
+    late.did, late.token = account.did, account.token
+    late.add(POST, text="too late")
+    relay.wait_metric("relay_events_dropped_total", dropped + 1)
+    moved.add(POST, text="still here")
+    check(consumers, ledger)
+    assert relay.xrpc("getLatestCommit", f"did={account.did}").json["rev"] == ledger.commits[account.did][-1][0]
+
+
+@pytest.mark.timeout(120)
+def test_a_rotated_key_is_followed_on_the_first_event(
+    network: ReferenceNetwork, relay: RelayProcess, watch: Watch
+) -> None:
+    relay.crawl(*network.pds)
+    consumers = watch(relay.url)
+    ledger = Ledger()
+    (account,) = sign_up(network, ledger, 1)
+    account.add(POST, text="with the first key")
+    check(consumers, ledger)
+    network.command("rotateKey", did=account.did, pds=account.pds)
+    account.add(POST, text="with the second key")
+    check(consumers, ledger)
+    assert relay.metric("relay_events_dropped_total", reason="signature-invalid") == 0
