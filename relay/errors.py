@@ -22,11 +22,24 @@ class ConfigError(RelayError):
 
 
 class IdentityError(RelayError):
-    """A DID could not be resolved. Reasons: `did-not-found`, `did-tombstone`, `did-document`, `did-unavailable`."""
+    """A DID could not be resolved.
+
+    Reasons: `did-not-found` (no such DID, or a form this network does not use), `did-tombstone` (deactivated for
+    good), `did-document` (the answer is no DID document of this DID), `did-unavailable` (no answer: not a fact about
+    the DID, ask again later).
+    """
 
 
 class AddressRefused(RelayError):
     """An outgoing connection to an address that is not public. Reasons: `address-refused`, `name-unresolved`."""
+
+
+class HttpError(RelayError):
+    """An outgoing request without a usable answer.
+
+    Reasons: `http-url` (not an https address), `http-connect`, `http-timeout`, `http-tls`, `http-too-large`,
+    `http-broken` (what came was not HTTP, or the connection ended early).
+    """
 
 
 class CrawlRefused(RelayError):

@@ -33,7 +33,7 @@ IDENTITY_LOOKUPS = Counter("relay_identity_lookups_total", "DIDs looked up in th
 IDENTITY_LOOKUPS_IN_FLIGHT = Gauge("relay_identity_lookups_in_flight", "DIDs that a worker is looking up")
 IDENTITY_LOOKUP_SECONDS = Histogram("relay_identity_lookup_seconds", "Time of one lookup, waiting and retries included")
 IDENTITY_REFRESHES_LIMITED = Counter(
-    "relay_identity_refreshes_limited_total", "Refreshes past the cache that were not granted, by whose limit", ["limit"]
+    "relay_identity_refreshes_limited_total", "Refreshes past the cache that were not granted, by limit", ["limit"]
 )
 
 # stream
@@ -51,3 +51,7 @@ STORE_CONNECTIONS_CAPACITY = Gauge("relay_store_connections_capacity", "Most dat
 
 # web
 CONSUMERS = Gauge("relay_consumers", "Connected firehose consumers")
+CONSUMERS_REFUSED = Counter("relay_consumers_refused_total", "Firehose connections refused for a limit")
+CONSUMERS_ENDED = Counter("relay_consumers_ended_total", "Firehose connections that ended, by reason", ["reason"])
+EVENTS_SENT = Counter("relay_events_sent_total", "Events sent, counted once for each consumer")
+FORWARDS = Counter("relay_forwards_total", "Requests forwarded to sibling relays, by outcome", ["outcome"])

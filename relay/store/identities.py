@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from relay.atproto.crypto import Curve
 from relay.store.database import Row, Transaction
 
-_CURVE_CODES = {"p256": b"\x01", "k256": b"\x02"}
+_CURVE_CODES: dict[Curve, bytes] = {"p256": b"\x01", "k256": b"\x02"}
 _CURVES = {code: curve for curve, code in _CURVE_CODES.items()}
 
 
@@ -25,7 +26,7 @@ class IdentityRow:
 
     did: str
     pds: str | None
-    curve: str | None
+    curve: Curve | None
     key: bytes | None
     handle: str | None
     resolved_at: float

@@ -1,0 +1,149 @@
+"""What is known about DIDs: a bounded LRU in memory over the `identity` table, written behind in batches.
+
+Used by the resolver alone. A fact is good for 24 hours from when it was resolved, across restarts. Must not know
+how facts are found.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import islice
+
+from cachetools import LRUCache
+from gevent import Greenlet
+from gevent.event import Event
+
+from relay import metrics
+from relay.errors import StoreError
+from relay.identity.identity import Fact, from_row, pack, resolved_at, to_row, unpack
+from relay.store import identities as table
+from relay.store import settings
+from relay.store.database import Database, Transaction
+
+GOOD_FOR_SECONDS = 24 * 3600.0
+
+# Facts not yet in SQL. While the database is away the oldest are dropped beyond this: they can be looked up again.
+MAX_PENDING = 50_000
+BATCH = 1000
+FLUSH_SECONDS = 1.0
+DRAIN_SECONDS = 5.0
+
+# Until when the table is known to agree with the PLC directory; written by `prime`, read again this often.
+PRIMED_UNTIL = "identity_primed_until"
+PRIMED_CHECK_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class IdentityCache:
+    """DID to fact. `clock` gives seconds since the epoch."""
+
+    def __init__(self, db: Database, capacity: int, clock: Callable[[], float] = time.time) -> None:
+        self._db = db
+        self._clock = clock
+        self._memory: LRUCache[bytes, bytes] = LRUCache(capacity)
+        # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
+        self._pending: dict[str, bytes | None] = {}
+        self._primed_until = 0.0
+        self._primed_check_at = 0.0
+        self._stopping = Event()
+        self._flusher: Greenlet[..., None] | None = None
+        metrics.QUEUE_SIZE.labels("identity-cache").set_function(lambda: len(self._memory))
+        metrics.QUEUE_CAPACITY.labels("identity-cache").set(capacity)
+        metrics.QUEUE_SIZE.labels("identity-writes").set_function(lambda: len(self._pending))
+        metrics.QUEUE_CAPACITY.labels("identity-writes").set(MAX_PENDING)
+
+    def start(self) -> None:
+        """Start writing behind."""
+        self._flusher = Greenlet.spawn(self._run)
+
+    def stop(self) -> None:
+        """Write what is pending, for a few seconds at most, and stop."""
+        self._stopping.set()
+        if self._flusher:
+            self._flusher.join(DRAIN_SECONDS)
+            self._flusher.kill()
+
+    def get(self, did: str) -> Fact | None:
+        """The fact in memory, if it is still good. Never blocks."""
+        key = _memory_key(did)
+        packed = self._memory.get(key)
+        if packed is None:
+            return None
+        if resolved_at(packed) + GOOD_FOR_SECONDS <= self._clock():
+            del self._memory[key]
+            return None
+        return unpack(did, packed)
+
+    def load(self, did: str) -> Fact | None:
+        """The fact from SQL, if it is still good; kept in memory from now on. None too when SQL is away."""
+        if did in self._pending:
+            packed = self._pending[did]
+            return None if packed is None else unpack(did, packed)
+        try:
+            row = self._db.read(table.load_many, [did]).get(did)
+        except StoreError:
+            return None
+        # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.
+        if row is None or did in self._pending:
+            return self.get(did)
+        since = max(row.resolved_at, self._primed_until) if did.startswith("did:plc:") else row.resolved_at
+        if since + GOOD_FOR_SECONDS <= self._clock():
+            return None
+        fact = from_row(row)
+        self._memory[_memory_key(did)] = pack(fact, since)
+        return fact
+
+    def put(self, fact: Fact) -> None:
+        """Keep what was resolved just now."""
+        packed = pack(fact, self._clock())
+        self._memory[_memory_key(fact.did)] = packed
+        self._write_later(fact.did, packed)
+
+    def forget(self, did: str) -> None:
+        """The fact about `did` no longer holds, here and in SQL."""
+        self._memory.pop(_memory_key(did), None)
+        self._write_later(did, None)
+
+    def _write_later(self, did: str, packed: bytes | None) -> None:
+        self._pending.pop(did, None)
+        self._pending[did] = packed
+        if len(self._pending) > MAX_PENDING:
+            del self._pending[next(iter(self._pending))]
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._flush()
+            self._stopping.wait(FLUSH_SECONDS)
+        self._flush()
+
+    def _flush(self) -> None:
+        """Write all that is pending; what cannot be written stays for the next time."""
+        try:
+            self._read_primed_until()
+            while self._pending:
+                batch = list(islice(self._pending.items(), BATCH))
+                self._db.write(_store, batch)
+                for did, packed in batch:
+                    # What changed while it was written is written again.
+                    if self._pending.get(did, packed) is packed:
+                        self._pending.pop(did, None)
+        except StoreError as error:
+            log.debug("%d identities wait for the database: %s", len(self._pending), error)
+
+    def _read_primed_until(self) -> None:
+        if self._clock() >= self._primed_check_at:
+            self._primed_until = float(self._db.read(settings.get, PRIMED_UNTIL) or 0)
+            self._primed_check_at = self._clock() + PRIMED_CHECK_SECONDS
+
+
+def _memory_key(did: str) -> bytes:
+    """A DID in less memory: the same prefix 250,000 times is not kept."""
+    return did.removeprefix("did:plc:").encode()
+
+
+def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]]) -> None:
+    table.forget_many(tx, [did for did, packed in batch if packed is None])
+    table.upsert_many(tx, [to_row(unpack(did, packed), resolved_at(packed)) for did, packed in batch if packed])

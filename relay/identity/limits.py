@@ -1,0 +1,56 @@
+"""Rates: how often something may happen, for one thing or for each of very many.
+
+Used by the resolver for lookups per host and for refreshes per DID and per host. Pure arithmetic: the time is passed
+in, in seconds of any clock that does not go back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Pace:
+    """A token bucket that tells how long to wait: `per_second` on average, up to `burst` at once."""
+
+    __slots__ = ("_burst", "_free_at", "_interval")
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._interval = 1.0 / per_second
+        self._burst = burst
+        self._free_at = 0.0
+
+    def reserve(self, now: float) -> float:
+        """Take one turn; the seconds to wait until it comes."""
+        self._free_at = max(self._free_at, now - (self._burst - 1) * self._interval)
+        wait = max(0.0, self._free_at - now)
+        self._free_at += self._interval
+        return wait
+
+    def hold(self, now: float, seconds: float) -> None:
+        """No turn comes for `seconds`, because the other side asked for it."""
+        self._free_at = max(self._free_at, now + seconds)
+
+
+class Allowance(Generic[K]):
+    """A token bucket for each key: `burst` at once, then one every `interval` seconds. Never waits.
+
+    Bounded: of more than `capacity` keys, the one not asked for longest starts afresh.
+    """
+
+    def __init__(self, burst: int, interval: float, capacity: int) -> None:
+        self._burst = burst
+        self._interval = interval
+        self._full_at: LRUCache[K, float] = LRUCache(capacity)
+
+    def take(self, key: K, now: float) -> bool:
+        """Whether `key` has a token left; takes it."""
+        full_at = max(self._full_at.get(key, now), now) + self._interval
+        if full_at - now > self._burst * self._interval:
+            return False
+        self._full_at[key] = full_at
+        return True
