@@ -41,7 +41,7 @@ class Op(NamedTuple):
 
 
 class Ledger:
-    """Per account: its commits in order as (rev, operations), and the changes of its status in order (None is active)."""
+    """Per account, in order: its commits as (rev, operations), and the changes of its status (None is active)."""
 
     def __init__(self) -> None:
         self.commits: dict[str, list[tuple[str, frozenset[Op]]]] = defaultdict(list)
