@@ -1,7 +1,7 @@
 """The `domain_bans` table: domains none of whose hosts may be crawled.
 
-Written by the admin API, asked by `upstream` before it takes a host. Domains are lower-case, as the caller
-normalises them.
+Written by the admin API, asked by `upstream` before it takes a host. Names are given in lower case; the table is
+compared without case, since indigo stored domains as they were typed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def add(tx: Transaction, domain: str) -> bool:
 
 def remove(tx: Transaction, domain: str) -> bool:
     """Lift the ban of `domain`. False when there was none."""
-    return tx.execute("DELETE FROM domain_bans WHERE domain = ?", (domain,)) > 0
+    return tx.execute("DELETE FROM domain_bans WHERE lower(domain) = ?", (domain,)) > 0
 
 
 def all_domains(tx: Transaction) -> list[str]:
@@ -32,7 +32,7 @@ def all_domains(tx: Transaction) -> list[str]:
 
 def ban_of(tx: Transaction, hostname: str) -> str | None:
     """The banned domain that `hostname` is or lies under, None when it is free. A port is no part of the name."""
-    found = tx.rows_in("SELECT domain FROM domain_bans WHERE domain IN ({})", suffixes(hostname))
+    found = tx.rows_in("SELECT domain FROM domain_bans WHERE lower(domain) IN ({})", suffixes(hostname))
     return found[0][0] if found else None
 
 

@@ -1,0 +1,160 @@
+"""An existing database of indigo is taken over as it is: its rows are ours, its tables stay usable by it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from relay.atproto.cid import Cid
+from relay.store import accounts, bans, hosts, projection
+from relay.store.accounts import AccountRow, RepoRow
+from relay.store.database import Database
+from relay.store.projection import ProjectionBatch
+
+COMMIT = "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"
+DATA = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm"
+
+ALERT_COLUMNS = {
+    "sqlite": ",`account_limit_alerts_silenced` numeric DEFAULT false,`account_limit_alert_state` text DEFAULT"
+    ' "ok",`account_limit_alert_sent_at` datetime',
+    "postgres": ",account_limit_alerts_silenced boolean DEFAULT false,account_limit_alert_state text DEFAULT"
+    " 'ok',account_limit_alert_sent_at timestamptz",
+}
+
+# The tables as GORM, which indigo makes them with, writes them; and some rows.
+INDIGO = Path(__file__).parent / "indigo"
+
+Run = Callable[[str], Sequence[tuple[Any, ...]]]
+
+
+def runner(url: str) -> Run:
+    """Runs SQL on the database as any other program would."""
+
+    def sqlite_run(sql: str) -> Sequence[tuple[Any, ...]]:
+        connection = sqlite3.connect(url.removeprefix("sqlite://"))
+        try:
+            if sql.lstrip().upper().startswith("SELECT"):
+                return connection.execute(sql).fetchall()
+            connection.executescript(sql)
+            return []
+        finally:
+            connection.close()
+
+    def postgres_run(sql: str) -> Sequence[tuple[Any, ...]]:
+        connection = psycopg2.connect(url)
+        try:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(sql)
+                return cursor.fetchall() if cursor.description else []
+        finally:
+            connection.close()
+
+    return sqlite_run if url.startswith("sqlite") else postgres_run
+
+
+@pytest.fixture(params=["current", "before alerts"])
+def indigo(request: pytest.FixtureRequest, database_url: str) -> str:
+    """The address of a database as indigo leaves it, with rows."""
+    engine = "sqlite" if database_url.startswith("sqlite") else "postgres"
+    alerts = ALERT_COLUMNS[engine] if request.param == "current" else ""
+    run = runner(database_url)
+    run(_tables(engine, alerts))
+    run((INDIGO / "rows.sql").read_text())
+    return database_url
+
+
+def test_its_rows_are_ours(indigo: str) -> None:
+    database = Database.open(indigo, max_connections=2)
+    try:
+        first, second = database.read(hosts.all_rows)
+        assert (first.hostname, first.account_limit, first.trusted, first.status) == (
+            "pds.example.com",
+            1000,
+            True,
+            "active",
+        )
+        assert (first.last_seq, first.account_count, first.no_ssl, first.alerts_silenced) == (4711, 2, False, False)
+        assert first.created_at == datetime(2025, 3, 4, 5, 6, 7, 123456, UTC) or (
+            first.created_at.microsecond == 123457  # PostgreSQL rounds the nanoseconds
+        )
+        assert second.created_at == datetime(2025, 3, 4, 23, 0, 0, 0, UTC)
+        assert second.status == "banned"
+        assert database.read(accounts.by_did, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa") == (
+            AccountRow(1, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1, "active", "active"),
+            RepoRow(1, "3ljqmdqb2sk2a", Cid.parse(COMMIT), Cid.parse(DATA)),
+        )
+        assert database.read(accounts.takedowns, 0, 10) == [(2, "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")]
+        assert database.read(accounts.max_uid) == 2
+        assert database.read(bans.ban_of, "pds.example.net") == "Example.NET"
+        assert database.write(bans.remove, "example.net") is True
+        assert database.read(projection.position) == (0, 0)
+    finally:
+        database.close()
+
+
+def test_indigo_could_take_it_back(indigo: str) -> None:
+    """After we wrote hosts, accounts and bans, indigo's own statements still work on the same tables."""
+    database = Database.open(indigo, max_connections=2)
+    host = database.write(hosts.insert, "new.example.com", no_ssl=False, account_limit=5, trusted=False)
+    row = AccountRow(3, "did:plc:cccccccccccccccccccccccc", host.id, "active", "active")
+    repo = RepoRow(3, "3ljqmdqb2sk2b", Cid.parse(COMMIT), Cid.parse(DATA))
+    database.write(projection.write, ProjectionBatch(9, 9, {3: row}, {3: repo}, {host.id: 12}))
+    database.close()
+    run = runner(indigo)
+    run(
+        "INSERT INTO host (created_at,hostname,no_ssl,account_limit,trusted,status,last_seq,account_count)"
+        " VALUES ('2026-01-01 00:00:00+00:00','back.example.com',false,1,false,'active',-1,0)"
+    )
+    run("INSERT INTO account (did,host_id) VALUES ('did:plc:dddddddddddddddddddddddd',4)")
+    run("INSERT INTO domain_bans (created_at,domain) VALUES ('2026-01-01 00:00:00+00:00','example.org')")
+    assert run("SELECT uid, status FROM account WHERE did = 'did:plc:dddddddddddddddddddddddd'") == [(4, "active")]
+    assert run("SELECT rev, commit_cid, commit_data_cid FROM account_repo WHERE uid = 3") == [
+        ("3ljqmdqb2sk2b", COMMIT, DATA)
+    ]
+    assert run("SELECT id, last_seq, account_count, status FROM host WHERE hostname = 'new.example.com'") == [
+        (host.id, 12, 1, "active")
+    ]
+    assert run("SELECT path, seq_start FROM log_file_refs") == [("evts-0", 0)]
+
+
+def test_our_tables_have_its_columns(database_url: str) -> None:
+    """A database we make has indigo's columns, in its order, with its types."""
+    engine = "sqlite" if database_url.startswith("sqlite") else "postgres"
+    run = runner(database_url)
+    shapes = []
+    for make in (
+        lambda: run(_tables(engine, ALERT_COLUMNS[engine])),
+        lambda: Database.open(database_url, max_connections=2).close(),
+    ):
+        make()
+        shapes.append([_columns(run, engine, table) for table in _ITS_TABLES])
+        for table in _ITS_TABLES:
+            run(f"DROP TABLE {table}")
+    assert shapes[0] == shapes[1]
+    assert all(shapes[0])
+
+
+def _tables(engine: str, alerts: str) -> str:
+    return (INDIGO / f"{engine}.sql").read_text().replace("{alerts}", alerts)
+
+
+_ITS_TABLES = ("host", "account", "account_repo", "domain_bans", "log_file_refs")
+
+
+def _columns(run: Run, engine: str, table: str) -> Sequence[tuple[Any, ...]]:
+    if engine == "sqlite":
+        return [
+            (name, kind, notnull, (default or "").replace('"', "'"), key)
+            for _, name, kind, notnull, default, key in run(f"SELECT * FROM pragma_table_info('{table}')")
+        ]
+    return run(
+        "SELECT column_name, data_type, is_nullable, column_default FROM information_schema.columns"
+        f" WHERE table_name = '{table}' ORDER BY ordinal_position"
+    )
