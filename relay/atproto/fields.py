@@ -19,10 +19,10 @@ MAX_SEQ = 2**53 - 1
 class Shape:
     """The fields that one lexicon object may have on output, for hosts that send more or less."""
 
-    def __init__(self, required: str, optional: str = "", **defaults: Any) -> None:
+    def __init__(self, required: str, optional: str | None = None, **defaults: Any) -> None:
         self.required = frozenset(required.split())
         self.optional = optional
-        self.every = self.required | {optional}
+        self.every = self.required | {optional} if optional else self.required
         self.defaults = defaults
 
     def trim(self, fields: Fields) -> Fields:
@@ -31,11 +31,12 @@ class Shape:
         What the lexicon requires and some hosts leave out gets the value that the reference relay fills in.
         """
         names = fields.keys()
-        if names == self.required or (names == self.every and fields[self.optional] is not None):
+        given = None if self.optional is None else fields.get(self.optional)
+        if names == (self.required if given is None else self.every):
             return fields
         kept = {name: fields[name] for name in self.required if name in fields}
-        if fields.get(self.optional) is not None:
-            kept[self.optional] = fields[self.optional]
+        if self.optional is not None and given is not None:
+            kept[self.optional] = given
         return self.defaults | kept
 
 

@@ -1,0 +1,82 @@
+"""How a host is named: in a DID document's service endpoint, in a crawl request, in the settings.
+
+All spellings of one host come out as one `Endpoint`, so that endpoints can be compared. Called by `diddoc` and by
+whatever takes a host name from outside. Whether a host may be contacted is decided elsewhere.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.syntax import is_handle
+
+REASONS = frozenset({"hostname-syntax"})
+
+MAX_ENDPOINT = 300
+
+_ENDPOINT = re.compile(
+    r"(?:(?P<scheme>https?)://)?"
+    r"(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+    r"/?",
+    re.IGNORECASE | re.ASCII,
+)
+
+# Top-level names that are never delegated, as the handle specification lists them.
+_LOCAL_NAMES = frozenset({"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"})
+
+
+class Endpoint(NamedTuple):
+    """A host and how to talk to it. `hostname` is lower case and holds the port when it is not the scheme's own."""
+
+    hostname: str
+    tls: bool
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at the end."""
+        return f"{'https' if self.tls else 'http'}://{self.hostname}"
+
+    @property
+    def is_local(self) -> bool:
+        """True for a name or an address literal that no host on the public network goes by."""
+        if self.hostname.startswith("["):
+            return True
+        host = self.hostname.partition(":")[0]
+        top = host.rpartition(".")[2]
+        return top in _LOCAL_NAMES or top.isdigit()
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """Read a host name or the URL of one: "pds.example.com", "https://Pds.Example.com./", "http://localhost:2583".
+
+    Without a scheme it is https, but http for localhost. SyntaxInvalid `hostname-syntax` for a path, a query, user
+    information, and for what is no domain name of two labels, address literal or localhost.
+    """
+    match = _ENDPOINT.fullmatch(text) if len(text) <= MAX_ENDPOINT else None
+    if match is None:
+        raise SyntaxInvalid("hostname-syntax", repr(text[:80]))
+    host = _normal_host(match["host"].lower())
+    scheme = (match["scheme"] or ("http" if host == "localhost" else "https")).lower()
+    port = int(match["port"] or 0)
+    if host is None or port > 0xFFFF:
+        raise SyntaxInvalid("hostname-syntax", repr(text[:80]))
+    if port and port != (443 if scheme == "https" else 80):
+        host = f"{host}:{port}"
+    return Endpoint(host, scheme == "https")
+
+
+def _normal_host(host: str) -> str | None:
+    """The one spelling of a name or address literal, or None when it is neither."""
+    try:
+        if host.startswith("["):
+            return f"[{IPv6Address(host[1:-1])}]"
+        host = host.removesuffix(".")
+        if host == "localhost" or is_handle(host):
+            return host
+        return str(IPv4Address(host))
+    except ValueError:
+        return None
