@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +68,11 @@ def parse_bool(text: str) -> bool:
 def parse_list(text: str) -> tuple[str, ...]:
     """The comma-separated parts of a text, without blanks and empty ones."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The networks in a comma-separated list of addresses and `address/bits`."""
+    return tuple(ip_network(part) for part in parse_list(text))
 
 
 def parse_count(text: str) -> int:
@@ -230,6 +236,36 @@ class Settings:
         parse_count,
         "Identities kept in memory",
         also=("RELAY_DID_CACHE_SIZE",),
+    )
+    sibling_relays: tuple[str, ...] = _setting(
+        "RELAY_SIBLING_RELAYS",
+        "",
+        parse_list,
+        "Relays that admin actions and crawl requests are forwarded to",
+    )
+    max_consumers: int = _setting(
+        "RELAY_MAX_CONSUMERS",
+        "2000",
+        parse_count,
+        "Most firehose consumers at a time",
+    )
+    max_consumers_per_address: int = _setting(
+        "RELAY_MAX_CONSUMERS_PER_ADDRESS",
+        "50",
+        parse_count,
+        "Most firehose consumers from one address",
+    )
+    consumer_stall: float = _setting(
+        "RELAY_CONSUMER_STALL",
+        "30s",
+        parse_duration,
+        "Time that a consumer may read nothing before it is disconnected",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+        "RELAY_TRUSTED_PROXIES",
+        "127.0.0.1,::1",
+        parse_networks,
+        "Addresses and networks whose X-Forwarded-For is believed",
     )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
 

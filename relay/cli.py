@@ -1,0 +1,50 @@
+"""The `relay` command: `serve`, tools that work on files and tables, and thin clients of the admin API.
+
+Commands live in `relay.commands` and are imported when they are called, so that `--help` and the small ones start at
+once and `serve` can patch the standard library before the relay is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "serve": ("relay.commands.serve", "Run the relay."),
+    "status": ("relay.commands.status", "Show how the running relay does."),
+    "hosts": ("relay.commands.hosts", "List, add, block and limit hosts."),
+    "accounts": ("relay.commands.accounts", "Show accounts, take them down, restore them."),
+    "bans": ("relay.commands.bans", "List, add and remove domain bans."),
+    "consumers": ("relay.commands.consumers", "List who consumes the firehose."),
+    "log": ("relay.commands.log", "Inspect, verify and follow the event log on disk."),
+    "pull-hosts": ("relay.commands.pull_hosts", "Add the hosts that another relay knows."),
+    "prime-identities": ("relay.commands.prime_identities", "Fill the identity table from the PLC directory."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called or asked for its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands' names, in the order above."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="atproto-relay")
+def main() -> None:
+    """An AT Protocol relay: one verified firehose of the whole network."""

@@ -1,0 +1,101 @@
+"""The client side of the admin API, for the commands that ask a running relay.
+
+Standard library only, so that `relay hosts list` starts quickly. Where the relay listens and its password come from
+the same environment and env file that the relay itself reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from relay.config import Settings, environment_with
+from relay.errors import ConfigError
+
+TIMEOUT = 60.0
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+
+
+class Client:
+    """Asks one relay. Answers other than success end the command with a line on stderr and an exit code."""
+
+    def __init__(self, url: str, password: str, as_json: bool) -> None:
+        self.as_json = as_json
+        self._url = url.rstrip("/")
+        credentials = base64.b64encode(f"admin:{password}".encode()).decode()
+        self._headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+
+    def get(self, path: str, **query: object) -> Any:
+        """The JSON that a route answers with."""
+        return self._ask("GET", path, query, None)
+
+    def post(self, path: str, body: dict[str, Any] | None = None, **query: object) -> Any:
+        """The JSON that a route answers with after a change."""
+        return self._ask("POST", path, query, body or {})
+
+    def _ask(self, method: str, path: str, query: dict[str, object], body: dict[str, Any] | None) -> Any:
+        target = f"{self._url}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(target, data=data, headers=self._headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            fail(EXIT_REFUSED, _refusal(error))
+        except (OSError, ValueError) as error:
+            fail(EXIT_UNREACHABLE, f"no relay answers at {self._url}: {getattr(error, 'reason', error)}")
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """End the command with one line on stderr."""
+    click.echo(f"relay: {message}", err=True)
+    sys.exit(code)
+
+
+def with_client(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which relay to ask, and a Client as its first argument."""
+
+    @click.option("--url", metavar="URL", help="The relay's address [default: RELAY_API_BIND on this machine].")
+    @click.option("--password", metavar="TEXT", help="Its admin password [default: RELAY_ADMIN_PASSWORD].")
+    @click.option("--env-file", type=click.Path(path_type=Path), help="Read both from the relay's env file.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+    @wraps(function)
+    def command(
+        *args: Any, url: str | None, password: str | None, env_file: Path | None, as_json: bool, **rest: Any
+    ) -> None:
+        try:
+            settings = Settings.from_environment(environment_with(env_file))
+        except ConfigError as error:
+            fail(EXIT_USAGE, str(error))
+        known = settings.admin_passwords[0] if settings.admin_passwords else ""
+        client = Client(url or _local_url(settings), known if password is None else password, as_json)
+        function(client, *args, **rest)
+
+    return command
+
+
+def _local_url(settings: Settings) -> str:
+    host, port = settings.api_bind
+    if host in ("", "0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _refusal(error: urllib.error.HTTPError) -> str:
+    try:
+        body = json.loads(error.read())
+        return f"{body['error']}: {body['message']}"
+    except (ValueError, KeyError, TypeError, OSError):
+        return f"HTTP {error.code}"

@@ -1,0 +1,210 @@
+"""The admin API: indigo's routes and JSON, so that its tools and dashboards work unchanged.
+
+Every route needs the admin password; every change is stored, survives a restart, leaves an audit line, and is sent
+on to sibling relays where indigo does so. Must not know how hosts are connected or accounts announced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Blueprint, jsonify, request
+from flask.typing import ResponseReturnValue
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import parse_endpoint
+from relay.ingest.accounts import AccountUnknown
+from relay.store import accounts, bans, hosts
+from relay.store.hosts import RateTier
+from relay.upstream.fleet import HostUnknown
+from relay.web import params
+from relay.web.admin_views import consumer_view, host_view
+from relay.web.audit import audit
+from relay.web.errors import XrpcError, invalid
+from relay.web.forwarding import forward_request
+from relay.web.parts import parts, requester
+
+blueprint = Blueprint("admin", __name__, url_prefix="/admin")
+TAKEDOWNS_PER_PAGE = 500
+RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
+
+
+@blueprint.before_request
+def authenticate() -> None:
+    """Every route below needs the admin password."""
+    parts().auth.check(request.headers.get("Authorization"), requester())
+
+
+@blueprint.errorhandler(HostUnknown)
+def host_unknown(error: HostUnknown) -> ResponseReturnValue:
+    """A host that is not in the table."""
+    return jsonify(error="HostNotFound", message=str(error)), 404
+
+
+@blueprint.errorhandler(AccountUnknown)
+def account_unknown(error: AccountUnknown) -> ResponseReturnValue:
+    """An account that is not in the table."""
+    return jsonify(error="RepoNotFound", message=str(error)), 404
+
+
+@blueprint.get("/subs/getUpstreamConns")
+def get_upstream_conns() -> ResponseReturnValue:
+    """Hostnames of the connected hosts."""
+    return jsonify(sorted(parts().fleet.connected()))
+
+
+@blueprint.post("/subs/killUpstream")
+def kill_upstream() -> ResponseReturnValue:
+    """Disconnect a host, and block it with `block=true`."""
+    hostname = _hostname(params.required(request.args, "host"))
+    block = params.flag(request.args, "block", default=False)
+    if hostname not in parts().fleet.connected():
+        raise XrpcError(400, "NoActiveConnection", "the host is not connected")
+    parts().fleet.disconnect(hostname, block=block)
+    return _changed("disconnect", host=hostname, block=block)
+
+
+@blueprint.get("/subs/getEnabled")
+def get_enabled() -> ResponseReturnValue:
+    """Whether requestCrawl is open to the public."""
+    return jsonify(enabled=parts().fleet.crawl_enabled)
+
+
+@blueprint.post("/subs/setEnabled")
+def set_enabled() -> ResponseReturnValue:
+    """Open requestCrawl to the public, or close it."""
+    enabled = params.flag(request.args, "enabled")
+    parts().fleet.crawl_enabled = enabled
+    return _changed("set-enabled", forward=False, enabled=enabled)
+
+
+@blueprint.get("/subs/perDayLimit")
+def per_day_limit() -> ResponseReturnValue:
+    """New hosts that requestCrawl takes in 24 hours."""
+    return jsonify(limit=parts().fleet.new_hosts_per_day)
+
+
+@blueprint.post("/subs/setPerDayLimit")
+def set_per_day_limit() -> ResponseReturnValue:
+    """Change how many new hosts requestCrawl takes in 24 hours."""
+    limit = params.whole_number(params.required(request.args, "limit"), "limit")
+    parts().fleet.new_hosts_per_day = limit
+    return _changed("set-per-day-limit", forward=False, limit=limit)
+
+
+@blueprint.get("/subs/listDomainBans")
+def list_domain_bans() -> ResponseReturnValue:
+    """Domains none of whose hosts are crawled."""
+    return jsonify(banned_domains=parts().db.read(bans.all_domains))
+
+
+@blueprint.post("/subs/banDomain")
+def ban_domain() -> ResponseReturnValue:
+    """Ban a domain with all its hosts, connected ones as well."""
+    domain = _hostname(params.body_text(_body(), "domain"))
+    parts().fleet.ban_domain(domain)
+    return _changed("ban-domain", domain=domain)
+
+
+@blueprint.post("/subs/unbanDomain")
+def unban_domain() -> ResponseReturnValue:
+    """Lift a domain's ban."""
+    domain = _hostname(params.body_text(_body(), "domain"))
+    parts().fleet.unban_domain(domain)
+    return _changed("unban-domain", domain=domain)
+
+
+@blueprint.get("/repo/takedowns")
+def takedowns() -> ResponseReturnValue:
+    """Accounts taken down here."""
+    rows = parts().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
+    view: dict[str, Any] = {"dids": [did for _, did in rows]}
+    if len(rows) == TAKEDOWNS_PER_PAGE:
+        view["cursor"] = str(rows[-1][0])
+    return jsonify(view)
+
+
+@blueprint.post("/repo/takeDown")
+def take_down() -> ResponseReturnValue:
+    """Take an account down: its events stop, and those in the replay window cannot be read any more."""
+    did = params.did(params.body_text(_body(), "did"))
+    parts().moderation.takedown(did)
+    return _changed("takedown", did=did)
+
+
+@blueprint.post("/repo/reverseTakedown")
+def reverse_takedown() -> ResponseReturnValue:
+    """Undo a takedown."""
+    did = params.did(params.body_text(_body(), "did"))
+    parts().moderation.restore(did)
+    return _changed("reverse-takedown", did=did)
+
+
+@blueprint.get("/pds/list")
+def list_pds() -> ResponseReturnValue:
+    """Every known host."""
+    rows = {row.id: row for row in parts().db.read(hosts.all_rows)}
+    return jsonify([host_view(status, rows.get(status.id)) for status in parts().fleet.statuses()])
+
+
+@blueprint.post("/pds/requestCrawl")
+def request_crawl() -> ResponseReturnValue:
+    """Subscribe to a host, past the checks that only the public has to pass."""
+    hostname = params.body_text(_body(), "hostname")
+    parts().fleet.request_crawl(hostname, admin=True)
+    return _changed("request-crawl", hostname=hostname)
+
+
+@blueprint.post("/pds/changeLimits")
+def change_limits() -> ResponseReturnValue:
+    """Change a host's account limit and rates, at once for a connected one."""
+    body = _body()
+    hostname = _hostname(params.body_text(body, "host"))
+    account_limit = params.body_number(body, "repo_limit")
+    rates: dict[RateTier, int | None] = {tier: params.body_number(body, tier) for tier in RATE_TIERS if tier in body}
+    if account_limit is None and not rates:
+        raise invalid("no limit is given")
+    parts().fleet.change_limits(hostname, account_limit=account_limit, rates=rates)
+    return _changed("change-limits", host=hostname, repo_limit=account_limit, rates=rates)
+
+
+@blueprint.post("/pds/block")
+def block_pds() -> ResponseReturnValue:
+    """Ban one host and disconnect it."""
+    hostname = _hostname(params.required(request.args, "host"))
+    parts().fleet.block(hostname)
+    return _changed("block", host=hostname)
+
+
+@blueprint.post("/pds/unblock")
+def unblock_pds() -> ResponseReturnValue:
+    """Lift one host's ban."""
+    hostname = _hostname(params.required(request.args, "host"))
+    parts().fleet.unblock(hostname)
+    return _changed("unblock", host=hostname)
+
+
+@blueprint.get("/consumers/list")
+def list_consumers() -> ResponseReturnValue:
+    """Who consumes the firehose now."""
+    return jsonify([consumer_view(consumer) for consumer in parts().consumers])
+
+
+def _changed(action: str, *, forward: bool = True, **values: object) -> ResponseReturnValue:
+    """A change is made: say so in the audit log, to siblings and to the admin."""
+    audit(action, **values)
+    if forward:
+        forward_request()
+    return jsonify(success="true")
+
+
+def _body() -> Mapping[str, Any]:
+    return params.json_body(request.get_data())
+
+
+def _hostname(text: str) -> str:
+    try:
+        return parse_endpoint(text).hostname
+    except SyntaxInvalid as error:
+        raise invalid(f"no hostname: {error}") from None

@@ -1,0 +1,125 @@
+"""The Flask application: routes gathered, errors in one form, the headers that every answer carries.
+
+`create_app` is called by `app` with the relay's parts, and by tests. Must not know what any route does.
+"""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+
+from flask import Flask, Response, jsonify, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import HTTPException
+
+from relay.errors import CrawlRefused, LogError, StoreError
+from relay.web import admin, firehose, health, xrpc
+from relay.web.errors import XrpcError
+from relay.web.metrics import track_requests
+from relay.web.parts import EXTENSION, Parts
+
+log = logging.getLogger(__name__)
+
+SERVER = f"atproto-relay-python/{version('atproto-relay')} (atproto-relay)"
+"""Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
+
+MAX_BODY = 64 << 10
+
+CORS = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "Origin, Content-Type, Accept, Authorization",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
+    "Access-Control-Max-Age": "86400",
+}
+
+BANNER = f"""{SERVER}
+
+This is a relay of the AT Protocol network.
+
+  firehose: /xrpc/com.atproto.sync.subscribeRepos
+  health:   /xrpc/_health
+"""
+
+_HTTP_NAMES = {
+    400: "InvalidRequest",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    413: "PayloadTooLarge",
+    501: "MethodNotImplemented",
+}
+
+
+def create_app(parts: Parts) -> Flask:
+    """The WSGI application over `parts`."""
+    app = Flask(__name__, static_folder=None)
+    app.extensions[EXTENSION] = parts
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = True
+    app.url_map.merge_slashes = False
+    track_requests(app)
+    for module in (xrpc, firehose, admin, health):
+        app.register_blueprint(module.blueprint)
+    app.add_url_rule("/", view_func=banner)
+    app.before_request(answer_preflight)
+    app.after_request(add_headers)
+    app.register_error_handler(XrpcError, answer_error)
+    app.register_error_handler(CrawlRefused, lambda error: error_response(error.status, error.name, error.detail))
+    app.register_error_handler(StoreError, answer_store_error)
+    app.register_error_handler(LogError, lambda error: error_response(503, "ServiceUnavailable", str(error)))
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(Exception, answer_crash)
+    return app
+
+
+def banner() -> ResponseReturnValue:
+    """What this is, for a person with a browser."""
+    return Response(BANNER, mimetype="text/plain")
+
+
+def answer_preflight() -> ResponseReturnValue | None:
+    """A browser asks before it sends: every method and origin is welcome."""
+    return Response(status=204) if request.method == "OPTIONS" else None
+
+
+def add_headers(response: Response) -> Response:
+    """Every answer says what runs here, and may be read by pages of any origin."""
+    response.headers["Server"] = SERVER
+    response.headers.update(CORS)
+    return response
+
+
+def error_response(status: int, name: str, message: str) -> Response:
+    """The XRPC error body."""
+    response = jsonify(error=name, message=message)
+    response.status_code = status
+    return response
+
+
+def answer_error(error: XrpcError) -> Response:
+    """An error that a route raised on purpose."""
+    response = error_response(error.status, error.name, error.message)
+    response.headers.update(error.headers)
+    return response
+
+
+def answer_store_error(error: StoreError) -> Response:
+    """The database is away; indigo's name for it."""
+    log.warning("%s %s failed: %s", request.method, request.path, error)
+    return error_response(500, "DatabaseError", "the database does not answer")
+
+
+def answer_http_error(error: HTTPException) -> Response:
+    """An error of Flask's own: unknown path, wrong method, body too large."""
+    status = error.code or 500
+    response = error_response(status, _HTTP_NAMES.get(status, error.name.replace(" ", "")), error.description or "")
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def answer_crash(error: Exception) -> Response:
+    """A fault of ours: logged in full, told in none of its details."""
+    log.error("%s %s crashed", request.method, request.path, exc_info=error)
+    return error_response(500, "InternalServerError", "Internal Server Error")

@@ -1,0 +1,93 @@
+"""Who consumes the firehose now, and whether one more may.
+
+Filled by `firehose`, listed by `admin`, told to leave by `server` when the relay stops. Holds no sockets and
+sends nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from gevent.event import Event as Signal
+
+from relay import metrics
+from relay.web.addresses import counted_as
+from relay.web.errors import XrpcError, too_many
+
+RETRY_AFTER = 60
+"""Seconds that a refused consumer is asked to stay away."""
+
+
+@dataclass(slots=True, eq=False)
+class Consumer:
+    """One connected consumer as an operator sees it."""
+
+    id: int
+    remote_address: str
+    user_agent: str
+    connected_at: datetime
+    first_position: int = 0
+    position: int = 0
+
+    @property
+    def events_consumed(self) -> int:
+        """Sequence numbers it was taken through since it connected."""
+        return self.position - self.first_position
+
+
+class Consumers:
+    """The connected consumers, bounded in all and per address."""
+
+    def __init__(self, limit: int, limit_per_address: int) -> None:
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._connected: dict[int, Consumer] = {}
+        self._per_address: Counter[str] = Counter()
+        self._next_id = 1
+        self._empty = Signal()
+        self._empty.set()
+        self.leaving = False
+        metrics.CONSUMERS.set_function(lambda: len(self._connected))
+        metrics.QUEUE_SIZE.labels("consumers").set_function(lambda: len(self._connected))
+        metrics.QUEUE_CAPACITY.labels("consumers").set(limit)
+
+    def refusal(self, address: str) -> XrpcError | None:
+        """Why a consumer from `address` cannot be taken now, or None when it can."""
+        if self.leaving:
+            return XrpcError(503, "ServiceUnavailable", "the relay is stopping", {"Retry-After": "5"})
+        if len(self._connected) >= self._limit:
+            return too_many("too many consumers", RETRY_AFTER)
+        if self._per_address[counted_as(address)] >= self._limit_per_address:
+            return too_many("too many consumers from your address", RETRY_AFTER)
+        return None
+
+    @contextmanager
+    def connected(self, address: str, user_agent: str, now: datetime) -> Iterator[Consumer]:
+        """Count a consumer for as long as the block lasts."""
+        consumer = Consumer(self._next_id, address, user_agent, now)
+        key = counted_as(address)
+        self._next_id += 1
+        self._connected[consumer.id] = consumer
+        self._per_address[key] += 1
+        self._empty.clear()
+        try:
+            yield consumer
+        finally:
+            del self._connected[consumer.id]
+            self._per_address[key] -= 1
+            if not self._per_address[key]:
+                del self._per_address[key]
+            if not self._connected:
+                self._empty.set()
+
+    def leave(self, timeout: float) -> bool:
+        """Let every consumer go when it has all that is logged; True when none is left after `timeout` seconds."""
+        self.leaving = True
+        return bool(self._empty.wait(timeout))
+
+    def __iter__(self) -> Iterator[Consumer]:
+        return iter(list(self._connected.values()))

@@ -1,0 +1,123 @@
+"""`com.atproto.sync.subscribeRepos`: who may open the firehose's WebSocket, from which cursor, and its consumer's life.
+
+`refusal` is asked by `server` before the upgrade, so that what is wrong is told by an HTTP status; the WebSocket rule
+runs the consumer until it ends. Must not know how events are kept or sent.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import logging
+from datetime import UTC, datetime
+from typing import NoReturn
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from geventwebsocket.websocket import WebSocket
+from werkzeug import Request
+
+from relay import metrics
+from relay.stream.firehose import Feed, FutureCursor
+from relay.web import params
+from relay.web.addresses import client_address
+from relay.web.connection import Connection, ConsumerEnded, error_farewell
+from relay.web.errors import XrpcError, invalid
+from relay.web.parts import Parts, parts, requester
+
+log = logging.getLogger(__name__)
+blueprint = Blueprint("firehose", __name__)
+
+PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+REFUSAL = "relay.refusal"
+WEBSOCKET = "wsgi.websocket"
+MAX_USER_AGENT = 256
+
+UPGRADE_REQUIRED = XrpcError(
+    426,
+    "UpgradeRequired",
+    "this is a WebSocket: ask for an upgrade",
+    {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
+)
+
+
+@blueprint.get(PATH)
+def without_upgrade() -> NoReturn:
+    """A request that asks for no WebSocket."""
+    raise UPGRADE_REQUIRED
+
+
+@blueprint.route(PATH, websocket=True)
+def subscribe_repos() -> ResponseReturnValue:
+    """The WebSocket, upgraded already unless `refusal` had something against it."""
+    refused: XrpcError | None = request.environ.get(REFUSAL)
+    websocket: WebSocket | None = request.environ.get(WEBSOCKET)
+    if refused is not None:
+        raise refused
+    if websocket is None:
+        raise UPGRADE_REQUIRED
+    _consume(parts(), websocket, requester(), _cursor(request))
+    return ""
+
+
+def refusal(parts: Parts, request: Request) -> XrpcError | None:
+    """What speaks against opening a WebSocket for `request`, or None."""
+    try:
+        _check_handshake(request)
+        _cursor(request)
+    except XrpcError as error:
+        return error
+    environ = request.environ
+    trusted = parts.settings.trusted_proxies
+    address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+    refused = parts.consumers.refusal(address)
+    if refused is not None:
+        metrics.CONSUMERS_REFUSED.inc()
+    return refused
+
+
+def _check_handshake(request: Request) -> None:
+    """RFC 6455 section 4.2.1, as far as the upgrade itself does not answer in the form of XRPC."""
+    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1" or request.headers.get("Sec-WebSocket-Version") != "13":
+        raise UPGRADE_REQUIRED
+    try:
+        key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except binascii.Error:
+        key = b""
+    if len(key) != 16:
+        raise invalid("Sec-WebSocket-Key is no base64 of 16 bytes")
+
+
+def _cursor(request: Request) -> int | None:
+    text = params.optional(request.args, "cursor")
+    return None if text is None else params.whole_number(text, "cursor")
+
+
+def _consume(parts: Parts, websocket: WebSocket, address: str, cursor: int | None) -> None:
+    """Run one consumer from its upgrade to its end."""
+    handler = websocket.handler
+    socket = handler.socket
+    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    with parts.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
+        socket.setblocking(False)
+        # A client may send along with its handshake; what the HTTP reader took off the socket is the connection's.
+        connection = Connection(socket, handler.rfile.peek(), consumer, parts.settings.consumer_stall)
+        try:
+            feed = _attach(parts, cursor)
+            log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)
+            connection.serve(feed, lambda: parts.firehose.last_seq, lambda: parts.consumers.leaving)
+        except ConsumerEnded as ended:
+            metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
+            log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
+            connection.close(ended)
+        finally:
+            # The close frame is sent, or cannot be: the library must not send another into the dead socket.
+            websocket.closed = True
+
+
+def _attach(parts: Parts, cursor: int | None) -> Feed:
+    try:
+        return parts.firehose.attach(cursor)
+    except FutureCursor:
+        message = f"the cursor is ahead of the newest event, {parts.firehose.last_seq}"
+        raise ConsumerEnded("future-cursor", error_farewell("FutureCursor", message)) from None

@@ -1,0 +1,129 @@
+"""Query parameters and JSON bodies, checked: what a route gets from here has the type and range it asked for.
+
+Used by `xrpc`, `admin` and `firehose`. Every refusal is a 400 `InvalidRequest` that names the parameter. An empty
+optional parameter counts as absent, as older clients send `cursor=` for the first page; unknown ones are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from werkzeug.datastructures import MultiDict
+
+from relay.atproto import syntax
+from relay.atproto.errors import SyntaxInvalid
+from relay.config import parse_bool
+from relay.web.errors import invalid
+
+Query = MultiDict[str, str]
+
+MAX_INTEGER = 2**53 - 1
+"""The largest integer every JSON reader can hold; no uid, seq or limit is above it."""
+
+
+def optional(query: Query, name: str) -> str | None:
+    """The one value of a parameter, or None when it is absent or empty."""
+    values = query.getlist(name)
+    if len(values) > 1:
+        raise invalid(f"{name} is given more than once")
+    return values[0] if values and values[0] else None
+
+
+def required(query: Query, name: str) -> str:
+    """The one value of a parameter that must be there."""
+    value = optional(query, name)
+    if value is None:
+        raise invalid(f"{name} is required")
+    return value
+
+
+def whole_number(text: str, name: str, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+    """The integer in plain ASCII digits that `text` is."""
+    # The length first: int() takes quadratic time, and str.isdigit alone takes digits of every script.
+    if len(text) > 16 or not (text.isascii() and text.isdigit()):
+        raise invalid(f"{name} must be an integer from {minimum} to {maximum}")
+    value = int(text)
+    if not minimum <= value <= maximum:
+        raise invalid(f"{name} must be an integer from {minimum} to {maximum}")
+    return value
+
+
+def limit(query: Query, *, default: int, maximum: int) -> int:
+    """The page size, 1 to `maximum`."""
+    text = optional(query, "limit")
+    return default if text is None else whole_number(text, "limit", minimum=1, maximum=maximum)
+
+
+def cursor(query: Query) -> int:
+    """The key after which a page starts; 0 for the first page. Opaque to clients, a row id to us."""
+    text = optional(query, "cursor")
+    return 0 if text is None else whole_number(text, "cursor")
+
+
+def flag(query: Query, name: str, *, default: bool | None = None) -> bool:
+    """A true or false; without a `default` it must be given."""
+    text = required(query, name) if default is None else optional(query, name)
+    if text is None:
+        assert default is not None
+        return default
+    try:
+        return parse_bool(text)
+    except ValueError as error:
+        raise invalid(f"{name} is {error}") from None
+
+
+def did(text: str) -> str:
+    """`text`, known to be a DID."""
+    return _checked(syntax.check_did, text, "did")
+
+
+def nsid(text: str, name: str) -> str:
+    """`text`, known to be an NSID."""
+    return _checked(syntax.check_nsid, text, name)
+
+
+def _checked(check: Callable[[str], None], text: str, name: str) -> str:
+    try:
+        check(text)
+    except SyntaxInvalid as error:
+        raise invalid(f"{name}: {error}") from None
+    return text
+
+
+Body = Mapping[str, Any]
+
+
+def json_body(data: bytes) -> Body:
+    """The JSON object that a request's body is, names in lower case. Its size is bounded before it gets here."""
+    try:
+        body = json.loads(data)
+    # Deep nesting ends the parser with RecursionError; text that is no UTF-8 raises a ValueError too.
+    except (ValueError, RecursionError):
+        raise invalid("the body is no JSON") from None
+    if not isinstance(body, dict):
+        raise invalid("the body is no JSON object")
+    # Go's decoder, which clients were written against, takes field names in any case: `Domain` and `domain`.
+    return {name.lower(): value for name, value in body.items()}
+
+
+def body_text(body: Body, name: str) -> str:
+    """A text field of the body that must be there."""
+    value = body.get(name)
+    if not isinstance(value, str) or not value:
+        raise invalid(f"{name} is required and must be text")
+    # PostgreSQL has no NUL in text, and no name or DID has one either.
+    if "\0" in value or len(value) > 2048:
+        raise invalid(f"{name} is malformed")
+    return value
+
+
+def body_number(body: Body, name: str) -> int | None:
+    """A whole number of the body, zero or above; None when it is not there."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
+        raise invalid(f"{name} must be an integer from 0 to {MAX_INTEGER}")
+    return value

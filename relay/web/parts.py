@@ -1,0 +1,51 @@
+"""What the web gets from the rest of the relay, in one dataclass.
+
+Built by `app`, kept by the Flask application, reached by routes through `parts()`. Holds no logic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from flask import current_app, request
+
+from relay.config import Settings
+from relay.ingest.moderation import Moderation
+from relay.store.database import Database
+from relay.stream.firehose import Firehose
+from relay.upstream.fleet import Fleet
+from relay.web.addresses import client_address
+from relay.web.auth import AdminAuth
+from relay.web.consumers import Consumers
+from relay.web.siblings import Siblings
+
+EXTENSION = "relay"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that routes use. `problem` says in words what is wrong with the event path, or None."""
+
+    settings: Settings
+    db: Database
+    firehose: Firehose
+    fleet: Fleet
+    moderation: Moderation
+    consumers: Consumers
+    siblings: Siblings
+    auth: AdminAuth
+    problem: Callable[[], str | None]
+
+
+def parts() -> Parts:
+    """The parts of the application that handles the current request."""
+    return cast(Parts, current_app.extensions[EXTENSION])
+
+
+def requester() -> str:
+    """The address that the current request comes from."""
+    environ = request.environ
+    trusted = parts().settings.trusted_proxies
+    return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)

@@ -1,0 +1,115 @@
+"""The listening server of the API and the firehose: connections in, requests to the application, drain at the end.
+
+Run by `app`. A handler of gevent-websocket's, made to refuse before it upgrades and to bound how long a client may
+take to ask. Must not know of routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIServer
+from geventwebsocket.handler import WebSocketHandler
+from werkzeug import Request
+
+from relay.config import Bind
+from relay.web import firehose
+from relay.web.application import SERVER
+from relay.web.metrics import bound_port
+from relay.web.parts import Parts
+
+log = logging.getLogger(__name__)
+
+REQUEST_TIMEOUT = 60.0
+"""Seconds a connection may keep the relay waiting for the next bytes of a request."""
+
+REQUESTS_BESIDE_CONSUMERS = 1000
+METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
+_UNKNOWN_METHOD = b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Handler(WebSocketHandler):  # type: ignore[misc]
+    """One connection: requests one after the other, or one WebSocket."""
+
+    def handle(self) -> None:
+        """Serve the connection until it ends."""
+        self.socket.settimeout(REQUEST_TIMEOUT)
+        super().handle()
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Read the headers; one that never ends is a bad request like others."""
+        try:
+            return super().read_request(raw_requestline)
+        except OSError as error:
+            raise ValueError(str(error)) from None
+
+    def run_application(self) -> None:
+        """Let the application answer a method it may know: others would be labels of metrics without a bound."""
+        if self.command not in METHODS:
+            self.close_connection = True
+            self.socket.sendall(_UNKNOWN_METHOD)
+            return
+        super().run_application()
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        """Name this relay in the upgrade's answer as well, where other relays look for it."""
+        if not any(name == "Server" for name, _ in headers):
+            headers = [*headers, ("Server", SERVER)]
+        return super().start_response(status, headers, exc_info)
+
+    def log_request(self) -> None:
+        """Requests are counted, not logged."""
+
+
+class Listener(WSGIServer):
+    """pywsgi's server, with the hook that gevent-websocket asks before it upgrades."""
+
+    pre_start_hook: Callable[[Handler], bool]
+
+
+class ApiServer:
+    """Listens, and on stop lets consumers have what is logged before it goes."""
+
+    def __init__(self, app: Flask, parts: Parts, bind: Bind) -> None:
+        self._parts = parts
+        self._pool = Pool(parts.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS)
+        self._server = Listener(
+            (bind.host, bind.port),
+            app,
+            backlog=1024,
+            spawn=self._pool,
+            handler_class=Handler,
+            log=None,
+            error_log=log,
+        )
+        self._server.pre_start_hook = self._answer_without_upgrade
+
+    @property
+    def port(self) -> int:
+        """The port, known once started."""
+        return bound_port(self._server)
+
+    def start(self) -> None:
+        """Listen. Raises OSError when the address is taken."""
+        self._server.start()
+
+    def stop(self, timeout: float) -> None:
+        """Take no more connections, send consumers all that is logged and a close frame, end the rest."""
+        deadline = time.monotonic() + timeout
+        self._server.close()
+        if not self._parts.consumers.leave(timeout):
+            log.warning("%d consumers did not take the rest in time", len(list(self._parts.consumers)))
+        self._server.stop(timeout=max(0.1, min(1.0, deadline - time.monotonic())))
+
+    def _answer_without_upgrade(self, handler: Handler) -> bool:
+        """gevent-websocket's hook: True when the request goes to the application as it is."""
+        environ = handler.environ
+        if environ["PATH_INFO"] != firehose.PATH or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
+            return True
+        environ[firehose.REFUSAL] = firehose.refusal(self._parts, Request(environ))
+        return environ[firehose.REFUSAL] is not None

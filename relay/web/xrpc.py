@@ -1,0 +1,140 @@
+"""The `com.atproto.sync.*` queries, and requestCrawl, as the lexicons and the reference relay define them.
+
+Each reads SQL by key and answers in milliseconds at a million accounts. Lists page by row id. Must not know of the
+event path; what it reads may be half a second behind the firehose.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, redirect, request
+from flask.typing import ResponseReturnValue
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import parse_endpoint
+from relay.store import accounts, hosts
+from relay.store.accounts import AccountRow, RepoRow, effective_status
+from relay.store.hosts import HostRow
+from relay.web import params
+from relay.web.errors import XrpcError, invalid
+from relay.web.forwarding import forward_request
+from relay.web.parts import parts
+
+blueprint = Blueprint("xrpc", __name__)
+PREFIX = "/xrpc/com.atproto.sync."
+
+# The reference's names: what getLatestCommit answers for an account that is not active.
+_INACTIVE_NAMES = {
+    "takendown": "RepoTakendown",
+    "suspended": "RepoTakendown",
+    "deactivated": "RepoDeactivated",
+    "deleted": "RepoDeleted",
+}
+
+
+@blueprint.get(f"{PREFIX}listHosts")
+def list_hosts() -> ResponseReturnValue:
+    """Hosts that sent events, by the time they were first seen."""
+    limit = params.limit(request.args, default=200, maximum=1000)
+    rows = parts().db.read(hosts.list_hosts, params.cursor(request.args), limit)
+    return page("hosts", [_host_view(row) for row in rows], rows[-1].id if len(rows) == limit else None)
+
+
+@blueprint.get(f"{PREFIX}getHostStatus")
+def get_host_status() -> ResponseReturnValue:
+    """One host."""
+    text = params.required(request.args, "hostname")
+    try:
+        hostname = parse_endpoint(text).hostname
+    except SyntaxInvalid as error:
+        raise invalid(f"hostname: {error}") from None
+    row = parts().db.read(hosts.by_hostname, hostname)
+    if row is None:
+        raise XrpcError(404, "HostNotFound", "no such host is known here")
+    return jsonify(_host_view(row))
+
+
+@blueprint.get(f"{PREFIX}listRepos")
+def list_repos() -> ResponseReturnValue:
+    """Active accounts with their repo's head."""
+    limit = params.limit(request.args, default=500, maximum=1000)
+    rows = parts().db.read(accounts.list_repos, params.cursor(request.args), limit)
+    repos = [{"did": row.did, "head": row.head, "rev": row.rev, "active": True} for row in rows]
+    return page("repos", repos, rows[-1].uid if len(rows) == limit else None)
+
+
+@blueprint.get(f"{PREFIX}getRepoStatus")
+def get_repo_status() -> ResponseReturnValue:
+    """An account's status at this relay, and its rev when it is active."""
+    account, repo = _known_account()
+    active, status = effective_status(account.status, account.upstream_status)
+    view: dict[str, Any] = {"did": account.did, "active": active}
+    if status is not None:
+        view["status"] = status
+    if active and repo is not None:
+        view["rev"] = repo.rev
+    return jsonify(view)
+
+
+@blueprint.get(f"{PREFIX}getLatestCommit")
+def get_latest_commit() -> ResponseReturnValue:
+    """The newest commit of an active account."""
+    account, repo = _known_account()
+    active, status = effective_status(account.status, account.upstream_status)
+    if not active:
+        raise XrpcError(403, _INACTIVE_NAMES.get(status or "", "RepoInactive"), f"the account is {status}")
+    if repo is None:
+        raise XrpcError(404, "RepoNotSynchronized", "no commit of this account was seen yet")
+    return jsonify(cid=str(repo.commit), rev=repo.rev)
+
+
+@blueprint.get(f"{PREFIX}getRepo")
+def get_repo() -> ResponseReturnValue:
+    """To the account's PDS with the same query; a relay holds no repos."""
+    account, _ = _known_account()
+    if account.status == "takendown":
+        raise XrpcError(403, "RepoTakendown", "the account is taken down here")
+    host = parts().db.read(hosts.by_id, account.host_id)
+    if host is None:
+        raise XrpcError(404, "RepoNotFound", "no host of this account is known here")
+    scheme = "http" if host.no_ssl else "https"
+    query = request.query_string.decode("latin-1")
+    return redirect(f"{scheme}://{host.hostname}{request.path}?{query}")
+
+
+@blueprint.post(f"{PREFIX}requestCrawl")
+def request_crawl() -> ResponseReturnValue:
+    """Subscribe to a host that asks for it."""
+    hostname = params.body_text(params.json_body(request.get_data()), "hostname")
+    forward_request()
+    parts().fleet.request_crawl(hostname, admin=False)
+    return Response(status=200)
+
+
+@blueprint.route("/xrpc/<path:method>", methods=["GET", "POST"])
+def not_implemented(method: str) -> ResponseReturnValue:
+    """Every other method."""
+    raise XrpcError(501, "MethodNotImplemented", "Method Not Implemented")
+
+
+def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Response:
+    """A list and the cursor to its next page, which the last page has not."""
+    return jsonify({name: items} if last_key is None else {name: items, "cursor": str(last_key)})
+
+
+def _known_account() -> tuple[AccountRow, RepoRow | None]:
+    did = params.did(params.required(request.args, "did"))
+    found = parts().db.read(accounts.by_did, did)
+    if found is None:
+        raise XrpcError(404, "RepoNotFound", "no event of this account was seen here")
+    return found
+
+
+def _host_view(row: HostRow) -> dict[str, Any]:
+    return {
+        "hostname": row.hostname,
+        "seq": max(0, row.last_seq),
+        "status": row.status,
+        "accountCount": row.account_count,
+    }
