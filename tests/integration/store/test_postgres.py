@@ -1,0 +1,245 @@
+"""PostgreSQL alone: a pool with a bound, a server that dies, hangs and comes back, and callers that give up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import gevent
+import psycopg2
+import pytest
+
+from relay.errors import StoreError
+from relay.store import hosts, pool, postgres, projection, settings
+from relay.store.database import Database, Transaction, ping
+from relay.store.hosts import HostRow
+from relay.store.projection import ProjectionBatch
+from tests.support.postgres import Cluster
+
+CONNECTIONS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster(postgres_cluster: Cluster) -> Iterator[Cluster]:
+    """A server of this module's own, to be stopped and hung. The session's is asked for so that both are skipped."""
+    own = Cluster()
+    yield own
+    own.close()
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[Database]:
+    opened = Database.open(cluster.create(), max_connections=CONNECTIONS)
+    yield opened
+    opened.close()
+
+
+def sleep(tx: Transaction, seconds: float) -> None:
+    tx.rows("SELECT pg_sleep(?)", (seconds,))
+
+
+def backend(tx: Transaction) -> int:
+    row = tx.row("SELECT pg_backend_pid()")
+    assert row
+    pid: int = row[0]
+    return pid
+
+
+def sessions(database: Database) -> int:
+    count = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    row = database.read(lambda tx: tx.row(count))
+    assert row
+    found: int = row[0]
+    return found
+
+
+def test_greenlets_share_a_bounded_number_of_connections(database: Database) -> None:
+    started = time.monotonic()
+    waiting = [gevent.spawn(database.read, sleep, 0.1) for _ in range(5 * CONNECTIONS)]
+    gevent.joinall(waiting, timeout=20, raise_error=True)
+    assert time.monotonic() - started >= 0.5
+    assert sessions(database) == CONNECTIONS
+
+
+def test_a_caller_waits_for_a_connection_no_longer_than_it_should(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.05)
+    holding = [gevent.spawn(database.read, sleep, 1) for _ in range(CONNECTIONS)]
+    gevent.sleep(0.2)
+    with pytest.raises(StoreError, match="free") as caught:
+        database.read(ping)
+    assert caught.value.reason == "store-unavailable"
+    gevent.joinall(holding, timeout=20, raise_error=True)
+    database.read(ping)
+
+
+def test_callers_that_give_up_leave_the_pool_whole(database: Database) -> None:
+    """A connection in the middle of a statement must not go to the next caller, and must not be lost to the pool."""
+    for run in (database.read, database.write):
+        leaving = [gevent.spawn(run, sleep, 20) for _ in range(2 * CONNECTIONS)]
+        gevent.sleep(0.1)
+        gevent.killall(leaving, timeout=5)
+        again = [gevent.spawn(run, lambda tx: tx.row("SELECT 7")) for _ in range(3 * CONNECTIONS)]
+        gevent.joinall(again, timeout=20, raise_error=True)
+        assert {greenlet.value for greenlet in again} == {(7,)}
+    with pytest.raises(gevent.Timeout), gevent.Timeout(0.05):
+        database.write(sleep, 20)
+    assert database.write(lambda tx: tx.row("SELECT 8")) == (8,)
+
+
+def test_a_statement_that_never_ends_gives_its_caller_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.1)
+    with pytest.raises(StoreError, match="no answer"):
+        database.read(sleep, 20)
+    database.read(ping)
+
+
+def test_a_connection_that_died_at_rest_is_not_noticed(database: Database, cluster: Cluster) -> None:
+    gevent.joinall([gevent.spawn(database.read, sleep, 0.05) for _ in range(CONNECTIONS)], raise_error=True)
+    cluster.stop()
+    cluster.start()
+    database.write(settings.put, "a", "b")
+    assert database.read(settings.get, "a") == "b"
+
+
+def test_a_connection_that_dies_in_a_transaction_is_an_outage_or_all_is_done_again(
+    database: Database, cluster: Cluster
+) -> None:
+    def dying(tx: Transaction) -> None:
+        settings.put(tx, "count", str(int(settings.get(tx, "count") or "0") + 1))
+        pids.append(backend(tx))
+        if len(pids) == 1:
+            cluster.execute(f"SELECT pg_terminate_backend({pids[0]})")
+        ping(tx)
+
+    pids: list[int] = []
+    database.write(dying)
+    assert len(pids) == 2 and pids[0] != pids[1]
+    assert database.read(settings.get, "count") == "1"
+
+
+def test_nothing_is_done_again_once_the_commit_was_sent(database: Database) -> None:
+    """The server dies in the commit: whether it is stored is not known, so only the caller may try again."""
+    database.write(
+        lambda tx: tx.execute(
+            "CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END $$"
+        )
+    )
+    database.write(
+        lambda tx: tx.execute(
+            "CREATE CONSTRAINT TRIGGER die AFTER INSERT ON relay_setting DEFERRABLE INITIALLY DEFERRED"
+            " FOR EACH ROW EXECUTE FUNCTION die()"
+        )
+    )
+    runs = []
+
+    def put(tx: Transaction) -> None:
+        runs.append(1)
+        settings.put(tx, "a", "b")
+
+    with pytest.raises(StoreError) as caught:
+        database.write(put)
+    assert caught.value.reason == "store-unavailable"
+    assert runs == [1]
+    assert database.read(settings.get, "a") is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
+def test_an_outage_fails_fast_and_ends_by_itself(database: Database, cluster: Cluster, how: signal.Signals) -> None:
+    host: HostRow = database.write(hosts.insert, "pds.example.com", no_ssl=False, account_limit=1, trusted=False)
+    stored = 0
+    cluster.stop(how)
+    try:
+        started = time.monotonic()
+        calls = [gevent.spawn(database.write, settings.put, str(number), "x") for number in range(100)]
+        gevent.joinall(calls, timeout=20)
+        assert time.monotonic() - started < 5
+        assert all(isinstance(call.exception, StoreError) for call in calls)
+        assert {call.exception.reason for call in calls} == {"store-unavailable"}
+    finally:
+        cluster.start()
+    deadline = time.monotonic() + 10
+    while not stored:
+        assert time.monotonic() < deadline
+        try:
+            database.write(projection.write, ProjectionBatch(5, 5, cursors={host.id: 5}))
+            stored = 1
+        except StoreError:
+            gevent.sleep(0.05)
+    assert database.read(projection.position) == (5, 5)
+
+
+def test_a_server_that_hangs_fails_in_time_and_is_used_again(
+    database: Database, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The postmaster is stopped in its tracks: it takes connections and never answers."""
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(pool, "CHECK_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.5)
+    server = cluster._server
+    assert server
+    pid = database.read(backend)
+    for stopped in (server.pid, pid):
+        os.kill(stopped, signal.SIGSTOP)
+    try:
+        started = time.monotonic()
+        calls = [gevent.spawn(database.read, ping) for _ in range(40)]
+        gevent.joinall(calls, timeout=20)
+        assert time.monotonic() - started < 5
+        assert all(isinstance(call.exception, StoreError) for call in calls)
+    finally:
+        for stopped in (server.pid, pid):
+            os.kill(stopped, signal.SIGCONT)
+    gevent.sleep(pool.RETRY_AFTER_SECONDS)
+    database.read(ping)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(StoreError) as caught:
+        Database.open("postgres://relay:s3cret@127.0.0.1:1/relay", max_connections=2)
+    assert caught.value.reason == "store-unavailable"
+    assert "s3cret" not in str(caught.value)
+
+
+def test_names_are_looked_up_without_stopping_the_hub(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    real = gevent.socket.getaddrinfo
+
+    def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
+        asked.append(host)
+        return real("127.0.0.1" if host == "database.invalid" else host, *args, **kwargs)
+
+    monkeypatch.setattr(gevent.socket, "getaddrinfo", getaddrinfo)
+    address = cluster.create().replace("127.0.0.1", "database.invalid")
+    database = Database.open(address, max_connections=2)
+    database.read(ping)
+    database.close()
+    assert asked == ["database.invalid"]
+
+
+def test_a_broken_rule_of_the_schema_is_a_bug_and_not_an_outage(database: Database) -> None:
+    with pytest.raises(psycopg2.IntegrityError):
+        database.write(lambda tx: tx.execute("INSERT INTO relay_position VALUES (2, 1, 1)"))
+    database.read(ping)
+
+
+def test_it_works_without_gevents_patches(cluster: Cluster) -> None:
+    script = """
+import sys
+from relay.store import settings
+from relay.store.database import Database
+database = Database.open(sys.argv[1], max_connections=2)
+database.write(settings.put, "a", "b")
+print(database.read(settings.get, "a"), database.read(settings.get, "c"))
+database.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, cluster.create()], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (done.stdout, done.stderr) == ("b None\n", "")

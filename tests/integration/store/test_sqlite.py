@@ -1,0 +1,148 @@
+"""SQLite alone: the hub stays free, faults of the disk are outages, and nothing needs gevent's patches."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from relay.errors import StoreError
+from relay.store import settings, sqlite
+from relay.store.database import Database, Transaction, ping
+
+SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT sum(i) FROM n"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "relay.sqlite"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    opened = Database.open(f"sqlite://{path}", max_connections=1)
+    yield opened
+    opened.close()
+
+
+def pragma(tx: Transaction, name: str) -> object:
+    row = tx.row(f"PRAGMA {name}")
+    return row and row[0]
+
+
+def test_writes_are_synced_and_readers_do_not_wait(database: Database) -> None:
+    assert database.write(pragma, "journal_mode") == "wal"
+    assert database.write(pragma, "synchronous") == 2
+
+
+def test_the_hub_is_free_while_sql_runs(database: Database) -> None:
+    """Reads and a write that take long leave other greenlets and other reads alone."""
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            gevent.sleep(0.005)
+            ticks += 1
+
+    ticking = gevent.spawn(tick)
+    slow = [gevent.spawn(run, lambda tx: tx.rows(SLOW)) for run in (database.read, database.read, database.write)]
+    gevent.sleep(0)
+    database.read(ping)
+    assert not any(greenlet.ready() for greenlet in slow)
+    gevent.joinall(slow, timeout=20, raise_error=True)
+    ticking.kill()
+    assert ticks > 5
+
+
+def test_a_read_sees_the_state_before_a_write_that_is_under_way(database: Database) -> None:
+    database.write(settings.put, "a", "old")
+    seen = []
+
+    def write(tx: Transaction) -> None:
+        settings.put(tx, "a", "new")
+        # In the writer's thread: another connection of its own looks at the file.
+        other = sqlite3.connect(database._path)  # type: ignore[attr-defined]
+        seen.append(other.execute("SELECT value FROM relay_setting").fetchone()[0])
+        other.close()
+
+    database.write(write)
+    assert seen == ["old"]
+    assert database.read(settings.get, "a") == "new"
+
+
+def test_a_read_must_not_write(database: Database) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        database.read(settings.put, "a", "b")
+
+
+def test_a_file_held_by_another_program_is_an_outage_and_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 50)
+    database = Database.open(f"sqlite://{path}", max_connections=1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError, match="locked") as caught:
+        database.write(settings.put, "a", "b")
+    assert caught.value.reason == "store-unavailable"
+    assert database.read(settings.get, "a") is None
+    other.execute("ROLLBACK")
+    other.close()
+    database.write(settings.put, "a", "b")
+    assert database.read(settings.get, "a") == "b"
+    database.close()
+
+
+def test_a_full_disk_is_an_outage_and_passes(database: Database) -> None:
+    """A bound on the file's pages fails as a full disk does, also in the middle of a transaction."""
+    pages = database.write(pragma, "page_count")
+    database.write(pragma, f"max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full") as caught:
+        database.write(settings.put, "a", "x" * 1_000_000)
+    assert caught.value.reason == "store-unavailable"
+    database.write(pragma, "max_page_count = 100000")
+    assert database.read(settings.get, "a") is None
+    database.write(settings.put, "a", "x" * 1_000_000)
+
+
+def test_a_statement_that_never_ends_gives_its_caller_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "WAIT_SECONDS", 0.05)
+    started = time.monotonic()
+    with pytest.raises(StoreError, match="no answer"):
+        database.write(lambda tx: tx.rows(SLOW))
+    assert time.monotonic() - started < 5
+
+
+def test_a_file_that_is_no_database(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+    with pytest.raises(StoreError, match="not a database") as caught:
+        Database.open(f"sqlite://{path}", max_connections=1)
+    assert caught.value.reason == "store-unavailable"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError) as caught:
+        Database.open(f"sqlite://{tmp_path}/file/relay.sqlite", max_connections=1)
+    assert caught.value.reason == "store-unavailable"
+
+
+def test_it_works_without_gevents_patches(path: Path) -> None:
+    script = """
+import sys
+from relay.store import settings
+from relay.store.database import Database
+database = Database.open(sys.argv[1], max_connections=2)
+database.write(settings.put, "a", "b")
+print(database.read(settings.get, "a"), database.read(settings.get, "c"))
+database.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, f"sqlite://{path}"], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert (done.stdout, done.stderr) == ("b None\n", "")
