@@ -1,0 +1,262 @@
+"""The guarded client against servers that misbehave, over real sockets."""
+
+from __future__ import annotations
+
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from relay.errors import AddressRefused, HttpError
+from relay.identity import address
+from relay.identity.address import Address
+from relay.identity.http import GuardedHttp
+from tests.support.strangers import RawServer, certificate, reply
+
+
+@pytest.fixture
+def http() -> GuardedHttp:
+    """A client that may talk to loopback."""
+    return GuardedHttp("test/1 (atproto-relay)", allow_insecure=True)
+
+
+@pytest.fixture
+def strict() -> GuardedHttp:
+    """A client as the relay has it in public."""
+    return GuardedHttp("test/1 (atproto-relay)", allow_insecure=False)
+
+
+def _refusal(http: GuardedHttp, url: str, **options: Any) -> str:
+    with pytest.raises(HttpError) as error:
+        http.get(url, **options)
+    return error.value.reason
+
+
+def test_an_answer_comes_whole_and_the_connection_is_used_again(http: GuardedHttp) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"hello", headers=["X-Word: relay"]))) as server:
+        for _ in range(3):
+            response = http.get(f"{server.url}/path?q=1", headers={"X-Ask": "yes"})
+            assert (response.status, response.body, response.headers["x-word"]) == (200, b"hello", "relay")
+        assert server.connections == 1
+        head = server.requests[0].decode()
+    assert head.startswith("GET /path?q=1 HTTP/1.1\r\n")
+    assert f"Host: 127.0.0.1:{server.port}\r\n" in head
+    assert "User-Agent: test/1 (atproto-relay)\r\n" in head
+    assert "X-Ask: yes\r\n" in head
+
+
+def test_json_is_posted(http: GuardedHttp) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"{}"))) as server:
+        assert http.post_json(server.url, {"hostname": "pds.example.com"}).status == 200
+    assert b"Content-Type: application/json" in server.requests[0]
+    assert server.requests[0].endswith(b'{"hostname": "pds.example.com"}')
+
+
+def test_loopback_is_refused_without_a_connection(strict: GuardedHttp) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"secret"))) as server:
+        for host in ("127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"):
+            with pytest.raises(AddressRefused) as refusal:
+                strict.get(f"https://{host}:{server.port}/")
+            assert refusal.value.reason == "address-refused"
+        with pytest.raises(AddressRefused):
+            strict.connect("localhost", server.port, 1.0)
+        assert server.connections == 0
+
+
+def test_plain_http_is_refused_in_public_but_not_at_the_operators_word(strict: GuardedHttp) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"plc"))) as server:
+        assert _refusal(strict, server.url) == "http-url"
+        assert strict.for_operator().get(server.url).body == b"plc"
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com/", "file:///etc/passwd", "/path", "https://", "http://[::1", ""])
+def test_what_is_no_web_address_is_refused(http: GuardedHttp, url: str) -> None:
+    assert _refusal(http, url) == "http-url"
+
+
+def test_a_name_is_looked_up_once_and_the_connection_goes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DNS rebinding: a public answer first, this machine's address ever after."""
+    connected: list[Any] = []
+
+    class Names:
+        asked = 0
+
+        def current(self) -> Names:
+            return self
+
+        def getaddrinfo(self, host: str, port: int, *_: Any) -> list[Any]:
+            Names.asked += 1
+            ip = "198.41.0.4" if Names.asked == 1 else "127.0.0.1"
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port))]
+
+    def connect(_socket: Any, sockaddr: Any) -> None:
+        connected.append(sockaddr)
+        raise ConnectionRefusedError("stopped here")
+
+    monkeypatch.setattr(address, "_names", Names())
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    http = GuardedHttp("test", allow_insecure=False)
+    assert _refusal(http, "https://rebound.example.com/") == "http-connect"
+    assert (Names.asked, connected) == (1, [("198.41.0.4", 443)])
+    with pytest.raises(AddressRefused):
+        http.get("https://rebound.example.com/")
+    assert len(connected) == 1
+
+
+def test_a_redirect_is_not_followed(http: GuardedHttp) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"target"))) as target:
+
+        def redirect(sock: Any) -> None:
+            sock.sendall(reply(b"", "302 Found", [f"Location: {target.url}/"]))
+
+        with RawServer(redirect) as server:
+            assert http.get(server.url).status == 302
+        assert target.connections == 0
+
+
+def test_a_body_may_have_its_limit_and_no_byte_more(http: GuardedHttp) -> None:
+    limit = 64 << 10
+    with RawServer(lambda sock: sock.sendall(reply(bytes(limit)))) as server:
+        assert len(http.get(server.url, max_bytes=limit).body) == limit
+        assert _refusal(http, server.url, max_bytes=limit - 1) == "http-too-large"
+        assert len(http.get(server.url, max_bytes=limit).body) == limit
+
+
+def test_a_body_without_a_length_is_bounded_as_well(http: GuardedHttp) -> None:
+    sent = 0
+
+    def pour(sock: Any) -> None:
+        nonlocal sent
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(10_000):
+            sock.sendall(bytes(64 << 10))
+            sent += 64 << 10
+
+    with RawServer(pour) as server:
+        assert _refusal(http, server.url) == "http-too-large"
+        gevent.sleep(0)
+        assert sent < 64 << 20
+
+
+def test_chunks_add_up(http: GuardedHttp) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    whole = head + b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
+    with RawServer(lambda sock: sock.sendall(whole)) as server:
+        assert [http.get(server.url).body for _ in range(2)] == [b"hello world"] * 2
+        assert server.connections == 1
+    large = head + b"10000\r\n" + bytes(65536) + b"\r\n1\r\nx\r\n0\r\n\r\n"
+    with RawServer(lambda sock: sock.sendall(large)) as server:
+        assert _refusal(http, server.url) == "http-too-large"
+
+
+@pytest.mark.parametrize(
+    ("head", "line"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"x" * 1000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1", b"1" * 5000),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"Trailer: x\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1;" + b"e" * 1000 + b"\r\nx\r\n"),
+        (b"HTTP/1.1 ", b"200"),
+    ],
+    ids=["interim answers", "headers", "chunk length", "trailers", "chunk extensions", "status"],
+)
+def test_lines_without_end_are_cut_off(http: GuardedHttp, head: bytes, line: bytes) -> None:
+    def pour(sock: Any) -> None:
+        sock.sendall(head)
+        while True:
+            sock.sendall(line * 50)
+
+    with RawServer(pour) as server:
+        begun = time.monotonic()
+        assert _refusal(http, server.url, timeout=5.0) in ("http-broken", "http-too-large")
+        assert time.monotonic() - begun < 2.0
+
+
+@pytest.mark.parametrize(
+    "part", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b""]
+)
+def test_a_trickle_ends_at_the_deadline(http: GuardedHttp, part: bytes) -> None:
+    def trickle(sock: Any) -> None:
+        sock.sendall(part)
+        while True:
+            gevent.sleep(0.02)
+            sock.sendall(b"x")
+
+    with RawServer(trickle) as server:
+        begun = time.monotonic()
+        assert _refusal(http, server.url, timeout=0.3) == "http-timeout"
+        assert time.monotonic() - begun < 1.0
+
+
+def test_silence_ends_at_the_deadline(http: GuardedHttp) -> None:
+    with RawServer(lambda _sock: gevent.sleep(10)) as server:
+        begun = time.monotonic()
+        assert _refusal(http, server.url, timeout=0.2) == "http-timeout"
+        assert time.monotonic() - begun < 1.0
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"SSH-2.0-OpenSSH\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nshort", b"\x00" * 50]
+)
+def test_what_is_not_http_is_named_so(http: GuardedHttp, answer: bytes) -> None:
+    def send(sock: Any) -> None:
+        sock.sendall(answer)
+        sock.shutdown(socket.SHUT_RDWR)
+
+    with RawServer(send) as server:
+        assert _refusal(http, server.url) == "http-broken"
+
+
+def test_an_answer_cut_off_does_not_leak_into_the_next(http: GuardedHttp) -> None:
+    answers = [reply(bytes(5000)), reply(b"second")]
+
+    def answer(sock: Any) -> None:
+        sock.sendall(answers.pop(0))
+
+    with RawServer(answer) as server:
+        assert _refusal(http, server.url, max_bytes=100) == "http-too-large"
+        assert http.get(server.url, max_bytes=100).body == b"second"
+        assert server.connections == 2
+
+
+def test_a_closed_port_and_an_unknown_name_have_their_own_reasons(http: GuardedHttp) -> None:
+    with RawServer(lambda _sock: None) as server:
+        url = server.url
+    assert _refusal(http, url) == "http-connect"
+    with pytest.raises(AddressRefused) as refusal:
+        http.get("https://name.invalid/")
+    assert refusal.value.reason == "name-unresolved"
+
+
+def test_connect_gives_a_plain_socket_and_tries_every_address(
+    http: GuardedHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RawServer(lambda sock: sock.sendall(reply(b"hello"))) as server:
+        closed = Address(socket.AF_INET6, ("::1", server.port, 0, 0))
+        open_ = Address(socket.AF_INET, ("127.0.0.1", server.port))
+        monkeypatch.setattr("relay.identity.http.resolve_public", lambda *_: [closed, open_])
+        connection = http.connect("localhost", server.port, 2.0)
+        with connection:
+            connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert connection.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_tls_is_verified_by_name_over_one_shared_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ca_file, context = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    trusting = GuardedHttp("test", allow_insecure=True)
+    monkeypatch.delenv("SSL_CERT_FILE")
+    wary = GuardedHttp("test", allow_insecure=True)
+    with RawServer(lambda sock: sock.sendall(reply(b"sealed")), context) as server:
+        assert trusting.get(server.url).body == b"sealed"
+        assert _refusal(wary, server.url) == "http-tls"
+        assert _refusal(trusting, server.url.replace("localhost", "127.0.0.1")) == "http-tls"
+        assert trusting.get(server.url).body == b"sealed"
+        assert trusting.tls_context().verify_mode.name == "CERT_REQUIRED"
+        plain = trusting.connect("localhost", server.port, 2.0)
+        with trusting.tls_context().wrap_socket(plain, server_hostname="localhost") as sealed:
+            assert sealed.version()

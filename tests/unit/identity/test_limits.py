@@ -1,0 +1,49 @@
+"""Paces and allowances, with the time passed in."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.identity.limits import Allowance, Pace
+
+
+def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
+    pace = Pace(per_second=10, burst=3)
+    assert [round(pace.reserve(100.0), 6) for _ in range(6)] == [0, 0, 0, 0.1, 0.2, 0.3]
+    assert round(pace.reserve(100.35), 6) == 0.05
+
+
+def test_a_pace_that_rested_does_not_save_up_more_than_its_burst() -> None:
+    pace = Pace(per_second=10, burst=2)
+    pace.reserve(0.0)
+    assert [round(pace.reserve(1000.0), 6) for _ in range(3)] == [0, 0, 0.1]
+
+
+def test_a_held_pace_gives_no_turn_until_then() -> None:
+    pace = Pace(per_second=10, burst=5)
+    pace.hold(50.0, 30.0)
+    assert pace.reserve(60.0) == pytest.approx(20.0)
+    assert pace.reserve(81.0) == 0.0
+
+
+def test_an_allowance_gives_a_burst_then_one_an_interval_for_each_key() -> None:
+    allowance: Allowance[str] = Allowance(burst=2, interval=60.0, capacity=10)
+    assert [allowance.take("a", 0.0) for _ in range(3)] == [True, True, False]
+    assert allowance.take("b", 0.0)
+    assert not allowance.take("a", 59.0)
+    assert allowance.take("a", 60.0)
+    assert not allowance.take("a", 60.0)
+
+
+def test_asking_in_vain_does_not_put_off_the_next_token() -> None:
+    allowance: Allowance[str] = Allowance(burst=1, interval=60.0, capacity=10)
+    assert allowance.take("a", 0.0)
+    assert not any(allowance.take("a", float(second)) for second in range(1, 60))
+    assert allowance.take("a", 60.0)
+
+
+def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
+    allowance: Allowance[int] = Allowance(burst=1, interval=60.0, capacity=2)
+    assert [allowance.take(key, 0.0) for key in (1, 2, 3)] == [True, True, True]
+    assert not allowance.take(3, 0.0)
+    assert allowance.take(1, 0.0)
