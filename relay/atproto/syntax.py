@@ -40,10 +40,10 @@ _HANDLE = re.compile(rf"(?:{_LABEL}\.)+{_LAST_LABEL}")
 _NSID = re.compile(rf"{_LAST_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}")
 _TID = re.compile(r"[2-7a-j][2-7a-z]{12}")
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9._~:-]{1,512}")
-# The calendar is checked as far as a pattern can. Years under 10 are refused as the reference implementation does,
-# and so is the second 60, which its consumers cannot read.
+# The calendar is checked as far as a pattern can. A time before the year 0 is refused, and so is the second 60, which
+# the reference implementation's consumers cannot read.
 _DATETIME = re.compile(
-    r"(?!000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
+    r"(?!0000-01-01T.{0,30}\+)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,20})?"
     r"(?:Z|(?!-00:00)[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )

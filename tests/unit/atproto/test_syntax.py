@@ -1,0 +1,144 @@
+"""Identifiers and dates: the interop vectors, and the relay's stricter rule for account DIDs."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.atproto import syntax
+from relay.atproto.errors import SyntaxInvalid
+
+KINDS = {
+    "did": syntax.check_did,
+    "handle": syntax.check_handle,
+    "nsid": syntax.check_nsid,
+    "tid": syntax.check_tid,
+    "recordkey": syntax.check_record_key,
+    "datetime": syntax.check_datetime,
+}
+CHECKS = [*KINDS.values(), syntax.check_account_did, syntax.check_record_path, syntax.tid_micros]
+PLC = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+
+
+def lines(name: str) -> list[str]:
+    """A vector file of the interop collection, where it is at hand: comments and blank lines left out."""
+    path = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "syntax" / name
+    text = path.read_text() if path.exists() else ""
+    return [line for line in text.split("\n") if line and not line.startswith("#")]
+
+
+def vectors(*names: str) -> list[tuple[str, str]]:
+    return [(kind, line) for kind in KINDS for name in names for line in lines(f"{kind}_{name}.txt")]
+
+
+@pytest.mark.parametrize(("kind", "text"), vectors("syntax_valid"))
+def test_interop_valid(kind: str, text: str) -> None:
+    KINDS[kind](text)
+
+
+@pytest.mark.parametrize(("kind", "text"), vectors("syntax_invalid", "parse_invalid"))
+def test_interop_invalid(kind: str, text: str) -> None:
+    with pytest.raises(SyntaxInvalid) as caught:
+        KINDS[kind](text)
+    assert caught.value.reason in syntax.REASONS
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@given(text=st.text() | st.from_regex(r"did:(plc|web):[a-z2-7.%]{1,40}", fullmatch=True))
+def test_only_listed_reasons_come_out(check, text: str) -> None:
+    try:
+        check(text)
+    except SyntaxInvalid as error:
+        assert error.reason in syntax.REASONS
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_long_text_is_refused_at_once(check) -> None:
+    for unit in ("a", "a.", "a-", "0", "did:web:", "a/", "%3A"):
+        with pytest.raises(SyntaxInvalid) as caught:
+            check(unit * 1_000_000)
+        assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["3jzfcijpj2z2a\n", "\n3jzfcijpj2z2a"])
+def test_a_line_end_is_no_part_of_anything(text: str) -> None:
+    assert not syntax.is_tid(text)
+
+
+@pytest.mark.parametrize(
+    "did",
+    [PLC, "did:web:example.com", "did:web:a.b-c.example.com", "did:web:localhost", "did:web:localhost%3A2583"],
+)
+def test_account_dids(did: str) -> None:
+    syntax.check_account_did(did)
+
+
+@pytest.mark.parametrize(
+    "did",
+    [
+        PLC + "\n",
+        PLC + "a",
+        PLC[:-1],
+        PLC[:-1] + "1",
+        PLC.upper(),
+        "did:plc:" + "A" * 24,
+        "did:web:Example.com",
+        "did:web:example.com:user",
+        "did:web:example.com%3A443",
+        "did:web:localhost%3a80",
+        "did:web:localhost%3A080",
+        "did:web:127.0.0.1",
+        "did:web:example",
+        "did:web:example.com.",
+        "did:web:",
+        "did:web:" + "a." * 126 + "com",
+        "did:webx:example.com",
+        "did:key:zQ3shqwJEJyMBsBXCWyCBpUBMqxcon9oHB7mCvx4sSpMdLJwc",
+        "xdid:web:example.com",
+        "",
+    ],
+)
+def test_dids_no_account_can_have(did: str) -> None:
+    with pytest.raises(SyntaxInvalid, match=r"^account-did"):
+        syntax.check_account_did(did)
+
+
+@pytest.mark.parametrize(
+    ("path", "valid"),
+    [
+        ("app.bsky.feed.post/3jzfcijpj2z2a", True),
+        ("app.bsky.actor.profile/self", True),
+        ("app.bsky.feed.post/" + "a" * 512, True),
+        ("app.bsky.feed.post/" + "a" * 513, False),
+        ("app.bsky.feed.post/a/b", False),
+        ("app.bsky.feed.post/", False),
+        ("app.bsky.feed.post", False),
+        ("/3jzfcijpj2z2a", False),
+        ("app.bsky.feed.post/..", False),
+        ("app.bsky.feed.post/.", False),
+        ("app.bsky/3jzfcijpj2z2a", False),
+        ("app.bsky.feed.post/caf\u00e9", False),
+        ("app.bsky.feed.post/a\n", False),
+    ],
+)
+def test_record_paths(path: str, valid: bool) -> None:
+    assert syntax.is_record_path(path) is valid
+
+
+@given(st.integers(0, 2**53 - 1), st.integers(0, 1023))
+def test_tid_micros(micros: int, clock: int) -> None:
+    number = micros << 10 | clock
+    tid = "".join(syntax.TID_ALPHABET[number >> shift & 31] for shift in range(60, -5, -5))
+    assert syntax.tid_micros(tid) == micros
+
+
+def test_tid_micros_of_a_known_tid() -> None:
+    # 2023-06-30T15:03:01.887007Z
+    assert syntax.tid_micros("3jzfcijpj2z2a") == 1688137381887007
+
+
+@pytest.mark.parametrize("text", ["1985-04-12T23:20:60Z", "0000-01-01T00:00:00+01:00", "1985-04-12T23:20:50.123+24:00"])
+def test_datetimes_that_consumers_cannot_read(text: str) -> None:
+    assert not syntax.is_datetime(text)
