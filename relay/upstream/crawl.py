@@ -6,7 +6,6 @@ The fleet calls these in the order that the reference relay has. Must not know h
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
 from typing import Protocol
 
 from relay.atproto.errors import SyntaxInvalid
@@ -38,6 +37,8 @@ def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
         raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"hostname is not valid: {error}") from None
     if not endpoint.tls and not allow_insecure:
         raise CrawlRefused("crawl-insecure", "BadRequest", 400, "this relay takes only hosts with TLS")
+    if ":" in endpoint.hostname and not (admin or allow_insecure):
+        raise CrawlRefused("crawl-port", "BadRequest", 400, "this relay takes only hosts on the standard port")
     if endpoint.is_local and not (admin and allow_insecure):
         raise CrawlRefused("crawl-local", "BadRequest", 400, "this relay takes only public hosts")
     return endpoint
@@ -57,11 +58,6 @@ def check_answers(http: Http, endpoint: Endpoint) -> None:
         described = None
     if not isinstance(described, dict):
         raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, "describeServer's answer is not a PDS's")
-
-
-def is_trusted(hostname: str, patterns: Collection[str]) -> bool:
-    """True when a pattern names the host exactly or, as `*.example.com`, by the end of its name."""
-    return any(hostname.endswith(p[1:]) if p.startswith("*") else hostname == p for p in patterns)
 
 
 def load_new_hosts(tx: Transaction) -> Window:

@@ -7,6 +7,7 @@ is decided here is what admins and crawl requests may do.
 from __future__ import annotations
 
 import logging
+import random
 import ssl
 import time
 
@@ -25,11 +26,12 @@ from relay.store import hosts as table
 from relay.store.database import Database, Transaction
 from relay.store.hosts import HostRow, RateTier
 from relay.stream.cursors import CursorBook
-from relay.upstream import crawl, upkeep
+from relay.upstream import backoff, bootstrap, crawl, upkeep
+from relay.upstream.autoscale import Autoscale
 from relay.upstream.dispatcher import Dispatcher
 from relay.upstream.drops import Drops
 from relay.upstream.lifecycle import Cause, Status
-from relay.upstream.limits import MILLISECONDS, TRUSTED_ACCOUNT_LIMIT, Window
+from relay.upstream.limits import MILLISECONDS, Window
 from relay.upstream.policy import Policy
 from relay.upstream.roster import Roster
 from relay.upstream.state import Upstream
@@ -37,6 +39,7 @@ from relay.upstream.status import HostStatus, describe
 from relay.upstream.subscriber import Subscriber
 
 FLUSH_SECONDS = 2.0
+AUTOSCALE_SECONDS = 600.0
 CHECKS_AT_ONCE = 20
 WAKE_SPACING_SECONDS = 30.0
 CRAWL_ENABLED_KEY = "crawl-enabled"
@@ -79,7 +82,8 @@ class Fleet:
         self._new_hosts = Window(MILLISECONDS["day"])
         self._crawl_enabled = not policy.disable_request_crawl
         self._new_hosts_per_day = policy.new_hosts_per_day
-        self._loop: gevent.Greenlet[[], None] | None = None
+        self._autoscale = Autoscale(db, drops, self._set_account_limit)
+        self._tasks: list[gevent.Greenlet[[], None]] = []
 
     def start(self) -> None:
         """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
@@ -89,13 +93,14 @@ class Fleet:
         for name in self._policy.hosts:
             self._take_in_configured(name)
         self._dispatcher.start()
-        self._loop = gevent.spawn(self._run)
+        self._tasks = [gevent.spawn(self._run)]
+        if self._policy.bootstrap_host and (not len(self._roster) or bootstrap.unfinished(self._db)):
+            self._tasks.append(gevent.spawn(self._bootstrap))
 
     def stop(self, timeout: float) -> None:
         """End all connections and store what was seen of the hosts."""
         self._dispatcher.stop(timeout)
-        if self._loop is not None:
-            self._loop.kill(timeout=timeout)
+        gevent.killall(self._tasks, timeout=timeout)
         try:
             self._roster.flush()
         except StoreError as error:
@@ -123,16 +128,6 @@ class Fleet:
             self._roster.change(upstream, Cause.CRAWL_REQUESTED)
             upstream.row.failures = 0
         self._dispatcher.dial_now(upstream)
-
-    def take_in(self, endpoint: Endpoint) -> None:
-        """Add a host without asking it anything, as configuration and bootstrap do; banned ones are passed over."""
-        if self._roster.by_name(endpoint.hostname) is None and not self._db.read(bans.ban_of, endpoint.hostname):
-            self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
-
-    @property
-    def empty(self) -> bool:
-        """True when no host is known."""
-        return not len(self._roster)
 
     @property
     def crawl_enabled(self) -> bool:
@@ -215,12 +210,7 @@ class Fleet:
             for tier, value in rates.items():
                 setattr(upstream.row, tier, value)
         if account_limit is not None:
-            self._db.write(table.set_account_limit, upstream.id, account_limit)
-            raised = account_limit - upstream.host.account_limit
-            upstream.host.account_limit = upstream.row.account_limit = account_limit
-            if raised > 0:
-                # Each release waits for the log: an admin with a large host must not wait for thousands of them.
-                gevent.spawn(self._release, upstream, raised)
+            self._set_account_limit(upstream, account_limit)
 
     def status(self, hostname: str) -> HostStatus:
         """All that is known of one host."""
@@ -249,20 +239,27 @@ class Fleet:
                     self._roster.change(upstream, Cause.BLOCKED)
 
     def _run(self) -> None:
+        autoscale_at = time.monotonic() + AUTOSCALE_SECONDS
         while True:
             gevent.sleep(FLUSH_SECONDS)
-            now = time.time()
-            for upstream in self._roster:
-                cause = upkeep.due_change(upstream, now, self._policy.idle_after)
-                if cause is Cause.QUIET:
-                    self._dispatcher.disconnect(upstream)
-                    self._dispatcher.probe_later(upstream)
-                if cause is not None:
-                    self._roster.change(upstream, cause)
             try:
+                self._look_after_hosts()
                 self._roster.flush()
+                if self._policy.account_limit_autoscale and time.monotonic() > autoscale_at:
+                    autoscale_at += AUTOSCALE_SECONDS
+                    self._autoscale.run(self._roster)
             except StoreError as error:
                 log.warning("the hosts' state waits for the database: %s", error)
+
+    def _look_after_hosts(self) -> None:
+        now = time.time()
+        for upstream in self._roster:
+            cause = upkeep.due_change(upstream, now, self._policy.idle_after)
+            if cause is Cause.QUIET:
+                self._dispatcher.disconnect(upstream)
+                self._dispatcher.probe_later(upstream)
+            if cause is not None:
+                self._roster.change(upstream, cause)
 
     def _known(self, hostname: str) -> Upstream:
         try:
@@ -306,11 +303,37 @@ class Fleet:
             if self._new_hosts.wait(now, self._new_hosts_per_day):
                 raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
             self._new_hosts.add(now)
-        trusted = crawl.is_trusted(endpoint.hostname, self._policy.trusted_domains)
-        limit = TRUSTED_ACCOUNT_LIMIT if trusted else self._policy.default_account_limit
+        limit, trusted = self._policy.first_account_limit(endpoint.hostname), self._policy.is_trusted(endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
         log.info("new host %s", endpoint.hostname)
         return self._roster.admit(row)
+
+    def _take_in_listed(self, endpoint: Endpoint) -> bool:
+        """Add a host that another relay lists; False when it is known or banned."""
+        if self._roster.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
+            return False
+        self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
+        return True
+
+    def _bootstrap(self) -> None:
+        """Pull the network's hosts from the bootstrap relay, however often it takes."""
+        failures = 0
+        while True:
+            try:
+                bootstrap.pull_hosts(
+                    self._db,
+                    self._http,
+                    self._policy.bootstrap_host,
+                    self._take_in_listed,
+                    check=not self._policy.skip_host_checks,
+                    progress=lambda seen, taken: log.info("bootstrap: %d hosts listed, %d taken", seen, taken),
+                )
+                return
+            except RelayError as error:
+                failures += 1
+                delay = backoff.retry_delay(failures + 3, random.random())
+                log.warning("bootstrap from %s: %s; again in %.0f s", self._policy.bootstrap_host, error, delay)
+                gevent.sleep(delay)
 
     def _take_in_configured(self, name: str) -> None:
         try:
@@ -333,6 +356,14 @@ class Fleet:
         upstream.row.failures = 0
         self._roster.flush()
         self._dispatcher.dial_now(upstream)
+
+    def _set_account_limit(self, upstream: Upstream, limit: int) -> None:
+        self._db.write(table.set_account_limit, upstream.id, limit)
+        raised = limit - upstream.host.account_limit
+        upstream.host.account_limit = upstream.row.account_limit = limit
+        if raised > 0:
+            # Each release waits for the log: an admin with a large host must not wait for thousands of them.
+            gevent.spawn(self._release, upstream, raised)
 
     def _release(self, upstream: Upstream, most: int) -> None:
         try:

@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 
 class Cause(StrEnum):
-    """Why a host's status may change."""
+    """Why a host's status may change; `docs/hosts.md` says what each one stands for."""
 
     CONNECTED = "connected"
     CRAWL_REQUESTED = "crawl-requested"
@@ -34,20 +34,6 @@ class Cause(StrEnum):
     BLOCKED = "blocked"
     UNBLOCKED = "unblocked"
 
-
-MEANING = {
-    Cause.CONNECTED: "a WebSocket to the host is open",
-    Cause.CRAWL_REQUESTED: "the host, or an admin, asked for a crawl and the host was checked",
-    Cause.ATTEMPTS_EXHAUSTED: "so many attempts in a row failed that the host is only retried now and then",
-    Cause.QUIET: "no event came for `RELAY_HOST_IDLE_AFTER`",
-    Cause.FUTURE_CURSOR: "the host answered `FutureCursor` even to a live start",
-    Cause.DISCONNECTED: "an admin disconnected the host without blocking it",
-    Cause.LIMIT_REACHED: "the host sends more than its hourly or daily limit",
-    Cause.LIMIT_CLEARED: "the host has kept within its limits for ten minutes",
-    Cause.LOOP: "the host is a relay itself: its `Server` header says so",
-    Cause.BLOCKED: "an admin blocked the host or one of its domains",
-    Cause.UNBLOCKED: "an admin unblocked the host or its domain",
-}
 
 _A, _I, _O, _T, _B = Status.ACTIVE, Status.IDLE, Status.OFFLINE, Status.THROTTLED, Status.BANNED
 

@@ -110,3 +110,7 @@ class Limiter:
         self._hour.add(now)
         self._day.add(now)
         return 0, ""
+
+    def last_day(self, now: int) -> float:
+        """Messages counted in the day before `now`, since the relay started."""
+        return self._day.used(now)

@@ -1,0 +1,200 @@
+"""One WebSocket against a real server on loopback, plain and TLS: messages, keep-alive, and every way to end badly."""
+
+import socket
+import time
+
+import gevent
+import pytest
+
+from relay.atproto.hostname import parse_endpoint
+from relay.identity.http import GuardedHttp
+from relay.upstream.connection import Connection, Timing, UpstreamError, dial
+from tests.support.certificate import make_certificate, server_context
+from tests.support.pds import PING, TEXT, FakePds, websocket_frame
+
+QUICK = Timing(connect=0.5, dial=0.5, quiet=0.2, whole_frame=0.5)
+PATIENT = Timing(quiet=5.0)
+PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
+
+
+@pytest.fixture
+def pds():
+    with FakePds() as host:
+        yield host
+
+
+def connect(pds: FakePds, timing: Timing = PATIENT, certificate=None, allow_insecure=True) -> Connection:
+    network = GuardedHttp("test", allow_insecure=allow_insecure)
+    tls = network.tls_context()
+    if certificate is not None:
+        tls.load_verify_locations(certificate)
+    return dial(network, tls, parse_endpoint(pds.url), PATH, "relay-test/1 (atproto-relay)", timing)
+
+
+def failure(pds: FakePds, timing: Timing = QUICK, **how) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        connect(pds, timing, **how)
+    return caught.value
+
+
+def end(stream: Connection) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        while True:
+            stream.receive()
+    stream.close()
+    return caught.value
+
+
+def messages(stream: Connection, count: int) -> list[bytes]:
+    found = []
+    while len(found) < count:
+        found += stream.receive()
+    return found
+
+
+def test_messages_come_whole_and_in_order_over_plain_and_tls(certificate):
+    sent = [b"x" * size for size in (0, 1, 125, 126, 65_535, 65_536, 200_000)]
+    for tls in (None, server_context(certificate)):
+        with FakePds(tls=tls) as pds:
+            stream = connect(pds, certificate=certificate)
+            for seq, message in enumerate(sent, 1):
+                pds.publish(seq, message)
+            assert messages(stream, len(sent)) == sent
+            assert pds.user_agents == ["relay-test/1 (atproto-relay)"]
+            stream.close()
+
+
+def test_fragments_become_one_message_with_a_ping_in_between(pds):
+    def fragments(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"one ", 2, fin=False) + websocket_frame(b"", PING))
+        sock.sendall(websocket_frame(b"two ", 0, fin=False) + websocket_frame(b"three", 0))
+        gevent.sleep(5)
+
+    pds.on_stream = fragments
+    assert connect(pds).receive() == [b"one two three"]
+
+
+def test_a_quiet_host_is_pinged_and_kept(pds):
+    stream = connect(pds, QUICK)
+    reader = gevent.spawn(stream.receive)
+    gevent.sleep(1.0)
+    assert not reader.dead
+    assert pds.pings >= 2
+    pds.publish(1, b"news")
+    assert reader.get(timeout=2) == [b"news"]
+
+
+def test_a_host_that_does_not_answer_pings_is_left(pds):
+    pds.answer_pings = False
+    started = time.monotonic()
+    assert end(connect(pds, QUICK)).reason == "no-pong"
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (websocket_frame(b"hello", TEXT), "text-message"),
+        (b"\x82\x7f" + (5_000_001).to_bytes(8, "big"), "message-too-big"),
+        (b"\xff\xff garbage", "websocket-invalid"),
+        (b"\x82\x85maskhello", "websocket-invalid"),
+        (websocket_frame(b"\x03\xe8bye", 8), "closed"),
+        (b"", "connection-lost"),
+        (websocket_frame(b"", PING) * 3_000, "websocket-flood"),
+        (websocket_frame(b"", 2, fin=False) + websocket_frame(b"", 0, fin=False) * 3_000, "websocket-flood"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_broken_stream_ends_with_its_reason(pds, raw, reason):
+    pds.on_stream = lambda sock: sock.sendall(raw)
+    assert end(connect(pds)).reason == reason
+
+
+def test_an_announced_message_of_5_mb_is_refused_on_its_header_and_fragments_by_their_sum(pds):
+    part = websocket_frame(b"x" * 2_000_000, 2, fin=False)
+    more = websocket_frame(b"x" * 2_000_000, 0, fin=False)
+    pds.on_stream = lambda sock: sock.sendall(part + more + more)
+    assert end(connect(pds)).reason == "message-too-big"
+
+
+def test_messages_before_the_end_are_not_lost(pds):
+    pds.on_stream = lambda sock: sock.sendall(websocket_frame(b"last words") + websocket_frame(b"\x03\xe8", 8))
+    stream = connect(pds)
+    assert stream.receive() == [b"last words"]
+    assert end(stream).reason == "closed"
+
+
+def test_a_host_that_trickles_a_frame_is_left(pds):
+    def trickle(sock: socket.socket) -> None:
+        sock.sendall(b"\x82\x7e\xff\xff")
+        while True:
+            sock.sendall(b"x")
+            gevent.sleep(0.02)
+
+    pds.on_stream = trickle
+    assert end(connect(pds, QUICK)).reason == "message-stalled"
+
+
+def test_silence_and_endless_handshakes_meet_the_same_deadline(pds, certificate):
+    def endless(first: bytes, then: bytes):
+        def serve(sock: socket.socket) -> None:
+            sock.sendall(first)
+            while True:
+                sock.sendall(then)
+                gevent.sleep(0.02)
+
+        return serve
+
+    for scheme, behaviour in (
+        ("http", lambda sock: gevent.sleep(5)),
+        ("https", lambda sock: gevent.sleep(5)),
+        ("http", endless(b"HTTP/1.1 101 Switching\r\n", b"X-Filler: x\r\n")),
+        ("https", endless(b"\x16\x03\x03\x40\x00", b"\x02")),
+    ):
+        pds.on_accept = behaviour
+        pds._scheme = scheme
+        started = time.monotonic()
+        assert failure(pds).reason == "dial-timeout"
+        assert time.monotonic() - started < 1.5
+
+
+def test_refusals_say_what_the_host_answered(pds):
+    pds.refuse_upgrade = 404
+    error = failure(pds)
+    assert (error.reason, error.detail) == ("handshake-refused", "HTTP 404 Status")
+    pds.refuse_upgrade = 302
+    assert failure(pds).reason == "handshake-refused"
+
+
+def test_what_is_no_http_at_all_is_refused(pds):
+    pds.on_accept = lambda sock: sock.sendall(b"\x00\x01 garbage\r\n\r\n")
+    assert failure(pds).reason == "handshake-invalid"
+    pds.on_accept = lambda sock: None
+    assert failure(pds).reason in ("handshake-invalid", "connection-lost")
+
+
+def test_a_relay_is_not_crawled(pds):
+    pds.server_header = "indigo-relay/1.0 (atproto-relay)"
+    assert failure(pds).reason == "loop"
+    pds.refuse_upgrade = 400
+    assert failure(pds).reason == "loop"
+
+
+def test_a_certificate_that_is_not_trusted_is_refused(certificate):
+    with FakePds(tls=server_context(certificate)) as pds:
+        assert failure(pds).reason == "tls-failed"
+
+
+def test_private_addresses_are_refused_without_the_setting(pds):
+    assert failure(pds, allow_insecure=False).reason == "address-refused"
+    assert pds.requests == []
+
+
+def test_nobody_listens(pds):
+    pds._server.stop()
+    assert failure(pds).reason == "connect-failed"

@@ -1,0 +1,40 @@
+"""The table of transitions: its rules, and that the documentation shows the same one."""
+
+from pathlib import Path
+
+from relay.upstream.lifecycle import TRANSITIONS, Cause, Status, after
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
+
+
+def test_only_an_unblock_leads_out_of_banned():
+    leaving = {cause for cause in Cause if after(Status.BANNED, cause) not in (None, Status.BANNED)}
+    assert leaving == {Cause.UNBLOCKED}
+
+
+def test_a_crawl_request_wakes_idle_and_offline_hosts():
+    for status in (Status.IDLE, Status.OFFLINE):
+        assert after(status, Cause.CRAWL_REQUESTED) is Status.ACTIVE
+
+
+def test_every_state_but_banned_can_be_banned_and_no_state_is_a_trap():
+    for status in Status:
+        assert after(status, Cause.BLOCKED) is Status.BANNED
+        ways_out = {after(status, cause) for cause in Cause} - {None, status}
+        assert ways_out, status
+
+
+def test_every_cause_is_in_the_table():
+    assert set(TRANSITIONS) == set(Cause)
+
+
+def test_the_documented_table_is_this_table():
+    text = DOCUMENT.read_text()
+    heading, _, *rows = text.split("<!-- transitions -->\n")[1].split("<!-- /transitions -->")[0].splitlines()
+    states = [cell.strip() for cell in heading.strip("|").split("|")][2:]
+    assert states == list(Status)
+    documented = {}
+    for row in rows:
+        cause, _, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        documented[cause] = dict(zip(states, [cell or None for cell in cells], strict=True))
+    assert documented == {cause: {status: after(status, cause) for status in Status} for cause in Cause}

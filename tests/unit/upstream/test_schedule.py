@@ -1,0 +1,51 @@
+"""Who is dialled next, and how long a host that failed waits."""
+
+from relay.upstream import backoff
+from relay.upstream.schedule import Schedule
+
+
+def test_hosts_come_in_the_order_in_which_they_are_due():
+    schedule = Schedule()
+    for host, due in ((1, 30.0), (2, 10.0), (3, 20.0)):
+        schedule.set(host, due)
+    assert schedule.next_due() == 10.0
+    assert [schedule.pop(25.0), schedule.pop(25.0), schedule.pop(25.0)] == [2, 3, None]
+
+
+def test_the_newest_plan_of_a_host_holds():
+    schedule = Schedule()
+    schedule.set(1, 10.0)
+    schedule.set(1, 50.0)
+    assert schedule.pop(20.0) is None
+    schedule.set(1, 5.0)
+    assert schedule.pop(20.0) == 1
+    assert schedule.pop(100.0) is None
+    assert len(schedule) == 0
+
+
+def test_a_cancelled_host_is_not_dialled():
+    schedule = Schedule()
+    schedule.set(1, 10.0)
+    schedule.cancel(1)
+    assert schedule.next_due() is None
+    assert schedule.pop(20.0) is None
+
+
+def test_planning_a_host_anew_for_ever_takes_no_more_room():
+    schedule = Schedule()
+    for due in range(10_000):
+        schedule.set(1, float(due))
+    assert len(schedule._heap) < 100
+    assert schedule.pop(10_000.0) == 1
+
+
+def test_delays_double_to_minutes_and_are_spread():
+    assert [backoff.retry_delay(failures, 0.5) for failures in (1, 2, 3, 9, 10, 1_000)] == [1, 2, 4, 256, 300, 300]
+    assert backoff.retry_delay(10, 0.0) == 150
+    assert backoff.retry_delay(10, 0.999) > 449
+
+
+def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts_anew():
+    assert backoff.failures_after(3, 0.0) == 4
+    assert backoff.failures_after(3, 59.0) == 4
+    assert backoff.failures_after(14, 61.0) == 1
