@@ -25,9 +25,10 @@ from gevent.pywsgi import WSGIServer
 
 
 class FakePlc:
-    """`latency` seconds before each answer, and that share of answers is a 500, chosen by a fixed seed."""
+    """`latency` seconds before each answer, and that share of answers is a 500, chosen by a fixed seed.
+    `port` 0 is any free one."""
 
-    def __init__(self, latency: float = 0.0, failure_rate: float = 0.0) -> None:
+    def __init__(self, latency: float = 0.0, failure_rate: float = 0.0, port: int = 0) -> None:
         self.latency = latency
         self.failure_rate = failure_rate
         self.documents: dict[str, dict[str, Any] | bytes] = {}
@@ -39,7 +40,7 @@ class FakePlc:
         self.at_once = 0
         self.most_at_once = 0
         self._random = random.Random(4)
-        self._server = WSGIServer(("127.0.0.1", 0), self._serve, log=None, error_log=None)
+        self._server = WSGIServer(("127.0.0.1", port), self._serve, log=None, error_log=None)
 
     @property
     def url(self) -> str:

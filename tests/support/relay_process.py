@@ -40,6 +40,7 @@ class RelayProcess:
             "RELAY_ALLOW_INSECURE_HOSTS": "true",
             **settings,
         }
+        self.password = PASSWORD
         self.child: Child | None = None
 
     def start(self, timeout: float = 30) -> None:
@@ -55,7 +56,7 @@ class RelayProcess:
 
     def _ready(self) -> bool:
         try:
-            return call(f"{self.url}/_readyz", timeout=5).status == 200
+            return call(f"{self.url}/_health", timeout=5).status == 200
         except (URLError, ConnectionError, TimeoutError):
             return False
 
@@ -80,7 +81,7 @@ class RelayProcess:
 
     def admin(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """The JSON of a successful admin request."""
-        token = base64.b64encode(f"admin:{PASSWORD}".encode()).decode()
+        token = base64.b64encode(f"admin:{self.password}".encode()).decode()
         answer = call(f"{self.url}/admin/{path}", body, method=method, headers={"Authorization": f"Basic {token}"})
         assert answer.status == 200, (answer.status, answer.body, self.log_tail())
         return answer.json
@@ -98,9 +99,9 @@ class RelayProcess:
             assert time.monotonic() < deadline, f"waited {timeout} s in vain:\n{self.log_tail()}"
             time.sleep(0.05)
 
-    def wait_connected(self, count: int) -> None:
+    def wait_connected(self, count: int, timeout: float = 20) -> None:
         """Wait until `count` hosts or more are connected."""
-        self.wait_until(lambda: len(self.admin("subs/getUpstreamConns") or ()) >= count)
+        self.wait_until(lambda: len(self.admin("subs/getUpstreamConns") or ()) >= count, timeout)
 
     def wait_metric(self, name: str, value: float) -> None:
         """Wait until the samples of a metric come to `value` or more."""
