@@ -7,11 +7,30 @@ from __future__ import annotations
 
 
 def patch() -> None:
-    """Make blocking calls switch greenlets, PostgreSQL's included."""
+    """Make blocking calls switch greenlets, PostgreSQL's included; keep the metrics' locks native."""
     from gevent import monkey
 
     monkey.patch_all()
+    _import_with_native_locks()
 
     from psycogreen.gevent import patch_psycopg
 
     patch_psycopg()
+
+
+def _import_with_native_locks() -> None:
+    """Import prometheus_client with the locks of native threads.
+
+    A native thread reads the instruments while greenlets move them. With gevent's locks a greenlet would then have to
+    switch in the middle of `inc()`, where nobody expects it; a native lock is held for microseconds only.
+    """
+    import threading
+
+    from gevent import monkey
+
+    patched = threading.Lock
+    threading.Lock = monkey.get_original("threading", "Lock")
+    try:
+        import prometheus_client  # noqa: F401
+    finally:
+        threading.Lock = patched

@@ -6,14 +6,27 @@ are in `relay.metrics`.
 
 from __future__ import annotations
 
+import logging
+import socket
+
+import gevent
 from flask import Flask
-from gevent.pywsgi import WSGIServer
+from gevent.event import AsyncResult
+from gevent.pool import Pool
+from gevent.pywsgi import LoggingLogAdapter, WSGIServer
+from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
 from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.config import Bind
+from relay.web.timed import TimedHandler
 
 FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
+MAX_CONNECTIONS = 64
+STOP_SECONDS = 5.0
+STOP_POLL_SECONDS = 0.2
+
+log = logging.getLogger(__name__)
 
 
 def track_requests(app: Flask) -> None:
@@ -24,27 +37,55 @@ def track_requests(app: Flask) -> None:
     PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=FIREHOSE_PATH)
 
 
-def bound_port(server: WSGIServer) -> int:
-    """The port that a started server listens on."""
-    assert server.server_port is not None
-    return server.server_port
+class MetricsHandler(TimedHandler):
+    """A scraper's connection."""
+
+    request_timeout = 5.0
 
 
 class MetricsServer:
-    """Serves every instrument at `/metrics` on an address of its own."""
+    """Serves every instrument at `/metrics` on an address of its own, from a native thread with a hub of its own.
+
+    So a scrape is answered while the relay's hub is busy, and a scraper that does not read waits for itself alone.
+    """
 
     def __init__(self, bind: Bind) -> None:
-        self._server = WSGIServer((bind.host, bind.port), make_wsgi_app(), log=None)
-
-    @property
-    def port(self) -> int:
-        """The port, known once started."""
-        return bound_port(self._server)
+        self._bind = bind
+        self._thread = ThreadPool(1)
+        self._serving: AsyncResult[None] | None = None
+        self._stopping = False
+        self.port = bind.port
 
     def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""
-        self._server.start()
+        listener = _listener(self._bind)
+        self.port = listener.getsockname()[1]
+        # A gevent socket belongs to the hub of the thread that made it, so only the descriptor is handed over.
+        self._serving = self._thread.spawn(self._serve, listener.detach())
 
     def stop(self) -> None:
         """Close the port and every connection."""
-        self._server.stop(timeout=1)
+        self._stopping = True
+        if self._serving is not None:
+            self._serving.get(timeout=STOP_SECONDS)
+
+    def _serve(self, descriptor: int) -> None:
+        server = WSGIServer(
+            socket.socket(fileno=descriptor),
+            make_wsgi_app(),
+            spawn=Pool(MAX_CONNECTIONS),
+            handler_class=MetricsHandler,
+            log=None,
+            error_log=LoggingLogAdapter(log, logging.DEBUG),
+        )
+        server.start()
+        while not self._stopping:
+            gevent.sleep(STOP_POLL_SECONDS)
+        server.stop(timeout=STOP_POLL_SECONDS)
+
+
+def _listener(bind: Bind) -> socket.socket:
+    if bind.host or not socket.has_dualstack_ipv6():
+        family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+        return socket.create_server((bind.host, bind.port), family=family, backlog=MAX_CONNECTIONS)
+    return socket.create_server(("::", bind.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=MAX_CONNECTIONS)

@@ -13,40 +13,25 @@ from typing import Any
 
 from flask import Flask
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIServer
+from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 from werkzeug import Request
 
 from relay.config import Bind
 from relay.web import firehose
 from relay.web.application import SERVER
-from relay.web.metrics import bound_port
 from relay.web.parts import Parts
+from relay.web.timed import TimedHandler
 
 log = logging.getLogger(__name__)
-
-REQUEST_TIMEOUT = 60.0
-"""Seconds a connection may keep the relay waiting for the next bytes of a request."""
 
 REQUESTS_BESIDE_CONSUMERS = 1000
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
 _UNKNOWN_METHOD = b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
-class Handler(WebSocketHandler):  # type: ignore[misc]
+class Handler(TimedHandler, WebSocketHandler):  # type: ignore[misc]
     """One connection: requests one after the other, or one WebSocket."""
-
-    def handle(self) -> None:
-        """Serve the connection until it ends."""
-        self.socket.settimeout(REQUEST_TIMEOUT)
-        super().handle()
-
-    def read_request(self, raw_requestline: str) -> Any:
-        """Read the headers; one that never ends is a bad request like others."""
-        try:
-            return super().read_request(raw_requestline)
-        except OSError as error:
-            raise ValueError(str(error)) from None
 
     def run_application(self) -> None:
         """Let the application answer a method it may know: others would be labels of metrics without a bound."""
@@ -85,14 +70,15 @@ class ApiServer:
             spawn=self._pool,
             handler_class=Handler,
             log=None,
-            error_log=log,
+            error_log=LoggingLogAdapter(log, logging.DEBUG),
         )
         self._server.pre_start_hook = self._answer_without_upgrade
 
     @property
     def port(self) -> int:
         """The port, known once started."""
-        return bound_port(self._server)
+        assert self._server.server_port is not None
+        return self._server.server_port
 
     def start(self) -> None:
         """Listen. Raises OSError when the address is taken."""
@@ -109,6 +95,7 @@ class ApiServer:
     def _answer_without_upgrade(self, handler: Handler) -> bool:
         """gevent-websocket's hook: True when the request goes to the application as it is."""
         environ = handler.environ
+        assert environ is not None
         if environ["PATH_INFO"] != firehose.PATH or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return True
         environ[firehose.REFUSAL] = firehose.refusal(self._parts, Request(environ))

@@ -1,0 +1,78 @@
+"""`GET /host/<hostname>`: why a host is, or is not, in the network, for whoever runs it.
+
+A page for browsers, JSON for everyone else. Public, like the answers of `getHostStatus`. The words are `upstream`'s.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Blueprint, Response, jsonify, render_template_string, request
+from flask.typing import ResponseReturnValue
+
+from relay.upstream.fleet import HostUnknown
+from relay.upstream.status import HostStatus
+from relay.web.errors import XrpcError
+from relay.web.parts import parts
+
+blueprint = Blueprint("host", __name__)
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ view.hostname }} at this relay</title>
+<h1>{{ view.hostname }}</h1>
+<p><strong>{{ view.status }}{{ ", connected" if view.connected else ", not connected" }}.</strong> {{ view.advice }}</p>
+<dl>
+{% for name, value in view.items() if name not in ("hostname", "status", "connected", "advice") %}
+<dt>{{ name }}</dt><dd>{{ "none" if value is none else value }}</dd>
+{% endfor %}
+</dl>
+</html>
+"""
+POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+
+
+@blueprint.get("/host/<hostname>")
+def host(hostname: str) -> ResponseReturnValue:
+    """What the relay knows of a host, and what its operator can do."""
+    try:
+        view = status_view(parts().fleet.status(hostname))
+    except HostUnknown:
+        raise XrpcError(404, "HostNotFound", "no such host is known here; call requestCrawl") from None
+    if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
+        return jsonify(view)
+    page = Response(render_template_string(PAGE, view=view), mimetype="text/html")
+    page.headers["Content-Security-Policy"] = POLICY
+    return page
+
+
+def status_view(host: HostStatus) -> dict[str, Any]:
+    """A host's status as JSON: times in ISO 8601, rates and drops in words of their own."""
+    return {
+        "hostname": host.hostname,
+        "status": host.status.value,
+        "connected": host.connected,
+        "advice": host.advice,
+        "lastTried": _time(host.last_attempt_at),
+        "nextTry": _time(host.next_attempt_at),
+        "lastConnected": _time(host.last_connected_at),
+        "lastEvent": _time(host.last_event_at),
+        "lastError": host.last_error,
+        "lastErrorAt": _time(host.last_error_at),
+        "lagSeconds": host.lag_seconds,
+        "accounts": host.account_count,
+        "accountLimit": host.account_limit,
+        "eventsPerSecond": host.rates.second,
+        "eventsPerHour": host.rates.hour,
+        "eventsPerDay": host.rates.day,
+        "droppedLastDay": host.drops_last_day,
+    }
+
+
+def _time(seconds: float | None) -> str | None:
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,68 @@
+"""The metrics port: a scrape is answered whatever the relay's hub does, and a stuck scraper holds only itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import relay.metrics  # noqa: F401
+from relay.config import Bind
+from relay.web.metrics import MAX_CONNECTIONS, MetricsServer
+from tests.support.http import call
+
+
+@pytest.fixture
+def server() -> Iterator[MetricsServer]:
+    server = MetricsServer(Bind("127.0.0.1", 0))
+    server.start()
+    yield server
+    server.stop()
+
+
+def test_every_instrument_is_shown(server: MetricsServer) -> None:
+    answer = call(f"http://127.0.0.1:{server.port}/metrics")
+    assert answer.status == 200
+    assert b"relay_consumers " in answer.body and b"relay_events_received_total" in answer.body
+
+
+def test_a_busy_hub_does_not_hold_up_a_scrape(server: MetricsServer) -> None:
+    scrape = (
+        "import time, urllib.request as u; t = time.monotonic();"
+        f"u.urlopen('http://127.0.0.1:{server.port}/metrics', timeout=5).read(); print(time.monotonic() - t)"
+    )
+    with subprocess.Popen([sys.executable, "-c", scrape], stdout=subprocess.PIPE, text=True) as child:
+        busy_until = time.monotonic() + 15
+        # Not one switch to the hub in here: `os.waitid` with WNOHANG returns at once.
+        while time.monotonic() < busy_until:
+            if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                break
+        assert time.monotonic() < busy_until
+        assert child.stdout is not None and float(child.stdout.read()) < 5
+
+
+def test_scrapers_that_say_nothing_do_not_keep_others_out(server: MetricsServer) -> None:
+    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(MAX_CONNECTIONS // 2)]
+    try:
+        assert call(f"http://127.0.0.1:{server.port}/metrics", timeout=3).status == 200
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_a_taken_port_is_an_error_at_the_start(server: MetricsServer) -> None:
+    with pytest.raises(OSError, match="in use"):
+        MetricsServer(Bind("127.0.0.1", server.port)).start()
+
+
+def test_stop_closes_the_port() -> None:
+    server = MetricsServer(Bind("127.0.0.1", 0))
+    server.start()
+    server.stop()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), timeout=1)

@@ -1,0 +1,105 @@
+"""The admin password: both schemes, several passwords, and guessing slowed down per address."""
+
+from __future__ import annotations
+
+import base64
+import logging
+
+import pytest
+
+from relay.web.auth import FAILURE_WINDOW, MAX_FAILURES, AdminAuth, passwords_or_random
+from relay.web.errors import XrpcError
+
+
+def basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def auth(clock: Clock) -> AdminAuth:
+    return AdminAuth(["first", "sécond:part"], clock)
+
+
+def status_of(auth: AdminAuth, header: str | None, address: str = "198.51.100.1") -> int:
+    try:
+        auth.check(header, address)
+    except XrpcError as error:
+        return error.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [basic("admin", "first"), "Bearer first", "bearer first", basic("admin", "sécond:part"), "BASIC YWRtaW46Zmlyc3Q="],
+)
+def test_each_password_opens_in_each_scheme(auth: AdminAuth, header: str) -> None:
+    assert status_of(auth, header) == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        None,
+        "",
+        "Basic",
+        "Bearer",
+        "Bearer ",
+        "Basic !!!",
+        "Basic YWRtaW4=",
+        basic("admin", ""),
+        basic("admin", "First"),
+        basic("root", "first"),
+        basic("", "first"),
+        "Bearer first,sécond:part",
+        "Digest first",
+        "Bearer ÿ\N{SNOWMAN}",
+    ],
+)
+def test_nothing_else_does(auth: AdminAuth, header: str | None) -> None:
+    assert status_of(auth, header) == 401
+
+
+def test_a_refusal_asks_for_a_password(auth: AdminAuth) -> None:
+    with pytest.raises(XrpcError) as refused:
+        auth.check(None, "198.51.100.1")
+    assert refused.value.headers["WWW-Authenticate"].startswith("Basic ")
+
+
+def test_no_password_set_opens_nothing() -> None:
+    assert status_of(AdminAuth([]), "Bearer ") == status_of(AdminAuth([]), basic("admin", "")) == 401
+
+
+def test_guessing_is_stopped_for_that_address_alone(auth: AdminAuth, clock: Clock) -> None:
+    for _ in range(MAX_FAILURES):
+        assert status_of(auth, "Bearer wrong") == 401
+    # Now not even the right one, or a guesser could tell it by the answer.
+    assert status_of(auth, "Bearer first") == 429
+    assert status_of(auth, "Bearer first", "198.51.100.2") == 200
+    clock.now += FAILURE_WINDOW + 1
+    assert status_of(auth, "Bearer first") == 200
+
+
+def test_asking_without_a_password_is_no_guess(auth: AdminAuth) -> None:
+    for _ in range(MAX_FAILURES + 1):
+        assert status_of(auth, None) == 401
+
+
+def test_a_random_password_is_made_and_logged_only_when_none_is_set(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert passwords_or_random(("set",)) == ("set",)
+        assert not caplog.records
+        (password,) = passwords_or_random(())
+    assert len(password) >= 24 and password in caplog.text
+    assert passwords_or_random(()) != (password,)
