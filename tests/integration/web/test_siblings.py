@@ -1,0 +1,100 @@
+"""Forwarding to sibling relays: what is sent, what ends a loop, and that a dead sibling delays nobody."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.pywsgi import WSGIServer
+from gevent.queue import Queue
+
+from relay.metrics import FORWARDS
+from relay.web.siblings import QUEUE_SIZE, Forward, Siblings, forward_of
+
+TAKEDOWN = Forward("POST", "/admin/repo/takeDown?x=1", {"Authorization": "Bearer secret"}, b'{"did":"did:plc:a"}')
+
+
+class Sibling:
+    """A relay that notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.requests: Queue[tuple[dict[str, Any], bytes]] = Queue()
+        self._server = WSGIServer(("127.0.0.1", 0), self._answer, log=None)
+        self._server.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        self.requests.put((environ, environ["wsgi.input"].read()))
+        start_response("200 OK", [])
+        return [b""]
+
+    def close(self) -> None:
+        self._server.stop(timeout=0.1)
+
+
+@pytest.fixture
+def sibling() -> Iterator[Sibling]:
+    sibling = Sibling()
+    yield sibling
+    sibling.close()
+
+
+def count(outcome: str) -> float:
+    return FORWARDS.labels(outcome)._value.get()
+
+
+def test_a_request_arrives_as_it_was_with_the_loop_mark(sibling: Sibling) -> None:
+    siblings = Siblings([sibling.url + "/"])
+    siblings.start()
+    headers = {"Authorization": "Bearer secret", "Content-Type": "application/json", "Cookie": "no", "Host": "here"}
+    siblings.forward(forward_of("POST", "/admin/pds/block?host=a.example", headers, b"{}", "HTTP/1.1"))
+    environ, body = sibling.requests.get(timeout=5)
+    siblings.stop()
+    assert (environ["REQUEST_METHOD"], environ["PATH_INFO"], environ["QUERY_STRING"]) == (
+        "POST",
+        "/admin/pds/block",
+        "host=a.example",
+    )
+    assert environ["HTTP_AUTHORIZATION"] == "Bearer secret" and body == b"{}"
+    assert environ["HTTP_VIA"] == "1.1 atproto-relay"
+    assert "HTTP_COOKIE" not in environ and environ["HTTP_HOST"] != "here"
+
+
+@pytest.mark.parametrize("headers", [{"Via": "1.1 proxy, 1.1 ATProto-Relay"}, {"User-Agent": "x (atproto-relay)"}])
+def test_what_a_relay_sent_is_not_sent_on(headers: dict[str, str]) -> None:
+    assert forward_of("POST", "/admin/pds/block", headers, b"", "HTTP/1.1") is None
+
+
+def test_a_dead_sibling_delays_no_other_and_its_queue_is_bounded(sibling: Sibling) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        siblings = Siblings([f"http://127.0.0.1:{dead.getsockname()[1]}", sibling.url])
+        siblings.start()
+        dropped = count("dropped")
+        for _ in range(QUEUE_SIZE + 10):
+            siblings.forward(TAKEDOWN)
+            sibling.requests.get(timeout=5)
+        siblings.stop()
+        assert 0 < count("dropped") - dropped <= 10
+
+
+def test_a_sibling_that_refuses_connections_is_counted_and_passed_over() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    siblings = Siblings([f"http://127.0.0.1:{port}"])
+    siblings.start()
+    failed = count("failed")
+    siblings.forward(TAKEDOWN)
+    with gevent.Timeout(5):
+        while count("failed") == failed:
+            gevent.sleep(0.01)
+    siblings.stop()
+
+
+def test_a_name_without_a_scheme_is_reached_by_tls() -> None:
+    assert list(Siblings(["relay.example.com", "http://10.0.0.1:2470/"])._queues) == [
+        "https://relay.example.com",
+        "http://10.0.0.1:2470",
+    ]
