@@ -1,0 +1,476 @@
+"""The resolver with a real database and HTTP servers on loopback: one lookup per DID, within every bound."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from relay.errors import IdentityError
+from relay.identity import resolver as resolver_module
+from relay.identity.http import GuardedHttp
+from relay.identity.resolver import Identity, Resolver
+from relay.store.database import Database
+from tests.support.plc import FakePlc
+from tests.support.repo import SigningKey, account_did, did_document
+from tests.support.strangers import RawServer, reply
+
+KEY = SigningKey.create()
+OTHER_KEY = SigningKey.create(seed=2)
+DID = account_did(1)
+MakeResolver = Callable[..., Resolver]
+
+
+@pytest.fixture
+def plc() -> Iterator[FakePlc]:
+    with FakePlc() as directory:
+        directory.documents[DID] = did_document(DID, KEY, "https://pds.example.com", "alice.example.com")
+        yield directory
+
+
+@pytest.fixture
+def make(database: Database, plc: FakePlc) -> Iterator[MakeResolver]:
+    """Resolvers on the same database and directory, stopped at the end."""
+    made: list[Resolver] = []
+
+    def make(cache_size: int = 10_000) -> Resolver:
+        http = GuardedHttp("test (atproto-relay)", allow_insecure=True)
+        resolver = Resolver(database, http, plc_host=plc.url, cache_size=cache_size)
+        resolver.start()
+        made.append(resolver)
+        return resolver
+
+    yield make
+    for resolver in made:
+        resolver.stop()
+
+
+@pytest.fixture
+def resolver(make: MakeResolver) -> Resolver:
+    return make()
+
+
+def _reason(resolver: Resolver, did: str, **options: Any) -> str:
+    with pytest.raises(IdentityError) as error:
+        resolver.resolve(did, **options)
+    return error.value.reason
+
+
+def _rotate(plc: FakePlc, key: SigningKey = OTHER_KEY, pds: str = "https://pds.example.com") -> None:
+    plc.documents[DID] = did_document(DID, key, pds, "alice.example.com")
+
+
+def _key(identity: Identity | None) -> bytes:
+    assert identity is not None and identity.key is not None
+    return identity.key.compressed
+
+
+# What is asked, and what is remembered
+
+
+def test_an_identity_is_looked_up_once_and_then_in_memory(resolver: Resolver, plc: FakePlc) -> None:
+    assert resolver.cached(DID) is None
+    identity = resolver.resolve(DID)
+    assert identity.pds is not None
+    assert (identity.did, identity.pds.url, identity.handle) == (DID, "https://pds.example.com", "alice.example.com")
+    assert _key(identity) == KEY.public
+    assert resolver.cached(DID) == identity
+    assert resolver.resolve(DID) == identity
+    assert plc.asked[DID] == 1
+
+
+def test_many_callers_share_one_lookup(resolver: Resolver, plc: FakePlc) -> None:
+    plc.latency = 0.1
+    callers = [gevent.spawn(resolver.resolve, DID) for _ in range(500)]
+    gevent.joinall(callers, raise_error=True)
+    assert {_key(caller.value) for caller in callers} == {KEY.public}
+    assert plc.asked[DID] == 1
+
+
+def test_a_restart_asks_nobody_for_what_is_known(make: MakeResolver, plc: FakePlc) -> None:
+    dids = [account_did(number) for number in range(300)]
+    for did in dids:
+        plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+    plc.tombstones.add(account_did(1000))
+    before = make()
+    gevent.joinall([gevent.spawn(before.resolve, did) for did in dids], raise_error=True)
+    assert _reason(before, account_did(1000)) == "did-tombstone"
+    known = {did: before.cached(did) for did in dids}
+    before.stop()
+    plc.asked.clear()
+
+    after = make()
+    gevent.joinall([gevent.spawn(after.resolve, did) for did in dids], raise_error=True)
+    assert {did: after.cached(did) for did in dids} == known
+    assert _reason(after, account_did(1000)) == "did-tombstone"
+    assert plc.requests == 0
+
+
+def test_what_memory_has_no_room_for_comes_from_the_table(make: MakeResolver, plc: FakePlc) -> None:
+    resolver = make(cache_size=10)
+    dids = [account_did(number) for number in range(100)]
+    for did in dids:
+        plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+    for _ in range(2):
+        for did in dids:
+            assert _key(resolver.resolve(did)) == KEY.public
+    assert plc.requests == len(dids)
+
+
+def test_a_fact_is_good_for_a_day_from_its_resolution_also_across_a_restart(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = time.time()
+    now = begun
+    monkeypatch.setattr("relay.identity.cache.IdentityCache.__init__.__defaults__", (lambda: now,))
+    first = make()
+    first.resolve(DID)
+    first.stop()
+    now = begun + 23 * 3600
+    second = make()
+    second.resolve(DID)
+    assert plc.asked[DID] == 1
+    now = begun + 24 * 3600 + 1
+    assert second.cached(DID) is None
+    second.resolve(DID)
+    assert plc.asked[DID] == 2
+    assert second.cached(DID) is not None
+
+
+# Changes
+
+
+def test_an_evicted_identity_is_asked_for_past_the_table(make: MakeResolver, plc: FakePlc) -> None:
+    resolver = make()
+    resolver.resolve(DID)
+    _rotate(plc)
+    resolver.evict(DID)
+    assert resolver.cached(DID) is None
+    assert _key(resolver.resolve(DID)) == OTHER_KEY.public
+    assert plc.asked[DID] == 2
+
+
+def test_an_eviction_survives_a_restart(make: MakeResolver, plc: FakePlc) -> None:
+    before = make()
+    before.resolve(DID)
+    before.evict(DID)
+    before.stop()
+    _rotate(plc)
+    assert _key(make().resolve(DID)) == OTHER_KEY.public
+
+
+def test_an_eviction_amid_a_lookup_has_it_asked_again(resolver: Resolver, plc: FakePlc) -> None:
+    plc.latency = 0.1
+    waiting = gevent.spawn(resolver.resolve, DID)
+    with gevent.Timeout(5):
+        while not plc.asked[DID]:
+            gevent.sleep(0.001)
+    plc.documents[DID] = _document_then(plc, _rotate)
+    resolver.evict(DID)
+    assert _key(waiting.get(timeout=5)) == OTHER_KEY.public
+    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+    assert plc.asked[DID] == 2
+
+
+def _document_then(plc: FakePlc, change: Callable[[FakePlc], None]) -> dict[str, Any]:
+    """The old document, which gives way to the new one as soon as it was sent."""
+
+    class Once(dict[str, Any]):
+        def items(self) -> Any:
+            change(plc)
+            return super().items()
+
+    return Once(did_document(DID, KEY, "https://pds.example.com"))
+
+
+def test_a_refresh_goes_past_memory_and_table(resolver: Resolver, plc: FakePlc) -> None:
+    resolver.resolve(DID)
+    _rotate(plc)
+    assert _key(resolver.resolve(DID)) == KEY.public
+    assert _key(resolver.resolve(DID, refresh=True, host="pds.example.com")) == OTHER_KEY.public
+    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+
+
+def test_refreshes_of_one_did_are_limited_and_then_answered_from_memory(resolver: Resolver, plc: FakePlc) -> None:
+    resolver.resolve(DID)
+    for _ in range(50):
+        assert _key(resolver.resolve(DID, refresh=True, host="evil.example.com")) == KEY.public
+    assert plc.asked[DID] == 1 + resolver_module.REFRESHES_PER_DID
+    # The account's own host is not hindered by what another one did.
+    _rotate(plc)
+    assert _key(resolver.resolve(DID, refresh=True, host="pds.example.com")) == OTHER_KEY.public
+
+
+def test_refreshes_that_one_host_causes_are_limited(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "REFRESHES_PER_HOST", 10)
+    monkeypatch.setattr(resolver_module, "REFRESH_HOST_SECONDS", 60.0)
+    resolver = make()
+    dids = [account_did(number) for number in range(30)]
+    for did in dids:
+        plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+        resolver.resolve(did)
+    plc.asked.clear()
+    for did in dids:
+        resolver.resolve(did, refresh=True, host="evil.example.com")
+    assert plc.requests == 10
+    for did in dids:
+        resolver.evict(did, "evil.example.com")
+    assert all(resolver.cached(did) for did in dids)
+    resolver.evict(dids[0], "good.example.com")
+    assert resolver.cached(dids[0]) is None
+
+
+# Failures
+
+
+def test_facts_about_missing_dids_are_remembered_for_a_while(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "REFUSED_SECONDS", 0.3)
+    resolver = make()
+    unknown, broken, another = account_did(2), account_did(3), account_did(4)
+    plc.documents[broken] = b"[" * 60_000
+    plc.documents[another] = did_document(DID, KEY, "https://pds.example.com")
+    expected = {unknown: "did-not-found", broken: "did-document", another: "did-document"}
+    for did, reason in expected.items():
+        assert _reason(resolver, did) == reason
+        assert _reason(resolver, did) == reason
+        with pytest.raises(IdentityError) as error:
+            resolver.cached(did)
+        assert error.value.reason == reason
+        assert plc.asked[did] == 1
+    gevent.sleep(0.35)
+    plc.documents[unknown] = did_document(unknown, KEY, "https://pds.example.com")
+    assert resolver.cached(unknown) is None
+    assert _key(resolver.resolve(unknown)) == KEY.public
+
+
+def test_an_eviction_forgets_a_failure_too(resolver: Resolver, plc: FakePlc) -> None:
+    did = account_did(2)
+    assert _reason(resolver, did) == "did-not-found"
+    plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+    resolver.evict(did)
+    assert _key(resolver.resolve(did)) == KEY.public
+
+
+def test_a_tombstone_takes_the_place_of_an_identity(resolver: Resolver, plc: FakePlc) -> None:
+    resolver.resolve(DID)
+    plc.tombstones.add(DID)
+    assert _reason(resolver, DID, refresh=True) == "did-tombstone"
+    with pytest.raises(IdentityError):
+        resolver.cached(DID)
+
+
+def test_a_document_without_key_or_host_is_an_identity_without_them(resolver: Resolver, plc: FakePlc) -> None:
+    plc.documents[DID] = {"id": DID}
+    assert resolver.resolve(DID) == Identity(DID, None, None, None)
+    assert resolver.cached(DID) == Identity(DID, None, None, None)
+
+
+@pytest.mark.parametrize("size", [65_536, 65_537])
+def test_a_document_is_bounded(resolver: Resolver, plc: FakePlc, size: int) -> None:
+    document = did_document(DID, KEY, "https://pds.example.com")
+    document["filler"] = ""
+    document["filler"] = "x" * (size - len(json.dumps(document)))
+    plc.documents[DID] = document
+    if size <= 65_536:
+        assert _key(resolver.resolve(DID)) == KEY.public
+    else:
+        assert _reason(resolver, DID) == "did-document"
+
+
+def test_no_answer_is_no_fact(make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver_module, "UNANSWERED_SECONDS", 0.2)
+    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    resolver = make()
+    plc.failure_rate = 1.0
+    assert _reason(resolver, DID) == "did-unavailable"
+    asked = plc.asked[DID]
+    assert 2 <= asked <= 5
+    assert resolver.cached(DID) is None
+    # Nobody hammers meanwhile.
+    assert _reason(resolver, DID) == "did-unavailable"
+    assert plc.asked[DID] == asked
+    plc.failure_rate = 0.0
+    gevent.sleep(0.25)
+    assert _key(resolver.resolve(DID)) == KEY.public
+
+
+def test_a_failed_refresh_leaves_what_is_known(
+    resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    resolver.resolve(DID)
+    plc.failure_rate = 1.0
+    assert _reason(resolver, DID, refresh=True) == "did-unavailable"
+    assert _key(resolver.cached(DID)) == KEY.public
+
+
+def test_a_directory_that_asks_for_a_pause_gets_it(resolver: Resolver, plc: FakePlc) -> None:
+    plc.throttled, plc.retry_after = 1, "1"
+    begun = time.monotonic()
+    first = gevent.spawn(resolver.resolve, DID)
+    with gevent.Timeout(5):
+        while not plc.asked[DID]:
+            gevent.sleep(0.001)
+    gevent.sleep(0.05)
+    other = account_did(2)
+    plc.documents[other] = did_document(other, KEY, "https://pds.example.com")
+    assert _key(resolver.resolve(other)) == KEY.public
+    assert first.get(timeout=5)
+    assert time.monotonic() - begun >= 0.95
+    assert plc.requests == 3
+
+
+def test_a_long_pause_is_not_sat_out(resolver: Resolver, plc: FakePlc) -> None:
+    plc.throttled, plc.retry_after = 1, "3600"
+    begun = time.monotonic()
+    assert _reason(resolver, DID) == "did-unavailable"
+    assert time.monotonic() - begun < 3
+    assert plc.requests == 1
+
+
+def test_a_directory_that_is_away_is_no_fact(database: Database, plc: FakePlc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    url = plc.url
+    plc.stop()
+    resolver = Resolver(database, GuardedHttp("test", True), plc_host=url, cache_size=10)
+    resolver.start()
+    assert _reason(resolver, DID) == "did-unavailable"
+    resolver.stop()
+
+
+def test_stopping_tells_all_who_wait(resolver: Resolver, plc: FakePlc) -> None:
+    plc.latency = 10
+    callers = [gevent.spawn(_reason, resolver, account_did(number)) for number in range(150)]
+    gevent.sleep(0.05)
+    resolver.stop()
+    gevent.joinall(callers, timeout=2)
+    assert {caller.value for caller in callers} == {"did-unavailable"}
+
+
+def test_the_wait_of_a_caller_is_bounded(resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver_module, "WAIT_SECONDS", 0.1)
+    plc.latency = 0.5
+    begun = time.monotonic()
+    assert _reason(resolver, DID) == "did-unavailable"
+    assert time.monotonic() - begun < 0.4
+    monkeypatch.setattr(resolver_module, "WAIT_SECONDS", 5)
+    assert _key(resolver.resolve(DID)) == KEY.public
+    assert plc.asked[DID] == 1
+
+
+# Strangers
+
+
+def _web_did(server: RawServer) -> str:
+    return f"did:web:localhost%3A{server.port}"
+
+
+def test_did_web_is_asked_at_its_host(resolver: Resolver) -> None:
+    def answer(sock: Any) -> None:
+        sock.sendall(reply(json.dumps(did_document(_web_did(server), KEY, "https://pds.example.com")).encode()))
+
+    with RawServer(answer) as server:
+        assert _key(resolver.resolve(_web_did(server))) == KEY.public
+    assert server.requests[0].startswith(b"GET /.well-known/did.json HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (reply(status="302 Found", headers=["Location: http://localhost/did.json"]), "did-document"),
+        (reply(status="404 Not Found"), "did-not-found"),
+        (reply(status="410 Gone"), "did-not-found"),
+        (reply(status="403 Forbidden"), "did-document"),
+        (reply(bytes(65_537)), "did-document"),
+        (reply(b"<html>"), "did-document"),
+    ],
+)
+def test_what_a_did_web_host_may_answer(resolver: Resolver, answer: bytes, reason: str) -> None:
+    with RawServer(lambda sock: sock.sendall(answer)) as server:
+        assert _reason(resolver, _web_did(server)) == reason
+        assert len(server.requests) == 1
+
+
+def test_a_trickling_host_holds_its_share_of_workers_only(
+    resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.identity.lookup._WEB_LOCAL", _LENIENT_WEB)
+    at_once = most = 0
+
+    def trickle(sock: Any) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while True:
+                gevent.sleep(0.05)
+                sock.sendall(b"{")
+        finally:
+            at_once -= 1
+
+    def quick(sock: Any) -> None:
+        sock.sendall(reply(json.dumps(did_document(_web_did(good), KEY, "https://pds.example.com")).encode()))
+
+    with RawServer(trickle) as bad, RawServer(quick) as good:
+        stuck = [gevent.spawn(_reason, resolver, f"{_web_did(bad)}:user{number}") for number in range(100)]
+        with gevent.Timeout(5):
+            while at_once < 2:
+                gevent.sleep(0.005)
+        begun = time.monotonic()
+        assert _key(resolver.resolve(_web_did(good))) == KEY.public
+        assert _key(resolver.resolve(DID)) == KEY.public
+        assert time.monotonic() - begun < 0.5
+        gevent.sleep(0.2)
+        assert most == resolver_module.WEB_WORKERS_PER_HOST
+        gevent.killall(stuck)
+        resolver.stop()
+
+
+# Many DIDs at one host, which this network does not have otherwise.
+_LENIENT_WEB = re.compile(r"did:web:localhost%3A(\d+)(?::\w+)?")
+
+
+def test_private_hosts_are_not_asked_in_public(database: Database, plc: FakePlc) -> None:
+    resolver = Resolver(database, GuardedHttp("test", False), plc_host=plc.url, cache_size=10)
+    resolver.start()
+    with RawServer(lambda sock: sock.sendall(reply(b"{}"))) as server:
+        assert _reason(resolver, _web_did(server)) == "did-not-found"
+        assert server.connections == 0
+    # The directory is the operator's word: it may be on this machine.
+    assert _key(resolver.resolve(DID)) == KEY.public
+    resolver.stop()
+
+
+# At once
+
+
+@pytest.mark.slow
+def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(tmp_path: Path, plc: FakePlc) -> None:
+    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
+    plc.latency, plc.failure_rate = 0.5, 0.05
+    dids = [account_did(number) for number in range(2000)]
+    for did in dids:
+        plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+    resolver = Resolver(database, GuardedHttp("test", True), plc_host=plc.url, cache_size=10_000)
+    resolver.start()
+    callers = [gevent.spawn(resolver.resolve, did) for did in dids for _ in range(2)]
+    gevent.joinall(callers, timeout=60, raise_error=True)
+    assert all(caller.successful() for caller in callers)
+    assert all(_key(resolver.cached(did)) == KEY.public for did in dids)
+    failed = plc.requests - len(dids)
+    assert 40 < failed < 200
+    assert max(plc.asked.values()) <= 5
+    assert plc.most_at_once <= resolver_module.PLC_WORKERS
+    resolver.stop()
+    database.close()
