@@ -1,49 +1,42 @@
-"""All upstream hosts: taking new ones in, blocking and limiting them, and saying how each one does.
+"""All upstream hosts: starting and stopping them, blocking and limiting them, and saying how each one does.
 
-The face of `upstream` towards `app` and `web`. Dialling is the dispatcher's, the table of hosts the roster's; what
-is decided here is what admins and crawl requests may do.
+The face of `upstream` towards `app` and `web`. The table of hosts is the roster's, dialling the dispatcher's, new
+hosts the admission's; what is here is what admins may do, and what time alone changes.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import ssl
 import time
+from collections.abc import Callable
 
 import gevent
-from gevent.lock import BoundedSemaphore
 
 from relay.atproto.errors import SyntaxInvalid
-from relay.atproto.hostname import Endpoint, parse_endpoint
+from relay.atproto.hostname import parse_endpoint
 from relay.errors import CrawlRefused, RelayError, StoreError
 from relay.identity.http import GuardedHttp
-from relay.ingest.host import HostRegistry
-from relay.ingest.intake import Intake
-from relay.ingest.moderation import Moderation
-from relay.store import bans, settings
+from relay.ingest.host import Host, HostRegistry
+from relay.store import bans
 from relay.store import hosts as table
-from relay.store.database import Database, Transaction
-from relay.store.hosts import HostRow, RateTier
+from relay.store.database import Database
+from relay.store.hosts import RateTier
 from relay.stream.cursors import CursorBook
-from relay.upstream import backoff, bootstrap, crawl, upkeep
+from relay.upstream import upkeep
+from relay.upstream.admission import Admission
 from relay.upstream.autoscale import Autoscale
 from relay.upstream.dispatcher import Dispatcher
 from relay.upstream.drops import Drops
 from relay.upstream.lifecycle import Cause, Status
-from relay.upstream.limits import MILLISECONDS, Window
 from relay.upstream.policy import Policy
 from relay.upstream.roster import Roster
 from relay.upstream.state import Upstream
 from relay.upstream.status import HostStatus, describe
-from relay.upstream.subscriber import Subscriber
+from relay.upstream.subscriber import EventSink, Subscriber
 
 FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
-CHECKS_AT_ONCE = 20
-WAKE_SPACING_SECONDS = 30.0
-CRAWL_ENABLED_KEY = "crawl-enabled"
-NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
 
 log = logging.getLogger(__name__)
 
@@ -63,39 +56,35 @@ class Fleet:
         db: Database,
         registry: HostRegistry,
         book: CursorBook,
-        intake: Intake,
-        moderation: Moderation,
+        sink: EventSink,
+        release_throttled: Callable[[Host, int], int],
         http: GuardedHttp,
         tls: ssl.SSLContext,
         drops: Drops,
         policy: Policy,
     ) -> None:
+        """`sink` is the intake; `release_throttled(host, most)` is moderation's; `drops` hears of each rejection."""
         self._db = db
-        self._http = http
-        self._moderation = moderation
+        self._release_throttled = release_throttled
         self._drops = drops
         self._policy = policy
         self._roster = Roster(db, registry, book)
-        subscriber = Subscriber(http, tls, intake, policy.user_agent)
+        subscriber = Subscriber(http, tls, sink, policy.user_agent)
         self._dispatcher = Dispatcher(self._roster, subscriber, policy.replay_window)
-        self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
-        self._new_hosts = Window(MILLISECONDS["day"])
-        self._crawl_enabled = not policy.disable_request_crawl
-        self._new_hosts_per_day = policy.new_hosts_per_day
+        self._admission = Admission(db, http, self._roster, self._dispatcher, policy)
         self._autoscale = Autoscale(db, drops, self._set_account_limit)
         self._tasks: list[gevent.Greenlet[[], None]] = []
 
     def start(self) -> None:
         """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
-        self._db.read(self._load)
+        self._db.read(self._admission.load)
         self._roster.load()
+        self._admission.take_in_configured()
         self._apply_domain_bans()
-        for name in self._policy.hosts:
-            self._take_in_configured(name)
         self._dispatcher.start()
         self._tasks = [gevent.spawn(self._run)]
-        if self._policy.bootstrap_host and (not len(self._roster) or bootstrap.unfinished(self._db)):
-            self._tasks.append(gevent.spawn(self._bootstrap))
+        if self._admission.bootstrap_due:
+            self._tasks.append(gevent.spawn(self._admission.bootstrap))
 
     def stop(self, timeout: float) -> None:
         """End all connections and store what was seen of the hosts."""
@@ -107,47 +96,26 @@ class Fleet:
             log.warning("the hosts' state is not stored: %s", error)
 
     def request_crawl(self, hostname: str, *, admin: bool) -> None:
-        """Take a host in, or connect to a known one at once with its failures forgotten.
-
-        Raises CrawlRefused (`Forbidden`, `BadRequest`, `DomainBan`, `HostBanned`, `HostNotFound`,
-        `RateLimitExceeded`) or StoreError. Admins pass the switch, the rule of public hosts and the daily limit.
-        """
-        if not admin and not self._crawl_enabled:
-            raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
-        endpoint = crawl.check_name(hostname, admin=admin, allow_insecure=self._policy.allow_insecure_hosts)
-        self._refuse_banned(endpoint.hostname)
-        if self._is_served(endpoint.hostname):
-            return
-        self._check_answers(endpoint)
-        # While the host was asked, another request may have taken it in or an admin banned it.
-        self._refuse_banned(endpoint.hostname)
-        upstream = self._roster.by_name(endpoint.hostname)
-        if upstream is None:
-            upstream = self._take_in(endpoint, counted=not admin)
-        else:
-            self._roster.change(upstream, Cause.CRAWL_REQUESTED)
-            upstream.row.failures = 0
-        self._dispatcher.dial_now(upstream)
+        """See `Admission.request`."""
+        self._admission.request(hostname, admin=admin)
 
     @property
     def crawl_enabled(self) -> bool:
         """Whether public crawl requests are taken; kept over restarts once it was set."""
-        return self._crawl_enabled
+        return self._admission.crawl_enabled
 
     @crawl_enabled.setter
     def crawl_enabled(self, enabled: bool) -> None:
-        self._db.write(settings.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
-        self._crawl_enabled = enabled
+        self._admission.crawl_enabled = enabled
 
     @property
     def new_hosts_per_day(self) -> int:
         """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
-        return self._new_hosts_per_day
+        return self._admission.new_hosts_per_day
 
     @new_hosts_per_day.setter
     def new_hosts_per_day(self, limit: int) -> None:
-        self._db.write(settings.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
-        self._new_hosts_per_day = limit
+        self._admission.new_hosts_per_day = limit
 
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
@@ -220,15 +188,6 @@ class Fleet:
         """All that is known of every host, by id."""
         return [self._describe(upstream) for upstream in self._roster]
 
-    def _load(self, tx: Transaction) -> None:
-        self._new_hosts = crawl.load_new_hosts(tx)
-        enabled = settings.get(tx, CRAWL_ENABLED_KEY)
-        if enabled is not None:
-            self._crawl_enabled = enabled == "1"
-        per_day = settings.get(tx, NEW_HOSTS_PER_DAY_KEY)
-        if per_day is not None:
-            self._new_hosts_per_day = int(per_day)
-
     def _apply_domain_bans(self) -> None:
         """A database that another relay wrote may have active hosts in domains that it has banned."""
         domains = set(self._db.read(bans.all_domains))
@@ -271,78 +230,6 @@ class Fleet:
             raise HostUnknown(hostname)
         return upstream
 
-    def _refuse_banned(self, hostname: str) -> None:
-        domain = self._db.read(bans.ban_of, hostname)
-        if domain:
-            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
-        upstream = self._roster.by_name(hostname)
-        if upstream is not None and upstream.status is Status.BANNED:
-            raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
-
-    def _is_served(self, hostname: str) -> bool:
-        """True when the host is connected, or was tried so recently that asking again only costs both sides."""
-        upstream = self._roster.by_name(hostname)
-        if upstream is None:
-            return False
-        tried = upstream.row.last_attempt_at
-        return upstream.connected_at is not None or (
-            upstream.row.failures <= 1 and tried is not None and time.time() - tried < WAKE_SPACING_SECONDS
-        )
-
-    def _check_answers(self, endpoint: Endpoint) -> None:
-        if not self._checks.acquire(timeout=crawl.DESCRIBE_SECONDS):
-            raise CrawlRefused("crawl-busy", "RateLimitExceeded", 429, "too many crawl requests at once")
-        try:
-            crawl.check_answers(self._http, endpoint)
-        finally:
-            self._checks.release()
-
-    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Upstream:
-        if counted:
-            now = int(time.time() * 1000)
-            if self._new_hosts.wait(now, self._new_hosts_per_day):
-                raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
-            self._new_hosts.add(now)
-        limit, trusted = self._policy.first_account_limit(endpoint.hostname), self._policy.is_trusted(endpoint.hostname)
-        row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
-        log.info("new host %s", endpoint.hostname)
-        return self._roster.admit(row)
-
-    def _take_in_listed(self, endpoint: Endpoint) -> bool:
-        """Add a host that another relay lists; False when it is known or banned."""
-        if self._roster.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
-            return False
-        self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
-        return True
-
-    def _bootstrap(self) -> None:
-        """Pull the network's hosts from the bootstrap relay, however often it takes."""
-        failures = 0
-        while True:
-            try:
-                bootstrap.pull_hosts(
-                    self._db,
-                    self._http,
-                    self._policy.bootstrap_host,
-                    self._take_in_listed,
-                    check=not self._policy.skip_host_checks,
-                    progress=lambda seen, taken: log.info("bootstrap: %d hosts listed, %d taken", seen, taken),
-                )
-                return
-            except RelayError as error:
-                failures += 1
-                delay = backoff.retry_delay(failures + 3, random.random())
-                log.warning("bootstrap from %s: %s; again in %.0f s", self._policy.bootstrap_host, error, delay)
-                gevent.sleep(delay)
-
-    def _take_in_configured(self, name: str) -> None:
-        try:
-            endpoint = crawl.check_name(name, admin=True, allow_insecure=self._policy.allow_insecure_hosts)
-            if self._roster.by_name(endpoint.hostname) is None:
-                self._take_in(endpoint, counted=False)
-        except CrawlRefused as error:
-            log.error("RELAY_HOSTS: %s is not taken: %s", name, error)
-
     def _ban(self, upstream: Upstream, words: str) -> bool:
         """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""
         upstream.note_error(words, time.time())
@@ -367,7 +254,7 @@ class Fleet:
 
     def _release(self, upstream: Upstream, most: int) -> None:
         try:
-            released = self._moderation.release_throttled(upstream.host, most)
+            released = self._release_throttled(upstream.host, most)
         except RelayError as error:
             log.warning("throttled accounts of %s are not all released: %s", upstream.hostname, error)
         else:
@@ -377,11 +264,6 @@ class Fleet:
         now = time.time()
         drops = self._drops.last_day(upstream.hostname, now)
         return describe(upstream, drops, self._dispatcher.next_attempt_in(upstream), now)
-
-
-def _insert(tx: Transaction, endpoint: Endpoint, account_limit: int, trusted: bool, new_hosts: Window) -> HostRow:
-    crawl.store_new_hosts(tx, new_hosts)
-    return table.insert(tx, endpoint.hostname, no_ssl=not endpoint.tls, account_limit=account_limit, trusted=trusted)
 
 
 def _normal_domain(domain: str) -> str:

@@ -7,13 +7,14 @@ say what each one's seq is. `on_accept` and `on_stream` hand a test the raw sock
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import socket
 import ssl
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
 import gevent
@@ -95,7 +96,8 @@ class FakePds:
     def hang_up(self) -> None:
         """Cut every connection."""
         for sock in list(self._sockets):
-            sock.close()
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def _serve(self, sock: socket.socket, _address: object) -> None:
         self._sockets.add(sock)
@@ -184,6 +186,10 @@ class FakePds:
     def _read(self, sock: socket.socket) -> None:
         """Answer pings until the client says goodbye or hangs up. Clients' frames are small and masked."""
         stream = sock.makefile("rb")
+        with contextlib.suppress(OSError):
+            self._read_frames(sock, stream)
+
+    def _read_frames(self, sock: socket.socket, stream: BinaryIO) -> None:
         while True:
             header = stream.read(2)
             if len(header) < 2 or header[0] & 0xF == CLOSE:

@@ -1,0 +1,105 @@
+"""A fleet over a real SQLite database and real sockets; only what is behind the intake is left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import gevent
+import pytest
+
+from relay.atproto.frames import Event
+from relay.identity.http import GuardedHttp
+from relay.ingest.host import Host, HostRegistry
+from relay.store.database import Database
+from relay.stream.cursors import CursorBook
+from relay.upstream import backoff
+from relay.upstream.drops import Drops
+from relay.upstream.fleet import Fleet
+from relay.upstream.policy import Policy
+from tests.support.pds import FakePds
+
+LOCAL = Policy(user_agent="relay-test/1 (atproto-relay)", allow_insecure_hosts=True)
+
+
+class Sink:
+    """Takes events like the intake does when everything is accepted at once."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.rejected: list[tuple[str, int | None, str]] = []
+        self.blocked = False
+
+    def put(self, host: Host, event: Event) -> None:
+        while self.blocked:
+            gevent.sleep(0.01)
+        if host.cursor.begin(event.seq):
+            self.events.append((host.hostname, event.seq))
+            host.cursor.finish(event.seq)
+
+    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
+        self.rejected.append((host.hostname, seq, reason))
+        if seq is not None and host.cursor.begin(seq):
+            host.cursor.finish(seq)
+
+    def seqs(self, pds: FakePds) -> list[int]:
+        return [seq for hostname, seq in self.events if hostname == pds.hostname]
+
+
+class Relay:
+    """As much of a relay as hosts meet. Can be stopped and started again over the same database."""
+
+    def __init__(self, folder: Path) -> None:
+        self.db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=4)
+        self.http = GuardedHttp("relay-test", allow_insecure=True)
+        self.sink = Sink()
+        self.released: Counter[str] = Counter()
+        self.running: list[Fleet] = []
+
+    def start(self, policy: Policy = LOCAL, book: CursorBook | None = None) -> Fleet:
+        self.drops = Drops()
+        self.registry = HostRegistry()
+        fleet = Fleet(
+            self.db,
+            self.registry,
+            book or CursorBook(lambda: 0),
+            self.sink,
+            self._release,
+            self.http,
+            self.http.tls_context(),
+            self.drops,
+            policy,
+        )
+        fleet.start()
+        self.running.append(fleet)
+        return fleet
+
+    def stop(self) -> None:
+        while self.running:
+            self.running.pop().stop(5)
+
+    def _release(self, host: Host, most: int) -> int:
+        self.released[host.hostname] += most
+        return most
+
+
+@pytest.fixture
+def relay(tmp_path):
+    one = Relay(tmp_path)
+    yield one
+    one.stop()
+    one.db.close()
+
+
+@pytest.fixture
+def pds():
+    with FakePds() as host:
+        yield host
+
+
+@pytest.fixture
+def quick_retries(monkeypatch):
+    """Retries in hundredths of a second, probes in tenths."""
+    monkeypatch.setattr(backoff, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr(backoff, "PROBE_SECONDS", 0.3)

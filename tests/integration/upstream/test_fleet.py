@@ -1,0 +1,419 @@
+"""Hosts over their lives: crawled, connected, dropped, woken, banned; and what survives a restart."""
+
+import time
+
+import gevent
+import pytest
+
+from relay.errors import CrawlRefused
+from relay.store import hosts as table
+from relay.upstream import dispatcher, fleet, subscriber
+from relay.upstream.fleet import HostUnknown
+from relay.upstream.lifecycle import Status
+from tests.integration.upstream.conftest import LOCAL
+from tests.support.pds import FakePds, error_frame, identity_frame, websocket_frame
+from tests.support.repo import cbor, frame
+from tests.support.wait import until
+
+
+def crawl(running, pds):
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: pds.hostname in running.connected())
+
+
+def refusal(running, hostname, admin=True):
+    with pytest.raises(CrawlRefused) as caught:
+        running.request_crawl(hostname, admin=admin)
+    return caught.value.name, caught.value.status
+
+
+def row(relay, pds):
+    return relay.db.read(table.by_hostname, pds.hostname)
+
+
+def test_a_crawled_host_is_checked_stored_connected_live_and_read(relay, pds):
+    pds.events = [(seq, identity_frame(seq)) for seq in range(1, 6)]
+    running = relay.start()
+    crawl(running, pds)
+    assert any("describeServer" in request for request in pds.requests)
+    assert pds.cursors == [None]
+    pds.publish(6, identity_frame(6))
+    pds.publish(9, identity_frame(9))
+    until(lambda: relay.sink.seqs(pds) == [6, 9])
+    stored = row(relay, pds)
+    assert (stored.status, stored.no_ssl, stored.account_limit, stored.trusted) == ("active", True, 100, False)
+
+
+def test_a_dropped_connection_resumes_from_the_cursor(relay, pds, quick_retries):
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(10, identity_frame(10))
+    until(lambda: relay.sink.seqs(pds) == [10])
+    pds.events += [(11, identity_frame(11)), (12, identity_frame(12))]
+    pds.hang_up()
+    until(lambda: relay.sink.seqs(pds) == [10, 11, 12])
+    assert pds.cursors == [None, "10"]
+
+
+def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    for seq in (5, 5, 3, 6):
+        pds.publish(seq, identity_frame(seq))
+    until(lambda: relay.sink.seqs(pds) == [5, 6])
+    assert [reason for _, _, reason in relay.sink.rejected] == ["seq-not-rising"] * 2
+    assert relay.registry.by_name(pds.hostname).cursor.position == 6
+
+
+def test_one_bad_event_is_passed_over_and_a_broken_frame_ends_the_connection(relay, pds, quick_retries):
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(1, frame("#identity", {"seq": 1, "did": 7, "time": "2026-11-24T00:00:00.000Z"}))
+    pds.publish(2, identity_frame(2))
+    until(lambda: relay.sink.seqs(pds) == [2])
+    assert len(relay.sink.rejected) == 1
+    pds.publish(3, b"\xff\xff\xff")
+    until(lambda: running.status(pds.hostname).last_error)
+    assert running.status(pds.hostname).last_error.startswith("frame-invalid")
+    pds.events.pop()
+    crawl(running, pds)
+    assert pds.cursors[-1] == "2"
+
+
+def test_unknown_kinds_are_ignored(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(1, frame("#tomorrow", {"seq": 1}))
+    pds.publish(2, frame("#info", {"name": "OutdatedCursor"}))
+    pds.publish(3, cbor({"op": 7}) + cbor({}))
+    pds.publish(4, identity_frame(4))
+    until(lambda: relay.sink.seqs(pds) == [4])
+    assert relay.sink.rejected == []
+
+
+def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_once(relay, pds, monkeypatch):
+    monkeypatch.setattr("relay.upstream.backoff.LONGEST_DELAY_SECONDS", 0.01)
+    pds.refuse_upgrade = 503
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: running.status(pds.hostname).status is Status.OFFLINE, 10)
+    status = running.status(pds.hostname)
+    assert status.failures == 15
+    assert status.last_error == "handshake-refused: HTTP 503 Status"
+    assert "WebSocket" in status.advice
+    relay.stop()
+    assert (row(relay, pds).status, row(relay, pds).failures) == ("offline", 15)
+
+    running = relay.start()
+    gevent.sleep(0.1)
+    assert running.status(pds.hostname).status is Status.OFFLINE
+    assert running.status(pds.hostname).next_attempt_at > time.time() + 3600
+    pds.refuse_upgrade = None
+    crawl(running, pds)
+    assert running.status(pds.hostname).status is Status.ACTIVE
+    assert running.status(pds.hostname).failures == 0
+
+
+def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr("relay.upstream.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    pds.refuse_upgrade = 503
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: running.status(pds.hostname).status is Status.OFFLINE)
+    pds.refuse_upgrade = None
+    until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
+    assert running.status(pds.hostname).connected
+
+
+def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, monkeypatch):
+    monkeypatch.setattr("relay.upstream.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    for number in range(12):
+        relay.db.write(table.insert, f"127.0.0.1:{number + 1}", no_ssl=True, account_limit=1, trusted=False)
+    running = relay.start()
+    until(lambda: min(status.failures for status in running.statuses()) > 3)
+    assert {status.status for status in running.statuses()} == {Status.ACTIVE}
+
+
+def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, pds):
+    pds.on_stream = lambda sock: None
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: pds.cursors)
+    gevent.sleep(1.2)
+    assert len(pds.cursors) <= 3
+    assert running.status(pds.hostname).failures == len(pds.cursors)
+
+
+def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr("relay.upstream.backoff.PROBE_SECONDS", 3600.0)
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(100, identity_frame(100))
+    until(lambda: relay.sink.seqs(pds) == [100])
+    pds.events = []
+    pds.hang_up()
+    until(lambda: pds.cursors == [None, "100", None])
+    pds.publish(3, identity_frame(3))
+    until(lambda: relay.sink.seqs(pds) == [100, 3])
+    assert running.status(pds.hostname).cursor == 3
+
+    pds.on_stream = lambda sock: sock.sendall(websocket_frame(error_frame("FutureCursor")))
+    pds.hang_up()
+    until(lambda: running.status(pds.hostname).status is Status.IDLE)
+    assert pds.cursors[-2:] == ["3", None]
+    assert running.status(pds.hostname).next_attempt_at > time.time() + 1000
+
+
+def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    relay.stop()
+    for unseen, cursor in ((3600.0, "77"), (100 * 3600.0, None)):
+        stored = row(relay, pds)
+        stored.last_connected_at = time.time() - unseen
+        relay.db.write(table.save_states, [stored])
+        pds.cursors.clear()
+        pds.events = [(77, identity_frame(77))]
+        running = relay.start(book=book_at(stored.id, 77))
+        until(lambda: pds.cursors)
+        assert pds.cursors == [cursor]
+        relay.stop()
+
+
+def book_at(host_id, position):
+    from relay.stream.cursors import CursorBook
+
+    book = CursorBook(lambda: 0)
+    cursor = book.get(host_id)
+    cursor.begin(position)
+    cursor.finish(position)
+    return book
+
+
+def test_a_host_that_is_a_relay_is_banned_for_good(relay, pds):
+    pds.server_header = "indigo-relay (atproto-relay)"
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: running.status(pds.hostname).status is Status.BANNED)
+    relay.stop()
+    assert row(relay, pds).status == "banned"
+    running = relay.start()
+    assert refusal(running, pds.url) == ("HostBanned", 400)
+    assert "relay" in running.status(pds.hostname).advice
+
+
+def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    running.block(pds.hostname)
+    until(lambda: pds.open_streams == 0)
+    assert running.connected() == []
+    assert row(relay, pds).status == "banned"
+    assert refusal(running, pds.url) == ("HostBanned", 400)
+    running.unblock(pds.hostname)
+    until(lambda: running.connected() == [pds.hostname])
+    assert row(relay, pds).status == "active"
+
+
+def test_nothing_but_an_unblock_makes_a_banned_host_active(relay, pds, monkeypatch):
+    """The subscriber is in the middle of its work when the ban comes, as with the reference relay's cursor flush."""
+    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    running = relay.start()
+    crawl(running, pds)
+    relay.sink.blocked = True
+    pds.publish(1, identity_frame(1))
+    gevent.sleep(0.05)
+    running.disconnect(pds.hostname, block=True)
+    relay.sink.blocked = False
+    gevent.sleep(0.3)
+    assert row(relay, pds).status == "banned"
+    assert pds.open_streams == 0
+    assert len(pds.cursors) == 1
+
+
+def test_a_disconnect_leaves_the_host_idle_and_a_crawl_request_brings_it_back(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    assert running.disconnect(pds.hostname, block=False)
+    assert running.connected() == []
+    assert row(relay, pds).status == "idle"
+    assert not running.disconnect(pds.hostname, block=False)
+    crawl(running, pds)
+
+
+def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    assert running.ban_domain("Localhost.")
+    assert running.banned_domains() == ["localhost"]
+    assert running.connected() == []
+    assert refusal(running, pds.url) == ("DomainBan", 401)
+    with pytest.raises(CrawlRefused):
+        running.unblock(pds.hostname)
+    relay.stop()
+    running = relay.start()
+    assert running.status(pds.hostname).status is Status.BANNED
+    assert running.unban_domain("localhost")
+    until(lambda: running.connected() == [pds.hostname])
+
+
+def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    running.block(pds.hostname)
+    running.ban_domain("localhost")
+    running.unban_domain("localhost")
+    assert running.status(pds.hostname).status is Status.BANNED
+
+
+def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds):
+    running = relay.start(LOCAL._replace(allow_insecure_hosts=False))
+    assert refusal(running, "not a host") == ("BadRequest", 400)
+    assert refusal(running, "http://pds.example.com") == ("BadRequest", 400)
+    assert refusal(running, pds.url) == ("BadRequest", 400)
+    assert refusal(running, "https://localhost:99") == ("BadRequest", 400)
+    assert refusal(running, "https://127.0.0.1") == ("BadRequest", 400)
+    assert refusal(running, "https://pds.example.com:8443", admin=False) == ("BadRequest", 400)
+    running.ban_domain("bad.test")
+    assert refusal(running, "pds.bad.test", admin=False) == ("DomainBan", 401)
+    running.crawl_enabled = False
+    assert refusal(running, "pds.bad.test", admin=False) == ("Forbidden", 403)
+    assert refusal(running, "pds.bad.test") == ("DomainBan", 401)
+    relay.stop()
+    running = relay.start(LOCAL)
+    assert running.crawl_enabled is False
+    running.crawl_enabled = True
+    assert refusal(running, pds.url, admin=False) == ("BadRequest", 400)
+    pds.describe_status = 500
+    assert refusal(running, pds.url) == ("HostNotFound", 400)
+    with pytest.raises(HostUnknown):
+        running.status(pds.hostname)
+
+
+def test_asking_again_for_a_connected_host_costs_nothing(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    asked = len(pds.requests)
+    for _ in range(5):
+        running.request_crawl(pds.url, admin=True)
+    assert len(pds.requests) == asked
+    assert pds.open_streams == 1
+
+
+def test_two_requests_at_once_make_one_host(relay, pds):
+    running = relay.start()
+    gevent.joinall([gevent.spawn(running.request_crawl, pds.url, admin=True) for _ in range(5)], raise_error=True)
+    until(lambda: running.connected() == [pds.hostname])
+    assert len(running.statuses()) == 1
+    gevent.sleep(0.1)
+    assert pds.open_streams == 1
+
+
+def test_hosts_named_in_the_settings_are_connected_at_start(relay, pds):
+    running = relay.start(LOCAL._replace(hosts=(pds.url, "not a host")))
+    until(lambda: running.connected() == [pds.hostname])
+
+
+def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    running = relay.start(LOCAL._replace(idle_after=0.2))
+    crawl(running, pds)
+    pds.publish(1, identity_frame(1))
+    until(lambda: running.status(pds.hostname).status is Status.IDLE)
+    pds.events.append((2, identity_frame(2)))
+    until(lambda: relay.sink.seqs(pds) == [1, 2])
+    assert pds.cursors[:2] == [None, "1"]
+
+
+def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised_limit_applies_live(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    running.change_limits(pds.hostname, rates={"per_second": 5, "per_hour": 20})
+    for seq in range(1, 31):
+        pds.publish(seq, identity_frame(seq))
+    started = time.monotonic()
+    until(lambda: len(relay.sink.seqs(pds)) == 20, 10)
+    assert time.monotonic() - started > 2.5
+    gevent.sleep(0.3)
+    assert len(relay.sink.seqs(pds)) == 20
+    running.change_limits(pds.hostname, rates={"per_second": None, "per_hour": None})
+    until(lambda: relay.sink.seqs(pds) == list(range(1, 31)))
+    assert running.status(pds.hostname).rates == (50, 2_600, 21_000)
+
+
+def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatch):
+    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    running = relay.start()
+    crawl(running, pds)
+    running.change_limits(pds.hostname, rates={"per_hour": 2})
+    for seq in range(1, 6):
+        pds.publish(seq, identity_frame(seq))
+    until(lambda: running.status(pds.hostname).status is Status.THROTTLED)
+    monkeypatch.setattr("relay.upstream.upkeep.CLEARED_SECONDS", 0.1)
+    running.change_limits(pds.hostname, rates={"per_hour": None})
+    until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
+
+
+def test_a_raised_account_limit_releases_throttled_accounts(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    running.change_limits(pds.hostname, account_limit=150)
+    until(lambda: relay.released == {pds.hostname: 50})
+    running.change_limits(pds.hostname, account_limit=120)
+    assert row(relay, pds).account_limit == 120
+    assert relay.registry.by_name(pds.hostname).account_limit == 120
+    gevent.sleep(0.05)
+    assert relay.released == {pds.hostname: 50}
+
+
+def test_an_intake_that_is_full_stops_the_reading(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    relay.sink.blocked = True
+    for seq in range(1, 2_000):
+        pds.publish(seq, identity_frame(seq))
+    gevent.sleep(0.2)
+    assert relay.sink.events == []
+    relay.sink.blocked = False
+    until(lambda: relay.sink.seqs(pds)[:40] == list(range(1, 41)))
+
+
+def test_dials_are_bounded_and_every_host_gets_its_turn(relay, monkeypatch):
+    monkeypatch.setattr(dispatcher, "MAX_DIALS", 3)
+    monkeypatch.setattr(subscriber, "Timing", lambda: subscriber.connection.Timing(dial=0.3))
+    at_once, most = 0, 0
+
+    def silent(sock):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        try:
+            sock.recv(1000)
+            gevent.sleep(1)
+        finally:
+            at_once -= 1
+
+    with FakePds() as good:
+        bad = [FakePds() for _ in range(7)]
+        for one in bad:
+            one.on_accept = silent
+            one.__enter__()
+        for one in [*bad, good]:
+            relay.db.write(table.insert, one.hostname, no_ssl=True, account_limit=1, trusted=False)
+        running = relay.start()
+        until(lambda: running.connected() == [good.hostname])
+        assert most == 3
+        for one in bad:
+            one.__exit__()
+
+
+def test_a_start_with_many_hosts_returns_at_once(relay):
+    def many(tx):
+        for number in range(3_000):
+            table.insert(tx, f"h{number}.pds.test", no_ssl=False, account_limit=100, trusted=False)
+
+    relay.db.write(many)
+    started = time.monotonic()
+    running = relay.start()
+    assert time.monotonic() - started < 1
+    assert len(running.statuses()) == 3_000
