@@ -100,14 +100,21 @@ def max_uid(tx: Transaction) -> int:
 
 def list_repos(tx: Transaction, after_uid: int, limit: int) -> list[ListedRepo]:
     """Up to `limit` active accounts with a known repo above `after_uid`, by uid."""
-    return [
-        ListedRepo(*row)
-        for row in tx.rows(
-            "SELECT a.uid, a.did, r.commit_cid, r.rev FROM account a JOIN account_repo r ON r.uid = a.uid"
-            " WHERE a.uid > ? AND a.status = 'active' AND a.upstream_status = 'active' ORDER BY a.uid LIMIT ?",
+    found: list[ListedRepo] = []
+    while len(found) < limit:
+        # The accounts are cut to a page before the join. Joined first, PostgreSQL may walk both tables side by side,
+        # past every inactive account.
+        page = tx.rows(
+            "SELECT a.uid, a.did, r.commit_cid, r.rev FROM (SELECT uid, did FROM account WHERE uid > ?"
+            " AND status = 'active' AND upstream_status = 'active' ORDER BY uid LIMIT ?) a"
+            " LEFT JOIN account_repo r ON r.uid = a.uid ORDER BY a.uid",
             (after_uid, limit),
         )
-    ]
+        found += (ListedRepo(*row) for row in page if row[3] is not None)
+        if len(page) < limit:
+            break
+        after_uid = page[-1][0]
+    return found[:limit]
 
 
 def takedowns(tx: Transaction, after_uid: int, limit: int) -> list[tuple[int, str]]:

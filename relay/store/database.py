@@ -42,7 +42,10 @@ class Transaction(ABC):
 
     @abstractmethod
     def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        """Run a statement for each of `rows`, batched. An `INSERT … VALUES (?, …)` must not name a key twice."""
+        """Run a statement for each of `rows`, batched.
+
+        PostgreSQL takes many rows at once where the statement has a `VALUES (?, …)`: they must not name a key twice.
+        """
 
     def rows_in(self, sql: str, values: Sequence[object]) -> list[Row]:
         """All rows of a query whose `IN ({})` takes any number of `values`."""

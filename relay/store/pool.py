@@ -14,7 +14,7 @@ import gevent
 import gevent.socket
 import psycopg2
 from gevent.lock import BoundedSemaphore
-from psycogreen.gevent import patch_psycopg  # type: ignore[import-untyped]
+from psycogreen.gevent import patch_psycopg
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
 from psycopg2.extensions import get_wait_callback, parse_dsn
 

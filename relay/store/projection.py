@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from relay.store import accounts
 from relay.store.accounts import AccountRow, RepoRow
@@ -42,8 +43,8 @@ def write(tx: Transaction, batch: ProjectionBatch) -> None:
     _write_repos(tx, batch, stored)
     if batch.cursors:
         tx.many(
-            "UPDATE host SET last_seq = ? WHERE id = ?",
-            [(seq, host_id) for host_id, seq in sorted(batch.cursors.items())],
+            "WITH new (id, seq) AS (VALUES (?, ?)) UPDATE host SET last_seq = new.seq FROM new WHERE host.id = new.id",
+            sorted(batch.cursors.items()),
         )
     _write_suppressions(tx, batch)
     tx.execute(
@@ -65,38 +66,55 @@ def suppressions(tx: Transaction) -> dict[int, int]:
     return dict(tx.rows("SELECT uid, before_seq FROM log_suppression"))
 
 
-def _stored(tx: Transaction, uids: list[int]) -> dict[int, tuple[int, str | None]]:
-    """uid -> (host id, rev), for those of `uids` that SQL has."""
+class _Stored(NamedTuple):
+    """What SQL has of an account before a batch; `rev` is empty without a repo."""
+
+    host_id: int
+    upstream_status: str
+    rev: str
+
+
+def _stored(tx: Transaction, uids: list[int]) -> dict[int, _Stored]:
     rows = tx.rows_in(
-        "SELECT a.uid, a.host_id, r.rev FROM account a LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.uid IN ({})",
+        "SELECT a.uid, a.host_id, a.upstream_status, coalesce(r.rev, '') FROM account a"
+        " LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.uid IN ({})",
         uids,
     )
-    return {uid: (host_id, rev) for uid, host_id, rev in rows}
+    return {uid: _Stored(*row) for uid, *row in rows}
 
 
-def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, tuple[int, str | None]]) -> None:
+def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> None:
     rows = [batch.accounts[uid] for uid in sorted(batch.accounts)]
-    new = [row for row in rows if row.uid not in stored]
-    known = [row for row in rows if row.uid in stored]
-    accounts.insert_many(tx, new)
-    if known:
+    known = [(row, stored[row.uid]) for row in rows if row.uid in stored]
+    accounts.insert_many(tx, [row for row in rows if row.uid not in stored])
+    changed = [
+        (row.uid, row.host_id, row.upstream_status)
+        for row, before in known
+        if (row.host_id, row.upstream_status) != (before.host_id, before.upstream_status)
+    ]
+    if changed:
         tx.many(
-            "UPDATE account SET host_id = ?, upstream_status = ? WHERE uid = ?",
-            [(row.host_id, row.upstream_status, row.uid) for row in known],
+            "WITH new (uid, host_id, upstream_status) AS (VALUES (?, ?, ?)) UPDATE account"
+            " SET host_id = new.host_id, upstream_status = new.upstream_status FROM new WHERE account.uid = new.uid",
+            changed,
         )
     counts = Counter(row.host_id for row in rows)
-    counts.subtract(stored[row.uid][0] for row in known)
-    moved = [(change, host_id) for host_id, change in sorted(counts.items()) if change]
+    counts.subtract(before.host_id for _, before in known)
+    moved = [(host_id, change) for host_id, change in sorted(counts.items()) if change]
     if moved:
-        tx.many("UPDATE host SET account_count = account_count + ? WHERE id = ?", moved)
+        tx.many(
+            "WITH new (id, change) AS (VALUES (?, ?)) UPDATE host"
+            " SET account_count = account_count + new.change FROM new WHERE host.id = new.id",
+            moved,
+        )
 
 
-def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, tuple[int, str | None]]) -> None:
+def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> None:
     # Revs are compared here and not in SQL, where the database's collation would order them.
     newer = [
         (uid, repo.rev, str(repo.commit), str(repo.data))
         for uid, repo in sorted(batch.repos.items())
-        if repo.rev >= (stored.get(uid, (0, None))[1] or "")
+        if uid not in stored or repo.rev >= stored[uid].rev
     ]
     if newer:
         tx.many(

@@ -26,6 +26,7 @@ WAIT_SECONDS = 30.0
 BUSY_MILLISECONDS = 10_000
 WRITER_CACHE_KIB = 16 << 10
 READER_CACHE_KIB = 4 << 10
+CHECKPOINT_PAGES = 4000
 WAL_LIMIT_BYTES = 64 << 20
 
 # The file or its disk fails, as opposed to SQL that is wrong: only these are worth waiting out.
@@ -166,6 +167,7 @@ class SqliteDatabase(Database):
                 # from the log, but a takedown or a ban would be lost; a sync per transaction costs little, since
                 # events come in batches.
                 "synchronous = FULL",
+                f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
                 f"journal_size_limit = {WAL_LIMIT_BYTES}",
                 f"cache_size = -{WRITER_CACHE_KIB if writes else READER_CACHE_KIB}",
                 "temp_store = MEMORY",

@@ -103,8 +103,16 @@ def test_a_connection_that_died_at_rest_is_not_noticed(database: Database, clust
     gevent.joinall([gevent.spawn(database.read, sleep, 0.05) for _ in range(CONNECTIONS)], raise_error=True)
     cluster.stop()
     cluster.start()
-    database.write(settings.put, "a", "b")
+    runs = []
+
+    def put(tx: Transaction) -> None:
+        runs.append(1)
+        settings.put(tx, "a", "b")
+
+    database.write(put)
     assert database.read(settings.get, "a") == "b"
+    # Once on a dead connection; that tells of all the others.
+    assert len(runs) == 2
 
 
 def test_a_connection_that_dies_in_a_transaction_is_an_outage_or_all_is_done_again(
