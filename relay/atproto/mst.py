@@ -1,0 +1,149 @@
+"""The Merkle search tree of a repository, as far as one commit shows it, and the undoing of its operations.
+
+`commit` calls `invert` with the nodes of a commit's CAR: it takes the operations back out of the new tree and returns
+the root that the tree had before. Only nodes on the way are opened (`mst_node`) and only those are encoded again.
+Knows nothing of records, signatures or events. Specification: https://atproto.com/specs/repository
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+from relay.atproto.cid import Cid
+from relay.atproto.errors import MstError
+from relay.atproto.frames import RepoOp
+from relay.atproto.mst_node import HIGHEST, LINK, LOWEST, NULL, Child, Node, decode, encode, key_depth
+
+__all__ = ["REASONS", "invert", "key_depth"]
+
+REASONS = frozenset(
+    {
+        "mst-duplicate-path",
+        "mst-key-missing",
+        "mst-key-present",
+        "mst-node-missing",
+        "mst-prev-missing",
+        "mst-value-mismatch",
+    }
+)
+
+EMPTY_TREE = Cid.of_dag_cbor(b"\xa2ae\x80al\xf6")
+
+
+def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[Cid, bytes]) -> Cid:
+    """The root of the tree as it was before `ops`, given the blocks that the commit came with.
+
+    Paths are distinct, so the operations can be undone in any order. Deletions first, then by path, is the reference
+    relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the operations are not
+    what led to this tree, the tree breaks a rule of its structure, or a node that is needed is not there.
+    """
+    if len({op.path for op in ops}) != len(ops):
+        raise MstError("mst-duplicate-path")
+    tree = _PartialTree(root, blocks)
+    for op in sorted(ops, key=_undo_order):
+        key = op.path.encode()
+        if op.cid is None:
+            tree.insert(key, LINK + _prev(op))
+        elif op.action == "create":
+            tree.remove(key, LINK + op.cid)
+        else:
+            tree.replace(key, LINK + op.cid, LINK + _prev(op))
+    return tree.root()
+
+
+def _undo_order(op: RepoOp) -> tuple[bool, str]:
+    return op.cid is not None, op.path
+
+
+def _prev(op: RepoOp) -> Cid:
+    if op.prev is None:
+        raise MstError("mst-prev-missing", op.path)
+    return op.prev
+
+
+class _PartialTree:
+    """The nodes of a tree that have been opened. Undoing may leave some without entries: `root` drops them."""
+
+    def __init__(self, root: Cid, blocks: Mapping[Cid, bytes]) -> None:
+        self._blocks = blocks
+        self._root = decode(self._block(root), None, LOWEST, HIGHEST)
+
+    def insert(self, key: bytes, value: bytes) -> None:
+        """Put back a record that is not in the tree."""
+        layer = key_depth(key)
+        while self._root.layer < layer:
+            self._root = Node(self._root.layer + 1, LOWEST, HIGHEST, self._root)
+        node = self._root
+        while node.layer > layer:
+            i = bisect_left(node.keys, key)
+            if node.children[i] == NULL:
+                node.children[i] = Node(node.layer - 1, *node.bounds(i))
+            node = self._child(node, i)
+        i = bisect_left(node.keys, key)
+        if i < len(node.keys) and node.keys[i] == key:
+            raise MstError("mst-key-present", key.decode())
+        node.insert(i, key, value, self._split(node, i, key))
+
+    def replace(self, key: bytes, value: bytes, prev: bytes) -> None:
+        """Put back the value that the record at `key` had."""
+        node, i = self._find(key, value)
+        node.values[i] = prev
+
+    def remove(self, key: bytes, value: bytes) -> None:
+        """Take out a record that is in the tree."""
+        node, i = self._find(key, value)
+        node.remove(i, self._join(node, i, node, i + 1))
+
+    def root(self) -> Cid:
+        """The id of the tree as it is now."""
+        top: Child = self._root
+        while isinstance(top, Node) and not top.keys:
+            top = top.children[0]
+        link = encode(top) if isinstance(top, Node) else top
+        return EMPTY_TREE if link == NULL else Cid(link[len(LINK) :])
+
+    def _find(self, key: bytes, value: bytes) -> tuple[Node, int]:
+        node = self._root
+        while True:
+            i = bisect_left(node.keys, key)
+            if i < len(node.keys) and node.keys[i] == key:
+                break
+            if node.children[i] == NULL:
+                raise MstError("mst-key-missing", key.decode())
+            node = self._child(node, i)
+        if node.values[i] != value:
+            raise MstError("mst-value-mismatch", key.decode())
+        return node, i
+
+    def _split(self, parent: Node, i: int, key: bytes) -> tuple[Child, Child]:
+        """The parts of a subtree before and after `key`, which is not in it."""
+        if parent.children[i] == NULL:
+            return NULL, NULL
+        node = self._child(parent, i)
+        at = bisect_left(node.keys, key)
+        return node.split(at, key, self._split(node, at, key))
+
+    def _join(self, before: Node, i: int, after: Node, j: int) -> Child:
+        """One subtree of two, `before.children[i]` and `after.children[j]`, that stand on the same layer."""
+        if before.children[i] == NULL:
+            return after.children[j]
+        if after.children[j] == NULL:
+            return before.children[i]
+        left, right = self._child(before, i), self._child(after, j)
+        left.join(self._join(left, len(left.keys), right, 0), right)
+        return left
+
+    def _child(self, node: Node, i: int) -> Node:
+        """The subtree `node.children[i]`, which is not null, opened."""
+        child = node.children[i]
+        if not isinstance(child, Node):
+            data = self._block(Cid(child[len(LINK) :]))
+            child = node.children[i] = decode(data, node.layer - 1, *node.bounds(i))
+        return child
+
+    def _block(self, cid: Cid) -> bytes:
+        data = self._blocks.get(cid)
+        if data is None:
+            raise MstError("mst-node-missing", str(cid))
+        return data
