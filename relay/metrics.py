@@ -38,7 +38,18 @@ IDENTITY_REFRESHES_LIMITED = Counter(
 
 # stream
 EVENTS_LOGGED = Counter("relay_events_logged_total", "Events made durable and published", ["kind"])
-LOG_SYNC_SECONDS = Histogram("relay_log_sync_seconds", "Time to write and sync one batch of the log")
+LOG_SYNC_SECONDS = Histogram("relay_log_sync_seconds", "Time of one fdatasync of the log")
+LOG_BATCH_EVENTS = Histogram(
+    "relay_log_batch_events", "Events made durable together", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+)
+LOG_FAILURES = Counter("relay_log_failures_total", "Writes of the log that failed and were tried again")
+LOG_DAMAGE = Counter("relay_log_damage_total", "Damaged or missing stretches of the log that were found")
+LOG_FIRST_SEQ = Gauge("relay_log_first_seq", "Oldest seq that can be replayed")
+LOG_LAST_SEQ = Gauge("relay_log_last_seq", "Newest seq that was given out")
+LOG_SEGMENTS = Gauge("relay_log_segments", "Segment files of the log")
+LOG_BYTES = Gauge("relay_log_bytes", "Bytes in the segment files, as of the last trim")
+SUPPRESSED_ACCOUNTS = Gauge("relay_suppressed_accounts", "Accounts whose past events are hidden from replay")
+PROJECTION_LAG = Gauge("relay_projection_lag_events", "Events in the log whose state SQL does not have yet")
 
 # store
 STORE_SECONDS = Histogram(

@@ -1,0 +1,145 @@
+"""Upstream cursors: up to which seq of its own each host's events are settled, logged or rejected.
+
+`ingest` begins and finishes events, the projector stores the positions, `upstream` reconnects from them. Events finish
+in any order; a position only moves to where nothing before it is outstanding. Must not know of hosts beyond their id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+NONE_YET = -1
+_SETTLED = -1
+
+# Finished events that wait for an earlier one. A host in whose stream one event takes this long has to wait.
+MAX_AHEAD = 65_536
+
+# For how many events of the log it is remembered that a host may send some of them again.
+RESTORED_EVENTS = 200_000
+
+
+class HostCursor:
+    """One host's cursor. `position` is the last contiguous settled upstream seq, -1 when there is none yet."""
+
+    __slots__ = ("_begun", "_book", "_discarded", "_last_seq", "_logged", "host_id", "position")
+
+    def __init__(self, host_id: int, book: CursorBook, last_seq: Callable[[], int]) -> None:
+        self.host_id = host_id
+        self.position = NONE_YET
+        self._book = book
+        self._last_seq = last_seq
+        # Upstream seq -> the log's newest seq when it was begun, or _SETTLED; in the order of their beginning.
+        self._begun: dict[int, int] = {}
+        # Upstream seq -> log seq, of what the log has above the position that was stored before the restart.
+        self._logged: dict[int, int] = {}
+        self._discarded: Counter[int] = Counter()
+
+    @property
+    def full(self) -> bool:
+        """True when no more may be begun until the oldest outstanding event is settled."""
+        return len(self._begun) >= MAX_AHEAD
+
+    def begin(self, seq: int) -> bool:
+        """Take up the event `seq`. False when it was before: it is settled, outstanding, or in the log already."""
+        if seq <= self.position or seq in self._begun:
+            return False
+        if self._logged and self._was_logged(seq):
+            self._begun[seq] = _SETTLED
+            self._advance()
+            return False
+        self._begun[seq] = self._last_seq()
+        self._book.outstanding.add(self.host_id)
+        return True
+
+    def finish(self, seq: int) -> None:
+        """The event `seq` is durable in the log, or rejected."""
+        if self._discarded[seq]:
+            self._discarded[seq] -= 1
+        elif seq in self._begun:
+            self._begun[seq] = _SETTLED
+            self._advance()
+
+    def reset(self) -> None:
+        """Forget everything: the host's seq started again. Events still on their way belong to the old one."""
+        self._discarded = +self._discarded
+        self._discarded.update(seq for seq, since in self._begun.items() if since != _SETTLED)
+        self._begun.clear()
+        self._logged.clear()
+        self.position = NONE_YET
+        self._book.outstanding.discard(self.host_id)
+        self._book.restored.discard(self.host_id)
+        self._book.dirty.add(self.host_id)
+
+    def restore(self, position: int, logged: Mapping[int, int]) -> None:
+        """Take over what SQL and the log say, at the start: `logged` are the upstream seqs above `position` that the
+        log has, with its seqs for them.
+        """
+        self.position = position
+        self._logged = dict(logged)
+        if logged:
+            self._book.restored.add(self.host_id)
+
+    def oldest_begun(self) -> int:
+        """The log's newest seq when the oldest outstanding event, of which there must be one, was begun."""
+        return next(iter(self._begun.values()))
+
+    def oldest_logged(self) -> int:
+        """The log's seq before the oldest restored event, of which there must be one, that has not come again."""
+        return min(self._logged.values()) - 1
+
+    def _was_logged(self, seq: int) -> bool:
+        found = self._logged.pop(seq, None) is not None
+        # A host's seqs rise, so when it is past these they will not come.
+        if not found and seq > max(self._logged):
+            self._logged.clear()
+        if not self._logged:
+            self._book.restored.discard(self.host_id)
+        return found
+
+    def _advance(self) -> None:
+        begun = self._begun
+        moved = False
+        while begun:
+            seq = next(iter(begun))
+            if begun[seq] != _SETTLED:
+                break
+            del begun[seq]
+            self.position = max(self.position, seq)
+            moved = True
+        if not begun:
+            self._book.outstanding.discard(self.host_id)
+        if moved:
+            self._book.dirty.add(self.host_id)
+
+
+class CursorBook:
+    """The cursors of all hosts. `last_seq` gives the log's newest seq."""
+
+    def __init__(self, last_seq: Callable[[], int]) -> None:
+        self._last_seq = last_seq
+        self._cursors: dict[int, HostCursor] = {}
+        # Host ids: whose position moved, who has events under way, whose logged events may yet come again.
+        self.dirty: set[int] = set()
+        self.outstanding: set[int] = set()
+        self.restored: set[int] = set()
+
+    def get(self, host_id: int) -> HostCursor:
+        """The cursor of a host; a new one when the host is."""
+        cursor = self._cursors.get(host_id)
+        if cursor is None:
+            cursor = self._cursors[host_id] = HostCursor(host_id, self, self._last_seq)
+        return cursor
+
+    def take_dirty(self) -> dict[int, int]:
+        """host id -> position, of the cursors that moved since the last call."""
+        moved, self.dirty = self.dirty, set()
+        return {host_id: self._cursors[host_id].position for host_id in moved}
+
+    def replay_from(self) -> int:
+        """The first seq of the log that a restart must look at to know every record that is ahead of a cursor."""
+        last_seq = self._last_seq()
+        begun = min((self._cursors[host_id].oldest_begun() for host_id in self.outstanding), default=last_seq)
+        logged = min((self._cursors[host_id].oldest_logged() for host_id in self.restored), default=last_seq)
+        # A host that never comes back must not make every later start read the log from here.
+        return min(begun, max(logged, last_seq - RESTORED_EVENTS)) + 1

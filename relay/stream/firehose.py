@@ -1,0 +1,148 @@
+"""What consumers read: a feed is a position in the log, not a buffer.
+
+At the head every feed hands out the same chunk; behind it, chunks from memory, then blocks from the disk, until it has
+caught up. Made by `web` for each consumer. Must not know of sockets, limits or pings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from gevent.threadpool import ThreadPool
+
+from relay.errors import RelayError
+from relay.stream.log import SegmentLog
+from relay.stream.reader import FellBehind, LogReader
+from relay.stream.record import Record
+from relay.stream.suppression import Suppressions
+from relay.stream.tail import Tail, shown
+from relay.stream.wire import websocket_frame
+
+__all__ = ["ConsumerTooSlow", "Feed", "Firehose", "FutureCursor", "websocket_frame"]
+
+READ_THREADS = 4
+
+
+class FutureCursor(RelayError):
+    """A cursor above every seq that was given out."""
+
+    def __init__(self, cursor: int, last_seq: int) -> None:
+        super().__init__("future-cursor", f"cursor {cursor} is ahead of {last_seq}")
+
+
+class ConsumerTooSlow(RelayError):
+    """The consumer's position fell out of the replay window."""
+
+    def __init__(self) -> None:
+        super().__init__("consumer-too-slow", "the next event is older than the replay window")
+
+
+class Firehose:
+    """All that is published and still in the window."""
+
+    def __init__(self, log: SegmentLog, tail: Tail, suppressions: Suppressions) -> None:
+        self._log = log
+        self._tail = tail
+        self._suppressions = suppressions
+        self._pool = ThreadPool(READ_THREADS)
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest seq that can be replayed."""
+        return self._log.first_seq
+
+    @property
+    def last_seq(self) -> int:
+        """The newest seq that consumers may have."""
+        return self._tail.head
+
+    def attach(self, cursor: int | None) -> Feed:
+        """A feed of the events with seq > `cursor`: 0 is the whole window, None is live. Raises FutureCursor."""
+        if cursor is None:
+            return self._feed(self.last_seq, outdated=False)
+        if cursor > self.last_seq:
+            raise FutureCursor(cursor, self.last_seq)
+        oldest = self.first_seq - 1
+        return self._feed(max(cursor, oldest), outdated=0 < cursor < oldest)
+
+    def close(self) -> None:
+        """Stop the threads that read for feeds; those that are behind end with an error."""
+        self._pool.kill()
+
+    def _feed(self, position: int, *, outdated: bool) -> Feed:
+        reader = LogReader(self._log)
+
+        def read(after_seq: int) -> list[Record]:
+            records, error = self._pool.apply(_read, (reader, after_seq))
+            if error is not None:
+                raise error
+            return records
+
+        return Feed(position, outdated, self._tail, self._suppressions, read)
+
+
+class Feed:
+    """One consumer's way through the log: `position` is the seq up to which everything was handed out.
+
+    `outdated`: the cursor was older than the window, so the feed starts later than was asked for.
+    """
+
+    __slots__ = ("_read", "_suppressions", "_tail", "outdated", "position")
+
+    def __init__(
+        self,
+        position: int,
+        outdated: bool,
+        tail: Tail,
+        suppressions: Suppressions,
+        read: Callable[[int], list[Record]],
+    ) -> None:
+        self.position = position
+        self.outdated = outdated
+        self._tail = tail
+        self._suppressions = suppressions
+        self._read = read
+
+    def next(self, timeout: float) -> bytes | None:
+        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds.
+
+        Raises ConsumerTooSlow when they are not in the log any more, LogError when the disk fails.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            if (found := self._tail.after(self.position)) is not None:
+                data, self.position = found
+            elif self.position < self._tail.head:
+                data = self._from_disk()
+            else:
+                self._tail.wait(self.position, deadline)
+                data = b""
+            if data:
+                return data
+            if time.monotonic() >= deadline and self.position >= self._tail.head:
+                return None
+
+    def _from_disk(self) -> bytes:
+        head = self._tail.head
+        try:
+            records = self._read(self.position)
+        except FellBehind:
+            raise ConsumerTooSlow from None
+        if records and records[-1].seq > head:
+            # Durable but not yet published: whether it hides something is not yet known.
+            records = [record for record in records if record.seq <= head]
+        if not records:
+            # Nothing is left up to the head: those seqs were passed over, or what they were is damaged.
+            self.position = head
+            return b""
+        self.position = records[-1].seq
+        return shown(records, self._suppressions)
+
+
+def _read(reader: LogReader, after_seq: int) -> tuple[list[Record], Exception | None]:
+    """In a native thread; errors are values, since gevent would print each one that leaves it."""
+    try:
+        return reader.read(after_seq), None
+    except Exception as error:
+        return [], error

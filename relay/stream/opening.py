@@ -1,0 +1,102 @@
+"""Builds the room: opens the log, brings SQL up to it, and starts and stops what runs, in order.
+
+Used by `app` and by tests that need the whole room. Holds no logic of the event path.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+import gevent
+from gevent.threadpool import ThreadPool
+
+from relay import metrics
+from relay.errors import LogError
+from relay.store.database import Database
+from relay.stream.cursors import CursorBook
+from relay.stream.firehose import Firehose
+from relay.stream.log import SegmentLog
+from relay.stream.projector import Projector
+from relay.stream.recovery import recover
+from relay.stream.sequencer import Sequencer
+from relay.stream.suppression import Suppressions
+from relay.stream.tail import Tail
+
+TRIM_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What replay keeps: `window` in seconds, `max_bytes` in all (0: no bound)."""
+
+    window: float
+    max_bytes: int
+
+
+class Stream:
+    """The room's parts, recovered but not yet started. `next_uid` is above every uid ever used."""
+
+    def __init__(self, segment_log: SegmentLog, db: Database, retention: Retention) -> None:
+        """Raises StoreError, LogError."""
+        self.log = segment_log
+        self.suppressions = Suppressions()
+        self.cursors = CursorBook(lambda: segment_log.last_seq)
+        recovered = recover(segment_log, db, self.cursors, self.suppressions)
+        self.next_uid = recovered.next_uid
+        self.projector = Projector(db, self.cursors, self.suppressions, recovered.position)
+        self.tail = Tail(segment_log.last_seq, self.suppressions)
+        self.firehose = Firehose(segment_log, self.tail, self.suppressions)
+        self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
+        self._retention = retention
+        self._janitor_pool = ThreadPool(1)
+        self._janitor: gevent.Greenlet[[], None] | None = None
+        metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
+        metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
+        metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words, or None."""
+        return self.sequencer.problem or self.projector.problem
+
+    def start(self) -> None:
+        """Start logging, projecting and trimming."""
+        self.projector.start()
+        self.sequencer.start()
+        self._janitor = gevent.spawn(self._trim_for_ever)
+
+    def stop(self, timeout: float) -> None:
+        """Log and project what was submitted, then close the log. Takes `timeout` seconds at most, and a little."""
+        deadline = time.monotonic() + timeout
+        if self._janitor is not None:
+            self._janitor.kill(timeout=1.0)
+        if not self.sequencer.stop(timeout):
+            log.error("events were not logged in time; their hosts will send them again")
+        self.projector.stop(max(deadline - time.monotonic(), 1.0))
+        self.firehose.close()
+        try:
+            self.log.close()
+        except LogError as error:
+            log.error("the log was not closed in order: %s", error)
+
+    def trim(self) -> None:
+        """Delete what is out of the replay window, once."""
+        now_us = time.time_ns() // 1000
+        window, max_bytes = self._retention.window, self._retention.max_bytes
+        try:
+            removed = self.log.trim(now_us, window, max_bytes, self.projector.stored_position + 1)
+            metrics.LOG_BYTES.set(self.log.bytes())
+        except OSError as error:
+            log.error("the log was not trimmed: %s", error)
+        else:
+            if removed:
+                log.info("removed %d segments; the log now starts at %d", removed, self.log.first_seq)
+
+    def _trim_for_ever(self) -> None:
+        while True:
+            self._janitor_pool.apply(self.trim)
+            gevent.sleep(TRIM_SECONDS)

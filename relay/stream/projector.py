@@ -1,0 +1,194 @@
+"""Gathers what logged events change in SQL and writes it in batches, with the log position they stand for.
+
+Fed by the sequencer after each group commit, and by `ingest` with changes that have no event; asked by `ingest` for
+accounts, since it alone knows what SQL does not have yet. Must not know how records become rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import gevent
+from gevent.event import Event as Signal
+
+from relay import metrics
+from relay.errors import StoreError
+from relay.store import accounts, projection
+from relay.store.accounts import AccountRow, RepoRow
+from relay.store.database import Database
+from relay.store.projection import ProjectionBatch
+from relay.stream.cursors import CursorBook
+from relay.stream.suppression import Suppressions
+
+FLUSH_SECONDS = 0.5
+FLUSH_ROWS = 5_000
+RETRY_SECONDS = 1.0
+
+# What may wait for SQL. The events must be fewer than `mark.RESERVE`: by so many is the log's seq put ahead of the
+# position in SQL when a log is found to be behind it.
+MAX_ROWS = 100_000
+MAX_EVENTS = 500_000
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Changes:
+    """The newest rows of what changed; `uids` finds those accounts by DID."""
+
+    accounts: dict[int, AccountRow] = field(default_factory=dict)
+    repos: dict[int, RepoRow] = field(default_factory=dict)
+    suppressed: dict[int, int | None] = field(default_factory=dict)
+    uids: dict[str, int] = field(default_factory=dict)
+
+    def put_account(self, row: AccountRow) -> None:
+        """Note the new state of an account."""
+        self.accounts[row.uid] = row
+        self.uids[row.did] = row.uid
+
+    def update(self, later: Changes) -> None:
+        """Put `later` over this."""
+        self.accounts |= later.accounts
+        self.repos |= later.repos
+        self.suppressed |= later.suppressed
+        self.uids |= later.uids
+
+    def __len__(self) -> int:
+        return len(self.accounts) + len(self.repos) + len(self.suppressed)
+
+
+class Projector:
+    """SQL's way behind the log: everything up to `position` was gathered, up to `stored_position` written."""
+
+    def __init__(self, db: Database, book: CursorBook, suppressions: Suppressions, position: int) -> None:
+        self.problem: str | None = None
+        self.position = position
+        self.stored_position = position
+        self._db = db
+        self._book = book
+        self._gathered = Changes()
+        self._writing = Changes()
+        self._flushes = 0
+        self._wake = Signal()
+        self._flushed = Signal()
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        suppressions.watch(self._note_suppression)
+        metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
+        metrics.QUEUE_SIZE.labels("projection").set_function(self._size)
+        metrics.QUEUE_CAPACITY.labels("projection").set(MAX_ROWS)
+
+    @property
+    def full(self) -> bool:
+        """True when no more may be logged before SQL has caught up."""
+        return self._size() >= MAX_ROWS or self.position - self.stored_position >= MAX_EVENTS
+
+    def add(self, position: int, account_rows: list[AccountRow], repo_rows: list[RepoRow]) -> None:
+        """Gather what the events up to `position` change, once they are published."""
+        for account in account_rows:
+            self._gathered.put_account(account)
+        for repo in repo_rows:
+            self._gathered.repos[repo.uid] = repo
+        self.position = position
+        if len(self._gathered) >= FLUSH_ROWS:
+            self._wake.set()
+
+    def note_account(self, row: AccountRow) -> None:
+        """Gather a change of an account that no event carries."""
+        self._gathered.put_account(row)
+
+    def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
+        """The account of `did` and its repo as of the newest published event, in SQL yet or not. Raises StoreError."""
+        while True:
+            flushes = self._flushes
+            found = self._db.read(accounts.by_did, did)
+            # What was written while SQL answered is neither in the answer nor among what is pending.
+            if flushes == self._flushes:
+                return self._newest(did, found)
+
+    def wait_for_room(self, timeout: float) -> bool:
+        """Block while `full`, for `timeout` seconds at most. True when there is room."""
+        if self.full:
+            self._wake.set()
+            self._flushed.clear()
+            self._flushed.wait(timeout)
+        return not self.full
+
+    def start(self) -> None:
+        """Start writing."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self, timeout: float) -> None:
+        """Stop after a last write, which is given `timeout` seconds; what it misses is in the log."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=timeout)
+            self._greenlet = None
+        with suppress(TimeoutError), gevent.Timeout(timeout, TimeoutError("the last projection is not written")):
+            self.flush()
+
+    def flush(self) -> bool:
+        """Write all that is gathered now, in one transaction. False when SQL is away; then it is kept."""
+        # No switch until the batch is whole: position, cursors and rows must be of the same moment.
+        self._writing.update(self._gathered)
+        self._gathered = Changes()
+        changes, position = self._writing, self.position
+        batch = ProjectionBatch(
+            position=position,
+            replay_from=self._book.replay_from(),
+            accounts=changes.accounts,
+            repos=changes.repos,
+            cursors=self._book.take_dirty(),
+            suppressed={uid: seq for uid, seq in changes.suppressed.items() if seq is not None},
+            unsuppressed={uid for uid, seq in changes.suppressed.items() if seq is None},
+        )
+        try:
+            self._db.write(projection.write, batch)
+        except BaseException as error:
+            self._book.dirty.update(batch.cursors)
+            if not isinstance(error, StoreError):
+                raise
+            self.problem = f"database: {error}"
+            log.warning("the projection is not written: %s", error)
+            return False
+        self.problem = None
+        self._writing = Changes()
+        self.stored_position = position
+        self._flushes += 1
+        self._flushed.set()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(FLUSH_SECONDS)
+            self._wake.clear()
+            if (len(self._gathered) or len(self._writing) or self._book.dirty) and not self._flushed_or_logged():
+                gevent.sleep(RETRY_SECONDS)
+
+    def _flushed_or_logged(self) -> bool:
+        """`flush`; an error that is no outage is a bug, and must not end the writing of everything else."""
+        try:
+            return self.flush()
+        except Exception as error:
+            self.problem = f"projection: {error}"
+            log.exception("writing the projection failed")
+            return False
+
+    def _newest(
+        self, did: str, stored: tuple[AccountRow, RepoRow | None] | None
+    ) -> tuple[AccountRow, RepoRow | None] | None:
+        account, repo = stored or (None, None)
+        for changes in (self._writing, self._gathered):
+            uid = account.uid if account else changes.uids.get(did, 0)
+            changed = changes.accounts.get(uid)
+            if changed is not None:
+                # The relay's own status is SQL's, as in `projection.write`.
+                account = replace(changed, status=stored[0].status) if stored else changed
+            repo = changes.repos.get(uid, repo)
+        return (account, repo) if account else None
+
+    def _note_suppression(self, uid: int, before_seq: int | None) -> None:
+        self._gathered.suppressed[uid] = before_seq
+
+    def _size(self) -> int:
+        return len(self._gathered) + len(self._writing)

@@ -1,0 +1,97 @@
+"""One record of the log: the event as it goes on the wire, behind a fixed header of the relay's own.
+
+Pure functions over bytes, used by everything that writes or reads segments. The layout is `docs/log-format.md`.
+Must not know of files, nor what is in a frame.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from google_crc32c import value as crc32c
+
+# An #account record after which the account's earlier events must not be replayed, and one that undoes this.
+FLAG_HIDES = 1
+FLAG_REVEALS = 2
+
+# The largest frame that a segment holds: the protocol's 5 MB and room for the relay's longer `seq`.
+MAX_FRAME = 5_000_000 + 64
+
+# header CRC | frame CRC, frame length, seq, time, uid, host id, upstream seq, kind, status, flags
+_HEADER = struct.Struct("<IIIQQQQQBBH")
+_HEADER_CRC = struct.Struct("<I")
+_HEADER_REST = struct.Struct("<IIQQQQQBBH")
+HEADER_SIZE = _HEADER.size
+MAX_SIZE = HEADER_SIZE + MAX_FRAME
+
+
+class Record(NamedTuple):
+    """An event in the log.
+
+    `time_us` is microseconds since the epoch and never falls within a log. `host_id` and `upstream_seq` are 0 for
+    events of the relay's own. `kind` is a `frames.Kind`; `status` the index in `accounts.STATUSES` of what the host
+    says of the account.
+    """
+
+    seq: int
+    time_us: int
+    uid: int
+    host_id: int
+    upstream_seq: int
+    kind: int
+    status: int
+    flags: int
+    frame: bytes
+
+    @property
+    def size(self) -> int:
+        """Bytes in the segment."""
+        return HEADER_SIZE + len(self.frame)
+
+
+class Header(NamedTuple):
+    """A record's header whose checksum was right, so `length`, the frame's, can be trusted."""
+
+    frame_crc: int
+    length: int
+    seq: int
+    time_us: int
+    uid: int
+    host_id: int
+    upstream_seq: int
+    kind: int
+    status: int
+    flags: int
+
+
+def encode_header(record: Record) -> bytes:
+    """What stands before the frame of `record`."""
+    seq, time_us, uid, host_id, upstream_seq, kind, status, flags, frame = record
+    rest = _HEADER_REST.pack(crc32c(frame), len(frame), seq, time_us, uid, host_id, upstream_seq, kind, status, flags)
+    return _HEADER_CRC.pack(crc32c(rest)) + rest
+
+
+def decode_header(data: bytes, offset: int) -> Header | None:
+    """The header at `offset`; None when `data` ends before it does or its checksum is wrong."""
+    if len(data) - offset < HEADER_SIZE:
+        return None
+    header_crc, *fields = _HEADER.unpack_from(data, offset)
+    if crc32c(data[offset + 4 : offset + HEADER_SIZE]) != header_crc or fields[1] > MAX_FRAME:
+        return None
+    return Header(*fields)
+
+
+def decode(data: bytes, offset: int) -> Record | None:
+    """The record at `offset`; None when it is not whole in `data` or a checksum is wrong."""
+    header = decode_header(data, offset)
+    return record_of(header, data, offset) if header else None
+
+
+def record_of(header: Header, data: bytes, offset: int) -> Record | None:
+    """The record whose header stands at `offset`; None when its frame is not whole in `data` or is damaged."""
+    start = offset + HEADER_SIZE
+    frame = data[start : start + header.length]
+    if len(frame) != header.length or crc32c(frame) != header.frame_crc:
+        return None
+    return Record(*header[2:], frame)

@@ -1,0 +1,161 @@
+"""The start: brings SQL and the cursors up to the log, from what SQL says it has.
+
+Called once by `opening`, before anything is written or served. The newest records may be missing in SQL after a crash;
+all of them are when an older database was restored, and none when a newer one was. Blocks; must not serve or log.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from relay.atproto import car, drisl, frames
+from relay.atproto.cid import Cid
+from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Account, Commit, Event, Identity, Sync
+from relay.store import accounts, hosts, projection
+from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status
+from relay.store.database import Database, Transaction
+from relay.store.projection import ProjectionBatch
+from relay.stream.cursors import NONE_YET, CursorBook
+from relay.stream.log import SegmentLog
+from relay.stream.mark import RESERVE
+from relay.stream.reader import LogReader
+from relay.stream.record import FLAG_HIDES, FLAG_REVEALS, Record
+from relay.stream.suppression import Suppressions
+
+log = logging.getLogger(__name__)
+
+
+class Recovered(NamedTuple):
+    """`position`: the seq up to which SQL now has everything. `next_uid`: above every uid in SQL or in the log."""
+
+    position: int
+    next_uid: int
+
+
+def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppressions: Suppressions) -> Recovered:
+    """Apply the log's records after SQL's position, and fill `book` and `suppressions`.
+
+    When SQL is ahead of the log, the log lost events that were published: its next seq is put past all that may have
+    been. Raises StoreError, LogError.
+    """
+    position, replay_from = db.read(projection.position)
+    if position > segment_log.last_seq:
+        log.warning("the database is ahead of the log: %d, %d", position, segment_log.last_seq)
+        segment_log.advance(position + 1 + RESERVE)
+    cursors = LoggedSeqs({host.id: host.last_seq for host in db.read(hosts.all_rows)})
+    next_uid = db.read(accounts.max_uid) + 1
+    applied = 0
+    reader = LogReader(segment_log)
+    seq = max(min(replay_from or 1, position + 1), segment_log.first_seq) - 1
+    while records := reader.read(seq):
+        seq = records[-1].seq
+        cursors.note(records)
+        next_uid = max(next_uid, *(record.uid + 1 for record in records))
+        missing = [record for record in records if record.seq > position]
+        if missing:
+            db.write(apply, missing, replay_from)
+            applied += len(missing)
+    cursors.fill(book)
+    suppressions.restore(db.read(projection.suppressions))
+    log.info("applied %d events of the log to the database", applied)
+    return Recovered(max(position, seq), next_uid)
+
+
+class LoggedSeqs:
+    """The upstream seqs in the log above each host's cursor in SQL (host id -> seq).
+
+    Hosts that SQL does not know are left out: their ids may be given to others.
+    """
+
+    def __init__(self, stored: dict[int, int]) -> None:
+        self._stored = stored
+        self._logged: dict[int, dict[int, int]] = {}
+
+    def note(self, records: Iterable[Record]) -> None:
+        """Look at some of the log's records, in order."""
+        for record in records:
+            if record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq):
+                self._logged.setdefault(record.host_id, {}).setdefault(record.upstream_seq, record.seq)
+
+    def fill(self, book: CursorBook) -> None:
+        """Give every host its cursor. One that SQL has none for starts before its first event in the log."""
+        for host_id, stored in self._stored.items():
+            logged = self._logged.get(host_id, {})
+            if stored <= NONE_YET and logged:
+                stored = min(logged) - 1
+                book.dirty.add(host_id)
+            book.get(host_id).restore(stored, logged)
+
+
+def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
+    """Write what `records` say of accounts, repos and suppressions, and that SQL has it."""
+    batch = ProjectionBatch(position=records[-1].seq, replay_from=replay_from)
+    events = [(record, event) for record in records if (event := _event_of(record)) is not None]
+    newest = {
+        did: row for did, (row, _) in accounts.many_by_did(tx, sorted({event.did for _, event in events})).items()
+    }
+    for record, event in events:
+        row = _account_of(record, event, newest.get(event.did))
+        if row != newest.get(event.did):
+            newest[event.did] = batch.accounts[row.uid] = row
+        if isinstance(event, Commit | Sync) and (repo := _repo_of(row.uid, event)) is not None:
+            batch.repos[row.uid] = repo
+        if record.flags & FLAG_HIDES:
+            batch.suppressed[row.uid] = record.seq
+            batch.unsuppressed.discard(row.uid)
+        elif record.flags & FLAG_REVEALS:
+            batch.suppressed.pop(row.uid, None)
+            batch.unsuppressed.add(row.uid)
+    projection.write(tx, batch)
+    for row in batch.accounts.values():
+        # `projection` leaves the relay's own status of a known account alone. A takedown that the log has is stored
+        # all the same, since an older database lacks it; that one was undone is not, since it may be back in SQL.
+        if row.status == "takendown":
+            accounts.set_status(tx, row.uid, row.status)
+
+
+def _event_of(record: Record) -> Event | None:
+    try:
+        event = frames.decode(record.frame)
+    except ProtocolError as error:
+        log.error("event %d of the log cannot be read: %s", record.seq, error)
+        return None
+    return event if isinstance(event, Commit | Sync | Identity | Account) else None
+
+
+def _account_of(record: Record, event: Event, known: AccountRow | None) -> AccountRow:
+    """The account after `event`. Identity events may come from any host, so they only ever make an account."""
+    upstream = STATUSES[record.status]
+    if known is None:
+        status = _own_status(event, upstream) if isinstance(event, Account) else "active"
+        return AccountRow(record.uid, event.did, record.host_id, status, upstream)
+    if isinstance(event, Identity):
+        return known
+    status = known.status
+    if isinstance(event, Account) and _own_status(event, upstream) == "takendown":
+        status = "takendown"
+    return AccountRow(known.uid, known.did, record.host_id or known.host_id, status, upstream)
+
+
+def _own_status(event: Account, upstream: str) -> str:
+    """The relay's own status behind an #account event that it sent out."""
+    if event.status is None or (event.active, event.status) == effective_status("active", upstream):
+        return "active"
+    if event.status == "throttled":
+        return "host-throttled"
+    return event.status if event.status in STATUSES else "inactive"
+
+
+def _repo_of(uid: int, event: Commit | Sync) -> RepoRow | None:
+    try:
+        blocks = car.parse(event.blocks)
+        commit = blocks.roots[0]
+        value = drisl.decode(blocks.blocks[commit])
+    except ProtocolError as error:
+        log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
+        return None
+    data = value.get("data") if isinstance(value, dict) else None
+    return RepoRow(uid, event.rev, commit, data) if isinstance(data, Cid) else None

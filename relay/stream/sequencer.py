@@ -1,0 +1,219 @@
+"""The single writer: gives events their seq, makes them durable in batches, and only then lets anyone see them.
+
+Accepted events come from the partitions and from admins. Per batch: number, write and sync off the hub, publish,
+project, and tell the sender. Never in another order. Must not know of hosts, consumers or SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.threadpool import ThreadPool
+
+from relay import metrics
+from relay.atproto.frames import Kind, uint
+from relay.store.accounts import AccountRow, RepoRow
+from relay.stream.log import SegmentLog
+from relay.stream.projector import Projector
+from relay.stream.record import Record
+from relay.stream.suppression import Suppressions
+from relay.stream.tail import Tail
+from relay.stream.writer import Block, encode_block
+
+QUEUE_EVENTS = 4096
+QUEUE_BYTES = 32 << 20
+BATCH_EVENTS = 512
+BATCH_BYTES = 1 << 20
+WAIT_SECONDS = 1.0
+
+# Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
+BATCH_SECONDS = 0.01
+# How often the disk is synced in mode `interval`.
+SYNC_SECONDS = 0.1
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Submission:
+    """An accepted event. `head` and `tail` are its frame around `seq` (`frames.split_at_seq`).
+
+    `status` is the index in `accounts.STATUSES` of what the host says of the account. `account` and `repo` are the
+    rows that the event changes. `hides`: with this `#account` event the account's past becomes unreadable.
+    `finished` is called once the event is durable and published.
+    """
+
+    kind: Kind
+    uid: int
+    host_id: int
+    upstream_seq: int
+    status: int
+    head: bytes
+    tail: bytes
+    account: AccountRow | None
+    repo: RepoRow | None
+    finished: Callable[[], None] | None
+    hides: bool = False
+
+
+class Sequencer:
+    """Owns the order of all events. `problem` says in words why nothing can be logged now, or is None."""
+
+    def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
+        self.problem: str | None = None
+        self._log = log
+        self._tail = tail
+        self._projector = projector
+        self._suppressions = suppressions
+        self._queue: deque[Submission] = deque()
+        self._queued_bytes = 0
+        self._filled = Signal()
+        self._room = Signal()
+        self._idle = Signal()
+        self._idle.set()
+        # One native thread: the log is written by one at a time, and the hub never waits for the disk.
+        self._pool = ThreadPool(1)
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._next_sync = 0.0
+        metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(self._queue))
+        metrics.QUEUE_CAPACITY.labels("sequencer").set(QUEUE_EVENTS)
+
+    def submit(self, item: Submission) -> None:
+        """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""
+        while len(self._queue) >= QUEUE_EVENTS or self._queued_bytes >= QUEUE_BYTES:
+            self._room.clear()
+            self._room.wait(WAIT_SECONDS)
+        self._queue.append(item)
+        self._queued_bytes += len(item.head) + len(item.tail)
+        self._idle.clear()
+        self._filled.set()
+
+    def start(self) -> None:
+        """Start logging."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self, timeout: float) -> bool:
+        """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
+        unfinished, and comes again from its hosts.
+        """
+        drained = bool(self._idle.wait(timeout))
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=WAIT_SECONDS)
+            self._greenlet = None
+        return drained
+
+    def _run(self) -> None:
+        while True:
+            if not self._queue:
+                self._idle.set()
+                self._filled.clear()
+                self._filled.wait(SYNC_SECONDS if self._log.sync_mode == "interval" else WAIT_SECONDS)
+                self._sync_if_due()
+                continue
+            started = time.monotonic()
+            while not self._projector.wait_for_room(WAIT_SECONDS):
+                pass
+            full = self._log_one_batch()
+            self._sync_if_due()
+            pause = 0.0 if full else started + BATCH_SECONDS - time.monotonic()
+            gevent.sleep(max(pause, 0.0))
+
+    def _log_one_batch(self) -> bool:
+        """Take the next batch all the way. True when more was queued than fits in one."""
+        batch = self._take_batch()
+        records = self._number(batch)
+        self._write(encode_block(records))
+        self._publish(batch, records)
+        return bool(self._queue)
+
+    def _take_batch(self) -> list[Submission]:
+        batch: list[Submission] = []
+        size = 0
+        while self._queue and len(batch) < BATCH_EVENTS and size < BATCH_BYTES:
+            item = self._queue.popleft()
+            batch.append(item)
+            size += len(item.head) + len(item.tail)
+        self._queued_bytes -= size
+        self._room.set()
+        return batch
+
+    def _number(self, batch: list[Submission]) -> list[Record]:
+        # The clock may be set back; the time in the log never is.
+        time_us = max(time.time_ns() // 1000, self._log.last_time_us)
+        return [
+            Record(
+                seq,
+                time_us,
+                item.uid,
+                item.host_id,
+                item.upstream_seq,
+                item.kind,
+                item.status,
+                self._suppressions.flags_for(item.uid, item.hides) if item.kind == Kind.ACCOUNT else 0,
+                b"".join((item.head, uint(seq), item.tail)),
+            )
+            for seq, item in enumerate(batch, self._log.next_seq)
+        ]
+
+    def _write(self, block: Block) -> None:
+        """Return once `block` is in the log, however long the disk is full or broken."""
+        attempt = 0
+        while (error := self._in_thread(lambda: self._log.write(block))) is not None:
+            self.problem = f"log: {error}"
+            metrics.LOG_FAILURES.inc()
+            if attempt == 0:
+                log.error("the log cannot be written, events wait: %s", error)
+            gevent.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+        if attempt:
+            log.warning("the log can be written again, after %d attempts", attempt)
+        self.problem = None
+
+    def _publish(self, batch: list[Submission], records: list[Record]) -> None:
+        for record in records:
+            if record.flags:
+                self._suppressions.apply(record)
+        self._tail.publish(records)
+        self._projector.add(
+            records[-1].seq,
+            [item.account for item in batch if item.account is not None],
+            [item.repo for item in batch if item.repo is not None],
+        )
+        metrics.LOG_BATCH_EVENTS.observe(len(batch))
+        for item in batch:
+            _EVENTS_LOGGED[item.kind].inc()
+            if item.finished is not None:
+                try:
+                    item.finished()
+                except Exception:
+                    log.exception("after logging an event of uid %d", item.uid)
+
+    def _sync_if_due(self) -> None:
+        now = time.monotonic()
+        if self._log.sync_mode == "interval" and now >= self._next_sync:
+            self._next_sync = now + SYNC_SECONDS
+            error = self._in_thread(self._log.sync)
+            self.problem = None if error is None else f"log: {error}"
+
+    def _in_thread(self, work: Callable[[], None]) -> Exception | None:
+        """What went wrong: gevent would print an exception that leaves its thread."""
+
+        def attempt() -> Exception | None:
+            try:
+                work()
+            except Exception as error:
+                return error
+            return None
+
+        result: Exception | None = self._pool.apply(attempt)
+        return result
+
+
+_EVENTS_LOGGED = {kind: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}
