@@ -107,6 +107,11 @@ def parse_http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_optional_http_url(text: str) -> str:
+    """Like `parse_http_url`, or empty."""
+    return parse_http_url(text) if text else ""
+
+
 def _setting(
     env: str,
     default: str,
@@ -268,6 +273,42 @@ class Settings:
         "Addresses and networks whose X-Forwarded-For is believed",
     )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
+    host_idle_after: float = _setting(
+        "RELAY_HOST_IDLE_AFTER",
+        "0",
+        parse_duration,
+        "Disconnect a host that is quiet for this long; 0: never",
+    )
+    account_limit_autoscale: bool = _setting(
+        "RELAY_ACCOUNT_LIMIT_AUTOSCALE",
+        "true",
+        parse_bool,
+        "Let the account limit of a host in good standing grow by itself",
+    )
+    bootstrap_host: str = _setting(
+        "RELAY_BOOTSTRAP_HOST",
+        "",
+        parse_optional_http_url,
+        "Relay whose hosts are pulled at start when none is known, e.g. https://bsky.network",
+    )
+    skip_host_checks: bool = _setting(
+        "RELAY_SKIP_HOST_CHECKS",
+        "false",
+        parse_bool,
+        "Pull hosts without asking each for describeServer",
+    )
+    pull_hosts_from: str = _setting(
+        "RELAY_HOST",
+        "https://bsky.network",
+        parse_http_url,
+        "Relay that `relay pull-hosts` asks",
+    )
+    pull_hosts_batch_size: int = _setting(
+        "RELAY_PULL_HOSTS_BATCH_SIZE",
+        "500",
+        parse_count,
+        "Hosts per page of `relay pull-hosts`",
+    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
