@@ -31,7 +31,7 @@ from relay.atproto.fields import (
     read_text_or_none,
     read_time,
 )
-from relay.atproto.syntax import is_did
+from relay.atproto.syntax import is_did, is_tid
 
 REASONS = frozenset(
     {
@@ -192,7 +192,7 @@ def decode(frame: bytes) -> Event | Info | StreamError | None:
     op, name, start = _read_header(frame)
     kind = _KINDS.get(name) if op == 1 else None
     if kind is not None:
-        return _read_event(kind, frame[start:])
+        return _read_event(kind, frame, start)
     if op == -1:
         payload = _load_payload(frame[start:])
         return StreamError(read_text(payload, "error"), read_text_or_none(payload, "message"))
@@ -269,14 +269,15 @@ def _load_payload(body: bytes) -> Fields:
     return payload
 
 
-def _read_event(kind: Kind, body: bytes) -> Event:
+def _read_event(kind: Kind, frame: bytes, start: int) -> Event:
+    body = frame[start:]
     payload = _load_payload(body)
     try:
         _check_canonical(payload, body)
         fields = _trim(kind, payload)
-        if fields is not payload:
-            body = drisl.encode(fields)
-        return _READERS[kind](fields, _HEADERS[kind] + body)
+        if fields is not payload or start != len(_HEADERS[kind]):
+            frame = _HEADERS[kind] + drisl.encode(fields)
+        return _READERS[kind](fields, frame)
     except FrameError as error:
         did = payload.get("repo" if kind is Kind.COMMIT else "did")
         seq = payload.get("seq")
@@ -314,6 +315,8 @@ def _ops(fields: Fields) -> list[Fields]:
 
 def _read_commit(fields: Fields, frame: bytes) -> Commit:
     since = read_text_or_none(fields, "since")
+    if since is not None and not is_tid(since):
+        raise FrameError("frame-field", "since")
     blobs = fields["blobs"]
     if type(blobs) is not list or not all(type(blob) is Cid for blob in blobs):
         raise FrameError("frame-field", "blobs")

@@ -1,0 +1,364 @@
+"""Strict DAG-CBOR: one encoding for each value, agreement with two other codecs, and bounds on hostile input."""
+
+import json
+import math
+import os
+import struct
+from base64 import b64decode
+from pathlib import Path
+from typing import Any
+
+import cbrrr
+import libipld
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from relay.atproto import drisl
+from relay.atproto.cid import Cid
+from relay.atproto.drisl import UnknownCid, decode, decode_prefix, encode
+from relay.atproto.errors import DrislError
+from tests.support.budget import assert_cheap
+
+LINK = Cid.of_dag_cbor(b"")
+OLD_LINK = UnknownCid(b"\x12\x20" + bytes(32))
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**64), 2**64 - 1)
+    | st.integers(-300, 300)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+    | st.text(min_size=250, max_size=260)
+    | st.binary()
+    | st.binary(min_size=32, max_size=32).map(lambda digest: Cid(LINK[:4] + digest))
+    | st.just(OLD_LINK)
+)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=30) | st.dictionaries(st.text(), inner, max_size=30), max_leaves=40
+)
+
+
+def head(major: int, argument: int, *, width: int | None = None) -> bytes:
+    """A CBOR head, the shortest unless a width of 0, 1, 2, 4 or 8 bytes is asked for."""
+    if width is None:
+        width = next(w for w in (0, 1, 2, 4, 8) if argument < (24 if w == 0 else 1 << 8 * w))
+    if width == 0:
+        return bytes([major << 5 | argument])
+    return bytes([major << 5 | 23 + width.bit_length()]) + argument.to_bytes(width)
+
+
+def reference(value: Any) -> bytes:
+    """The canonical encoding, written down once more."""
+    match value:
+        case None | bool():
+            return {None: b"\xf6", False: b"\xf4", True: b"\xf5"}[value]
+        case int():
+            return head(0, value) if value >= 0 else head(1, -1 - value)
+        case float():
+            return b"\xfb" + struct.pack(">d", value)
+        case Cid() | UnknownCid():
+            return b"\xd8\x2a" + head(2, len(value) + 1) + b"\0" + value
+        case bytes():
+            return head(2, len(value)) + value
+        case str():
+            return head(3, len(value.encode())) + value.encode()
+        case list():
+            return head(4, len(value)) + b"".join(map(reference, value))
+        case dict():
+            pairs = sorted((len(key.encode()), key.encode(), reference(item)) for key, item in value.items())
+            return head(5, len(pairs)) + b"".join(head(3, size) + key + item for size, key, item in pairs)
+        case _:
+            raise TypeError(value)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal, and of the same types all through: 1, 1.0 and True are three values here."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    return bool(left == right)
+
+
+def refusal(data: bytes) -> str:
+    with pytest.raises(DrislError) as caught:
+        decode(data)
+    assert caught.value.reason in drisl.REASONS
+    assert len(str(caught.value)) < 300
+    return caught.value.reason
+
+
+@given(values)
+@example({"b": 1, "aa": 2, "\u00e9": 3, "c": {}})
+def test_a_value_survives_its_encoding(value: Any) -> None:
+    data = encode(value)
+    assert data == reference(value)
+    assert same(decode(data), value)
+    assert decode_prefix(data + b"\x80") == (value, len(data))
+
+
+@given(values, st.binary(min_size=1))
+def test_trailing_bytes_are_refused(value: Any, rest: bytes) -> None:
+    refusal(reference(value) + rest)
+
+
+@given(values)
+def test_truncated_input_is_refused(value: Any) -> None:
+    data = reference(value)
+    for size in range(max(0, len(data) - 40), len(data)):
+        refusal(data[:size])
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers(0, 9), min_size=2, max_size=6), st.randoms())
+def test_keys_out_of_order_are_refused(value: dict[str, int], random) -> None:
+    pairs = [reference(key) + reference(item) for key, item in value.items()]
+    random.shuffle(pairs)
+    data = head(5, len(pairs)) + b"".join(pairs)
+    assume(data != reference(value))
+    assert refusal(data) == "drisl-order"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ("", "drisl-truncated"),
+        # lengths and numbers that are not the shortest
+        ("1800", "drisl-not-canonical"),
+        ("1817", "drisl-not-canonical"),
+        ("190017", "drisl-not-canonical"),
+        ("1900ff", "drisl-not-canonical"),
+        ("1a0000ffff", "drisl-not-canonical"),
+        ("1b00000000ffffffff", "drisl-not-canonical"),
+        ("3800", "drisl-not-canonical"),
+        ("580161", "drisl-not-canonical"),
+        ("780161", "drisl-not-canonical"),
+        ("980100", "drisl-not-canonical"),
+        ("b801616100", "drisl-not-canonical"),
+        ("a178016100", "drisl-not-canonical"),
+        ("d9002a" + "5825" + "00" + LINK.hex(), "drisl-not-canonical"),
+        ("d82a" + "590025" + "00" + LINK.hex(), "drisl-not-canonical"),
+        # indefinite lengths
+        ("9fff", "drisl-malformed"),
+        ("bfff", "drisl-malformed"),
+        ("5f4100ff", "drisl-malformed"),
+        ("7f6161ff", "drisl-malformed"),
+        ("ff", "drisl-malformed"),
+        # maps
+        ("a2616100616101", "drisl-malformed"),
+        ("a2616200616100", "drisl-order"),
+        ("a262616100616200", "drisl-order"),
+        ("a10001", "drisl-key"),
+        ("a1416101", "drisl-key"),
+        ("a1f601", "drisl-key"),
+        ("a18001", "drisl-key"),
+        ("a1a001", "drisl-key"),
+        ("a1d82a5825" + "00" + LINK.hex() + "01", "drisl-key"),
+        # tags
+        ("c074323031332d30332d32315432303a30343a30305a", "drisl-tag"),
+        ("c24101", "drisl-tag"),
+        ("d81c80", "drisl-tag"),
+        ("d81c81d81d00", "drisl-tag"),
+        ("d823635b615d", "drisl-tag"),
+        ("d9010080", "drisl-tag"),
+        ("c482391b57391b58", "drisl-tag"),
+        ("d9d9f700", "drisl-tag"),
+        ("db" + "ff" * 8 + "00", "drisl-tag"),
+        ("d82a40", "drisl-cid"),
+        ("d82a00", "drisl-cid"),
+        ("d82a6100", "drisl-cid"),
+        ("d82aa0", "drisl-cid"),
+        ("d82a80", "drisl-cid"),
+        ("d82a5824" + LINK.hex(), "drisl-cid"),
+        ("d82ad82a4100", "drisl-cid"),
+        # simple values and floats
+        ("f7", "drisl-type"),
+        ("e0", "drisl-type"),
+        ("f0", "drisl-type"),
+        ("f820", "drisl-type"),
+        ("f8ff", "drisl-type"),
+        ("f814", "drisl-malformed"),
+        ("f93c00", "drisl-not-canonical"),
+        ("fa3f800000", "drisl-not-canonical"),
+        ("f97e00", "drisl-float"),
+        ("fb7ff8000000000000", "drisl-float"),
+        ("fb7ff0000000000000", "drisl-float"),
+        ("fbfff0000000000000", "drisl-float"),
+        ("81fb7ff0000000000000", "drisl-float"),
+        # a half is six bytes shorter than the double it should be: padding elsewhere must not make up for it
+        ("82f93c001b0000000000000000", "drisl-not-canonical"),
+        ("83f93c001817" + "1a00000000", "drisl-not-canonical"),
+        # heads and text that are no CBOR
+        ("1c", "drisl-malformed"),
+        ("1f", "drisl-malformed"),
+        ("fc", "drisl-malformed"),
+        ("61ff", "drisl-malformed"),
+        ("63eda080", "drisl-malformed"),
+        ("62c080", "drisl-malformed"),
+        # lengths over what is there, from one byte to all the memory in the world
+        ("6261", "drisl-truncated"),
+        ("8100"[:2], "drisl-truncated"),
+        ("5bffffffffffffffff", "drisl-truncated"),
+        ("7b7fffffffffffffff", "drisl-truncated"),
+        ("9bffffffffffffffff", "drisl-truncated"),
+        ("bb7fffffffffffffff", "drisl-truncated"),
+        ("9a3fffffff00", "drisl-truncated"),
+        ("5a3fffffff00", "drisl-truncated"),
+    ],
+)
+def test_what_is_refused(data: str, reason: str) -> None:
+    assert refusal(bytes.fromhex(data)) == reason
+
+
+def test_links_of_other_kinds_are_kept_apart() -> None:
+    assert type(decode(reference(OLD_LINK))) is UnknownCid
+    assert type(decode(reference(LINK))) is Cid
+    assert type(decode(reference(bytes(LINK)))) is bytes
+
+
+@pytest.mark.parametrize("unit", [b"\x81", b"\xa1\x60", b"\xd8\x2a", b"\xc1", b"\x81\xa1\x60"])
+def test_depth_is_bounded(unit: bytes) -> None:
+    refusal(unit * (5_000_000 // len(unit)))
+    refusal(unit * 1_000)
+
+
+def test_depth_may_be_chosen() -> None:
+    nested: Any = 1
+    for _ in range(20):
+        nested = [nested]
+    assert decode(encode(nested)) == nested
+    with pytest.raises(DrislError, match=r"^drisl-depth"):
+        decode(encode(nested), max_depth=10)
+
+
+def five_megabytes(unit: bytes) -> bytes:
+    count = 5_000_000 // len(unit)
+    return head(4, count) + unit * count
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *map(
+            five_megabytes, [b"\x80", b"\xa0", b"\x00", b"\xa1\x60\x00", b"\x62ab", b"\x41\x80", b"\xf7", b"\x81\xa0"]
+        ),
+        five_megabytes(reference(LINK)),
+        five_megabytes(b"\xfb" + bytes(8)),
+        head(5, 400_000) + b"".join(reference(f"{number:07}") + b"\x00" for number in range(400_000)),
+        head(2, 4_999_995) + bytes(4_999_995),
+        head(3, 4_999_995) + b"a" * 4_999_995,
+        head(3, 4_999_994) + "\u00e9".encode() * 2_499_997,
+        head(5, 249_000 // 2) + b"".join(reference(f"{number:06}") + b"\x80" for number in range(249_000 // 2)),
+        head(4, 83_000) + b"\xa1\x60\x80" * 83_000,
+    ],
+    ids=lambda data: data[:9].hex(),
+)
+def test_five_megabytes_cost_neither_time_nor_memory(data: bytes) -> None:
+    assert_cheap(decode, data)
+
+
+def test_items_are_counted_before_they_are_made() -> None:
+    assert refusal(five_megabytes(b"\x80")) == "drisl-items"
+    assert refusal(head(4, 2**63) + bytes(drisl.MAX_ITEMS)) == "drisl-items"
+    assert refusal(head(2, 2**63) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"
+    assert refusal(b"\x82" + head(2, drisl.MAX_ITEMS) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"
+    assert refusal(b"\x82" + head(2, drisl.MAX_ITEMS) + bytes(drisl.MAX_ITEMS) + b"\x19") == "drisl-truncated"
+    large = [bytes(drisl.MAX_ITEMS), {"a": LINK}, "x" * 70_000, -(2**40)]
+    assert decode(encode(large)) == large
+
+
+@pytest.mark.parametrize("value", [object(), {"a": math.nan}, [math.inf], "\ud800", {"\ud800": 1}])
+def test_what_cannot_be_encoded(value: Any) -> None:
+    with pytest.raises(DrislError) as caught:
+        encode(value)
+    assert caught.value.reason in drisl.REASONS
+
+
+# Differential: two codecs by other people
+
+
+def accepts(codec: Any, data: bytes) -> bool:
+    try:
+        codec(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+@given(values)
+def test_others_encode_alike(value: Any) -> None:
+    # libipld writes -0.0 as 0.0.
+    assume(not holds_link(value) and "-0.0" not in repr(value))
+    assert libipld.encode_dag_cbor(value) == cbrrr.encode_dag_cbor(value) == encode(value)
+
+
+def holds_link(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(holds_link, value.values()))
+    if isinstance(value, list):
+        return any(map(holds_link, value))
+    return isinstance(value, Cid | UnknownCid)
+
+
+@given(values, st.data())
+def test_others_judge_a_mutation_alike(value: Any, data: st.DataObject) -> None:
+    """Whatever is refused by the strictest of the others is refused here, and what both take is taken here."""
+    mutated = bytearray(reference(value))
+    for _ in range(data.draw(st.integers(1, 3))):
+        mutated[data.draw(st.integers(0, len(mutated) - 1))] = data.draw(st.integers(0, 255))
+    case = bytes(mutated)
+    try:
+        decoded = decode(case)
+    except DrislError as error:
+        assert error.reason in drisl.REASONS
+        if error.reason not in ("drisl-cid", "drisl-tag", "drisl-depth"):
+            assert not (accepts(libipld.decode_dag_cbor, case) and accepts(cbrrr.decode_dag_cbor, case))
+    else:
+        assert accepts(cbrrr.decode_dag_cbor, case)
+        assert encode(decoded) == case
+
+
+@given(st.binary())
+def test_random_bytes_are_refused_or_canonical(data: bytes) -> None:
+    try:
+        assert encode(decode(data)) == data
+    except DrislError as error:
+        assert error.reason in drisl.REASONS
+
+
+# Interop: the data model's fixtures
+
+
+def interop(name: str) -> list[dict[str, Any]]:
+    path = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "data-model" / name
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def from_json(value: Any) -> Any:
+    """The data model's JSON form, as far as it is about encoding."""
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"$link"}:
+        return Cid.parse(value["$link"])
+    if value.keys() == {"$bytes"}:
+        return b64decode(value["$bytes"] + "==")
+    return {key: from_json(item) for key, item in value.items()}
+
+
+@pytest.mark.parametrize("vector", interop("data-model-fixtures.json"))
+def test_interop_fixtures(vector: dict[str, Any]) -> None:
+    value, data = from_json(vector["json"]), b64decode(vector["cbor_base64"] + "==")
+    assert encode(value) == data
+    assert same(decode(data), value)
+    assert str(Cid.of_dag_cbor(data)) == vector["cid"]
+
+
+@pytest.mark.parametrize("vector", interop("data-model-valid.json"), ids=lambda vector: vector["note"])
+def test_interop_valid_survives(vector: dict[str, Any]) -> None:
+    value = from_json(vector["json"])
+    assert same(decode(encode(value)), value)
