@@ -151,6 +151,7 @@ class Settings:
         "Least severe level that is logged",
         also=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
     )
+    log_format: str = _setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "How log lines look: text or json")
     database_url: str = _setting(
         "DATABASE_URL",
         "sqlite://data/relay/relay.sqlite",
@@ -191,6 +192,18 @@ class Settings:
         parse_duration,
         "How long events stay replayable",
         also=("RELAY_EVENT_PLAYBACK_TTL",),
+    )
+    persist_max_bytes: int = _setting(
+        "RELAY_PERSIST_MAX_BYTES",
+        "0",
+        parse_size,
+        "Most bytes of the segment log, by which the oldest events go before the window ends; 0: no bound",
+    )
+    log_sync: str = _setting(
+        "RELAY_LOG_SYNC",
+        "batch",
+        one_of("batch", "interval", "off"),
+        "When the log is synced to disk: before a batch is published, ten times a second, or by the kernel",
     )
     initial_seq: int = _setting(
         "RELAY_INITIAL_SEQ_NUMBER",

@@ -13,7 +13,6 @@ import time
 from bisect import bisect_right
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
 
 from relay import metrics
 from relay.errors import LogError
@@ -23,7 +22,8 @@ from relay.stream.record import Record
 from relay.stream.segment import Segment, load, name_of, paths
 from relay.stream.writer import Block, SegmentWriter, SyncFunction, encode_block
 
-SyncMode = Literal["batch", "interval", "off"]
+# When it is synced: before `write` returns, by calls of `sync`, or only when it is closed.
+SYNC_MODES = ("batch", "interval", "off")
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 3600.0
@@ -44,12 +44,12 @@ class SegmentLog:
         directory: Path,
         *,
         initial_seq: int = 1,
-        sync_mode: SyncMode = "batch",
+        sync_mode: str = "batch",
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
         sync: SyncFunction = os.fdatasync,
     ) -> None:
-        """Open the log in `directory`, which is made when it is not there.
+        """Open the log in `directory`, which is made when it is not there. `sync_mode` is one of SYNC_MODES.
 
         Raises LogError: `log-locked` when another process has it open, `log-io` when the disk fails.
         """
