@@ -45,7 +45,6 @@ _HTTP_NAMES = {
     404: "NotFound",
     405: "MethodNotAllowed",
     413: "PayloadTooLarge",
-    501: "MethodNotImplemented",
 }
 
 
@@ -112,6 +111,8 @@ def answer_store_error(error: StoreError) -> Response:
 def answer_http_error(error: HTTPException) -> Response:
     """An error of Flask's own: unknown path, wrong method, body too large."""
     status = error.code or 500
+    if status == 404 and request.path.startswith("/xrpc/"):
+        return error_response(501, "MethodNotImplemented", "Method Not Implemented")
     response = error_response(status, _HTTP_NAMES.get(status, error.name.replace(" ", "")), error.description or "")
     for name, value in error.get_headers():
         if name == "Allow":

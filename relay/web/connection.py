@@ -16,7 +16,7 @@ from gevent.socket import wait_read, wait_write
 
 from relay import metrics
 from relay.atproto import frames
-from relay.errors import RelayError
+from relay.errors import LogError, RelayError
 from relay.stream.firehose import ConsumerTooSlow, Feed, websocket_frame
 from relay.web.consumers import Consumer
 from relay.web.framing import (
@@ -39,7 +39,7 @@ FAREWELL_TIMEOUT = 5.0
 class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
     `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `fell-behind`, `silent`, `websocket-protocol`,
-    `future-cursor`, `relay-stopping`.
+    `future-cursor`, `log-io`, `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"") -> None:
@@ -57,6 +57,7 @@ class Connection:
 
     __slots__ = (
         "_consumer",
+        "_counted",
         "_next_ping",
         "_next_tick",
         "_pong_due",
@@ -75,6 +76,7 @@ class Connection:
         self._consumer = consumer
         self._stall = stall
         self._sent = 0
+        self._counted = 0
         self._waited = False
         self._pong_due = False
         now = time.monotonic()
@@ -88,15 +90,22 @@ class Connection:
         """
         if feed.outdated:
             self._send(websocket_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
-        self._consumer.first_position = self._consumer.position = feed.position
+        self._consumer.first_position = self._consumer.position = self._counted = feed.position
+        try:
+            self._stream(feed, last_seq, leaving)
+        finally:
+            self._count()
+
+    def _stream(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
         while True:
             try:
                 chunk = feed.next(TICK)
             except ConsumerTooSlow as error:
                 raise ConsumerEnded("fell-behind", error_farewell("ConsumerTooSlow", error.detail)) from None
+            except LogError:
+                raise ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")) from None
             if chunk is not None:
                 self._send(chunk)
-                metrics.EVENTS_SENT.inc(feed.position - self._consumer.position)
                 self._consumer.position = feed.position
                 if feed.position < last_seq():
                     # Behind the head neither the feed nor the socket need ever wait.
@@ -106,6 +115,7 @@ class Connection:
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + TICK
+                self._count()
                 self._listen()
                 self._keep_alive(now)
 
@@ -124,6 +134,11 @@ class Connection:
                     return
         except OSError:
             return
+
+    def _count(self) -> None:
+        # Once a second and not for each chunk: at a thousand consumers a counter is a part of the cost of sending.
+        metrics.EVENTS_SENT.inc(self._consumer.position - self._counted)
+        self._counted = self._consumer.position
 
     def _send(self, chunk: bytes) -> None:
         """Send whole frames. Raises ConsumerEnded when the socket takes nothing for the stall time."""
@@ -151,13 +166,13 @@ class Connection:
     def _listen(self) -> None:
         try:
             data = self._socket.recv(MAX_PAYLOAD)
+            if not data:
+                raise ConsumerEnded("gone")
+            self._received += data
         except BlockingIOError:
-            return
+            pass
         except OSError:
             raise ConsumerEnded("gone") from None
-        if not data:
-            raise ConsumerEnded("gone")
-        self._received += data
         try:
             while frame := take_frame(self._received):
                 self._answer(frame)

@@ -34,6 +34,7 @@ class CloseCode(IntEnum):
     PROTOCOL_ERROR = 1002
     POLICY_VIOLATION = 1008
     TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
 
 
 class ClientFrameInvalid(RelayError):

@@ -13,6 +13,7 @@ from flask import current_app, request
 
 from relay.config import Settings
 from relay.ingest.moderation import Moderation
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
 from relay.upstream.fleet import Fleet
@@ -23,10 +24,16 @@ from relay.web.siblings import Siblings
 
 EXTENSION = "relay"
 
+FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
+
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts that routes use. `problem` says in words what is wrong with the event path, or None."""
+    """The parts that routes use.
+
+    `find_account` knows an account by its DID as of the newest event; `problem` says in words what is wrong with the
+    event path, or None.
+    """
 
     settings: Settings
     db: Database
@@ -36,6 +43,7 @@ class Parts:
     consumers: Consumers
     siblings: Siblings
     auth: AdminAuth
+    find_account: FindAccount
     problem: Callable[[], str | None]
 
 

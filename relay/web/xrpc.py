@@ -1,7 +1,7 @@
 """The `com.atproto.sync.*` queries, and requestCrawl, as the lexicons and the reference relay define them.
 
-Each reads SQL by key and answers in milliseconds at a million accounts. Lists page by row id. Must not know of the
-event path; what it reads may be half a second behind the firehose.
+Each reads SQL by key and answers in milliseconds at a million accounts. Lists page by row id, and may be half a second
+behind the firehose; what is said of one account is not. Must not know of the event path.
 """
 
 from __future__ import annotations
@@ -112,12 +112,6 @@ def request_crawl() -> ResponseReturnValue:
     return Response(status=200)
 
 
-@blueprint.route("/xrpc/<path:method>", methods=["GET", "POST"])
-def not_implemented(method: str) -> ResponseReturnValue:
-    """Every other method."""
-    raise XrpcError(501, "MethodNotImplemented", "Method Not Implemented")
-
-
 def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Response:
     """A list and the cursor to its next page, which the last page has not."""
     return jsonify({name: items} if last_key is None else {name: items, "cursor": str(last_key)})
@@ -125,7 +119,7 @@ def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Respon
 
 def _known_account() -> tuple[AccountRow, RepoRow | None]:
     did = params.did(params.required(request.args, "did"))
-    found = parts().db.read(accounts.by_did, did)
+    found = parts().find_account(did)
     if found is None:
         raise XrpcError(404, "RepoNotFound", "no event of this account was seen here")
     return found

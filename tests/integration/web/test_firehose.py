@@ -1,0 +1,324 @@
+"""The firehose's WebSocket, by a client that others wrote and by raw sockets where no decent client would do that."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import gevent
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.sync.client import ClientConnection, connect
+
+from relay.atproto import frames
+from relay.atproto.frames import Info, StreamError
+from relay.web import connection
+from tests.integration.web.conftest import StartWeb, Web
+from tests.support.http import call
+from tests.support.wait import until
+
+PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+
+
+@contextmanager
+def consumer(web: Web, query: str = "", **options: object) -> Iterator[ClientConnection]:
+    with connect(web.stream + query, max_size=None, ping_interval=None, **options) as client:
+        number = len(list(web.parts.consumers))
+        until(lambda: number or list(web.parts.consumers))
+        yield client
+
+
+def seqs(client: ClientConnection, count: int) -> list[int]:
+    return [frames.decode(client.recv(timeout=10)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
+
+
+def ending(client: ClientConnection, timeout: float = 10) -> tuple[list[bytes], int]:
+    """Messages up to the close frame, and its code."""
+    messages = []
+    try:
+        while True:
+            messages.append(client.recv(timeout=timeout))
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None
+        return messages, closed.rcvd.code  # type: ignore[return-value]
+
+
+def handshake(query: str = "", extra: str = "") -> bytes:
+    return (
+        f"GET {PATH}{query} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
+    ).encode()
+
+
+@contextmanager
+def raw(web: Web, request: bytes) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", web.server.port), timeout=10) as sock:
+        sock.sendall(request)
+        yield sock
+
+
+def head_of(sock: socket.socket) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += sock.recv(1)
+    return data
+
+
+def test_without_a_cursor_it_is_live_and_with_one_it_replays(web: Web) -> None:
+    web.publish(5)
+    wanted = {
+        "": [6, 7],
+        "?cursor=": [6, 7],
+        "?cursor=5": [6, 7],
+        "?cursor=3": [4, 5, 6, 7],
+        "?cursor=0": [*range(1, 8)],
+    }
+    with ExitStack() as connected:
+        clients = {query: connected.enter_context(consumer(web, query)) for query in wanted}
+        until(lambda: len(list(web.parts.consumers)) == len(wanted))
+        web.publish(2)
+        assert {query: seqs(client, len(wanted[query])) for query, client in clients.items()} == wanted
+
+
+def test_a_cursor_ahead_is_told_so_and_closed(web: Web) -> None:
+    web.publish(5)
+    with connect(web.stream + "?cursor=6") as client:
+        messages, code = ending(client)
+    error = frames.decode(messages[0])
+    assert isinstance(error, StreamError) and error.error == "FutureCursor"
+    assert (len(messages), code) == (1, 1008)
+
+
+def test_a_cursor_before_the_window_is_told_so_and_gets_all_there_is(start_web: StartWeb) -> None:
+    web = start_web(initial_seq=100)
+    web.publish(3)
+    with consumer(web, "?cursor=50") as client:
+        info = frames.decode(client.recv(timeout=5))  # type: ignore[arg-type]
+        assert isinstance(info, Info) and info.name == "OutdatedCursor"
+        assert seqs(client, 3) == [100, 101, 102]
+    with consumer(web, "?cursor=0") as client:
+        assert seqs(client, 1) == [100]
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.5", "1e3", "9" * 30, "%00", "%D9%A3", "1&cursor=2"])
+def test_a_cursor_that_is_no_integer_is_refused_before_the_upgrade(web: Web, cursor: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(f"{web.stream}?cursor={cursor}")
+    response = refused.value.response
+    assert response.status_code == 400
+    assert json.loads(response.body or b"")["error"] == "InvalidRequest"
+
+
+def test_without_an_upgrade_it_is_an_http_error(web: Web) -> None:
+    plain = web.get(PATH)
+    assert (plain.status, plain.json["error"]) == (426, "UpgradeRequired")
+    assert plain.headers["Upgrade"] == "websocket" and "atproto-relay" in plain.headers["Server"]
+    posted = call(web.url + PATH, {})
+    assert (posted.status, posted.json["error"]) == (405, "MethodNotAllowed")
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ((b"Version: 13", b"Version: 12"), b"426"),
+        ((b"Sec-WebSocket-Version: 13\r\n", b""), b"426"),
+        ((b"HTTP/1.1", b"HTTP/1.0"), b"426"),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhl"), b"400"),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b"!"), b"400"),
+        ((b"GET", b"POST"), b"4"),
+        ((b"GET", b"BREW"), b"501"),
+        ((PATH.encode(), b"/xrpc/com.atproto.sync.listRepos"), b"400"),
+        ((PATH.encode(), b"/"), b"400"),
+    ],
+)
+def test_a_broken_handshake_is_an_http_error(web: Web, change: tuple[bytes, bytes], status: bytes) -> None:
+    with raw(web, handshake().replace(*change)) as sock:
+        line = head_of(sock).split(b"\r\n")[0]
+    assert line.split(b" ")[1].startswith(status), line
+    assert not list(web.parts.consumers)
+
+
+def test_the_upgrade_names_the_relay(web: Web) -> None:
+    with connect(web.stream) as client:
+        assert client.response is not None and "(atproto-relay)" in client.response.headers["Server"]
+
+
+def test_limits_are_told_before_the_upgrade_and_room_comes_back(start_web: StartWeb) -> None:
+    web = start_web(max_consumers=3, max_consumers_per_address=2)
+
+    def attempt(address: str) -> int:
+        try:
+            with connect(web.stream, additional_headers={"X-Forwarded-For": address}):
+                return 101
+        except InvalidStatus as refused:
+            assert refused.response.headers["Retry-After"] == "60"
+            return refused.response.status_code
+
+    one = {"additional_headers": {"X-Forwarded-For": "198.51.100.1"}}
+    with consumer(web, **one), consumer(web, **one):
+        until(lambda: len(list(web.parts.consumers)) == 2)
+        assert attempt("198.51.100.1") == 429
+        with consumer(web, additional_headers={"X-Forwarded-For": "198.51.100.2"}):
+            until(lambda: len(list(web.parts.consumers)) == 3)
+            assert attempt("198.51.100.3") == 429
+    until(lambda: not list(web.parts.consumers))
+    assert attempt("198.51.100.1") == 101
+
+
+def test_a_consumer_is_listed_with_what_it_took(web: Web) -> None:
+    web.publish(5)
+    with consumer(web, "?cursor=2", user_agent_header="test/1") as client:
+        assert seqs(client, 3) == [3, 4, 5]
+        (listed,) = web.admin("/admin/consumers/list").json
+    assert (listed["remote_addr"], listed["user_agent"], listed["events_consumed"]) == ("127.0.0.1", "test/1", 3)
+
+
+def test_a_ping_is_answered_also_between_large_events(web: Web) -> None:
+    with consumer(web) as client:
+        pongs = []
+        for _ in range(3):
+            pongs.append(client.ping())
+            web.publish(20, size=200_000)
+            assert len(seqs(client, 20)) == 20
+        assert all(pong.wait(timeout=5) for pong in pongs)
+
+
+def test_what_came_with_the_handshake_is_answered(web: Web) -> None:
+    ping = Frame(Opcode.PING, b"early").serialize(mask=True)
+    with raw(web, handshake() + ping) as sock:
+        assert b"101" in head_of(sock)
+        assert sock.recv(7) == Frame(Opcode.PONG, b"early").serialize(mask=False)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (Frame(Opcode.BINARY, bytes(65537)).serialize(mask=True), 1009),
+        (bytes((0x82, 0xFF)) + (2**62).to_bytes(8), 1009),
+        (Frame(Opcode.BINARY, b"unmasked").serialize(mask=False), 1002),
+        (Frame(Opcode.CLOSE, b"\x03\xe8").serialize(mask=True), 1000),
+    ],
+)
+def test_what_a_consumer_must_not_send_ends_it_with_a_code(web: Web, sent: bytes, code: int) -> None:
+    with raw(web, handshake()) as sock:
+        head_of(sock)
+        sock.sendall(sent)
+        closing = sock.recv(4)
+        assert (closing[0], int.from_bytes(closing[2:4])) == (0x88, code)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(1000):
+            pass
+    until(lambda: not list(web.parts.consumers))
+
+
+def test_data_from_a_consumer_is_ignored(web: Web) -> None:
+    with consumer(web) as client:
+        client.send(os.urandom(60_000))
+        client.send("text")
+        client.send([b"in", b"frag", b"ments"])
+        assert client.ping().wait(timeout=5)
+        web.publish(1)
+        assert seqs(client, 1) == [1]
+
+
+def test_a_consumer_that_is_gone_is_forgotten(web: Web) -> None:
+    with raw(web, handshake()) as sock:
+        head_of(sock)
+        until(lambda: list(web.parts.consumers))
+    until(lambda: not list(web.parts.consumers))
+
+
+def test_a_consumer_that_answers_no_ping_is_closed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TICK", 0.1)
+    monkeypatch.setattr(connection, "PING_INTERVAL", 0.3)
+    with raw(web, handshake()) as sock, consumer(web) as answering:
+        head_of(sock)
+        assert sock.recv(2) == b"\x89\x00"
+        assert sock.recv(2)[0] == 0x88
+        web.publish(1)
+        assert seqs(answering, 1) == [1]
+
+
+def test_a_consumer_that_reads_nothing_is_told_when_it_reads_again(start_web: StartWeb) -> None:
+    web = start_web(consumer_stall=0.3)
+    with raw(web, handshake()) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        head_of(sock)
+        until(lambda: list(web.parts.consumers))
+        web.publish(100, size=200_000)
+        gevent.sleep(0.6)
+        received = bytearray()
+        while data := sock.recv(1 << 20):
+            received += data
+    last = bytes(received[received.rindex(b"ConsumerTooSlow") - 200 :])
+    assert b"error" in last
+    # What came is whole frames up to the last: the stall did not cut one.
+    end = count = 0
+    while end < len(received):
+        length, header = received[end + 1], 2
+        if length >= 126:
+            header = 4 if length == 126 else 10
+            length = int.from_bytes(received[end + 2 : end + header])
+        opcode, end = received[end] & 15, end + header + length
+        count += 1
+    assert end == len(received) and opcode == 8 and 2 < count < 102
+
+
+def test_a_slow_consumer_that_reads_is_served(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "TICK", 0.05)
+    monkeypatch.setattr(connection, "PING_INTERVAL", 0.2)
+    web = start_web(consumer_stall=1.0)
+    web.publish(60, size=200_000)
+    with raw(web, handshake("?cursor=0")) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        head_of(sock)
+        taken = 0
+        # It answers no ping: with megabytes before it, it has not even seen one.
+        deadline = time.monotonic() + 2.5
+        while time.monotonic() < deadline:
+            taken += len(sock.recv(100_000))
+            gevent.sleep(0.05)
+        assert list(web.parts.consumers), f"cut off after {taken} bytes"
+
+
+def test_a_consumer_that_falls_out_of_the_window_is_told(web: Web) -> None:
+    web.publish(3)
+    feed = web.firehose.attach(1)
+    # The first three are sealed, pushed out of memory by a gap in the seqs, and trimmed from the disk.
+    web.log.advance(10)
+    web.publish(1)
+    web.log.trim(2**62, 0, 1, web.log.next_seq)
+    web.firehose.attach = lambda cursor: feed  # type: ignore[method-assign]
+    with connect(web.stream + "?cursor=1") as client:
+        messages, code = ending(client)
+    error = frames.decode(messages[-1])
+    assert isinstance(error, StreamError) and error.error == "ConsumerTooSlow" and code == 1008
+
+
+def test_stopping_sends_what_is_logged_then_says_goodbye(start_web: StartWeb) -> None:
+    web = start_web()
+    web.publish(2000, size=2000)
+    with consumer(web, "?cursor=0") as behind, consumer(web) as live:
+        web.publish(1)
+        stopping = gevent.spawn(web.server.stop, 10)
+        messages, code = ending(behind)
+        assert (len(messages), code) == (2001, 1001)
+        assert ending(live)[1] == 1001
+        stopping.get(timeout=10)
+    with pytest.raises(ConnectionRefusedError):
+        connect(web.stream)
+
+
+def test_stopping_does_not_wait_for_a_consumer_that_does_not_read(start_web: StartWeb) -> None:
+    web = start_web()
+    with raw(web, handshake()) as sock:
+        head_of(sock)
+        web.publish(100, size=200_000)
+        started = time.monotonic()
+        web.server.stop(0.5)
+        assert time.monotonic() - started < 3
