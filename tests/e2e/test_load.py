@@ -1,0 +1,22 @@
+"""The load harness in small: every event of a fake network arrives at every consumer, once and in order."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.relay_process import ROOT
+
+
+@pytest.mark.parametrize("rate", [0, 500], ids=["as fast as it goes", "500 a second"])
+def test_nothing_is_lost_or_repeated_under_load(tmp_path: Path, rate: int) -> None:
+    size = ["--hosts", "5", "--accounts", "60", "--events", "1500", "--consumers", "4", "--rate", str(rate)]
+    command = [sys.executable, "-m", "tests.bench.network", *size, "--json", str(tmp_path / "result")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "result").read_text())
+    assert result["deliveries"] == 4 * (result["checked_events"] - 60)
