@@ -37,15 +37,15 @@ class AccountState:
     repo: RepoRow | None
 
 
-PendingLookup = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
+FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
 class Accounts:
-    """A bounded cache of account states over the projector's unwritten rows over SQL."""
+    """A bounded cache of account states. Behind it, `find` knows every account as of the newest published event."""
 
-    def __init__(self, db: Database, pending: PendingLookup, capacity: int, next_uid: int) -> None:
+    def __init__(self, db: Database, find: FindAccount, capacity: int, next_uid: int) -> None:
         self._db = db
-        self._pending = pending
+        self._find = find
         self._cache: LRUCache[str, AccountState] = LRUCache(capacity)
         self._next_uid = next_uid
         self._generation = 0
@@ -57,7 +57,7 @@ class Accounts:
         state: AccountState | None = self._cache.get(did)
         while state is None:
             generation = self._generation
-            found = self._pending(did) or self._db.read(table.by_did, did)
+            found = self._find(did)
             if found is None:
                 return None
             # An admin may have changed the account while SQL answered: then what it said is stale.

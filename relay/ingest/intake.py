@@ -32,7 +32,7 @@ class Intake:
         self._rejections = rejections
         self._parking = Parking()
         self._partitions = [Partition(gate, errands, sequencer, rejections, self._parking) for _ in range(PARTITIONS)]
-        self._greenlets: list[gevent.Greenlet] = []
+        self._greenlets: list[gevent.Greenlet[[], None]] = []
         metrics.QUEUE_SIZE.labels("partitions").set_function(lambda: sum(p.queue.qsize() for p in self._partitions))
         metrics.QUEUE_CAPACITY.labels("partitions").set(PARTITIONS * QUEUE_CAPACITY)
 
@@ -75,7 +75,7 @@ class Intake:
         """Return with one place in the lane taken, once the host may have more in flight."""
         while host.budget.full:
             host.budget.wait_for_room(WAIT_SECONDS)
-        while self._parking.full and host.budget.parked:
+        while host.cursor.full or (self._parking.full and host.budget.parked):
             gevent.sleep(WAIT_SECONDS)
         while not partition.room.acquire(timeout=WAIT_SECONDS):
             pass

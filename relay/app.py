@@ -1,0 +1,180 @@
+"""Builds the relay's parts, wires them, starts and stops them in order.
+
+Run by `relay serve` and `wsgi.py`. The only module that knows all rooms; it holds no rule of its own but the order:
+what an event flows into starts before it and stops after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import gevent
+from gevent.event import Event as Signal
+
+from relay import logs
+from relay.config import Settings, environment_with, unknown_variables
+from relay.errors import RelayError
+from relay.identity.http import GuardedHttp
+from relay.identity.resolver import Resolver
+from relay.ingest.accounts import Accounts
+from relay.ingest.errands import Errands
+from relay.ingest.gate import Gate
+from relay.ingest.host import HostRegistry
+from relay.ingest.intake import Intake
+from relay.ingest.moderation import Moderation
+from relay.ingest.penalties import Penalties
+from relay.ingest.rejections import Rejections
+from relay.ingest.status_check import StatusCheck
+from relay.store.database import Database
+from relay.stream.log import SegmentLog
+from relay.stream.opening import Retention, Stream
+from relay.upstream.drops import Drops
+from relay.upstream.fleet import Fleet
+from relay.upstream.policy import Policy
+from relay.web.application import create_app
+from relay.web.auth import AdminAuth, passwords_or_random
+from relay.web.consumers import Consumers
+from relay.web.metrics import MetricsServer
+from relay.web.parts import Parts
+from relay.web.server import ApiServer
+from relay.web.siblings import Siblings
+
+USER_AGENT = f"atproto-relay-python/{version('atproto-relay')} (atproto-relay)"
+
+# SIGTERM has to be through within 30 s; each step gets what the ones before it left.
+DRAIN_SECONDS = 25.0
+EXIT_FAILURE = 1
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """All parts of one relay, wired. Building it opens the database and the log and brings SQL up to the log."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises StoreError, LogError."""
+        http = GuardedHttp(USER_AGENT, settings.allow_insecure_hosts)
+        self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+        segment_log = SegmentLog(settings.persist_dir, initial_seq=settings.initial_seq, sync_mode=settings.log_sync)
+        self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
+        self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, cache_size=settings.ident_cache_size)
+        registry = HostRegistry()
+        drops = Drops()
+        accounts = Accounts(self._db, self._stream.projector.account, settings.ident_cache_size, self._stream.next_uid)
+        moderation = Moderation(self._db, accounts, self._stream.sequencer, self._stream.suppressions)
+        self._intake = _intake(settings, self._stream, self._resolver, http, accounts, registry, drops)
+        self._fleet = Fleet(
+            self._db,
+            registry,
+            self._stream.cursors,
+            self._intake,
+            moderation.release_throttled,
+            http,
+            http.tls_context(),
+            drops,
+            _policy(settings),
+        )
+        self._siblings = Siblings(settings.sibling_relays)
+        parts = Parts(
+            settings=settings,
+            db=self._db,
+            firehose=self._stream.firehose,
+            fleet=self._fleet,
+            moderation=moderation,
+            consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
+            siblings=self._siblings,
+            auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
+            find_account=self._stream.projector.account,
+            problem=lambda: self._stream.problem,
+        )
+        self._api = ApiServer(create_app(parts), parts, settings.api_bind)
+        self._metrics = MetricsServer(settings.metrics_bind)
+
+    def start(self) -> None:
+        """Start everything, the API first: it answers whatever the hosts do. Raises OSError when a port is taken."""
+        self._metrics.start()
+        self._stream.start()
+        self._resolver.start()
+        self._intake.start()
+        self._siblings.start()
+        self._api.start()
+        self._fleet.start()
+        log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
+
+    def stop(self) -> None:
+        """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+
+        def left() -> float:
+            return max(deadline - time.monotonic(), 0.5)
+
+        self._fleet.stop(min(left(), 5.0))
+        self._intake.stop(left() - 10.0)
+        self._api.stop(min(left(), 5.0))
+        self._stream.stop(left())
+        self._siblings.stop()
+        self._resolver.stop()
+        self._db.close()
+        self._metrics.stop()
+
+
+def _intake(
+    settings: Settings,
+    stream: Stream,
+    resolver: Resolver,
+    http: GuardedHttp,
+    accounts: Accounts,
+    registry: HostRegistry,
+    drops: Drops,
+) -> Intake:
+    penalties = Penalties()
+    gate = Gate(accounts, resolver, registry, stream.projector, penalties, lenient=settings.lenient_sync_validation)
+    errands = Errands(resolver, StatusCheck(http, accounts, stream.projector), penalties)
+    rejections = Rejections(lambda hostname, reason: drops.note(hostname, reason, time.time()))
+    return Intake(gate, errands, stream.sequencer, rejections)
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        user_agent=USER_AGENT,
+        allow_insecure_hosts=settings.allow_insecure_hosts,
+        disable_request_crawl=settings.disable_request_crawl,
+        default_account_limit=settings.default_account_limit,
+        new_hosts_per_day=settings.new_hosts_per_day,
+        trusted_domains=settings.trusted_domains,
+        replay_window=settings.replay_window,
+        idle_after=settings.host_idle_after,
+        account_limit_autoscale=settings.account_limit_autoscale,
+        hosts=settings.hosts,
+        bootstrap_host=settings.bootstrap_host,
+        skip_host_checks=settings.skip_host_checks,
+    )
+
+
+def main(env_file: Path | None) -> int:
+    """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
+    environment = environment_with(env_file)
+    settings = Settings.from_environment(environment)
+    logs.set_up(settings.log_level, settings.log_format)
+    for name in unknown_variables(environment):
+        log.warning("%s is set, but is no setting of this relay", name)
+    stopped = Signal()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        gevent.signal_handler(number, stopped.set)
+    try:
+        relay = Relay(settings)
+        relay.start()
+    except (RelayError, OSError) as error:
+        log.error("the relay cannot start: %s", error)
+        return EXIT_FAILURE
+    log.info("started as process %d with %s", os.getpid(), settings.redacted())
+    stopped.wait()
+    log.info("stopping")
+    relay.stop()
+    log.info("stopped")
+    return 0
