@@ -9,6 +9,8 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Event
+from relay.errors import AddressRefused
+from relay.identity import http
 from relay.identity.http import GuardedHttp
 from relay.ingest.host import Host, HostRegistry
 from relay.store.database import Database
@@ -81,6 +83,19 @@ class Relay:
     def _release(self, host: Host, most: int) -> int:
         self.released[host.hostname] += most
         return most
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch):
+    """No name of a test is ever looked up outside."""
+    resolve = http.resolve_public
+
+    def resolve_local(host: str, *how):
+        if host not in ("localhost", "127.0.0.1"):
+            raise AddressRefused("name-unresolved", host)
+        return resolve(host, *how)
+
+    monkeypatch.setattr(http, "resolve_public", resolve_local)
 
 
 @pytest.fixture

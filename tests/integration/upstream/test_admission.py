@@ -1,0 +1,166 @@
+"""How many hosts come in, and from where: the daily limit over a restart, and another relay's list."""
+
+import pytest
+
+from relay.errors import CrawlRefused, HttpError
+from relay.store import bans
+from relay.store import hosts as table
+from relay.upstream import autoscale, bootstrap, crawl
+from tests.integration.upstream.conftest import LOCAL
+from tests.support.pds import FakePds
+from tests.support.wait import until
+
+
+@pytest.fixture
+def taken_at_their_word(monkeypatch):
+    """Public names that no test may look up pass the check."""
+    monkeypatch.setattr(crawl, "check_answers", lambda http, endpoint: None)
+
+
+def listed(hostname, seq=5, status="active", **more):
+    return {"hostname": hostname, "seq": seq, "status": status, "accountCount": 1, **more}
+
+
+def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, taken_at_their_word):
+    policy = LOCAL._replace(new_hosts_per_day=2)
+    running = relay.start(policy)
+    running.request_crawl("one.pds.invalid-tld", admin=True)
+    running.request_crawl("two.pds.test", admin=False)
+    running.request_crawl("two.pds.test", admin=False)
+    running.request_crawl("three.pds.test", admin=False)
+    relay.stop()
+    running = relay.start(policy)
+    with pytest.raises(CrawlRefused) as caught:
+        running.request_crawl("four.pds.test", admin=False)
+    assert caught.value.status == 429
+    running.request_crawl("four.pds.test", admin=True)
+    running.new_hosts_per_day = 3
+    running.request_crawl("five.pds.test", admin=False)
+    relay.stop()
+    assert relay.start(policy).new_hosts_per_day == 3
+
+
+def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_word):
+    running = relay.start(LOCAL._replace(trusted_domains=("*.pds.test",)))
+    running.request_crawl("one.pds.test", admin=False)
+    running.request_crawl("other.test", admin=False)
+    limits = {status.hostname: (status.trusted, status.account_limit) for status in running.statuses()}
+    assert limits == {"one.pds.test": (True, 10_000_000), "other.test": (False, 100)}
+
+
+def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
+    with FakePds() as other:
+        other.hosts = [listed(f"h{number}.pds.test") for number in range(25)]
+        other.hosts += [
+            listed("h1.pds.test"),
+            listed("idle.pds.test", status="idle"),
+            listed("offline.pds.test", status="offline"),
+            listed("banned.pds.test", status="banned"),
+            listed("silent.pds.test", seq=0),
+            listed("localhost:2583"),
+            listed("not a host"),
+            listed("sub.evil.test"),
+            {"hostname": 7},
+            "nonsense",
+        ]
+        relay.db.write(bans.add, "evil.test")
+        progress = []
+        taken = bootstrap.pull_hosts(
+            relay.db,
+            relay.http,
+            other.url,
+            lambda endpoint: bootstrap.store_host(relay.db, LOCAL, endpoint),
+            batch=10,
+            check=False,
+            progress=lambda *counts: progress.append(counts),
+        )
+        stored = {row.hostname for row in relay.db.read(table.all_rows)}
+        assert stored == {f"h{number}.pds.test" for number in range(25)} | {"idle.pds.test"}
+        assert taken == 26
+        assert progress == [(10, 10), (20, 20), (30, 26), (35, 26)]
+        assert not bootstrap.unfinished(relay.db)
+
+
+def test_a_pull_that_was_stopped_goes_on_where_it_was(relay):
+    def take(endpoint):
+        if endpoint.hostname == "h15.pds.test":
+            raise HttpError("http-broken", "stopped")
+        return True
+
+    with FakePds() as other:
+        other.hosts = [listed(f"h{number}.pds.test") for number in range(30)]
+        with pytest.raises(HttpError):
+            bootstrap.pull_hosts(relay.db, relay.http, other.url, take, batch=10, check=False)
+        assert bootstrap.unfinished(relay.db)
+        asked = len(other.requests)
+        assert bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, batch=10, check=False) == 20
+        assert "cursor=10" in other.requests[asked]
+
+
+def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay, monkeypatch):
+    with FakePds() as other:
+        monkeypatch.setattr(other, "_method", lambda *_: (200, b'{"hosts":[{}],"cursor":"again"}'))
+        assert bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
+        assert len(other.requests) == 2
+
+
+def test_hosts_that_do_not_answer_are_not_taken(relay, monkeypatch):
+    asked = []
+
+    def answers(http, endpoint):
+        asked.append(endpoint.hostname)
+        if endpoint.hostname == "dead.pds.test":
+            raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, "dead")
+
+    monkeypatch.setattr(crawl, "check_answers", answers)
+    with FakePds() as other:
+        other.hosts = [listed("dead.pds.test"), listed("live.pds.test")]
+        taken = []
+        bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: bool(taken.append(endpoint) or True))
+        assert [endpoint.hostname for endpoint in taken] == ["live.pds.test"]
+        assert sorted(asked) == ["dead.pds.test", "live.pds.test"]
+
+
+def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay):
+    with FakePds() as other:
+        other.hosts = [listed(f"h{number}.pds.test") for number in range(3)]
+        policy = LOCAL._replace(bootstrap_host=other.url, skip_host_checks=True)
+        running = relay.start(policy)
+        until(lambda: len(running.statuses()) == 3)
+        relay.stop()
+        asked = len(other.requests)
+        relay.start(policy)
+        until(lambda: len(running.statuses()) == 3)
+        assert len(other.requests) == asked
+
+
+def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monkeypatch, caplog):
+    caplog.set_level("INFO", "relay.audit")
+    monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(running.connected)
+    relay.registry.by_name(pds.hostname).account_count = 95
+    grow(running)
+    assert running.status(pds.hostname).account_limit == 125
+    assert [record.message for record in caplog.records if record.name == "relay.audit"] == [
+        f"account limit of {pds.hostname} raised from 100 to 125 by itself"
+    ]
+    relay.registry.by_name(pds.hostname).account_count = 125
+    grow(running)
+    assert running.status(pds.hostname).account_limit == 125
+    relay.stop()
+
+    running = relay.start()
+    until(running.connected)
+    relay.registry.by_name(pds.hostname).account_count = 125
+    grow(running)
+    assert running.status(pds.hostname).account_limit == 125
+    monkeypatch.setattr(autoscale, "SPACING_SECONDS", 0.0)
+    grow(running)
+    assert running.status(pds.hostname).account_limit == 156
+    assert relay.db.read(table.by_hostname, pds.hostname).account_limit == 156
+
+
+def grow(running):
+    running._autoscale.run(running._roster)

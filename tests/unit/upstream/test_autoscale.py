@@ -1,0 +1,42 @@
+"""The rule by which an account limit grows: slowly, bounded, and only for a host in good standing."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from relay.upstream.autoscale import CEILING, grown_limit
+from relay.upstream.lifecycle import Status
+from tests.unit.upstream.builders import NOW, upstream
+
+
+def test_a_host_in_good_standing_grows_by_a_quarter():
+    assert grown_limit(upstream(accounts=80), 1_000.0, 0, NOW) == 125
+    assert grown_limit(upstream(accounts=9_000, account_limit=10_000), 1_000.0, 0, NOW) == 12_500
+
+
+def test_the_ceiling_holds():
+    assert grown_limit(upstream(accounts=90_000, account_limit=90_000), 1e6, 0, NOW) == CEILING
+    assert grown_limit(upstream(accounts=CEILING, account_limit=CEILING), 1e6, 0, NOW) is None
+    assert grown_limit(upstream(accounts=200_000, account_limit=200_000), 1e6, 0, NOW) is None
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        upstream(accounts=79),
+        upstream(accounts=100, trusted=True),
+        upstream(Status.THROTTLED, accounts=100),
+        upstream(accounts=100, connected=False),
+        upstream(accounts=100, created_at=datetime.fromtimestamp(NOW - 6 * 86_400, UTC)),
+    ],
+    ids=["room left", "trusted", "throttled", "not connected", "new"],
+)
+def test_who_does_not_grow(one):
+    assert grown_limit(one, 1_000.0, 0, NOW) is None
+
+
+def test_drops_weigh_against_what_was_sent():
+    one = upstream(accounts=100)
+    assert grown_limit(one, 1_000.0, 20, NOW) == 125
+    assert grown_limit(one, 1_000.0, 21, NOW) is None
+    assert grown_limit(one, 0.0, 11, NOW) is None

@@ -1,0 +1,60 @@
+"""Names that a crawl request may give, and which hosts are trusted."""
+
+import pytest
+
+from relay.errors import CrawlRefused
+from relay.upstream.crawl import check_name
+from relay.upstream.policy import Policy
+
+POLICY = Policy("test", trusted_domains=("*.host.bsky.network", "pds.example.com"), default_account_limit=100)
+
+
+@pytest.mark.parametrize(
+    ("hostname", "trusted"),
+    [
+        ("a.host.bsky.network", True),
+        ("pds.example.com", True),
+        ("host.bsky.network", False),
+        ("evilhost.bsky.network", False),
+        ("x.pds.example.com", False),
+        ("a.host.bsky.network.evil.com", False),
+    ],
+)
+def test_trust_is_an_exact_name_or_the_end_of_one(hostname, trusted):
+    assert POLICY.is_trusted(hostname) is trusted
+    assert POLICY.first_account_limit(hostname) == (10_000_000 if trusted else 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "admin", "insecure"),
+    [
+        ("pds.example.org", False, False),
+        ("https://pds.example.org", False, False),
+        ("pds.example.org:8443", True, False),
+        ("http://localhost:2583", True, True),
+        ("http://pds.example.org", False, True),
+    ],
+)
+def test_names_that_are_taken(text, admin, insecure):
+    check_name(text, admin=admin, allow_insecure=insecure)
+
+
+@pytest.mark.parametrize(
+    ("text", "admin", "insecure"),
+    [
+        ("", True, True),
+        ("https://pds.example.org/path", True, True),
+        ("https://user@pds.example.org", True, True),
+        ("http://pds.example.org", True, False),
+        ("pds.example.org:8443", False, False),
+        ("localhost:2583", False, True),
+        ("localhost:2583", True, False),
+        ("https://10.0.0.1", True, False),
+        ("https://[::1]", False, True),
+        ("pds.internal", False, False),
+    ],
+)
+def test_names_that_are_not(text, admin, insecure):
+    with pytest.raises(CrawlRefused) as caught:
+        check_name(text, admin=admin, allow_insecure=insecure)
+    assert (caught.value.name, caught.value.status) == ("BadRequest", 400)

@@ -1,0 +1,51 @@
+"""What a host's operator is told: each state and each kind of failure has its own sentence."""
+
+from relay.upstream.lifecycle import Status
+from relay.upstream.status import describe
+from tests.unit.upstream.builders import NOW, upstream
+
+
+def told(one, drops=None, next_in=None):
+    return describe(one, drops or {}, next_in, NOW)
+
+
+def test_a_healthy_host():
+    one = upstream()
+    one.note_event("2027-01-15T07:59:58.000Z", NOW)
+    status = told(one)
+    assert status.connected
+    assert status.lag_seconds == 2.0
+    assert status.rates == (50, 2_600, 21_000)
+    assert "passes" in status.advice or "pass" in status.advice
+    assert status.next_attempt_at is None
+
+
+def test_the_lag_is_unknown_when_the_event_says_nothing_usable():
+    one = upstream()
+    assert told(one).lag_seconds is None
+    for nonsense in ("yesterday", "", "9" * 100):
+        one.note_event(nonsense, NOW)
+        assert told(one).lag_seconds is None
+    one.note_event("2999-01-01T00:00:00Z", NOW)
+    assert told(one).lag_seconds == 0.0
+
+
+def test_every_state_and_error_has_its_advice():
+    seen = set()
+    for status in Status:
+        seen.add(told(upstream(status, connected=False)).advice)
+    for error in ("tls-failed: expired", "name-unresolved: x", "handshake-refused: HTTP 404", "dial-timeout: 10"):
+        seen.add(told(upstream(Status.OFFLINE, connected=False, last_error=error)).advice)
+    seen.add(told(upstream(accounts=100)).advice)
+    seen.add(told(upstream(), {"rev-future": 3}).advice)
+    seen.add(told(upstream()).advice)
+    assert len(seen) == 12
+
+
+def test_an_old_error_is_not_held_against_a_connected_host():
+    one = upstream(last_error="tls-failed: expired", last_error_at=NOW - 1000)
+    assert "TLS" not in told(one).advice
+
+
+def test_the_next_attempt_is_a_time():
+    assert told(upstream(Status.OFFLINE, connected=False), next_in=60.0).next_attempt_at == NOW + 60
