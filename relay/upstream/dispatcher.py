@@ -158,13 +158,19 @@ class Dispatcher:
         position = upstream.host.cursor.position
         if position <= 0:
             return None
-        seen = upstream.row.last_connected_at
-        if seen is not None and time.time() - seen > self._replay_window:
-            log.warning("host %s was unseen for %.0f h: starting live", upstream.hostname, (time.time() - seen) / 3600)
+        if self._long_unseen(upstream):
+            log.warning("host %s was not seen for longer than the replay window: starting live", upstream.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             upstream.host.cursor.reset()
             return None
         return position
+
+    def _long_unseen(self, upstream: Upstream) -> bool:
+        seen = upstream.row.last_connected_at
+        if seen is None:
+            # Another relay's database does not say when it was; a host that it had given up is taken to be long gone.
+            return upstream.row.status in (Status.IDLE, Status.OFFLINE)
+        return time.time() - seen > self._replay_window
 
     def _ended(self, upstream: Upstream, error: UpstreamError, lasted: float) -> None:
         """Note why the connection is no more, and plan the next one."""

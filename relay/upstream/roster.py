@@ -106,7 +106,7 @@ class Roster:
 
     def count(self, status: Status) -> int:
         """Hosts in this status."""
-        return sum(upstream.status is status for upstream in self._by_id.values())
+        return sum(upstream.status is status for upstream in self)
 
     def flush(self) -> None:
         """Write what changed since the last time. Raises StoreError; then nothing is lost and the next flush has it."""
@@ -126,9 +126,10 @@ class Roster:
             self._by_id[host_id].row.status = status
 
     def _near_account_limit(self) -> int:
-        return sum(u.host.account_count >= NEAR_LIMIT * u.host.account_limit for u in self._by_id.values())
+        return sum(u.host.account_count >= NEAR_LIMIT * u.host.account_limit for u in self)
 
     def __iter__(self) -> Iterator[Upstream]:
+        # A copy, since hosts come in while others look, and metrics are read by a thread of their own.
         return iter(list(self._by_id.values()))
 
     def __len__(self) -> int:

@@ -180,6 +180,20 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds)
         relay.stop()
 
 
+def test_a_host_that_the_reference_relay_had_given_up_starts_live(relay, pds, quick_retries):
+    for status, cursor in (("active", "77"), ("offline", None)):
+        stored = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
+        stored.last_connected_at = None
+        relay.db.write(table.save_states, [stored])
+        relay.db.write(table.set_status, stored.id, status)
+        pds.cursors.clear()
+        pds.events = [(77, identity_frame(77))]
+        running = relay.start(book=book_at(stored.id, 77))
+        until(running.connected)
+        assert pds.cursors == [cursor]
+        relay.stop()
+
+
 def book_at(host_id, position):
     from relay.stream.cursors import CursorBook
 
