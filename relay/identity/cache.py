@@ -57,6 +57,8 @@ class IdentityCache:
 
     def start(self) -> None:
         """Start writing behind."""
+        # Before the first question, since how long a row is good for depends on what is read here.
+        self._flush()
         self._flusher = Greenlet.spawn(self._run)
 
     def stop(self) -> None:
@@ -114,9 +116,8 @@ class IdentityCache:
             del self._pending[next(iter(self._pending))]
 
     def _run(self) -> None:
-        while not self._stopping.is_set():
+        while not self._stopping.wait(FLUSH_SECONDS):
             self._flush()
-            self._stopping.wait(FLUSH_SECONDS)
         self._flush()
 
     def _flush(self) -> None:

@@ -104,7 +104,7 @@ class Lookup:
                 return _fact(did, target, response)
             failure = f"HTTP {response.status}"
             if response.status == 429 or "Retry-After" in response.headers:
-                pace.hold(time.monotonic(), _retry_after(response))
+                pace.hold(time.monotonic(), retry_after(response))
         raise IdentityError("did-unavailable", failure)
 
     def _ask(self, target: Target, deadline: float) -> Response:
@@ -146,6 +146,7 @@ def _fact(did: str, target: Target, response: Response) -> Fact:
     raise IdentityError("did-document", f"HTTP {response.status}")
 
 
-def _retry_after(response: Response) -> float:
+def retry_after(response: Response) -> float:
+    """The seconds that the other side asks to be left alone for, within reason."""
     text = response.headers.get("Retry-After", "")
     return min(float(text), LONGEST_RETRY_AFTER) if text.isdecimal() else DEFAULT_RETRY_AFTER

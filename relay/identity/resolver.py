@@ -60,7 +60,7 @@ class _Flight:
         self.target = target
         self.landed = Event()
         self.outcome: Fact | IdentityError | None = None
-        # The DID was evicted after the network was asked: the answer may be from before the change.
+        # The DID changed after the lookup began: the answer may be from before that.
         self.outdated = False
         self.began = time.monotonic()
 
@@ -140,7 +140,12 @@ class Resolver:
         if did in self._unanswered:
             raise _again(self._unanswered[did])
         give_up = time.monotonic() + WAIT_SECONDS
-        flight = self._flights.get(did) or self._take_off(did, past_table=refresh)
+        flight = self._flights.get(did)
+        if flight is None:
+            flight = self._take_off(did, past_table=refresh)
+        elif refresh:
+            # What is under way may have been answered before the change that this is about.
+            flight.outdated = True
         flight.landed.wait(max(0.0, give_up - time.monotonic()))
         if flight.outcome is None:
             raise IdentityError("did-unavailable", "no answer in time")
