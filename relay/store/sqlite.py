@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Concatenate, cast
 
 import gevent
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay import metrics
@@ -28,6 +29,9 @@ WRITER_CACHE_KIB = 16 << 10
 READER_CACHE_KIB = 4 << 10
 CHECKPOINT_PAGES = 4000
 WAL_LIMIT_BYTES = 64 << 20
+
+# gevent's own sleep would make a hub in a thread that has none.
+_thread_sleep = get_original("time", "sleep")
 
 # The file or its disk fails, as opposed to SQL that is wrong: only these are worth waiting out.
 _UNAVAILABLE = frozenset(
@@ -162,7 +166,6 @@ class SqliteDatabase(Database):
         try:
             for pragma in (
                 f"busy_timeout = {BUSY_MILLISECONDS}",
-                "journal_mode = WAL",
                 # With NORMAL a power cut may take back the last transactions. The projection would be made again
                 # from the log, but a takedown or a ban would be lost; a sync per transaction costs little, since
                 # events come in batches.
@@ -175,6 +178,7 @@ class SqliteDatabase(Database):
                 f"query_only = {'OFF' if writes else 'ON'}",
             ):
                 connection.execute(f"PRAGMA {pragma}")
+            _turn_wal_on(connection)
         except BaseException:
             connection.close()
             raise
@@ -201,6 +205,19 @@ class SqliteDatabase(Database):
 
 class _Unanswered(BaseException):
     """Our own deadline, told apart from a caller's."""
+
+
+def _turn_wal_on(connection: sqlite3.Connection) -> None:
+    # While another connection does the same on a new file this fails at once, whatever the busy timeout.
+    deadline = time.monotonic() + BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        _thread_sleep(0.02)
 
 
 def _transact(connection: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:

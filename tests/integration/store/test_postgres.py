@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -213,6 +214,16 @@ def test_a_server_that_is_not_there() -> None:
         Database.open("postgres://relay:s3cret@127.0.0.1:1/relay", max_connections=2)
     assert caught.value.reason == "store-unavailable"
     assert "s3cret" not in str(caught.value)
+
+
+def test_a_server_that_takes_connections_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(StoreError, match="no answer") as caught:
+            Database.open(f"postgres://relay@127.0.0.1:{silent.getsockname()[1]}/relay", max_connections=2)
+    assert caught.value.reason == "store-unavailable"
+    assert time.monotonic() - started < 5
 
 
 def test_names_are_looked_up_without_stopping_the_hub(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,3 +146,29 @@ database.close()
         [sys.executable, "-c", script, f"sqlite://{path}"], capture_output=True, text=True, timeout=30, check=True
     )
     assert (done.stdout, done.stderr) == ("b None\n", "")
+
+
+def test_turning_the_wal_on_waits_for_whoever_has_the_new_file(path: Path) -> None:
+    """SQLite's own busy timeout does not cover this lock."""
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("CREATE TABLE somebody_elses (x)")
+    other.execute("BEGIN IMMEDIATE")
+    starting = gevent.spawn(Database.open, f"sqlite://{path}", max_connections=1)
+    assert starting.join(0.2) is None and not starting.ready()
+    other.execute("COMMIT")
+    other.close()
+    starting.get(timeout=20).close()
+
+
+def test_a_write_that_reads_first_has_the_file_to_itself(database: Database, path: Path) -> None:
+    """Another program that wrote between its read and its write would make it fail half-way."""
+
+    def read_then_write(tx: Transaction) -> None:
+        settings.get(tx, "a")
+        other = sqlite3.connect(path, timeout=0, isolation_level=None)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("INSERT INTO relay_setting (key, value) VALUES ('b', 'c')")
+        other.close()
+        settings.put(tx, "a", "b")
+
+    database.write(read_then_write)

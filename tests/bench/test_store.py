@@ -1,0 +1,141 @@
+"""The store with a million accounts, on both engines: every list query, the lookups, and the projection's batches.
+
+Half a million of the accounts are inactive, in one run, and the few that are taken down or throttled come last: a
+query that walks the table shows. `RELAY_BENCH_ACCOUNTS` makes it smaller.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.atproto.cid import Cid
+from relay.store import accounts, bans, hosts, identities, projection, settings
+from relay.store.accounts import AccountRow, RepoRow
+from relay.store.database import Database
+from relay.store.identities import IdentityRow
+from relay.store.projection import ProjectionBatch
+from tests.support.postgres import BINARIES, Cluster
+
+ACCOUNTS = int(os.environ.get("RELAY_BENCH_ACCOUNTS", "1000000"))
+HOSTS = 3000
+BATCH = 2000
+QUERY_LIMIT_SECONDS = 0.05
+COMMIT = Cid.of_dag_cbor(b"\xa0")
+DATA = Cid.of_dag_cbor(b"\x80")
+
+
+def did(uid: int) -> str:
+    return "did:plc:" + base64.b32encode(random.Random(uid).randbytes(15)).decode().lower()
+
+
+def account(uid: int) -> AccountRow:
+    upstream = "deactivated" if ACCOUNTS // 4 < uid <= 3 * ACCOUNTS // 4 else "active"
+    status = "active"
+    if uid > ACCOUNTS - 1000:
+        status = "takendown" if uid % 2 else "host-throttled"
+    return AccountRow(uid, did(uid), 1 + uid % HOSTS, status, upstream)
+
+
+def batch(uids: range | list[int], rev: str, position: int) -> ProjectionBatch:
+    return ProjectionBatch(
+        position,
+        position,
+        accounts={uid: account(uid) for uid in uids},
+        repos={uid: RepoRow(uid, rev, COMMIT, DATA) for uid in uids},
+        cursors={1 + uid % HOSTS: position for uid in uids},
+    )
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A database with all the accounts."""
+    cluster: Cluster | None = None
+    folder: Path = tmp_path_factory.mktemp("store")
+    url = f"sqlite://{folder}/relay.sqlite"
+    if request.param == "postgres":
+        if not BINARIES:
+            pytest.skip("PostgreSQL is not installed: `make test` does that")
+        cluster = Cluster()
+        url = cluster.create()
+    database = Database.open(url, max_connections=4)
+    for number in range(HOSTS):
+        database.write(hosts.insert, f"pds{number}.example.com", no_ssl=False, account_limit=1000, trusted=False)
+    spent = 0.0
+    for start in range(1, ACCOUNTS + 1, BATCH):
+        rows = batch(range(start, min(start + BATCH, ACCOUNTS + 1)), "3k2a", start)
+        started = time.perf_counter()
+        database.write(projection.write, rows)
+        spent += time.perf_counter() - started
+    size = (
+        database.read(lambda tx: tx.rows("SELECT pg_database_size(current_database())"))[0][0]
+        if cluster
+        else sum(path.stat().st_size for path in folder.iterdir())
+    )
+    print(
+        f"\n{request.param}: {ACCOUNTS:,} new accounts with repos in {spent:.1f} s of SQL,"
+        f" {spent / ACCOUNTS * BATCH * 1000:.0f} ms for {BATCH}; {size / ACCOUNTS:.0f} bytes each"
+    )
+    yield database
+    database.close()
+    if cluster:
+        cluster.close()
+
+
+QUERIES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "list_repos from the start": (accounts.list_repos, (0, 1000)),
+    "list_repos before the inactive": (accounts.list_repos, (ACCOUNTS // 4 - 10, 1000)),
+    "list_repos at the end": (accounts.list_repos, (ACCOUNTS - 1000, 1000)),
+    "takedowns": (accounts.takedowns, (0, 500)),
+    "throttled_oldest": (accounts.throttled_oldest, (1 + (ACCOUNTS - 2) % HOSTS, 100)),
+    "by_did": (accounts.by_did, (did(ACCOUNTS // 2),)),
+    "by_did unknown": (accounts.by_did, ("did:plc:unknown",)),
+    "many_by_did of 500": (accounts.many_by_did, ([did(uid * 7 % ACCOUNTS + 1) for uid in range(500)],)),
+    "max_uid": (accounts.max_uid, ()),
+    "position": (projection.position, ()),
+    "suppressions": (projection.suppressions, ()),
+    "list_hosts": (hosts.list_hosts, (0, 1000)),
+    "all hosts": (hosts.all_rows, ()),
+    "host by name": (hosts.by_hostname, ("pds7.example.com",)),
+    "ban_of": (bans.ban_of, ("pds7.example.com",)),
+    "setting": (settings.get, ("crawl",)),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_query(full: Database, benchmark: Any, name: str) -> None:
+    work, args = QUERIES[name]
+    benchmark.pedantic(full.read, (work, *args), rounds=20, warmup_rounds=2)
+    assert benchmark.stats.stats.median < QUERY_LIMIT_SECONDS
+
+
+def test_projection_of_changed_accounts(full: Database, benchmark: Any) -> None:
+    rng = random.Random(1)
+    revs = iter(range(100))
+
+    def changed() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        uids = sorted(rng.sample(range(1, ACCOUNTS + 1), BATCH))
+        return (projection.write, batch(uids, f"3k2b{next(revs):02}", ACCOUNTS)), {}
+
+    benchmark.pedantic(full.write, setup=changed, rounds=20)
+
+
+def test_identities(full: Database, benchmark: Any) -> None:
+    rng = random.Random(2)
+
+    def fresh() -> tuple[tuple[Any, ...], dict[str, Any]]:
+        now = time.time()
+        rows = [
+            IdentityRow(did(uid), "https://pds7.example.com", "k256", b"\x02" * 33, "name.example.com", now)
+            for uid in rng.sample(range(1, ACCOUNTS + 1), BATCH)
+        ]
+        return (identities.upsert_many, rows), {}
+
+    benchmark.pedantic(full.write, setup=fresh, rounds=20)
