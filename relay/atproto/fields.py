@@ -22,7 +22,7 @@ class Shape:
     def __init__(self, required: str, optional: str | None = None, **defaults: Any) -> None:
         self.required = frozenset(required.split())
         self.optional = optional
-        self.every = self.required | {optional} if optional else self.required
+        self.every = self.required | {optional}
         self.defaults = defaults
 
     def trim(self, fields: Fields) -> Fields:
