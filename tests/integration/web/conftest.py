@@ -144,9 +144,9 @@ def start_web(tmp_path: Path) -> Iterator[StartWeb]:
     """Starts relays with settings of the test's choice, on SQLite."""
     started: list[Web] = []
 
-    def start(**settings: Any) -> Web:
-        db = Database.open(f"sqlite://{tmp_path}/relay{len(started)}.sqlite", max_connections=4)
-        web = Web(db, tmp_path / str(len(started)), **settings)
+    def start(db: Database | None = None, **settings: Any) -> Web:
+        opened = db or Database.open(f"sqlite://{tmp_path}/{len(started)}.sqlite", max_connections=4)
+        web = Web(opened, tmp_path / str(len(started)), **settings)
         web.start()
         started.append(web)
         return web

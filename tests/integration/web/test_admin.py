@@ -1,0 +1,189 @@
+"""The admin API: indigo's routes and JSON, who may use them, what each change leaves behind."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from relay.atproto import frames
+from relay.atproto.frames import Account
+from tests.integration.web.accounts import add_accounts, add_hosts, did
+from tests.integration.web.conftest import ADMIN, PASSWORD, StartWeb, Web
+from tests.support.http import call
+from tests.support.pds import FakePds
+from tests.support.wait import until
+
+SUCCESS = {"success": "true"}
+
+
+def admin_routes(web: Web) -> list[tuple[str, str]]:
+    rules = [rule for rule in web.app.url_map.iter_rules() if rule.rule.startswith("/admin/")]
+    return [(method, rule.rule) for rule in rules for method in (rule.methods or set()) & {"GET", "POST"}]
+
+
+def test_no_route_answers_without_the_password(web: Web) -> None:
+    routes = admin_routes(web)
+    assert len(routes) >= 17
+    for method, path in routes:
+        answer = call(web.url + path, method=method)
+        assert answer.status == 401, path
+        assert answer.headers["WWW-Authenticate"].startswith("Basic")
+
+
+def test_the_password_opens_as_basic_and_as_bearer(web: Web) -> None:
+    for header in (ADMIN["Authorization"], f"Bearer {PASSWORD}"):
+        assert web.get("/admin/subs/getEnabled", Authorization=header).json == {"enabled": True}
+
+
+def test_guessing_is_stopped(web: Web) -> None:
+    headers = {"X-Forwarded-For": "198.51.100.9"}
+    statuses = [
+        call(f"{web.url}/admin/pds/list", headers={"Authorization": f"Bearer {guess}", **headers}).status
+        for guess in range(11)
+    ]
+    assert statuses == [401] * 10 + [429]
+    assert web.admin("/admin/pds/list").status == 200
+
+
+@pytest.fixture
+def pds(web: Web) -> Any:
+    with FakePds() as pds:
+        assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == SUCCESS
+        until(lambda: web.fleet.connected() == [pds.hostname])
+        yield pds
+
+
+def listed(web: Web) -> dict[str, Any]:
+    (host,) = web.admin("/admin/pds/list").json
+    return host  # type: ignore[no-any-return]
+
+
+def test_the_host_list_has_indigos_fields(web: Web, pds: FakePds) -> None:
+    assert web.admin("/admin/subs/getUpstreamConns").json == [pds.hostname]
+    host = listed(web)
+    assert {name: host[name] for name in ("ID", "Host", "SSL", "Registered", "Blocked", "HasActiveConnection")} == {
+        "ID": 1,
+        "Host": pds.hostname,
+        "SSL": False,
+        "Registered": True,
+        "Blocked": False,
+        "HasActiveConnection": True,
+    }
+    assert (host["RepoLimit"], host["RepoCount"], host["UserCount"], host["CrawlRateLimit"]) == (100, 0, 0, 0)
+    assert host["PerSecondEventRate"] == {"Max": 50, "Window": 1}
+    assert host["PerHourEventRate"] == {"Max": 2600, "Window": 3600}
+    assert host["PerDayEventRate"] == {"Max": 21000, "Window": 86400}
+    assert host["CreatedAt"].endswith("Z") and host["AccountLimitAlertState"] == "ok"
+    assert host["EventsSeenSinceStartup"] == 0 and host["AccountLimitAlertsSilenced"] is False
+
+
+def test_a_host_is_disconnected_blocked_and_unblocked(web: Web, pds: FakePds) -> None:
+    assert web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST").json == SUCCESS
+    until(lambda: not web.fleet.connected())
+    assert listed(web)["PerSecondEventRate"]["Max"] == -1
+    again = web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST")
+    assert (again.status, again.json["error"]) == (400, "NoActiveConnection")
+    assert web.admin(f"/admin/pds/block?host={pds.hostname}", method="POST").json == SUCCESS
+    assert listed(web)["Blocked"] is True
+    refused = web.admin("/admin/pds/requestCrawl", {"hostname": pds.url})
+    assert (refused.status, refused.json["error"]) == (400, "HostBanned")
+    assert web.admin(f"/admin/pds/unblock?host={pds.hostname}", method="POST").json == SUCCESS
+    until(lambda: web.fleet.connected() == [pds.hostname])
+    assert web.admin(f"/admin/subs/killUpstream?host={pds.hostname}&block=true", method="POST").json == SUCCESS
+    assert listed(web)["Blocked"] is True
+
+
+def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
+    body = {"host": pds.hostname, "repo_limit": 5000, "per_second": 7, "per_hour": 8, "per_day": 9, "crawl_rate": 1}
+    assert web.admin("/admin/pds/changeLimits", body).json == SUCCESS
+    host = listed(web)
+    assert host["RepoLimit"] == 5000
+    assert [host[f"Per{tier}EventRate"]["Max"] for tier in ("Second", "Hour", "Day")] == [7, 8, 9]
+    assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname}).status == 400
+    assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, "repo_limit": -1}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/admin/pds/block?host=pds9.example.com", None),
+        ("/admin/pds/unblock?host=pds9.example.com", None),
+        ("/admin/pds/changeLimits", {"host": "pds9.example.com", "repo_limit": 1}),
+        ("/admin/repo/takeDown", {"did": did(9)}),
+        ("/admin/repo/reverseTakedown", {"did": did(9)}),
+    ],
+)
+def test_what_is_unknown_is_not_found(web: Web, path: str, body: Any) -> None:
+    assert web.admin(path, body, method="POST").status == 404
+
+
+def test_domains_are_banned_as_people_write_them(web: Web) -> None:
+    assert web.admin("/admin/subs/banDomain", {"Domain": "Spammers.Net."}).json == SUCCESS
+    assert web.admin("/admin/subs/banDomain", {"domain": "spammers.net"}).json == SUCCESS
+    assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]}
+    refused = call(f"{web.url}/xrpc/com.atproto.sync.requestCrawl", {"hostname": "pds.spammers.net"})
+    assert (refused.status, refused.json["error"]) == (401, "DomainBan")
+    assert web.admin("/admin/subs/unbanDomain", {"Domain": "spammers.net"}).json == SUCCESS
+    assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": []}
+    assert web.admin("/admin/subs/banDomain", {"Domain": "not a name"}).status == 400
+
+
+def test_a_takedown_is_announced_listed_and_undone(web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    (account,) = add_accounts(web.db, host, [("active", "active")])
+    feed = web.firehose.attach(None)
+    assert web.admin("/admin/repo/takeDown", {"did": account}).json == SUCCESS
+    assert web.admin("/admin/repo/takedowns").json == {"dids": [account]}
+    status = web.get(f"/xrpc/com.atproto.sync.getRepoStatus?did={account}").json
+    assert status == {"did": account, "active": False, "status": "takendown"}
+    assert web.admin("/admin/repo/reverseTakedown", {"did": account}).json == SUCCESS
+    assert web.admin("/admin/repo/takedowns").json == {"dids": []}
+    said = []
+    for _ in range(2):
+        chunk = feed.next(5)
+        assert chunk is not None
+        event = frames.decode(chunk[4:] if chunk[1] == 126 else chunk[2:])
+        assert isinstance(event, Account)
+        said.append((event.did, event.active, event.status))
+    assert said == [(account, False, "takendown"), (account, True, None)]
+
+
+def test_takedowns_page_by_500(web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    dids = add_accounts(web.db, host, [("takendown", "active")] * 501)
+    first = web.admin("/admin/repo/takedowns").json
+    second = web.admin(f"/admin/repo/takedowns?cursor={first['cursor']}").json
+    assert first["dids"] + second["dids"] == dids and "cursor" not in second
+
+
+def test_the_two_switches_are_kept(web: Web, start_web: StartWeb) -> None:
+    assert web.admin("/admin/subs/perDayLimit").json == {"limit": 50}
+    assert web.admin("/admin/subs/setPerDayLimit?limit=7", method="POST").json == SUCCESS
+    assert web.admin("/admin/subs/setEnabled?enabled=false", method="POST").json == SUCCESS
+    closed = call(f"{web.url}/xrpc/com.atproto.sync.requestCrawl", {"hostname": "pds.example.com"})
+    assert (closed.status, closed.json["error"]) == (403, "Forbidden")
+    restarted = start_web(db=web.db)
+    assert restarted.admin("/admin/subs/getEnabled").json == {"enabled": False}
+    assert restarted.admin("/admin/subs/perDayLimit").json == {"limit": 7}
+
+
+def test_every_change_is_one_audit_line_that_nothing_can_break(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "relay.audit"):
+        web.admin("/admin/subs/setPerDayLimit?limit=7", method="POST")
+        web.admin("/admin/subs/banDomain", {"Domain": "spammers.net"})
+        web.admin("/admin/subs/getEnabled")
+        web.admin("/admin/subs/banDomain", {"Domain": "bad\nname"})
+    lines = [record.getMessage() for record in caplog.records if record.name == "relay.audit"]
+    assert lines == ["set-per-day-limit limit=7 by=127.0.0.1", 'ban-domain domain="spammers.net" by=127.0.0.1']
+
+
+def test_siblings_hear_of_changes_once(start_web: StartWeb) -> None:
+    second = start_web()
+    # They name each other: without the loop mark, one change would go round for ever.
+    first = start_web(sibling_relays=(second.url,))
+    second.parts.siblings._queues[first.url] = next(iter(first.parts.siblings._queues.values()))
+    assert first.admin("/admin/subs/banDomain", {"Domain": "spammers.net"}).json == SUCCESS
+    until(lambda: second.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]})
+    assert all(not len(queue) for queue in first.parts.siblings._queues.values())

@@ -1,0 +1,214 @@
+"""The queries on both databases: what they answer, how they page, what they call what is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from relay.store.database import Database
+from tests.integration.web.accounts import COMMIT, REV, add_accounts, add_hosts, did
+from tests.integration.web.conftest import StartWeb, Web
+from tests.support.http import call
+from tests.support.pds import FakePds
+from tests.support.wait import until
+
+SYNC = "/xrpc/com.atproto.sync."
+
+
+@pytest.fixture
+def web(start_web: StartWeb, database: Database) -> Web:
+    return start_web(db=database)
+
+
+def pages(web: Web, path: str, name: str, limit: int) -> list[list[Any]]:
+    """Every page of a list, and that only the last has no cursor."""
+    found, cursor = [], ""
+    while True:
+        answer = web.get(f"{path}?limit={limit}&cursor={quote(cursor)}").json
+        found.append(answer[name])
+        if "cursor" not in answer:
+            return found
+        assert len(answer[name]) == limit
+        cursor = answer["cursor"]
+
+
+def test_list_hosts_pages_by_any_size(web: Web) -> None:
+    add_hosts(web.db, 5)
+    names = [f"pds{number}.example.com" for number in range(1, 6)]
+    for limit in (1, 2, 5, 1000):
+        listed = [host for page in pages(web, f"{SYNC}listHosts", "hosts", limit) for host in page]
+        assert [host["hostname"] for host in listed] == names
+    assert listed[0] == {"hostname": names[0], "seq": 1001, "status": "active", "accountCount": 0}
+    assert web.get(f"{SYNC}listHosts").json["hosts"] == listed
+
+
+def test_lists_of_nothing_are_empty_and_have_no_cursor(web: Web) -> None:
+    assert web.get(f"{SYNC}listHosts").json == {"hosts": []}
+    assert web.get(f"{SYNC}listRepos").json == {"repos": []}
+    assert web.get(f"{SYNC}listRepos?cursor=9007199254740991").json == {"repos": []}
+
+
+@pytest.mark.parametrize("name", ["pds2.example.com", "PDS2.Example.com.", "https://pds2.example.com/"])
+def test_host_status_takes_a_name_as_people_write_it(web: Web, name: str) -> None:
+    add_hosts(web.db, 2)
+    answer = web.get(f"{SYNC}getHostStatus?hostname={quote(name, safe='')}")
+    assert answer.json == {"hostname": "pds2.example.com", "seq": 1002, "status": "active", "accountCount": 0}
+
+
+def test_an_unknown_host_is_not_found(web: Web) -> None:
+    answer = web.get(f"{SYNC}getHostStatus?hostname=pds9.example.com")
+    assert (answer.status, answer.json["error"]) == (404, "HostNotFound")
+
+
+def test_list_repos_shows_active_accounts_with_a_repo(web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    dids = add_accounts(
+        web.db,
+        host,
+        [("active", "active"), ("takendown", "active"), ("active", "deactivated"), ("active", "active")],
+    )
+    for limit in (1, 2, 500):
+        listed = [repo for page in pages(web, f"{SYNC}listRepos", "repos", limit) for repo in page]
+        assert listed == [
+            {"did": wanted, "head": str(COMMIT), "rev": REV, "active": True} for wanted in (dids[0], dids[3])
+        ]
+
+
+STATUSES = [
+    (("active", "active"), None, 200, ""),
+    (("takendown", "active"), "takendown", 403, "RepoTakendown"),
+    (("takendown", "deleted"), "takendown", 403, "RepoTakendown"),
+    (("active", "takendown"), "takendown", 403, "RepoTakendown"),
+    (("active", "suspended"), "suspended", 403, "RepoTakendown"),
+    (("active", "deactivated"), "deactivated", 403, "RepoDeactivated"),
+    (("active", "deleted"), "deleted", 403, "RepoDeleted"),
+    (("host-throttled", "active"), "throttled", 403, "RepoInactive"),
+    (("active", "desynchronized"), "desynchronized", 403, "RepoInactive"),
+    (("active", "inactive"), "inactive", 403, "RepoInactive"),
+]
+
+
+@pytest.mark.parametrize(("both", "status", "http_status", "error"), STATUSES)
+def test_an_account_is_told_as_its_status_here(
+    web: Web, both: tuple[str, str], status: str | None, http_status: int, error: str
+) -> None:
+    (host,) = add_hosts(web.db, 1)
+    (account,) = add_accounts(web.db, host, [both])
+    shown = web.get(f"{SYNC}getRepoStatus?did={account}").json
+    if status is None:
+        assert shown == {"did": account, "active": True, "rev": REV}
+        assert web.get(f"{SYNC}getLatestCommit?did={account}").json == {"cid": str(COMMIT), "rev": REV}
+    else:
+        assert shown == {"did": account, "active": False, "status": status}
+        answer = web.get(f"{SYNC}getLatestCommit?did={account}")
+        assert (answer.status, answer.json["error"]) == (http_status, error)
+
+
+def test_an_account_without_a_commit_is_not_synchronized(web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    (account,) = add_accounts(web.db, host, [("active", "active")], with_repo=False)
+    assert web.get(f"{SYNC}getRepoStatus?did={account}").json == {"did": account, "active": True}
+    answer = web.get(f"{SYNC}getLatestCommit?did={account}")
+    assert (answer.status, answer.json["error"]) == (404, "RepoNotSynchronized")
+
+
+@pytest.mark.parametrize("method", ["getRepoStatus", "getLatestCommit", "getRepo"])
+def test_an_unknown_account_is_not_found(web: Web, method: str) -> None:
+    answer = web.get(f"{SYNC}{method}?did={did(7)}")
+    assert (answer.status, answer.json["error"]) == (404, "RepoNotFound")
+
+
+def test_get_repo_sends_to_the_accounts_host_with_the_same_query(web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    active, taken_down = add_accounts(web.db, host, [("active", "active"), ("takendown", "active")])
+    query = f"did={quote(active, safe='')}&since={REV}"
+    answer = web.get(f"{SYNC}getRepo?{query}")
+    assert answer.status == 302
+    assert answer.headers["Location"] == f"https://pds1.example.com{SYNC}getRepo?{query}"
+    refused = web.get(f"{SYNC}getRepo?did={taken_down}")
+    assert (refused.status, refused.json["error"]) == (403, "RepoTakendown")
+
+
+def test_request_crawl_subscribes_and_refuses_by_name(web: Web) -> None:
+    with FakePds() as pds:
+        local = call(f"{web.url}{SYNC}requestCrawl", {"hostname": pds.url})
+        assert (local.status, local.json["error"]) == (400, "BadRequest")
+        assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == {"success": "true"}
+        until(lambda: web.fleet.connected() == [pds.hostname])
+    for body in ({}, {"hostname": 1}, {"hostname": ""}, [], "x"):
+        answer = call(f"{web.url}{SYNC}requestCrawl", body)
+        assert (answer.status, answer.json["error"]) == (400, "InvalidRequest")
+
+
+def test_unknown_methods_wrong_verbs_and_unknown_paths(web: Web) -> None:
+    for path in (f"{SYNC}getBlob", "/xrpc/com.example.thing", "/xrpc/", "/xrpc/%00", "/xrpc/a/b"):
+        for body in (None, {}):
+            answer = call(web.url + path, body)
+            assert (answer.status, answer.json["error"]) == (501, "MethodNotImplemented"), path
+    wrong = call(f"{web.url}{SYNC}listRepos", {})
+    assert (wrong.status, wrong.json["error"]) == (405, "MethodNotAllowed")
+    assert set(wrong.headers["Allow"].split(", ")) >= {"GET", "HEAD"}
+    assert call(f"{web.url}{SYNC}requestCrawl").status == 405
+    unknown = web.get("/no/such/page")
+    assert (unknown.status, unknown.json["error"]) == (404, "NotFound")
+
+
+def test_every_answer_is_open_to_browsers_and_names_the_relay(web: Web) -> None:
+    for path in ("/", f"{SYNC}listRepos", f"{SYNC}nothing", "/_health", "/admin/pds/list", "/nowhere"):
+        headers = web.get(path).headers
+        assert headers["Access-Control-Allow-Origin"] == "*"
+        assert headers["Server"].endswith("(atproto-relay)")
+    preflight = call(f"{web.url}/admin/pds/list", method="OPTIONS")
+    assert preflight.status == 204
+    assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
+
+
+def test_a_body_above_the_limit_is_refused(web: Web) -> None:
+    answer = call(f"{web.url}{SYNC}requestCrawl", b"x" * 70_000)
+    assert (answer.status, answer.json["error"]) == (413, "PayloadTooLarge")
+
+
+def test_a_database_that_is_away_is_an_error_with_a_name(web: Web) -> None:
+    web.db.close()
+    for path in (f"{SYNC}listRepos", f"{SYNC}getRepoStatus?did={did(1)}"):
+        answer = web.get(path)
+        assert (answer.status, answer.json["error"]) == (500, "DatabaseError")
+
+
+def test_a_fault_of_ours_tells_nothing_of_itself(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.xrpc._host_view", lambda row: 1 / 0)
+    add_hosts(web.db, 1)
+    answer = web.get(f"{SYNC}listHosts")
+    assert (answer.status, answer.json) == (
+        500,
+        {"error": "InternalServerError", "message": "Internal Server Error"},
+    )
+
+
+def test_health_ready_and_alive(web: Web) -> None:
+    for path in ("/_health", "/xrpc/_health", "/_healthz", "/_readyz"):
+        assert (web.get(path).status, web.get(path).json) == (200, {"status": "ok"})
+    web.problem = "log: disk full"
+    for path in ("/_health", "/xrpc/_health"):
+        assert (web.get(path).status, web.get(path).json) == (500, {"status": "error", "msg": "log: disk full"})
+    assert web.get("/_readyz").status == web.get("/_healthz").status == 200
+    web.db.close()
+    assert web.get("/_readyz").status == 503
+    assert web.get("/_health").status == 500
+    assert web.get("/_healthz").status == 200
+
+
+def test_the_host_page_says_why_in_json_and_in_html(web: Web) -> None:
+    with FakePds() as pds:
+        web.admin("/admin/pds/requestCrawl", {"hostname": pds.url})
+        until(lambda: web.fleet.connected() == [pds.hostname])
+        view = web.get(f"/host/{pds.hostname}").json
+        assert view["connected"] is True and view["status"] == "active" and view["advice"]
+        page = web.get(f"/host/{pds.hostname}", Accept="text/html,*/*;q=0.8")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert pds.hostname.encode() in page.body and b"<script" not in page.body
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert web.get("/host/pds9.example.com").json["error"] == "HostNotFound"
+    assert web.get("/host/%3Cscript%3E", Accept="text/html").status == 404
