@@ -56,7 +56,7 @@ def get_upstream_conns() -> ResponseReturnValue:
 
 @blueprint.post("/subs/killUpstream")
 def kill_upstream() -> ResponseReturnValue:
-    """Disconnect a host, and block it with `block=true`."""
+    """`host`, `block`: disconnect a host, and ban it with `block=true`."""
     hostname = _hostname(params.required(request.args, "host"))
     block = params.flag(request.args, "block", default=False)
     if hostname not in parts().fleet.connected():
@@ -73,7 +73,7 @@ def get_enabled() -> ResponseReturnValue:
 
 @blueprint.post("/subs/setEnabled")
 def set_enabled() -> ResponseReturnValue:
-    """Open requestCrawl to the public, or close it."""
+    """`enabled`: open requestCrawl to the public, or close it."""
     enabled = params.flag(request.args, "enabled")
     parts().fleet.crawl_enabled = enabled
     return _changed("set-enabled", forward=False, enabled=enabled)
@@ -87,7 +87,7 @@ def per_day_limit() -> ResponseReturnValue:
 
 @blueprint.post("/subs/setPerDayLimit")
 def set_per_day_limit() -> ResponseReturnValue:
-    """Change how many new hosts requestCrawl takes in 24 hours."""
+    """`limit`: change how many new hosts requestCrawl takes in 24 hours."""
     limit = params.whole_number(params.required(request.args, "limit"), "limit")
     parts().fleet.new_hosts_per_day = limit
     return _changed("set-per-day-limit", forward=False, limit=limit)
@@ -101,7 +101,7 @@ def list_domain_bans() -> ResponseReturnValue:
 
 @blueprint.post("/subs/banDomain")
 def ban_domain() -> ResponseReturnValue:
-    """Ban a domain with all its hosts, connected ones as well."""
+    """`{"Domain"}`: ban a domain with all its hosts, connected ones as well."""
     domain = _hostname(params.body_text(_body(), "domain"))
     parts().fleet.ban_domain(domain)
     return _changed("ban-domain", domain=domain)
@@ -109,7 +109,7 @@ def ban_domain() -> ResponseReturnValue:
 
 @blueprint.post("/subs/unbanDomain")
 def unban_domain() -> ResponseReturnValue:
-    """Lift a domain's ban."""
+    """`{"Domain"}`: lift a domain's ban."""
     domain = _hostname(params.body_text(_body(), "domain"))
     parts().fleet.unban_domain(domain)
     return _changed("unban-domain", domain=domain)
@@ -117,7 +117,7 @@ def unban_domain() -> ResponseReturnValue:
 
 @blueprint.get("/repo/takedowns")
 def takedowns() -> ResponseReturnValue:
-    """Accounts taken down here."""
+    """`cursor`: accounts taken down here."""
     rows = parts().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
     view: dict[str, Any] = {"dids": [did for _, did in rows]}
     if len(rows) == TAKEDOWNS_PER_PAGE:
@@ -127,7 +127,7 @@ def takedowns() -> ResponseReturnValue:
 
 @blueprint.post("/repo/takeDown")
 def take_down() -> ResponseReturnValue:
-    """Take an account down: its events stop, and those in the replay window cannot be read any more."""
+    """`{"did"}`: take an account down; its events stop, and its past ones cannot be replayed any more."""
     did = params.did(params.body_text(_body(), "did"))
     parts().moderation.takedown(did)
     return _changed("takedown", did=did)
@@ -135,7 +135,7 @@ def take_down() -> ResponseReturnValue:
 
 @blueprint.post("/repo/reverseTakedown")
 def reverse_takedown() -> ResponseReturnValue:
-    """Undo a takedown."""
+    """`{"did"}`: undo a takedown."""
     did = params.did(params.body_text(_body(), "did"))
     parts().moderation.restore(did)
     return _changed("reverse-takedown", did=did)
@@ -143,14 +143,14 @@ def reverse_takedown() -> ResponseReturnValue:
 
 @blueprint.get("/pds/list")
 def list_pds() -> ResponseReturnValue:
-    """Every known host."""
+    """Every known host with its state, limits and rates."""
     rows = {row.id: row for row in parts().db.read(hosts.all_rows)}
     return jsonify([host_view(status, rows.get(status.id)) for status in parts().fleet.statuses()])
 
 
 @blueprint.post("/pds/requestCrawl")
 def request_crawl() -> ResponseReturnValue:
-    """Subscribe to a host, past the checks that only the public has to pass."""
+    """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""
     hostname = params.body_text(_body(), "hostname")
     parts().fleet.request_crawl(hostname, admin=True)
     return _changed("request-crawl", hostname=hostname)
@@ -158,7 +158,7 @@ def request_crawl() -> ResponseReturnValue:
 
 @blueprint.post("/pds/changeLimits")
 def change_limits() -> ResponseReturnValue:
-    """Change a host's account limit and rates, at once for a connected one."""
+    """`{"host", "repo_limit", "per_second", "per_hour", "per_day"}`: change a host's limits at once."""
     body = _body()
     hostname = _hostname(params.body_text(body, "host"))
     account_limit = params.body_number(body, "repo_limit")
@@ -171,7 +171,7 @@ def change_limits() -> ResponseReturnValue:
 
 @blueprint.post("/pds/block")
 def block_pds() -> ResponseReturnValue:
-    """Ban one host and disconnect it."""
+    """`host`: ban one host and disconnect it."""
     hostname = _hostname(params.required(request.args, "host"))
     parts().fleet.block(hostname)
     return _changed("block", host=hostname)
@@ -179,7 +179,7 @@ def block_pds() -> ResponseReturnValue:
 
 @blueprint.post("/pds/unblock")
 def unblock_pds() -> ResponseReturnValue:
-    """Lift one host's ban."""
+    """`host`: lift one host's ban and connect to it."""
     hostname = _hostname(params.required(request.args, "host"))
     parts().fleet.unblock(hostname)
     return _changed("unblock", host=hostname)

@@ -43,13 +43,16 @@ UPGRADE_REQUIRED = XrpcError(
 
 @blueprint.get(PATH)
 def without_upgrade() -> NoReturn:
-    """A request that asks for no WebSocket."""
+    """Without an upgrade: 426."""
     raise UPGRADE_REQUIRED
 
 
 @blueprint.route(PATH, websocket=True)
 def subscribe_repos() -> ResponseReturnValue:
-    """The WebSocket, upgraded already unless `refusal` had something against it."""
+    """`cursor`: the firehose, live or with every event after the cursor.
+
+    The WebSocket is upgraded already, unless `refusal` had something against it.
+    """
     refused: XrpcError | None = request.environ.get(REFUSAL)
     websocket: WebSocket | None = request.environ.get(WEBSOCKET)
     if refused is not None:

@@ -37,7 +37,7 @@ POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-acti
 
 @blueprint.get("/host/<hostname>")
 def host(hostname: str) -> ResponseReturnValue:
-    """What the relay knows of a host, and what its operator can do."""
+    """What the relay knows of a host, and what its operator can do: a page, or JSON."""
     try:
         view = status_view(parts().fleet.status(hostname))
     except HostUnknown:

@@ -35,7 +35,7 @@ _INACTIVE_NAMES = {
 
 @blueprint.get(f"{PREFIX}listHosts")
 def list_hosts() -> ResponseReturnValue:
-    """Hosts that sent events, by the time they were first seen."""
+    """`limit`, `cursor`: hosts that sent events, by the time they were first seen."""
     limit = params.limit(request.args, default=200, maximum=1000)
     rows = parts().db.read(hosts.list_hosts, params.cursor(request.args), limit)
     return page("hosts", [_host_view(row) for row in rows], rows[-1].id if len(rows) == limit else None)
@@ -43,7 +43,7 @@ def list_hosts() -> ResponseReturnValue:
 
 @blueprint.get(f"{PREFIX}getHostStatus")
 def get_host_status() -> ResponseReturnValue:
-    """One host."""
+    """`hostname`: one host's seq, status and account count."""
     text = params.required(request.args, "hostname")
     try:
         hostname = parse_endpoint(text).hostname
@@ -57,7 +57,7 @@ def get_host_status() -> ResponseReturnValue:
 
 @blueprint.get(f"{PREFIX}listRepos")
 def list_repos() -> ResponseReturnValue:
-    """Active accounts with their repo's head."""
+    """`limit`, `cursor`: active accounts with their repo's head and rev."""
     limit = params.limit(request.args, default=500, maximum=1000)
     rows = parts().db.read(accounts.list_repos, params.cursor(request.args), limit)
     repos = [{"did": row.did, "head": row.head, "rev": row.rev, "active": True} for row in rows]
@@ -66,7 +66,7 @@ def list_repos() -> ResponseReturnValue:
 
 @blueprint.get(f"{PREFIX}getRepoStatus")
 def get_repo_status() -> ResponseReturnValue:
-    """An account's status at this relay, and its rev when it is active."""
+    """`did`: the account's status at this relay, and its rev when it is active."""
     account, repo = _known_account()
     active, status = effective_status(account.status, account.upstream_status)
     view: dict[str, Any] = {"did": account.did, "active": active}
@@ -79,7 +79,7 @@ def get_repo_status() -> ResponseReturnValue:
 
 @blueprint.get(f"{PREFIX}getLatestCommit")
 def get_latest_commit() -> ResponseReturnValue:
-    """The newest commit of an active account."""
+    """`did`: the newest commit of an active account."""
     account, repo = _known_account()
     active, status = effective_status(account.status, account.upstream_status)
     if not active:
@@ -91,7 +91,7 @@ def get_latest_commit() -> ResponseReturnValue:
 
 @blueprint.get(f"{PREFIX}getRepo")
 def get_repo() -> ResponseReturnValue:
-    """To the account's PDS with the same query; a relay holds no repos."""
+    """`did`: a redirect to the account's PDS with the same query; a relay holds no repos."""
     account, _ = _known_account()
     if account.status == "takendown":
         raise XrpcError(403, "RepoTakendown", "the account is taken down here")
@@ -105,7 +105,7 @@ def get_repo() -> ResponseReturnValue:
 
 @blueprint.post(f"{PREFIX}requestCrawl")
 def request_crawl() -> ResponseReturnValue:
-    """Subscribe to a host that asks for it."""
+    """`{"hostname"}`: subscribe to a host that asks for it."""
     hostname = params.body_text(params.json_body(request.get_data()), "hostname")
     forward_request()
     parts().fleet.request_crawl(hostname, admin=False)

@@ -1,0 +1,46 @@
+"""`relay pull-hosts`: adds the hosts that another relay knows to this relay's database."""
+
+from __future__ import annotations
+
+import click
+
+from relay.commands.local import with_settings
+from relay.config import Settings
+
+
+@click.command("pull-hosts")
+@with_settings
+def command(settings: Settings) -> None:
+    """Add the hosts that another relay knows. A running relay connects to them after its next start.
+
+    Asks RELAY_HOST, RELAY_PULL_HOSTS_BATCH_SIZE hosts at a time. Each host has to answer describeServer unless
+    RELAY_SKIP_HOST_CHECKS is set. Called again after a stop, it goes on where it was.
+    """
+    from relay.patched import patch
+
+    patch()
+    from relay.identity.http import GuardedHttp
+    from relay.store.database import Database
+    from relay.upstream.bootstrap import pull_hosts, store_host
+    from relay.upstream.policy import Policy
+    from relay.web.application import SERVER
+
+    policy = Policy(
+        user_agent=SERVER,
+        default_account_limit=settings.default_account_limit,
+        trusted_domains=settings.trusted_domains,
+    )
+    db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+    try:
+        taken = pull_hosts(
+            db,
+            GuardedHttp(SERVER, allow_insecure=False),
+            settings.pull_hosts_from,
+            lambda endpoint: store_host(db, policy, endpoint),
+            batch=settings.pull_hosts_batch_size,
+            check=not settings.skip_host_checks,
+            progress=lambda seen, taken: click.echo(f"{seen} hosts seen, {taken} added", err=True),
+        )
+    finally:
+        db.close()
+    click.echo(f"{taken} hosts added from {settings.pull_hosts_from}")

@@ -1,0 +1,57 @@
+"""What the README says of the API: its table of routes is the code's, and its curl lines do what they say."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from gevent import subprocess
+
+from relay.config import Bind
+from relay.web.metrics import MetricsServer
+from tests.integration.web.conftest import PASSWORD, Web
+from tests.support.pds import FakePds
+from tests.support.wait import until
+
+README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+
+
+def table(web: Web) -> list[str]:
+    """The README's lines: every route by its path, with the first line of its function's docstring."""
+    rows: dict[tuple[str, str], str] = {}
+    for rule in web.app.url_map.iter_rules():
+        method = "WebSocket" if rule.websocket else "POST" if "POST" in (rule.methods or ()) else "GET"
+        doc = (web.app.view_functions[rule.endpoint].__doc__ or "").splitlines()[0]
+        rows[rule.rule, method] = f"| `{method} {rule.rule.replace('<hostname>', 'HOSTNAME')}` | {doc.rstrip('.')} |"
+    ordered = sorted(rows, key=lambda row: (row[0].startswith("/admin"), not row[0].startswith("/xrpc/com."), row))
+    return ["| route | answer or effect |", "|---|---|", *(rows[row] for row in ordered)]
+
+
+def test_the_table_of_routes_is_the_codes(web: Web) -> None:
+    said = README.split("<!-- routes -->")[1].split("<!-- /routes -->")[0].strip().splitlines()
+    assert said == table(web), "\n".join(table(web))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_curl_lines_work(web: Web) -> None:
+    lines = [line.strip() for line in re.sub(r"\\\n\s*", "", README).splitlines() if line.strip().startswith("curl ")]
+    assert len(lines) >= 3
+    metrics = MetricsServer(Bind("127.0.0.1", 0))
+    metrics.start()
+    with FakePds() as pds:
+        replaced = {
+            "PASSWORD": PASSWORD,
+            "127.0.0.1:2470": f"127.0.0.1:{web.server.port}",
+            "127.0.0.1:2471": f"127.0.0.1:{metrics.port}",
+            "pds.example.com": pds.url,
+        }
+        for line in lines:
+            for said, here in replaced.items():
+                line = line.replace(said, here)
+            done = subprocess.run([*shlex.split(line), "-sS", "--fail"], capture_output=True, timeout=20)
+            assert done.returncode == 0 and done.stdout, (line, done.stderr)
+        until(lambda: web.fleet.connected() == [pds.hostname])
+    metrics.stop()
