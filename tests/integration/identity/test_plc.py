@@ -1,0 +1,58 @@
+"""The resolver against the real PLC directory server, where the reference network is installed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.atproto.hostname import Endpoint
+from relay.errors import IdentityError
+from relay.identity.http import GuardedHttp
+from relay.identity.resolver import Resolver
+from relay.store.database import Database
+from tests.support.child import Child
+
+HERE = Path(__file__).parent
+MODULES = HERE.parents[1] / "e2e" / "node_modules"
+
+
+@pytest.fixture
+def directory() -> Iterator[Child]:
+    if not MODULES.exists():
+        pytest.skip("the reference network is not installed; tests/e2e/install.sh does it")
+    node = next(MODULES.glob("node-linux-*/bin/node"))
+    child = Child([node, HERE / "plc.cjs", MODULES], env={"LOG_ENABLED": "false"})
+    yield child
+    child.close()
+
+
+def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, tmp_path: Path) -> None:
+    ready = json.loads(directory.wait_for('"url"'))
+    dids: dict[str, dict[str, Any]] = ready["dids"]
+    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
+    resolver = Resolver(database, GuardedHttp("test", allow_insecure=False), plc_host=ready["url"], cache_size=100)
+    resolver.start()
+    for name, made in dids.items():
+        identity = resolver.resolve(made["did"])
+        assert identity.key is not None
+        assert identity.key.to_did_key() == made["keys"][0]
+        assert (identity.pds, identity.handle) == (Endpoint("pds.example.com", True), f"{name}.example.com")
+    directory.send({"action": "rotate and bury"})
+    rotated = json.loads(directory.wait_for('{"rotated"'))["rotated"]
+    fresh = resolver.resolve(dids["rotated"]["did"], refresh=True)
+    assert fresh.key is not None
+    assert fresh.key.to_did_key() == rotated
+    resolver.evict(dids["tombstone"]["did"])
+    with pytest.raises(IdentityError) as error:
+        resolver.resolve(dids["tombstone"]["did"])
+    # The public directory says 410; this version of the server does not tell it from a DID that never was.
+    assert error.value.reason in ("did-tombstone", "did-not-found")
+    with pytest.raises(IdentityError) as error:
+        resolver.resolve("did:plc:" + "a" * 24)
+    assert error.value.reason == "did-not-found"
+    resolver.stop()
+    database.close()
