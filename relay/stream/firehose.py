@@ -12,11 +12,12 @@ from collections.abc import Callable
 from gevent.threadpool import ThreadPool
 
 from relay.errors import RelayError
+from relay.stream import wire
 from relay.stream.log import SegmentLog
 from relay.stream.reader import FellBehind, LogReader
 from relay.stream.record import Record
 from relay.stream.suppression import Suppressions
-from relay.stream.tail import Tail, shown
+from relay.stream.tail import Tail
 from relay.stream.wire import websocket_frame
 
 __all__ = ["ConsumerTooSlow", "Feed", "Firehose", "FutureCursor", "websocket_frame"]
@@ -137,7 +138,8 @@ class Feed:
             self.position = head
             return b""
         self.position = records[-1].seq
-        return shown(records, self._suppressions)
+        hides = self._suppressions.hides
+        return wire.joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))
 
 
 def _read(reader: LogReader, after_seq: int) -> tuple[list[Record], Exception | None]:

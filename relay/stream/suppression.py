@@ -56,10 +56,6 @@ class Suppressions:
             return FLAG_REVEALS
         return 0
 
-    def hidden(self, records: list[Record]) -> bool:
-        """True when any of `records` may not be handed out."""
-        return not self._before.keys().isdisjoint([record.uid for record in records])
-
     def hides(self, uid: int, seq: int, kind: int) -> bool:
         """True when the event may not be handed out."""
         return seq < self._before.get(uid, 0) and kind != Kind.ACCOUNT

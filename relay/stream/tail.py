@@ -6,38 +6,83 @@ bytes; older events come from the disk. Must not know of sockets or files.
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
-
-from gevent.event import Event as Signal
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import NamedTuple
 
 from relay import metrics
 from relay.stream import wire
+from relay.stream.bell import Bell
 from relay.stream.record import Record
 from relay.stream.suppression import Suppressions
 
 CAPACITY_BYTES = 64 << 20
-# What a record costs beside its frame: the object, its numbers, and the chunk's own copy of the frame.
-RECORD_OVERHEAD = 300
+# What an event takes beside its bytes on the wire.
+EVENT_OVERHEAD = 200
 
 
-class Chunk:
-    """The events of one group commit, joined for the wire without those that are hidden."""
+class Placed(NamedTuple):
+    """An event in a chunk: its WebSocket frame is at `start`."""
 
-    __slots__ = ("data", "last_seq", "records", "size")
-
-    def __init__(self, records: list[Record], suppressions: Suppressions) -> None:
-        self.records = records
-        self.last_seq = records[-1].seq
-        self.data = shown(records, suppressions)
-        self.size = sum(2 * len(record.frame) + RECORD_OVERHEAD for record in records)
+    seq: int
+    uid: int
+    kind: int
+    start: int
+    end: int
 
 
-def shown(records: list[Record], suppressions: Suppressions) -> bytes:
-    """Those of `records` that may be handed out, joined for the wire."""
-    if suppressions.hidden(records):
-        return wire.joined(r.frame for r in records if not suppressions.hides(r.uid, r.seq, r.kind))
-    return wire.joined(record.frame for record in records)
+_seq = attrgetter("seq")
+
+
+class Chunk(NamedTuple):
+    """The events of one group commit up to `last_seq`, joined for the wire. `whole`: none of them is left out."""
+
+    data: bytes
+    events: list[Placed]
+    last_seq: int
+    whole: bool
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory, about."""
+        return len(self.data) + EVENT_OVERHEAD * len(self.events)
+
+    def after(self, position: int) -> bytes:
+        """The events with seq > `position`."""
+        first = bisect_right(self.events, position, key=_seq)
+        return self.data[self.events[first].start :] if first < len(self.events) else b""
+
+
+def chunk_of(records: Iterable[Record], last_seq: int, suppressions: Suppressions) -> Chunk:
+    """A chunk of those of `records` that may be handed out."""
+    parts: list[bytes] = []
+    events: list[Placed] = []
+    start, whole = 0, True
+    for record in records:
+        if suppressions.hides(record.uid, record.seq, record.kind):
+            whole = False
+            continue
+        header = wire.frame_header(len(record.frame))
+        parts += (header, record.frame)
+        end = start + len(header) + len(record.frame)
+        events.append(Placed(record.seq, record.uid, record.kind, start, end))
+        start = end
+    return Chunk(b"".join(parts), events, last_seq, whole)
+
+
+def without_hidden(chunk: Chunk, suppressions: Suppressions) -> Chunk:
+    """`chunk` without the events that are hidden by now."""
+    parts: list[bytes] = []
+    events: list[Placed] = []
+    start = 0
+    for event in chunk.events:
+        if not suppressions.hides(event.uid, event.seq, event.kind):
+            parts.append(chunk.data[event.start : event.end])
+            end = start + event.end - event.start
+            events.append(event._replace(start=start, end=end))
+            start = end
+    return Chunk(b"".join(parts), events, chunk.last_seq, whole=False)
 
 
 class Tail:
@@ -45,55 +90,54 @@ class Tail:
 
     def __init__(self, head: int, suppressions: Suppressions, capacity: int = CAPACITY_BYTES) -> None:
         self.head = head
-        self._start = head
         self._suppressions = suppressions
         self._capacity = capacity
         self._bytes = 0
         self._chunks: dict[int, Chunk] = {}
-        self._published = Signal()
-        suppressions.watch(self._rebuild)
+        self._bell = Bell()
+        suppressions.watch(self._renew)
         metrics.QUEUE_SIZE.labels("tail-bytes").set_function(lambda: self._bytes)
         metrics.QUEUE_CAPACITY.labels("tail-bytes").set(capacity)
 
     def publish(self, records: list[Record]) -> None:
-        """Make `records`, the next after `head`, available, and wake all who wait for them."""
-        if records[0].seq != self.head + 1:
-            # Seqs were passed over: what is in memory does not reach up to these records.
-            self._chunks.clear()
-            self._bytes = 0
-            self._start = self.head = records[0].seq - 1
-        chunk = Chunk(records, self._suppressions)
+        """Make `records`, the next in the log, available, and wake all who wait for them."""
+        chunk = chunk_of(records, records[-1].seq, self._suppressions)
+        # Under the old head, even when seqs were passed over since: whoever is there goes on with this.
         self._chunks[self.head] = chunk
         self._bytes += chunk.size
         self.head = chunk.last_seq
         while self._bytes > self._capacity and len(self._chunks) > 1:
-            oldest = self._chunks.pop(next(iter(self._chunks)))
-            self._bytes -= oldest.size
-            self._start = oldest.last_seq
-        published, self._published = self._published, Signal()
-        published.set()
+            self._drop(next(iter(self._chunks)))
+        self._bell.ring()
 
     def after(self, position: int) -> tuple[bytes, int] | None:
         """The next events after `position` and the seq they end with; None when they are not in memory.
 
         The bytes are empty when all of them are hidden.
         """
-        chunk = self._chunks.get(position)
-        if chunk is not None:
-            return chunk.data, chunk.last_seq
-        if not self._start <= position < self.head:
+        if found := self._chunks.get(position):
+            return found.data, found.last_seq
+        if position >= self.head or position < next(iter(self._chunks), self.head):
             return None
         starts = list(self._chunks)
         chunk = self._chunks[starts[bisect_right(starts, position) - 1]]
-        rest = [record for record in chunk.records if record.seq > position]
-        return shown(rest, self._suppressions), chunk.last_seq
+        # Those after it may have been dropped.
+        return (chunk.after(position), chunk.last_seq) if position < chunk.last_seq else None
 
     def wait(self, position: int, deadline: float) -> None:
         """Return when there is something after `position`, or at `deadline` (monotonic seconds)."""
         if position >= self.head:
-            self._published.wait(max(deadline - time.monotonic(), 0))
+            self._bell.wait(deadline)
 
-    def _rebuild(self, uid: int, _before_seq: int | None) -> None:
+    def _renew(self, uid: int, before_seq: int | None) -> None:
+        """Take out of memory what is hidden now; after a lift, what was built without it, so that it is read anew."""
         for start, chunk in list(self._chunks.items()):
-            if any(record.uid == uid for record in chunk.records):
-                self._chunks[start] = Chunk(chunk.records, self._suppressions)
+            if before_seq is None and not chunk.whole:
+                self._drop(start)
+            elif before_seq is not None and any(event.uid == uid for event in chunk.events):
+                renewed = without_hidden(chunk, self._suppressions)
+                self._bytes += renewed.size - chunk.size
+                self._chunks[start] = renewed
+
+    def _drop(self, start: int) -> None:
+        self._bytes -= self._chunks.pop(start).size

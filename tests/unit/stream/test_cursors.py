@@ -1,0 +1,152 @@
+"""Upstream cursors: never past an unsettled event, never taking one twice, the same again after a restart."""
+
+from __future__ import annotations
+
+import random
+
+from relay.stream.cursors import MAX_AHEAD, RESTORED_EVENTS, CursorBook, HostCursor
+
+
+class Book(CursorBook):
+    """A book over a log that is at `log_seq`."""
+
+    def __init__(self) -> None:
+        self.log_seq = 0
+        super().__init__(lambda: self.log_seq)
+
+
+def begun(*seqs: int) -> tuple[Book, HostCursor]:
+    book = Book()
+    cursor = book.get(1)
+    for seq in seqs:
+        assert cursor.begin(seq)
+    return book, cursor
+
+
+def test_position_waits_for_the_oldest() -> None:
+    book, cursor = begun(10, 12, 15)
+    assert cursor.position == -1
+    cursor.finish(12)
+    cursor.finish(15)
+    assert cursor.position == -1 and book.take_dirty() == {}
+    cursor.finish(10)
+    assert cursor.position == 15
+    assert book.take_dirty() == {1: 15}
+    assert book.take_dirty() == {}
+
+
+def test_an_event_is_begun_once() -> None:
+    _, cursor = begun(10, 12)
+    assert not cursor.begin(12), "outstanding"
+    cursor.finish(12)
+    assert not cursor.begin(12), "finished above the position"
+    cursor.finish(10)
+    assert not cursor.begin(12) and not cursor.begin(10) and not cursor.begin(3), "settled"
+    assert cursor.begin(13)
+
+
+def test_finish_of_the_unknown_changes_nothing() -> None:
+    _, cursor = begun(10)
+    cursor.finish(99)
+    assert cursor.position == -1
+
+
+def test_any_order_of_finishing() -> None:
+    seqs = random.Random(1).sample(range(1000), 200)
+    _, cursor = begun(*sorted(seqs))
+    settled: set[int] = set()
+    for seq in seqs:
+        cursor.finish(seq)
+        settled.add(seq)
+        unsettled = [other for other in seqs if other not in settled]
+        expected = [other for other in seqs if not unsettled or other < min(unsettled)]
+        assert cursor.position == max(expected, default=-1)
+
+
+def test_replay_from_is_where_the_oldest_outstanding_event_was_begun() -> None:
+    book = Book()
+    slow, quick = book.get(1), book.get(2)
+    book.log_seq = 100
+    assert book.replay_from() == 101
+    slow.begin(1)
+    book.log_seq = 200
+    slow.begin(2)
+    quick.begin(1)
+    book.log_seq = 300
+    slow.finish(2)
+    quick.finish(1)
+    assert book.replay_from() == 101
+    slow.finish(1)
+    assert book.replay_from() == 301
+
+
+def test_after_a_restart_what_the_log_has_is_not_taken_again() -> None:
+    book = Book()
+    book.log_seq = 500
+    cursor = book.get(1)
+    cursor.restore(10, {12: 401, 14: 402})
+    assert book.replay_from() == 401
+    assert cursor.begin(11), "was under way when the relay died"
+    assert not cursor.begin(12)
+    assert cursor.begin(13)
+    assert not cursor.begin(14)
+    assert book.replay_from() == 501, "of what is logged, nothing can come again"
+    assert cursor.position == 10
+    cursor.finish(11)
+    assert cursor.position == 12
+    cursor.finish(13)
+    assert cursor.position == 14
+
+
+def test_a_host_that_does_not_send_again_what_was_logged() -> None:
+    book = Book()
+    book.log_seq = 500
+    book.get(1).restore(10, {12: 401, 14: 402})
+    assert book.get(1).begin(20), "past all of them"
+    book.get(1).finish(20)
+    assert book.replay_from() == 501
+
+
+def test_a_host_that_never_returns_does_not_keep_the_log() -> None:
+    book = Book()
+    book.log_seq = 500
+    book.get(1).restore(10, {12: 401})
+    book.log_seq = RESTORED_EVENTS * 3
+    assert book.replay_from() == RESTORED_EVENTS * 2 + 1
+
+
+def test_reset_forgets_and_is_stored() -> None:
+    book, cursor = begun(10, 11)
+    cursor.finish(10)
+    book.take_dirty()
+    cursor.reset()
+    assert (cursor.position, book.take_dirty(), book.replay_from()) == (-1, {1: -1}, 1)
+    assert cursor.begin(10)
+    assert cursor.begin(11), "a new event under an old number"
+    cursor.finish(11)
+    cursor.finish(10)
+    assert cursor.position == 10, "one of the two finished events 11 was from before"
+    cursor.finish(11)
+    assert cursor.position == 11
+
+
+def test_reset_forgets_what_was_restored() -> None:
+    book = Book()
+    book.log_seq = 9
+    cursor = book.get(1)
+    cursor.restore(10, {12: 5})
+    cursor.reset()
+    assert cursor.begin(12)
+    cursor.finish(12)
+    assert book.replay_from() == 10
+
+
+def test_full() -> None:
+    _, cursor = begun(1)
+    for seq in range(2, MAX_AHEAD + 1):
+        assert not cursor.full
+        cursor.begin(seq)
+        cursor.finish(seq)
+    assert cursor.full
+    cursor.finish(1)
+    assert not cursor.full
