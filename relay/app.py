@@ -21,15 +21,7 @@ from relay.config import Settings, environment_with, unknown_variables
 from relay.errors import RelayError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
-from relay.ingest.accounts import Accounts
-from relay.ingest.errands import Errands
-from relay.ingest.gate import Gate
-from relay.ingest.host import HostRegistry
-from relay.ingest.intake import Intake
-from relay.ingest.moderation import Moderation
-from relay.ingest.penalties import Penalties
-from relay.ingest.rejections import Rejections
-from relay.ingest.status_check import StatusCheck
+from relay.ingest.opening import Ingest
 from relay.store.database import Database
 from relay.stream.log import SegmentLog
 from relay.stream.opening import Retention, Stream
@@ -63,17 +55,23 @@ class Relay:
         segment_log = SegmentLog(settings.persist_dir, initial_seq=settings.initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
         self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, cache_size=settings.ident_cache_size)
-        registry = HostRegistry()
         drops = Drops()
-        accounts = Accounts(self._db, self._stream.projector.account, settings.ident_cache_size, self._stream.next_uid)
-        moderation = Moderation(self._db, accounts, self._stream.sequencer, self._stream.suppressions)
-        self._intake = _intake(settings, self._stream, self._resolver, http, accounts, registry, drops)
+        ingest = Ingest(
+            self._db,
+            self._stream,
+            self._resolver,
+            http,
+            accounts_in_memory=settings.ident_cache_size,
+            lenient=settings.lenient_sync_validation,
+            on_drop=lambda hostname, reason: drops.note(hostname, reason, time.time()),
+        )
+        self._intake = ingest.intake
         self._fleet = Fleet(
             self._db,
-            registry,
+            ingest.registry,
             self._stream.cursors,
             self._intake,
-            moderation.release_throttled,
+            ingest.moderation.release_throttled,
             http,
             http.tls_context(),
             drops,
@@ -85,7 +83,7 @@ class Relay:
             db=self._db,
             firehose=self._stream.firehose,
             fleet=self._fleet,
-            moderation=moderation,
+            moderation=ingest.moderation,
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             siblings=self._siblings,
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
@@ -121,22 +119,6 @@ class Relay:
         self._resolver.stop()
         self._db.close()
         self._metrics.stop()
-
-
-def _intake(
-    settings: Settings,
-    stream: Stream,
-    resolver: Resolver,
-    http: GuardedHttp,
-    accounts: Accounts,
-    registry: HostRegistry,
-    drops: Drops,
-) -> Intake:
-    penalties = Penalties()
-    gate = Gate(accounts, resolver, registry, stream.projector, penalties, lenient=settings.lenient_sync_validation)
-    errands = Errands(resolver, StatusCheck(http, accounts, stream.projector), penalties)
-    rejections = Rejections(lambda hostname, reason: drops.note(hostname, reason, time.time()))
-    return Intake(gate, errands, stream.sequencer, rejections)
 
 
 def _policy(settings: Settings) -> Policy:

@@ -21,13 +21,15 @@ CAPACITY = 10_000
 # Ordinary in any replay after a reconnect: counted, but no line in the log.
 QUIET = frozenset({"rev-old", "duplicate"})
 
+DropObserver = Callable[[str, str], None]
+
 log = logging.getLogger(__name__)
 
 
 class Rejections:
     """The drop counter by reason, the log lines, and whoever else wants to know of drops per host."""
 
-    def __init__(self, observer: Callable[[str, str], None] | None = None) -> None:
+    def __init__(self, observer: DropObserver | None = None) -> None:
         """`observer(hostname, reason)` hears of every drop that is not quiet."""
         self._observer = observer
         self._counters: dict[str, Counter] = {}

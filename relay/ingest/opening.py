@@ -1,0 +1,43 @@
+"""Builds the room: the accounts, the gate and the lanes over a recovered stream.
+
+Used by `app` and by tests that need the whole room. Holds no logic of the event path.
+"""
+
+from __future__ import annotations
+
+from relay.identity.http import GuardedHttp
+from relay.identity.resolver import Resolver
+from relay.ingest.accounts import Accounts
+from relay.ingest.errands import Errands
+from relay.ingest.gate import Gate
+from relay.ingest.host import HostRegistry
+from relay.ingest.intake import Intake
+from relay.ingest.moderation import Moderation
+from relay.ingest.penalties import Penalties
+from relay.ingest.rejections import DropObserver, Rejections
+from relay.ingest.status_check import StatusCheck
+from relay.store.database import Database
+from relay.stream.opening import Stream
+
+
+class Ingest:
+    """The room's parts. `accounts_in_memory` bounds the accounts' cache; `on_drop` hears of every real drop."""
+
+    def __init__(
+        self,
+        db: Database,
+        stream: Stream,
+        resolver: Resolver,
+        http: GuardedHttp,
+        *,
+        accounts_in_memory: int,
+        lenient: bool = False,
+        on_drop: DropObserver | None = None,
+    ) -> None:
+        self.registry = HostRegistry()
+        self.accounts = Accounts(db, stream.projector.account, accounts_in_memory, stream.next_uid)
+        self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
+        penalties = Penalties()
+        gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, lenient=lenient)
+        errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
+        self.intake = Intake(gate, errands, stream.sequencer, Rejections(on_drop))

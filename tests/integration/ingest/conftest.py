@@ -1,0 +1,149 @@
+"""The event path from the intake to the log, all real: SQL, segment log, resolver; a fake PLC directory and PDS.
+
+path = EventPath(folder, url, plc)         # started; `restart()` opens the same data again
+host = path.host(pds.url)                  # a stored host with its cursor
+path.put(host, frame)                      # as a subscriber would
+path.logged(3)                             # waits for three events in the log, and gives all that are there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from relay import metrics
+from relay.atproto import frames
+from relay.atproto.hostname import parse_endpoint
+from relay.identity.http import GuardedHttp
+from relay.identity.resolver import Resolver
+from relay.ingest.host import Host
+from relay.ingest.opening import Ingest
+from relay.store import hosts
+from relay.store.database import Database
+from relay.stream.log import SegmentLog
+from relay.stream.opening import Retention, Stream
+from relay.stream.reader import LogReader
+from tests.support.pds import FakePds
+from tests.support.plc import FakePlc
+from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document
+from tests.support.wait import until
+
+
+class EventPath:
+    """One relay without upstream and web."""
+
+    def __init__(self, folder: Path, url: str, plc: FakePlc, *, lenient: bool = False) -> None:
+        self.plc = plc
+        self._folder, self._url, self._lenient = folder, url, lenient
+        self._repos = 0
+        self._open()
+
+    def _open(self) -> None:
+        http = GuardedHttp("tests", allow_insecure=True)
+        self.db = Database.open(self._url, max_connections=8)
+        self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
+        self.resolver = Resolver(self.db, http, plc_host=self.plc.url, cache_size=10_000)
+        self.ingest = Ingest(
+            self.db, self.stream, self.resolver, http, accounts_in_memory=10_000, lenient=self._lenient
+        )
+        self.stream.start()
+        self.resolver.start()
+        self.ingest.intake.start()
+
+    def close(self) -> None:
+        self.ingest.intake.stop(1.0)
+        self.stream.stop(5.0)
+        self.resolver.stop()
+        self.db.close()
+
+    def restart(self) -> None:
+        self.close()
+        self._open()
+
+    def host(self, url: str, *, account_limit: int = 100) -> Host:
+        endpoint = parse_endpoint(url)
+        row = self.db.write(
+            hosts.insert, endpoint.hostname, no_ssl=not endpoint.tls, account_limit=account_limit, trusted=False
+        )
+        cursor = self.stream.cursors.get(row.id)
+        host = Host(row.id, row.hostname, row.no_ssl, row.account_limit, row.account_count, False, cursor)
+        self.ingest.registry.add(host)
+        return host
+
+    def repo(self, pds_url: str, curve: str = "k256") -> RepoBuilder:
+        """A new account whose DID document names `pds_url`."""
+        self._repos += 1
+        repo = RepoBuilder(account_did(self._repos), SigningKey.create(curve, seed=self._repos))
+        self.move(repo, pds_url)
+        return repo
+
+    def move(self, repo: RepoBuilder, pds_url: str, key: SigningKey | None = None) -> None:
+        self.plc.documents[repo.did] = did_document(repo.did, key or repo.key, pds_url)
+
+    def put(self, host: Host, frame: bytes) -> None:
+        event = frames.decode(frame)
+        assert isinstance(event, frames.Commit | frames.Sync | frames.Identity | frames.Account)
+        self.ingest.intake.put(host, event)
+
+    def logged(self, count: int) -> list[frames.Event]:
+        """All events in the log, once there are `count`."""
+        until(lambda: self.stream.firehose.last_seq >= count)
+        return self.events()
+
+    def events(self) -> list[frames.Event]:
+        reader, events, seq = LogReader(self.stream.log), [], 0
+        while records := reader.read(seq):
+            seq = records[-1].seq
+            for record in records:
+                event = frames.decode(record.frame)
+                assert event is not None and event.seq == record.seq
+                events.append(event)
+        return events
+
+
+class DropCounter:
+    """Drops by reason since the test began."""
+
+    def __init__(self) -> None:
+        self._before: dict[str, float] = {}
+
+    def since(self, reason: str) -> int:
+        value = metrics.EVENTS_DROPPED.labels(reason)._value.get()
+        return int(value - self._before.setdefault(reason, value))
+
+    def watch(self, *reasons: str) -> DropCounter:
+        for reason in reasons:
+            self.since(reason)
+        return self
+
+
+@pytest.fixture
+def drops() -> DropCounter:
+    return DropCounter()
+
+
+@pytest.fixture
+def plc() -> Iterator[FakePlc]:
+    with FakePlc() as serving:
+        yield serving
+
+
+@pytest.fixture
+def pds() -> Iterator[FakePds]:
+    with FakePds() as serving:
+        yield serving
+
+
+@pytest.fixture
+def other_pds() -> Iterator[FakePds]:
+    with FakePds() as serving:
+        yield serving
+
+
+@pytest.fixture
+def path(tmp_path: Path, database_url: str, plc: FakePlc) -> Iterator[EventPath]:
+    opened = EventPath(tmp_path / "persist", database_url, plc)
+    yield opened
+    opened.close()

@@ -1,0 +1,156 @@
+"""Status at the host and at this relay: combined, healed, limited, taken down; and accounts that misbehave."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.atproto.frames import Account, Commit, decode
+from relay.ingest import penalties
+from relay.ingest.accounts import AccountUnknown
+from relay.store import accounts, hosts
+from tests.integration.ingest.conftest import DropCounter, EventPath
+from tests.integration.ingest.test_event_path import post
+from tests.support.pds import FakePds
+from tests.support.repo import SigningKey, create
+from tests.support.stream import payloads
+from tests.support.wait import until
+
+
+def statuses(path: EventPath, count: int) -> list[tuple[bool, str | None]]:
+    return [(event.active, event.status) for event in path.logged(count) if isinstance(event, Account)]
+
+
+def replayed_commits(path: EventPath) -> list[str]:
+    """The DIDs of the commits that a consumer from the oldest event on is sent."""
+    feed, data = path.stream.firehose.attach(0), b""
+    while feed.position < path.stream.firehose.last_seq:
+        data += feed.next(1.0) or b""
+    frames = [decode(payload) for payload in payloads(data)]
+    return [event.did for event in frames if isinstance(event, Commit)]
+
+
+def test_account_events_state_the_status_at_this_relay(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.put(host, repo.account_frame(2))
+    path.logged(2)
+    path.ingest.moderation.takedown(repo.did)
+    path.put(host, repo.account_frame(3, active=False, status="deactivated"))
+    path.logged(4)
+    path.ingest.moderation.restore(repo.did)
+    assert statuses(path, 5) == [
+        (False, "deactivated"),
+        (True, None),
+        (False, "takendown"),
+        (False, "takendown"),
+        (False, "deactivated"),
+    ]
+
+
+def test_a_status_nobody_knows_means_inactive(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="on-holiday"))
+    path.put(host, repo.account_frame(2, active=False))
+    assert statuses(path, 2) == [(False, "inactive"), (False, "inactive")]
+
+
+def test_after_a_takedown_nothing_passes_and_nothing_is_replayed(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("account-takendown")
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, post(other, "3kaaa").frame(2))
+    path.logged(2)
+    path.ingest.moderation.takedown(repo.did)
+    path.put(host, post(repo, "3kaab").frame(3))
+    until(lambda: drops.since("account-takendown") == 1)
+    assert replayed_commits(path) == [other.did]
+    path.restart()
+    host = path.host(pds.url)
+    path.put(host, post(repo, "3kaac").frame(4))
+    until(lambda: drops.since("account-takendown") == 2)
+    assert replayed_commits(path) == [other.did]
+    path.ingest.moderation.restore(repo.did)
+    path.put(host, post(repo, "3kaad").frame(5))
+    path.logged(5)
+    assert replayed_commits(path) == [repo.did, other.did, repo.did]
+
+
+def test_a_takedown_of_nobody_is_refused(path: EventPath) -> None:
+    with pytest.raises(AccountUnknown):
+        path.ingest.moderation.takedown("did:plc:" + "z" * 24)
+
+
+def test_a_stale_inactive_account_is_healed_by_its_host(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.logged(1)
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"}
+    path.put(host, post(repo, "3kaaa").frame(2))
+    path.logged(2)
+    path.stream.projector.flush()
+    assert path.db.read(accounts.by_did, repo.did)[0].upstream_status == "active"
+
+
+def test_a_confirmed_inactive_account_is_asked_about_once(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
+    drops.watch("account-inactive")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.logged(1)
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "suspended"}
+    for seq in range(2, 6):
+        path.put(host, post(repo, f"3kaa{seq}").frame(seq))
+    until(lambda: drops.since("account-inactive") == 4)
+    assert sum("getRepoStatus" in request for request in pds.requests) == 1
+    path.stream.projector.flush()
+    assert path.db.read(accounts.by_did, repo.did)[0].upstream_status == "suspended"
+
+
+def test_a_host_that_does_not_answer_costs_only_its_own_account(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("account-inactive")
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.put(host, post(other, "3kaaa").frame(2))
+    path.logged(2)
+    pds.on_accept = lambda sock: sock.recv(1 << 16) and sock.recv(1 << 16)
+    path.put(host, post(repo, "3kaaa").frame(3))
+    path.put(host, post(other, "3kaab").frame(4))
+    assert len(path.logged(3)) == 3
+    until(lambda: drops.since("account-inactive") == 1, timeout=10)
+
+
+def test_accounts_over_the_hosts_limit_wait_for_a_higher_one(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
+    drops.watch("account-host-throttled")
+    host = path.host(pds.url, account_limit=1)
+    repos = [path.repo(pds.url) for _ in range(3)]
+    path.put(host, post(repos[0], "3kaaa").frame(1))
+    path.logged(1)
+    for seq, repo in enumerate(repos[1:], 2):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+        until(lambda seq=seq: host.cursor.position == seq)
+    path.stream.projector.flush()
+    assert path.db.read(hosts.by_id, host.id).account_count == 3
+    assert path.ingest.moderation.release_throttled(host, 1) == 1
+    path.put(host, post(repos[1], "3kaab").frame(4))
+    assert statuses(path, 3) == [(True, None)]
+    path.put(host, post(repos[2], "3kaab").frame(5))
+    until(lambda: drops.since("account-host-throttled") == 3)
+
+
+def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("signature-invalid")
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 3)
+    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 0.4)
+    host, bad, good = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    for seq in range(1, 10):
+        forged = bad.commit(create(f"app.bsky.feed.post/3kaa{seq}", {}), sign_with=SigningKey.create(seed=50))
+        path.put(host, forged.frame(seq))
+    path.put(host, post(good, "3kaaa").frame(10))
+    path.logged(1)
+    assert drops.since("signature-invalid") < 9
+    assert host.cursor.position < 9
