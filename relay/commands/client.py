@@ -48,8 +48,8 @@ class Client:
     def _ask(self, method: str, path: str, query: dict[str, object], body: dict[str, Any] | None) -> Any:
         target = f"{self._url}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(target, data=data, headers=self._headers, method=method)
         try:
+            request = urllib.request.Request(target, data=data, headers=self._headers, method=method)
             with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
@@ -94,8 +94,11 @@ def _local_url(settings: Settings) -> str:
 
 
 def _refusal(error: urllib.error.HTTPError) -> str:
+    """The error's words: in the form of XRPC, or of the health routes."""
     try:
         body = json.loads(error.read())
-        return f"{body['error']}: {body['message']}"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, OSError):
+        body = None
+    if not isinstance(body, dict):
         return f"HTTP {error.code}"
+    return f"{body.get('error', f'HTTP {error.code}')}: {body.get('message', body.get('msg'))}"

@@ -1,0 +1,148 @@
+"""The command line against a running relay: what people see, what scripts get, and the exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from gevent import subprocess
+
+from relay.cli import COMMANDS, main
+from relay.config import setting_lines
+from tests.integration.web.accounts import add_accounts, add_hosts, did
+from tests.integration.web.conftest import PASSWORD, Web
+from tests.integration.web.test_firehose import handshake, raw
+from tests.support.pds import FakePds
+from tests.support.wait import until
+
+RELAY = Path(sys.executable).parent / "relay"
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(web: Web) -> Run:
+    """Runs a command that asks `web`."""
+
+    def run(*words: str, **environment: str | None) -> Result:
+        settings = {"RELAY_API_BIND": f"127.0.0.1:{web.server.port}", "RELAY_ADMIN_PASSWORD": f"{PASSWORD},other"}
+        return CliRunner().invoke(main, words, env=settings | environment)
+
+    return run
+
+
+@pytest.fixture
+def pds(web: Web, run: Run) -> Iterator[FakePds]:
+    with FakePds() as pds:
+        added = run("hosts", "add", pds.url)
+        assert (added.exit_code, added.output) == (0, f"{pds.url} is subscribed to\n")
+        until(lambda: web.fleet.connected() == [pds.hostname])
+        yield pds
+
+
+def test_hosts(run: Run, pds: FakePds) -> None:
+    lines = run("hosts", "list").output.splitlines()
+    assert lines[0].split()[:3] == ["HOST", "STATUS", "CONNECTED"]
+    assert lines[1].split() == [pds.hostname, "active", "yes", "0", "100", "-1", "0", "-"]
+    assert run("hosts", "limits", pds.hostname, "--accounts", "500", "--per-second", "9").exit_code == 0
+    (host,) = json.loads(run("hosts", "list", "--json").output)
+    assert (host["RepoLimit"], host["PerSecondEventRate"]["Max"]) == (500, 9)
+    assert run("hosts", "block", pds.hostname).exit_code == 0
+    assert len(json.loads(run("hosts", "list", "--json", "--status", "banned").output)) == 1
+    assert json.loads(run("hosts", "list", "--json", "--search", "nothing").output) == []
+    assert json.loads(run("hosts", "unblock", pds.hostname, "--json").output) == {"success": "true"}
+
+
+def test_accounts(run: Run, web: Web) -> None:
+    (host,) = add_hosts(web.db, 1)
+    (account,) = add_accounts(web.db, host, [("active", "active")])
+    assert json.loads(run("accounts", "show", account, "--json").output)["active"] is True
+    assert run("accounts", "takedown", account).output == f"{account} is taken down\n"
+    assert run("accounts", "takedowns").output == f"{account}\n"
+    assert "takendown" in run("accounts", "show", account).output
+    assert run("accounts", "restore", account).exit_code == 0
+    assert json.loads(run("accounts", "takedowns", "--json").output) == []
+
+
+def test_bans(run: Run) -> None:
+    assert run("bans", "add", "spammers.net").output == "spammers.net is banned\n"
+    assert run("bans", "list").output == "spammers.net\n"
+    assert run("bans", "remove", "spammers.net").exit_code == 0
+    assert json.loads(run("bans", "list", "--json").output) == []
+
+
+def test_consumers_and_status(run: Run, web: Web, pds: FakePds) -> None:
+    with raw(web, handshake(extra="User-Agent: evil\x1b[31m/1\r\n")):
+        until(lambda: list(web.parts.consumers))
+        shown = run("consumers").output
+        assert "evil?[31m/1" in shown and "\x1b" not in shown
+        status = json.loads(run("status", "--json").output)
+    assert status["health"] == "ok" and status["consumers"] == status["connected"] == 1
+    assert "by status" in run("status").output
+    web.problem = "log: disk full"
+    ill = run("status")
+    assert (ill.exit_code, ill.stderr) == (1, "relay: HTTP 500: log: disk full\n")
+
+
+def test_exit_codes(run: Run, web: Web) -> None:
+    assert run("accounts", "takedown", did(9)).exit_code == 1
+    assert run("bans", "list", "--password", "wrong").stderr.startswith("relay: AuthenticationRequired")
+    assert run("hosts", "limits", "pds1.example.com").exit_code == 2
+    assert run("hosts", "nothing").exit_code == 2
+    assert run("bans", "list", RELAY_API_BIND="nowhere").exit_code == 2
+    unreachable = run("bans", "list", "--url", "http://127.0.0.1:1")
+    assert unreachable.exit_code == 3 and unreachable.stderr.startswith("relay: no relay answers at")
+    assert run("bans", "list", "--url", "nonsense").exit_code == 3
+
+
+def test_password_and_address_can_come_from_the_relays_env_file(run: Run, web: Web, tmp_path: Path) -> None:
+    env_file = tmp_path / "relay.env"
+    env_file.write_text(f"RELAY_ADMIN_PASSWORD='{PASSWORD}'\nRELAY_API_BIND=:{web.server.port}\n")
+    words = ("bans", "list", "--env-file", str(env_file))
+    assert run(*words, RELAY_ADMIN_PASSWORD=None, RELAY_API_BIND=None).exit_code == 0
+
+
+def test_help_imports_nothing_of_the_relay() -> None:
+    program = (
+        "import sys; from click.testing import CliRunner; from relay.cli import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "assert not {'gevent', 'flask', 'urllib3', 'prometheus_client'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_every_command_has_help() -> None:
+    for name in COMMANDS:
+        shown = CliRunner().invoke(main, [name, "--help"])
+        assert shown.exit_code == 0 and shown.output.startswith("Usage:"), name
+
+
+def test_serve_lists_every_setting() -> None:
+    shown = CliRunner().invoke(main, ["serve", "--help"]).output
+    assert all(f"  {name}" in shown for name, _, _ in setting_lines())
+
+
+@pytest.mark.parametrize("command", [[RELAY, "serve"], [sys.executable, Path(__file__).parents[3] / "wsgi.py"]])
+def test_a_bad_setting_stops_the_start_with_one_line(command: list[str | Path]) -> None:
+    done = subprocess.run(command, env={"RELAY_REPLAY_WINDOW": "soon"}, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr == "relay: config: RELAY_REPLAY_WINDOW='soon': not a duration such as 72h, 90s or 500ms\n"
+
+
+def test_pull_hosts_fills_the_database(tmp_path: Path) -> None:
+    with FakePds() as other_relay:
+        other_relay.hosts = [{"hostname": "pds1.example.com", "seq": 5, "status": "active"}]
+        settings = {
+            "RELAY_HOST": other_relay.url,
+            "DATABASE_URL": f"sqlite://{tmp_path}/relay.sqlite",
+            "RELAY_SKIP_HOST_CHECKS": "true",
+        }
+        for added in (1, 0):
+            done = subprocess.run([RELAY, "pull-hosts"], env=settings, capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stdout) == (0, f"{added} hosts added from {other_relay.url}\n"), done.stderr
+        other_relay.hosts = None  # type: ignore[assignment]
+        failed = subprocess.run([RELAY, "pull-hosts"], env=settings, capture_output=True, text=True, timeout=30)
+        assert failed.returncode == 1 and failed.stderr.startswith("relay: "), failed.stderr
