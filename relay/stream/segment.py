@@ -106,7 +106,7 @@ class Handle:
 
 def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> bytes:
     """About `size` bytes from `offset`, but one whole record at least where there is one; never past `end`."""
-    data = handle.read(offset, min(size, end - offset))
+    data = handle.read(offset, min(max(size, HEADER_SIZE), end - offset))
     header = decode_header(data, 0)
     if header is not None and HEADER_SIZE + header.length > len(data):
         data = handle.read(offset, min(HEADER_SIZE + header.length, end - offset))

@@ -1,0 +1,465 @@
+"""The segment log on real files: what is written is read, and what each kind of accident leaves is as documented."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from relay.errors import LogError
+from relay.stream import index, mark
+from relay.stream.log import SegmentLog
+from relay.stream.mark import RESERVE
+from relay.stream.reader import FellBehind, LogReader
+from relay.stream.record import HEADER_SIZE, Record, encode_header
+from relay.stream.segment import paths
+from tests.support.stream import record
+
+SMALL = 2000
+"""Bytes of a segment, so that a few records fill one."""
+
+
+def opened(folder: Path, **options: Any) -> SegmentLog:
+    return SegmentLog(folder, **{"segment_bytes": SMALL, **options})
+
+
+def filled(folder: Path, count: int, *, batch: int = 4, **options: Any) -> SegmentLog:
+    """A log of `count` records, in batches."""
+    log = opened(folder, **options)
+    end = log.next_seq + count
+    for start in range(log.next_seq, end, batch):
+        log.append([record(seq) for seq in range(start, min(start + batch, end))])
+    return log
+
+
+def everything(log: SegmentLog, after: int | None = None, size: int = 1000) -> list[Record]:
+    reader, found = LogReader(log), []
+    seq = log.first_seq - 1 if after is None else after
+    while records := reader.read(seq, size):
+        found += records
+        seq = records[-1].seq
+    return found
+
+
+def seqs(log: SegmentLog, after: int | None = None) -> list[int]:
+    return [found.seq for found in everything(log, after)]
+
+
+def crash(log: SegmentLog) -> None:
+    """Leave the files as they are, as SIGKILL does."""
+    log._unlock()
+
+
+def spoil(path: Path, offset: int, size: int = 1) -> None:
+    data = bytearray(path.read_bytes())
+    for at in range(offset, offset + size):
+        data[at] ^= 0xFF
+    path.write_bytes(data)
+
+
+def offset_of(path: Path, seq: int) -> int:
+    return path.read_bytes().index(encode_header(record(seq)))
+
+
+# Reading and writing
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    assert len(log.segments) > 3
+    assert everything(log) == [record(seq) for seq in range(1, 101)]
+    assert (log.first_seq, log.last_seq, log.next_seq) == (1, 100, 101)
+
+
+@pytest.mark.parametrize("after", [0, 1, 3, 4, 17, 50, 99, 100])
+def test_reading_starts_anywhere(tmp_path: Path, after: int) -> None:
+    log = filled(tmp_path, 100)
+    assert seqs(log, after) == list(range(after + 1, 101))
+
+
+def test_a_reader_follows_the_writer(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    reader, found = LogReader(log), []
+    for seq in range(1, 60):
+        assert reader.read(seq - 1) == []
+        log.append([record(seq)])
+        found += reader.read(seq - 1)
+    assert [one.seq for one in found] == list(range(1, 60))
+
+
+def test_a_frame_larger_than_a_block(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    frames = [os.urandom(10), os.urandom(3_000_000), os.urandom(20)]
+    written = [record(seq, frame=frame) for seq, frame in enumerate(frames, 1)]
+    log.append(written)
+    assert everything(log) == written
+
+
+def test_it_goes_on_after_closing(tmp_path: Path) -> None:
+    filled(tmp_path, 10).close()
+    log = filled(tmp_path, 10)
+    assert seqs(log) == list(range(1, 21))
+
+
+def test_initial_seq(tmp_path: Path) -> None:
+    log = opened(tmp_path, initial_seq=1000)
+    assert (log.first_seq, log.last_seq) == (1000, 999)
+    log.append([record(1000)])
+    log.close()
+    assert opened(tmp_path, initial_seq=5).next_seq == 1001
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    with pytest.raises(LogError) as caught:
+        opened(tmp_path)
+    assert caught.value.reason == "log-locked"
+    log.close()
+    opened(tmp_path)
+
+
+def test_segments_are_rotated_by_age(tmp_path: Path) -> None:
+    log = opened(tmp_path, segment_bytes=1 << 20, segment_seconds=10.0)
+    for seq in range(1, 5):
+        log.append([record(seq)._replace(time_us=seq * 6_000_000)])
+    assert [segment.first_seq for segment in log.segments] == [1, 3]
+
+
+def test_seqs_may_be_passed_over(tmp_path: Path) -> None:
+    log = filled(tmp_path, 10)
+    log.advance(1000)
+    assert log.last_seq == 999
+    log.append([record(1000)])
+    assert seqs(log) == [*range(1, 11), 1000]
+    log.advance(5)
+    assert log.next_seq == 1001
+    assert seqs(log, 500) == [1000]
+
+
+# Retention
+
+
+def test_trim_by_window(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    segments = log.segments
+    now = segments[3].created_us + 10_000_000
+    log.trim(now, 10.0 - 1e-6, 0, keep_from=101)
+    assert log.first_seq == segments[3].first_seq
+    assert seqs(log) == list(range(log.first_seq, 101))
+    assert len(list(tmp_path.glob("*.idx"))) == len(log.segments)
+
+
+def test_trim_by_size_keeps_the_newest(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    log.trim(0, 1e9, log.bytes() // 2, keep_from=101)
+    assert log.bytes() <= len(log.segments) * SMALL and 1 < log.first_seq < 100
+    log.trim(0, 1e9, 1, keep_from=101)
+    assert len(log.segments) == 1 and seqs(log)[-1] == 100
+
+
+def test_trim_keeps_what_is_still_needed(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    log.trim(2**62, 0.0, 1, keep_from=50)
+    assert log.first_seq <= 50 < log.segments[1].first_seq
+
+
+def test_an_open_reader_outlives_its_segment(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    reader = LogReader(log)
+    first = reader.read(0, 1)
+    log.trim(0, 1e9, 1, keep_from=101)
+    found, seq = list(first), first[-1].seq
+    with pytest.raises(FellBehind):
+        while records := reader.read(seq, 1):
+            found += records
+            seq = records[-1].seq
+    assert [one.seq for one in found] == list(range(1, seq + 1))
+
+
+def test_reading_before_the_window(tmp_path: Path) -> None:
+    log = filled(tmp_path, 100)
+    log.trim(0, 1e9, 1, keep_from=101)
+    with pytest.raises(FellBehind):
+        LogReader(log).read(0)
+
+
+# Accidents
+
+
+@pytest.mark.parametrize("lost", [1, 5, HEADER_SIZE - 1, HEADER_SIZE, HEADER_SIZE + 1])
+def test_a_torn_end_is_cut(tmp_path: Path, lost: int) -> None:
+    log = filled(tmp_path, 10, segment_bytes=1 << 20)
+    crash(log)
+    path = paths(tmp_path)[-1]
+    os.truncate(path, path.stat().st_size - lost)
+    log = opened(tmp_path)
+    assert path.stat().st_size == offset_of(path, 9) + record(9).size
+    assert log.next_seq >= 11, "the seq of what was cut is not used again"
+    log.append([record(log.next_seq)])
+    assert seqs(log) == [*range(1, 10), log.last_seq]
+
+
+@pytest.mark.parametrize("rubbish", [b"\0" * 4096, os.urandom(5000)])
+def test_rubbish_at_the_end_is_cut(tmp_path: Path, rubbish: bytes) -> None:
+    log = filled(tmp_path, 10, segment_bytes=1 << 20)
+    crash(log)
+    path = paths(tmp_path)[-1]
+    whole = path.stat().st_size
+    with path.open("ab") as file:
+        file.write(rubbish)
+    log = opened(tmp_path)
+    assert path.stat().st_size == whole
+    assert log.next_seq >= 11 + len(rubbish) // HEADER_SIZE
+    assert seqs(log) == list(range(1, 11))
+
+
+def test_a_crash_without_damage_leaves_no_gap(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 10))
+    assert opened(tmp_path).next_seq == 11
+
+
+def test_a_segment_without_a_record_is_removed(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 10))
+    (tmp_path / "0000000000000011.seg").write_bytes(b"ATREL")
+    log = opened(tmp_path)
+    assert 11 <= log.next_seq <= 12
+    assert log.segments[-1].first_seq < 11
+    log.append([record(log.next_seq)])
+    assert seqs(log) == [*range(1, 11), log.last_seq]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_damaged_frame_costs_one_event(tmp_path: Path, sealed: bool) -> None:
+    log = filled(tmp_path, 30, segment_bytes=1 << 20)
+    path = paths(tmp_path)[0]
+    crash(log)
+    if sealed:
+        crash(filled(tmp_path, 5))
+    spoil(path, offset_of(path, 7) + HEADER_SIZE + 1)
+    log = opened(tmp_path)
+    assert seqs(log) == [seq for seq in range(1, log.next_seq) if seq != 7]
+    assert log.next_seq == (36 if sealed else 31), "what is damaged in the middle leaves no gap at the end"
+
+
+def test_a_damaged_header_costs_up_to_the_next_index_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index, "EVERY", 500)
+    log = filled(tmp_path, 60, segment_bytes=1 << 20)
+    crash(log)
+    path = paths(tmp_path)[0]
+    points = index.load(path)
+    assert len(points) > 4
+    spoil(path, offset_of(path, points[2].seq) + 10)
+    found = seqs(opened(tmp_path))
+    assert found == [*range(1, points[2].seq), *range(points[3].seq, 61)]
+
+
+def test_a_record_inside_a_frame_is_never_served(tmp_path: Path) -> None:
+    """A host may send a frame that looks like a record. A damaged header before it must not bring it to light."""
+    forged = record(6, frame=b"forged")
+    hostile = record(5, frame=b"x" * 40 + encode_header(forged) + forged.frame + b"y" * 40)
+    log = opened(tmp_path, segment_bytes=1 << 20)
+    written = [hostile if seq == 5 else record(seq) for seq in range(1, 11)]
+    log.append(written)
+    crash(log)
+    path = paths(tmp_path)[0]
+    data = path.read_bytes()
+    for spoilt in range(HEADER_SIZE):
+        path.write_bytes(data)
+        spoil(path, data.index(encode_header(hostile)) + spoilt)
+        log = opened(tmp_path)
+        assert forged not in everything(log)
+        assert log.next_seq > 10
+        crash(log)
+
+
+def test_a_missing_segment_in_the_middle_is_passed_over(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 100))
+    files = paths(tmp_path)
+    gone, after = (int(path.stem) for path in files[2:4])
+    files[2].unlink()
+    log = opened(tmp_path)
+    assert seqs(log) == [*range(1, gone), *range(after, 101)]
+    assert seqs(log, gone) == list(range(after, 101))
+    assert log.next_seq == 101
+
+
+def test_a_missing_newest_segment_leaves_a_gap(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 100))
+    newest = paths(tmp_path)[-1]
+    newest.unlink()
+    log = opened(tmp_path)
+    assert log.next_seq > RESERVE
+    assert seqs(log) == list(range(1, int(newest.stem)))
+    log.append([record(log.next_seq)])
+    crash(log)
+    assert opened(tmp_path).next_seq == log.next_seq
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_all_segments_gone(tmp_path: Path, clean: bool) -> None:
+    log = filled(tmp_path, 100)
+    log.close() if clean else crash(log)
+    for path in paths(tmp_path):
+        path.unlink()
+    assert opened(tmp_path).next_seq >= 101
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: spoil(path, 9)])
+def test_without_the_mark_there_is_doubt(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    filled(tmp_path, 10).close()
+    damage(tmp_path / mark.NAME)
+    assert opened(tmp_path).next_seq == 11 + RESERVE
+
+
+def test_seqs_passed_over_stay_so_after_a_clean_end(tmp_path: Path) -> None:
+    log = filled(tmp_path, 10)
+    log.advance(5000)
+    log.close()
+    assert opened(tmp_path).next_seq == 5000
+
+
+def test_the_reserve_is_renewed(tmp_path: Path) -> None:
+    log = filled(tmp_path, 10)
+    log.advance(RESERVE * 3)
+    log.append([record(log.next_seq)])
+    crash(log)
+    paths(tmp_path)[-1].unlink()
+    assert opened(tmp_path).next_seq > RESERVE * 3
+
+
+@pytest.mark.parametrize("mode", ["interval", "off"])
+def test_unsynced_modes_are_in_doubt_after_a_crash_only(tmp_path: Path, mode: str) -> None:
+    log = filled(tmp_path, 10, sync_mode=mode)
+    log.close()
+    log = filled(tmp_path, 10, sync_mode=mode)
+    assert seqs(log) == list(range(1, 21))
+    crash(log)
+    assert opened(tmp_path).next_seq > RESERVE
+
+
+# The index is a hint
+
+
+def lies() -> dict[str, Callable[[Path], None]]:
+    def points_elsewhere(path: Path) -> None:
+        points = index.load(path)
+        index.replace(path, [point._replace(offset=point.offset + 13) for point in points])
+
+    def names_other_seqs(path: Path) -> None:
+        points = index.load(path)
+        index.replace(path, [point._replace(seq=max(point.seq - 3, 1) + number) for number, point in enumerate(points)])
+
+    def points_past_the_end(path: Path) -> None:
+        index.replace(path, [index.Point(1, 1, 1 << 40)])
+
+    return {
+        "missing": lambda path: index.path_of(path).unlink(),
+        "empty": lambda path: index.path_of(path).write_bytes(b""),
+        "rubbish": lambda path: index.path_of(path).write_bytes(os.urandom(999)),
+        "cut": lambda path: os.truncate(index.path_of(path), 40),
+        "elsewhere": points_elsewhere,
+        "other-seqs": names_other_seqs,
+        "past-the-end": points_past_the_end,
+    }
+
+
+@pytest.mark.parametrize("lie", lies().values(), ids=lies().keys())
+def test_a_lying_index_changes_nothing(
+    tmp_path: Path, lie: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index, "EVERY", 300)
+    log = filled(tmp_path, 100)
+    for segment in log.segments:
+        lie(segment.path)
+    for after in range(101):
+        assert seqs(log, after) == list(range(after + 1, 101))
+    crash(log)
+    log = opened(tmp_path)
+    assert log.next_seq == 101
+    assert seqs(log) == list(range(1, 101))
+    assert index.load(log.segments[-1].path), "made anew for the newest segment"
+
+
+def test_a_damaged_segment_header_costs_nothing(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 100))
+    for path in paths(tmp_path):
+        spoil(path, 3, 20)
+    log = opened(tmp_path)
+    assert seqs(log) == list(range(1, 101))
+    assert abs(log.segments[0].created_us / 1e6 - time.time()) < 60
+
+
+# Disks that fail
+
+
+class Disk:
+    """fdatasync that fails when told to."""
+
+    def __init__(self) -> None:
+        self.failing = False
+
+    def __call__(self, fd: int) -> None:
+        if self.failing:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+
+def test_a_failed_sync_is_tried_again_in_a_new_segment(tmp_path: Path) -> None:
+    disk = Disk()
+    log = filled(tmp_path, 10, sync=disk, segment_bytes=1 << 20)
+    disk.failing = True
+    for _ in range(3):
+        with pytest.raises(LogError) as caught:
+            log.append([record(11), record(12)])
+        assert caught.value.reason == "log-io"
+        assert seqs(log) == list(range(1, 11)), "what is not durable is not read"
+    disk.failing = False
+    log.append([record(11), record(12)])
+    assert len(log.segments) == 2, "what the kernel says of the old file's pages is not to be trusted any more"
+    assert seqs(log) == list(range(1, 13))
+    crash(log)
+    log = opened(tmp_path)
+    assert seqs(log) == list(range(1, 13)) and log.next_seq == 13
+
+
+def test_what_a_failed_write_left_in_an_older_segment_does_not_count(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 10, segment_bytes=1 << 20))
+    crash(filled(tmp_path, 10))
+    leftover = record(11, frame=b"not what was published")
+    with paths(tmp_path)[0].open("ab") as file:
+        file.write(encode_header(leftover) + leftover.frame)
+    log = opened(tmp_path)
+    assert everything(log) == [record(seq) for seq in range(1, 21)]
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write stops in the middle of a record; later there is room."""
+    log = filled(tmp_path, 10, segment_bytes=1 << 20)
+    pwrite = os.pwrite
+
+    def full(fd: int, data: Any, offset: int) -> int:
+        if offset >= 2000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(fd, data[: 2000 - offset], offset)
+
+    batch = [record(seq, frame=os.urandom(700)) for seq in range(11, 15)]
+    monkeypatch.setattr(os, "pwrite", full)
+    for _ in range(3):
+        with pytest.raises(LogError):
+            log.append(batch)
+    assert seqs(log) == list(range(1, 11))
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    log.append(batch)
+    assert everything(log) == [record(seq) for seq in range(1, 11)] + batch
+    assert len(log.segments) == 1
+
+
+def test_version_is_in_the_header(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 1))
+    assert struct.unpack("<8sI", paths(tmp_path)[0].read_bytes()[:12]) == (b"ATRELAYL", 1)

@@ -1,0 +1,156 @@
+"""The memory tail: the same chunk for everyone at the head, nothing hidden ever handed out, bounded, waking in time."""
+
+from __future__ import annotations
+
+import time
+
+import gevent
+import pytest
+
+from relay.atproto.frames import Kind
+from relay.stream.record import FLAG_HIDES, FLAG_REVEALS
+from relay.stream.suppression import Suppressions
+from relay.stream.tail import Tail
+from tests.support.stream import payloads, record
+
+
+def tail(*, head: int = 0, capacity: int = 1 << 20) -> tuple[Tail, Suppressions]:
+    suppressions = Suppressions()
+    return Tail(head, suppressions, capacity), suppressions
+
+
+def frames_after(newest: Tail, position: int) -> list[bytes] | None:
+    found = newest.after(position)
+    return None if found is None else payloads(found[0])
+
+
+def batch(*seqs: int, uid: int = 1) -> list:
+    return [record(seq, uid=uid) for seq in seqs]
+
+
+def test_consumers_at_the_head_get_the_same_bytes() -> None:
+    newest, _ = tail(head=10)
+    assert newest.after(10) is None
+    newest.publish(batch(11, 12))
+    assert newest.after(10)[0] is newest.after(10)[0]
+    assert newest.after(10)[1] == newest.head == 12
+    assert frames_after(newest, 10) == [one.frame for one in batch(11, 12)]
+    assert newest.after(12) is None and newest.after(9) is None
+
+
+def test_from_the_middle_of_a_chunk() -> None:
+    newest, _ = tail()
+    newest.publish(batch(1, 2, 3))
+    newest.publish(batch(4, 5, 6))
+    assert frames_after(newest, 4) == [one.frame for one in batch(5, 6)]
+    assert frames_after(newest, 3) == [one.frame for one in batch(4, 5, 6)]
+
+
+def test_seqs_passed_over() -> None:
+    newest, _ = tail()
+    newest.publish(batch(1, 2))
+    newest.publish(batch(1000, 1001))
+    for position in (2, 500, 999):
+        assert frames_after(newest, position) == [one.frame for one in batch(1000, 1001)]
+    assert frames_after(newest, 1000) == [record(1001, uid=1).frame]
+
+
+def test_bounded_by_bytes() -> None:
+    newest, _ = tail(capacity=10_000)
+    for seq in range(1, 101):
+        newest.publish([record(seq, frame=bytes(1000))])
+    assert newest.after(50) is None
+    assert newest.after(99) is not None
+    assert newest._bytes == sum(chunk.size for chunk in newest._chunks.values()) <= 10_000
+    newest.publish([record(101, frame=bytes(50_000))])
+    assert newest.after(100) is not None, "the newest is always there"
+
+
+def test_hidden_in_its_own_batch() -> None:
+    newest, suppressions = tail()
+    mark = record(3, uid=1, kind=Kind.ACCOUNT, flags=FLAG_HIDES)
+    suppressions.apply(mark)
+    other = record(2, uid=2)
+    newest.publish([record(1, uid=1), other, mark, record(4, uid=1)])
+    assert frames_after(newest, 0) == [other.frame, mark.frame, record(4, uid=1).frame]
+    assert newest.after(0)[1] == 4
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_hidden_at_once_in_older_chunks(kind: Kind) -> None:
+    newest, suppressions = tail()
+    past, other = record(1, uid=1, kind=kind), record(2, uid=2)
+    newest.publish([past, other])
+    newest.publish([record(3, uid=1, kind=kind)])
+    suppressions.apply(record(4, uid=1, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    kept = kind == Kind.ACCOUNT
+    assert frames_after(newest, 0) == ([past.frame] if kept else []) + [other.frame]
+    assert newest.after(2) == (b"", 3) or kept
+    assert newest._bytes == sum(chunk.size for chunk in newest._chunks.values())
+
+
+def test_after_a_lift_it_is_read_from_the_log_again() -> None:
+    newest, suppressions = tail()
+    for start in (1, 3, 5):
+        newest.publish([record(start, uid=start), record(start + 1, uid=9)])
+    suppressions.apply(record(7, uid=3, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    suppressions.lift(3)
+    for position in (2, 3):
+        assert newest.after(position) is None
+    assert len(frames_after(newest, 0)) == len(frames_after(newest, 4)) == 2
+    assert len(frames_after(newest, 5)) == 1
+
+
+def test_suppressions_follow_the_log() -> None:
+    suppressions = Suppressions()
+    changes: list[tuple[int, int | None]] = []
+    suppressions.watch(lambda uid, before: changes.append((uid, before)))
+    suppressions.restore({5: 50})
+    suppressions.apply(record(10, uid=1, flags=FLAG_HIDES))
+    assert suppressions.hides(1, 9, Kind.COMMIT) and not suppressions.hides(1, 11, Kind.COMMIT)
+    assert not suppressions.hides(1, 9, Kind.ACCOUNT) and not suppressions.hides(2, 9, Kind.COMMIT)
+    assert suppressions.hides(5, 49, Kind.IDENTITY) and not suppressions.hides(5, 50, Kind.SYNC)
+    suppressions.apply(record(20, uid=1, flags=0))
+    assert suppressions.hides(1, 9, Kind.COMMIT), "active again at its host is no reason to show the past"
+    suppressions.apply(record(21, uid=1, flags=FLAG_REVEALS))
+    assert not suppressions.hides(1, 9, Kind.COMMIT)
+    assert changes == [(1, 10), (1, None)]
+
+
+def test_a_lift_is_in_the_log_as_well() -> None:
+    suppressions = Suppressions()
+    suppressions.lift(1)
+    assert suppressions.flags_for(2, hides=False) == 0
+    assert suppressions.flags_for(1, hides=False) == FLAG_REVEALS
+    assert suppressions.flags_for(1, hides=False) == 0
+    suppressions.lift(1)
+    assert suppressions.flags_for(1, hides=True) == FLAG_HIDES, "deleted at its host all the same"
+    assert suppressions.flags_for(1, hides=False) == 0
+
+
+def test_everyone_is_woken() -> None:
+    newest, _ = tail()
+    woken: list[int] = []
+
+    def wait(number: int) -> None:
+        newest.wait(0, time.monotonic() + 20)
+        woken.append(number)
+
+    waiting = [gevent.spawn(wait, number) for number in range(200)]
+    gevent.sleep(0)
+    waiting[7].kill()
+    newest.publish(batch(1))
+    gevent.joinall(waiting, timeout=5)
+    assert sorted(woken) == [number for number in range(200) if number != 7]
+    newest.wait(0, time.monotonic() + 20)
+
+
+def test_waits_end() -> None:
+    newest, _ = tail()
+    started = time.monotonic()
+    waiting = [gevent.spawn(newest.wait, 0, started + timeout) for timeout in (0.0, 0.1, 0.3)]
+    gevent.joinall(waiting[:2], timeout=5)
+    assert 0.1 <= time.monotonic() - started < 0.3 and not waiting[2].ready()
+    gevent.joinall(waiting, timeout=5)
+    assert time.monotonic() - started >= 0.3
+    newest.wait(0, time.monotonic() + 0.01)
