@@ -114,6 +114,14 @@ def test_counts_follow_accounts_between_hosts(database: Database, host_ids: list
     assert counts(database) == [list(home.values()).count(host_id) for host_id in host_ids]
 
 
+def test_a_cursor_of_a_banned_host_leaves_it_banned(database: Database, host_ids: list[int]) -> None:
+    database.write(hosts.set_status, host_ids[0], "banned")
+    batch = ProjectionBatch(5, 5, {1: account(1, host_ids[0])}, cursors={host_ids[0]: 77})
+    database.write(projection.write, batch)
+    stored = database.read(hosts.by_id, host_ids[0])
+    assert stored is not None and (stored.status, stored.last_seq) == ("banned", 77)
+
+
 def test_suppressions_are_set_moved_and_lifted(database: Database) -> None:
     database.write(projection.write, ProjectionBatch(1, 1, suppressed={1: 10, 2: 20}))
     database.write(projection.write, ProjectionBatch(2, 2, suppressed={2: 25}, unsuppressed={1, 99}))
