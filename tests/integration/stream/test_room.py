@@ -1,0 +1,489 @@
+"""The room as a whole on real files and SQLite: durable before visible, once and in order, the same after a restart."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from pathlib import Path
+
+import gevent
+import pytest
+
+from relay.atproto.frames import Account, Commit, Kind, decode, identity_frame, split_at_seq
+from relay.errors import StoreError
+from relay.store import accounts, hosts, projection
+from relay.store.accounts import AccountRow, RepoRow
+from relay.stream.firehose import ConsumerTooSlow, FutureCursor
+from relay.stream.mark import RESERVE
+from relay.stream.opening import Retention
+from relay.stream.tail import Tail
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.stream import TIME, Room, payloads
+
+KEY = SigningKey.create("k256")
+
+
+class Disk:
+    """fdatasync that fails, or blocks, when told to."""
+
+    def __init__(self) -> None:
+        self.failing = False
+        self.calls = 0
+
+    def __call__(self, fd: int) -> None:
+        self.calls += 1
+        if self.failing:
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+
+def commit_parts(repo: RepoBuilder) -> tuple[Commit, tuple[bytes, bytes]]:
+    event = decode(repo.commit(create(f"app.bsky.feed.post/{random.randbytes(6).hex()}", {"text": "hi"})).frame(1))
+    assert isinstance(event, Commit)
+    return event, split_at_seq(event)
+
+
+def submit_commit(room: Room, uid: int, repo: RepoBuilder) -> RepoRow:
+    event, parts = commit_parts(repo)
+    assert repo.data is not None
+    row = RepoRow(uid, event.rev, event.commit, type(event.commit)(repo.data))
+    room.submit(uid, kind=Kind.COMMIT, parts=parts, repo=row)
+    return row
+
+
+# The way of an event
+
+
+def test_events_come_out_in_order_and_are_finished(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    live = room.stream.firehose.attach(None)
+    room.start()
+    for number in range(1000):
+        room.submit(number % 10 + 1)
+    room.wait_for(1000)
+    assert room.finished == list(range(1, 1001)) and room.cursor.position == 1000
+    found: list[int] = []
+    while live.position < 1000:
+        data = live.next(1.0)
+        assert data
+        found += [event.seq for event in map(decode, payloads(data)) if isinstance(event, Account)]
+    assert found == list(range(1, 1001))
+    assert room.read(0) == room.read(0) == found
+    assert room.read(500) == found[500:]
+    room.stop()
+
+
+def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path) -> None:
+    disk = Disk()
+    room = Room(tmp_path, sync=disk)
+    room.start()
+    room.submit(1)
+    room.wait_for(1)
+    disk.failing = True
+    for _ in range(50):
+        room.submit(2)
+    room.wait_until(lambda: room.stream.problem is not None)
+    gevent.sleep(0.3)
+    assert "Input/output error" in str(room.stream.problem)
+    assert room.finished == [1] and room.cursor.position == 1 and room.stream.firehose.last_seq == 1
+    assert room.read(0) == [1], "what is there is still served"
+    disk.failing = False
+    room.wait_for(51)
+    assert room.stream.problem is None
+    assert room.read(0) == list(range(1, 52)) and room.finished == list(range(1, 52))
+    room.stop()
+    again = Room(tmp_path)
+    assert again.read(0) == list(range(1, 52)) and again.log.next_seq == 52
+    again.stop()
+
+
+def test_a_full_queue_blocks_the_submitter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.sequencer.QUEUE_EVENTS", 10)
+    disk = Disk()
+    room = Room(tmp_path, sync=disk)
+    disk.failing = True
+    room.start()
+    submitted: list[int] = []
+
+    def submit() -> None:
+        for number in range(100):
+            room.submit(1)
+            submitted.append(number)
+
+    submitter = gevent.spawn(submit)
+    gevent.sleep(0.3)
+    assert len(submitted) <= 21, "the queue and one batch"
+    disk.failing = False
+    submitter.join(10)
+    room.wait_for(100)
+    assert room.finished == list(range(1, 101))
+    room.stop()
+
+
+def test_stop_logs_what_was_submitted(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.start()
+    for _ in range(500):
+        room.submit(1)
+    room.stop()
+    again = Room(tmp_path)
+    assert again.read(0) == list(range(1, 501))
+    assert again.cursor.position == 500 and again.stream.projector.position == 500
+    again.stop()
+
+
+def test_time_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path)
+    room.start()
+    room.submit(1)
+    room.wait_for(1)
+    monkeypatch.setattr("relay.stream.sequencer.time.time_ns", lambda: 1_000_000_000)
+    room.submit(1)
+    room.wait_for(2)
+    from relay.stream.reader import LogReader
+
+    first, second = LogReader(room.log).read(0)
+    assert second.time_us >= first.time_us > 1_700_000_000_000_000
+    room.stop()
+
+
+@pytest.mark.parametrize("mode", ["interval", "off"])
+def test_other_sync_modes(tmp_path: Path, mode: str) -> None:
+    disk = Disk()
+    room = Room(tmp_path, sync=disk, sync_mode=mode)
+    room.start()
+    room.submit(1)
+    room.wait_for(1)
+    synced = disk.calls
+    room.submit(1)
+    room.wait_for(2)
+    if mode == "interval":
+        room.wait_until(lambda: disk.calls > synced)
+    assert room.read(0) == [1, 2]
+    room.stop()
+
+
+# Feeds
+
+
+def test_cursors(tmp_path: Path) -> None:
+    room = Room(tmp_path, segment_bytes=3000, retention=Retention(3600.0, 10_000))
+    firehose = room.stream.firehose
+    assert firehose.attach(0).position == firehose.attach(None).position == 0
+    room.start()
+    for number in range(200):
+        room.submit(1)
+        if number % 10 == 0:
+            room.wait_for(number + 1)
+    room.wait_for(200)
+    room.wait_until(lambda: room.stream.projector.stored_position == 200)
+    room.stream.trim()
+    first = firehose.first_seq
+    assert 1 < first < 200
+    whole = firehose.attach(0)
+    assert (whole.position, whole.outdated) == (first - 1, False)
+    old = firehose.attach(1)
+    assert (old.position, old.outdated) == (first - 1, True)
+    edge = firehose.attach(first - 1)
+    assert (edge.position, edge.outdated) == (first - 1, False)
+    assert firehose.attach(200).next(0.01) is None
+    with pytest.raises(FutureCursor):
+        firehose.attach(201)
+    room.stop()
+
+
+def test_catching_up_hands_over_to_live_without_gap_or_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Feeds start anywhere, at any time, over a memory tail of a few events and small segments."""
+    monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
+    room = Room(tmp_path, segment_bytes=20_000)
+    room.start()
+    total, chance = 4000, random.Random(1)
+    wrong: list[object] = []
+
+    def follow(cursor: int) -> None:
+        feed = room.stream.firehose.attach(cursor)
+        expected = cursor + 1
+        while feed.position < total:
+            data = feed.next(1.0)
+            for payload in payloads(data or b""):
+                event = decode(payload)
+                if not isinstance(event, Account) or event.seq != expected:
+                    wrong.append((cursor, expected, event))
+                    return
+                expected += 1
+            if chance.random() < 0.2:
+                gevent.sleep(chance.random() * 0.05)
+        if expected != total + 1:
+            wrong.append((cursor, expected))
+
+    followers = []
+    for number in range(total):
+        room.submit(1)
+        if number % 100 == 0:
+            followers.append(gevent.spawn(follow, chance.randint(0, room.stream.firehose.last_seq)))
+            gevent.sleep(0.005)
+    gevent.joinall(followers, timeout=30, raise_error=True)
+    assert all(follower.ready() for follower in followers) and wrong == []
+    room.stop()
+
+
+def test_falling_out_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
+    room = Room(tmp_path, segment_bytes=3000, retention=Retention(3600.0, 9000))
+    room.start()
+    feed = room.stream.firehose.attach(0)
+    for number in range(300):
+        room.submit(1)
+        if number % 10 == 0:
+            room.wait_for(number + 1)
+    room.wait_until(lambda: room.stream.projector.stored_position == 300)
+    room.stream.trim()
+    with pytest.raises(ConsumerTooSlow):
+        feed.next(1.0)
+    room.stop()
+
+
+# Takedown and deletion
+
+
+def test_a_takedown_hides_at_once_and_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.reader.BLOCK", 2000)
+    room = Room(tmp_path)
+    room.start()
+    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2)}
+    for number in range(60):
+        submit_commit(room, number % 2 + 1, repos[number % 2 + 1])
+        if number % 7 == 0:
+            room.wait_for(number + 1)
+    room.wait_for(60)
+    midway = room.stream.firehose.attach(0)
+    assert midway.next(1.0) and 0 < midway.position < 60
+    room.submit(1, status="takendown", own=True, hides=True)
+    room.submit(1, kind=Kind.IDENTITY, parts=identity_frame(account_did(1), TIME, None))
+    room.wait_for(62)
+
+    def dids(events: list) -> list[tuple[int, str]]:
+        return [(event.seq, event.did) for event in events]
+
+    theirs = [(seq, account_did(2)) for seq in range(2, 61, 2)]
+    after = [(61, account_did(1)), (62, account_did(1))]
+    assert dids(room.events(0)) == theirs + after
+    rest: list = []
+    while midway.position < 62:
+        rest += [decode(payload) for payload in payloads(midway.next(1.0) or b"")]
+    assert dids(rest) == [entry for entry in theirs if entry[0] >= rest[0].seq] + after
+    # Killed before SQL heard of it; then once more from SQL alone.
+    room.abandon()
+    for _ in range(2):
+        room = Room(tmp_path)
+        assert dids(room.events(0)) == theirs + after
+        room.stop()
+    room = Room(tmp_path)
+    room.start()
+    room.stream.suppressions.lift(1)
+    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 63))
+    room.submit(1, own=True)
+    room.wait_for(63)
+    room.abandon()
+    room = Room(tmp_path)
+    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64)), "lifted for good, crash or not"
+    room.stop()
+    room = Room(tmp_path)
+    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64))
+    room.stop()
+
+
+# Restarts
+
+
+def test_what_sql_did_not_have_is_applied_again(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.start()
+    room.stream.projector._greenlet.kill()
+    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
+    rows = {}
+    for number in range(30):
+        rows[number % 3 + 1] = submit_commit(room, number % 3 + 1, repos[number % 3 + 1])
+    room.submit(2, status="deactivated")
+    room.submit(3, status="deleted", hides=True)
+    room.wait_for(32)
+    assert room.stream.projector.account(account_did(1)) == (
+        AccountRow(1, account_did(1), room.host.id, "active", "active"),
+        rows[1],
+    )
+    room.abandon()
+    room = Room(tmp_path)
+    assert room.db.read(projection.position)[0] == 32
+    statuses = {1: "active", 2: "deactivated", 3: "deleted"}
+    for uid, row in rows.items():
+        expected = AccountRow(uid, account_did(uid), room.host.id, "active", statuses[uid])
+        assert room.db.read(accounts.by_uid, uid) == (expected, row)
+    assert room.db.read(hosts.by_id, room.host.id).account_count == 3
+    assert room.stream.next_uid == 4 and room.log.next_seq == 33
+    assert room.cursor.position == 0
+    assert not any(room.cursor.begin(seq) for seq in range(1, 33)), "all of them are in the log"
+    assert room.cursor.position == 32 and room.cursor.begin(33)
+    room.stop()
+
+
+def test_duplicates_are_known_over_two_crashes(tmp_path: Path) -> None:
+    """An outstanding event holds the cursor back; what was logged after it must not be taken again, ever."""
+    room = Room(tmp_path)
+    room.start()
+    room.upstream_seq = 9
+    room.submit(1)
+    room.wait_for(1)
+    assert room.cursor.begin(11)
+    room.upstream_seq = 11
+    for uid in range(2, 30):
+        room.submit(uid)
+    room.wait_for(29)
+    room.wait_until(lambda: room.stream.projector.stored_position == 29)
+    room.abandon()
+    for _ in range(2):
+        room = Room(tmp_path)
+        room.start()
+        assert room.cursor.position == 10
+        # The projector writes again, with another host's event in the log, before this host comes back.
+        room.stream.projector.note_account(AccountRow(77, account_did(77), room.host.id, "active", "active"))
+        room.stream.projector.flush()
+        room.abandon()
+    room = Room(tmp_path)
+    assert [seq for seq in range(10, 50) if room.cursor.begin(seq)] == [11, *range(40, 50)]
+    room.stop()
+
+
+def test_an_older_database_beside_a_newer_log(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.start()
+    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
+    rows = {uid: submit_commit(room, uid, repos[uid]) for uid in (1, 2)}
+    room.wait_for(2)
+    room.stop()
+    shutil.copy(tmp_path / "relay.sqlite", tmp_path / "backup")
+    room = Room(tmp_path)
+    room.start()
+    rows[1] = submit_commit(room, 1, repos[1])
+    rows[3] = submit_commit(room, 3, repos[3])
+    room.db.write(accounts.set_status, 2, "takendown")
+    room.submit(2, status="takendown", own=True, hides=True)
+    room.wait_for(5)
+    room.stop()
+    for name in ("relay.sqlite-wal", "relay.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "backup", tmp_path / "relay.sqlite")
+    room = Room(tmp_path)
+    assert room.log.next_seq == 6 and room.stream.next_uid == 4
+    for uid, row in rows.items():
+        status = "takendown" if uid == 2 else "active"
+        account = AccountRow(uid, account_did(uid), room.host.id, status, "active")
+        assert room.db.read(accounts.by_uid, uid) == (account, row)
+    assert room.read(0) == [1, 3, 4, 5], "the takedown is in force again"
+    assert [room.cursor.begin(seq) for seq in (3, 4, 5)] == [False, False, True]
+    room.stop()
+
+
+def test_an_empty_database_beside_a_log(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.start()
+    repo = RepoBuilder(account_did(1), KEY)
+    rows = [submit_commit(room, 1, repo) for _ in range(20)]
+    room.wait_for(20)
+    room.stop()
+    for path in tmp_path.glob("relay.sqlite*"):
+        path.unlink()
+    room = Room(tmp_path)
+    assert room.read(0) == list(range(1, 21)) and room.log.next_seq == 21
+    assert room.db.read(accounts.by_did, account_did(1))[1] == rows[-1]
+    room.stop()
+
+
+@pytest.mark.parametrize("wiped", [True, False])
+def test_a_newer_database_beside_an_older_log(tmp_path: Path, wiped: bool) -> None:
+    """Consumers have seen seqs that the log does not know: a gap is left, and their cursors are not from the future."""
+    room = Room(tmp_path)
+    room.start()
+    room.submit(1)
+    room.stop()
+    shutil.copytree(tmp_path / "persist", tmp_path / "backup")
+    room = Room(tmp_path)
+    room.start()
+    for _ in range(50):
+        room.submit(1)
+    room.wait_for(51)
+    room.stop()
+    shutil.rmtree(tmp_path / "persist")
+    if not wiped:
+        shutil.copytree(tmp_path / "backup", tmp_path / "persist")
+    for _ in range(2):
+        room = Room(tmp_path)
+        assert room.log.next_seq == 52 + RESERVE
+        feed = room.stream.firehose.attach(51)
+        assert not feed.outdated or wiped
+        room.start()
+        room.stop()
+    room = Room(tmp_path)
+    room.start()
+    feed = room.stream.firehose.attach(51)
+    room.submit(1)
+    room.wait_for(52 + RESERVE)
+    event = decode(payloads(feed.next(1.0) or b"")[0])
+    assert isinstance(event, Account) and event.seq == 52 + RESERVE
+    assert room.read(0) == ([] if wiped else [1]) + [52 + RESERVE]
+    room.stop()
+
+
+# A database that is away
+
+
+def test_a_database_outage_stops_the_log_at_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.projector.MAX_EVENTS", 600)
+    monkeypatch.setattr("relay.stream.projector.RETRY_SECONDS", 0.05)
+    room = Room(tmp_path)
+    write = room.db.write
+    away = True
+
+    def unsteady(*args: object) -> object:
+        if away:
+            raise StoreError("store-unavailable", "away")
+        return write(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(room.db, "write", unsteady)
+    room.start()
+    submitter = gevent.spawn(lambda: [room.submit(number % 50 + 1) for number in range(20_000)])
+    room.wait_until(lambda: room.stream.projector.full)
+    gevent.sleep(0.3)
+    assert room.stream.firehose.last_seq <= 600 + 512
+    assert "away" in str(room.stream.problem)
+    assert room.stream.projector.account(account_did(7)) is not None, "found although SQL does not have it"
+    away = False
+    submitter.join(30)
+    room.wait_for(20_000)
+    room.wait_until(lambda: room.stream.projector.stored_position == 20_000)
+    assert room.stream.problem is None and room.read(0) == list(range(1, 20_001))
+    assert room.db.read(hosts.by_id, room.host.id).account_count == 50
+    room.stop()
+
+
+def test_an_account_is_never_older_than_what_was_published(tmp_path: Path) -> None:
+    """While batches are written all the time, every lookup gives the newest rev."""
+    room = Room(tmp_path)
+    room.start()
+    repo = RepoBuilder(account_did(1), KEY)
+    stop = False
+
+    def flush() -> None:
+        while not stop:
+            room.stream.projector.flush()
+
+    flusher = gevent.spawn(flush)
+    for seq in range(1, 60):
+        row = submit_commit(room, 1, repo)
+        room.wait_for(seq)
+        found = room.stream.projector.account(account_did(1))
+        assert found is not None and found[1] == row
+    stop = True
+    flusher.join()
+    room.stop()
