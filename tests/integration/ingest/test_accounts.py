@@ -60,6 +60,7 @@ def test_after_a_takedown_nothing_passes_and_nothing_is_replayed(
     drops.watch("account-takendown")
     host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
     path.put(host, post(other, "3kaaa").frame(2))
     path.logged(2)
     path.ingest.moderation.takedown(repo.did)
