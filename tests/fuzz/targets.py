@@ -1,0 +1,84 @@
+"""The parsers of bytes from outside, each as a function that a fuzzer calls: `python -m tests.fuzz.targets NAME …`.
+
+A target returns when its parser refused the input for a listed reason, or took it and a property of what it took
+holds. Anything else is a finding. Run by `test_fuzz`, one process a target, under plain CPython.
+"""
+
+import sys
+from collections.abc import Callable
+
+try:
+    import atheris
+except ImportError:
+    atheris = None
+
+if atheris is not None and __name__ == "__main__":
+    with atheris.instrument_imports(include=["relay.atproto"]):
+        import relay.atproto.commit
+        import relay.atproto.diddoc  # noqa: F401
+
+from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_node
+from relay.atproto.errors import ProtocolError
+
+DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
+
+
+def fuzz_value(data: bytes) -> None:
+    assert drisl.encode(drisl.decode(data)) == data
+
+
+def fuzz_frame(data: bytes) -> None:
+    event = frames.decode(data)
+    if isinstance(event, frames.Event):
+        head, tail = frames.split_at_seq(event)
+        again = frames.decode(head + frames.uint(7) + tail)
+        assert isinstance(again, frames.Event)
+        assert (again.seq, again.did, again.frame) == (7, event.did, head + b"\x07" + tail)
+
+
+def fuzz_car(data: bytes) -> None:
+    parsed = car.parse(data)
+    assert all(key[4:] == cid.Cid.of_dag_cbor(block)[4:] for key, block in parsed.blocks.items())
+
+
+def fuzz_node(data: bytes) -> None:
+    for layer in (None, 0, 3):
+        try:
+            mst_node.decode(data, layer, mst_node.LOWEST, mst_node.HIGHEST)
+        except ProtocolError as error:
+            assert error.reason in mst_node.REASONS, error
+
+
+def fuzz_commit(data: bytes) -> None:
+    unsigned = drisl.decode(commit.parse_commit(data).unsigned)
+    assert isinstance(unsigned, dict)
+    assert len(unsigned) == 5
+
+
+def fuzz_did_document(data: bytes) -> None:
+    assert diddoc.parse(data, DID).did == DID
+
+
+TARGETS: dict[str, tuple[Callable[[bytes], None], frozenset[str]]] = {
+    "value": (fuzz_value, drisl.REASONS),
+    "frame": (fuzz_frame, frames.REASONS),
+    "car": (fuzz_car, car.REASONS),
+    "node": (fuzz_node, frozenset()),
+    "commit": (fuzz_commit, commit.REASONS | drisl.REASONS),
+    "did-document": (fuzz_did_document, diddoc.REASONS),
+}
+
+
+def run(name: str, data: bytes) -> None:
+    """One input for one target. Whatever it raises is a finding."""
+    target, reasons = TARGETS[name]
+    try:
+        target(data)
+    except ProtocolError as error:
+        assert error.reason in reasons, error
+
+
+if __name__ == "__main__":
+    name = sys.argv.pop(1)
+    atheris.Setup(sys.argv, lambda data: run(name, data))
+    atheris.Fuzz()
