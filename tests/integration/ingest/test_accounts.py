@@ -78,6 +78,16 @@ def test_after_a_takedown_nothing_passes_and_nothing_is_replayed(
     assert replayed_commits(path) == [repo.did, other.did, repo.did]
 
 
+def test_a_deleted_accounts_past_is_not_replayed(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="deleted"))
+    assert statuses(path, 2) == [(False, "deleted")]
+    assert replayed_commits(path) == []
+    path.restart()
+    assert replayed_commits(path) == []
+
+
 def test_a_takedown_of_nobody_is_refused(path: EventPath) -> None:
     with pytest.raises(AccountUnknown):
         path.ingest.moderation.takedown("did:plc:" + "z" * 24)
