@@ -1,0 +1,130 @@
+"""The process that the kill test kills: the whole stream room, fed from a ledger as hosts would feed it.
+
+    python -m tests.integration.stream.logging_process FOLDER LEDGER
+
+Prints the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for ever. Every
+host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the ledger is all
+logged it prints `done`; it ends in order when its input is closed.
+"""
+
+# ruff: noqa: E402
+from gevent import monkey
+
+monkey.patch_all()
+
+import pickle
+import random
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import gevent
+from gevent.queue import Queue
+from gevent.server import StreamServer
+
+from relay.atproto import frames
+from relay.atproto.cid import Cid
+from relay.atproto.frames import Account, Commit
+from relay.store import hosts
+from relay.store.accounts import STATUSES, AccountRow, RepoRow
+from relay.store.database import Database
+from relay.stream.cursors import HostCursor
+from relay.stream.log import SegmentLog
+from relay.stream.opening import Retention, Stream
+from relay.stream.sequencer import Submission
+
+LANES = 8
+
+
+class Entry(NamedTuple):
+    """An event of a host: its frame, and what an ingest would find out about it. `data` is None for no commit."""
+
+    seq: int
+    frame: bytes
+    data: bytes | None
+    rejected: bool
+
+
+class Process:
+    """The room and the lanes in front of it."""
+
+    def __init__(self, folder: Path, ledger: dict[str, list[Entry]]) -> None:
+        self.db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+        rows = {name: self.db.write(_insert, name) for name in ledger}
+        self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Retention(3600.0, 0))
+        self.next_uid = self.stream.next_uid
+        self.rows: dict[str, AccountRow] = {}
+        self.lanes: list[Queue] = [Queue(20) for _ in range(LANES)]
+        self.stream.start()
+        for lane in self.lanes:
+            gevent.spawn(self.work, lane)
+        self.feeders = [gevent.spawn(self.feed, rows[name].id, entries) for name, entries in ledger.items()]
+
+    def feed(self, host_id: int, entries: list[Entry]) -> None:
+        cursor = self.stream.cursors.get(host_id)
+        for entry in entries:
+            if entry.seq > cursor.position and cursor.begin(entry.seq):
+                event = frames.decode(entry.frame)
+                self.lanes[hash(event.did) % LANES].put((host_id, cursor, entry, event))
+                gevent.sleep(random.random() * 0.001)
+        while cursor.position < entries[-1].seq:
+            gevent.sleep(0.01)
+
+    def work(self, lane: Queue) -> None:
+        while True:
+            host_id, cursor, entry, event = lane.get()
+            gevent.sleep(random.choice((0, 0, 0, 0.004)))
+            if entry.rejected:
+                cursor.finish(entry.seq)
+            else:
+                self.submit(host_id, cursor, entry, event)
+
+    def submit(self, host_id: int, cursor: HostCursor, entry: Entry, event: frames.Event) -> None:
+        row = self.rows.get(event.did)
+        if row is None:
+            found = self.stream.projector.account(event.did)
+            row = found[0] if found else AccountRow(self.take_uid(), event.did, host_id, "active", "active")
+        if isinstance(event, Account):
+            row = AccountRow(row.uid, row.did, host_id, "active", event.status or "active")
+        self.rows[event.did] = row
+        repo = None
+        if isinstance(event, Commit) and entry.data is not None:
+            repo = RepoRow(row.uid, event.rev, event.commit, Cid(entry.data))
+        head, tail = frames.split_at_seq(event)
+        status = STATUSES.index(row.upstream_status)
+        self.stream.sequencer.submit(
+            Submission(
+                event.kind, row.uid, host_id, entry.seq, status, head, tail, row, repo, lambda: cursor.finish(entry.seq)
+            )
+        )
+
+    def take_uid(self) -> int:
+        self.next_uid += 1
+        return self.next_uid - 1
+
+    def serve(self, connection: socket.socket, _address: object) -> None:
+        feed = self.stream.firehose.attach(int(connection.makefile("r").readline()))
+        while True:
+            if (data := feed.next(1.0)) is not None:
+                connection.sendall(data)
+
+
+def _insert(tx: object, name: str) -> hosts.HostRow:
+    return hosts.insert(tx, name, no_ssl=False, account_limit=1000, trusted=False)  # type: ignore[arg-type]
+
+
+def main() -> None:
+    process = Process(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()))
+    server = StreamServer(("127.0.0.1", 0), process.serve)
+    server.start()
+    print(server.server_port, flush=True)
+    gevent.joinall(process.feeders)
+    print("done", flush=True)
+    sys.stdin.read()
+    process.stream.stop(10.0)
+    process.db.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""SIGKILL at random points under load: nothing lost, nothing repeated, no seq used again, SQL as the log says.
+
+A reference consumer follows and resumes by cursor. `KILL_ROUNDS` is how often; `make kill-test ROUNDS=1000` by hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from relay.atproto import frames
+from relay.atproto.frames import Account, Commit
+from relay.store import accounts, hosts, projection
+from relay.store.database import Database
+from relay.stream.log import SegmentLog
+from relay.stream.reader import LogReader
+from tests.integration.stream.logging_process import Entry
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.stream import payloads
+
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
+ROOT = Path(__file__).parents[3]
+HOSTS = ("one.test", "two.test")
+ACCOUNTS_PER_HOST = 10
+EVENTS_PER_ROUND = 220
+REJECTED = 0.03
+
+Ledger = dict[str, list[Entry]]
+
+
+def make_ledger(events: int, chance: random.Random) -> Ledger:
+    """What the hosts will send. Every event has a time of its own, by which it is known again."""
+    ledger: Ledger = {}
+    key = SigningKey.create("k256")
+    for number, host in enumerate(HOSTS):
+        repos = [
+            RepoBuilder(account_did(uid), key, start_us=1_750_000_000_000_000 + uid * 10**12)
+            for uid in range(number * ACCOUNTS_PER_HOST, (number + 1) * ACCOUNTS_PER_HOST)
+        ]
+        entries, seq = [], 0
+        for _ in range(events // len(HOSTS)):
+            seq += chance.choice((1, 1, 1, 2, 7))
+            repo = chance.choice(repos)
+            kind = chance.random()
+            if kind < 0.8 or repo.data is None:
+                commit = repo.commit(create(f"app.bsky.feed.post/{seq}", {"text": "x" * chance.randint(1, 3000)}))
+                entries.append(Entry(seq, commit.frame(seq), repo.data, chance.random() < REJECTED))
+                continue
+            repo.micros += 1000
+            frame = repo.identity_frame(seq)
+            if kind < 0.9:
+                active = chance.random() < 0.5
+                frame = repo.account_frame(seq, active=active, status=None if active else "deactivated")
+            entries.append(Entry(seq, frame, None, chance.random() < REJECTED))
+        ledger[host] = entries
+    return ledger
+
+
+class Consumer:
+    """Reads the firehose into `events`, from where it last was."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[int, str, str]] = []
+
+    def follow(self, port: int) -> threading.Thread:
+        connection = socket.create_connection(("127.0.0.1", port))
+        cursor = self.events[-1][0] if self.events else 0
+        connection.sendall(b"%d\n" % cursor)
+        thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
+        thread.start()
+        return thread
+
+    def _read(self, connection: socket.socket) -> None:
+        buffer = b""
+        with connection:
+            while True:
+                try:
+                    data = connection.recv(1 << 16)
+                except ConnectionResetError:
+                    return
+                if not data:
+                    return
+                buffer += data
+                whole = whole_frames(buffer)
+                for payload in payloads(buffer[:whole]):
+                    event = frames.decode(payload)
+                    assert event is not None
+                    self.events.append((event.seq, event.did, event.time))
+                buffer = buffer[whole:]
+
+
+def whole_frames(buffer: bytes) -> int:
+    """The length of the whole WebSocket frames at the start of `buffer`."""
+    end = 0
+    while len(buffer) - end >= 10:
+        length, header = buffer[end + 1], 2
+        if length >= 126:
+            header = 4 if length == 126 else 10
+            length = int.from_bytes(buffer[end + 2 : end + header])
+        if end + header + length > len(buffer):
+            break
+        end += header + length
+    return end
+
+
+class Killed:
+    """One life of the process."""
+
+    def __init__(self, folder: Path, ledger: Path) -> None:
+        command = [sys.executable, "-m", "tests.integration.stream.logging_process", str(folder), str(ledger)]
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        assert line.strip().isdigit(), self.process.communicate()[1]
+        self.port = int(line)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=20)
+
+    def finish(self) -> None:
+        assert self.process.stdout and self.process.stdout.readline() == "done\n"
+
+    def end(self) -> None:
+        _, errors = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0 and "Traceback" not in errors, errors
+
+
+def test_kill(tmp_path: Path) -> None:
+    chance = random.Random(os.environ.get("KILL_SEED"))
+    ledger = make_ledger(ROUNDS * EVENTS_PER_ROUND, chance)
+    ledger_file = tmp_path / "ledger"
+    ledger_file.write_bytes(pickle.dumps(ledger))
+    consumer = Consumer()
+    seen = []
+    for _ in range(ROUNDS):
+        life = Killed(tmp_path, ledger_file)
+        reader = consumer.follow(life.port)
+        time.sleep(chance.random() * 0.25)
+        life.kill()
+        reader.join(20)
+        seen.append(len(consumer.events))
+    life = Killed(tmp_path, ledger_file)
+    reader = consumer.follow(life.port)
+    life.finish()
+    expected = {
+        (event.did, event.time): (host, entry, event)
+        for host, entries in ledger.items()
+        for entry in entries
+        if not entry.rejected and (event := frames.decode(entry.frame)) is not None
+    }
+    deadline = time.monotonic() + 20
+    while len(consumer.events) < len(expected) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    life.end()
+    reader.join(20)
+    print(f"\n{ROUNDS} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
+    check_consumer(consumer.events, set(expected))
+    check_log_and_sql(tmp_path, ledger, expected, consumer.events)
+
+
+def check_consumer(events: list[tuple[int, str, str]], expected: set[tuple[str, str]]) -> None:
+    keys = [(did, at) for _, did, at in events]
+    assert len(keys) == len(set(keys)), "repeated"
+    assert set(keys) == expected, "lost"
+    seqs = [seq for seq, _, _ in events]
+    assert all(earlier < later for earlier, later in itertools.pairwise(seqs)), "seq went back"
+    per_account: dict[str, str] = {}
+    for _, did, at in events:
+        assert per_account.get(did, "") < at, "an account's events are out of order"
+        per_account[did] = at
+
+
+def check_log_and_sql(folder: Path, ledger: Ledger, expected: dict, events: list[tuple[int, str, str]]) -> None:
+    log = SegmentLog(folder / "persist")
+    reader, logged, uids = LogReader(log), [], {}
+    while records := reader.read(logged[-1][0] if logged else 0):
+        for record in records:
+            event = frames.decode(record.frame)
+            assert event is not None and event.seq == record.seq
+            _, entry, _ = expected[event.did, event.time]
+            assert record.upstream_seq == entry.seq
+            assert uids.setdefault(event.did, record.uid) == record.uid
+            logged.append((record.seq, event.did, event.time))
+    assert logged == events
+    assert len(set(uids.values())) == len(uids)
+    database = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    assert database.read(projection.position)[0] == log.last_seq
+    log.close()
+    for host, entries in ledger.items():
+        row = database.read(hosts.by_hostname, host)
+        assert row is not None and row.last_seq == entries[-1].seq
+        assert row.account_count == len({event.did for name, _, event in expected.values() if name == host})
+    check_accounts(database, uids, expected)
+    database.close()
+
+
+def check_accounts(database: Database, uids: dict[str, int], expected: dict) -> None:
+    for did, uid in uids.items():
+        mine = [(entry, event) for _, entry, event in expected.values() if event.did == did]
+        statuses = [event.status or "active" for _, event in mine if isinstance(event, Account)]
+        commits = [(entry, event) for entry, event in mine if isinstance(event, Commit)]
+        found = database.read(accounts.by_did, did)
+        assert found is not None
+        account, repo = found
+        assert (account.uid, account.upstream_status) == (uid, statuses[-1] if statuses else "active")
+        entry, event = commits[-1]
+        assert repo is not None and (repo.rev, repo.commit, repo.data) == (event.rev, event.commit, entry.data)
