@@ -5,8 +5,10 @@ import time
 import gevent
 import pytest
 
-from relay.errors import CrawlRefused
+from relay.errors import CrawlRefused, StoreError
+from relay.store import bans
 from relay.store import hosts as table
+from relay.upstream import crawl as crawl_checks
 from relay.upstream import dispatcher, fleet, subscriber
 from relay.upstream.fleet import HostUnknown
 from relay.upstream.lifecycle import Status
@@ -177,6 +179,7 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds)
         running = relay.start(book=book_at(stored.id, 77))
         until(lambda: pds.cursors)
         assert pds.cursors == [cursor]
+        assert relay.registry.by_name(pds.hostname).cursor.position == (77 if cursor else -1)
         relay.stop()
 
 
@@ -302,6 +305,53 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds
     assert refusal(running, pds.url) == ("HostNotFound", 400)
     with pytest.raises(HostUnknown):
         running.status(pds.hostname)
+
+
+def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds):
+    relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
+    relay.db.write(bans.add, "localhost")
+    running = relay.start()
+    gevent.sleep(0.1)
+    assert running.status(pds.hostname).status is Status.BANNED
+    assert pds.requests == []
+
+
+def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch):
+    running = relay.start()
+    ask = crawl_checks.check_answers
+
+    def ask_and_ban(http, endpoint):
+        ask(http, endpoint)
+        running.ban_domain("localhost")
+
+    monkeypatch.setattr(crawl_checks, "check_answers", ask_and_ban)
+    assert refusal(running, pds.url) == ("DomainBan", 401)
+    assert running.statuses() == []
+
+
+def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay, pds):
+    stored = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
+    running = relay.start()
+    # As the dispatcher does when the host is due; its greenlet has not had its first step yet.
+    running._dispatcher._dial_those_due()
+    assert stored.id in running._dispatcher._greenlets
+    running.block(pds.hostname)
+    assert running._dispatcher._greenlets == {}
+    running.unblock(pds.hostname)
+    until(running.connected)
+
+
+def test_what_cannot_be_stored_is_in_force_and_stored_later(relay, pds, monkeypatch):
+    running = relay.start()
+    crawl(running, pds)
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.db, "write", lambda *_: (_ for _ in ()).throw(StoreError("store-unavailable")))
+        with pytest.raises(StoreError):
+            running.block(pds.hostname)
+        assert running.connected() == []
+        assert row(relay, pds).status == "active"
+    relay.stop()
+    assert row(relay, pds).status == "banned"
 
 
 def test_asking_again_for_a_connected_host_costs_nothing(relay, pds):
