@@ -26,6 +26,9 @@ __all__ = ["Identity", "Resolver"]
 # How long one call of `resolve` may block.
 WAIT_SECONDS = 60.0
 
+# How often a lookup asks anew because its DID changed meanwhile.
+ASKED_AGAIN = 3
+
 # A DID that does not exist, or whose document is none, is not asked for again for this long.
 REFUSED_SECONDS = 120.0
 # Nor is one that got no answer, so that its callers do not turn an outage of the directory into a storm.
@@ -119,12 +122,11 @@ class Resolver:
         Raises IdentityError when it is known that there is none: `did-tombstone`, `did-not-found`, `did-document`.
         """
         fact = self._cache.get(did)
-        if fact is None:
-            if did in self._refused:
-                raise _again(self._refused[did])
-            return None
-        _READS_MEMORY.inc()
-        return _identity(fact)
+        if fact is not None:
+            _READS_MEMORY.inc()
+            return _identity(fact)
+        refused: IdentityError | None = self._refused.get(did)
+        return None if refused is None else _identity(refused)
 
     def resolve(self, did: str, *, refresh: bool = False, host: str | None = None) -> Identity:
         """The identity, looked up if need be; blocks for WAIT_SECONDS at most.
@@ -137,8 +139,9 @@ class Resolver:
             known = self.cached(did)
             if known is not None:
                 return known
-        if did in self._unanswered:
-            raise _again(self._unanswered[did])
+        unanswered: IdentityError | None = self._unanswered.get(did)
+        if unanswered is not None:
+            return _identity(unanswered)
         give_up = time.monotonic() + WAIT_SECONDS
         flight = self._flights.get(did)
         if flight is None:
@@ -149,8 +152,6 @@ class Resolver:
         flight.landed.wait(max(0.0, give_up - time.monotonic()))
         if flight.outcome is None:
             raise IdentityError("did-unavailable", "no answer in time")
-        if isinstance(flight.outcome, IdentityError):
-            raise _again(flight.outcome)
         return _identity(flight.outcome)
 
     def evict(self, did: str, host: str | None = None) -> None:
@@ -176,8 +177,12 @@ class Resolver:
 
     def _take_off(self, did: str, *, past_table: bool) -> _Flight:
         """Begin a lookup: from the table in the caller's greenlet, then in a worker."""
-        flight = _Flight(did, locate(did, self._plc_host, allow_insecure=self._allow_insecure))
-        self._flights[did] = flight
+        try:
+            target = locate(did, self._plc_host, allow_insecure=self._allow_insecure)
+        except IdentityError as error:
+            self._keep(did, error)
+            raise
+        flight = self._flights[did] = _Flight(did, target)
         try:
             fact = None if past_table else self._cache.load(did)
             if fact is not None and not flight.outdated:
@@ -194,16 +199,16 @@ class Resolver:
         return flight
 
     def _fly(self, flight: _Flight) -> None:
-        """Run by a lane's worker: ask the network, twice if the DID changed meanwhile, and tell all who wait."""
+        """Run by a lane's worker: ask the network, again if the DID changed meanwhile, and tell all who wait."""
         metrics.IDENTITY_LOOKUPS_IN_FLIGHT.inc()
         outcome: Fact | IdentityError = IdentityError("did-unavailable", "the lookup was stopped")
         try:
-            for _ in range(2):
+            for _ in range(ASKED_AGAIN + 1):
                 flight.outdated = False
                 outcome = self._ask(flight)
                 if not flight.outdated:
-                    self._keep(flight.did, outcome)
                     break
+            self._keep(flight.did, outcome)
         finally:
             metrics.IDENTITY_LOOKUPS_IN_FLIGHT.dec()
             metrics.IDENTITY_LOOKUP_SECONDS.observe(time.monotonic() - flight.began)
@@ -239,15 +244,13 @@ _READS_TABLE = metrics.IDENTITY_READS.labels("table")
 _READS_NETWORK = metrics.IDENTITY_READS.labels("network")
 
 
-def _identity(fact: Fact) -> Identity:
-    if isinstance(fact, Tombstone):
-        raise IdentityError("did-tombstone", fact.did)
-    return fact
-
-
-def _again(error: IdentityError) -> IdentityError:
-    """A fresh copy: an exception object collects the traceback of everyone who raises it."""
-    return IdentityError(error.reason, error.detail)
+def _identity(outcome: Fact | IdentityError) -> Identity:
+    """The identity, or the IdentityError raised: a copy, since an exception collects the tracebacks of all raises."""
+    if isinstance(outcome, IdentityError):
+        raise IdentityError(outcome.reason, outcome.detail)
+    if isinstance(outcome, Tombstone):
+        raise IdentityError("did-tombstone", outcome.did)
+    return outcome
 
 
 def _word(outcome: Fact | IdentityError) -> str:

@@ -197,6 +197,33 @@ def test_a_refresh_goes_past_memory_and_table(resolver: Resolver, plc: FakePlc) 
     assert _key(resolver.cached(DID)) == OTHER_KEY.public
 
 
+def test_refreshes_amid_a_lookup_have_it_asked_again(resolver: Resolver, plc: FakePlc) -> None:
+    plc.latency = 0.1
+    resolver.resolve(DID)
+    callers = [gevent.spawn(resolver.resolve, DID, refresh=True, host=f"host{number}") for number in range(5)]
+    with gevent.Timeout(5):
+        while plc.asked[DID] < 2:
+            gevent.sleep(0.001)
+    plc.documents[DID] = _document_then(plc, _rotate)
+    late = gevent.spawn(resolver.resolve, DID, refresh=True, host="pds.example.com")
+    gevent.joinall([*callers, late], raise_error=True)
+    assert _key(late.value) == OTHER_KEY.public
+    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+    assert plc.asked[DID] <= 2 + resolver_module.ASKED_AGAIN
+
+
+def test_a_refresh_joins_no_reading_of_the_table(make: MakeResolver, plc: FakePlc) -> None:
+    before = make()
+    before.resolve(DID)
+    before.stop()
+    _rotate(plc)
+    resolver = make()
+    callers = [gevent.spawn(resolver.resolve, DID), gevent.spawn(resolver.resolve, DID, refresh=True)]
+    gevent.joinall(callers, raise_error=True)
+    assert _key(callers[1].value) == OTHER_KEY.public
+    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+
+
 def test_refreshes_of_one_did_are_limited_and_then_answered_from_memory(resolver: Resolver, plc: FakePlc) -> None:
     resolver.resolve(DID)
     for _ in range(50):
@@ -251,6 +278,13 @@ def test_facts_about_missing_dids_are_remembered_for_a_while(
     plc.documents[unknown] = did_document(unknown, KEY, "https://pds.example.com")
     assert resolver.cached(unknown) is None
     assert _key(resolver.resolve(unknown)) == KEY.public
+
+
+@pytest.mark.parametrize("did", ["did:web:com", "did:web:example.com:user", "did:example:1"])
+def test_a_did_that_nobody_can_be_asked_about_is_known_not_to_be(resolver: Resolver, did: str) -> None:
+    assert _reason(resolver, did) == "did-not-found"
+    with pytest.raises(IdentityError):
+        resolver.cached(did)
 
 
 def test_an_eviction_forgets_a_failure_too(resolver: Resolver, plc: FakePlc) -> None:

@@ -1,0 +1,155 @@
+"""The cache over a database that goes away and comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from relay.atproto.hostname import Endpoint
+from relay.errors import StoreError
+from relay.identity import cache as cache_module
+from relay.identity.cache import IdentityCache
+from relay.identity.identity import Fact, Identity, Tombstone
+from relay.store.database import Database
+from tests.support.repo import account_did
+
+
+class Flaky:
+    """A real database that can be away, or held up amid a write or read."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.away = False
+        self.held = gevent.event.Event()
+        self.held.set()
+        self.writes = 0
+
+    def read(self, *args: Any) -> Any:
+        found = self._checked(self.database.read, *args)
+        self.held.wait(5)
+        return found
+
+    def write(self, *args: Any) -> Any:
+        self.writes += 1
+        self._checked(self.database.write, *args)
+        self.held.wait(5)
+
+    def _checked(self, work: Any, *args: Any) -> Any:
+        if self.away:
+            raise StoreError("store-unavailable")
+        return work(*args)
+
+
+@pytest.fixture
+def flaky(tmp_path: Path) -> Iterator[Flaky]:
+    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
+    yield Flaky(database)
+    database.close()
+
+
+def _cache(flaky: Flaky, capacity: int = 100) -> IdentityCache:
+    return IdentityCache(flaky, capacity)  # type: ignore[arg-type]
+
+
+def _fact(number: int, host: str = "pds.example.com") -> Identity:
+    return Identity(account_did(number), Endpoint(host, True), None, None)
+
+
+def _stored(flaky: Flaky, did: str) -> Fact | None:
+    return IdentityCache(flaky.database, 10).load(did)
+
+
+def test_facts_wait_for_a_database_that_is_away(flaky: Flaky) -> None:
+    cache = _cache(flaky)
+    flaky.away = True
+    cache.put(_fact(1))
+    cache.put(Tombstone(account_did(2)))
+    cache._flush()
+    assert cache.get(account_did(1)) == _fact(1)
+    assert cache.load(account_did(3)) is None
+    flaky.away = False
+    cache._flush()
+    assert _stored(flaky, account_did(1)) == _fact(1)
+    assert _stored(flaky, account_did(2)) == Tombstone(account_did(2))
+    assert not cache._pending
+
+
+def test_a_fact_not_yet_written_is_known_although_memory_has_no_room(flaky: Flaky) -> None:
+    cache = _cache(flaky, capacity=1)
+    cache.put(_fact(1))
+    cache.put(_fact(2))
+    assert cache.get(account_did(1)) is None
+    assert cache.load(account_did(1)) == _fact(1)
+
+
+def test_what_waits_is_bounded_and_the_oldest_goes_first(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "MAX_PENDING", 10)
+    cache = _cache(flaky)
+    flaky.away = True
+    for number in range(25):
+        cache.put(_fact(number))
+    cache.put(_fact(16))
+    flaky.away = False
+    cache._flush()
+    known = [number for number in range(25) if _stored(flaky, account_did(number))]
+    assert known == list(range(15, 25))
+
+
+def test_what_changes_while_it_is_written_is_written_again(flaky: Flaky) -> None:
+    cache = _cache(flaky)
+    cache._flush()
+    for number in (1, 2, 3):
+        cache.put(_fact(number))
+    flaky.held.clear()
+    flush = gevent.spawn(cache._flush)
+    with gevent.Timeout(5):
+        while not flaky.writes or _stored(flaky, account_did(3)) is None:
+            gevent.sleep(0.001)
+    cache.put(_fact(1, "new.example.com"))
+    cache.forget(account_did(2))
+    flaky.held.set()
+    flush.join(5)
+    assert _stored(flaky, account_did(1)) == _fact(1, "new.example.com")
+    assert _stored(flaky, account_did(2)) is None
+    assert _stored(flaky, account_did(3)) == _fact(3)
+    assert not cache._pending
+
+
+def test_an_old_row_read_slowly_does_not_bring_back_what_was_forgotten(flaky: Flaky) -> None:
+    before = _cache(flaky)
+    before.put(_fact(1))
+    before._flush()
+    cache = _cache(flaky)
+    flaky.held.clear()
+    reading = gevent.spawn(cache.load, account_did(1))
+    gevent.sleep(0.05)
+    cache.forget(account_did(1))
+    flaky.held.set()
+    assert reading.get(timeout=5) is None
+    assert cache.get(account_did(1)) is None
+
+
+def test_stopping_writes_what_waits(flaky: Flaky) -> None:
+    cache = _cache(flaky)
+    cache.start()
+    for number in range(2500):
+        cache.put(_fact(number))
+    cache.stop()
+    assert _stored(flaky, account_did(0)) == _fact(0)
+    assert _stored(flaky, account_did(2499)) == _fact(2499)
+
+
+def test_stopping_does_not_wait_for_a_database_that_hangs(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache_module, "DRAIN_SECONDS", 0.1)
+    cache = _cache(flaky)
+    cache.start()
+    cache.put(_fact(1))
+    flaky.held.clear()
+    begun = time.monotonic()
+    cache.stop()
+    assert time.monotonic() - begun < 2
