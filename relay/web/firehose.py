@@ -10,10 +10,13 @@ import base64
 import binascii
 import logging
 from datetime import UTC, datetime
+from functools import partial
 from typing import NoReturn
 
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
+from gevent.socket import socket as Socket  # noqa: N812
+from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import WebSocket
 from werkzeug import Request
 
@@ -31,6 +34,7 @@ blueprint = Blueprint("firehose", __name__)
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 REFUSAL = "relay.refusal"
 WEBSOCKET = "wsgi.websocket"
+CONSUME = "relay.consume"
 MAX_USER_AGENT = 256
 
 UPGRADE_REQUIRED = XrpcError(
@@ -51,7 +55,8 @@ def without_upgrade() -> NoReturn:
 def subscribe_repos() -> ResponseReturnValue:
     """`cursor`: the firehose, live or with every event after the cursor.
 
-    The WebSocket is upgraded already, unless `refusal` had something against it.
+    The WebSocket is upgraded already, unless `refusal` had something against it. Its consumer is only handed to the
+    server here: a request that lasted for days would keep all that Flask needs for one.
     """
     refused: XrpcError | None = request.environ.get(REFUSAL)
     websocket: WebSocket | None = request.environ.get(WEBSOCKET)
@@ -59,7 +64,11 @@ def subscribe_repos() -> ResponseReturnValue:
         raise refused
     if websocket is None:
         raise UPGRADE_REQUIRED
-    _consume(parts(), websocket, requester(), _cursor(request))
+    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    handler = websocket.handler
+    request.environ[CONSUME] = partial(
+        _consume, parts(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
+    )
     return ""
 
 
@@ -96,15 +105,17 @@ def _cursor(request: Request) -> int | None:
     return None if text is None else params.whole_number(text, "cursor")
 
 
-def _consume(parts: Parts, websocket: WebSocket, address: str, cursor: int | None) -> None:
-    """Run one consumer from its upgrade to its end."""
-    handler = websocket.handler
-    socket = handler.socket
-    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+def _received(handler: WebSocketHandler) -> bytes:
+    """What the HTTP reader took off the socket beyond the handshake."""
+    handler.socket.setblocking(False)
+    received: bytes = handler.rfile.peek()
+    return received
+
+
+def _consume(parts: Parts, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None) -> None:
+    """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
     with parts.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
-        socket.setblocking(False)
-        # A client may send along with its handshake; what the HTTP reader took off the socket is the connection's.
-        connection = Connection(socket, handler.rfile.peek(), consumer, parts.settings.consumer_stall)
+        connection = Connection(socket, received, consumer, parts.settings.consumer_stall)
         try:
             feed = _attach(parts, cursor)
             log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)
@@ -113,9 +124,6 @@ def _consume(parts: Parts, websocket: WebSocket, address: str, cursor: int | Non
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)
-        finally:
-            # The close frame is sent, or cannot be: the library must not send another into the dead socket.
-            websocket.closed = True
 
 
 def _attach(parts: Parts, cursor: int | None) -> Feed:

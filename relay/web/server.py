@@ -13,7 +13,7 @@ from typing import Any
 
 from flask import Flask
 from gevent.pool import Pool
-from gevent.pywsgi import LoggingLogAdapter, WSGIServer
+from gevent.pywsgi import Input, LoggingLogAdapter, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 from werkzeug import Request
 
@@ -40,6 +40,21 @@ class Handler(TimedHandler, WebSocketHandler):  # type: ignore[misc]
             self.socket.sendall(_UNKNOWN_METHOD)
             return
         super().run_application()
+
+    def run_websocket(self) -> None:
+        """Let the application take the WebSocket, then run the consumer it hands over, without the request around it.
+
+        In place of the library's: a consumer sends its own close frame, and thousands of them must be small.
+        """
+        environ, application = self.environ, self.application
+        assert environ is not None and application is not None
+        list(application(environ, lambda *_: self.write))
+        environ[firehose.WEBSOCKET].closed = True
+        consume = environ[firehose.CONSUME]
+        # What pywsgi still looks at when the consumer has ended, as small as it can be.
+        self.environ, self.wsgi_input = {}, Input(None, 0)  # type: ignore[arg-type]
+        del environ, self.websocket, self.rfile
+        consume()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Name this relay in the upgrade's answer as well, where other relays look for it."""

@@ -44,12 +44,12 @@ DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 class Web:
     """A relay without hosts: events come in by `publish`, everything else through its port."""
 
-    def __init__(self, db: Database, folder: Path, **settings: Any) -> None:
+    def __init__(self, db: Database, folder: Path, tail_bytes: int, **settings: Any) -> None:
         self.db = db
         self.settings = replace(Settings(admin_passwords=(PASSWORD,), allow_insecure_hosts=True), **settings)
         self.log = SegmentLog(folder / "persist", initial_seq=self.settings.initial_seq)
         suppressions = Suppressions()
-        self.tail = Tail(self.log.last_seq, suppressions)
+        self.tail = Tail(self.log.last_seq, suppressions, tail_bytes)
         book = CursorBook(lambda: self.log.last_seq)
         self.projector = Projector(db, book, suppressions, 0)
         self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
@@ -144,9 +144,9 @@ def start_web(tmp_path: Path) -> Iterator[StartWeb]:
     """Starts relays with settings of the test's choice, on SQLite."""
     started: list[Web] = []
 
-    def start(db: Database | None = None, **settings: Any) -> Web:
+    def start(db: Database | None = None, tail_bytes: int = 64 << 20, **settings: Any) -> Web:
         opened = db or Database.open(f"sqlite://{tmp_path}/{len(started)}.sqlite", max_connections=4)
-        web = Web(opened, tmp_path / str(len(started)), **settings)
+        web = Web(opened, tmp_path / str(len(started)), tail_bytes, **settings)
         web.start()
         started.append(web)
         return web

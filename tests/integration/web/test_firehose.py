@@ -286,10 +286,11 @@ def test_a_slow_consumer_that_reads_is_served(start_web: StartWeb, monkeypatch: 
         assert list(web.parts.consumers), f"cut off after {taken} bytes"
 
 
-def test_a_consumer_that_falls_out_of_the_window_is_told(web: Web) -> None:
+def test_a_consumer_that_falls_out_of_the_window_is_told(start_web: StartWeb) -> None:
+    web = start_web(tail_bytes=1)
     web.publish(3)
     feed = web.firehose.attach(1)
-    # The first three are sealed, pushed out of memory by a gap in the seqs, and trimmed from the disk.
+    # The first three are in a segment of their own, which a gap in the seqs ends, and then trimmed.
     web.log.advance(10)
     web.publish(1)
     web.log.trim(2**62, 0, 1, web.log.next_seq)
