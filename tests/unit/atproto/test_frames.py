@@ -1,5 +1,6 @@
 """Event stream frames: what hosts really send, what hostile ones might, and `seq` put in without touching the rest."""
 
+from itertools import count
 from typing import Any
 
 import cbor2
@@ -44,6 +45,29 @@ SYNC = {"seq": 100, "did": DID, "rev": REV, "blocks": b"the blocks", "time": TIM
 IDENTITY = {"seq": 100, "did": DID, "time": TIME, "handle": "user.example.com"}
 ACCOUNT = {"seq": 100, "did": DID, "time": TIME, "active": False, "status": "suspended"}
 PAYLOADS = {"#commit": COMMIT, "#sync": SYNC, "#identity": IDENTITY, "#account": ACCOUNT}
+
+# Written by @atproto/xrpc-server's MessageFrame and ErrorFrame (0.13).
+REFERENCE = {
+    "commit": bytes.fromhex(
+        "a261746723636f6d6d6974626f7001ac636f707381a363636964d82a582500017112204b7f39b582ae354e9d8f4e0e857096"
+        "921351a5752af84814e4df51d7b24801b4647061746867612e622e632f6466616374696f6e66637265617465637265766d33"
+        "6a7a6663696a706a327a326163736571184d647265706f78206469643a706c633a65777669376e787a796f756e367a687872"
+        "687336346f697a6474696d657818323032362d31312d32345430343a31393a34312e3632385a65626c6f6273806573696e63"
+        "65f666626c6f636b734301020366636f6d6d6974d82a582500017112204b7f39b582ae354e9d8f4e0e857096921351a5752a"
+        "f84814e4df51d7b24801b466726562617365f466746f6f426967f4687072657644617461d82a582500017112204b7f39b582"
+        "ae354e9d8f4e0e857096921351a5752af84814e4df51d7b24801b4"
+    ),
+    "account": bytes.fromhex(
+        "a2617468236163636f756e74626f7001a46364696478206469643a706c633a65777669376e787a796f756e367a6878726873"
+        "36346f697a63736571184e6474696d657818323032362d31312d32345430343a31393a34312e3632385a66616374697665f5"
+    ),
+    "identity": bytes.fromhex(
+        "a2617469236964656e74697479626f7001a46364696478206469643a706c633a65777669376e787a796f756e367a68787268"
+        "7336346f697a63736571184f6474696d657818323032362d31312d32345430343a31393a34312e3632385a6668616e646c65"
+        "66612e74657374"
+    ),
+    "error": bytes.fromhex("a1626f7020a2656572726f726c467574757265437572736f72676d6573736167656178"),
+}
 
 payloads = pytest.mark.parametrize(("name", "payload"), PAYLOADS.items(), ids=list(PAYLOADS))
 
@@ -132,6 +156,15 @@ def test_frames_of_a_repository_are_kept_as_they_are() -> None:
         assert event(frame).did == DID
         assert event(frame).frame == frame
         assert outgoing(frame, seq) == frame
+
+
+def test_frames_of_the_reference_implementation() -> None:
+    for name, kind, seq in (("commit", Commit, 77), ("account", Account, 78), ("identity", Identity, 79)):
+        decoded = event(REFERENCE[name])
+        assert (type(decoded), decoded.seq) == (kind, seq)
+        assert decoded.frame == REFERENCE[name] == outgoing(REFERENCE[name], seq)
+    assert frames.decode(REFERENCE["error"]) == StreamError("FutureCursor", "x")
+    assert frames.error_frame("FutureCursor", "x") == REFERENCE["error"]
 
 
 def test_info_and_error_frames() -> None:
@@ -287,7 +320,7 @@ def test_uint(value: int) -> None:
         (drisl.encode({"op": -1}), "frame-encoding"),
         (bytes(frames.MAX_FRAME + 1), "frame-size"),
     ],
-    ids=str,
+    ids=map(str, count()),
 )
 def test_broken_framing_is_fatal(frame: bytes, reason: str) -> None:
     error = refusal(frame)
@@ -438,7 +471,7 @@ COMMIT_HEADER = message("#commit", {})[:-1]
         b"\x81" * 5_000_000,
         b"\xa1\x61t" * 1_666_666,
     ],
-    ids=str,
+    ids=map(str, count()),
 )
 def test_five_megabytes_cost_neither_time_nor_memory(frame: bytes) -> None:
     assert len(frame) <= frames.MAX_FRAME
