@@ -7,6 +7,7 @@ Specification: https://atproto.com/specs/repository and https://atproto.com/spec
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from relay.atproto import car, drisl, mst
@@ -96,35 +97,26 @@ def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified:
 
 
 def parse_commit(block: bytes) -> CommitObject:
-    """Read a commit object, version 3. Raises DrislError, or CommitError `commit-malformed` or `commit-version`."""
-    value = drisl.decode(block)
-    if not isinstance(value, dict) or value.keys() != _FIELDS:
-        raise CommitError("commit-malformed", "fields")
-    did, rev, sig, data, prev = value["did"], value["rev"], value["sig"], value["data"], value["prev"]
-    if type(did) is not str or type(rev) is not str or type(sig) is not bytes or type(data) is not Cid:
-        raise CommitError("commit-malformed", "a field's type")
-    if prev is not None and type(prev) is not Cid:
-        raise CommitError("commit-malformed", "prev")
-    if value["version"] is True or value["version"] != VERSION:
-        raise CommitError("commit-version", repr(value["version"])[:40])
-    return CommitObject(did, rev, data, prev, sig, _without_sig(block, did, rev, sig))
+    """Read a commit object, version 3. Raises CommitError `commit-malformed` or `commit-version`."""
+    match = _read_commit(block)
+    if match is None:
+        raise CommitError("commit-malformed")
+    before, did_head, did, rev, sig, after, data, prev, version = match.groups()
+    if did_head + did != drisl.encode(did.decode()):
+        raise CommitError("commit-malformed", "length of did")
+    if version != b"\x03":
+        raise CommitError("commit-version", version.hex())
+    unsigned = b"\xa5" + before + after
+    return CommitObject(did.decode(), rev.decode(), Cid(data), Cid(prev) if prev else None, sig, unsigned)
 
 
-_FIELDS = {"did", "rev", "sig", "data", "prev", "version"}
-
-
-def _without_sig(block: bytes, did: str, rev: str, sig: bytes) -> bytes:
-    """The canonical encoding of the commit without `sig`, cut out of the one with it.
-
-    Canonical order begins with did, rev, sig, each under a key of four bytes.
-    """
-    start = 1 + 4 + _encoded_size(did.encode()) + 4 + _encoded_size(rev.encode())
-    end = start + 4 + _encoded_size(sig)
-    return b"\xa5" + block[1:start] + block[end:]
-
-
-def _encoded_size(text: bytes) -> int:
-    return drisl.head_size(len(text)) + len(text)
+# A commit has one shape, and its canonical order puts `sig` third: without it, the rest is what was signed.
+_LINK = rb"\xd8\x2a\x58\x25\x00(\x01\x71\x12\x20.{32})"
+_read_commit = re.compile(
+    rb"\xa6(cdid([\x60-\x77]|\x78.|\x79..)([a-zA-Z0-9._:%%-]+)crev\x6d([2-7a-z]{13}))csig\x58\x40(.{64})"
+    rb"(ddata%bdprev(?:\xf6|%b)gversion([\x00-\x17]))" % (_LINK, _LINK),
+    re.DOTALL,
+).fullmatch
 
 
 def _signed_commit(content: car.Car, event: Commit | Sync, key: PublicKey) -> CommitObject:

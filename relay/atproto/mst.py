@@ -40,6 +40,9 @@ def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[Cid, bytes]) -> Cid
     """
     if len({op.path for op in ops}) != len(ops):
         raise MstError("mst-duplicate-path")
+    # A commit without operations may come without a single node.
+    if not ops:
+        return root
     tree = _PartialTree(root, blocks)
     for op in sorted(ops, key=_undo_order):
         key = op.path.encode()
@@ -78,7 +81,7 @@ class _PartialTree:
         while node.layer > layer:
             i = bisect_left(node.keys, key)
             if node.children[i] == NULL:
-                node.children[i] = Node(node.layer - 1, *node.bounds(i))
+                node.bridge(i)
             node = self._child(node, i)
         i = bisect_left(node.keys, key)
         if i < len(node.keys) and node.keys[i] == key:
@@ -88,7 +91,7 @@ class _PartialTree:
     def replace(self, key: bytes, value: bytes, prev: bytes) -> None:
         """Put back the value that the record at `key` had."""
         node, i = self._find(key, value)
-        node.values[i] = prev
+        node.replace(i, prev)
 
     def remove(self, key: bytes, value: bytes) -> None:
         """Take out a record that is in the tree."""
@@ -112,6 +115,8 @@ class _PartialTree:
             if node.children[i] == NULL:
                 raise MstError("mst-key-missing", key.decode())
             node = self._child(node, i)
+        if key_depth(key) != node.layer:
+            raise MstError("mst-key-layer", key.decode())
         if node.values[i] != value:
             raise MstError("mst-value-mismatch", key.decode())
         return node, i
@@ -137,10 +142,13 @@ class _PartialTree:
     def _child(self, node: Node, i: int) -> Node:
         """The subtree `node.children[i]`, which is not null, opened."""
         child = node.children[i]
-        if not isinstance(child, Node):
-            data = self._block(Cid(child[len(LINK) :]))
-            child = node.children[i] = decode(data, node.layer - 1, *node.bounds(i))
-        return child
+        if isinstance(child, Node):
+            return child
+        if node.layer == 0:
+            raise MstError("mst-key-layer", "a subtree below layer 0")
+        opened = node.children[i] = decode(self._block(Cid(child[len(LINK) :])), node.layer - 1, *node.bounds(i))
+        opened.link = child
+        return opened
 
     def _block(self, cid: Cid) -> bytes:
         data = self._blocks.get(cid)

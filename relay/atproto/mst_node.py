@@ -8,7 +8,6 @@ Specification: https://atproto.com/specs/repository#mst-structure
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from hashlib import sha256
 from typing import TypeAlias
 
@@ -38,13 +37,7 @@ LOWEST, HIGHEST = b"", b"\xff"
 
 def key_depth(key: bytes) -> int:
     """How far above the leaves a key stands: the zero bits that its sha-256 begins with, in pairs."""
-    digest = sha256(key).digest()
-    if digest[0]:
-        return _PAIRS[digest[0]]
-    return (256 - int.from_bytes(digest).bit_length()) // 2
-
-
-_PAIRS = [(8 - byte.bit_length()) // 2 for byte in range(256)]
+    return (256 - int.from_bytes(sha256(key).digest()).bit_length()) // 2
 
 
 class Node:
@@ -52,14 +45,17 @@ class Node:
 
     All keys here and below lie between `low` and `high`. `heads` are the encoded beginnings of the entries, up to
     their links; one is empty when the key before it, on which its prefix rests, is no longer the one that was read.
+    `link` and `source` are those that were read, `source` until it takes more than new links to bring it up to date.
     """
 
-    __slots__ = ("children", "heads", "high", "keys", "layer", "low", "values")
+    __slots__ = ("children", "heads", "high", "keys", "layer", "link", "low", "source", "values")
 
     def __init__(self, layer: int, low: bytes, high: bytes, child: Child = NULL) -> None:
         self.layer = layer
         self.low = low
         self.high = high
+        self.link = b""
+        self.source = b""
         self.heads: list[bytes] = []
         self.keys: list[bytes] = []
         self.values: list[bytes] = []
@@ -69,19 +65,29 @@ class Node:
         """The keys between which `children[i]` lies."""
         return (self.keys[i - 1] if i else self.low), (self.keys[i] if i < len(self.keys) else self.high)
 
+    def bridge(self, i: int) -> None:
+        """An entry-less node where there is no subtree, for a key further down."""
+        self.children[i] = Node(self.layer - 1, *self.bounds(i))
+        self.source = b""
+
     def insert(self, i: int, key: bytes, value: bytes, sides: tuple[Child, Child]) -> None:
         """A new entry before `keys[i]`; its two sides take the place of `children[i]`."""
         self.heads.insert(i, b"")
         self.keys.insert(i, key)
         self.values.insert(i, value)
         self.children[i : i + 1] = sides
-        self._forget_head(i + 1)
+        self._changed(i + 1)
+
+    def replace(self, i: int, value: bytes) -> None:
+        """Another value for `keys[i]`."""
+        self.values[i] = value
+        self.source = b""
 
     def remove(self, i: int, joined: Child) -> None:
         """Entry `i` goes; `joined` takes the place of the subtrees on its sides."""
         del self.heads[i], self.keys[i], self.values[i]
         self.children[i : i + 2] = [joined]
-        self._forget_head(i)
+        self._changed(i)
 
     def split(self, i: int, key: bytes, sides: tuple[Child, Child]) -> tuple[Node, Node]:
         """This node with the entries before `keys[i]` and a new one with the rest; `sides` is `children[i]`, split."""
@@ -91,7 +97,8 @@ class Node:
         right.values, left.values = left.values[i:], left.values[:i]
         right.children, left.children = [sides[1], *left.children[i + 1 :]], [*left.children[:i], sides[0]]
         left.high = key
-        right._forget_head(0)
+        left._changed(i)
+        right._changed(0)
         return left, right
 
     def join(self, middle: Child, right: Node) -> None:
@@ -102,9 +109,11 @@ class Node:
         self.values += right.values
         self.children[border:] = [middle, *right.children[1:]]
         self.high = right.high
-        self._forget_head(border)
+        self._changed(border)
 
-    def _forget_head(self, i: int) -> None:
+    def _changed(self, i: int) -> None:
+        """Entry `i` has another one before it now, if there is an entry `i`."""
+        self.source = b""
         if i < len(self.heads):
             self.heads[i] = b""
 
@@ -113,15 +122,19 @@ Child: TypeAlias = Node | bytes
 
 _TREE_LINK = rb"\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32}"
 _VALUE_LINK = rb"\xd8\x2a\x58\x25\x00\x01[\x55\x71]\x12\x20.{32}"
-# Everything before the links, therein the length and text of the key's own part and how much it shares with the key
-# before; right subtree; value. No byte of a key can begin the integer behind "ap": an entry reads in one way only.
-_ENTRY = (
-    rb"(\xa4ak([\x40-\x57]|\x58.|\x59..)([A-Za-z0-9._:~/-]*)ap([\x00-\x17]|\x18.|\x19..)at)"
-    rb"(\xf6|%b)av(%b)" % (_TREE_LINK, _VALUE_LINK)
-)
-_NODE = rb"\xa2ae([\x80-\x97]|\x98.|\x99..)((?:%b)*+)al(\xf6|%b)" % (re.sub(rb"\((?!\?)", b"(?:", _ENTRY), _TREE_LINK)
-_read_entries = re.compile(_ENTRY, re.DOTALL).findall
-_read_node = re.compile(_NODE, re.DOTALL).fullmatch
+
+# A node is its count of entries, the entries, and the leftmost subtree; the last alternative takes in all from the
+# first byte that is none of these. In an entry: all before the links, and in that the length and text of the key's
+# own part and the length of the part it shares with the key before; the subtree to the right; the value.
+# No byte of a key can begin the integer after "ap", so an entry reads in one way only.
+_parts_of = re.compile(
+    rb"(\xa4ak([\x40-\x57]|\x58.|\x59..)([A-Za-z0-9._:~/-]*)ap([\x00-\x17]|\x18.|\x19..)at)(\xf6|%b)av(%b)"
+    rb"|al(\xf6|%b)\Z"
+    rb"|\A\xa2ae([\x80-\x97]|\x98.|\x99..)"
+    rb"|.+" % (_TREE_LINK, _VALUE_LINK, _TREE_LINK),
+    re.DOTALL,
+).findall
+_LEFT, _COUNT = 6, 7
 
 
 def _head(major: int, number: int) -> bytes:
@@ -142,23 +155,27 @@ _TOO_LONG = MAX_KEY + 1
 def decode(data: bytes, layer: int | None, low: bytes, high: bytes) -> Node:
     """Read a node that must stand on `layer` with all keys between `low` and `high`; `layer` is None for a root.
 
-    Raises MstError when it is not canonical or breaks a rule of the structure.
+    Raises MstError when it is not canonical or breaks a rule of the structure. Of the keys only the first is hashed:
+    that the others belong on its layer was proven when they came, as it is now for those of the operations.
     """
-    match = _read_node(data)
-    if match is None:
+    parts = _parts_of(data)
+    entries = parts[1:-1]
+    left = parts[-1][_LEFT] if parts else b""
+    if not left or parts[0][_COUNT] != _head(0x80, len(entries)):
         raise MstError("mst-node-malformed")
-    count, body, left = match.groups()
-    entries = _read_entries(body)
-    if count != _head(0x80, len(entries)):
-        raise MstError("mst-node-malformed", "count of entries")
     if not entries:
         return _bare_node(layer, low, high, left)
-    heads, lengths, suffixes, shared, rights, values = zip(*entries, strict=True)
+    heads, lengths, suffixes, shared, rights, values, _, _ = zip(*entries, strict=True)
     keys = _keys(lengths, suffixes, shared)
-    node = Node(key_depth(keys[0]) if layer is None else layer, low, high, left)
+    if not (low < keys[0] and keys[-1] < high):
+        raise MstError("mst-key-order", "not between the keys above")
+    depth = key_depth(keys[0])
+    if layer is not None and depth != layer:
+        raise MstError("mst-key-layer", keys[0].decode())
+    node = Node(depth, low, high, left)
+    node.source = data
     node.heads, node.keys, node.values = list(heads), keys, list(values)
     node.children += rights
-    _check_place(node)
     return node
 
 
@@ -166,37 +183,25 @@ def _bare_node(layer: int | None, low: bytes, high: bytes, left: bytes) -> Node:
     """A node without entries: the empty tree, or a bridge over a layer. Never a bridge at the top."""
     if (layer is None) != (left == NULL):
         raise MstError("mst-empty-node")
-    if layer == 0:
-        raise MstError("mst-key-layer", "a subtree below layer 0")
     return Node(layer or 0, low, high, left)
 
 
-def _keys(lengths: Iterable[bytes], suffixes: Iterable[bytes], shared: Iterable[bytes]) -> list[bytes]:
+def _keys(lengths: tuple[bytes, ...], suffixes: tuple[bytes, ...], shared: tuple[bytes, ...]) -> list[bytes]:
+    if lengths != tuple(map(_KEY_HEADS.get, map(len, suffixes))):
+        raise MstError("mst-node-malformed", "length of a key")
     keys = []
     key = b""
-    for length, suffix, prefix in zip(lengths, suffixes, shared, strict=True):
-        kept = _NUMBERS.get(prefix, _TOO_LONG)
-        if kept > len(key) or length != _KEY_HEADS.get(len(suffix)):
-            raise MstError("mst-node-malformed", "key")
+    for suffix, kept in zip(suffixes, map(_NUMBERS.get, shared), strict=True):
+        if kept is None or kept > len(key):
+            raise MstError("mst-node-malformed", "prefix of a key")
         # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
         if suffix[:1] <= key[kept : kept + 1]:
             raise MstError("mst-key-order")
         key = key[:kept] + suffix
-        if len(key) > MAX_KEY:
-            raise MstError("mst-key-length")
         keys.append(key)
+    if len(max(keys, key=len)) > MAX_KEY:
+        raise MstError("mst-key-length")
     return keys
-
-
-def _check_place(node: Node) -> None:
-    if not (node.low < node.keys[0] and node.keys[-1] < node.high):
-        raise MstError("mst-key-order", "not between the keys above")
-    layer = node.layer
-    for key in node.keys:
-        if key_depth(key) != layer:
-            raise MstError("mst-key-layer", key.decode())
-    if layer == 0 and node.children.count(NULL) != len(node.children):
-        raise MstError("mst-key-layer", "a subtree below layer 0")
 
 
 def encode(node: Node) -> bytes:
@@ -204,16 +209,29 @@ def encode(node: Node) -> bytes:
     links = [child if isinstance(child, bytes) else encode(child) for child in node.children]
     if not node.keys and links[0] == NULL:
         return NULL
+    data = (node.source and _relinked(node, links)) or _rebuilt(node, links)
+    return LINK + DAG_CBOR_PREFIX + sha256(data).digest()
+
+
+def _relinked(node: Node, links: list[bytes]) -> bytes:
+    """The encoding that was read with new links for old ones; empty when there is more to it than that."""
+    data = node.source
+    for child, link in zip(node.children, links, strict=True):
+        if isinstance(child, Node):
+            # An old link marks its place when it is found once, as it is in every sound node.
+            if data.count(child.link) != 1:
+                return b""
+            data = data.replace(child.link, link)
+    return data
+
+
+def _rebuilt(node: Node, links: list[bytes]) -> bytes:
     parts = [b"\xa2ae", _head(0x80, len(node.keys))]
     for i, head in enumerate(node.heads):
-        parts += (
-            head or _entry_head(node.keys[i - 1] if i else b"", node.keys[i]),
-            links[i + 1],
-            b"av",
-            node.values[i],
-        )
+        head = head or _entry_head(node.keys[i - 1] if i else b"", node.keys[i])
+        parts += (head, links[i + 1], b"av", node.values[i])
     parts += (b"al", links[0])
-    return LINK + DAG_CBOR_PREFIX + sha256(b"".join(parts)).digest()
+    return b"".join(parts)
 
 
 def _entry_head(previous: bytes, key: bytes) -> bytes:

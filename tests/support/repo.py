@@ -276,15 +276,21 @@ def encode(node: Node, blocks: dict[bytes, bytes]) -> bytes:
         entries, previous = [], b""
         for path, value, right in zip(node.keys, node.values, links[1:], strict=True):
             key = path.encode()
-            shared = 0
-            while shared < min(len(key), len(previous)) and key[shared] == previous[shared]:
-                shared += 1
+            shared = shared_length(previous, key)
             entries.append({"p": shared, "k": key[shared:], "v": link(value), "t": right})
             previous = key
         node.block = cbor({"l": links[0], "e": entries})
         node.cid = cid_of(node.block)
         blocks[node.cid] = node.block
     return node.cid
+
+
+def shared_length(previous: bytes, key: bytes) -> int:
+    """How many bytes the two begin with in common."""
+    shared = 0
+    while shared < min(len(key), len(previous)) and key[shared] == previous[shared]:
+        shared += 1
+    return shared
 
 
 def build(records: dict[str, bytes], blocks: dict[bytes, bytes]) -> bytes:

@@ -1,0 +1,342 @@
+"""Trees: the interop vectors, the rules of node structure, and what undoing operations finds."""
+
+import json
+import os
+from itertools import islice
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+
+from relay.atproto import mst, mst_node
+from relay.atproto.cid import Cid
+from relay.atproto.errors import MstError
+from relay.atproto.frames import RepoOp
+from tests.support.budget import assert_cheap
+from tests.support.repo import (
+    RepoBuilder,
+    SigningKey,
+    account_did,
+    build,
+    cbor,
+    cid_of,
+    create,
+    delete,
+    link,
+    shared_length,
+)
+
+REASONS = mst.REASONS | mst_node.REASONS
+
+
+def interop(name: str) -> list[dict]:
+    folder = os.environ.get("RELAY_INTEROP_DIR")
+    return json.loads((Path(folder) / name).read_text()) if folder else []
+
+
+def value(text: str) -> Cid:
+    return Cid.of_dag_cbor(text.encode())
+
+
+def put(path: str, cid: Cid | None = None) -> RepoOp:
+    return RepoOp("create", path, cid or value(path), None)
+
+
+def change(path: str, cid: Cid, prev: Cid) -> RepoOp:
+    return RepoOp("update", path, cid, prev)
+
+
+def drop(path: str, prev: Cid | None = None) -> RepoOp:
+    return RepoOp("delete", path, None, prev or value(path))
+
+
+def tree_of(*paths: str) -> tuple[Cid, dict[Cid, bytes]]:
+    """A sound tree of these paths, each with `value(path)`; root and all its nodes."""
+    blocks: dict[bytes, bytes] = {}
+    root = build({path: value(path) for path in paths}, blocks)
+    return Cid(root), {Cid(cid): block for cid, block in blocks.items()}
+
+
+def node(left: bytes | None, *entries: tuple[int, str, bytes, bytes | None]) -> bytes:
+    """A node as written by hand: (prefix length, rest of the key, value, right subtree)."""
+    return cbor(
+        {
+            "l": link(left),
+            "e": [{"p": p, "k": k.encode(), "v": link(v), "t": link(t)} for p, k, v, t in entries],
+        }
+    )
+
+
+def refused(root: Cid, ops: list[RepoOp], blocks: dict[Cid, bytes]) -> str:
+    with pytest.raises(MstError) as caught:
+        mst.invert(root, ops, blocks)
+    assert caught.value.reason in REASONS
+    return caught.value.reason
+
+
+def refused_node(block: bytes, *others: bytes, key: str = "C0/451630") -> str:
+    """Why a tree with this root is refused when `key` is said to have been created."""
+    blocks = {Cid.of_dag_cbor(data): data for data in (block, *others)}
+    return refused(Cid.of_dag_cbor(block), [put(key)], blocks)
+
+
+@pytest.mark.parametrize("vector", interop("mst/key_heights.json"), ids=lambda vector: vector["key"])
+def test_interop_key_heights(vector: dict) -> None:
+    assert mst.key_depth(vector["key"].encode()) == vector["height"]
+
+
+@pytest.mark.parametrize("vector", interop("mst/common_prefix.json"))
+def test_interop_common_prefix(vector: dict) -> None:
+    left, right = vector["left"].encode(), vector["right"].encode()
+    head = mst_node._entry_head(left, right)
+    assert head == mst_node._entry_head(right[: vector["len"]], right)
+    assert head.endswith(b"ap" + bytes([vector["len"]]) + b"at")
+
+
+def test_interop_example_keys() -> None:
+    folder = os.environ.get("RELAY_INTEROP_DIR")
+    if not folder:
+        pytest.skip("no interop files")
+    for key in (Path(folder) / "mst/example_keys.txt").read_text().split():
+        assert mst.key_depth(key.encode()) == int(key[1])
+
+
+@pytest.mark.parametrize("vector", interop("firehose/commit-proof-fixtures.json"), ids=lambda vector: vector["comment"])
+def test_interop_commit_proofs(vector: dict) -> None:
+    """The nodes that the reference implementation sends along are enough, and lead to the tree before."""
+    leaf = Cid.parse(vector["leafValue"])
+    records = dict.fromkeys(vector["keys"], leaf)
+    blocks: dict[bytes, bytes] = {}
+    before = build(records, blocks)
+    records |= dict.fromkeys(vector["adds"], leaf)
+    records = {path: cid for path, cid in records.items() if path not in vector["dels"]}
+    after = build(records, blocks)
+    assert str(Cid(before)) == vector["rootBeforeCommit"]
+    assert str(Cid(after)) == vector["rootAfterCommit"]
+
+    ops = [put(path, leaf) for path in vector["adds"]] + [drop(path, leaf) for path in vector["dels"]]
+    proof = {Cid(cid): block for cid, block in blocks.items() if str(Cid(cid)) in vector["blocksInProof"]}
+    assert mst.invert(Cid(after), ops, proof) == before
+    assert mst.invert(Cid(after), ops[::-1], proof) == before
+
+
+def test_key_depth_of_long_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key is known with so many zero bits, so the digest is made up."""
+    for bits in (0, 1, 2, 7, 8, 9, 15, 16, 255, 256):
+        digest = (2**256 - 1 >> bits).to_bytes(32)
+        monkeypatch.setattr(mst_node, "sha256", lambda _key, digest=digest: Mock(digest=lambda: digest))
+        assert mst.key_depth(b"any") == bits // 2
+
+
+def test_the_empty_tree() -> None:
+    root, blocks = tree_of()
+    assert root == mst.EMPTY_TREE
+    assert mst.invert(root, [], blocks) == root
+    only, with_one = tree_of("A0/374913")
+    assert mst.invert(only, [put("A0/374913")], with_one) == root
+    assert mst.invert(root, [drop("A0/374913")], blocks) == only
+    high, _ = tree_of("A5/827942")
+    assert mst.invert(root, [drop("A5/827942")], blocks) == high
+
+
+def test_top_falls_as_far_as_it_is_empty() -> None:
+    """Without its only high key a tree loses all the bridges that led down from it."""
+    paths = [path for path in LAYERED if path != HIGH]
+    before, _ = tree_of(*paths)
+    after, blocks = tree_of(*paths, HIGH)
+    assert mst.invert(after, [put(HIGH)], blocks) == before
+    assert mst.invert(before, [drop(HIGH)], tree_of(*paths)[1]) == after
+
+
+HIGH = "D2/269196"
+LAYERED = ["A0/374913", "C0/451630", HIGH, "E0/670489", "F0/697858"]
+
+
+def test_layers_of_the_keys_used_here() -> None:
+    assert [mst.key_depth(path.encode()) for path in LAYERED] == [0, 0, 2, 0, 0]
+
+
+def test_each_fault_of_the_operations_is_named() -> None:
+    before, _ = tree_of("A0/374913", "E0/670489", "F0/697858")
+    after, blocks = tree_of("A0/374913", "C0/451630", "E0/670489")
+    other = value("other")
+    good = [put("C0/451630"), drop("F0/697858")]
+    assert mst.invert(after, good, blocks) == before
+    assert mst.invert(after, good[::-1], blocks) == before, "the order of operations says nothing"
+
+    omitted = mst.invert(after, good[:1], blocks)
+    assert omitted != before
+    extra = mst.invert(after, [*good, put("A0/374913")], blocks)
+    assert extra != before
+    assert mst.invert(after, [good[0], drop("F0/697858", other)], blocks) != before, "wrong prev of a delete"
+    assert mst.invert(after, [*good, change("A0/374913", value("A0/374913"), other)], blocks) != before
+
+    assert refused(after, [*good, good[0]], blocks) == "mst-duplicate-path"
+    assert refused(after, [put("C0/451630", other)], blocks) == "mst-value-mismatch"
+    assert refused(after, [change("C0/451630", other, other)], blocks) == "mst-value-mismatch"
+    assert refused(after, [put("F0/697858")], blocks) == "mst-key-missing"
+    assert refused(after, [change("F0/697858", other, other)], blocks) == "mst-key-missing"
+    assert refused(after, [drop("E0/670489")], blocks) == "mst-key-present"
+    assert refused(after, [RepoOp("delete", "F0/697858", None, None)], blocks) == "mst-prev-missing"
+    assert refused(after, [RepoOp("update", "C0/451630", value("C0/451630"), None)], blocks) == "mst-prev-missing"
+    assert refused(after, good, {}) == "mst-node-missing"
+
+
+def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
+    repo = RepoBuilder(account_did(1), SigningKey.create())
+    paths = [f"com.example.thing/{number}" for number in range(300)]
+    repo.commit(*[create(path, {"n": path}) for path in paths])
+    for path in paths[::20]:
+        event = repo.commit(delete(path))
+        op = drop(path, Cid(event.ops[0]["prev"].value[1:]))
+        blocks = {Cid(cid): block for cid, block in event.blocks.items()}
+        before = Cid(event.fields["prevData"].value[1:])
+        needed = event.proof
+        assert mst.invert(Cid(repo.data), [op], {cid: blocks[cid] for cid in blocks if cid in needed}) == before
+        for cid in needed:
+            without = {other: block for other, block in blocks.items() if other != cid}
+            assert refused(Cid(repo.data), [op], without) == "mst-node-missing"
+
+
+A, C, E, F = (path for path in LAYERED if path != HIGH)
+
+
+@pytest.mark.parametrize(
+    ("block", "reason"),
+    [
+        pytest.param(b"", "mst-node-malformed", id="nothing"),
+        pytest.param(b"\xa2ae", "mst-node-malformed", id="cut"),
+        pytest.param(b"\xf6", "mst-node-malformed", id="null"),
+        pytest.param(cbor({"l": None}), "mst-node-malformed", id="no entries field"),
+        pytest.param(cbor({"l": None, "e": [], "x": 1}), "mst-node-malformed", id="unknown field"),
+        pytest.param(node(None)[:-1] + b"\xf7", "mst-node-malformed", id="undefined"),
+        pytest.param(node(None) + b"\0", "mst-node-malformed", id="trailing byte"),
+        pytest.param(b"\xa2ae\x98\x00al\xf6", "mst-node-malformed", id="count not shortest"),
+        pytest.param(b"\xa2ae\x9f\xffal\xf6", "mst-node-malformed", id="indefinite"),
+        pytest.param(
+            node(None, (0, C, value(C), None)).replace(b"ae\x81", b"ae\x82"), "mst-node-malformed", id="count"
+        ),
+        pytest.param(
+            node(None, (0, C, value(C), None)).replace(b"ak\x49", b"ak\x58\x09"), "mst-node-malformed", id="long length"
+        ),
+        pytest.param(
+            node(None, (0, C, value(C), None)).replace(b"ap\x00", b"ap\x18\x00"), "mst-node-malformed", id="long prefix"
+        ),
+        pytest.param(
+            node(None, (0, C, value(C), None)).replace(b"ap\x00", b"ap\x20"), "mst-node-malformed", id="negative prefix"
+        ),
+        pytest.param(node(None, (0, C + " ", value(C), None)), "mst-node-malformed", id="key syntax"),
+        pytest.param(node(None, (0, "é/a", value(C), None)), "mst-node-malformed", id="key not ASCII"),
+        pytest.param(node(None, (1, C, value(C), None)), "mst-node-malformed", id="prefix of nothing"),
+        pytest.param(node(None, (0, A, value(A), None), (10, "x", value(C), None)), "mst-node-malformed", id="prefix"),
+        pytest.param(
+            cbor({"l": None, "e": [{"p": 0, "k": C.encode(), "v": None, "t": None}]}),
+            "mst-node-malformed",
+            id="no value",
+        ),
+        pytest.param(
+            node(None, (0, C, b"\x01\x71\x13\x40" + bytes(64), None)), "mst-node-malformed", id="sha-512 value"
+        ),
+        pytest.param(node(Cid.of_raw(b""), (0, C, value(C), None)), "mst-node-malformed", id="raw subtree"),
+        pytest.param(node(None, (0, C, value(C), None), (0, A, value(A), None)), "mst-key-order", id="falling keys"),
+        pytest.param(node(None, (0, C, value(C), None), (9, "", value(C), None)), "mst-key-order", id="same key twice"),
+        pytest.param(
+            node(None, (0, A, value(A), None), (0, A[:3] + "9", value(C), None)), "mst-key-order", id="short p"
+        ),
+        pytest.param(node(None, (0, "", value(C), None)), "mst-key-order", id="empty key"),
+        pytest.param(node(None, (0, "a/" + "b" * 1023, value(C), None)), "mst-node-malformed", id="key of 1025"),
+        pytest.param(
+            node(None, (0, "a/" + "b" * 1000, value(C), None), (1002, "b" * 23, value(C), None)),
+            "mst-key-length",
+            id="key of 1025 in parts",
+        ),
+        pytest.param(node(value("x")), "mst-empty-node", id="bridge at the top"),
+        pytest.param(node(value("x"), (0, E, value(E), None)), "mst-key-layer", id="below layer 0"),
+    ],
+)
+def test_bad_roots_are_named(block: bytes, reason: str) -> None:
+    assert refused_node(block) == reason
+
+
+def under_high(*entries: tuple[int, str, bytes, bytes | None], left: bytes | None = None) -> tuple[bytes, bytes, bytes]:
+    """A root with the key of layer 2, a bridge, and a node on layer 0 to its left."""
+    leaf = node(left, *entries)
+    bridge = node(cid_of(leaf))
+    return node(cid_of(bridge), (0, HIGH, value(HIGH), None)), bridge, leaf
+
+
+@pytest.mark.parametrize(
+    ("blocks", "reason"),
+    [
+        pytest.param(under_high((0, C, value("x"), None)), "mst-value-mismatch", id="sound so far"),
+        pytest.param(under_high((0, E, value(E), None)), "mst-key-order", id="keys beyond the bound"),
+        pytest.param(under_high((0, "B1/986427", value(E), None)), "mst-key-layer", id="a key of layer 1 on layer 0"),
+        pytest.param(under_high(), "mst-empty-node", id="nothing under a bridge"),
+        pytest.param(under_high((0, A, value(A), None), left=value("x")), "mst-node-missing", id="missing"),
+        pytest.param(under_high((0, E, value(E), None), left=value("x")), "mst-key-order", id="bound, then layer"),
+    ],
+)
+def test_bad_subtrees_are_named(blocks: tuple[bytes, ...], reason: str) -> None:
+    if reason == "mst-node-missing":
+        blocks = blocks[:2]
+    assert refused_node(*blocks) == reason
+
+
+def test_a_key_of_an_operation_on_the_wrong_layer() -> None:
+    """It stands in a node whose first key is in its place."""
+    block = node(None, (0, HIGH, value(HIGH), None), (0, E, value(E), None))
+    assert refused_node(block, key=E) == "mst-key-layer"
+
+
+def test_a_subtree_below_layer_0() -> None:
+    leaf = node(None, (0, A, value(A), None))
+    root, bridge, upper = under_high((0, C, value(C), None), left=cid_of(leaf))
+    assert refused_node(root, bridge, upper, leaf, key=A) == "mst-key-layer"
+
+
+def test_one_link_in_two_places_hides_no_change() -> None:
+    """A value that equals the link to a changed subtree is not taken back along with it."""
+    high, new = "B1/986427", "B0/601692"
+    low_before = node(None, (0, A, value(A), None))
+    low_after = node(None, (0, A, value(A), None), (0, new, value(new), None))
+    after = node(cid_of(low_after), (0, high, cid_of(low_after), None))
+    blocks = {Cid.of_dag_cbor(block): block for block in (low_after, after)}
+    expected = node(cid_of(low_before), (0, high, cid_of(low_after), None))
+    assert mst.invert(Cid.of_dag_cbor(after), [put(new)], blocks) == Cid.of_dag_cbor(expected)
+
+
+def wide_node(keys: list[bytes]) -> bytes:
+    """One node with all these keys of layer 0."""
+    entries, previous = [], b""
+    for key in sorted(keys):
+        shared = shared_length(previous, key)
+        entries.append({"p": shared, "k": key[shared:], "v": link(value("v")), "t": None})
+        previous = key
+    return cbor({"l": None, "e": entries})
+
+
+@pytest.mark.parametrize("stem", ["com.example.thing/", "a/" + "b" * 1000], ids=["many keys", "many long keys"])
+def test_the_widest_nodes_are_cheap(stem: str) -> None:
+    """A node of nearly a megabyte and as many operations as an event has, all within it."""
+    numbers = (f"{stem}{number:06}".encode() for number in range(100_000))
+    keys = list(islice((key for key in numbers if mst.key_depth(key) == 0), 16_000))
+    block = wide_node(keys)
+    assert 850_000 < len(block) < 1_000_000
+    root = Cid.of_dag_cbor(block)
+    ops = [put(key.decode(), value("v")) for key in keys[::82]]
+    assert len(ops) > 190
+    assert_cheap(lambda data: mst.invert(root, ops, {root: data}), block)
+
+
+def test_deepest_bridges() -> None:
+    """A chain of bridges as long as layers go: no recursion error, and it ends below layer 0."""
+    blocks: dict[Cid, bytes] = {}
+    below = value("end")
+    for _ in range(5000):
+        block = node(below)
+        below = Cid.of_dag_cbor(block)
+        blocks[below] = block
+    block = node(below, (0, HIGH, value(HIGH), None))
+    root = Cid.of_dag_cbor(block)
+    blocks[root] = block
+    assert refused(root, [put(C)], blocks) == "mst-key-layer"
