@@ -29,6 +29,7 @@ from relay.atproto.frames import Account, Commit
 from relay.store import hosts
 from relay.store.accounts import STATUSES, AccountRow, RepoRow
 from relay.store.database import Database
+from relay.stream import projector
 from relay.stream.cursors import HostCursor
 from relay.stream.log import SegmentLog
 from relay.stream.opening import Retention, Stream
@@ -115,6 +116,8 @@ def _insert(tx: object, name: str) -> hosts.HostRow:
 
 
 def main() -> None:
+    # The lives of this process are short: SQL must be written several times in each.
+    projector.FLUSH_SECONDS = 0.02
     process = Process(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()))
     server = StreamServer(("127.0.0.1", 0), process.serve)
     server.start()
