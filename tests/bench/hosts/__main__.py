@@ -70,20 +70,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600, help="of the steady run; half of it again with bad hosts")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="relay-bench-hosts-"))
-    settings = {"SSL_CERT_FILE": str(folder / "certificate.pem"), "RELAY_PLC_HOST": "http://127.0.0.1:9"}
-    relay = RelayProcess(folder, settings)
     command = [sys.executable, "-m", "tests.bench.hosts.fleet", folder, options.hosts, options.accounts]
     fleet = Child([str(part) for part in command], cwd=ROOT)
     try:
-        run(options, relay, fleet)
+        fleet.wait_until(lambda: bool(fleet.messages), timeout=300)
+        # Only now, since thousands of hosts may listen on any port.
+        settings = {"SSL_CERT_FILE": str(folder / "certificate.pem"), "RELAY_PLC_HOST": "http://127.0.0.1:9"}
+        relay = RelayProcess(folder, settings)
+        try:
+            run(options, relay, fleet)
+        finally:
+            relay.close()
     finally:
-        relay.close()
         fleet.close()
         shutil.rmtree(folder)
 
 
 def run(options: argparse.Namespace, relay: RelayProcess, fleet: Child) -> None:
-    fleet.wait_until(lambda: bool(fleet.messages), timeout=300)
     began = time.monotonic()
     relay.start()
     print(f"API up after {time.monotonic() - began:.1f} s")
