@@ -12,8 +12,8 @@ MAX_BYTES = 64 << 20
 
 def assert_cheap(parse: Callable[[bytes], object], data: bytes) -> None:
     """Parse `data` for time and again for memory; a refusal is fine, any other error is not."""
-    # Of two runs the quicker one: the machine may be busy with something else.
-    assert min(_seconds(parse, data), _seconds(parse, data)) < MAX_SECONDS
+    # The machine may be busy with something else, so a slow run is given a second chance.
+    assert _seconds(parse, data) < MAX_SECONDS or _seconds(parse, data) < MAX_SECONDS
     tracemalloc.start()
     try:
         _outcome(parse, data)

@@ -45,6 +45,34 @@ def test_interop_invalid(kind: str, text: str) -> None:
     assert caught.value.reason in syntax.REASONS
 
 
+def is_at_identifier(text: str) -> bool:
+    return syntax.is_did(text) or syntax.is_handle(text)
+
+
+def is_at_uri(text: str) -> bool:
+    """No part of a relay reads these, but all of what they consist of."""
+    scheme, _, rest = text.partition("at://")
+    authority, *path = rest.split("/")
+    is_path = path == [] or (len(path) == 1 and syntax.is_nsid(path[0])) or syntax.is_record_path("/".join(path))
+    return scheme == "" and is_at_identifier(authority) and is_path
+
+
+COMPOSED = {"atidentifier": is_at_identifier, "aturi": is_at_uri}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "valid"),
+    [
+        (kind, text, valid)
+        for kind in COMPOSED
+        for valid in (True, False)
+        for text in lines(f"{kind}_syntax_{'valid' if valid else 'invalid'}.txt")
+    ],
+)
+def test_interop_of_what_is_composed(kind: str, text: str, valid: bool) -> None:
+    assert COMPOSED[kind](text) is valid
+
+
 @pytest.mark.parametrize("check", CHECKS)
 @given(text=st.text() | st.from_regex(r"did:(plc|web):[a-z2-7.%]{1,40}", fullmatch=True))
 def test_only_listed_reasons_come_out(check, text: str) -> None:
