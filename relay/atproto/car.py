@@ -59,7 +59,7 @@ def parse(data: bytes) -> Car:
 
 def _roots(header: bytes) -> tuple[Cid, ...]:
     root = Cid(header[len(_BEFORE_ROOT) : -len(_AFTER_ROOT)])
-    if root[:4] in PREFIXES and header == _BEFORE_ROOT + root + _AFTER_ROOT and len(root) == LENGTH:
+    if root.startswith(PREFIXES) and header == _BEFORE_ROOT + root + _AFTER_ROOT and len(root) == LENGTH:
         return (root,)
     try:
         value = drisl.decode(header)
@@ -91,7 +91,7 @@ def _blocks(data: bytes, position: int) -> dict[Cid, bytes]:
         if end > size:
             raise CarError("car-truncated", f"{end - size} bytes missing")
         cid = Cid(data[position:body])
-        if cid[:4] not in PREFIXES or length < LENGTH:
+        if not cid.startswith(PREFIXES) or length < LENGTH:
             raise CarError("car-cid", cid[:length].hex())
         block = data[body:end]
         if sha256(block).digest() != cid[4:]:

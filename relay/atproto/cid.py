@@ -44,7 +44,7 @@ class Cid(bytes):
     @classmethod
     def from_bytes(cls, data: bytes) -> Cid:
         """Check the binary form. CidError: `cid-unsupported` for anything but the two blessed kinds."""
-        if len(data) != LENGTH or data[:4] not in PREFIXES:
+        if len(data) != LENGTH or not data.startswith(PREFIXES):
             raise CidError("cid-unsupported", data[:40].hex())
         return cls(data)
 

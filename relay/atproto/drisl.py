@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeAlias
 
 import cbor2
 
-from relay.atproto.cid import PREFIXES, Cid
+from relay.atproto.cid import LENGTH, PREFIXES, Cid
 from relay.atproto.errors import DrislError
 
 REASONS = frozenset(
@@ -197,10 +197,13 @@ def _limit_items(data: bytes) -> None:
         raise DrislError("drisl-truncated") from None
 
 
+_BLESSED = tuple(b"\x00" + prefix for prefix in PREFIXES)
+
+
 def _decode_link(content: object, _immutable: bool) -> Cid | UnknownCid:
-    if type(content) is not bytes or content[:1] != b"\x00":
+    if type(content) is not bytes or not content.startswith(b"\x00"):
         raise DrislError("drisl-cid", "no binary CID")
-    if len(content) == 37 and content[1:5] in PREFIXES:
+    if content.startswith(_BLESSED) and len(content) == LENGTH + 1:
         return Cid(content[1:])
     return UnknownCid(content[1:])
 
