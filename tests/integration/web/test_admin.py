@@ -10,10 +10,11 @@ import pytest
 from relay.atproto import frames
 from relay.atproto.frames import Account
 from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import ADMIN, PASSWORD, StartWeb, Web
+from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
 from tests.support.pds import FakePds
 from tests.support.wait import until
+from tests.support.web import ADMIN, PASSWORD, Web
 
 SUCCESS = {"success": "true"}
 

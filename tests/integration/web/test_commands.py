@@ -14,10 +14,10 @@ from gevent import subprocess
 from relay.cli import COMMANDS, main
 from relay.config import setting_lines
 from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import PASSWORD, Web
 from tests.integration.web.test_firehose import handshake, raw
 from tests.support.pds import FakePds
 from tests.support.wait import until
+from tests.support.web import PASSWORD, Web
 
 RELAY = Path(sys.executable).parent / "relay"
 Run = Callable[..., Result]

@@ -18,9 +18,10 @@ from websockets.sync.client import ClientConnection, connect
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
 from relay.web import connection
-from tests.integration.web.conftest import StartWeb, Web
+from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
 from tests.support.wait import until
+from tests.support.web import Web
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 

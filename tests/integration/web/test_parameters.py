@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from relay.web.auth import MAX_FAILURES
 from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import ADMIN, Web
+from tests.support.web import ADMIN, Web
 
 PARAMETERS = (
     "cursor",

@@ -12,9 +12,9 @@ from gevent import subprocess
 
 from relay.config import Bind
 from relay.web.metrics import MetricsServer
-from tests.integration.web.conftest import PASSWORD, Web
 from tests.support.pds import FakePds
 from tests.support.wait import until
+from tests.support.web import PASSWORD, Web
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 

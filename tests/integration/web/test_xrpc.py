@@ -9,10 +9,11 @@ import pytest
 
 from relay.store.database import Database
 from tests.integration.web.accounts import COMMIT, REV, add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb, Web
+from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
 from tests.support.pds import FakePds
 from tests.support.wait import until
+from tests.support.web import Web
 
 SYNC = "/xrpc/com.atproto.sync."
 

@@ -1,0 +1,133 @@
+"""The API over a real database, a real log and real sockets; upstream hosts are the only part that is not there."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from relay.atproto.frames import Kind, identity_frame, uint
+from relay.config import Bind, Settings
+from relay.identity.http import GuardedHttp
+from relay.ingest.accounts import Accounts
+from relay.ingest.host import HostRegistry
+from relay.ingest.moderation import Moderation
+from relay.store.database import Database
+from relay.stream.cursors import CursorBook
+from relay.stream.firehose import Firehose
+from relay.stream.log import SegmentLog
+from relay.stream.projector import Projector
+from relay.stream.record import Record
+from relay.stream.sequencer import Sequencer
+from relay.stream.suppression import Suppressions
+from relay.stream.tail import Tail
+from relay.upstream.drops import Drops
+from relay.upstream.fleet import Fleet
+from relay.upstream.policy import Policy
+from relay.web.application import create_app
+from relay.web.auth import AdminAuth
+from relay.web.consumers import Consumers
+from relay.web.parts import Parts
+from relay.web.server import ApiServer
+from relay.web.siblings import Siblings
+from tests.support.http import Answer, call
+
+PASSWORD = "test-password"
+ADMIN = {"Authorization": "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode()).decode()}
+DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+class Web:
+    """A relay without hosts: events come in by `publish`, everything else through its port."""
+
+    def __init__(self, db: Database, folder: Path, tail_bytes: int, **settings: Any) -> None:
+        self.db = db
+        self.settings = replace(Settings(admin_passwords=(PASSWORD,), allow_insecure_hosts=True), **settings)
+        self.log = SegmentLog(folder / "persist", initial_seq=self.settings.initial_seq)
+        suppressions = Suppressions()
+        self.tail = Tail(self.log.last_seq, suppressions, tail_bytes)
+        book = CursorBook(lambda: self.log.last_seq)
+        self.projector = Projector(db, book, suppressions, 0)
+        self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
+        self.firehose = Firehose(self.log, self.tail, suppressions)
+        accounts = Accounts(db, self.projector.account, 1000, next_uid=1)
+        moderation = Moderation(db, accounts, self.sequencer, suppressions)
+        http = GuardedHttp("relay-test", allow_insecure=True)
+        policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)
+        self.fleet = Fleet(
+            db,
+            HostRegistry(),
+            book,
+            NoEvents(),
+            moderation.release_throttled,
+            http,
+            http.tls_context(),
+            Drops(),
+            policy,
+        )
+        self.problem: str | None = None
+        self.parts = Parts(
+            settings=self.settings,
+            db=db,
+            firehose=self.firehose,
+            fleet=self.fleet,
+            moderation=moderation,
+            consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
+            siblings=Siblings(self.settings.sibling_relays),
+            auth=AdminAuth(self.settings.admin_passwords),
+            find_account=self.projector.account,
+            problem=lambda: self.problem,
+        )
+        self.app = create_app(self.parts)
+        self.server = ApiServer(self.app, self.parts, Bind("127.0.0.1", 0))
+
+    def start(self) -> None:
+        self.projector.start()
+        self.sequencer.start()
+        self.fleet.start()
+        self.parts.siblings.start()
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop(5)
+        self.parts.siblings.stop()
+        self.fleet.stop(1)
+        self.sequencer.stop(1)
+        self.projector.stop(1)
+        self.log.close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.port}"
+
+    @property
+    def stream(self) -> str:
+        return f"ws://127.0.0.1:{self.server.port}/xrpc/com.atproto.sync.subscribeRepos"
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return call(self.url + path, headers=headers)
+
+    def admin(self, path: str, body: Any = None, method: str | None = None) -> Answer:
+        return call(self.url + path, body, method=method, headers=ADMIN)
+
+    def publish(self, count: int = 1, size: int = 0, did: str = DID, uid: int = 1) -> None:
+        """Log and send `count` identity events of `did`, each about `size` bytes long."""
+        head, tail = identity_frame(did, "2026-01-01T00:00:00.000Z", "h" * size)
+        first = self.log.next_seq
+        records = [
+            Record(seq, 1, uid, 0, 0, Kind.IDENTITY, 0, 0, head + uint(seq) + tail)
+            for seq in range(first, first + count)
+        ]
+        self.log.append(records)
+        self.tail.publish(records)
+
+
+class NoEvents:
+    """The intake of a relay that no host is connected to."""
+
+    def put(self, *_: object) -> None:
+        raise AssertionError("no host is connected")
+
+    def reject(self, *_: object) -> None:
+        raise AssertionError("no host is connected")
