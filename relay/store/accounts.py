@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.atproto.cid import Cid
+from relay.atproto.frames import Commit, Sync
 from relay.store.database import Row, Transaction
 
 # The index is the code in a log record: append only.
@@ -40,12 +41,27 @@ class AccountRow:
 
 @dataclass(slots=True)
 class RepoRow:
-    """The newest commit of an account's repo; `data` is the root of its tree."""
+    """The newest commit of an account's repo; `data` is the root of its tree.
+
+    `desynchronized`: commits before it were missed, and no `#sync` has settled that yet.
+    """
 
     uid: int
     rev: str
     commit: Cid
     data: Cid
+    desynchronized: bool = False
+
+
+def continues(event: Commit, repo: RepoRow) -> bool:
+    """True when `event` builds on exactly what is known of its repo (sync specification, `since` and `prevData`)."""
+    return (event.since, event.prev_data) == (repo.rev, repo.data)
+
+
+def repo_after(event: Commit | Sync, uid: int, commit: Cid, data: Cid, before: RepoRow | None) -> RepoRow:
+    """The repo's state after `event`, whose commit and tree root are given; `before` is its state until then."""
+    gap = isinstance(event, Commit) and before is not None and (before.desynchronized or not continues(event, before))
+    return RepoRow(uid, event.rev, commit, data, gap)
 
 
 class ListedRepo(NamedTuple):
@@ -69,8 +85,8 @@ def effective_status(status: str, upstream_status: str) -> tuple[bool, str | Non
 
 
 _ACCOUNT_AND_REPO = (
-    "SELECT a.uid, a.did, a.host_id, a.status, a.upstream_status, r.rev, r.commit_cid, r.commit_data_cid"
-    " FROM account a LEFT JOIN account_repo r ON r.uid = a.uid"
+    "SELECT a.uid, a.did, a.host_id, a.status, a.upstream_status, r.rev, r.commit_cid, r.commit_data_cid, d.uid"
+    " FROM account a LEFT JOIN account_repo r ON r.uid = a.uid LEFT JOIN repo_desynchronized d ON d.uid = a.uid"
 )
 
 
@@ -167,6 +183,6 @@ def insert_many(tx: Transaction, accounts: Sequence[AccountRow]) -> None:
 
 
 def _account_and_repo(row: Row) -> tuple[AccountRow, RepoRow | None]:
-    uid, did, host_id, status, upstream_status, rev, commit, data = row
-    repo = None if rev is None else RepoRow(uid, rev, Cid.parse(commit), Cid.parse(data))
+    uid, did, host_id, status, upstream_status, rev, commit, data, gap = row
+    repo = None if rev is None else RepoRow(uid, rev, Cid.parse(commit), Cid.parse(data), gap is not None)
     return AccountRow(uid, did, host_id, status, upstream_status), repo

@@ -72,12 +72,14 @@ class _Stored(NamedTuple):
     host_id: int
     upstream_status: str
     rev: str
+    desynchronized: bool
 
 
 def _stored(tx: Transaction, uids: list[int]) -> dict[int, _Stored]:
     rows = tx.rows_in(
-        "SELECT a.uid, a.host_id, a.upstream_status, coalesce(r.rev, '') FROM account a"
-        " LEFT JOIN account_repo r ON r.uid = a.uid WHERE a.uid IN ({})",
+        "SELECT a.uid, a.host_id, a.upstream_status, coalesce(r.rev, ''), d.uid IS NOT NULL FROM account a"
+        " LEFT JOIN account_repo r ON r.uid = a.uid LEFT JOIN repo_desynchronized d ON d.uid = a.uid"
+        " WHERE a.uid IN ({})",
         uids,
     )
     return {uid: _Stored(*row) for uid, *row in rows}
@@ -111,18 +113,21 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
 
 def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> None:
     # Revs are compared here and not in SQL, where the database's collation would order them.
-    newer = [
-        (uid, repo.rev, str(repo.commit), str(repo.data))
-        for uid, repo in sorted(batch.repos.items())
-        if uid not in stored or repo.rev >= stored[uid].rev
-    ]
+    newer = [repo for uid, repo in sorted(batch.repos.items()) if uid not in stored or repo.rev >= stored[uid].rev]
     if newer:
         tx.many(
             "INSERT INTO account_repo (uid, rev, commit_cid, commit_data_cid) VALUES (?, ?, ?, ?) ON CONFLICT (uid)"
             " DO UPDATE SET rev = excluded.rev, commit_cid = excluded.commit_cid,"
             " commit_data_cid = excluded.commit_data_cid",
-            newer,
+            [(repo.uid, repo.rev, str(repo.commit), str(repo.data)) for repo in newer],
         )
+    marked = {uid for uid, before in stored.items() if before.desynchronized}
+    settled = [(repo.uid,) for repo in newer if not repo.desynchronized and repo.uid in marked]
+    missed = [(repo.uid,) for repo in newer if repo.desynchronized and repo.uid not in marked]
+    if settled:
+        tx.many("DELETE FROM repo_desynchronized WHERE uid = ?", settled)
+    if missed:
+        tx.many("INSERT INTO repo_desynchronized (uid) VALUES (?)", missed)
 
 
 def _write_suppressions(tx: Transaction, batch: ProjectionBatch) -> None:

@@ -10,12 +10,12 @@ import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from relay.atproto import car, drisl, frames
-from relay.atproto.cid import Cid
+from relay.atproto import car, frames
+from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
 from relay.store import accounts, hosts, projection
-from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status
+from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status, repo_after
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
 from relay.stream.cursors import NONE_YET, CursorBook
@@ -94,15 +94,15 @@ def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
     """Write what `records` say of accounts, repos and suppressions, and that SQL has it."""
     batch = ProjectionBatch(position=records[-1].seq, replay_from=replay_from)
     events = [(record, event) for record in records if (event := _event_of(record)) is not None]
-    newest = {
-        did: row for did, (row, _) in accounts.many_by_did(tx, sorted({event.did for _, event in events})).items()
-    }
+    known = accounts.many_by_did(tx, sorted({event.did for _, event in events}))
     for record, event in events:
-        row = _account_of(record, event, newest.get(event.did))
-        if row != newest.get(event.did):
-            newest[event.did] = batch.accounts[row.uid] = row
-        if isinstance(event, Commit | Sync) and (repo := _repo_of(row.uid, event)) is not None:
-            batch.repos[row.uid] = repo
+        before, repo = known.get(event.did, (None, None))
+        row = _account_of(record, event, before)
+        if row != before:
+            batch.accounts[row.uid] = row
+        if isinstance(event, Commit | Sync) and (later := _repo_of(row.uid, event, repo)) is not None:
+            batch.repos[row.uid] = repo = later
+        known[event.did] = row, repo
         if record.flags & FLAG_HIDES:
             batch.suppressed[row.uid] = record.seq
             batch.unsuppressed.discard(row.uid)
@@ -149,13 +149,11 @@ def _own_status(event: Account, upstream: str) -> str:
     return event.status if event.status in STATUSES else "inactive"
 
 
-def _repo_of(uid: int, event: Commit | Sync) -> RepoRow | None:
+def _repo_of(uid: int, event: Commit | Sync, before: RepoRow | None) -> RepoRow | None:
     try:
-        blocks = car.parse(event.blocks)
-        commit = blocks.roots[0]
-        value = drisl.decode(blocks.blocks[commit])
+        content = car.parse(event.blocks)
+        root = content.roots[0]
+        return repo_after(event, uid, root, parse_commit(content.blocks[root]).data, before)
     except ProtocolError as error:
         log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
         return None
-    data = value.get("data") if isinstance(value, dict) else None
-    return RepoRow(uid, event.rev, commit, data) if isinstance(data, Cid) else None

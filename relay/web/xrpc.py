@@ -74,6 +74,9 @@ def get_repo_status() -> ResponseReturnValue:
         view["status"] = status
     if active and repo is not None:
         view["rev"] = repo.rev
+        if repo.desynchronized:
+            # Events still pass; a consumer that fetches the repo learns that this relay missed some.
+            view["status"] = "desynchronized"
     return jsonify(view)
 
 

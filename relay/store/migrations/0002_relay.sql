@@ -18,6 +18,11 @@ CREATE TABLE log_suppression (
     before_seq {{int}} NOT NULL
 );
 
+-- Repos of which commits were missed, and that no #sync has settled yet.
+CREATE TABLE repo_desynchronized (
+    uid {{int}} PRIMARY KEY
+);
+
 -- What was seen of a host, and the rate limits an admin gave it. Times are seconds since the epoch.
 CREATE TABLE host_state (
     host_id {{int}} PRIMARY KEY,

@@ -38,6 +38,11 @@ def revs(path: EventPath, count: int) -> list[str]:
     return [event.rev for event in path.logged(count) if isinstance(event, Commit | Sync)]
 
 
+def desynchronized(path: EventPath, repo: RepoBuilder) -> bool:
+    path.stream.projector.flush()
+    return path.db.read(accounts.by_did, repo.did)[1].desynchronized
+
+
 @pytest.mark.parametrize("curve", ["k256", "p256"])
 def test_a_verified_commit_is_logged_and_becomes_the_accounts_state(path: EventPath, pds: FakePds, curve: str) -> None:
     host, repo = path.host(pds.url), path.repo(pds.url, curve)
@@ -189,9 +194,13 @@ def test_a_gap_in_the_chain_is_counted_and_passes_and_a_sync_passes(path: EventP
     path.put(host, post(repo, "3kaac").frame(3))
     assert len(revs(path, 2)) == 2
     assert metrics.CHAIN_BREAKS._value.get() == before + 1
+    assert desynchronized(path, repo)
+    path.restart()
+    host = path.host(pds.url)
     repo.commit()
     path.put(host, repo.sync_frame(4))
     assert revs(path, 3)[-1] == repo.rev
+    assert not desynchronized(path, repo)
     path.put(host, post(repo, "3kaad").frame(5))
     path.logged(4)
     assert metrics.CHAIN_BREAKS._value.get() == before + 1
