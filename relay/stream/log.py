@@ -111,7 +111,7 @@ class SegmentLog:
         """
         assert block.first_seq == self.next_seq
         try:
-            self._seal_if_full(len(block.data), block.time_us)
+            self._seal_if_full(len(block.data), block.first_time_us)
             writer = self._writer or self._begin_segment(block)
             if block.last_seq >= self._mark.reserved or self._mark.segment != self._segments[-1].first_seq:
                 self._reserve(clean=False)
@@ -121,7 +121,7 @@ class SegmentLog:
         except OSError as error:
             raise LogError("log-io", str(error)) from error
         self.next_seq = block.last_seq + 1
-        self.last_time_us = block.time_us
+        self.last_time_us = block.last_time_us
 
     def append(self, records: list[Record]) -> None:
         """`write` for records that are not encoded yet."""
@@ -225,7 +225,7 @@ class SegmentLog:
     def _begin_segment(self, block: Block) -> SegmentWriter:
         previous = self._segments[-1].first_seq if self._segments else 0
         path = self.directory / name_of(block.first_seq)
-        segment = Segment(path, block.first_seq, max(block.time_us, self.last_time_us), previous)
+        segment = Segment(path, block.first_seq, max(block.first_time_us, self.last_time_us), previous)
         writer = SegmentWriter(segment, self._sync_function)
         self._segments.append(segment)
         self._writer = writer

@@ -27,7 +27,8 @@ class Block(NamedTuple):
     data: bytes
     first_seq: int
     last_seq: int
-    time_us: int
+    first_time_us: int
+    last_time_us: int
 
 
 def encode_block(records: Sequence[Record]) -> Block:
@@ -35,7 +36,8 @@ def encode_block(records: Sequence[Record]) -> Block:
     parts: list[bytes] = []
     for record in records:
         parts += (encode_record_header(record), record.frame)
-    return Block(b"".join(parts), records[0].seq, records[-1].seq, records[-1].time_us)
+    first, last = records[0], records[-1]
+    return Block(b"".join(parts), first.seq, last.seq, first.time_us, last.time_us)
 
 
 class SegmentWriter:
@@ -69,7 +71,7 @@ class SegmentWriter:
         """Append `block`; it is whole in the file on return, but not yet on the disk."""
         self._write_all(block.data, self.size)
         if self.size >= self._next_point:
-            self._add_point(Point(block.first_seq, block.time_us, self.size))
+            self._add_point(Point(block.first_seq, block.first_time_us, self.size))
         self.size += len(block.data)
 
     def sync(self) -> None:

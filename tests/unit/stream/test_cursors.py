@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 
-from relay.stream.cursors import MAX_AHEAD, RESTORED_EVENTS, CursorBook, HostCursor
+import pytest
+
+from relay.stream.cursors import RESTORED_EVENTS, CursorBook, HostCursor
 
 
 class Book(CursorBook):
@@ -141,9 +143,10 @@ def test_reset_forgets_what_was_restored() -> None:
     assert book.replay_from() == 10
 
 
-def test_full() -> None:
+def test_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.cursors.MAX_AHEAD", 100)
     _, cursor = begun(1)
-    for seq in range(2, MAX_AHEAD + 1):
+    for seq in range(2, 101):
         assert not cursor.full
         cursor.begin(seq)
         cursor.finish(seq)

@@ -1,0 +1,71 @@
+"""What the operator's tools say of a log, while it is written and when it is damaged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from relay.stream import index, inspect
+from relay.stream.log import SegmentLog
+from relay.stream.record import HEADER_SIZE, encode_header
+from relay.stream.segment import paths
+from tests.support.stream import record
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SegmentLog:
+    monkeypatch.setattr(index, "EVERY", 300)
+    log = SegmentLog(tmp_path, segment_bytes=1200)
+    for start in range(1, 101, 4):
+        log.append([record(seq) for seq in range(start, start + 4)])
+    return log
+
+
+def test_summaries(log: SegmentLog) -> None:
+    found = inspect.summaries(log.directory)
+    assert [one.first_seq for one in found] == [segment.first_seq for segment in log.segments]
+    assert [one.last_seq for one in found[:-1]] == [one.first_seq - 1 for one in found[1:]]
+    assert found[-1].last_seq == 100 and found[-1].last_time_us == record(100).time_us
+    assert sum(one.bytes for one in found) == log.bytes()
+
+
+@pytest.mark.parametrize("after", [0, 1, 37, 99, 100, 500])
+def test_events(log: SegmentLog, after: int) -> None:
+    assert list(inspect.events(log.directory, after)) == [record(seq) for seq in range(after + 1, 101)]
+
+
+@pytest.mark.parametrize("seq", [1, 2, 50, 97, 100])
+def test_seq_before(log: SegmentLog, seq: int) -> None:
+    assert inspect.seq_before(log.directory, record(seq).time_us) == seq - 1
+    assert inspect.seq_before(log.directory, record(seq).time_us + 1) == seq
+
+
+def test_a_sound_log(log: SegmentLog) -> None:
+    verdicts = list(inspect.verify(log.directory))
+    assert all(verdict.sound and not verdict.torn for verdict in verdicts)
+    assert sum(verdict.records for verdict in verdicts) == 100
+
+
+def test_what_is_wrong_is_found(log: SegmentLog) -> None:
+    files = paths(log.directory)
+    data = bytearray(files[1].read_bytes())
+    spoilt = int(files[1].stem) + 2
+    at = data.index(encode_header(record(spoilt)))
+    data[at + HEADER_SIZE] ^= 1
+    files[1].write_bytes(data)
+    files[3].unlink()
+    with files[-1].open("ab") as file:
+        file.write(os.urandom(30))
+    verdicts = list(inspect.verify(log.directory))
+    assert [verdict.sound for verdict in verdicts[:5]] == [True, False, True, False, True]
+    assert verdicts[1].damage == [(at, record(spoilt).size)]
+    assert verdicts[3].missing_before
+    assert verdicts[-1].torn == 30 and verdicts[-1].sound
+    assert spoilt not in [one.seq for one in inspect.events(log.directory)]
+
+
+def test_no_log(tmp_path: Path) -> None:
+    assert inspect.summaries(tmp_path) == list(inspect.verify(tmp_path)) == list(inspect.events(tmp_path)) == []
+    assert inspect.seq_before(tmp_path, 1) == 0
