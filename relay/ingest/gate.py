@@ -23,7 +23,7 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.host import Host, HostRegistry
 from relay.ingest.item import Errand, Hold, Item, Rejected
 from relay.ingest.penalties import Penalties
-from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status
+from relay.store.accounts import STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Submission
 
@@ -75,8 +75,8 @@ class Gate:
         self._check_conduct(item)
         verified = self._verify(item, event, identity)
         if isinstance(event, Commit):
-            self._check_chain(event, state, verified)
-        state.repo = RepoRow(state.row.uid, event.rev, verified.commit, verified.data)
+            self._check_chain(event, state.repo)
+        state.repo = repo_after(event, state.row.uid, verified.commit, verified.data, state.repo)
         return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo)
 
     def _judge_account(self, item: Item, event: Account) -> Submission:
@@ -176,13 +176,13 @@ class Gate:
             metrics.EVENTS_LENIENT.labels(verified.lenient).inc()
         return verified
 
-    def _check_chain(self, event: Commit, state: AccountState, verified: Verified) -> None:
-        """Compare with the last commit seen. A gap is counted and passed: the commit itself is proven."""
-        if state.repo is None:
+    def _check_chain(self, event: Commit, repo: RepoRow | None) -> None:
+        """Compare with the last commit seen. A gap is counted, marked and passed: the commit itself is proven."""
+        if repo is None:
             return
         if event.prev_data is None and not self._lenient:
             raise Rejected("prev-data-missing")
-        if event.since != state.repo.rev or event.prev_data != state.repo.data:
+        if not continues(event, repo):
             metrics.CHAIN_BREAKS.inc()
 
 

@@ -99,7 +99,7 @@ class Partition:
     def _take(self, item: Item) -> None:
         did = item.event.did
         line = self._lines.get(did)
-        if False:
+        if line is not None:
             self._parking.enter(item)
             line.append(item)
             return
