@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from relay.atproto.frames import RepoOp
-from relay.atproto.mst_node import HIGHEST, LINK, LOWEST, NULL, Child, Node, decode, encode, key_depth
+from relay.atproto.mst_node import HIGHEST, LINK, LOWEST, NULL, Child, Node, decode, encode, is_bare, key_depth
 
 __all__ = ["REASONS", "invert", "key_depth"]
 
@@ -99,12 +99,17 @@ class _PartialTree:
         node.remove(i, self._join(node, i, node, i + 1))
 
     def root(self) -> Cid:
-        """The id of the tree as it is now."""
-        top: Child = self._root
-        while isinstance(top, Node) and not top.keys:
-            top = top.children[0]
-        link = encode(top) if isinstance(top, Node) else top
-        return EMPTY_TREE if link == NULL else Cid(link[len(LINK) :])
+        """The id of the tree as it is now, without bridges that lead down to its first entries."""
+        node = self._root
+        while not node.keys:
+            child = node.children[0]
+            if child == NULL:
+                return EMPTY_TREE
+            # A bridge under the top can only have come with the commit, so a node that did not come along is none.
+            if isinstance(child, bytes) and (link := Cid(child[len(LINK) :])) not in self._blocks:
+                return link
+            node = self._child(node, 0)
+        return Cid(encode(node)[len(LINK) :])
 
     def _find(self, key: bytes, value: bytes) -> tuple[Node, int]:
         node = self._root
@@ -131,9 +136,9 @@ class _PartialTree:
 
     def _join(self, before: Node, i: int, after: Node, j: int) -> Child:
         """One subtree of two, `before.children[i]` and `after.children[j]`, that stand on the same layer."""
-        if before.children[i] == NULL:
+        if is_bare(before.children[i]):
             return after.children[j]
-        if after.children[j] == NULL:
+        if is_bare(after.children[j]):
             return before.children[i]
         left, right = self._child(before, i), self._child(after, j)
         left.join(self._join(left, len(left.keys), right, 0), right)

@@ -204,6 +204,13 @@ def _keys(lengths: tuple[bytes, ...], suffixes: tuple[bytes, ...], shared: tuple
     return keys
 
 
+def is_bare(child: Child) -> bool:
+    """Whether there is no entry here or below, be it that undoing took the last one out."""
+    while isinstance(child, Node) and not child.keys:
+        child = child.children[0]
+    return child == NULL
+
+
 def encode(node: Node) -> bytes:
     """The link to this node as it is now, or null when neither it nor any node below it has an entry."""
     links = [child if isinstance(child, bytes) else encode(child) for child in node.children]

@@ -222,6 +222,12 @@ class Tree:
         child = self.remove(node.children[i], path)
         return _pruned(Node(node.layer, node.keys, node.values, _spliced(node.children, i, 1, child)))
 
+    def trim(self, node: Node | None) -> Node:
+        """The tree without entry-less nodes at the top; the empty tree is one empty node."""
+        while node is not None and not node.keys:
+            node = self._open(node).children[0]
+        return node or Node(0, [], [], [None])
+
     def _split(self, node: Node | None, path: str) -> tuple[Node | None, Node | None]:
         if node is None:
             return None, None
@@ -262,13 +268,6 @@ def _lift(node: Node | None, layer: int) -> Node | None:
     return node
 
 
-def trimmed(node: Node | None) -> Node:
-    """The tree without entry-less nodes at the top; the empty tree is one empty node."""
-    while node is not None and not node.keys:
-        node = node.children[0]
-    return node or Node(0, [], [], [None])
-
-
 def encode(node: Node, blocks: dict[bytes, bytes]) -> bytes:
     """The node's CID. Every node encoded for the first time is added to `blocks`."""
     if node.cid is None:
@@ -305,7 +304,7 @@ def build(records: dict[str, bytes], blocks: dict[bytes, bytes]) -> bytes:
         return Node(layer, keys, [records[key] for key in keys], children)
 
     paths = sorted(records)
-    return encode(trimmed(subtree(paths, max(map(layer_of, paths), default=0))), blocks)
+    return encode(Tree().trim(subtree(paths, max(map(layer_of, paths), default=0))), blocks)
 
 
 # Writes and events
@@ -389,7 +388,7 @@ class RepoBuilder:
                 op["cid"] = link(cid)
             ops.append(op)
         nodes: dict[bytes, bytes] = {}
-        self._root = trimmed(root)
+        self._root = tree.trim(root)
         previous_rev, previous_data = self.rev, self.data
         self.data = encode(self._root, nodes)
         proof = self._proof(ops)
@@ -439,12 +438,13 @@ class RepoBuilder:
         self.head = cid_of(self.head_block)
 
     def _proof(self, ops: list[dict[str, Any]]) -> dict[bytes, bytes]:
-        """The nodes of the new tree that undoing `ops` opens."""
+        """The nodes of the new tree that undoing `ops` opens, in the order in which the reference relay does it."""
         tree = Tree()
         root = self._root
-        for op in sorted(ops, key=lambda op: op["action"] != "delete"):
+        for op in sorted(ops, key=lambda op: (op["action"] != "delete", op["path"])):
             if op["action"] == "create":
                 root = tree.remove(root, op["path"])
             else:
                 root = tree.put(root, op["path"], op["prev"].value[1:])
+        tree.trim(root)
         return tree.seen

@@ -305,11 +305,11 @@ def test_one_link_in_two_places_hides_no_change() -> None:
     assert mst.invert(Cid.of_dag_cbor(after), [put(new)], blocks) == Cid.of_dag_cbor(expected)
 
 
-def wide_node(keys: list[bytes]) -> bytes:
-    """One node with all these keys of layer 0."""
+def wide_node(stem: int, keys: list[bytes]) -> bytes:
+    """One node with all these keys of layer 0, which have their first `stem` bytes in common."""
     entries, previous = [], b""
     for key in sorted(keys):
-        shared = shared_length(previous, key)
+        shared = stem + shared_length(previous[stem:], key[stem:]) if previous else 0
         entries.append({"p": shared, "k": key[shared:], "v": link(value("v")), "t": None})
         previous = key
     return cbor({"l": None, "e": entries})
@@ -320,7 +320,7 @@ def test_the_widest_nodes_are_cheap(stem: str) -> None:
     """A node of nearly a megabyte and as many operations as an event has, all within it."""
     numbers = (f"{stem}{number:06}".encode() for number in range(100_000))
     keys = list(islice((key for key in numbers if mst.key_depth(key) == 0), 16_000))
-    block = wide_node(keys)
+    block = wide_node(len(stem), keys)
     assert 850_000 < len(block) < 1_000_000
     root = Cid.of_dag_cbor(block)
     ops = [put(key.decode(), value("v")) for key in keys[::82]]
