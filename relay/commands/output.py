@@ -18,6 +18,11 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def print_json_line(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value))
+
+
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their titles; numbers stand to the right."""
     texts = [[_text(cell) for cell in row] for row in rows]

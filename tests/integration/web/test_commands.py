@@ -132,6 +132,34 @@ def test_a_bad_setting_stops_the_start_with_one_line(command: list[str | Path]) 
     assert done.stderr == "relay: config: RELAY_REPLAY_WINDOW='soon': not a duration such as 72h, 90s or 500ms\n"
 
 
+def test_log_is_inspected_verified_and_followed(web: Web) -> None:
+    web.publish(12)
+    directory = web.log.directory
+
+    def log(*words: str) -> Result:
+        return CliRunner().invoke(main, ["log", *words], env={"RELAY_PERSIST_DIR": str(directory)})
+
+    (segment,) = json.loads(log("inspect", "--json").output)
+    assert (segment["first_seq"], segment["last_seq"]) == (1, 12)
+    assert log("inspect").output.splitlines()[0].startswith("SEGMENT")
+    assert log("verify").output == f"{segment['segment']}  12 records  sound\n"
+    assert [json.loads(line)["seq"] for line in log("tail", "--json").output.splitlines()] == list(range(3, 13))
+    assert log("tail", "--after", "11").output.split()[0::2] == ["12", "identity"]
+    path = directory / segment["segment"]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    broken = log("verify")
+    assert broken.exit_code == 1 and "damaged" in broken.output
+
+
+def test_log_needs_a_folder_to_look_at(tmp_path: Path) -> None:
+    missing = {"RELAY_PERSIST_DIR": str(tmp_path / "none")}
+    for words in ("inspect", "verify", "tail"):
+        shown = CliRunner().invoke(main, ["log", words], env=missing)
+        assert shown.exit_code == 2 and "RELAY_PERSIST_DIR" in shown.stderr
+
+
 def test_pull_hosts_fills_the_database(tmp_path: Path) -> None:
     with FakePds() as other_relay:
         other_relay.hosts = [{"hostname": "pds1.example.com", "seq": 5, "status": "active"}]

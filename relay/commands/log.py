@@ -1,0 +1,124 @@
+"""`relay log`: looks at the event log on disk, also at that of a running relay. Changes nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail
+from relay.commands.local import with_settings
+from relay.commands.output import print_json, print_json_line, print_table
+from relay.config import Settings
+
+if TYPE_CHECKING:
+    from relay.stream.record import Record
+
+POLL_SECONDS = 0.5
+
+
+@click.group("log")
+def command() -> None:
+    """Inspect, verify and follow the event log in RELAY_PERSIST_DIR."""
+
+
+@command.command("inspect")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@with_settings
+def inspect_log(settings: Settings, as_json: bool) -> None:
+    """The segments: which events each one holds, from when to when."""
+    from relay.stream.inspect import summaries
+
+    rows: list[dict[str, Any]] = [
+        {
+            "segment": summary.name,
+            "first_seq": summary.first_seq,
+            "last_seq": summary.last_seq,
+            "created": _time(summary.created_us),
+            "last_event": _time(summary.last_time_us) if summary.last_seq else None,
+            "bytes": summary.bytes,
+        }
+        for summary in summaries(_directory(settings))
+    ]
+    if as_json:
+        return print_json(rows)
+    titles = ("SEGMENT", "FIRST SEQ", "LAST SEQ", "CREATED", "LAST EVENT", "BYTES")
+    return print_table(titles, [list(row.values()) for row in rows])
+
+
+@command.command("verify")
+@with_settings
+def verify_log(settings: Settings) -> None:
+    """Read every record and compare its checksum. Exit code 1 when anything is damaged or missing."""
+    from relay.stream.inspect import verify
+
+    sound = True
+    for verdict in verify(_directory(settings)):
+        sound = sound and verdict.sound
+        click.echo(f"{verdict.name}  {verdict.records} records  {'sound' if verdict.sound else 'NOT SOUND'}")
+        if verdict.missing_before:
+            click.echo("  segments before this one are missing")
+        for damage in verdict.damage:
+            click.echo(f"  damaged: {damage.size} bytes at offset {damage.offset}")
+        if verdict.torn:
+            click.echo(f"  torn end, or a write in progress: {verdict.torn} bytes")
+    if not sound:
+        sys.exit(EXIT_REFUSED)
+
+
+@command.command("tail")
+@click.option("--after", metavar="SEQ", type=click.IntRange(0), help="Start after this seq [default: the last ten].")
+@click.option("--follow", "-f", is_flag=True, help="Go on as events are logged.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each event.")
+@with_settings
+def tail_log(settings: Settings, after: int | None, follow: bool, as_json: bool) -> None:
+    """The events: seq, time, kind, DID and rev, one a line."""
+    from relay.stream.inspect import events
+
+    directory = _directory(settings)
+    seq = _ten_before_end(directory) if after is None else after
+    while True:
+        for record in events(directory, seq):
+            seq = record.seq
+            view = _event_view(record)
+            if as_json:
+                print_json_line(view)
+            else:
+                click.echo("  ".join(str(value) for value in view.values() if value is not None))
+        if not follow:
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _directory(settings: Settings) -> Path:
+    if not settings.persist_dir.is_dir():
+        fail(EXIT_USAGE, f"there is no log in {settings.persist_dir}: is RELAY_PERSIST_DIR the relay's?")
+    return settings.persist_dir
+
+
+def _ten_before_end(directory: Path) -> int:
+    from relay.stream.inspect import summaries
+
+    return max((summary.last_seq - 10 for summary in summaries(directory)), default=0)
+
+
+def _event_view(record: Record) -> dict[str, Any]:
+    from relay.atproto import frames
+    from relay.atproto.errors import ProtocolError
+
+    view: dict[str, Any] = {"seq": record.seq, "time": _time(record.time_us), "kind": "?", "did": None, "rev": None}
+    try:
+        event = frames.decode(record.frame)
+    except ProtocolError as error:
+        return view | {"problem": str(error)}
+    if isinstance(event, frames.Event):
+        view |= {"kind": event.kind.name.lower(), "did": event.did, "rev": getattr(event, "rev", None)}
+    return view
+
+
+def _time(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
