@@ -98,6 +98,7 @@ class Sequencer:
     def start(self) -> None:
         """Start logging."""
         self._greenlet = gevent.spawn(self._run)
+        self._greenlet.link_exception(self._note_death)
 
     def stop(self, timeout: float) -> bool:
         """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
@@ -124,6 +125,11 @@ class Sequencer:
             self._sync_if_due()
             pause = 0.0 if full else started + BATCH_SECONDS - time.monotonic()
             gevent.sleep(max(pause, 0.0))
+
+    def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
+        # A bug: the log is as it was, but only a restart helps, and the health check must say so.
+        self.problem = f"sequencer: {greenlet.exception!r}"
+        log.critical("the sequencer has ended: %r", greenlet.exception)
 
     def _log_one_batch(self) -> bool:
         """Take the next batch all the way. True when more was queued than fits in one."""

@@ -77,6 +77,34 @@ def test_replay_from_disk(tmp_path: Path, size: int) -> None:
     room.stop()
 
 
+@pytest.mark.parametrize("mode", ["batch", "interval", "off"])
+def test_sync_modes(tmp_path: Path, mode: str) -> None:
+    room = Room(tmp_path, sync_mode=mode)
+    room.start()
+    count = 20_000
+    started = time.perf_counter()
+    for seq in range(1, count + 1):
+        room.stream.sequencer.submit(Submission(Kind.COMMIT, 1, 0, 0, 0, FRAME[:20], FRAME[20:], None, None, None))
+        if seq % 16 == 0:
+            gevent.sleep(0)
+    room.wait_for(count)
+    elapsed = time.perf_counter() - started
+    latencies = []
+    for seq in range(count + 1, count + 101):
+        gevent.sleep(0.02)
+        asked = time.perf_counter()
+        done = gevent.event.Event()
+        room.stream.sequencer.submit(Submission(Kind.COMMIT, 1, 0, 0, 0, b"", b"", None, None, done.set))
+        done.wait()
+        latencies.append(time.perf_counter() - asked)
+        assert room.stream.firehose.last_seq == seq
+    latency = sorted(latencies)[50] * 1e3
+    print(
+        f"\n{mode}: {count / elapsed:,.0f} events/s of 5 KB, {latency:.2f} ms from submission to publication when idle"
+    )
+    room.stop()
+
+
 @pytest.mark.parametrize(("consumers", "events"), [(1, 50_000), (10, 20_000), (100, 10_000), (1000, 2_000)])
 def test_fan_out(tmp_path: Path, consumers: int, events: int) -> None:
     raise_file_limit()

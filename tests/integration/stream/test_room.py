@@ -122,6 +122,17 @@ def test_a_full_queue_blocks_the_submitter(tmp_path: Path, monkeypatch: pytest.M
     room.stop()
 
 
+def test_a_sequencer_that_died_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path)
+    room.start()
+    monkeypatch.setattr(room.stream.tail, "publish", None)
+    room.submit(1)
+    room.wait_until(lambda: room.stream.problem is not None)
+    assert room.finished == [] and "sequencer" in str(room.stream.problem)
+    monkeypatch.undo()
+    room.abandon()
+
+
 def test_stop_logs_what_was_submitted(tmp_path: Path) -> None:
     room = Room(tmp_path)
     room.start()
