@@ -8,108 +8,28 @@ this module by a test. Must not know what any setting is used for beyond its hel
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from relay.errors import ConfigError
-
-
-class Bind(NamedTuple):
-    """An address to listen on. An empty host means every interface, as in Go's `:2470`."""
-
-    host: str
-    port: int
-
-
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-
-
-def parse_duration(text: str) -> float:
-    """Seconds from a Go duration such as `72h`, `1h30m` or `500ms`; also days (`3d`). `0` is zero."""
-    if text == "0":
-        return 0.0
-    if not re.fullmatch(rf"(?:{_DURATION_PART.pattern})+", text):
-        raise ValueError("not a duration such as 72h, 90s or 500ms")
-    return sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(text))
-
-
-def parse_size(text: str) -> int:
-    """Bytes from `1000`, `64k`, `512M`, `20GiB`; units are powers of 1024."""
-    match = re.fullmatch(r"(\d+)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
-    if not match:
-        raise ValueError("not a size such as 512M or 20G")
-    return int(match[1]) * _SIZE_UNITS[match[2]]
-
-
-def parse_bind(text: str) -> Bind:
-    """An address from `:2470`, `127.0.0.1:2470` or `[::1]:2470`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ValueError("not an address such as :2470 or 127.0.0.1:2470")
-    return Bind(host.strip("[]"), int(port))
-
-
-def parse_bool(text: str) -> bool:
-    """True or False from the words that Go's and shell's users write."""
-    word = text.strip().lower()
-    if word in ("1", "t", "true", "yes", "on"):
-        return True
-    if word in ("", "0", "f", "false", "no", "off"):
-        return False
-    raise ValueError("not true or false")
-
-
-def parse_list(text: str) -> tuple[str, ...]:
-    """The comma-separated parts of a text, without blanks and empty ones."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The networks in a comma-separated list of addresses and `address/bits`."""
-    return tuple(ip_network(part) for part in parse_list(text))
-
-
-def parse_count(text: str) -> int:
-    """A whole number, zero or above."""
-    if not text.strip().isdigit():
-        raise ValueError("not a whole number")
-    return int(text)
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    """A parser that takes only the given words."""
-
-    def parse(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError(f"not one of {', '.join(words)}")
-        return text.lower()
-
-    return parse
-
-
-def parse_database_url(text: str) -> str:
-    """A `sqlite://PATH` or `postgres://…` address."""
-    if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
-        raise ValueError("not a sqlite:// or postgres:// address")
-    return text
-
-
-def parse_http_url(text: str) -> str:
-    """An http(s) base address without its trailing slash."""
-    if not re.fullmatch(r"https?://[^/\s]+/?", text):
-        raise ValueError("not an http:// or https:// address")
-    return text.rstrip("/")
-
-
-def parse_optional_http_url(text: str) -> str:
-    """Like `parse_http_url`, or empty."""
-    return parse_http_url(text) if text else ""
+from relay.values import (
+    Bind,
+    one_of,
+    parse_bind,
+    parse_bool,
+    parse_count,
+    parse_database_url,
+    parse_duration,
+    parse_http_url,
+    parse_list,
+    parse_networks,
+    parse_optional_http_url,
+    parse_positive,
+    parse_size,
+)
 
 
 def _setting(
@@ -162,7 +82,7 @@ class Settings:
     max_db_connections: int = _setting(
         "MAX_DB_CONNECTIONS",
         "40",
-        parse_count,
+        parse_positive,
         "Most connections to PostgreSQL",
         also=("MAX_METADB_CONNECTIONS",),
     )
@@ -362,6 +282,11 @@ INDIGO_ONLY = frozenset(
         "RELAY_ALERT_SLACK_CHANNEL",
         "RELAY_SLACK_ALERT_TOKEN",
         "RELAY_ALERT_SLACK_TOKEN",
+        "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD",
+        "RELAY_ACCOUNT_LIMIT_ALERT_INTERVAL",
+        "RELAY_ACCOUNT_LIMIT_ALERT_REPEAT_INTERVAL",
+        "RELAY_ACCOUNT_LIMIT_ALERT_DASHBOARD_URL",
+        "RELAY_ALERT_DASHBOARD_URL",
     }
 )
 

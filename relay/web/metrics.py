@@ -18,7 +18,7 @@ from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
 from prometheus_flask_exporter import PrometheusMetrics
 
-from relay.config import Bind
+from relay.values import Bind
 from relay.web.timed import TimedHandler
 
 FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"

@@ -17,7 +17,7 @@ from gevent.pywsgi import Input, LoggingLogAdapter, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 from werkzeug import Request
 
-from relay.config import Bind
+from relay.values import Bind
 from relay.web import firehose
 from relay.web.application import SERVER
 from relay.web.parts import Parts

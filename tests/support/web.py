@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.atproto.frames import Kind, identity_frame, uint
-from relay.config import Bind, Settings
+from relay.config import Settings
 from relay.identity.http import GuardedHttp
 from relay.ingest.accounts import Accounts
 from relay.ingest.host import HostRegistry
@@ -25,6 +25,7 @@ from relay.stream.tail import Tail
 from relay.upstream.drops import Drops
 from relay.upstream.fleet import Fleet
 from relay.upstream.policy import Policy
+from relay.values import Bind
 from relay.web.application import create_app
 from relay.web.auth import AdminAuth
 from relay.web.consumers import Consumers

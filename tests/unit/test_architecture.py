@@ -16,7 +16,7 @@ MAX_LINES = 400
 
 # What each room may import, beside itself: `web, upstream -> ingest -> stream -> store -> atproto`, identity beside
 # ingest; errors, config and metrics are leaves that know no room.
-LEAVES = {"errors", "config", "metrics"}
+LEAVES = {"errors", "config", "metrics", "values"}
 ROOMS = {
     "atproto": set(),
     "store": {"atproto"} | LEAVES,
@@ -28,7 +28,8 @@ ROOMS = {
     "commands": {"app", "patched", "web", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
     "patched": set(),
     "errors": set(),
-    "config": {"errors"},
+    "config": {"errors", "values"},
+    "values": set(),
     "metrics": set(),
 }
 # Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.

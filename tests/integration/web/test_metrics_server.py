@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 import relay.metrics  # noqa: F401
-from relay.config import Bind
+from relay.values import Bind
 from relay.web.metrics import MAX_CONNECTIONS, MetricsServer
 from tests.support.http import call
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gevent import subprocess
 
-from relay.config import Bind
+from relay.values import Bind
 from relay.web.metrics import MetricsServer
 from tests.support.pds import FakePds
 from tests.support.wait import until

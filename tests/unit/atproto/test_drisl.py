@@ -213,6 +213,53 @@ def test_what_is_refused(data: str, reason: str) -> None:
     assert refusal(bytes.fromhex(data)) == reason
 
 
+DOUBLE = "fb3ff8000000000000"
+
+
+@pytest.mark.parametrize(
+    ("item", "reason"),
+    [
+        ("a1416100", "drisl-key"),
+        ("a10000", "drisl-key"),
+        ("a2616200616100", "drisl-order"),
+        ("f7", "drisl-type"),
+        ("e0", "drisl-type"),
+        ("1800", "drisl-not-canonical"),
+        ("f93c00", "drisl-not-canonical"),
+        ("fb7ff8000000000000", "drisl-float"),
+    ],
+)
+@pytest.mark.parametrize("around", ["82{item}{double}", "82{double}{item}"])
+def test_a_float_beside_it_hides_nothing(item: str, reason: str, around: str) -> None:
+    assert refusal(bytes.fromhex(around.format(item=item, double=DOUBLE))) == reason
+
+
+@pytest.mark.parametrize(
+    "item", ["a1416100", "a10000", "a2616200616100", "f7", "e0", "1800", "fa3f800000", "d9002a4100"]
+)
+def test_a_prefix_is_held_to_the_same_rules(item: str) -> None:
+    for rest in (b"", b"\x00", bytes(9)):
+        with pytest.raises(DrislError):
+            decode_prefix(bytes.fromhex(item) + rest)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xa1" * 60 + bytes(61),
+        b"\xa1\x01" + b"\xa1" * 60 + bytes(100),
+        b"\xa1\x81" * 30 + bytes(61),
+        b"\xa2\x61a\xfb" + bytes(8) + b"\xa1" * 60 + bytes(61),
+        b"\xa1\x60" * 60 + b"\x00",
+    ],
+    ids=["keys", "keys in a value", "lists", "behind a float", "values"],
+)
+def test_depth_costs_nothing(data: bytes) -> None:
+    """Found by fuzzing: maps as keys of maps took twice the time for each level."""
+    assert_cheap(decode, data)
+    assert_cheap(decode_prefix, data)
+
+
 def test_links_of_other_kinds_are_kept_apart() -> None:
     assert type(decode(reference(OLD_LINK))) is UnknownCid
     assert type(decode(reference(LINK))) is Cid
