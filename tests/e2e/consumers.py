@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 
 from tests.e2e.network import HERE, Ledger, Op, node
 from tests.support.child import Child
 from tests.support.relay_process import ROOT
 
+Commit = tuple[str, frozenset[Op]]
 ACTIONS = {"create", "update", "delete"}
+
+
+def differences(expected: dict[str, list[Commit]], seen: dict[str, list[Commit]]) -> list[str]:
+    """Per account, what is missing, what should not be there, and whether the rest is in another order."""
+    found = []
+    for did in expected.keys() | seen.keys():
+        wanted, got = expected.get(did, []), seen.get(did, [])
+        if wanted != got:
+            missing = [commit for commit in wanted if commit not in got]
+            surplus = [commit for commit in got if commit not in wanted]
+            found.append(f"{did}: {len(got)} of {len(wanted)}; missing {missing[:3]}; surplus {surplus[:3]}")
+    return found
 
 
 class Consumer:
@@ -41,7 +54,7 @@ class Consumer:
             line for line in self.child.lines if not line.startswith("{")
         ]
 
-    def commits(self) -> dict[str, list[tuple[str, frozenset[Op]]]]:
+    def commits(self) -> dict[str, list[Commit]]:
         """Per account, in the order of arrival: the commits that have operations."""
         seen: dict[str, list[tuple[str, set[Op]]]] = defaultdict(list)
         for message in self.child.messages:
@@ -64,6 +77,10 @@ class Consumer:
                     seen[message["did"]].append(status)
         return dict(seen)
 
+    def identities(self) -> Counter[str]:
+        """How many `#identity` events of each account came."""
+        return Counter(message["did"] for message in self.child.messages if message.get("event") == "identity")
+
     def check_seqs(self) -> None:
         """No `seq` came twice or for two events; and they rose, where the consumer works one event at a time."""
         owners: dict[int, tuple[str, str | None]] = {}
@@ -82,15 +99,22 @@ class Consumer:
     def check(self, ledger: Ledger, *, hidden: frozenset[str] = frozenset(), timeout: float = 60) -> None:
         """Wait until everything in the ledger has come, then compare, so that a failure shows the difference.
 
-        `hidden` are accounts that were deleted before this consumer came: of them it must see the deletion alone.
+        `hidden` are accounts that were deleted before this consumer came: of them it must see the statuses alone.
         """
         commits = {did: writes for did, writes in ledger.commits.items() if did not in hidden}
-        statuses = {did: seen[-1:] if did in hidden else seen for did, seen in ledger.statuses.items()}
+        identities = Counter({did: count for did, count in ledger.identities.items() if did not in hidden})
         with suppress(AssertionError):
-            self.child.wait_until(lambda: self.commits() == commits and self.statuses() == statuses, timeout)
+            self.child.wait_until(
+                lambda: (
+                    (self.commits(), self.statuses()) == (commits, ledger.statuses) and identities <= self.identities()
+                ),
+                timeout,
+            )
         assert not (errors := self.errors()), f"{self.name}: {errors[:5]}"
-        assert self.commits() == commits
-        assert self.statuses() == statuses
+        assert not (wrong := differences(commits, self.commits())), f"{self.name}: " + "\n".join(wrong)
+        assert self.statuses() == ledger.statuses
+        assert identities <= self.identities()
+        assert not hidden & self.identities().keys()
         self.check_seqs()
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,11 +41,13 @@ class Op(NamedTuple):
 
 
 class Ledger:
-    """Per account, in order: its commits as (rev, operations), and the changes of its status (None is active)."""
+    """Per account, in order: its commits as (rev, operations), and the changes of its status (None is active). And how
+    many `#identity` events there must be at least: a PDS may send more."""
 
     def __init__(self) -> None:
         self.commits: dict[str, list[tuple[str, frozenset[Op]]]] = defaultdict(list)
         self.statuses: dict[str, list[str | None]] = defaultdict(list)
+        self.identities: Counter[str] = Counter()
 
     def note_status(self, did: str, status: str | None) -> None:
         if self.statuses[did][-1:] != [status]:
@@ -89,6 +91,7 @@ class Account:
         self.did, self.token = made["did"], made["accessJwt"]
         if not token:
             self.ledger.note_status(self.did, None)
+            self.ledger.identities[self.did] += 1
 
     def add(self, collection: str, **record: Any) -> str:
         """Create a record; its record key."""
@@ -125,6 +128,7 @@ class Account:
     def rename(self, handle: str) -> None:
         self.call("identity.updateHandle", {"handle": handle})
         self.handle = handle
+        self.ledger.identities[self.did] += 1
 
     def deactivate(self) -> None:
         self.call("server.deactivateAccount", {})

@@ -62,7 +62,7 @@ def test_an_account_shows_up_in_every_query(network: ReferenceNetwork, relay: Re
     assert relay.xrpc("getLatestCommit", f"did={account.did}").json == {"cid": head, "rev": rev}
     assert relay.xrpc("getRepoStatus", f"did={account.did}").json == {"did": account.did, "active": True, "rev": rev}
     listed = {"did": account.did, "head": head, "rev": rev, "active": True}
-    assert relay.xrpc("listRepos").json["repos"] == [listed]
+    relay.wait_until(lambda: relay.xrpc("listRepos").json["repos"] == [listed])
     redirect = relay.xrpc("getRepo", f"did={account.did}")
     assert redirect.status == 302
     assert redirect.headers["Location"].endswith(f"/xrpc/com.atproto.sync.getRepo?did={account.did}")
