@@ -58,6 +58,7 @@ def decode(data: bytes, *, max_depth: int = MAX_DEPTH) -> Value:
 def decode_prefix(data: bytes, *, max_depth: int = MAX_DEPTH) -> tuple[Value, int]:
     """The first value in `data` and the number of bytes it takes. DrislError as `decode`."""
     value = load(data, max_depth=max_depth)
+    _canonical_size(value)
     encoded = encode(value)
     if not data.startswith(encoded):
         raise DrislError("drisl-not-canonical")
@@ -77,6 +78,8 @@ def load(data: bytes, *, max_depth: int = MAX_DEPTH) -> Value:
             semantic_decoders=_TAGS,
             allow_indefinite=False,
             allow_duplicate_keys=False,
+            # Maps in the place of keys would be hashed and sorted again at each level: time doubles with the depth.
+            strict_hashable_types=True,
             max_depth=max_depth,
         )
     except cbor2.CBORDecodeError as error:
@@ -91,13 +94,12 @@ def check_canonical(value: Value, data: bytes) -> None:
     whole is not longer than the sum: cheaper than encoding it again. Floats are the exception (a half is
     shorter than the double that is canonical), so a value with floats is encoded again.
     """
-    try:
-        size = _canonical_size(value)
-        if size != len(data):
-            raise DrislError("drisl-not-canonical", f"{len(data)} bytes for {size}")
-    except _HasFloat:
+    size = _canonical_size(value)
+    if size >= _FLOAT:
         if encode(value) != data:
-            raise DrislError("drisl-not-canonical", "with floats") from None
+            raise DrislError("drisl-not-canonical", "with floats")
+    elif size != len(data):
+        raise DrislError("drisl-not-canonical", f"{len(data)} bytes for {size}")
 
 
 def encode(value: Value) -> bytes:
@@ -119,9 +121,8 @@ def head_size(argument: int) -> int:
     return 5 if argument < 0x100000000 else 9
 
 
-class _HasFloat(Exception):
-    """Leaves the size count: with floats it proves nothing."""
-
+# What a float counts for: no input is that long, so the sum tells whether there are any.
+_FLOAT = 1 << 40
 
 # The commonest heads are one byte: testing for those first, in line, halves the time of the count.
 
@@ -147,7 +148,9 @@ def _canonical_size(value: Any) -> int:
     if kind is UnknownCid:
         return 3 + len(value) + head_size(len(value) + 1)
     if kind is float:
-        raise _HasFloat
+        if not math.isfinite(value):
+            raise DrislError("drisl-float", repr(value))
+        return _FLOAT
     raise DrislError("drisl-type", kind.__name__)
 
 
@@ -229,6 +232,8 @@ def _refusal(error: cbor2.CBORDecodeError) -> DrislError:
         return DrislError("drisl-truncated")
     if "nesting depth" in str(error):
         return DrislError("drisl-depth")
+    if "map key must be" in str(error):
+        return DrislError("drisl-key")
     return DrislError("drisl-malformed", str(error))
 
 

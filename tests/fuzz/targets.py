@@ -24,6 +24,8 @@ DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 
 
 def fuzz_value(data: bytes) -> None:
+    value, size = drisl.decode_prefix(data)
+    assert drisl.encode(value) == data[:size]
     assert drisl.encode(drisl.decode(data)) == data
 
 
