@@ -7,6 +7,7 @@ accounts, since it alone knows what SQL does not have yet. Must not know how rec
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -70,7 +71,6 @@ class Projector:
         self._book = book
         self._gathered = Changes()
         self._writing = Changes()
-        self._flushes = 0
         self._wake = Signal()
         self._flushed = Signal()
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -99,13 +99,11 @@ class Projector:
         self._gathered.put_account(row)
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
-        """The account of `did` and its repo as of the newest published event, in SQL yet or not. Raises StoreError."""
-        while True:
-            flushes = self._flushes
-            found = self._db.read(accounts.by_did, did)
-            # What was written while SQL answered is neither in the answer nor among what is pending.
-            if flushes == self._flushes:
-                return self._newest(did, found)
+        """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
+        # What is pending now may be written before or after SQL is asked, and so be in neither: hold on to it.
+        pending = self._writing, self._gathered
+        stored = self._db.read(accounts.by_did, did)
+        return _newest(did, stored, (*pending, self._writing, self._gathered))
 
     def wait_for_room(self, timeout: float) -> bool:
         """Block while `full`, for `timeout` seconds at most. True when there is room."""
@@ -154,7 +152,6 @@ class Projector:
         self.problem = None
         self._writing = Changes()
         self.stored_position = position
-        self._flushes += 1
         self._flushed.set()
         return True
 
@@ -174,21 +171,22 @@ class Projector:
             log.exception("writing the projection failed")
             return False
 
-    def _newest(
-        self, did: str, stored: tuple[AccountRow, RepoRow | None] | None
-    ) -> tuple[AccountRow, RepoRow | None] | None:
-        account, repo = stored or (None, None)
-        for changes in (self._writing, self._gathered):
-            uid = account.uid if account else changes.uids.get(did, 0)
-            changed = changes.accounts.get(uid)
-            if changed is not None:
-                # The relay's own status is SQL's, as in `projection.write`.
-                account = replace(changed, status=stored[0].status) if stored else changed
-            repo = changes.repos.get(uid, repo)
-        return (account, repo) if account else None
-
     def _note_suppression(self, uid: int, before_seq: int | None) -> None:
         self._gathered.suppressed[uid] = before_seq
 
     def _size(self) -> int:
         return len(self._gathered) + len(self._writing)
+
+
+def _newest(
+    did: str, stored: tuple[AccountRow, RepoRow | None] | None, pending: Sequence[Changes]
+) -> tuple[AccountRow, RepoRow | None] | None:
+    account, repo = stored or (None, None)
+    for changes in pending:
+        uid = account.uid if account else changes.uids.get(did, 0)
+        changed = changes.accounts.get(uid)
+        if changed is not None:
+            # The relay's own status is SQL's, as in `projection.write`.
+            account = replace(changed, status=stored[0].status) if stored else changed
+        repo = changes.repos.get(uid, repo)
+    return (account, repo) if account else None
