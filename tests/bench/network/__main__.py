@@ -30,9 +30,9 @@ MODULE = "tests.bench.network"
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__.split("\n\n")[1])
     load = parser.add_argument_group("load")
-    load.add_argument("--hosts", type=int, default=50)
-    load.add_argument("--accounts", type=int, default=2000)
-    load.add_argument("--events", type=int, default=50_000, help="events of the measured run")
+    load.add_argument("--hosts", type=int, default=20)
+    load.add_argument("--accounts", type=int, default=200)
+    load.add_argument("--events", type=int, default=15_000, help="events of the measured run")
     load.add_argument("--consumers", type=int, default=10)
     load.add_argument("--rate", type=float, default=0, help="events a second; 0: as fast as the relay takes them")
     load.add_argument("--seed", type=int, default=1)
