@@ -96,7 +96,7 @@ class Subscriber:
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
             log.info("host %s says %.100r: %.200r", upstream.hostname, event.name, event.message)
             return last_seq
-        metrics.EVENTS_RECEIVED.labels(event.kind.name.lower()).inc()
+        _RECEIVED[event.kind].inc()
         upstream.note_event(event.time, time.time())
         if event.seq <= last_seq:
             self._sink.reject(upstream.host, None, "seq-not-rising", event.did)
