@@ -16,7 +16,7 @@ import gevent
 from relay import metrics
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
-from relay.atproto.frames import Event, Info, StreamError
+from relay.atproto.frames import Event, Info, Kind, StreamError
 from relay.ingest.host import Host
 from relay.upstream import connection
 from relay.upstream.connection import Connection, Network, Timing, UpstreamError
@@ -27,6 +27,8 @@ LONGEST_WAIT_SECONDS = 1.0
 TURN_SECONDS = 0.005
 
 log = logging.getLogger(__name__)
+
+_RECEIVED = {kind: metrics.EVENTS_RECEIVED.labels(kind.name.lower()) for kind in Kind}
 
 
 class EventSink(Protocol):
