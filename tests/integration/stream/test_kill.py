@@ -16,6 +16,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from relay.atproto import frames
 from relay.atproto.frames import Account, Commit
 from relay.store import accounts, hosts, projection
@@ -27,6 +29,7 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import payloads
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
+ROUNDS_PER_LOG = 50
 ROOT = Path(__file__).parents[3]
 HOSTS = ("one.test", "two.test")
 ACCOUNTS_PER_HOST = 10
@@ -136,14 +139,16 @@ class Killed:
         assert self.process.returncode == 0 and "Traceback" not in errors, errors
 
 
-def test_kill(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rounds_before", range(0, ROUNDS, ROUNDS_PER_LOG))
+def test_kill(tmp_path: Path, rounds_before: int) -> None:
+    rounds = min(ROUNDS - rounds_before, ROUNDS_PER_LOG)
     chance = random.Random(os.environ.get("KILL_SEED"))
-    ledger = make_ledger(ROUNDS * EVENTS_PER_ROUND, chance)
+    ledger = make_ledger(rounds * EVENTS_PER_ROUND, chance)
     ledger_file = tmp_path / "ledger"
     ledger_file.write_bytes(pickle.dumps(ledger))
     consumer = Consumer()
     seen = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         life = Killed(tmp_path, ledger_file)
         reader = consumer.follow(life.port)
         time.sleep(chance.random() * 0.25)
@@ -164,7 +169,7 @@ def test_kill(tmp_path: Path) -> None:
         time.sleep(0.01)
     life.end()
     reader.join(20)
-    print(f"\n{ROUNDS} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
+    print(f"\n{rounds} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
     check_consumer(consumer.events, set(expected))
     check_log_and_sql(tmp_path, ledger, expected, consumer.events)
 

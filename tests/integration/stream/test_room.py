@@ -478,6 +478,27 @@ def test_a_database_outage_stops_the_log_at_a_bound(tmp_path: Path, monkeypatch:
     room.stop()
 
 
+def test_a_failed_write_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, suppressions and cursors of a batch that SQL refused are all in the next, also when nothing new came."""
+    room = Room(tmp_path)
+    room.start()
+    room.stream.projector._greenlet.kill()
+    room.submit(1, status="deleted", hides=True)
+    room.wait_for(1)
+
+    def away(*_args: object) -> None:
+        raise StoreError("store-unavailable", "away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(room.db, "write", away)
+        assert not room.stream.projector.flush()
+    assert room.stream.projector.flush()
+    assert room.db.read(hosts.by_id, room.host.id).last_seq == 1
+    assert room.db.read(projection.suppressions) == {1: 1} and room.db.read(projection.position)[0] == 1
+    assert room.db.read(accounts.by_uid, 1)[0].upstream_status == "deleted"
+    room.stop()
+
+
 def test_an_account_is_never_older_than_what_was_published(tmp_path: Path) -> None:
     """While batches are written all the time, every lookup gives the newest rev."""
     room = Room(tmp_path)
