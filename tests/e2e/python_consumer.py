@@ -1,12 +1,15 @@
 """The second, independent consumer: PyPI's `atproto`. Run as a process of its own: `python_consumer.py URL CURSOR`.
 
-Prints the same JSON lines as `consumer.mjs`. It reconnects by itself, from the last event it has printed.
+Prints the same JSON lines as `consumer.mjs`. It reconnects by itself, from the last event it has printed, and ends when
+stdin closes, so that it never outlives the test.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from typing import Any
 
 from atproto import CAR, FirehoseSubscribeReposClient, models, parse_subscribe_repos_message
@@ -16,6 +19,11 @@ Events = models.ComAtprotoSyncSubscribeRepos
 
 def say(**message: Any) -> None:
     print(json.dumps(message), flush=True)
+
+
+def end_with_stdin() -> None:
+    sys.stdin.read()
+    os._exit(0)
 
 
 def main(base_uri: str, cursor: int) -> None:
@@ -48,6 +56,7 @@ def main(base_uri: str, cursor: int) -> None:
             return
         client.update_params({"cursor": event.seq})
 
+    threading.Thread(target=end_with_stdin, daemon=True).start()
     client.start(on_message, lambda error: say(error=repr(error)))
 
 
