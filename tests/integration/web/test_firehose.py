@@ -274,7 +274,8 @@ def test_a_slow_consumer_that_reads_is_served(start_web: StartWeb, monkeypatch: 
     monkeypatch.setattr(connection, "TICK", 0.05)
     monkeypatch.setattr(connection, "PING_INTERVAL", 0.2)
     web = start_web(consumer_stall=1.0)
-    web.publish(60, size=200_000)
+    for _ in range(60):
+        web.publish(1, size=200_000)
     with raw(web, handshake("?cursor=0")) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         head_of(sock)
