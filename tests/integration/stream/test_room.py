@@ -20,7 +20,7 @@ from relay.stream.mark import RESERVE
 from relay.stream.opening import Retention
 from relay.stream.tail import Tail
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
-from tests.support.stream import TIME, Room, payloads
+from tests.support.stream import TIME, Room, payloads, record
 
 KEY = SigningKey.create("k256")
 
@@ -238,6 +238,23 @@ def test_catching_up_hands_over_to_live_without_gap_or_repeat(tmp_path: Path, mo
     gevent.joinall(followers, timeout=30, raise_error=True)
     assert all(follower.ready() for follower in followers) and wrong == []
     room.stop()
+
+
+def test_a_feed_on_disk_stops_at_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record is on the disk a moment before it is published, and only then is known what it hides."""
+    monkeypatch.setattr(Tail.__init__, "__defaults__", (1,))
+    room = Room(tmp_path)
+    room.start()
+    for seq in range(1, 6):
+        room.submit(1)
+        room.wait_for(seq)
+    room.log.append([record(6), record(7)])
+    feed = room.stream.firehose.attach(0)
+    assert len(payloads(feed.next(0.01) or b"")) == 5 and feed.position == 5
+    assert feed.next(0.01) is None
+    room.stream.tail.publish([record(6), record(7)])
+    assert payloads(feed.next(0.01) or b"") == [record(6).frame, record(7).frame]
+    room.abandon()
 
 
 def test_falling_out_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
