@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import gevent
@@ -28,15 +27,13 @@ from relay.stream.opening import Retention, Stream
 from relay.upstream.drops import Drops
 from relay.upstream.fleet import Fleet
 from relay.upstream.policy import Policy
-from relay.web.application import create_app
+from relay.web.application import SERVER, create_app
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
 from relay.web.metrics import MetricsServer
 from relay.web.parts import Parts
 from relay.web.server import ApiServer
 from relay.web.siblings import Siblings
-
-USER_AGENT = f"atproto-relay-python/{version('atproto-relay')} (atproto-relay)"
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
@@ -50,7 +47,7 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         """Raises StoreError, LogError."""
-        http = GuardedHttp(USER_AGENT, settings.allow_insecure_hosts)
+        http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
         segment_log = SegmentLog(settings.persist_dir, initial_seq=settings.initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
@@ -112,7 +109,8 @@ class Relay:
             return max(deadline - time.monotonic(), 0.5)
 
         self._fleet.stop(min(left(), 5.0))
-        self._intake.stop(left() - 10.0)
+        self._intake.stop(left() - 12.0)
+        self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))
         self._stream.stop(left())
         self._siblings.stop()
@@ -123,7 +121,7 @@ class Relay:
 
 def _policy(settings: Settings) -> Policy:
     return Policy(
-        user_agent=USER_AGENT,
+        user_agent=SERVER,
         allow_insecure_hosts=settings.allow_insecure_hosts,
         disable_request_crawl=settings.disable_request_crawl,
         default_account_limit=settings.default_account_limit,

@@ -69,13 +69,17 @@ class Stream:
         self.sequencer.start()
         self._janitor = gevent.spawn(self._trim_for_ever)
 
+    def drain(self, timeout: float) -> None:
+        """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
+        if not self.sequencer.stop(timeout):
+            log.error("events were not logged in time; their hosts will send them again")
+
     def stop(self, timeout: float) -> None:
-        """Log and project what was submitted, then close the log. Takes `timeout` seconds at most, and a little."""
+        """Drain, write the projection, and close the log. Takes `timeout` seconds at most, and a little."""
         deadline = time.monotonic() + timeout
         if self._janitor is not None:
             self._janitor.kill(timeout=1.0)
-        if not self.sequencer.stop(timeout):
-            log.error("events were not logged in time; their hosts will send them again")
+        self.drain(timeout)
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()
         try:

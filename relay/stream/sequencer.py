@@ -104,10 +104,11 @@ class Sequencer:
         """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
         unfinished, and comes again from its hosts.
         """
+        if self._greenlet is None:
+            return self._idle.is_set()
         drained = bool(self._idle.wait(timeout))
-        if self._greenlet is not None:
-            self._greenlet.kill(timeout=WAIT_SECONDS)
-            self._greenlet = None
+        self._greenlet.kill(timeout=WAIT_SECONDS)
+        self._greenlet = None
         return drained
 
     def _run(self) -> None:
