@@ -22,7 +22,17 @@ RESTORED_EVENTS = 200_000
 class HostCursor:
     """One host's cursor. `position` is the last contiguous settled upstream seq, -1 when there is none yet."""
 
-    __slots__ = ("_begun", "_book", "_discarded", "_last_seq", "_logged", "host_id", "position")
+    __slots__ = (
+        "_before_logged",
+        "_begun",
+        "_book",
+        "_discarded",
+        "_last_logged",
+        "_last_seq",
+        "_logged",
+        "host_id",
+        "position",
+    )
 
     def __init__(self, host_id: int, book: CursorBook, last_seq: Callable[[], int]) -> None:
         self.host_id = host_id
@@ -31,8 +41,11 @@ class HostCursor:
         self._last_seq = last_seq
         # Upstream seq -> the log's newest seq when it was begun, or _SETTLED; in the order of their beginning.
         self._begun: dict[int, int] = {}
-        # Upstream seq -> log seq, of what the log has above the position that was stored before the restart.
-        self._logged: dict[int, int] = {}
+        # What the log has above the position that was stored before the restart.
+        self._logged: set[int] = set()
+        # The log's seq before the first record of those, and the last of them.
+        self._before_logged = 0
+        self._last_logged = 0
         self._discarded: Counter[int] = Counter()
 
     @property
@@ -48,7 +61,9 @@ class HostCursor:
             self._begun[seq] = _SETTLED
             self._advance()
             return False
-        self._begun[seq] = self._last_seq()
+        # The position cannot pass the logged events that come after this one before this is settled, so till then a
+        # restart must find their records.
+        self._begun[seq] = self._before_logged if self._logged else self._last_seq()
         self._book.outstanding.add(self.host_id)
         return True
 
@@ -76,8 +91,10 @@ class HostCursor:
         log has, with its seqs for them.
         """
         self.position = position
-        self._logged = dict(logged)
+        self._logged = set(logged)
         if logged:
+            self._before_logged = min(logged.values()) - 1
+            self._last_logged = max(logged)
             self._book.restored.add(self.host_id)
 
     def oldest_begun(self) -> int:
@@ -85,13 +102,14 @@ class HostCursor:
         return next(iter(self._begun.values()))
 
     def oldest_logged(self) -> int:
-        """The log's seq before the oldest restored event, of which there must be one, that has not come again."""
-        return min(self._logged.values()) - 1
+        """The log's seq before the oldest restored event; only while one of them has not come again."""
+        return self._before_logged
 
     def _was_logged(self, seq: int) -> bool:
-        found = self._logged.pop(seq, None) is not None
+        found = seq in self._logged
+        self._logged.discard(seq)
         # A host's seqs rise, so when it is past these they will not come.
-        if not found and seq > max(self._logged):
+        if not found and seq > self._last_logged:
             self._logged.clear()
         if not self._logged:
             self._book.restored.discard(self.host_id)
