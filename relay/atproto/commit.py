@@ -13,9 +13,9 @@ from typing import NamedTuple
 from relay.atproto import car, drisl, mst
 from relay.atproto.cid import Cid
 from relay.atproto.crypto import PublicKey
-from relay.atproto.errors import CommitError, DrislError, MstError, SignatureInvalid
+from relay.atproto.errors import CommitError, DrislError, MstError, SignatureInvalid, SyntaxInvalid
 from relay.atproto.frames import Commit, RepoOp, Sync
-from relay.atproto.syntax import is_record_path, is_tid, tid_micros
+from relay.atproto.syntax import is_record_path, tid_micros
 
 REASONS = frozenset(
     {
@@ -132,9 +132,11 @@ def _signed_commit(content: car.Car, event: Commit | Sync, key: PublicKey) -> Co
 
 
 def _check_rev(rev: str, now_us: int) -> None:
-    if not is_tid(rev):
-        raise CommitError("rev-syntax", rev[:40])
-    if tid_micros(rev) > now_us + MAX_REV_AHEAD:
+    try:
+        ahead = tid_micros(rev) - now_us
+    except SyntaxInvalid as error:
+        raise CommitError("rev-syntax", rev[:40]) from error
+    if ahead > MAX_REV_AHEAD:
         raise CommitError("rev-future", rev)
 
 

@@ -18,7 +18,6 @@ REASONS = frozenset(
     {
         "mst-empty-node",
         "mst-key-layer",
-        "mst-key-length",
         "mst-key-order",
         "mst-node-malformed",
     }
@@ -128,7 +127,7 @@ _VALUE_LINK = rb"\xd8\x2a\x58\x25\x00\x01[\x55\x71]\x12\x20.{32}"
 # own part and the length of the part it shares with the key before; the subtree to the right; the value.
 # No byte of a key can begin the integer after "ap", so an entry reads in one way only.
 _parts_of = re.compile(
-    rb"(\xa4ak([\x40-\x57]|\x58.|\x59..)([A-Za-z0-9._:~/-]*)ap([\x00-\x17]|\x18.|\x19..)at)(\xf6|%b)av(%b)"
+    rb"(\xa4ak([\x40-\x57]|\x58.|\x59..)([A-Za-z0-9._:~/-]+)ap([\x00-\x17]|\x18.|\x19..)at)(\xf6|%b)av(%b)"
     rb"|al(\xf6|%b)\Z"
     rb"|\A\xa2ae([\x80-\x97]|\x98.|\x99..)"
     rb"|.+" % (_TREE_LINK, _VALUE_LINK, _TREE_LINK),
@@ -195,12 +194,10 @@ def _keys(lengths: tuple[bytes, ...], suffixes: tuple[bytes, ...], shared: tuple
         if kept is None or kept > len(key):
             raise MstError("mst-node-malformed", "prefix of a key")
         # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
-        if suffix[:1] <= key[kept : kept + 1]:
+        if kept < len(key) and suffix[0] <= key[kept]:
             raise MstError("mst-key-order")
         key = key[:kept] + suffix
         keys.append(key)
-    if len(max(keys, key=len)) > MAX_KEY:
-        raise MstError("mst-key-length")
     return keys
 
 
@@ -213,32 +210,31 @@ def is_bare(child: Child) -> bool:
 
 def encode(node: Node) -> bytes:
     """The link to this node as it is now, or null when neither it nor any node below it has an entry."""
-    links = [child if isinstance(child, bytes) else encode(child) for child in node.children]
-    if not node.keys and links[0] == NULL:
-        return NULL
-    data = (node.source and _relinked(node, links)) or _rebuilt(node, links)
-    return LINK + DAG_CBOR_PREFIX + sha256(data).digest()
+    data = (node.source and _relinked(node)) or _rebuilt(node)
+    return LINK + DAG_CBOR_PREFIX + sha256(data).digest() if data else NULL
 
 
-def _relinked(node: Node, links: list[bytes]) -> bytes:
-    """The encoding that was read with new links for old ones; empty when there is more to it than that."""
+def _relinked(node: Node) -> bytes:
+    """The encoding that was read, with new links to opened subtrees; empty when an old one does not mark its place."""
     data = node.source
-    for child, link in zip(node.children, links, strict=True):
-        if isinstance(child, Node):
-            # An old link marks its place when it is found once, as it is in every sound node.
+    for child in node.children:
+        if type(child) is Node:
+            # It does when it stands there once, as it does in every sound node.
             if data.count(child.link) != 1:
                 return b""
-            data = data.replace(child.link, link)
+            data = data.replace(child.link, encode(child))
     return data
 
 
-def _rebuilt(node: Node, links: list[bytes]) -> bytes:
-    parts = [b"\xa2ae", _head(0x80, len(node.keys))]
+def _rebuilt(node: Node) -> bytes:
+    left, *rights = [child if isinstance(child, bytes) else encode(child) for child in node.children]
+    if not node.keys and left == NULL:
+        return b""
     for i, head in enumerate(node.heads):
-        head = head or _entry_head(node.keys[i - 1] if i else b"", node.keys[i])
-        parts += (head, links[i + 1], b"av", node.values[i])
-    parts += (b"al", links[0])
-    return b"".join(parts)
+        if not head:
+            node.heads[i] = _entry_head(node.keys[i - 1] if i else b"", node.keys[i])
+    entries = [b"%b%bav%b" % entry for entry in zip(node.heads, rights, node.values, strict=True)]
+    return b"\xa2ae%b%bal%b" % (_head(0x80, len(entries)), b"".join(entries), left)
 
 
 def _entry_head(previous: bytes, key: bytes) -> bytes:

@@ -32,6 +32,8 @@ MAX_RECORD_PATH = 1024
 
 TID_ALPHABET = "234567abcdefghijklmnopqrstuvwxyz"
 
+_TID_TO_BASE_32 = str.maketrans(TID_ALPHABET, "0123456789abcdefghijklmnopqrstuv")
+
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _LAST_LABEL = r"[a-zA-Z](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 
@@ -141,10 +143,7 @@ def check_datetime(value: str) -> None:
 def tid_micros(tid: str) -> int:
     """The time in a TID, in microseconds since the epoch. SyntaxInvalid when it is none."""
     check_tid(tid)
-    number = 0
-    for character in tid:
-        number = number << 5 | TID_ALPHABET.index(character)
-    return number >> 10
+    return int(tid.translate(_TID_TO_BASE_32), 32) >> 10
 
 
 def _require(holds: bool, reason: str, value: str) -> None:
