@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from relay import metrics
+from relay.stream.cursors import NONE_YET
 from relay.upstream import backoff
 from relay.upstream.connection import Connection, UpstreamError
 from relay.upstream.lifecycle import Cause, Status
@@ -156,7 +157,7 @@ class Dispatcher:
         Weeks of a dormant host's events would flood everyone, and are outside of what consumers can replay anyway.
         """
         position = upstream.host.cursor.position
-        if position <= 0:
+        if position == NONE_YET:
             return None
         if self._long_unseen(upstream):
             log.warning("host %s was not seen for longer than the replay window: starting live", upstream.hostname)
