@@ -99,7 +99,6 @@ class Resolver:
             capacity=WEB_QUEUE,
             capacity_per_host=WEB_QUEUE_PER_HOST,
         )
-        metrics.QUEUE_SIZE.labels("identity-failures").set_function(lambda: len(self._refused))
         metrics.QUEUE_CAPACITY.labels("identity-failures").set(FAILURES_REMEMBERED)
 
     def start(self) -> None:
@@ -231,6 +230,8 @@ class Resolver:
             # The network now says that there is none, whatever was known before.
             self._cache.forget(did)
             self._refused[did] = outcome
+            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+            metrics.QUEUE_SIZE.labels("identity-failures").set(len(self._refused))
 
     def _land(self, flight: _Flight, outcome: Fact | IdentityError) -> None:
         if self._flights.get(flight.did) is flight:

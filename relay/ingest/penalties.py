@@ -22,12 +22,13 @@ class Penalties:
 
     def __init__(self) -> None:
         self._charges: TTLCache[str, int] = TTLCache(CAPACITY, WINDOW_SECONDS)
-        metrics.QUEUE_SIZE.labels("penalties").set_function(lambda: len(self._charges))
         metrics.QUEUE_CAPACITY.labels("penalties").set(CAPACITY)
 
     def charge(self, did: str) -> None:
         """Count one offence of `did`."""
         self._charges[did] = self._charges.get(did, 0) + 1
+        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+        metrics.QUEUE_SIZE.labels("penalties").set(len(self._charges))
 
     def owed(self, did: str) -> float:
         """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""

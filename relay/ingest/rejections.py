@@ -34,6 +34,7 @@ class Rejections:
         self._observer = observer
         self._counters: dict[str, Counter] = {}
         self._lines: TTLCache[tuple[str, str], int] = TTLCache(CAPACITY, WINDOW_SECONDS)
+        metrics.QUEUE_CAPACITY.labels("drop-lines").set(CAPACITY)
 
     def note(self, hostname: str, reason: str, did: str | None, seq: int | None, detail: str = "") -> None:
         """One event of `hostname` was dropped for `reason`."""
@@ -48,6 +49,8 @@ class Rejections:
         lines = self._lines.get((hostname, reason), 0)
         if lines < LINES_PER_WINDOW:
             self._lines[hostname, reason] = lines + 1
+            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+            metrics.QUEUE_SIZE.labels("drop-lines").set(len(self._lines))
             more = " (further ones of this host and reason are not logged for a minute)"
             log.warning(
                 "event rejected: reason=%s host=%s did=%s seq=%s %s%s",

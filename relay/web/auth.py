@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from cachetools import TTLCache
 
+from relay import metrics
 from relay.web.addresses import counted_as
 from relay.web.errors import XrpcError, too_many
 
@@ -40,6 +41,7 @@ class AdminAuth:
     def __init__(self, passwords: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._passwords = [password.encode() for password in passwords]
         self._failures: TTLCache[str, int] = TTLCache(MAX_ADDRESSES, FAILURE_WINDOW, timer=clock)
+        metrics.QUEUE_CAPACITY.labels("auth-failures").set(MAX_ADDRESSES)
 
     def check(self, authorization: str | None, address: str) -> None:
         """Return when the header's password is one of ours. Raises XrpcError 401 or 429 otherwise."""
@@ -52,6 +54,8 @@ class AdminAuth:
         # No credentials at all is a browser about to ask for them, and no guess.
         if authorization:
             self._failures[key] = failures + 1
+            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+            metrics.QUEUE_SIZE.labels("auth-failures").set(len(self._failures))
             log.warning("wrong admin password from %s", address)
         raise XrpcError(
             401, "AuthenticationRequired", "the admin password is needed", {"WWW-Authenticate": 'Basic realm="relay"'}
