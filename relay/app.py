@@ -21,12 +21,14 @@ from relay.errors import RelayError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.opening import Ingest
+from relay.notify import Notifier
 from relay.store.database import Database
 from relay.stream.log import SegmentLog
 from relay.stream.opening import Retention, Stream
 from relay.upstream.drops import Drops
 from relay.upstream.fleet import Fleet
 from relay.upstream.policy import Policy
+from relay.vitals import Vitals
 from relay.web.application import SERVER, create_app
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
@@ -47,6 +49,7 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         """Raises StoreError, LogError."""
+        self._vitals = Vitals()
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
         segment_log = SegmentLog(settings.persist_dir, initial_seq=settings.initial_seq, sync_mode=settings.log_sync)
@@ -92,6 +95,7 @@ class Relay:
 
     def start(self) -> None:
         """Start everything, the API first: it answers whatever the hosts do. Raises OSError when a port is taken."""
+        self._vitals.start()
         self._metrics.start()
         self._stream.start()
         self._resolver.start()
@@ -117,6 +121,7 @@ class Relay:
         self._resolver.stop()
         self._db.close()
         self._metrics.stop()
+        self._vitals.stop()
 
 
 def _policy(settings: Settings) -> Policy:
@@ -143,6 +148,7 @@ def main(env_file: Path | None) -> int:
     logs.set_up(settings.log_level, settings.log_format)
     for name in unknown_variables(environment):
         log.warning("%s is set, but is no setting of this relay", name)
+    notifier = Notifier(os.environ)
     stopped = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopped.set)
@@ -153,8 +159,11 @@ def main(env_file: Path | None) -> int:
         log.error("the relay cannot start: %s", error)
         return EXIT_FAILURE
     log.info("started as process %d with %s", os.getpid(), settings.redacted())
+    notifier.ready()
     stopped.wait()
     log.info("stopping")
+    notifier.stopping()
     relay.stop()
+    notifier.close()
     log.info("stopped")
     return 0

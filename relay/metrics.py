@@ -4,7 +4,7 @@ Used by all rooms but `atproto`; exported by `web.metrics`. Label sets are bound
 fixed lists, never from the network. Holds no logic.
 """
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Info
 
 # upstream
 EVENTS_RECEIVED = Counter("relay_events_received_total", "Events read from hosts", ["kind"])
@@ -23,6 +23,12 @@ UPSTREAM_INFOS = Counter("relay_upstream_infos_total", "Info frames from hosts",
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
 QUEUE_SIZE = Gauge("relay_queue_size", "Items waiting in a bounded queue, cache or set", ["queue"])
 QUEUE_CAPACITY = Gauge("relay_queue_capacity", "The bound of that queue, cache or set", ["queue"])
+EVENT_STAGE_SECONDS = Histogram(
+    "relay_event_stage_seconds",
+    "Time that events spend in a stage, measured on one event in 32",
+    ["stage"],
+    buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
 EVENTS_LENIENT = Counter("relay_events_lenient_total", "Events passed in lenient mode, by what was wrong", ["reason"])
 STATUS_CHECKS = Counter("relay_status_checks_total", "getRepoStatus questions about inactive accounts", ["outcome"])
 CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevData did not continue the stored state")
@@ -62,7 +68,23 @@ STORE_CONNECTIONS_CAPACITY = Gauge("relay_store_connections_capacity", "Most dat
 
 # web
 CONSUMERS = Gauge("relay_consumers", "Connected firehose consumers")
+CONSUMERS_WORST_LAG = Gauge("relay_consumers_worst_lag_events", "Events that the slowest consumer is behind the newest")
 CONSUMERS_REFUSED = Counter("relay_consumers_refused_total", "Firehose connections refused for a limit")
 CONSUMERS_ENDED = Counter("relay_consumers_ended_total", "Firehose connections that ended, by reason", ["reason"])
 EVENTS_SENT = Counter("relay_events_sent_total", "Events sent, counted once for each consumer")
 FORWARDS = Counter("relay_forwards_total", "Requests forwarded to sibling relays, by outcome", ["outcome"])
+
+# process
+BUILD = Info("relay_build", "What runs here")
+HUB_LAG_SECONDS = Histogram(
+    "relay_hub_lag_seconds",
+    "How much too late the hub wakes a greenlet that slept, ten times a second",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+GREENLETS = Gauge("relay_greenlets", "Greenlets that were spawned and are not gone")
+THREADS = Gauge("relay_threads", "Native threads")
+GC_PAUSE_SECONDS = Histogram(
+    "relay_gc_pause_seconds", "Time of one full garbage collection, in which nothing else runs"
+)
+MEMORY_PEAK = Gauge("relay_memory_peak_bytes", "Most resident memory since the start")
+ALLOCATOR_BYTES = Gauge("relay_allocator_bytes", "What glibc's allocator holds (mallinfo2), by state", ["state"])

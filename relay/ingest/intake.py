@@ -19,6 +19,7 @@ from relay.ingest.host import Host
 from relay.ingest.item import Item
 from relay.ingest.partition import QUEUE_CAPACITY, Parking, Partition
 from relay.ingest.rejections import Rejections
+from relay.ingest.stopwatch import Sampler
 from relay.stream.sequencer import Sequencer
 
 PARTITIONS = 32
@@ -31,6 +32,7 @@ class Intake:
     def __init__(self, gate: Gate, errands: Errands, sequencer: Sequencer, rejections: Rejections) -> None:
         self._rejections = rejections
         self._parking = Parking()
+        self._sampler = Sampler()
         self._partitions = [Partition(gate, errands, sequencer, rejections, self._parking) for _ in range(PARTITIONS)]
         self._greenlets: list[gevent.Greenlet[[], None]] = []
         metrics.QUEUE_SIZE.labels("partitions").set_function(lambda: sum(p.queue.qsize() for p in self._partitions))
@@ -54,7 +56,7 @@ class Intake:
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
         host.budget.take(size)
-        partition.queue.put_nowait(Item(host, event, size))
+        partition.queue.put_nowait(Item(host, event, size, watch=self._sampler.next()))
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         """Count an event that never became one; with a `seq`, the host's cursor moves past it."""

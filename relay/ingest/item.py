@@ -11,6 +11,7 @@ from enum import Enum
 from relay.atproto.frames import Event
 from relay.errors import RelayError
 from relay.ingest.host import Host
+from relay.ingest.stopwatch import Stopwatch
 
 
 class Errand(Enum):
@@ -24,12 +25,15 @@ class Errand(Enum):
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """An event from `host`, `size` bytes long. `done` holds the errands run for it, so that each is run once."""
+    """An event from `host`, `size` bytes long. `done` holds the errands run for it, so that each is run once; `watch`
+    times it through the stages, if it is one of those that are timed.
+    """
 
     host: Host
     event: Event
     size: int
     done: frozenset[Errand] = frozenset()
+    watch: Stopwatch | None = None
 
 
 class Rejected(RelayError):

@@ -137,6 +137,8 @@ class Partition:
     def _settle(self, item: Item) -> Hold | None:
         """Judge `item` and pass it on or drop it; or say what it is held for."""
         while True:
+            if item.watch is not None:
+                item.watch.end("parked" if item.done else "queued")
             try:
                 submission = self._gate.judge(item)
             except Hold as hold:
@@ -158,12 +160,21 @@ class Partition:
             return None
 
     def _pass_on(self, item: Item, submission: Submission) -> None:
-        submission.finished = partial(_finish, item)
+        if item.watch is not None:
+            item.watch.end("judged")
+        submission.finished = partial(_logged, item)
         self._sequencer.submit(submission)
 
     def _drop(self, item: Item, reason: str, detail: str) -> None:
         self._rejections.note(item.host.hostname, reason, item.event.did, item.event.seq, detail)
         _finish(item)
+
+
+def _logged(item: Item) -> None:
+    """The event is durable and published."""
+    if item.watch is not None:
+        item.watch.end("logged")
+    _finish(item)
 
 
 def _finish(item: Item) -> None:

@@ -7,7 +7,7 @@ sends nothing.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,6 +54,12 @@ class Consumers:
         metrics.CONSUMERS.set_function(lambda: len(self._connected))
         metrics.QUEUE_SIZE.labels("consumers").set_function(lambda: len(self._connected))
         metrics.QUEUE_CAPACITY.labels("consumers").set(limit)
+
+    def export_lag(self, last_seq: Callable[[], int]) -> None:
+        """Show in the metrics how far the slowest consumer is behind `last_seq`."""
+        metrics.CONSUMERS_WORST_LAG.set_function(
+            lambda: max((last_seq() - consumer.position for consumer in self), default=0)
+        )
 
     def refusal(self, address: str) -> XrpcError | None:
         """Why a consumer from `address` cannot be taken now, or None when it can."""

@@ -17,6 +17,7 @@ from gevent.pywsgi import Input, LoggingLogAdapter, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 from werkzeug import Request
 
+from relay import metrics
 from relay.values import Bind
 from relay.web import firehose
 from relay.web.application import SERVER
@@ -77,7 +78,11 @@ class ApiServer:
 
     def __init__(self, app: Flask, parts: Parts, bind: Bind) -> None:
         self._parts = parts
-        self._pool = Pool(parts.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS)
+        capacity = parts.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
+        self._pool = pool = Pool(capacity)
+        metrics.QUEUE_SIZE.labels("api-connections").set_function(lambda: len(pool))
+        metrics.QUEUE_CAPACITY.labels("api-connections").set(capacity)
+        parts.consumers.export_lag(lambda: parts.firehose.last_seq)
         self._server = Listener(
             (bind.host, bind.port),
             app,

@@ -47,6 +47,8 @@ class Siblings:
 
     def __init__(self, siblings: Sequence[str]) -> None:
         self._queues: dict[str, Queue[Forward]] = {_base_url(name): Queue(QUEUE_SIZE) for name in siblings}
+        metrics.QUEUE_SIZE.labels("forwards").set_function(lambda: sum(map(len, self._queues.values())))
+        metrics.QUEUE_CAPACITY.labels("forwards").set(QUEUE_SIZE * len(self._queues))
         self._http = urllib3.PoolManager(
             num_pools=max(1, len(siblings)), timeout=urllib3.Timeout(total=TIMEOUT), retries=False
         )

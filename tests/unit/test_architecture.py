@@ -31,6 +31,9 @@ ROOMS = {
     "config": {"errors", "values"},
     "values": set(),
     "metrics": set(),
+    "logs": set(),
+    "notify": set(),
+    "vitals": {"metrics"},
 }
 # Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.
 NOT_IN_ATPROTO = {

@@ -1,0 +1,82 @@
+"""The process's own figures: they move when what they measure happens, and a scrape changes nothing that it reads."""
+
+from __future__ import annotations
+
+import gc
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+from prometheus_client import REGISTRY
+
+from relay.vitals import ALLOCATOR_STATES, TICK_SECONDS, Vitals
+from tests.support.wait import until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def vitals() -> Iterator[Vitals]:
+    vitals = Vitals()
+    vitals.start()
+    yield vitals
+    vitals.stop()
+
+
+def value(name: str, **labels: str) -> float:
+    sample = REGISTRY.get_sample_value(name, labels)
+    assert sample is not None, name
+    return sample
+
+
+def test_a_blocked_hub_shows_as_lag(vitals: Vitals) -> None:
+    def over_a_quarter() -> float:
+        return value("relay_hub_lag_seconds_count") - value("relay_hub_lag_seconds_bucket", le="0.25")
+
+    before = over_a_quarter()
+    gevent.sleep(TICK_SECONDS / 2)
+    busy_until = time.monotonic() + 0.5
+    while time.monotonic() < busy_until:
+        pass
+    until(lambda: over_a_quarter() == before + 1)
+
+
+def test_a_full_collection_is_timed(vitals: Vitals) -> None:
+    before = value("relay_gc_pause_seconds_count")
+    gc.collect()
+    until(lambda: value("relay_gc_pause_seconds_count") > before)
+
+
+def test_greenlets_are_counted_until_they_end(vitals: Vitals) -> None:
+    before = value("relay_greenlets")
+    waiting = [gevent.spawn(gevent.sleep, 60) for _ in range(100)]
+    assert value("relay_greenlets") >= before + 100
+    gevent.killall(waiting)
+    waiting.clear()
+    gc.collect()
+    assert value("relay_greenlets") < before + 100
+
+
+def test_memory_and_threads_are_told(vitals: Vitals) -> None:
+    assert value("relay_memory_peak_bytes") > 10 << 20
+    assert value("relay_threads") >= 1
+    assert value("relay_allocator_bytes", state="used") > 1 << 20
+    assert all(value("relay_allocator_bytes", state=state) >= 0 for state in ALLOCATOR_STATES)
+    assert re.search(r"relay_build_info{.*version=", _exposition())
+
+
+def test_no_scrape_asks_a_ttl_cache_for_its_length() -> None:
+    """It would forget entries in the metrics' native thread, under the hub's feet."""
+    for path in (ROOT / "relay").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for cache in re.findall(r"self\.(\w+): TTLCache", text):
+            assert not re.search(rf"set_function\(.*{cache}\b", text), (path, cache)
+
+
+def _exposition() -> str:
+    from prometheus_client import generate_latest
+
+    return generate_latest().decode()
