@@ -1,4 +1,4 @@
-"""How identifiers and dates are written: DID, handle, NSID, TID, record key and path, datetime, and their kin.
+"""How identifiers and dates are written: DID, handle, NSID, TID, record key and path, datetime, URI and language.
 
 Called wherever such a text comes from outside. `is_x` answers, `check_x` raises SyntaxInvalid with the reason
 `x-syntax`. Lengths are checked before patterns, and no pattern backtracks. https://atproto.com/specs (one page each)
@@ -13,13 +13,17 @@ from relay.atproto.errors import SyntaxInvalid
 REASONS = frozenset(
     {
         "account-did",
+        "at-identifier-syntax",
+        "at-uri-syntax",
         "datetime-syntax",
         "did-syntax",
         "handle-syntax",
+        "language-syntax",
         "nsid-syntax",
         "record-key-syntax",
         "record-path-syntax",
         "tid-syntax",
+        "uri-syntax",
     }
 )
 
@@ -27,6 +31,8 @@ MAX_DID = 2048
 MAX_HANDLE = 253
 MAX_NSID = 317
 MAX_DATETIME = 64
+MAX_URI = 8192
+MAX_LANGUAGE = 128
 # The tree stores paths as keys; nothing that follows the specification writes longer ones (repository, MST).
 MAX_RECORD_PATH = 1024
 
@@ -48,6 +54,18 @@ _DATETIME = re.compile(
     r"(?!0000-01-01T.{0,30}\+)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,20})?"
     r"(?:Z|(?!-00:00)[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+# Non-ASCII is for IRIs, and white space for nobody.
+_URI = re.compile(r"[a-z][a-z.-]{0,80}:[!-~]+")
+# RFC 5646, with the primary subtag in lower case. Groups: variants, extensions.
+_LANGUAGE = re.compile(
+    r"[a-z]{2,3}(?:-[a-zA-Z]{3}){0,3}(?:-[a-zA-Z]{4})?(?:-(?:[a-zA-Z]{2}|[0-9]{3}))?"
+    r"((?:-(?:[a-zA-Z0-9]{5,8}|[0-9][a-zA-Z0-9]{3}))*)"
+    r"((?:-[0-9a-wyzA-WYZ](?:-[a-zA-Z0-9]{2,8})+)*)(?:-[xX](?:-[a-zA-Z0-9]{1,8})+)?"
+    r"|[xX](?:-[a-zA-Z0-9]{1,8})+"
+    # registered before the RFC, and not like it
+    r"|en-GB-oed|sgn-BE-FR|sgn-BE-NL|sgn-CH-DE"
+    r"|i-(?:ami|bnn|default|enochian|hak|klingon|lux|mingo|navajo|pwn|tao|tay|tsu)"
 )
 _PLC = re.compile(r"did:plc:[a-z2-7]{24}")
 _LOCAL = re.compile(r"localhost(?:%3A[1-9][0-9]{0,4})?")
@@ -100,6 +118,34 @@ def is_datetime(value: str) -> bool:
     return len(value) <= MAX_DATETIME and _DATETIME.fullmatch(value) is not None
 
 
+def is_at_identifier(value: str) -> bool:
+    """A DID or a handle: either names an account."""
+    return is_did(value) or is_handle(value)
+
+
+def is_at_uri(value: str) -> bool:
+    """`at://` and an account, a collection of it, or a record in that: the form that records refer to others in."""
+    if len(value) > MAX_URI or not value.startswith("at://"):
+        return False
+    authority, slash, path = value.removeprefix("at://").partition("/")
+    return is_at_identifier(authority) and (not slash or is_nsid(path) or is_record_path(path))
+
+
+def is_uri(value: str) -> bool:
+    """A URI of any scheme, as far as all schemes have in common (RFC 3986)."""
+    return len(value) <= MAX_URI and _URI.fullmatch(value) is not None
+
+
+def is_language(value: str) -> bool:
+    """A language tag (BCP 47). Whether its subtags are registered is not looked up."""
+    match = _LANGUAGE.fullmatch(value) if len(value) <= MAX_LANGUAGE else None
+    if match is None:
+        return False
+    variants, extensions = (subtags.lower().split("-")[1:] for subtags in match.groups(""))
+    once = variants + [subtag for subtag in extensions if len(subtag) == 1]
+    return len(once) == len(set(once))
+
+
 def check_did(value: str) -> None:
     """Raise SyntaxInvalid `did-syntax` unless `is_did`."""
     _require(is_did(value), "did-syntax", value)
@@ -138,6 +184,26 @@ def check_record_path(value: str) -> None:
 def check_datetime(value: str) -> None:
     """Raise SyntaxInvalid `datetime-syntax` unless `is_datetime`."""
     _require(is_datetime(value), "datetime-syntax", value)
+
+
+def check_at_identifier(value: str) -> None:
+    """Raise SyntaxInvalid `at-identifier-syntax` unless `is_at_identifier`."""
+    _require(is_at_identifier(value), "at-identifier-syntax", value)
+
+
+def check_at_uri(value: str) -> None:
+    """Raise SyntaxInvalid `at-uri-syntax` unless `is_at_uri`."""
+    _require(is_at_uri(value), "at-uri-syntax", value)
+
+
+def check_uri(value: str) -> None:
+    """Raise SyntaxInvalid `uri-syntax` unless `is_uri`."""
+    _require(is_uri(value), "uri-syntax", value)
+
+
+def check_language(value: str) -> None:
+    """Raise SyntaxInvalid `language-syntax` unless `is_language`."""
+    _require(is_language(value), "language-syntax", value)
 
 
 def tid_micros(tid: str) -> int:

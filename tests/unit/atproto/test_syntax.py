@@ -17,6 +17,10 @@ KINDS = {
     "tid": syntax.check_tid,
     "recordkey": syntax.check_record_key,
     "datetime": syntax.check_datetime,
+    "atidentifier": syntax.check_at_identifier,
+    "aturi": syntax.check_at_uri,
+    "uri": syntax.check_uri,
+    "language": syntax.check_language,
 }
 CHECKS = [*KINDS.values(), syntax.check_account_did, syntax.check_record_path, syntax.tid_micros]
 PLC = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
@@ -43,34 +47,6 @@ def test_interop_invalid(kind: str, text: str) -> None:
     with pytest.raises(SyntaxInvalid) as caught:
         KINDS[kind](text)
     assert caught.value.reason in syntax.REASONS
-
-
-def is_at_identifier(text: str) -> bool:
-    return syntax.is_did(text) or syntax.is_handle(text)
-
-
-def is_at_uri(text: str) -> bool:
-    """No part of a relay reads these, but all of what they consist of."""
-    scheme, _, rest = text.partition("at://")
-    authority, *path = rest.split("/")
-    is_path = path == [] or (len(path) == 1 and syntax.is_nsid(path[0])) or syntax.is_record_path("/".join(path))
-    return scheme == "" and is_at_identifier(authority) and is_path
-
-
-COMPOSED = {"atidentifier": is_at_identifier, "aturi": is_at_uri}
-
-
-@pytest.mark.parametrize(
-    ("kind", "text", "valid"),
-    [
-        (kind, text, valid)
-        for kind in COMPOSED
-        for valid in (True, False)
-        for text in lines(f"{kind}_syntax_{'valid' if valid else 'invalid'}.txt")
-    ],
-)
-def test_interop_of_what_is_composed(kind: str, text: str, valid: bool) -> None:
-    assert COMPOSED[kind](text) is valid
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -165,6 +141,33 @@ def test_tid_micros(micros: int, clock: int) -> None:
 def test_tid_micros_of_a_known_tid() -> None:
     # 2023-06-30T15:03:01.887007Z
     assert syntax.tid_micros("3jzfcijpj2z2a") == 1688137381887007
+
+
+@pytest.mark.parametrize(
+    ("text", "valid"),
+    [
+        ("at://example.com", True),
+        (f"at://{PLC}/app.bsky.feed.post", True),
+        (f"at://{PLC}/app.bsky.feed.post/3jzfcijpj2z2a", True),
+        (f"at://{PLC}/app.bsky.feed.post/3jzfcijpj2z2a#/text", False),
+        (f"at://{PLC}/app.bsky.feed.post?limit=1", False),
+        ("at://example.com/", False),
+    ],
+)
+def test_at_uris_without_the_interop_files(text: str, valid: bool) -> None:
+    assert syntax.is_at_uri(text) is valid
+
+
+@pytest.mark.parametrize("text", ["en-GB-oed", "sgn-BE-FR", "de-1996-x-1996-1996", "sl-rozaj-biske-1994"])
+def test_languages(text: str) -> None:
+    assert syntax.is_language(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["en-a", "en-a-b-foo", "x", "de--DE", "abcd", "en-rozaj-x", "de-1996-1996", "en-a-aa-A-bb", "i-unknown"]
+)
+def test_tags_that_are_no_languages(text: str) -> None:
+    assert not syntax.is_language(text)
 
 
 @pytest.mark.parametrize("text", ["1985-04-12T23:20:60Z", "0000-01-01T00:00:00+01:00", "1985-04-12T23:20:50.123+24:00"])
