@@ -25,7 +25,8 @@ from relay.ingest.rejections import Rejections
 from relay.stream.sequencer import Sequencer, Submission
 
 QUEUE_CAPACITY = 128
-PARKED_CAPACITY = 10_000
+PARKED_EVENTS = 10_000
+PARKED_BYTES = 128 << 20
 EVENTS_PER_TURN = 8
 STORE_RETRY_SECONDS = 1.0
 
@@ -37,22 +38,27 @@ class Parking:
 
     def __init__(self) -> None:
         self.events = 0
+        self.bytes = 0
         metrics.QUEUE_SIZE.labels("parked").set_function(lambda: self.events)
-        metrics.QUEUE_CAPACITY.labels("parked").set(PARKED_CAPACITY)
+        metrics.QUEUE_CAPACITY.labels("parked").set(PARKED_EVENTS)
+        metrics.QUEUE_SIZE.labels("parked-bytes").set_function(lambda: self.bytes)
+        metrics.QUEUE_CAPACITY.labels("parked-bytes").set(PARKED_BYTES)
 
     @property
     def full(self) -> bool:
         """True when a host with parked events must not park more."""
-        return self.events >= PARKED_CAPACITY
+        return self.events >= PARKED_EVENTS or self.bytes >= PARKED_BYTES
 
     def enter(self, item: Item) -> None:
         """Count `item` as parked."""
         self.events += 1
+        self.bytes += item.size
         item.host.budget.parked += 1
 
     def leave(self, item: Item) -> None:
         """`item` is judged at last."""
         self.events -= 1
+        self.bytes -= item.size
         item.host.budget.parked -= 1
 
 
