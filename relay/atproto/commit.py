@@ -8,6 +8,7 @@ Specification: https://atproto.com/specs/repository and https://atproto.com/spec
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from relay.atproto import car, drisl, mst
@@ -60,6 +61,8 @@ class Verified(NamedTuple):
     inverted: bool
     lenient: str | None
     """The reason for which the operations would have been refused, had the caller not asked for leniency."""
+    blocks: Mapping[Cid, bytes]
+    """What came along, every hash verified."""
 
 
 def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool = False) -> Verified:
@@ -85,7 +88,7 @@ def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool =
             raise
         passed_over = error.reason
     inverted = event.prev_data is not None and passed_over is None
-    return Verified(event.commit, commit.data, inverted, passed_over)
+    return Verified(event.commit, commit.data, inverted, passed_over, content.blocks)
 
 
 def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified:
@@ -93,7 +96,7 @@ def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified:
     _check_rev(event.rev, now_us)
     content = car.parse(event.blocks)
     commit = _signed_commit(content, event, key)
-    return Verified(content.roots[0], commit.data, False, None)
+    return Verified(content.roots[0], commit.data, False, None, content.blocks)
 
 
 def parse_commit(block: bytes) -> CommitObject:

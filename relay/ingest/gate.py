@@ -23,6 +23,7 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.host import Host, HostRegistry
 from relay.ingest.item import Errand, Hold, Item, Rejected
 from relay.ingest.penalties import Penalties
+from relay.store import collections
 from relay.store.accounts import STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Submission
@@ -76,8 +77,10 @@ class Gate:
         verified = self._verify(item, event, identity)
         if isinstance(event, Commit):
             self._check_chain(event, state.repo)
-        state.repo = repo_after(event, state.row.uid, verified.commit, verified.data, state.repo)
-        return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo)
+        before = state.repo
+        state.repo = repo_after(event, state.row.uid, verified.commit, verified.data, before)
+        told = collections.told_by(event, verified.blocks, state.repo, before)
+        return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
 
     def _judge_account(self, item: Item, event: Account) -> Submission:
         state = self._accounts.lookup(event.did)
@@ -211,6 +214,7 @@ def _submission(
     *,
     account: AccountRow | None = None,
     repo: RepoRow | None = None,
+    collections: dict[str, bool | None] | None = None,
     hides: bool = False,
 ) -> Submission:
     event: Event = item.event
@@ -224,6 +228,7 @@ def _submission(
         tail=parts[1],
         account=account,
         repo=repo,
+        collections=collections,
         hides=hides,
         finished=None,
     )

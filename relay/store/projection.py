@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from relay.store import accounts
+from relay.store import accounts, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Transaction
 
@@ -20,7 +20,8 @@ class ProjectionBatch:
     """The newest rows of all that changed since the last batch.
 
     `accounts` and `repos` are by uid; `cursors` are host id -> upstream seq; `suppressed` is uid -> the log seq below
-    which the account's events are hidden. A restart scans the log from `replay_from` and applies it from `position`.
+    which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has records of it,
+    None when that is in doubt. A restart scans the log from `replay_from` and applies it from `position`.
     """
 
     position: int
@@ -30,6 +31,7 @@ class ProjectionBatch:
     cursors: dict[int, int] = field(default_factory=dict)
     suppressed: dict[int, int] = field(default_factory=dict)
     unsuppressed: set[int] = field(default_factory=set)
+    collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
 
 
 def write(tx: Transaction, batch: ProjectionBatch) -> None:
@@ -47,6 +49,7 @@ def write(tx: Transaction, batch: ProjectionBatch) -> None:
             sorted(batch.cursors.items()),
         )
     _write_suppressions(tx, batch)
+    collections.write(tx, batch.collections)
     tx.execute(
         "INSERT INTO relay_position (id, position, replay_from) VALUES (1, ?, ?) ON CONFLICT (id) DO UPDATE"
         " SET position = excluded.position, replay_from = excluded.replay_from"

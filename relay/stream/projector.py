@@ -7,7 +7,7 @@ accounts, since it alone knows what SQL does not have yet. Must not know how rec
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +21,7 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.store.projection import ProjectionBatch
 from relay.stream.cursors import CursorBook
+from relay.stream.known_pairs import CAPACITY, KnownPairs
 from relay.stream.suppression import Suppressions
 
 FLUSH_SECONDS = 0.5
@@ -42,6 +43,7 @@ class Changes:
     accounts: dict[int, AccountRow] = field(default_factory=dict)
     repos: dict[int, RepoRow] = field(default_factory=dict)
     suppressed: dict[int, int | None] = field(default_factory=dict)
+    collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
     uids: dict[str, int] = field(default_factory=dict)
 
     def put_account(self, row: AccountRow) -> None:
@@ -54,10 +56,11 @@ class Changes:
         self.accounts |= later.accounts
         self.repos |= later.repos
         self.suppressed |= later.suppressed
+        self.collections |= later.collections
         self.uids |= later.uids
 
     def __len__(self) -> int:
-        return len(self.accounts) + len(self.repos) + len(self.suppressed)
+        return len(self.accounts) + len(self.repos) + len(self.suppressed) + len(self.collections)
 
 
 class Projector:
@@ -69,6 +72,7 @@ class Projector:
         self.stored_position = position
         self._db = db
         self._book = book
+        self._known = KnownPairs()
         self._gathered = Changes()
         self._writing = Changes()
         self._wake = Signal()
@@ -78,18 +82,31 @@ class Projector:
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.QUEUE_SIZE.labels("projection").set_function(self._size)
         metrics.QUEUE_CAPACITY.labels("projection").set(MAX_ROWS)
+        metrics.QUEUE_SIZE.labels("collections").set_function(lambda: len(self._known))
+        metrics.QUEUE_CAPACITY.labels("collections").set(2 * CAPACITY)
 
     @property
     def full(self) -> bool:
         """True when no more may be logged before SQL has caught up."""
         return self._size() >= MAX_ROWS or self.position - self.stored_position >= MAX_EVENTS
 
-    def add(self, position: int, account_rows: list[AccountRow], repo_rows: list[RepoRow]) -> None:
-        """Gather what the events up to `position` change, once they are published."""
+    def add(
+        self,
+        position: int,
+        account_rows: list[AccountRow],
+        repo_rows: list[RepoRow],
+        collections: Sequence[tuple[int, Mapping[str, bool | None]]] = (),
+    ) -> None:
+        """Gather what the events up to `position` change, once they are published.
+
+        `collections` are uids with what an event tells of their collections (`collections.told_by`).
+        """
         for account in account_rows:
             self._gathered.put_account(account)
         for repo in repo_rows:
             self._gathered.repos[repo.uid] = repo
+        for uid, told in collections:
+            self._add_collections(uid, told)
         self.position = position
         if len(self._gathered) >= FLUSH_ROWS:
             self._wake.set()
@@ -97,6 +114,11 @@ class Projector:
     def note_account(self, row: AccountRow) -> None:
         """Gather a change of an account that no event carries."""
         self._gathered.put_account(row)
+
+    def forget_collections(self, uid: int, names: Iterable[str]) -> None:
+        """What is stored of these collections of `uid` is in doubt: the next event that tells of one is written."""
+        for name in names:
+            self._known.discard((uid, name))
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
@@ -139,6 +161,7 @@ class Projector:
             cursors=self._book.take_dirty(),
             suppressed={uid: seq for uid, seq in changes.suppressed.items() if seq is not None},
             unsuppressed={uid for uid, seq in changes.suppressed.items() if seq is None},
+            collections=changes.collections,
         )
         try:
             self._db.write(projection.write, batch)
@@ -170,6 +193,15 @@ class Projector:
             self.problem = f"projection: {error}"
             log.exception("writing the projection failed")
             return False
+
+    def _add_collections(self, uid: int, told: Mapping[str, bool | None]) -> None:
+        for name, present in told.items():
+            pair = uid, name
+            if not present:
+                self._known.discard(pair)
+            elif not self._known.add(pair):
+                continue
+            self._gathered.collections[pair] = present
 
     def _note_suppression(self, uid: int, before_seq: int | None) -> None:
         self._gathered.suppressed[uid] = before_seq

@@ -14,7 +14,7 @@ from relay.atproto import car, frames
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
-from relay.store import accounts, hosts, projection
+from relay.store import accounts, collections, hosts, projection
 from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status, repo_after
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
@@ -100,8 +100,9 @@ def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
         row = _account_of(record, event, before)
         if row != before:
             batch.accounts[row.uid] = row
-        if isinstance(event, Commit | Sync) and (later := _repo_of(row.uid, event, repo)) is not None:
-            batch.repos[row.uid] = repo = later
+        if isinstance(event, Commit | Sync) and (after := _repo_after(row.uid, event, repo)) is not None:
+            batch.repos[row.uid] = repo = after.repo
+            batch.collections |= {(row.uid, name): present for name, present in after.collections.items()}
         known[event.did] = row, repo
         if record.flags & FLAG_HIDES:
             batch.suppressed[row.uid] = record.seq
@@ -149,11 +150,19 @@ def _own_status(event: Account, upstream: str) -> str:
     return event.status if event.status in STATUSES else "inactive"
 
 
-def _repo_of(uid: int, event: Commit | Sync, before: RepoRow | None) -> RepoRow | None:
+class _After(NamedTuple):
+    """A repo after an event, and what the event tells of its collections."""
+
+    repo: RepoRow
+    collections: dict[str, bool | None]
+
+
+def _repo_after(uid: int, event: Commit | Sync, before: RepoRow | None) -> _After | None:
     try:
         content = car.parse(event.blocks)
         root = content.roots[0]
-        return repo_after(event, uid, root, parse_commit(content.blocks[root]).data, before)
+        repo = repo_after(event, uid, root, parse_commit(content.blocks[root]).data, before)
     except ProtocolError as error:
         log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
         return None
+    return _After(repo, collections.told_by(event, content.blocks, repo, before))

@@ -46,7 +46,8 @@ class Submission:
     """An accepted event. `head` and `tail` are its frame around `seq` (`frames.split_at_seq`).
 
     `status` is the index in `accounts.STATUSES` of what the host says of the account. `account` and `repo` are the
-    rows that the event changes. `hides`: with this `#account` event the account's past becomes unreadable.
+    rows that the event changes, `collections` is what it tells of collections (`collections.told_by`). `hides`: with
+    this `#account` event the account's past becomes unreadable.
     `finished` is called once the event is durable and published.
     """
 
@@ -61,6 +62,7 @@ class Submission:
     repo: RepoRow | None
     finished: Callable[[], None] | None
     hides: bool = False
+    collections: dict[str, bool | None] | None = None
 
 
 class Sequencer:
@@ -192,6 +194,7 @@ class Sequencer:
             records[-1].seq,
             [item.account for item in batch if item.account is not None],
             [item.repo for item in batch if item.repo is not None],
+            [(item.uid, item.collections) for item in batch if item.collections],
         )
         metrics.LOG_BATCH_EVENTS.observe(len(batch))
         for item in batch:

@@ -136,7 +136,16 @@ def test_no_credentials_crash_the_admin_api(known: Web) -> None:
 
 
 LEXICONS = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "lexicons-com-atproto-sync"
-SERVED = {"listHosts", "getHostStatus", "listRepos", "getRepoStatus", "getLatestCommit", "getRepo", "requestCrawl"}
+SERVED = {
+    "listHosts",
+    "getHostStatus",
+    "listRepos",
+    "listReposByCollection",
+    "getRepoStatus",
+    "getLatestCommit",
+    "getRepo",
+    "requestCrawl",
+}
 EXAMPLES = {"did": did(1), "hostname": "pds1.example.com"}
 
 

@@ -71,14 +71,14 @@ def refusal(event: CommitEvent, key: SigningKey, now_us: int = NOW, **options: A
 def test_a_sound_commit(curve: str) -> None:
     repo = repository(curve)
     event = decoded(batch(repo))
-    assert verify_commit(event, public(repo.key), NOW) == (repo.head, repo.data, True, None)
+    assert verify_commit(event, public(repo.key), NOW)[:4] == (repo.head, repo.data, True, None)
 
 
 def test_the_first_commit_has_nothing_to_invert_against() -> None:
     repo = RepoBuilder(DID, SigningKey.create())
     event = decoded(repo.commit(create(PATHS[0], {})))
     assert event.prev_data is None
-    assert verify_commit(event, public(repo.key), NOW) == (repo.head, repo.data, False, None)
+    assert verify_commit(event, public(repo.key), NOW)[:4] == (repo.head, repo.data, False, None)
 
 
 def test_a_commit_without_operations() -> None:
@@ -94,7 +94,7 @@ def test_a_sync(curve: str) -> None:
     repo = repository(curve)
     event = frames.decode(repo.sync_frame(3))
     assert isinstance(event, frames.Sync)
-    assert verify_sync(event, public(repo.key), NOW) == (repo.head, repo.data, False, None)
+    assert verify_sync(event, public(repo.key), NOW)[:4] == (repo.head, repo.data, False, None)
     for other, reason in ((SigningKey.create(curve, 2), "signature-invalid"), (repo.key, "rev-future")):
         with pytest.raises(ProtocolError) as caught:
             verify_sync(event, public(other), NOW if other is not repo.key else 0)
@@ -298,7 +298,7 @@ def test_leniency_passes_unproven_operations(spoil: Callable[[CommitEvent], None
     event = batch(repo)
     spoil(event)
     verified = verify_commit(decoded(event), public(repo.key), NOW, lenient=True)
-    assert verified == (repo.head, repo.data, False, reason)
+    assert verified[:4] == (repo.head, repo.data, False, reason)
 
 
 @pytest.mark.parametrize("reason", ["commit-did", "commit-root", "rev-syntax", "op-path", "car-block-hash"])

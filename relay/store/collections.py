@@ -1,0 +1,184 @@
+"""The collection index: which repos have records of which collection, and what of that is in doubt.
+
+Written by `projection` with everything else that the log says, and by the background check of what a commit did not
+tell; read by `web`. Pairs are two integers, since a network has a dozen for each account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from relay.atproto.cid import Cid
+from relay.atproto.collections import touched
+from relay.atproto.frames import Commit, Sync
+from relay.store.accounts import RepoRow
+from relay.store.database import Transaction
+
+# In the place of a collection's name: all of the account is in doubt, as after commits that were missed.
+ALL = ""
+ALL_ID = 0
+
+# (uid, collection) -> whether the repo has records of it; None: its host has to be asked.
+Pairs = Mapping[tuple[int, str], bool | None]
+
+# Pairs that one page of the list looks at, at most: a run of inactive accounts must not make it slow.
+MAX_SCANNED = 10_000
+
+
+def told_by(
+    event: Commit | Sync, blocks: Mapping[Cid, bytes], repo: RepoRow, before: RepoRow | None
+) -> dict[str, bool | None]:
+    """Collection -> whether the repo has records of it after `event`, None when its host has to be asked.
+
+    `blocks` came with the event; `repo` is the state after it, `before` the one until then. A `#sync`, and a commit
+    before which others were missed, leave every collection in doubt.
+    """
+    if isinstance(event, Sync):
+        return {ALL: None}
+    told = touched(event.ops, repo.data, blocks)
+    if repo.desynchronized and before is not None and not before.desynchronized:
+        told[ALL] = None
+    return told
+
+
+class Marked(NamedTuple):
+    """An account whose host has to be asked about its collections."""
+
+    uid: int
+    did: str
+    host_id: int
+
+
+class Page(NamedTuple):
+    """(uid, did) of listed accounts; `next_uid` is where the next page starts, None after the last one."""
+
+    repos: list[tuple[int, str]]
+    next_uid: int | None
+
+
+def list_repos(tx: Transaction, nsid: str, after_uid: int, limit: int) -> Page:
+    """Up to `limit` active accounts with records of the collection `nsid`, above `after_uid`, by uid.
+
+    A page may be short, or empty, and yet not be the last: no more than MAX_SCANNED accounts are looked at.
+    """
+    found: list[tuple[int, str]] = []
+    row = tx.row("SELECT id FROM collection WHERE nsid = ?", (nsid,))
+    if row is None:
+        return Page(found, None)
+    for _ in range(max(MAX_SCANNED // limit, 1)):
+        # Cut to a page before the join, as in `accounts.list_repos`.
+        page = tx.rows(
+            "SELECT p.uid, a.did FROM (SELECT uid FROM collection_repo WHERE collection_id = ? AND uid > ?"
+            " ORDER BY uid LIMIT ?) p LEFT JOIN account a"
+            " ON a.uid = p.uid AND a.status = 'active' AND a.upstream_status = 'active' ORDER BY p.uid",
+            (row[0], after_uid, limit),
+        )
+        found += ((uid, did) for uid, did in page if did is not None)
+        if len(found) >= limit:
+            return Page(found[:limit], found[limit - 1][0])
+        if len(page) < limit:
+            return Page(found, None)
+        after_uid = page[-1][0]
+    return Page(found, after_uid)
+
+
+def names(tx: Transaction) -> list[str]:
+    """Every collection of which a record was ever seen."""
+    return sorted(nsid for (nsid,) in tx.rows("SELECT nsid FROM collection"))
+
+
+def write(tx: Transaction, pairs: Pairs) -> None:
+    """Store what is known of `pairs`. One that is known for sure is no longer marked for a check."""
+    if not pairs:
+        return
+    ids = _ids(tx, {name for _, name in pairs})
+    keyed = {(ids[name], uid): present for (uid, name), present in pairs.items()}
+    # The mark goes before the pair comes: `settle`, which may run beside this, goes by the mark.
+    uids = sorted({uid for _, uid in keyed})
+    marked = tx.rows_in("SELECT uid, collection_id FROM collection_check WHERE uid IN ({})", uids)
+    told = [(uid, number) for uid, number in marked if keyed.get((number, uid)) is not None]
+    if told:
+        tx.many("DELETE FROM collection_check WHERE uid = ? AND collection_id = ?", told)
+    _add(tx, [pair for pair, present in keyed.items() if present])
+    gone = sorted(pair for pair, present in keyed.items() if present is False)
+    if gone:
+        tx.many("DELETE FROM collection_repo WHERE collection_id = ? AND uid = ?", gone)
+    doubtful = sorted((uid, number) for (number, uid), present in keyed.items() if present is None)
+    _mark(tx, doubtful)
+
+
+def add_listed(tx: Transaction, nsid: str, dids: Sequence[str]) -> int:
+    """Store that the accounts `dids` have records of `nsid`; how many of them are known here."""
+    rows = tx.rows_in("SELECT uid FROM account WHERE did IN ({})", sorted(set(dids)))
+    number = _ids(tx, {nsid})[nsid]
+    _add(tx, [(number, uid) for (uid,) in rows])
+    return len(rows)
+
+
+def marked(tx: Transaction, after_uid: int, limit: int) -> list[Marked]:
+    """Accounts above `after_uid` that are marked for a check, by uid."""
+    rows = tx.rows(
+        "SELECT a.uid, a.did, a.host_id FROM (SELECT DISTINCT uid FROM collection_check WHERE uid > ?"
+        " ORDER BY uid LIMIT ?) c JOIN account a ON a.uid = c.uid ORDER BY a.uid",
+        (after_uid, limit),
+    )
+    return [Marked(*row) for row in rows]
+
+
+def spread(tx: Transaction, uid: int) -> list[str]:
+    """The collections of `uid` that are marked; when all of the account is, every one that is stored, marked now."""
+    whole = tx.row("SELECT 1 FROM collection_check WHERE uid = ? AND collection_id = ?", (uid, ALL_ID))
+    if whole:
+        stored = tx.rows(
+            "SELECT c.id FROM collection c WHERE EXISTS"
+            " (SELECT 1 FROM collection_repo p WHERE p.collection_id = c.id AND p.uid = ?)",
+            (uid,),
+        )
+        _mark(tx, [(uid, number) for (number,) in stored])
+    return [
+        nsid
+        for (nsid,) in tx.rows(
+            "SELECT c.nsid FROM collection_check m JOIN collection c ON c.id = m.collection_id WHERE m.uid = ?", (uid,)
+        )
+    ]
+
+
+def settle(tx: Transaction, uid: int, listed: Collection[str] | None) -> None:
+    """End the checks of `uid`: its host has `listed`, so what was marked and is not among them is gone.
+
+    None: the host does not list the account's collections, and what is stored stays.
+    """
+    rows = tx.rows(
+        "SELECT m.collection_id, c.nsid FROM collection_check m LEFT JOIN collection c ON c.id = m.collection_id"
+        " WHERE m.uid = ? ORDER BY m.collection_id",
+        (uid,),
+    )
+    for number, nsid in rows:
+        # No row: an event has told meanwhile, and knows better.
+        ours = tx.execute("DELETE FROM collection_check WHERE uid = ? AND collection_id = ?", (uid, number))
+        if ours and number != ALL_ID and listed is not None and nsid not in listed:
+            tx.execute("DELETE FROM collection_repo WHERE collection_id = ? AND uid = ?", (number, uid))
+    if listed:
+        _add(tx, [(number, uid) for number in _ids(tx, set(listed)).values()])
+
+
+def _add(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
+    if pairs:
+        tx.many("INSERT INTO collection_repo (collection_id, uid) VALUES (?, ?) ON CONFLICT DO NOTHING", sorted(pairs))
+
+
+def _mark(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
+    if pairs:
+        tx.many("INSERT INTO collection_check (uid, collection_id) VALUES (?, ?) ON CONFLICT DO NOTHING", pairs)
+
+
+def _ids(tx: Transaction, nsids: set[str]) -> dict[str, int]:
+    """The numbers of collections; new ones get theirs."""
+    wanted = sorted(nsids - {ALL})
+    found: dict[str, int] = dict(tx.rows_in("SELECT nsid, id FROM collection WHERE nsid IN ({})", wanted))
+    missing = [(nsid,) for nsid in wanted if nsid not in found]
+    if missing:
+        tx.many("INSERT INTO collection (nsid) VALUES (?) ON CONFLICT (nsid) DO NOTHING", missing)
+        found |= tx.rows_in("SELECT nsid, id FROM collection WHERE nsid IN ({})", [nsid for (nsid,) in missing])
+    return found | {ALL: ALL_ID}

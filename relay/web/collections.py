@@ -1,0 +1,26 @@
+"""Which repos have records of a collection: the public list, and its import from another relay.
+
+`listReposByCollection` is the lexicon's; the import is for admins, since the log only tells of what was written while
+this relay ran. Must not know how the index comes about.
+"""
+
+from __future__ import annotations
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from relay.store import collections
+from relay.web import params
+from relay.web.parts import parts
+from relay.web.xrpc import PREFIX, page
+
+blueprint = Blueprint("collections", __name__)
+
+
+@blueprint.get(f"{PREFIX}listReposByCollection")
+def list_repos_by_collection() -> ResponseReturnValue:
+    """`collection`, `limit`, `cursor`: active accounts with records of a collection."""
+    nsid = params.nsid(params.required(request.args, "collection"), "collection")
+    limit = params.limit(request.args, default=500, maximum=2000)
+    found = parts().db.read(collections.list_repos, nsid, params.cursor(request.args), limit)
+    return page("repos", [{"did": did} for _, did in found.repos], found.next_uid)

@@ -1,0 +1,94 @@
+"""The collection index behind the event path: from commits to lists, over deletions, gaps and restarts."""
+
+from __future__ import annotations
+
+from relay.store import collections
+from relay.store.database import Database, Transaction
+from tests.integration.ingest.conftest import EventPath
+from tests.support.pds import FakePds
+from tests.support.repo import create, delete, update
+
+POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
+
+
+def listed(path: EventPath, nsid: str) -> list[str]:
+    path.stream.projector.flush()
+    return [did for _, did in path.db.read(collections.list_repos, nsid, 0, 100).repos]
+
+
+def marked(path: EventPath) -> list[str]:
+    path.stream.projector.flush()
+    return [account.did for account in path.db.read(collections.marked, 0, 100)]
+
+
+def test_commits_fill_and_empty_the_lists(path: EventPath, pds: FakePds) -> None:
+    host, one, two = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, one.commit(create(f"{POST}/a", {}), create(f"{LIKE}/a", {})).frame(1))
+    path.put(host, two.commit(create(f"{POST}/a", {}), create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    assert sorted(listed(path, POST)) == sorted([one.did, two.did]) and listed(path, LIKE) == [one.did]
+    path.put(host, one.commit(delete(f"{LIKE}/a"), update(f"{POST}/a", {"n": 1})).frame(3))
+    path.put(host, two.commit(delete(f"{POST}/a")).frame(4))
+    path.logged(4)
+    assert listed(path, LIKE) == [] and len(listed(path, POST)) == 2
+    path.put(host, two.commit(delete(f"{POST}/b")).frame(5))
+    path.logged(5)
+    assert listed(path, POST) == [one.did]
+    path.put(host, two.commit(create(f"{POST}/c", {})).frame(6))
+    path.logged(6)
+    assert len(listed(path, POST)) == 2
+    assert marked(path) == []
+
+
+def test_the_thousandth_post_writes_nothing(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(1))
+    path.logged(1)
+    listed(path, POST)
+    path.db.write(lambda tx: tx.execute("DELETE FROM collection_repo"))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    assert listed(path, POST) == []
+
+
+def test_what_commits_were_missed_of_is_marked(path: EventPath, pds: FakePds) -> None:
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(1))
+    repo.commit(create(f"{LIKE}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.put(host, other.commit(create(f"{POST}/a", {})).frame(3))
+    path.logged(3)
+    assert marked(path) == [repo.did]
+    other.commit(create(f"{LIKE}/missed", {}))
+    path.put(host, other.sync_frame(4))
+    path.logged(4)
+    assert sorted(marked(path)) == sorted([repo.did, other.did])
+
+
+def test_the_log_brings_the_index_up_after_a_crash(path: EventPath, pds: FakePds) -> None:
+    """SQL lost everything since the first event: the log's tail has it, deletions included."""
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, repo.commit(create(f"{POST}/a", {}), create(f"{FOLLOW}/a", {})).frame(1))
+    path.logged(1)
+    path.stream.projector.flush()
+    before = path.db.read(_pairs)
+    path.put(host, repo.commit(delete(f"{POST}/a"), create(f"{LIKE}/a", {})).frame(2))
+    path.put(host, other.commit(create(f"{LIKE}/a", {})).frame(3))
+    path.put(host, other.commit(delete(f"{LIKE}/a")).frame(4))
+    path.logged(4)
+    path.close()
+    database = Database.open(path._url, max_connections=2)
+    database.write(_put_back, before)
+    database.close()
+    path._open()
+    assert (listed(path, POST), listed(path, LIKE), listed(path, FOLLOW)) == ([], [repo.did], [repo.did])
+
+
+def _pairs(tx: Transaction) -> list[tuple[int, int]]:
+    return tx.rows("SELECT collection_id, uid FROM collection_repo")
+
+
+def _put_back(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
+    tx.execute("UPDATE relay_position SET position = 1")
+    tx.execute("DELETE FROM collection_repo")
+    tx.many("INSERT INTO collection_repo (collection_id, uid) VALUES (?, ?)", pairs)

@@ -1,0 +1,93 @@
+"""Which collections a commit leaves with records and which without, told from its own proof alone."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from relay.atproto import car, frames
+from relay.atproto.cid import Cid
+from relay.atproto.collections import has_records, touched
+from tests.support.repo import CommitEvent as BuiltCommit
+from tests.support.repo import RepoBuilder, SigningKey, account_did, build, create, delete, update
+
+# Names next to each other in the tree: one is the beginning of another, and `.` and `-` sort before `/`.
+NAMES = ("app.a", "app.a.b", "app.a-b", "app.ab", "app.b", "zzz.last", "aaa.first")
+
+
+def told(built: BuiltCommit, repo: RepoBuilder) -> dict[str, bool | None]:
+    event = frames.decode(built.frame(1))
+    assert isinstance(event, frames.Commit) and repo.data
+    return touched(event.ops, Cid(repo.data), car.parse(event.blocks).blocks)
+
+
+def test_random_repos_are_told_exactly() -> None:
+    """Thousands of deletions, of the last record and of others, alone and in batches: never wrong, never in doubt."""
+    rng = random.Random(7)
+    outcomes = {True: 0, False: 0}
+    for seed in range(25):
+        repo = RepoBuilder(account_did(seed), SigningKey.create(seed=seed))
+        for step in range(80):
+            writes = {}
+            for _ in range(rng.choice((1, 1, 2, 5))):
+                path = f"{rng.choice(NAMES)}/{rng.randrange(2)}"
+                known = path in repo.records
+                if known and rng.random() < 0.7:
+                    writes[path] = delete(path)
+                else:
+                    writes[path] = (update if known else create)(path, {"n": step})
+            built = repo.commit(*writes.values())
+            here = {path.partition("/")[0] for path in repo.records}
+            expected = {collection: collection in here for collection in (p.partition("/")[0] for p in writes)}
+            assert told(built, repo) == expected
+            for write in writes.values():
+                if write.action == "delete":
+                    outcomes[expected[write.path.partition("/")[0]]] += 1
+    assert min(outcomes.values()) > 200
+
+
+def test_the_proof_alone_tells_in_a_large_repo() -> None:
+    repo = RepoBuilder(account_did(1), SigningKey.create())
+    repo.commit(*(create(f"app.a/{n:04}", {"n": n}) for n in range(3000)), create("app.b/only", {}))
+    assert told(repo.commit(delete("app.b/only")), repo) == {"app.b": False}
+    assert told(repo.commit(delete("app.a/1500")), repo) == {"app.a": True}
+
+
+def test_the_last_record_of_all() -> None:
+    repo = RepoBuilder(account_did(1), SigningKey.create())
+    repo.commit(create("app.a/x", {}))
+    assert told(repo.commit(delete("app.a/x")), repo) == {"app.a": False}
+
+
+def test_moved_within_a_collection() -> None:
+    repo = RepoBuilder(account_did(1), SigningKey.create())
+    repo.commit(create("app.a/x", {}))
+    assert told(repo.commit(delete("app.a/x"), create("app.a/y", {})), repo) == {"app.a": True}
+
+
+@pytest.fixture
+def large() -> tuple[Cid, dict[Cid, bytes]]:
+    blocks: dict[bytes, bytes] = {}
+    root = build({f"app.{name}/{n}": bytes(Cid.of_dag_cbor(b"\xa0")) for name in "ac" for n in range(200)}, blocks)
+    return Cid(root), {Cid(cid): block for cid, block in blocks.items()}
+
+
+def test_without_a_node_that_would_tell_nothing_is_said(large: tuple[Cid, dict[Cid, bytes]]) -> None:
+    root, blocks = large
+    assert has_records(root, "app.b", blocks) is False
+    needed = 0
+    for cid in blocks:
+        answer = has_records(root, "app.b", {key: block for key, block in blocks.items() if key != cid})
+        assert answer in (False, None)
+        needed += answer is None
+    assert needed >= 2
+    assert has_records(root, "app.a", {}) is None
+
+
+def test_a_broken_tree_says_nothing(large: tuple[Cid, dict[Cid, bytes]]) -> None:
+    root, blocks = large
+    assert has_records(root, "app.b", blocks | {root: b"\xa0"}) is None
+    # A node whose subtree is itself would be walked for ever.
+    inner = build({"app.a/0": root}, {})
+    assert has_records(Cid(inner), "app.b", {Cid(inner): blocks[root]}) in (False, None)
