@@ -6,6 +6,7 @@ what an event flows into starts before it and stops after it.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -40,6 +41,7 @@ from relay.web.siblings import Siblings
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
 EXIT_FAILURE = 1
+GC_THRESHOLDS = (50_000, 20, 100)
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +143,16 @@ def _policy(settings: Settings) -> Policy:
     )
 
 
+def _calm_collector() -> None:
+    """Leave what start-up made out of every later garbage collection, and collect less often.
+
+    The event path makes hardly any cycles; walking all that is cached to find none is time the hub does not have.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
 def main(env_file: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
     environment = environment_with(env_file)
@@ -158,6 +170,7 @@ def main(env_file: Path | None) -> int:
     except (RelayError, OSError) as error:
         log.error("the relay cannot start: %s", error)
         return EXIT_FAILURE
+    _calm_collector()
     log.info("started as process %d with %s", os.getpid(), settings.redacted())
     notifier.ready()
     stopped.wait()
