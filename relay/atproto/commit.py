@@ -161,13 +161,13 @@ def _check_op(op: RepoOp) -> None:
 
 
 def _check_records(event: Commit, content: car.Car) -> None:
-    """Every record that came along is a map. What is in it is for lexicons to say, and no relay's business."""
+    """Every record that came along is one map in its canonical encoding. What the map says is for lexicons to judge."""
     for op in event.ops:
         record = content.blocks.get(op.cid) if op.cid is not None else None
         if record is None:
             continue
         try:
-            value = drisl.load(record)
+            value = drisl.decode(record)
         except DrislError as error:
             raise CommitError("record-malformed", f"{op.path}: {error}") from error
         if not isinstance(value, dict):

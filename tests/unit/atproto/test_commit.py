@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.atproto import commit, frames
+from relay.atproto import commit, drisl, frames
 from relay.atproto.commit import parse_commit, verify_commit, verify_sync
 from relay.atproto.crypto import PublicKey, parse_did_key
 from relay.atproto.errors import CommitError, ProtocolError
@@ -278,9 +278,30 @@ def test_a_record_that_is_no_map(record: bytes) -> None:
         assert refusal(event, repo.key, **options) == "record-malformed"
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        cbor({"a": 1}) + b"\x00",
+        b"\xb8\x01\x61a\x01",
+        b"\xa1\x78\x01a\x01",
+        b"\xa1\x61a\x18\x01",
+        b"\xa2\x61b\x01\x61a\x01",
+        b"\xa1\x61a\xa2\x61b\x01\x61a\x01",
+        b"\xa1\x61a\xfb\x7f\xf0\x00\x00\x00\x00\x00\x00",
+    ],
+)
+def test_a_record_in_another_encoding_than_the_canonical(record: bytes) -> None:
+    repo = repository()
+    event = repo.commit(create(f"a.b.c/{tid(repo.micros)}", record))
+    assert refusal(event, repo.key) == "record-malformed"
+
+
 def test_what_is_in_a_record_is_not_looked_at() -> None:
     repo = repository()
-    record = {"f": 1.5, "link": link(b"\x01\x55\x1b\x08" + bytes(8)), "": [{"$type": "no.such.lexicon"}]}
+    # Not by cbor2, which shortens floats.
+    record = drisl.encode(
+        {"": [{"$type": "no.such.lexicon"}], "f": 1.5, "link": drisl.UnknownCid(b"\x01\x55\x1b\x08" + bytes(8))}
+    )
     assert verify_commit(decoded(repo.commit(create("a.b.c/d", record))), public(repo.key), NOW).inverted
 
 

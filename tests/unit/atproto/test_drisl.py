@@ -1,11 +1,7 @@
 """Strict DAG-CBOR: one encoding for each value, agreement with two other codecs, and bounds on hostile input."""
 
-import json
 import math
-import os
 import struct
-from base64 import b64decode
-from pathlib import Path
 from typing import Any
 
 import cbrrr
@@ -374,38 +370,3 @@ def test_random_bytes_are_refused_or_canonical(data: bytes) -> None:
         assert encode(decode(data)) == data
     except DrislError as error:
         assert error.reason in drisl.REASONS
-
-
-# Interop: the data model's fixtures
-
-
-def interop(name: str) -> list[dict[str, Any]]:
-    path = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "data-model" / name
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def from_json(value: Any) -> Any:
-    """The data model's JSON form, as far as it is about encoding."""
-    if isinstance(value, list):
-        return [from_json(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if value.keys() == {"$link"}:
-        return Cid.parse(value["$link"])
-    if value.keys() == {"$bytes"}:
-        return b64decode(value["$bytes"] + "==")
-    return {key: from_json(item) for key, item in value.items()}
-
-
-@pytest.mark.parametrize("vector", interop("data-model-fixtures.json"))
-def test_interop_fixtures(vector: dict[str, Any]) -> None:
-    value, data = from_json(vector["json"]), b64decode(vector["cbor_base64"] + "==")
-    assert encode(value) == data
-    assert same(decode(data), value)
-    assert str(Cid.of_dag_cbor(data)) == vector["cid"]
-
-
-@pytest.mark.parametrize("vector", interop("data-model-valid.json"), ids=lambda vector: vector["note"])
-def test_interop_valid_survives(vector: dict[str, Any]) -> None:
-    value = from_json(vector["json"])
-    assert same(decode(encode(value)), value)
