@@ -24,6 +24,7 @@ from relay.identity.resolver import Resolver
 from relay.ingest.opening import Ingest
 from relay.notify import Notifier
 from relay.store.database import Database
+from relay.stream import takeover
 from relay.stream.log import SegmentLog
 from relay.stream.opening import Retention, Stream
 from relay.upstream.drops import Drops
@@ -54,7 +55,8 @@ class Relay:
         self._vitals = Vitals()
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
-        segment_log = SegmentLog(settings.persist_dir, initial_seq=settings.initial_seq, sync_mode=settings.log_sync)
+        initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
+        segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
         self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, cache_size=settings.ident_cache_size)
         drops = Drops()
