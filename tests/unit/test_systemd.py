@@ -1,34 +1,84 @@
-"""The unit file as systemd itself judges it."""
+"""The units as systemd itself judges them, and the backup that one of them makes."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[2] / "systemd" / "relay.service"
+FOLDER = Path(__file__).parents[2] / "systemd"
+SERVICES = sorted(FOLDER.glob("*.service"))
+TIMERS = sorted(FOLDER.glob("*.timer"))
 MAX_EXPOSURE = 2.0
 
-pytestmark = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+with_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 
 
 def analyze(*arguments: str | Path) -> str:
-    done = subprocess.run(["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["systemd-analyze", *map(str, arguments)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
-def test_the_unit_is_well_formed(tmp_path: Path) -> None:
-    installed = tmp_path / UNIT.name
-    installed.write_text(UNIT.read_text().replace("/opt/relay/bin/relay", "/bin/true"))
-    assert "relay.service" not in analyze("verify", installed)
+def test_all_units_are_there() -> None:
+    assert [unit.stem for unit in SERVICES] == ["relay-backup", "relay-pull-hosts", "relay"]
+    assert [unit.stem for unit in TIMERS] == ["relay-backup", "relay-pull-hosts"]
 
 
-def test_the_unit_is_hardened() -> None:
-    report = analyze("security", "--offline=yes", UNIT)
-    match = re.search(r"Overall exposure level for relay.service: ([\d.]+)", report)
+@with_systemd
+@pytest.mark.parametrize("unit", SERVICES + TIMERS, ids=lambda unit: unit.name)
+def test_the_unit_is_well_formed(unit: Path, tmp_path: Path) -> None:
+    for source in SERVICES + TIMERS:
+        # The commands are not installed here; nothing else is changed.
+        text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", source.read_text(), flags=re.MULTILINE)
+        (tmp_path / source.name).write_text(text)
+    said = [line for line in analyze("verify", tmp_path / unit.name).splitlines() if "relay" in line]
+    assert said == []
+
+
+@with_systemd
+@pytest.mark.parametrize("unit", SERVICES, ids=lambda unit: unit.name)
+def test_the_service_is_hardened(unit: Path) -> None:
+    report = analyze("security", "--offline=yes", unit)
+    match = re.search(rf"Overall exposure level for {unit.name}: ([\d.]+)", report)
     assert match, report
     assert float(match[1]) <= MAX_EXPOSURE
+
+
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
+def test_the_backup_of_a_database_in_use_is_whole_and_old_ones_go(tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    backups.mkdir()
+    for day in (1, 2, 3):
+        (backups / f"relay-2020010{day}T000000Z.sqlite").touch()
+    with sqlite3.connect(tmp_path / "relay.sqlite") as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE account (did TEXT)")
+        database.execute("INSERT INTO account VALUES ('did:plc:aaa')")
+        database.commit()
+        done = backup(f"sqlite://{tmp_path}/relay.sqlite", backups)
+    assert done.returncode == 0, done.stderr
+    made = Path(done.stdout.strip())
+    assert sorted(path.name for path in backups.iterdir()) == ["relay-20200103T000000Z.sqlite", made.name]
+    with sqlite3.connect(made) as copy:
+        assert copy.execute("SELECT did FROM account").fetchall() == [("did:plc:aaa",)]
+
+
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
+def test_a_backup_that_fails_leaves_the_others_alone(tmp_path: Path) -> None:
+    kept = tmp_path / "relay-20200101T000000Z.sqlite"
+    kept.touch()
+    assert backup(f"sqlite://{tmp_path}/missing.sqlite", tmp_path).returncode != 0
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == [kept]
+
+
+def backup(database_url: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"DATABASE_URL": database_url, "BACKUP_DIR": str(folder), "BACKUPS_KEPT": "2"}
+    return subprocess.run(
+        [FOLDER / "relay-backup"], env=os.environ | environment, capture_output=True, text=True, timeout=60
+    )
