@@ -70,6 +70,7 @@ class Relay:
             on_drop=lambda hostname, reason: drops.note(hostname, reason, time.time()),
         )
         self._intake = ingest.intake
+        self._collection_check = ingest.collection_check
         self._fleet = Fleet(
             self._db,
             ingest.registry,
@@ -104,6 +105,7 @@ class Relay:
         self._stream.start()
         self._resolver.start()
         self._intake.start()
+        self._collection_check.start()
         self._siblings.start()
         self._api.start()
         self._fleet.start()
@@ -117,6 +119,7 @@ class Relay:
             return max(deadline - time.monotonic(), 0.5)
 
         self._fleet.stop(min(left(), 5.0))
+        self._collection_check.stop()
         self._intake.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
+from relay.ingest.collection_check import CollectionCheck
 from relay.ingest.errands import Errands
 from relay.ingest.gate import Gate
 from relay.ingest.host import HostRegistry
@@ -40,4 +41,5 @@ class Ingest:
         penalties = Penalties()
         gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, lenient=lenient)
         errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
+        self.collection_check = CollectionCheck(db, http, self.registry, stream.projector)
         self.intake = Intake(gate, errands, stream.sequencer, Rejections(on_drop))

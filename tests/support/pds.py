@@ -63,6 +63,7 @@ class FakePds:
         self.future_cursor = False
         self.answer_pings = True
         self.repo_status: dict[str, dict[str, Any]] = {}
+        self.collections: dict[str, list[str]] = {}
         self.hosts: list[dict[str, Any]] = []
         self.on_accept: Callable[[socket.socket], None] | None = None
         self.on_stream: Callable[[socket.socket], None] | None = None
@@ -137,6 +138,9 @@ class FakePds:
             return self.describe_status, json.dumps({"did": "did:web:localhost", "availableUserDomains": []}).encode()
         if method == "com.atproto.sync.getRepoStatus" and query.get("did") in self.repo_status:
             return 200, json.dumps(self.repo_status[query["did"]]).encode()
+        if method == "com.atproto.repo.describeRepo" and query.get("repo") in self.collections:
+            did = query["repo"]
+            return 200, json.dumps({"did": did, "collections": self.collections[did]}).encode()
         if method == "com.atproto.sync.listHosts":
             start, limit = int(query.get("cursor", 0)), int(query.get("limit", 200))
             page: dict[str, Any] = {"hosts": self.hosts[start : start + limit]}

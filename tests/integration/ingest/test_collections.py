@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from relay.ingest.host import Host
 from relay.store import collections
 from relay.store.database import Database, Transaction
 from tests.integration.ingest.conftest import EventPath
@@ -63,6 +64,62 @@ def test_what_commits_were_missed_of_is_marked(path: EventPath, pds: FakePds) ->
     path.put(host, other.sync_frame(4))
     path.logged(4)
     assert sorted(marked(path)) == sorted([repo.did, other.did])
+
+
+def test_the_host_settles_what_is_in_doubt(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.commit(create(f"{POST}/a", {}), create(f"{FOLLOW}/a", {})).frame(1))
+    repo.commit(create(f"{LIKE}/missed", {}), delete(f"{POST}/a"))
+    path.put(host, repo.commit(create(f"{FOLLOW}/b", {})).frame(2))
+    path.logged(2)
+    assert marked(path) == [repo.did]
+    pds.collections[repo.did] = [LIKE, FOLLOW, "not a name"]
+    assert path.ingest.collection_check.run_once() == 1
+    assert (listed(path, POST), listed(path, LIKE), listed(path, FOLLOW)) == ([], [repo.did], [repo.did])
+    assert marked(path) == []
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+    path.logged(3)
+    assert listed(path, POST) == [repo.did], "what the host did not list is written again when it comes"
+
+
+def test_an_event_between_answer_and_settling_is_not_undone(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(1))
+    path.logged(1)
+    repo.commit(delete(f"{POST}/a"))
+    path.put(host, repo.sync_frame(2))
+    path.logged(2)
+    assert marked(path) == [repo.did]
+    check = path.ingest.collection_check
+    ask = check._ask
+
+    def and_then_a_post(did: str, host_asked: Host) -> set[str] | None:
+        answer = ask(did, host_asked)
+        path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+        path.logged(3)
+        path.stream.projector.flush()
+        return answer
+
+    check._ask = and_then_a_post  # type: ignore[method-assign]
+    pds.collections[repo.did] = []
+    assert check.run_once() == 1
+    assert listed(path, POST) == [repo.did]
+
+
+def test_a_host_that_fails_is_left_alone_for_a_while(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    repo.commit(create(f"{POST}/a", {}))
+    path.put(host, repo.sync_frame(1))
+    path.logged(1)
+    assert marked(path) == [repo.did]
+    pds.on_accept = lambda sock: None
+    check = path.ingest.collection_check
+    assert check.run_once() == 0 and marked(path) == [repo.did]
+    pds.on_accept = None
+    assert check.run_once() == 0, "not so soon"
+    check._silent.clear()
+    assert check.run_once() == 1, "it does not describe the account: what is stored stays"
+    assert marked(path) == []
 
 
 def test_the_log_brings_the_index_up_after_a_crash(path: EventPath, pds: FakePds) -> None:
