@@ -153,16 +153,6 @@ class Resolver:
             raise IdentityError("did-unavailable", "no answer in time")
         return _identity(flight.outcome)
 
-    def evict(self, did: str, host: str | None = None) -> None:
-        """The identity is said to have changed: the next use asks the network, if DID and `host` are allowed to."""
-        if not self._may_refresh(did, host):
-            return
-        self._cache.forget(did)
-        self._refused.pop(did, None)
-        flight = self._flights.get(did)
-        if flight is not None:
-            flight.outdated = True
-
     def _may_refresh(self, did: str, host: str | None) -> bool:
         now = time.monotonic()
         if host is not None and not self._host_refreshes.take(host, now):

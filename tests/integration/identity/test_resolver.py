@@ -146,38 +146,6 @@ def test_a_fact_is_good_for_a_day_from_its_resolution_also_across_a_restart(
 # Changes
 
 
-def test_an_evicted_identity_is_asked_for_past_the_table(make: MakeResolver, plc: FakePlc) -> None:
-    resolver = make()
-    resolver.resolve(DID)
-    _rotate(plc)
-    resolver.evict(DID)
-    assert resolver.cached(DID) is None
-    assert _key(resolver.resolve(DID)) == OTHER_KEY.public
-    assert plc.asked[DID] == 2
-
-
-def test_an_eviction_survives_a_restart(make: MakeResolver, plc: FakePlc) -> None:
-    before = make()
-    before.resolve(DID)
-    before.evict(DID)
-    before.stop()
-    _rotate(plc)
-    assert _key(make().resolve(DID)) == OTHER_KEY.public
-
-
-def test_an_eviction_amid_a_lookup_has_it_asked_again(resolver: Resolver, plc: FakePlc) -> None:
-    plc.latency = 0.1
-    waiting = gevent.spawn(resolver.resolve, DID)
-    with gevent.Timeout(5):
-        while not plc.asked[DID]:
-            gevent.sleep(0.001)
-    plc.documents[DID] = _document_then(plc, _rotate)
-    resolver.evict(DID)
-    assert _key(waiting.get(timeout=5)) == OTHER_KEY.public
-    assert _key(resolver.cached(DID)) == OTHER_KEY.public
-    assert plc.asked[DID] == 2
-
-
 def _document_then(plc: FakePlc, change: Callable[[FakePlc], None]) -> dict[str, Any]:
     """The old document, which gives way to the new one as soon as it was sent."""
 
@@ -248,11 +216,8 @@ def test_refreshes_that_one_host_causes_are_limited(
     for did in dids:
         resolver.resolve(did, refresh=True, host="evil.example.com")
     assert plc.requests == 10
-    for did in dids:
-        resolver.evict(did, "evil.example.com")
-    assert all(resolver.cached(did) for did in dids)
-    resolver.evict(dids[0], "good.example.com")
-    assert resolver.cached(dids[0]) is None
+    resolver.resolve(dids[0], refresh=True, host="good.example.com")
+    assert plc.requests == 11
 
 
 # Failures
@@ -287,12 +252,11 @@ def test_a_did_that_nobody_can_be_asked_about_is_known_not_to_be(resolver: Resol
         resolver.cached(did)
 
 
-def test_an_eviction_forgets_a_failure_too(resolver: Resolver, plc: FakePlc) -> None:
+def test_a_refresh_asks_past_a_failure(resolver: Resolver, plc: FakePlc) -> None:
     did = account_did(2)
     assert _reason(resolver, did) == "did-not-found"
     plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
-    resolver.evict(did)
-    assert _key(resolver.resolve(did)) == KEY.public
+    assert _key(resolver.resolve(did, refresh=True)) == KEY.public
 
 
 def test_a_tombstone_takes_the_place_of_an_identity(resolver: Resolver, plc: FakePlc) -> None:
