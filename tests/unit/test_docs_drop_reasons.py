@@ -1,0 +1,38 @@
+"""`docs/drop-reasons.md` lists every reason for which the code can drop an event, and no other."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from relay.atproto import car, commit, drisl, frames, mst, mst_node
+
+ROOT = Path(__file__).parents[2]
+# Statuses of the relay's own that an account can have; the gate drops with `account-` before them.
+OWN_STATUSES = {"account-takendown", "account-host-throttled"}
+
+
+def documented() -> list[str]:
+    text = (ROOT / "docs" / "drop-reasons.md").read_text()
+    return re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
+
+
+def written_in(folder: str, pattern: str) -> set[str]:
+    return {
+        reason
+        for path in (ROOT / "relay" / folder).glob("*.py")
+        for reason in re.findall(pattern, path.read_text(), re.DOTALL)
+    }
+
+
+def test_every_reason_is_documented_once() -> None:
+    protocol = set().union(*(module.REASONS for module in (car, commit, drisl, frames, mst, mst_node)))
+    gate = written_in("ingest", r'Rejected\(\s*"([a-z-]+)"')
+    drops = written_in("ingest", r'_drop\(item, "([a-z-]+)"') | written_in(
+        "ingest", r'note\(host\.hostname, "([a-z-]+)"'
+    )
+    upstream = written_in("upstream", r'reject\([^)]*?"([a-z-]+)"')
+    identity = written_in("identity", r'IdentityError\("(did-[a-z-]+)"')
+    found = documented()
+    assert len(found) == len(set(found))
+    assert set(found) == protocol | gate | drops | upstream | identity | OWN_STATUSES | {"account-did"}
