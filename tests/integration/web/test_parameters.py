@@ -146,7 +146,7 @@ SERVED = {
     "getRepo",
     "requestCrawl",
 }
-EXAMPLES = {"did": did(1), "hostname": "pds1.example.com"}
+EXAMPLES = {"did": did(1), "hostname": "pds1.example.com", "collection": "app.bsky.feed.post"}
 
 
 @pytest.mark.skipif(not LEXICONS.is_dir(), reason="RELAY_INTEROP_DIR is not set")
