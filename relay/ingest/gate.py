@@ -1,19 +1,20 @@
 """Judges one event: who may send it, for which account, in which state; then has it verified.
 
 Called by partitions, one event of an account at a time. The answer is a Submission for the sequencer, `Rejected`, or
-`Hold` when something must be found out first. Asks nobody itself: it must not wait on the network.
+`Hold` when something must be found out first. Asks nobody itself: it must not wait on the network. What a repo's event
+goes through is admitted by what is known, verified without any state (`verdict`), and concluded.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 
 from relay import metrics
 from relay.atproto import frames
-from relay.atproto.commit import Verified, verify_commit, verify_sync
 from relay.atproto.crypto import PublicKey
-from relay.atproto.errors import SignatureInvalid
 from relay.atproto.frames import Account, Commit, Event, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
@@ -23,6 +24,7 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.host import Host, HostRegistry
 from relay.ingest.item import Errand, Hold, Item, Rejected
 from relay.ingest.penalties import Penalties
+from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Verdict, verify
 from relay.store import collections
 from relay.store.accounts import STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
 from relay.stream.projector import Projector
@@ -30,6 +32,8 @@ from relay.stream.sequencer import Submission
 
 # What a consumer must not be able to read any more once it is announced (protocol rule 34).
 HIDING_STATUSES = frozenset({"takendown", "deleted"})
+
+log = logging.getLogger(__name__)
 
 
 class Gate:
@@ -67,6 +71,14 @@ class Gate:
         return self._judge_repo_event(item, event)
 
     def _judge_repo_event(self, item: Item, event: Commit | Sync) -> Submission:
+        state, key = self._admit(item, event)
+        verdict = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+        if isinstance(verdict, Refusal):
+            raise self._refused(item, verdict)
+        return self._conclude(item, event, state, verdict)
+
+    def _admit(self, item: Item, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
+        """The account and its key, once all that costs little speaks for the event."""
         identity = self._authoritative_identity(item)
         state = self._hosted_account(item)
         _check_local_status(state.row)
@@ -74,12 +86,33 @@ class Gate:
             raise Rejected("rev-old", f"{event.rev} is not after {state.repo.rev}")
         self._check_upstream_status(item, state.row)
         self._check_conduct(item)
-        verified = self._verify(item, event, identity)
-        if isinstance(event, Commit):
+        if identity.key is None:
+            if Errand.REFRESH not in item.done:
+                raise Hold(Errand.REFRESH)
+            raise Rejected("no-signing-key")
+        return state, identity.key
+
+    def _refused(self, item: Item, refusal: Refusal) -> Hold | Rejected:
+        # The key may have been rotated since the document was read.
+        if refusal.reason == SIGNATURE_INVALID and Errand.REFRESH not in item.done:
+            return Hold(Errand.REFRESH)
+        self._penalties.charge(item.event.did)
+        if refusal.reason == INTERNAL_ERROR:
+            log.error("verifying an event of %s failed: %s", item.event.did, refusal.detail)
+            return Rejected(INTERNAL_ERROR)
+        return Rejected(refusal.reason, refusal.detail)
+
+    def _conclude(self, item: Item, event: Commit | Sync, state: AccountState, verdict: Verdict) -> Submission:
+        """Put the verified event after what is known of its repo."""
+        if isinstance(event, Sync):
+            self._penalties.charge(event.did)
+        elif state.repo is not None:
             self._check_chain(event, state.repo)
+        if verdict.lenient:
+            metrics.EVENTS_LENIENT.labels(verdict.lenient).inc()
         before = state.repo
-        state.repo = repo_after(event, state.row.uid, verified.commit, verified.data, before)
-        told = collections.told_by(event, verified.blocks, state.repo, before)
+        state.repo = repo_after(event, state.row.uid, verdict.commit, verdict.data, before)
+        told = collections.told_by(event, verdict.touched, state.repo, before)
         return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
 
     def _judge_account(self, item: Item, event: Account) -> Submission:
@@ -157,43 +190,12 @@ class Gate:
         if Errand.COOL_DOWN not in item.done and self._penalties.owed(item.event.did):
             raise Hold(Errand.COOL_DOWN)
 
-    def _verify(self, item: Item, event: Commit | Sync, identity: Identity) -> Verified:
-        if identity.key is None:
-            if Errand.REFRESH not in item.done:
-                raise Hold(Errand.REFRESH)
-            raise Rejected("no-signing-key")
-        try:
-            verified = _verified(event, identity.key, lenient=self._lenient)
-        except SignatureInvalid:
-            # The key may have been rotated since the document was read.
-            if Errand.REFRESH not in item.done:
-                raise Hold(Errand.REFRESH) from None
-            self._penalties.charge(event.did)
-            raise
-        except Exception:
-            self._penalties.charge(event.did)
-            raise
-        if isinstance(event, Sync):
-            self._penalties.charge(event.did)
-        if verified.lenient:
-            metrics.EVENTS_LENIENT.labels(verified.lenient).inc()
-        return verified
-
-    def _check_chain(self, event: Commit, repo: RepoRow | None) -> None:
+    def _check_chain(self, event: Commit, repo: RepoRow) -> None:
         """Compare with the last commit seen. A gap is counted, marked and passed: the commit itself is proven."""
-        if repo is None:
-            return
         if event.prev_data is None and not self._lenient:
             raise Rejected("prev-data-missing")
         if not continues(event, repo):
             metrics.CHAIN_BREAKS.inc()
-
-
-def _verified(event: Commit | Sync, key: PublicKey, *, lenient: bool) -> Verified:
-    now_us = int(time.time() * 1_000_000)
-    if isinstance(event, Commit):
-        return verify_commit(event, key, now_us, lenient=lenient)
-    return verify_sync(event, key, now_us)
 
 
 def _check_local_status(row: AccountRow) -> None:
@@ -214,7 +216,7 @@ def _submission(
     *,
     account: AccountRow | None = None,
     repo: RepoRow | None = None,
-    collections: dict[str, bool | None] | None = None,
+    collections: Mapping[str, bool | None] | None = None,
     hides: bool = False,
 ) -> Submission:
     event: Event = item.event

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.atproto.cid import Cid
-from relay.atproto.collections import touched
 from relay.atproto.frames import Commit, Sync
 from relay.store.accounts import RepoRow
 from relay.store.database import Transaction
@@ -27,19 +25,18 @@ MAX_SCANNED = 5_000
 
 
 def told_by(
-    event: Commit | Sync, blocks: Mapping[Cid, bytes], repo: RepoRow, before: RepoRow | None
-) -> dict[str, bool | None]:
+    event: Commit | Sync, touched: Mapping[str, bool | None], repo: RepoRow, before: RepoRow | None
+) -> Mapping[str, bool | None]:
     """Collection -> whether the repo has records of it after `event`, None when its host has to be asked.
 
-    `blocks` came with the event; `repo` is the state after it, `before` the one until then. A `#sync`, and a commit
-    before which others were missed, leave every collection in doubt.
+    `touched` is what the commit itself tells (`atproto.collections.touched`); `repo` is the state after it, `before`
+    the one until then. A `#sync`, and a commit before which others were missed, leave every collection in doubt.
     """
     if isinstance(event, Sync):
         return {ALL: None}
-    told = touched(event.ops, repo.data, blocks)
     if repo.desynchronized and before is not None and not before.desynchronized:
-        told[ALL] = None
-    return told
+        return {**touched, ALL: None}
+    return touched
 
 
 class Marked(NamedTuple):

@@ -7,10 +7,11 @@ all of them are when an older database was restored, and none when a newer one w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from relay.atproto import car, frames
+from relay.atproto.collections import touched
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
@@ -154,7 +155,7 @@ class _After(NamedTuple):
     """A repo after an event, and what the event tells of its collections."""
 
     repo: RepoRow
-    collections: dict[str, bool | None]
+    collections: Mapping[str, bool | None]
 
 
 def _repo_after(uid: int, event: Commit | Sync, before: RepoRow | None) -> _After | None:
@@ -165,4 +166,5 @@ def _repo_after(uid: int, event: Commit | Sync, before: RepoRow | None) -> _Afte
     except ProtocolError as error:
         log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
         return None
-    return _After(repo, collections.told_by(event, content.blocks, repo, before))
+    told = {} if isinstance(event, Sync) else touched(event.ops, repo.data, content.blocks)
+    return _After(repo, collections.told_by(event, told, repo, before))

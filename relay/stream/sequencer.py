@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import gevent
@@ -62,7 +62,7 @@ class Submission:
     repo: RepoRow | None
     finished: Callable[[], None] | None
     hides: bool = False
-    collections: dict[str, bool | None] | None = None
+    collections: Mapping[str, bool | None] | None = None
 
 
 class Sequencer:

@@ -15,6 +15,7 @@ import pytest
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
+from relay.atproto.collections import touched
 from relay.store import accounts, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
@@ -43,7 +44,7 @@ def test_what_a_commit_pays(action: str) -> None:
     rounds = 20_000
 
     def once() -> None:
-        for name, present in collections.told_by(event, blocks, row, row).items():
+        for name, present in collections.told_by(event, touched(event.ops, row.data, blocks), row, row).items():
             if present:
                 known.add((1, name))
 
