@@ -14,17 +14,13 @@ import shlex
 import shutil
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-from tests.bench.network.processes import Usage, tree_usage
-from tests.bench.network.traffic import Shape, index_of, load_or_build
-from tests.support.child import Child
-from tests.support.relay_process import RELAY, ROOT, RelayProcess
-
-CACHE = ROOT / ".cache" / "bench"
-MODULE = "tests.bench.network"
+from tests.bench.network.measure import CACHE, MODULE, WRONG, Fleet, measure
+from tests.bench.network.processes import tree_usage
+from tests.bench.network.traffic import Shape
+from tests.support.relay_process import RELAY, RelayProcess
 
 
 def arguments() -> argparse.Namespace:
@@ -74,84 +70,19 @@ def relay_for(options: argparse.Namespace, folder: Path, plc: str) -> RelayProce
     return relay
 
 
-def wait_seen(consumers: Child, field: str, count: int, patience: float) -> bool:
-    """Wait until `field` of the consumers' progress is `count`; False when nothing has come for `patience` seconds."""
-    seen = 0
-    while seen < count:
-        try:
-            consumers.wait_until(lambda: latest(consumers, field) > seen, patience)  # noqa: B023
-        except AssertionError:
-            return False
-        seen = latest(consumers, field)
-    return True
-
-
-def latest(consumers: Child, field: str) -> int:
-    return int(next((message[field] for message in reversed(consumers.messages) if field in message), 0))
-
-
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    shape = Shape(options.hosts, options.accounts, options.events, options.seed)
-    traffic = load_or_build(shape, CACHE)
-    index = index_of(traffic)
-    first = sum(len(host.accounts) for host in index)
-    measured = sum(len(host.events) for host in index) - first
-    fleet = Child([sys.executable, "-m", f"{MODULE}.fleet", traffic, str(options.plc_port)], cwd=ROOT)
-    children, relay = [fleet], None
-    try:
-        fleet.wait_for('"plc"', 300)
-        addresses = fleet.messages[0]
-        relay = relay_for(options, folder, addresses["plc"])
-        pid = options.pid or (relay.child.process.pid if relay.child else 0)
-        for host in addresses["hosts"]:
-            relay.admin("pds/requestCrawl", {"hostname": host})
-        relay.wait_connected(len(index), timeout=60 + len(index) / 20)
-        command = [sys.executable, "-m", f"{MODULE}.consumers", traffic, relay.url, str(options.consumers)]
-        consumers = Child(command, cwd=ROOT)
-        children.append(consumers)
-        consumers.wait_for('"connected"', 120)
-
-        fleet.send({"send": "first"})
-        assert wait_seen(consumers, "seen", first, 60), f"first events are missing:\n{relay.log_tail()}"
-        start, seconds = time.monotonic() + 0.5, measured / options.rate if options.rate else 0.0
-        consumers.send({"start": start, "seconds": seconds})
-        time.sleep(max(0.0, start - time.monotonic() - (0.1 if seconds else 0.0)))
-        before = tree_usage(pid)
-        fleet.send({"send": "all", "start": start, "seconds": seconds})
-        complete = wait_seen(consumers, "slowest", measured, 30)
-        after = tree_usage(pid)
-        consumers.send({"report": True})
-        consumers.wait_for('"report"', 60)
-        found = next(message["report"] for message in consumers.messages if "report" in message)
-        return result(shape, options, found, complete, start, after - before)
-    finally:
-        if relay and relay.child and relay.child.running:
-            relay.stop()
-        for child in children:
-            child.close()
-
-
-def result(
-    shape: Shape, options: argparse.Namespace, found: dict[str, Any], complete: bool, start: float, used: Usage
-) -> dict[str, Any]:
-    elapsed = found["last_at"] - start
-    events = found["deliveries"] / options.consumers
-    return {
-        **shape._asdict(),
-        "consumers": options.consumers,
-        "rate": options.rate or "as fast as it goes",
-        "complete": complete,
-        **{key: value for key, value in found.items() if key not in ("first_at", "last_at", "latency_s")},
-        "seconds": round(elapsed, 2),
-        "events_per_second": round(events / elapsed),
-        "deliveries_per_second": round(found["deliveries"] / elapsed),
-        "cpu_seconds_per_1000_events": round(used.cpu_seconds / events * 1000, 4),
-        "events_per_cpu_second": round(events / used.cpu_seconds) if used.cpu_seconds else None,
-        "cpu_share_of_a_core": round(used.cpu_seconds / elapsed, 2),
-        "rss_mib": round(used.rss_bytes / 2**20, 1),
-        "rss_peak_mib": round(used.peak_bytes / 2**20, 1),
-        **{f"latency_{name}_ms": value and round(value * 1000, 1) for name, value in found["latency_s"].items()},
-    }
+    relay = None
+    with Fleet(Shape(options.hosts, options.accounts, options.events, options.seed), options.plc_port) as fleet:
+        try:
+            relay = relay_for(options, folder, fleet.plc)
+            pid = options.pid or (relay.child.process.pid if relay.child else 0)
+            for host in fleet.hosts:
+                relay.admin("pds/requestCrawl", {"hostname": host})
+            relay.wait_connected(len(fleet.hosts), timeout=60 + len(fleet.hosts) / 20)
+            return measure(fleet, relay.url, lambda: tree_usage(pid), consumers=options.consumers, rate=options.rate)
+        finally:
+            if relay and relay.child and relay.child.running:
+                relay.stop()
 
 
 def main() -> int:
@@ -166,8 +97,7 @@ def main() -> int:
         print(f"{name.replace('_', ' '):32} {value}")
     if options.json:
         options.json.write_text(json.dumps(outcome, indent=2) + "\n")
-    wrong = ("missing", "unexpected_or_repeated", "out_of_order", "seq_not_rising", "connections_lost")
-    return 0 if outcome["complete"] and not any(outcome[name] for name in wrong) else 1
+    return 0 if outcome["complete"] and not any(outcome[name] for name in WRONG) else 1
 
 
 if __name__ == "__main__":

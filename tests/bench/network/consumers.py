@@ -13,9 +13,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import base64  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
@@ -27,8 +25,7 @@ import gevent  # noqa: E402
 from gevent.socket import create_connection  # noqa: E402
 
 from tests.bench.network.traffic import index_of  # noqa: E402
-
-PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+from tests.bench.network.upgrade import request_for, split_upgrade  # noqa: E402
 
 
 def seq_of(frame: bytes) -> int:
@@ -90,24 +87,20 @@ class Consumer:
 
     def __init__(self, url: str, checker: Checker | None) -> None:
         self.checker = checker
-        self.events = self.bytes = self.not_rising = self.last_seq = 0
+        self.events = self.bytes = self.wire_bytes = self.not_rising = self.last_seq = 0
         self.first_at = self.last_at = 0.0
         self.ended = ""
+        self.parts = b""
         parts = urlsplit(url)
         assert parts.hostname
         self.socket = create_connection((parts.hostname, parts.port or 80), timeout=30)
-        key = base64.b64encode(os.urandom(16)).decode()
-        target = PATH + (f"?{parts.query}" if parts.query else "")
-        lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "User-Agent: bench-network", "", ""]
-        self.socket.sendall("\r\n".join(lines).encode())
-        self.buffer = b""
-        while b"\r\n\r\n" not in self.buffer:
+        self.socket.sendall(request_for(url))
+        received = b""
+        while (rest := split_upgrade(received)) is None:
             data = self.socket.recv(4096)
             assert data, "closed before the upgrade"
-            self.buffer += data
-        head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
-        assert b" 101 " in head.split(b"\r\n")[0], head
+            received += data
+        self.buffer = rest
         self.socket.settimeout(None)
 
     def run(self) -> None:
@@ -133,13 +126,22 @@ class Consumer:
             if at + length > size:
                 break
             self._frame(data[position], data[at : at + length], now)
+            self.wire_bytes += at + length - position
             position = at + length
         self.buffer = data[position:]
 
     def _frame(self, first: int, payload: bytes, now: float) -> None:
-        if first != 0x82:
+        if first & 0x0F >= 8:
             self._control(first & 0x0F, payload)
-            return
+        elif first == 0x82:
+            self._message(payload, now)
+        else:  # part of a message: some relays send long ones in pieces
+            self.parts += payload
+            if first & 0x80:
+                self._message(self.parts, now)
+                self.parts = b""
+
+    def _message(self, payload: bytes, now: float) -> None:
         self.events += 1
         self.bytes += len(payload)
         self.first_at = self.first_at or now
@@ -174,6 +176,7 @@ def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
         "seq_not_rising": sum(one.not_rising for one in consumers),
         "connections_lost": sum(bool(one.ended) for one in consumers),
         "deliveries": sum(one.events for one in consumers),
+        "wire_bytes": consumers[0].wire_bytes,
         "delivered_bytes": sum(one.bytes for one in consumers),
         "first_at": first,
         "last_at": last,

@@ -1,9 +1,9 @@
 """The traffic of a network, built once: for each host its frames in order, signed and ready to send.
 
 Deterministic by its parameters, and kept in a cache folder whose name says what it was made from. Hosts and accounts
-are heavy-tailed, repositories have 20 to 3,000 records before the first event, one account in ten signs with p256, one
-event in a hundred is an `#identity` or `#account`. The index (which account and rev each event is) is stored apart
-from the frames, so that consumers need not load those.
+are heavy-tailed, repositories have 20 to 3,000 records before the first event (log-uniform), one account in ten signs
+with p256, one event in a hundred is an `#identity` or `#account`. The index (which account and rev each event is) is
+stored apart from the frames, so that consumers need not load those.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ CREATED = "2025-06-15T12:00:00.000Z"
 
 
 class Shape(NamedTuple):
-    """What the traffic is made from. `events` counts those after each account's first."""
+    """What the traffic is made from. `events` counts those after each account's first, `records` is the most that a
+    repository has before.
+    """
 
     hosts: int
     accounts: int
     events: int
     seed: int
+    records: int = 3000
 
 
 class Account(NamedTuple):
@@ -93,7 +96,7 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
     count = _share(shape.accounts, host, shape.hosts)
     numbers = [shape.seed << 40 | host << 20 | number for number in range(count)]
     accounts = [Account(account_did(n), "p256" if chance.random() < 0.1 else "k256", n) for n in numbers]
-    holders = [_Holder(account, chance) for account in accounts]
+    holders = [_Holder(account, chance, shape.records) for account in accounts]
     weights = [1 / rank for rank in range(1, count + 1)]
     chosen = holders + chance.choices(holders, weights, k=_share(shape.events, host, shape.hosts))
     events, frames = [], []
@@ -108,11 +111,11 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
 class _Holder:
     """An account that acts as people do: mostly likes, some posts, follows, deletions, now and then a batch."""
 
-    def __init__(self, account: Account, chance: random.Random) -> None:
+    def __init__(self, account: Account, chance: random.Random, most_records: int) -> None:
         self.chance = chance
         self.repo = RepoBuilder(account.did, account.key())
         self.paths = self._new_paths()
-        records = int(20 * 150 ** chance.random())
+        records = int(20 * (most_records / 20) ** chance.random())
         self.repo.commit(
             create(PROFILE, {"$type": "app.bsky.actor.profile", "displayName": "someone"}),
             *(self._create() for _ in range(records)),
