@@ -24,10 +24,12 @@ from relay.ingest.item import Hold, Item, Rejected
 from relay.ingest.rejections import Rejections
 from relay.stream.sequencer import Sequencer, Submission
 
-QUEUE_CAPACITY = 128
+# Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
+# their hosts' sockets instead.
+QUEUE_CAPACITY = 16
 PARKED_EVENTS = 10_000
 PARKED_BYTES = 128 << 20
-EVENTS_PER_TURN = 8
+EVENTS_PER_TURN = 4
 STORE_RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,8 @@ from relay.upstream.state import Upstream
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 LONGEST_WAIT_SECONDS = 1.0
-TURN_SECONDS = 0.005
+# All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.
+TURN_SECONDS = 0.001
 
 log = logging.getLogger(__name__)
 
