@@ -43,6 +43,12 @@ class Cluster:
             self.close()
             raise
 
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._server
+        return self._server.pid
+
     def url(self, name: str = "postgres") -> str:
         """The address of the database `name`."""
         return f"postgres://relay@127.0.0.1:{self.port}/{name}"

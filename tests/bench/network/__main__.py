@@ -10,29 +10,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import shutil
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench.network.harness import (
-    CACHE,
-    MODULE,
-    WRONG,
-    add_relay_options,
-    crawl,
-    relay_for,
-    report,
-    start_consumers,
-    start_fleet,
-    stop,
-    wait_seen,
-    work_folder,
-)
-from tests.bench.network.processes import Usage, tree_usage
-from tests.bench.network.traffic import Shape, index_of, load_or_build
-from tests.support.child import Child
-from tests.support.relay_process import RelayProcess
+from tests.bench.network.measure import CACHE, MODULE, WRONG, Fleet, measure
+from tests.bench.network.processes import tree_usage
+from tests.bench.network.traffic import Shape
+from tests.support.relay_process import RELAY, RelayProcess
 
 
 def arguments() -> argparse.Namespace:
@@ -44,71 +32,67 @@ def arguments() -> argparse.Namespace:
     load.add_argument("--consumers", type=int, default=10)
     load.add_argument("--rate", type=float, default=0, help="events a second; 0: as fast as the relay takes them")
     load.add_argument("--seed", type=int, default=1)
-    add_relay_options(parser)
+    relay = parser.add_argument_group("relay")
+    relay.add_argument("--command", help="start this relay instead of ours, with the same settings in its environment")
+    relay.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for the started relay"
+    )
+    relay.add_argument("--profile", type=Path, help="sample the started relay's Python stacks into this file")
+    relay.add_argument(
+        "--url", help="use the relay that runs at this http address; its data must not know the accounts"
+    )
+    relay.add_argument("--password", default="", help="admin password of the relay at --url")
+    relay.add_argument("--pid", type=int, help="process of the relay at --url, for its CPU and memory")
+    relay.add_argument("--plc-port", type=int, default=0, help="fixed port of the fake PLC directory, for --url")
     parser.add_argument("--json", type=Path, help="write the result here as well")
     return parser.parse_args()
 
 
-def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    shape = Shape(options.hosts, options.accounts, options.events, options.seed)
-    traffic = load_or_build(shape, CACHE)
-    index = index_of(traffic)
-    first = sum(len(host.accounts) for host in index)
-    measured = sum(len(host.events) for host in index) - first
-    fleet = start_fleet([traffic], plc_port=options.plc_port)
-    relay: RelayProcess | None = None
-    consumers: Child | None = None
-    try:
-        relay = relay_for(options, folder, fleet.messages[0]["plc"])
-        pid = options.pid or (relay.child.process.pid if relay.child else 0)
-        crawl(relay, fleet)
-        consumers = start_consumers(relay, options.consumers, [traffic])
-
-        fleet.send({"send": "first"})
-        assert wait_seen(consumers, "seen", first, 60), f"first events are missing:\n{relay.log_tail()}"
-        start, seconds = time.monotonic() + 0.5, measured / options.rate if options.rate else 0.0
-        consumers.send({"start": start, "seconds": seconds})
-        time.sleep(max(0.0, start - time.monotonic() - (0.1 if seconds else 0.0)))
-        before = tree_usage(pid)
-        fleet.send({"send": "all", "start": start, "seconds": seconds})
-        complete = wait_seen(consumers, "slowest", measured, 30)
-        after = tree_usage(pid)
-        return result(shape, options, report(consumers), complete, start, after - before)
-    finally:
-        stop(relay, fleet, consumers)
-
-
-def result(
-    shape: Shape, options: argparse.Namespace, found: dict[str, Any], complete: bool, start: float, used: Usage
-) -> dict[str, Any]:
-    elapsed = found["last_at"] - start
-    events = found["deliveries"] / options.consumers
-    return {
-        **shape._asdict(),
-        "consumers": options.consumers,
-        "rate": options.rate or "as fast as it goes",
-        "complete": complete,
-        **{
-            key: value
-            for key, value in found.items()
-            if key not in ("first_at", "last_at", "unmeasured_at", "latency_s")
-        },
-        "seconds": round(elapsed, 2),
-        "events_per_second": round(events / elapsed),
-        "deliveries_per_second": round(found["deliveries"] / elapsed),
-        "cpu_seconds_per_1000_events": round(used.cpu_seconds / events * 1000, 4),
-        "events_per_cpu_second": round(events / used.cpu_seconds) if used.cpu_seconds else None,
-        "cpu_share_of_a_core": round(used.cpu_seconds / elapsed, 2),
-        "rss_mib": round(used.rss_bytes / 2**20, 1),
-        "rss_peak_mib": round(used.peak_bytes / 2**20, 1),
-        **{f"latency_{name}_ms": value and round(value * 1000, 1) for name, value in found["latency_s"].items()},
+def relay_for(options: argparse.Namespace, folder: Path, plc: str) -> RelayProcess:
+    """The relay under test. One that is started here has limits that no host of the fleet reaches."""
+    settings = {
+        "RELAY_PLC_HOST": plc,
+        "RELAY_DEFAULT_ACCOUNT_LIMIT": "10000000",
+        "RELAY_NEW_HOSTS_PER_DAY_LIMIT": "100000",
+        "LOG_LEVEL": "warn",
+        **dict(pair.split("=", 1) for pair in options.set),
     }
+    command: list[str | Path] = [RELAY, "serve"]
+    if options.command:
+        command = list(shlex.split(options.command))
+    elif options.profile:
+        command = [sys.executable, "-m", f"{MODULE}.profiled", options.profile.resolve(), "serve"]
+    relay = RelayProcess(folder, settings, command)
+    if options.url:
+        relay.url, relay.password = options.url.rstrip("/"), options.password
+    else:
+        relay.start()
+    return relay
+
+
+def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    relay = None
+    with Fleet(Shape(options.hosts, options.accounts, options.events, options.seed), options.plc_port) as fleet:
+        try:
+            relay = relay_for(options, folder, fleet.plc)
+            pid = options.pid or (relay.child.process.pid if relay.child else 0)
+            for host in fleet.hosts:
+                relay.admin("pds/requestCrawl", {"hostname": host})
+            relay.wait_connected(len(fleet.hosts), timeout=60 + len(fleet.hosts) / 20)
+            return measure(fleet, relay.url, lambda: tree_usage(pid), consumers=options.consumers, rate=options.rate)
+        finally:
+            if relay and relay.child and relay.child.running:
+                relay.stop()
 
 
 def main() -> int:
     options = arguments()
-    with work_folder() as folder:
+    CACHE.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="relay-", dir=CACHE))
+    try:
         outcome = run(options, folder)
+    finally:
+        shutil.rmtree(folder)
     for name, value in outcome.items():
         print(f"{name.replace('_', ' '):32} {value}")
     if options.json:

@@ -1,11 +1,10 @@
 """The downstream side in a process of its own: M consumers, of which the first checks every event against the index.
 
-Run by the harness: `python -m tests.bench.network.consumers URL COUNT FOLDER...`; the URL may carry a cursor. Prints
+Run by the harness: `python -m tests.bench.network.consumers FOLDER URL COUNT`; the URL may carry a cursor. Prints
 `{"connected": M}`, then how much has been seen whenever that has changed. Takes JSON commands on stdin: `{"start": T,
 "seconds": S}` says when the measured run begins, so that latency counts from when an event was due, not from when it
-was sent; `{"report": true}` prints the result, with `"each": true` every latency beside the moment when its event was
-due. Latencies are of the first folder's events alone; all are checked. Every consumer checks that `seq` rises; checking
-all of them in full would cost more than the relay does.
+was sent; `{"report": true}` prints the result. Every consumer checks that `seq` rises; checking all of them in full
+would cost more than the relay does.
 """
 
 from __future__ import annotations
@@ -14,9 +13,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
-import base64  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
@@ -28,8 +25,7 @@ import gevent  # noqa: E402
 from gevent.socket import create_connection  # noqa: E402
 
 from tests.bench.network.traffic import index_of  # noqa: E402
-
-PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+from tests.bench.network.upgrade import request_for, split_upgrade  # noqa: E402
 
 
 def seq_of(frame: bytes) -> int:
@@ -50,23 +46,21 @@ def text_after(frame: bytes, key: bytes) -> str:
 class Checker:
     """What must come, what has come, in which order, and how late."""
 
-    def __init__(self, folders: list[Path]) -> None:
+    def __init__(self, folder: Path) -> None:
         self.due: dict[
             tuple[str, str], float
-        ] = {}  # (did, rev) of a commit -> its share of the run; below 0: it is not measured
+        ] = {}  # (did, rev) of a commit -> its share of the run; below 0 is a first one
         self.others: Counter[tuple[str, str]] = Counter()  # (did, kind) of what is no commit
         self.last_rev: dict[str, str] = {}
         self.seen = self.out_of_order = self.unexpected = 0
         self.start = self.seconds = 0.0
-        self.latencies: list[tuple[float, float]] = []  # when the event was due, and how long it took
-        self.unmeasured_at = 0.0  # when the last event came that is not measured
-        for number, folder in enumerate(folders):
-            for host in index_of(folder):
-                for position, event in enumerate(host.events):
-                    if event.kind == "commit":
-                        self.due[event.did, event.rev] = -1.0 if number else host.due(position)
-                    else:
-                        self.others[event.did, event.kind] += 1
+        self.latencies: list[float] = []
+        for host in index_of(folder):
+            for position, event in enumerate(host.events):
+                if event.kind == "commit":
+                    self.due[event.did, event.rev] = host.due(position)
+                else:
+                    self.others[event.did, event.kind] += 1
 
     def take(self, frame: bytes, now: float) -> None:
         self.seen += 1
@@ -81,11 +75,8 @@ class Checker:
         due = self.due.pop((did, rev), None)
         if due is None:
             self.unexpected += 1
-        elif due < 0:
-            self.unmeasured_at = now
-        elif self.seconds:
-            due_at = self.start + due * self.seconds
-            self.latencies.append((due_at, now - due_at))
+        elif due >= 0 and self.seconds:
+            self.latencies.append(now - self.start - due * self.seconds)
 
     def missing(self) -> int:
         return len(self.due) + sum(count for count in self.others.values() if count > 0)
@@ -96,24 +87,20 @@ class Consumer:
 
     def __init__(self, url: str, checker: Checker | None) -> None:
         self.checker = checker
-        self.events = self.bytes = self.not_rising = self.last_seq = 0
+        self.events = self.bytes = self.wire_bytes = self.not_rising = self.last_seq = 0
         self.first_at = self.last_at = 0.0
         self.ended = ""
+        self.parts = b""
         parts = urlsplit(url)
         assert parts.hostname
         self.socket = create_connection((parts.hostname, parts.port or 80), timeout=30)
-        key = base64.b64encode(os.urandom(16)).decode()
-        target = PATH + (f"?{parts.query}" if parts.query else "")
-        lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket", "Connection: Upgrade"]
-        lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "User-Agent: bench-network", "", ""]
-        self.socket.sendall("\r\n".join(lines).encode())
-        self.buffer = b""
-        while b"\r\n\r\n" not in self.buffer:
+        self.socket.sendall(request_for(url))
+        received = b""
+        while (rest := split_upgrade(received)) is None:
             data = self.socket.recv(4096)
             assert data, "closed before the upgrade"
-            self.buffer += data
-        head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
-        assert b" 101 " in head.split(b"\r\n")[0], head
+            received += data
+        self.buffer = rest
         self.socket.settimeout(None)
 
     def run(self) -> None:
@@ -139,13 +126,22 @@ class Consumer:
             if at + length > size:
                 break
             self._frame(data[position], data[at : at + length], now)
+            self.wire_bytes += at + length - position
             position = at + length
         self.buffer = data[position:]
 
     def _frame(self, first: int, payload: bytes, now: float) -> None:
-        if first != 0x82:
+        if first & 0x0F >= 8:
             self._control(first & 0x0F, payload)
-            return
+        elif first == 0x82:
+            self._message(payload, now)
+        else:  # part of a message: some relays send long ones in pieces
+            self.parts += payload
+            if first & 0x80:
+                self._message(self.parts, now)
+                self.parts = b""
+
+    def _message(self, payload: bytes, now: float) -> None:
         self.events += 1
         self.bytes += len(payload)
         self.first_at = self.first_at or now
@@ -169,7 +165,7 @@ def percentile(ordered: list[float], share: float) -> float | None:
 
 
 def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
-    ordered = sorted(latency for _, latency in checker.latencies)
+    ordered = sorted(checker.latencies)
     first = min((one.first_at for one in consumers if one.first_at), default=0.0)
     last = max(one.last_at for one in consumers)
     return {
@@ -180,18 +176,18 @@ def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
         "seq_not_rising": sum(one.not_rising for one in consumers),
         "connections_lost": sum(bool(one.ended) for one in consumers),
         "deliveries": sum(one.events for one in consumers),
+        "wire_bytes": consumers[0].wire_bytes,
         "delivered_bytes": sum(one.bytes for one in consumers),
         "first_at": first,
         "last_at": last,
-        "unmeasured_at": checker.unmeasured_at,
         "latency_s": {
             name: percentile(ordered, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
         },
     }
 
 
-def main(url: str, count: int, folders: list[Path]) -> None:
-    checker = Checker(folders)
+def main(folder: Path, url: str, count: int) -> None:
+    checker = Checker(folder)
     consumers = [Consumer(url, None if number else checker) for number in range(count)]
     for one in consumers:
         gevent.spawn(one.run)
@@ -200,8 +196,7 @@ def main(url: str, count: int, folders: list[Path]) -> None:
     while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
         command = json.loads(line)
         if "report" in command:
-            each = {"each": checker.latencies} if "each" in command else {}
-            print(json.dumps({"report": report(consumers, checker) | each}), flush=True)
+            print(json.dumps({"report": report(consumers, checker)}), flush=True)
         else:
             checker.start, checker.seconds = command["start"], command["seconds"]
             for one in consumers:
@@ -220,4 +215,4 @@ def _tell_progress(checker: Checker, consumers: list[Consumer]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), [Path(folder) for folder in sys.argv[3:]])
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

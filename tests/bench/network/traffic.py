@@ -1,9 +1,9 @@
 """The traffic of a network, built once: for each host its frames in order, signed and ready to send.
 
 Deterministic by its parameters, and kept in a cache folder whose name says what it was made from. Hosts and accounts
-are heavy-tailed, repositories have 20 to 3,000 records before the first event, one account in ten signs with p256, one
-event in a hundred is an `#identity` or `#account`, unless the shape says otherwise. The index (which account and rev
-each event is) is stored apart from the frames, so that consumers need not load those.
+are heavy-tailed, repositories have 20 to 3,000 records before the first event (log-uniform), one account in ten signs
+with p256, one event in a hundred is an `#identity` or `#account`. The index (which account and rev each event is) is
+stored apart from the frames, so that consumers need not load those.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ CREATED = "2025-06-15T12:00:00.000Z"
 
 
 class Shape(NamedTuple):
-    """What the traffic is made from. `events` counts those after each account's first; `records` is the size of the
-    largest repositories; `commits_only` leaves out `#identity` and `#account`."""
+    """What the traffic is made from. `events` counts those after each account's first, `records` is the most that a
+    repository has before.
+    """
 
     hosts: int
     accounts: int
     events: int
     seed: int
-    records: int = 3_000
-    commits_only: bool = False
+    records: int = 3000
 
 
 class Account(NamedTuple):
@@ -101,7 +101,7 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
     chosen = holders + chance.choices(holders, weights, k=_share(shape.events, host, shape.hosts))
     events, frames = [], []
     for seq, holder in enumerate(chosen, 1):
-        event, frame = holder.act(seq, always_commit=shape.commits_only or seq <= count)
+        event, frame = holder.act(seq, always_commit=seq <= count)
         events.append(event)
         frames.append(_websocket(frame))
     (folder / f"host-{host}").write_bytes(pickle.dumps(frames))

@@ -1,0 +1,203 @@
+"""One measured run: the fleet of hosts, the consumers, and what the relay between them used.
+
+Used by `tests.bench.network`, for one relay, and by `tests.bench.peers`, for several under the same load. Knows the
+relay by its URL and its process only; whoever calls has it subscribed to the fleet's hosts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.bench.network.processes import Usage
+from tests.bench.network.traffic import Shape, index_of, load_or_build
+from tests.support.child import Child
+from tests.support.relay_process import ROOT
+
+CACHE = ROOT / ".cache" / "bench"
+MODULE = "tests.bench.network"
+WRONG = ("missing", "unexpected_or_repeated", "out_of_order", "seq_not_rising", "connections_lost")
+
+
+class Fleet:
+    """The hosts of some traffic in a process of their own. `plc` and `hosts` are their http addresses."""
+
+    def __init__(self, shape: Shape, plc_port: int = 0) -> None:
+        self.shape = shape
+        self.traffic = load_or_build(shape, CACHE)
+        index = index_of(self.traffic)
+        self.first = sum(len(host.accounts) for host in index)
+        self.measured = sum(len(host.events) for host in index) - self.first
+        self._child = Child([sys.executable, "-m", f"{MODULE}.fleet", self.traffic, str(plc_port)], cwd=ROOT)
+        try:
+            self._child.wait_for('"plc"', 300)
+        except BaseException:
+            self._child.close()
+            raise
+        self.plc: str = self._child.messages[0]["plc"]
+        self.hosts: list[str] = self._child.messages[0]["hosts"]
+
+    def __enter__(self) -> Fleet:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._child.close()
+
+    def send_first(self) -> None:
+        """Let every host send each account's first event."""
+        self._child.send({"send": "first"})
+
+    def send_all(self, start: float, seconds: float) -> None:
+        """Let every host send the rest, spread over `seconds` from `start` on, or at once when `seconds` is 0."""
+        self._child.send({"send": "all", "start": start, "seconds": seconds})
+
+
+class Audience:
+    """`count` consumers in a process of their own, the first of which checks every event against the traffic."""
+
+    def __init__(self, traffic: Path, url: str, count: int) -> None:
+        self.count = count
+        self._child = _started("consumers", traffic, url, count)
+
+    def __enter__(self) -> Audience:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._child.close()
+
+    def expect(self, start: float, seconds: float) -> None:
+        """Count from now on; latency counts from when an event is due in a run of `seconds` from `start` on."""
+        self._child.send({"start": start, "seconds": seconds})
+
+    def wait(self, field: str, count: int, patience: float) -> bool:
+        """Wait until `field` of the progress is `count`; False when nothing has come for `patience` seconds."""
+        return _risen(self._child, field, count, patience)
+
+    def report(self) -> dict[str, Any]:
+        """What came up to now."""
+        had = len(self._reports())
+        self._child.send({"report": True})
+        self._child.wait_until(lambda: len(self._reports()) > had, 60)
+        return dict(self._reports()[-1])
+
+    def _reports(self) -> list[dict[str, Any]]:
+        return [message["report"] for message in self._child.messages if "report" in message]
+
+
+class Counting:
+    """`count` consumers in a process of their own that only count bytes."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self.count = count
+        self._child = _started("counting", url, count)
+
+    def __enter__(self) -> Counting:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._child.close()
+
+    def wait(self, wire_bytes: int, patience: float) -> bool:
+        """Wait until all have `wire_bytes`; False when nothing has come for `patience` seconds."""
+        return _risen(self._child, "slowest_bytes", wire_bytes, patience)
+
+    def latest(self, field: str) -> float:
+        return _latest(self._child, field)
+
+
+def _started(module: str, *arguments: object) -> Child:
+    child = Child([sys.executable, "-m", f"{MODULE}.{module}", *(str(one) for one in arguments)], cwd=ROOT)
+    try:
+        child.wait_for('"connected"', 120)
+    except BaseException:
+        child.close()
+        raise
+    return child
+
+
+def _risen(child: Child, field: str, to: float, patience: float) -> bool:
+    seen = 0.0
+    while seen < to:
+        try:
+            child.wait_until(lambda: _latest(child, field) > seen, patience)  # noqa: B023
+        except AssertionError:
+            return False
+        seen = _latest(child, field)
+    return True
+
+
+def _latest(child: Child, field: str) -> float:
+    return float(next((message[field] for message in reversed(child.messages) if field in message), 0))
+
+
+def measure(
+    fleet: Fleet,
+    url: str,
+    usage: Callable[[], Usage],
+    database_usage: Callable[[], Usage] | None = None,
+    *,
+    consumers: int,
+    counting: int = 0,
+    rate: float = 0,
+) -> dict[str, Any]:
+    """Send the fleet's traffic through the relay at `url`: each account's first event, then the measured run.
+
+    `consumers` look at what comes, `counting` ones beside them count its bytes; `rate` is events a second, 0 as fast as
+    the relay takes them. Raises AssertionError when first events do not come.
+    """
+    with ExitStack() as stack:
+        audience = stack.enter_context(Audience(fleet.traffic, url, consumers))
+        crowd = stack.enter_context(Counting(url, counting)) if counting else None
+        fleet.send_first()
+        assert audience.wait("seen", fleet.first, 60), "first events are missing"
+        assert crowd is None or crowd.wait(int(audience.report()["wire_bytes"]), 60), "first events are missing"
+        start, seconds = time.monotonic() + 0.5, fleet.measured / rate if rate else 0.0
+        audience.expect(start, seconds)
+        time.sleep(max(0.0, start - time.monotonic() - (0.1 if seconds else 0.0)))
+        before, database_before = usage(), database_usage and database_usage()
+        fleet.send_all(start, seconds)
+        complete = audience.wait("slowest", fleet.measured, 30)
+        if crowd:
+            complete &= crowd.wait(int(audience.report()["wire_bytes"]), 30)
+        used = usage() - before
+        database_used = database_usage() - database_before if database_usage and database_before else None
+        found = audience.report()
+        events = found["deliveries"] / consumers
+        if crowd:
+            found["deliveries"] += int(crowd.count * events) if complete else 0
+            found["connections_lost"] += int(crowd.latest("lost"))
+            found["last_at"] = max(found["last_at"], crowd.latest("last_at"))
+        return {
+            **fleet.shape._asdict(),
+            "consumers": consumers + counting,
+            "rate": rate or "as fast as it goes",
+            "complete": complete,
+            **_figures(found, events, start, used),
+            **({"database_cpu_seconds_per_1000_events": _per_1000(database_used, events)} if database_used else {}),
+        }
+
+
+def _per_1000(used: Usage, events: float) -> float:
+    return round(used.cpu_seconds / events * 1000, 4)
+
+
+def _figures(found: dict[str, Any], events: float, start: float, used: Usage) -> dict[str, Any]:
+    elapsed = found["last_at"] - start
+    return {
+        **{key: value for key, value in found.items() if key not in ("first_at", "last_at", "latency_s")},
+        "seconds": round(elapsed, 2),
+        "events_per_second": round(events / elapsed),
+        "deliveries_per_second": round(found["deliveries"] / elapsed),
+        "deliveries_per_cpu_second": round(found["deliveries"] / used.cpu_seconds) if used.cpu_seconds else None,
+        "cpu_seconds_per_1000_events": _per_1000(used, events),
+        "events_per_cpu_second": round(events / used.cpu_seconds) if used.cpu_seconds else None,
+        "cpu_share_of_a_core": round(used.cpu_seconds / elapsed, 2),
+        "rss_mib": round(used.rss_bytes / 2**20, 1),
+        "rss_peak_mib": round(used.peak_bytes / 2**20, 1),
+        **{f"latency_{name}_ms": value and round(value * 1000, 1) for name, value in found["latency_s"].items()},
+    }

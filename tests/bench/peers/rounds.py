@@ -1,0 +1,81 @@
+"""The four rounds that every relay of the comparison goes through, each on an empty database and log.
+
+Run by `tests.bench.peers`. Each returns plain figures; what counts as better is said in `table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from tests.bench.network.measure import Counting, Fleet, measure
+from tests.bench.network.traffic import Shape
+from tests.bench.peers.contestant import Contestant
+
+REPLAYS = 3
+Enter = Callable[[str], Contestant]  # the PLC directory's address -> a relay that has not been started
+
+
+class Round(NamedTuple):
+    """One load: `checking` consumers look at every event, `counting` ones beside them at its bytes. `rate` events a
+    second, 0 as fast as the relay takes them; `replay`: then restart the relay and read all from its disk.
+    """
+
+    shape: Shape
+    checking: int
+    counting: int = 0
+    rate: float = 0
+    replay: bool = False
+
+
+ROUNDS = {
+    "load": Round(Shape(hosts=20, accounts=200, events=15_000, seed=1), checking=10, replay=True),
+    "fan-out": Round(Shape(hosts=20, accounts=200, events=2_000, seed=2), checking=2, counting=998),
+    "paced": Round(Shape(hosts=20, accounts=1_000, events=5_000, seed=3), checking=2, rate=500),
+    "hosts": Round(Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2),
+}
+
+
+def run(one: Round, enter: Enter) -> dict[str, Any]:
+    """Take a relay through a round."""
+    with Fleet(one.shape) as fleet:
+        relay = enter(fleet.plc)
+        try:
+            relay.start_with(fleet.hosts)
+            figures = measure(
+                fleet,
+                relay.url,
+                relay.usage,
+                relay.database_usage,
+                consumers=one.checking,
+                counting=one.counting,
+                rate=one.rate,
+            )
+            relay.stop()
+            if one.replay:
+                figures |= replay(relay, len(fleet.hosts), figures["wire_bytes"], fleet.first + fleet.measured)
+            return figures
+        finally:
+            relay.close()
+
+
+def replay(relay: Contestant, hosts: int, wire_bytes: int, events: int) -> dict[str, Any]:
+    """Start the relay again, so that nothing of the log is in its memory, and let one consumer read all of it."""
+    relay.restart(hosts)
+    best = {"replay_events_per_second": 0, "replayed_share": 0.0}
+    for _ in range(REPLAYS):
+        before = relay.usage()
+        with Counting(f"{relay.url}?cursor=0", 1) as consumer:
+            consumer.wait(wire_bytes, 3)
+            share = consumer.latest("slowest_bytes") / wire_bytes
+            seconds = consumer.latest("last_at") - consumer.latest("first_at")
+        cpu = (relay.usage() - before).cpu_seconds
+        speed = round(events * share / seconds) if seconds else 0
+        if speed > best["replay_events_per_second"]:
+            best = {
+                "replay_events_per_second": speed,
+                "replayed_share": round(share, 3),
+                "replay_cpu_seconds_per_1000_events": round(cpu / (events * share) * 1000, 4),
+            }
+    relay.stop()
+    return best
