@@ -6,12 +6,16 @@ probes. Reads the database and the event path's own word; changes nothing.
 
 from __future__ import annotations
 
+import gevent
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
 from relay.errors import StoreError
 from relay.store.database import ping
 from relay.web.parts import parts
+
+# A database that hangs is told of before who asks gives up: load balancers wait some seconds.
+ANSWER_SECONDS = 3.0
 
 blueprint = Blueprint("health", __name__)
 
@@ -20,7 +24,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/xrpc/_health")
 def health() -> ResponseReturnValue:
     """200 when the database answers and events flow into the log; else 500 and what is wrong."""
-    problem = _database_problem() or parts().problem()
+    problem = parts().problem() or _database_problem()
     if problem is not None:
         return jsonify(status="error", msg=problem), 500
     return jsonify(status="ok")
@@ -43,7 +47,14 @@ def ready() -> ResponseReturnValue:
 
 def _database_problem() -> str | None:
     try:
-        parts().db.read(ping)
+        with gevent.Timeout(ANSWER_SECONDS, _Unanswered):
+            parts().db.read(ping)
     except StoreError as error:
         return f"can't connect to database: {error.reason}"
+    except _Unanswered:
+        return f"can't connect to database: no answer in {ANSWER_SECONDS:.0f} s"
     return None
+
+
+class _Unanswered(BaseException):
+    """Our own deadline. No Exception: the store must drop the connection instead of rolling back on it."""

@@ -65,7 +65,7 @@ def test_replay_from_disk(tmp_path: Path, size: int) -> None:
         ]
         segments.append(batch)
     segments.close()
-    room = Room(tmp_path)
+    room = Room(tmp_path, f"sqlite://{tmp_path}/relay.sqlite")
     feed = room.stream.firehose.attach(0)
     started, cpu = time.perf_counter(), time.process_time()
     while feed.position < count:
@@ -79,7 +79,7 @@ def test_replay_from_disk(tmp_path: Path, size: int) -> None:
 
 @pytest.mark.parametrize("mode", ["batch", "interval", "off"])
 def test_sync_modes(tmp_path: Path, mode: str) -> None:
-    room = Room(tmp_path, sync_mode=mode)
+    room = Room(tmp_path, f"sqlite://{tmp_path}/relay.sqlite", sync_mode=mode)
     room.start()
     count = 20_000
     started = time.perf_counter()
@@ -108,7 +108,7 @@ def test_sync_modes(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(("consumers", "events"), [(1, 50_000), (10, 20_000), (100, 10_000), (1000, 2_000)])
 def test_fan_out(tmp_path: Path, consumers: int, events: int) -> None:
     raise_file_limit()
-    room = Room(tmp_path)
+    room = Room(tmp_path, f"sqlite://{tmp_path}/relay.sqlite")
     room.start()
     arrived: list[socket.socket] = []
     closing = gevent.event.Event()

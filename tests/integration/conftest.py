@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,28 @@ def postgres_cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of an empty database."""
+def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
+    """Gives the address of another empty database at each call, all of one engine."""
     if request.param == "sqlite":
-        return f"sqlite://{tmp_path}/relay.sqlite"
+        numbers = count()
+        yield lambda: f"sqlite://{tmp_path}/relay{next(numbers) or ''}.sqlite"
+        return
     cluster: Cluster = request.getfixturevalue("postgres_cluster")
-    return cluster.create()
+    given: list[str] = []
+
+    def new() -> str:
+        given.append(cluster.create())
+        return given[-1]
+
+    yield new
+    for url in given:
+        cluster.give_back(url)
+
+
+@pytest.fixture
+def database_url(new_database_url: Callable[[], str]) -> str:
+    """The address of an empty database."""
+    return new_database_url()
 
 
 @pytest.fixture

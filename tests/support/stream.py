@@ -1,6 +1,6 @@
-"""The stream room as a whole, on real files and SQLite, and submissions to feed it with.
+"""The stream room as a whole, on real files and a real database, and submissions to feed it with.
 
-room = Room(tmp_path)                      # opens log and database; one host is stored
+room = Room(tmp_path, database_url)        # opens log and database; one host is stored
 room.start()
 room.submit(uid=1)                         # an #account event of account 1, begun and finished on its host's cursor
 room.wait_until(lambda: room.stream.firehose.last_seq == 1)
@@ -67,10 +67,10 @@ def payloads(data: bytes) -> list[bytes]:
 
 
 class Room:
-    """An opened stream with its database, in `folder`, which may have been used before."""
+    """An opened stream with its database, in `folder` and at `url`, which may have been used before."""
 
-    def __init__(self, folder: Path, *, retention: Retention | None = None, **log_options: Any) -> None:
-        self.db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    def __init__(self, folder: Path, url: str, *, retention: Retention | None = None, **log_options: Any) -> None:
+        self.db = Database.open(url, max_connections=4)
         self.host = self.db.write(hosts.insert, "pds.test", no_ssl=False, account_limit=100, trusted=False)
         self.log = SegmentLog(folder / "persist", **log_options)
         self.stream = Stream(self.log, self.db, retention or Retention(3600.0, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,3 +126,15 @@ assert not {{"sqlite3", "asyncio"}} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_integration_tests_run_on_both_databases() -> None:
+    """Only the fixture chooses an engine, but for tests of one of them alone."""
+    folder = ROOT / "tests" / "integration"
+    choosing = {
+        str(path.relative_to(folder))
+        for path in folder.rglob("*.py")
+        if re.search(r"(sqlite|postgres)://[^\"]", path.read_text(encoding="utf-8"))
+    }
+    of_one = {"store/test_sqlite.py", "store/test_postgres.py", "store/test_migrate.py", "test_database_outage.py"}
+    assert choosing == {"conftest.py", *of_one}

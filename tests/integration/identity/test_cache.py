@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -46,10 +44,8 @@ class Flaky:
 
 
 @pytest.fixture
-def flaky(tmp_path: Path) -> Iterator[Flaky]:
-    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
-    yield Flaky(database)
-    database.close()
+def flaky(database: Database) -> Flaky:
+    return Flaky(database)
 
 
 def _cache(flaky: Flaky, capacity: int = 100) -> IdentityCache:

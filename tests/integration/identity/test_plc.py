@@ -30,10 +30,9 @@ def directory() -> Iterator[Child]:
     child.close()
 
 
-def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, tmp_path: Path) -> None:
+def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, database: Database) -> None:
     ready = json.loads(directory.wait_for('"url"'))
     dids: dict[str, dict[str, Any]] = ready["dids"]
-    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
     resolver = Resolver(database, GuardedHttp("test", allow_insecure=False), plc_host=ready["url"], cache_size=100)
     resolver.start()
     for name, made in dids.items():
@@ -54,4 +53,3 @@ def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, tmp_pa
         resolver.resolve("did:plc:" + "a" * 24)
     assert error.value.reason == "did-not-found"
     resolver.stop()
-    database.close()

@@ -6,7 +6,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gevent
@@ -454,8 +453,7 @@ def test_private_hosts_are_not_asked_in_public(database: Database, plc: FakePlc)
 
 
 @pytest.mark.slow
-def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(tmp_path: Path, plc: FakePlc) -> None:
-    database = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=1)
+def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(database: Database, plc: FakePlc) -> None:
     plc.latency, plc.failure_rate = 0.5, 0.05
     dids = [account_did(number) for number in range(2000)]
     for did in dids:
@@ -471,4 +469,3 @@ def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(tmp_pat
     assert max(plc.asked.values()) <= 5
     assert plc.most_at_once <= resolver_module.PLC_WORKERS
     resolver.stop()
-    database.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -262,7 +263,7 @@ def test_an_event_the_relay_cannot_handle_does_not_stop_the_lane(
 
 
 def test_lenient_mode_passes_what_does_not_invert_and_strict_mode_drops_it(
-    path: EventPath, pds: FakePds, drops: DropCounter, tmp_path: Path, plc: FakePlc
+    path: EventPath, pds: FakePds, plc: FakePlc, tmp_path: Path, new_database_url: Callable[[], str]
 ) -> None:
     repo = path.repo(pds.url)
     post(repo, "3kaaa")
@@ -273,7 +274,7 @@ def test_lenient_mode_passes_what_does_not_invert_and_strict_mode_drops_it(
     until(lambda: host.cursor.position == 1)
     assert path.stream.firehose.last_seq == 0
 
-    lenient = EventPath(tmp_path / "lenient", f"sqlite://{tmp_path}/lenient.sqlite", plc, lenient=True)
+    lenient = EventPath(tmp_path / "lenient", new_database_url(), plc, lenient=True)
     try:
         lenient.put(lenient.host(pds.url), spoilt.frame(1))
         assert len(lenient.logged(1)) == 1

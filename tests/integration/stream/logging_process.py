@@ -1,6 +1,6 @@
 """The process that the kill test kills: the whole stream room, fed from a ledger as hosts would feed it.
 
-    python -m tests.integration.stream.logging_process FOLDER LEDGER
+    python -m tests.integration.stream.logging_process FOLDER DATABASE_URL LEDGER
 
 Prints the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for ever. Every
 host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the ledger is all
@@ -50,8 +50,8 @@ class Entry(NamedTuple):
 class Process:
     """The room and the lanes in front of it."""
 
-    def __init__(self, folder: Path, ledger: dict[str, list[Entry]]) -> None:
-        self.db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    def __init__(self, folder: Path, url: str, ledger: dict[str, list[Entry]]) -> None:
+        self.db = Database.open(url, max_connections=2)
         rows = {name: self.db.write(_insert, name) for name in ledger}
         self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Retention(3600.0, 0))
         self.next_uid = self.stream.next_uid
@@ -118,7 +118,7 @@ def _insert(tx: object, name: str) -> hosts.HostRow:
 def main() -> None:
     # The lives of this process are short: SQL must be written several times in each.
     projector.FLUSH_SECONDS = 0.02
-    process = Process(Path(sys.argv[1]), pickle.loads(Path(sys.argv[2]).read_bytes()))
+    process = Process(Path(sys.argv[1]), sys.argv[2], pickle.loads(Path(sys.argv[3]).read_bytes()))
     server = StreamServer(("127.0.0.1", 0), process.serve)
     server.start()
     print(server.server_port, flush=True)

@@ -117,8 +117,8 @@ def whole_frames(buffer: bytes) -> int:
 class Killed:
     """One life of the process."""
 
-    def __init__(self, folder: Path, ledger: Path) -> None:
-        command = [sys.executable, "-m", "tests.integration.stream.logging_process", str(folder), str(ledger)]
+    def __init__(self, folder: Path, url: str, ledger: Path) -> None:
+        command = [sys.executable, "-m", "tests.integration.stream.logging_process", str(folder), url, str(ledger)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -140,7 +140,7 @@ class Killed:
 
 
 @pytest.mark.parametrize("rounds_before", range(0, ROUNDS, ROUNDS_PER_LOG))
-def test_kill(tmp_path: Path, rounds_before: int) -> None:
+def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
     rounds = min(ROUNDS - rounds_before, ROUNDS_PER_LOG)
     chance = random.Random(os.environ.get("KILL_SEED"))
     ledger = make_ledger(rounds * EVENTS_PER_ROUND, chance)
@@ -149,13 +149,13 @@ def test_kill(tmp_path: Path, rounds_before: int) -> None:
     consumer = Consumer()
     seen = []
     for _ in range(rounds):
-        life = Killed(tmp_path, ledger_file)
+        life = Killed(tmp_path, database_url, ledger_file)
         reader = consumer.follow(life.port)
         time.sleep(chance.random() * 0.25)
         life.kill()
         reader.join(20)
         seen.append(len(consumer.events))
-    life = Killed(tmp_path, ledger_file)
+    life = Killed(tmp_path, database_url, ledger_file)
     reader = consumer.follow(life.port)
     life.finish()
     expected = {
@@ -171,7 +171,7 @@ def test_kill(tmp_path: Path, rounds_before: int) -> None:
     reader.join(20)
     print(f"\n{rounds} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
     check_consumer(consumer.events, set(expected))
-    check_log_and_sql(tmp_path, ledger, expected, consumer.events)
+    check_log_and_sql(tmp_path, database_url, ledger, expected, consumer.events)
 
 
 def check_consumer(events: list[tuple[int, str, str]], expected: set[tuple[str, str]]) -> None:
@@ -186,7 +186,9 @@ def check_consumer(events: list[tuple[int, str, str]], expected: set[tuple[str, 
         per_account[did] = at
 
 
-def check_log_and_sql(folder: Path, ledger: Ledger, expected: dict, events: list[tuple[int, str, str]]) -> None:
+def check_log_and_sql(
+    folder: Path, url: str, ledger: Ledger, expected: dict, events: list[tuple[int, str, str]]
+) -> None:
     log = SegmentLog(folder / "persist")
     reader, logged, uids = LogReader(log), [], {}
     while records := reader.read(logged[-1][0] if logged else 0):
@@ -199,7 +201,7 @@ def check_log_and_sql(folder: Path, ledger: Ledger, expected: dict, events: list
             logged.append((record.seq, event.did, event.time))
     assert logged == events
     assert len(set(uids.values())) == len(uids)
-    database = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    database = Database.open(url, max_connections=1)
     assert database.read(projection.position)[0] == log.last_seq
     log.close()
     for host, entries in ledger.items():

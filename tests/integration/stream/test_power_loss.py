@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from relay.stream.log import SegmentLog
 from relay.stream.mark import NAME
+from tests.support import databases
 from tests.support.stream import Room, record
 
 
@@ -35,9 +37,10 @@ class Platter:
             shutil.copy(mark, self.safe / NAME)
 
 
-def test_everything_published_survives(tmp_path: Path) -> None:
+def test_everything_published_survives(tmp_path: Path, new_database_url: Callable[[], str]) -> None:
+    database_url, other_url = new_database_url(), new_database_url()
     platter = Platter(tmp_path / "safe")
-    room = Room(tmp_path, sync=platter, segment_bytes=20_000)
+    room = Room(tmp_path, database_url, sync=platter, segment_bytes=20_000)
     room.start()
     chance = random.Random(3)
     for round_number in range(12):
@@ -55,7 +58,8 @@ def test_everything_published_survives(tmp_path: Path) -> None:
         after = SegmentLog(lost / "persist")
         assert after.next_seq > published
         after.close()
-        again = Room(lost)
+        databases.wipe(other_url)
+        again = Room(lost, other_url)
         assert again.read(0, until=published)[:published] == list(range(1, published + 1))
         again.stop()
     room.stop()
@@ -74,10 +78,10 @@ def test_modes_that_may_lose_published_events_never_use_their_seqs_again(tmp_pat
     after.close()
 
 
-def test_sql_is_never_ahead_of_the_safe_log(tmp_path: Path) -> None:
+def test_sql_is_never_ahead_of_the_safe_log(tmp_path: Path, database_url: str) -> None:
     """The projection's position is only ever of events that are on the disk, whenever the power goes."""
     platter = Platter(tmp_path / "safe")
-    room = Room(tmp_path, sync=platter)
+    room = Room(tmp_path, database_url, sync=platter)
     room.start()
     for number in range(5):
         for _ in range(40):

@@ -1,4 +1,4 @@
-"""The room as a whole on real files and SQLite: durable before visible, once and in order, the same after a restart."""
+"""The room as a whole on real files and both databases: durable before visible, once, in order; also after restarts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from relay.stream.firehose import ConsumerTooSlow, FutureCursor
 from relay.stream.mark import RESERVE
 from relay.stream.opening import Retention
 from relay.stream.tail import Tail
+from tests.support import databases
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import TIME, Room, payloads, record
 
@@ -56,8 +57,8 @@ def submit_commit(room: Room, uid: int, repo: RepoBuilder) -> RepoRow:
 # The way of an event
 
 
-def test_events_come_out_in_order_and_are_finished(tmp_path: Path) -> None:
-    room = Room(tmp_path)
+def test_events_come_out_in_order_and_are_finished(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
     live = room.stream.firehose.attach(None)
     room.start()
     for number in range(1000):
@@ -75,9 +76,9 @@ def test_events_come_out_in_order_and_are_finished(tmp_path: Path) -> None:
     room.stop()
 
 
-def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path) -> None:
+def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path, database_url: str) -> None:
     disk = Disk()
-    room = Room(tmp_path, sync=disk)
+    room = Room(tmp_path, database_url, sync=disk)
     room.start()
     room.submit(1)
     room.wait_for(1)
@@ -94,15 +95,15 @@ def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path) -> 
     assert room.stream.problem is None
     assert room.read(0) == list(range(1, 52)) and room.finished == list(range(1, 52))
     room.stop()
-    again = Room(tmp_path)
+    again = Room(tmp_path, database_url)
     assert again.read(0) == list(range(1, 52)) and again.log.next_seq == 52
     again.stop()
 
 
-def test_a_full_queue_blocks_the_submitter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_blocks_the_submitter(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.stream.sequencer.QUEUE_EVENTS", 10)
     disk = Disk()
-    room = Room(tmp_path, sync=disk)
+    room = Room(tmp_path, database_url, sync=disk)
     disk.failing = True
     room.start()
     submitted: list[int] = []
@@ -122,8 +123,8 @@ def test_a_full_queue_blocks_the_submitter(tmp_path: Path, monkeypatch: pytest.M
     room.stop()
 
 
-def test_a_sequencer_that_died_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(tmp_path)
+def test_a_sequencer_that_died_is_seen(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     monkeypatch.setattr(room.stream.tail, "publish", None)
     room.submit(1)
@@ -133,20 +134,20 @@ def test_a_sequencer_that_died_is_seen(tmp_path: Path, monkeypatch: pytest.Monke
     room.abandon()
 
 
-def test_stop_logs_what_was_submitted(tmp_path: Path) -> None:
-    room = Room(tmp_path)
+def test_stop_logs_what_was_submitted(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     for _ in range(500):
         room.submit(1)
     room.stop()
-    again = Room(tmp_path)
+    again = Room(tmp_path, database_url)
     assert again.read(0) == list(range(1, 501))
     assert again.cursor.position == 500 and again.stream.projector.position == 500
     again.stop()
 
 
-def test_time_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    room = Room(tmp_path)
+def test_time_never_goes_back(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     room.submit(1)
     room.wait_for(1)
@@ -161,9 +162,9 @@ def test_time_never_goes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("mode", ["interval", "off"])
-def test_other_sync_modes(tmp_path: Path, mode: str) -> None:
+def test_other_sync_modes(tmp_path: Path, database_url: str, mode: str) -> None:
     disk = Disk()
-    room = Room(tmp_path, sync=disk, sync_mode=mode)
+    room = Room(tmp_path, database_url, sync=disk, sync_mode=mode)
     room.start()
     room.submit(1)
     room.wait_for(1)
@@ -179,8 +180,8 @@ def test_other_sync_modes(tmp_path: Path, mode: str) -> None:
 # Feeds
 
 
-def test_cursors(tmp_path: Path) -> None:
-    room = Room(tmp_path, segment_bytes=3000, retention=Retention(3600.0, 10_000))
+def test_cursors(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 10_000))
     firehose = room.stream.firehose
     assert firehose.attach(0).position == firehose.attach(None).position == 0
     room.start()
@@ -205,10 +206,12 @@ def test_cursors(tmp_path: Path) -> None:
     room.stop()
 
 
-def test_catching_up_hands_over_to_live_without_gap_or_repeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_catching_up_hands_over_to_live_without_gap_or_repeat(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Feeds start anywhere, at any time, over a memory tail of a few events and small segments."""
     monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
-    room = Room(tmp_path, segment_bytes=20_000)
+    room = Room(tmp_path, database_url, segment_bytes=20_000)
     room.start()
     total, chance = 4000, random.Random(1)
     wrong: list[object] = []
@@ -240,10 +243,12 @@ def test_catching_up_hands_over_to_live_without_gap_or_repeat(tmp_path: Path, mo
     room.stop()
 
 
-def test_a_feed_on_disk_stops_at_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_feed_on_disk_stops_at_what_is_published(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A record is on the disk a moment before it is published, and only then is known what it hides."""
     monkeypatch.setattr(Tail.__init__, "__defaults__", (1,))
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     for seq in range(1, 6):
         room.submit(1)
@@ -257,9 +262,9 @@ def test_a_feed_on_disk_stops_at_what_is_published(tmp_path: Path, monkeypatch: 
     room.abandon()
 
 
-def test_falling_out_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
-    room = Room(tmp_path, segment_bytes=3000, retention=Retention(3600.0, 9000))
+    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 9000))
     room.start()
     feed = room.stream.firehose.attach(0)
     for number in range(300):
@@ -276,9 +281,11 @@ def test_falling_out_of_the_window(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 # Takedown and deletion
 
 
-def test_a_takedown_hides_at_once_and_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_takedown_hides_at_once_and_for_good(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.stream.reader.BLOCK", 2000)
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2)}
     for number in range(60):
@@ -305,20 +312,20 @@ def test_a_takedown_hides_at_once_and_for_good(tmp_path: Path, monkeypatch: pyte
     # Killed before SQL heard of it; then once more from SQL alone.
     room.abandon()
     for _ in range(2):
-        room = Room(tmp_path)
+        room = Room(tmp_path, database_url)
         assert dids(room.events(0)) == theirs + after
         room.stop()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     room.stream.suppressions.lift(1)
     assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 63))
     room.submit(1, own=True)
     room.wait_for(63)
     room.abandon()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64)), "lifted for good, crash or not"
     room.stop()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64))
     room.stop()
 
@@ -326,8 +333,8 @@ def test_a_takedown_hides_at_once_and_for_good(tmp_path: Path, monkeypatch: pyte
 # Restarts
 
 
-def test_what_sql_did_not_have_is_applied_again(tmp_path: Path) -> None:
-    room = Room(tmp_path)
+def test_what_sql_did_not_have_is_applied_again(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     room.stream.projector._greenlet.kill()
     repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
@@ -342,7 +349,7 @@ def test_what_sql_did_not_have_is_applied_again(tmp_path: Path) -> None:
         rows[1],
     )
     room.abandon()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     assert room.db.read(projection.position)[0] == 32
     statuses = {1: "active", 2: "deactivated", 3: "deleted"}
     for uid, row in rows.items():
@@ -356,9 +363,9 @@ def test_what_sql_did_not_have_is_applied_again(tmp_path: Path) -> None:
     room.stop()
 
 
-def test_duplicates_are_known_over_two_crashes(tmp_path: Path) -> None:
+def test_duplicates_are_known_over_two_crashes(tmp_path: Path, database_url: str) -> None:
     """An outstanding event holds the cursor back; what was logged after it must not be taken again, ever."""
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     room.upstream_seq = 9
     room.submit(1)
@@ -371,27 +378,27 @@ def test_duplicates_are_known_over_two_crashes(tmp_path: Path) -> None:
     room.wait_until(lambda: room.stream.projector.stored_position == 29)
     room.abandon()
     for _ in range(2):
-        room = Room(tmp_path)
+        room = Room(tmp_path, database_url)
         room.start()
         assert room.cursor.position == 10
         # The projector writes again, with another host's event in the log, before this host comes back.
         room.stream.projector.note_account(AccountRow(77, account_did(77), room.host.id, "active", "active"))
         room.stream.projector.flush()
         room.abandon()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     assert [seq for seq in range(10, 50) if room.cursor.begin(seq)] == [11, *range(40, 50)]
     room.stop()
 
 
-def test_an_older_database_beside_a_newer_log(tmp_path: Path) -> None:
-    room = Room(tmp_path)
+def test_an_older_database_beside_a_newer_log(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
     rows = {uid: submit_commit(room, uid, repos[uid]) for uid in (1, 2)}
     room.wait_for(2)
     room.stop()
-    shutil.copy(tmp_path / "relay.sqlite", tmp_path / "backup")
-    room = Room(tmp_path)
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
     room.start()
     rows[1] = submit_commit(room, 1, repos[1])
     rows[3] = submit_commit(room, 3, repos[3])
@@ -399,10 +406,8 @@ def test_an_older_database_beside_a_newer_log(tmp_path: Path) -> None:
     room.submit(2, status="takendown", own=True, hides=True)
     room.wait_for(5)
     room.stop()
-    for name in ("relay.sqlite-wal", "relay.sqlite-shm"):
-        (tmp_path / name).unlink(missing_ok=True)
-    shutil.copy(tmp_path / "backup", tmp_path / "relay.sqlite")
-    room = Room(tmp_path)
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url)
     assert room.log.next_seq == 6 and room.stream.next_uid == 4
     for uid, row in rows.items():
         status = "takendown" if uid == 2 else "active"
@@ -413,30 +418,29 @@ def test_an_older_database_beside_a_newer_log(tmp_path: Path) -> None:
     room.stop()
 
 
-def test_an_empty_database_beside_a_log(tmp_path: Path) -> None:
-    room = Room(tmp_path)
+def test_an_empty_database_beside_a_log(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
     room.start()
     repo = RepoBuilder(account_did(1), KEY)
     rows = [submit_commit(room, 1, repo) for _ in range(20)]
     room.wait_for(20)
     room.stop()
-    for path in tmp_path.glob("relay.sqlite*"):
-        path.unlink()
-    room = Room(tmp_path)
+    databases.wipe(database_url)
+    room = Room(tmp_path, database_url)
     assert room.read(0) == list(range(1, 21)) and room.log.next_seq == 21
     assert room.db.read(accounts.by_did, account_did(1))[1] == rows[-1]
     room.stop()
 
 
 @pytest.mark.parametrize("wiped", [True, False])
-def test_a_newer_database_beside_an_older_log(tmp_path: Path, wiped: bool) -> None:
+def test_a_newer_database_beside_an_older_log(tmp_path: Path, database_url: str, wiped: bool) -> None:
     """Consumers have seen seqs that the log does not know: a gap is left, and their cursors are not from the future."""
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     room.submit(1)
     room.stop()
     shutil.copytree(tmp_path / "persist", tmp_path / "backup")
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     for _ in range(50):
         room.submit(1)
@@ -446,13 +450,13 @@ def test_a_newer_database_beside_an_older_log(tmp_path: Path, wiped: bool) -> No
     if not wiped:
         shutil.copytree(tmp_path / "backup", tmp_path / "persist")
     for _ in range(2):
-        room = Room(tmp_path)
+        room = Room(tmp_path, database_url)
         assert room.log.next_seq == 52 + RESERVE
         feed = room.stream.firehose.attach(51)
         assert not feed.outdated or wiped
         room.start()
         room.stop()
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     feed = room.stream.firehose.attach(51)
     room.submit(1)
@@ -466,10 +470,12 @@ def test_a_newer_database_beside_an_older_log(tmp_path: Path, wiped: bool) -> No
 # A database that is away
 
 
-def test_a_database_outage_stops_the_log_at_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_outage_stops_the_log_at_a_bound(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.stream.projector.MAX_EVENTS", 600)
     monkeypatch.setattr("relay.stream.projector.RETRY_SECONDS", 0.05)
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     write = room.db.write
     away = True
 
@@ -495,9 +501,9 @@ def test_a_database_outage_stops_the_log_at_a_bound(tmp_path: Path, monkeypatch:
     room.stop()
 
 
-def test_a_failed_write_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_is_made_up_for(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows, suppressions and cursors of a batch that SQL refused are all in the next, also when nothing new came."""
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     room.stream.projector._greenlet.kill()
     room.submit(1, status="deleted", hides=True)
@@ -516,9 +522,9 @@ def test_a_failed_write_is_made_up_for(tmp_path: Path, monkeypatch: pytest.Monke
     room.stop()
 
 
-def test_an_account_is_never_older_than_what_was_published(tmp_path: Path) -> None:
+def test_an_account_is_never_older_than_what_was_published(tmp_path: Path, database_url: str) -> None:
     """While batches are written all the time, every lookup gives the newest rev."""
-    room = Room(tmp_path)
+    room = Room(tmp_path, database_url)
     room.start()
     repo = RepoBuilder(account_did(1), KEY)
     stop = False

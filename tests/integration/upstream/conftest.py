@@ -1,9 +1,8 @@
-"""A fleet over a real SQLite database and real sockets; only what is behind the intake is left out."""
+"""A fleet over a real database and real sockets; only what is behind the intake is left out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import gevent
 import pytest
@@ -51,8 +50,8 @@ class Sink:
 class Relay:
     """As much of a relay as hosts meet. Can be stopped and started again over the same database."""
 
-    def __init__(self, folder: Path) -> None:
-        self.db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=4)
+    def __init__(self, db: Database) -> None:
+        self.db = db
         self.http = GuardedHttp("relay-test", allow_insecure=True)
         self.sink = Sink()
         self.released: Counter[str] = Counter()
@@ -99,11 +98,10 @@ def loopback_only(monkeypatch):
 
 
 @pytest.fixture
-def relay(tmp_path):
-    one = Relay(tmp_path)
+def relay(database):
+    one = Relay(database)
     yield one
     one.stop()
-    one.db.close()
 
 
 @pytest.fixture

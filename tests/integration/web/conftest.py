@@ -15,12 +15,12 @@ StartWeb = Callable[..., Web]
 
 
 @pytest.fixture
-def start_web(tmp_path: Path) -> Iterator[StartWeb]:
-    """Starts relays with settings of the test's choice, on SQLite."""
+def start_web(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[StartWeb]:
+    """Starts relays with settings of the test's choice."""
     started: list[Web] = []
 
     def start(db: Database | None = None, tail_bytes: int = 64 << 20, **settings: Any) -> Web:
-        opened = db or Database.open(f"sqlite://{tmp_path}/{len(started)}.sqlite", max_connections=4)
+        opened = db or Database.open(new_database_url(), max_connections=4)
         web = Web(opened, tmp_path / str(len(started)), tail_bytes, **settings)
         web.start()
         started.append(web)

@@ -160,12 +160,12 @@ def test_log_needs_a_folder_to_look_at(tmp_path: Path) -> None:
         assert shown.exit_code == 2 and "RELAY_PERSIST_DIR" in shown.stderr
 
 
-def test_pull_hosts_fills_the_database(tmp_path: Path) -> None:
+def test_pull_hosts_fills_the_database(database_url: str) -> None:
     with FakePds() as other_relay:
         other_relay.hosts = [{"hostname": "pds1.example.com", "seq": 5, "status": "active"}]
         settings = {
             "RELAY_HOST": other_relay.url,
-            "DATABASE_URL": f"sqlite://{tmp_path}/relay.sqlite",
+            "DATABASE_URL": database_url,
             "RELAY_SKIP_HOST_CHECKS": "true",
         }
         for added in (1, 0):

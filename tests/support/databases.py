@@ -1,0 +1,59 @@
+"""What an operator does to a database behind the relay's back: copies it, puts an older copy in its place, empties it.
+
+For both engines, by address; nothing may have the database open.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg2
+
+
+def save(url: str) -> None:
+    """Keep a copy of the database as it is now."""
+    if url.startswith("sqlite://"):
+        shutil.copy(_file(url), f"{_file(url)}.saved")
+    else:
+        name = _name(url)
+        _execute(url, f"CREATE DATABASE {name}_saved TEMPLATE {name}")
+
+
+def bring_back(url: str) -> None:
+    """Put the saved copy in the place of the database."""
+    if url.startswith("sqlite://"):
+        wipe(url)
+        shutil.move(f"{_file(url)}.saved", _file(url))
+    else:
+        name = _name(url)
+        _execute(url, f"DROP DATABASE {name} WITH (FORCE)", f"ALTER DATABASE {name}_saved RENAME TO {name}")
+
+
+def wipe(url: str) -> None:
+    """Leave an empty database."""
+    if url.startswith("sqlite://"):
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{_file(url)}{suffix}").unlink(missing_ok=True)
+    else:
+        _execute(url, "DROP SCHEMA public CASCADE", "CREATE SCHEMA public", database=_name(url))
+
+
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite://"))
+
+
+def _name(url: str) -> str:
+    return urlsplit(url).path.removeprefix("/")
+
+
+def _execute(url: str, *statements: str, database: str = "postgres") -> None:
+    connection = psycopg2.connect(url, dbname=database)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+    finally:
+        connection.close()
