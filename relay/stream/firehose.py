@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gevent.threadpool import ThreadPool
 
@@ -39,6 +40,16 @@ class ConsumerTooSlow(RelayError):
         super().__init__("consumer-too-slow", "the next event is older than the replay window")
 
 
+class Window(NamedTuple):
+    """The replay window: seqs, the times of their events in Unix seconds (None when there are none), files."""
+
+    first_seq: int
+    last_seq: int
+    oldest_at: float | None
+    newest_at: float | None
+    segments: int
+
+
 class Firehose:
     """All that is published and still in the window."""
 
@@ -57,6 +68,14 @@ class Firehose:
     def last_seq(self) -> int:
         """The newest seq that consumers may have."""
         return self._tail.head
+
+    def window(self) -> Window:
+        """What can be replayed now."""
+        segments = self._log.segments
+        if not segments:
+            return Window(0, self.last_seq, None, None, 0)
+        newest = self._log.last_time_us / 1e6 or None
+        return Window(segments[0].first_seq, self.last_seq, segments[0].created_us / 1e6, newest, len(segments))
 
     def attach(self, cursor: int | None) -> Feed:
         """A feed of the events with seq > `cursor`: 0 is the whole window, None is live. Raises FutureCursor."""

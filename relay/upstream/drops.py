@@ -40,6 +40,12 @@ class Drops:
             total.update(reasons)
         return dict(total.most_common())
 
+    def total(self, hostname: str, now: float) -> int:
+        """All drops in those 24 hours."""
+        oldest = int(now) // HOUR_SECONDS - HOURS
+        hours = self._hours.get(hostname, {})
+        return sum(reasons.total() for hour, reasons in hours.items() if hour > oldest)
+
 
 def _forget(hours: dict[int, Counter[str]], hour: int) -> None:
     for old in [when for when in hours if when <= hour - HOURS]:

@@ -23,12 +23,13 @@ from relay.store import hosts as table
 from relay.store.database import Database
 from relay.store.hosts import RateTier
 from relay.stream.cursors import CursorBook
-from relay.upstream import upkeep
+from relay.upstream import listing, upkeep
 from relay.upstream.admission import Admission
 from relay.upstream.autoscale import Autoscale
 from relay.upstream.dispatcher import Dispatcher
 from relay.upstream.drops import Drops
 from relay.upstream.lifecycle import Cause, Status
+from relay.upstream.listing import HostPage, HostQuery
 from relay.upstream.policy import Policy
 from relay.upstream.roster import Roster
 from relay.upstream.state import Upstream
@@ -187,6 +188,13 @@ class Fleet:
     def statuses(self) -> list[HostStatus]:
         """All that is known of every host, by id."""
         return [self._describe(upstream) for upstream in self._roster]
+
+    def search(self, query: HostQuery) -> HostPage:
+        """One page of the hosts that `query` asks for."""
+        now = time.time()
+        found, by_state = listing.select(self._roster, query, lambda one: self._drops.total(one.hostname, now))
+        rows = [self._describe(upstream) for upstream in found[query.start : query.start + query.count]]
+        return HostPage(rows, len(found), by_state)
 
     def _apply_domain_bans(self) -> None:
         """A database that another relay wrote may have active hosts in domains that it has banned."""

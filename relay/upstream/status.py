@@ -107,7 +107,7 @@ def describe(upstream: Upstream, drops: dict[str, int], next_attempt_in: float |
         failures=row.failures,
         next_attempt_at=None if next_attempt_in is None else now + next_attempt_in,
         cursor=host.cursor.position,
-        lag_seconds=_lag(upstream),
+        lag_seconds=lag_seconds(upstream),
         events_since_start=upstream.events_seen,
         account_count=host.account_count,
         account_limit=host.account_limit,
@@ -118,11 +118,7 @@ def describe(upstream: Upstream, drops: dict[str, int], next_attempt_in: float |
     )
 
 
-def _reason(upstream: Upstream) -> str:
-    return (upstream.row.last_error or "").partition(":")[0]
-
-
-def _lag(upstream: Upstream) -> float | None:
+def lag_seconds(upstream: Upstream) -> float | None:
     """Seconds between what the newest event says and when it came; None when it says nothing usable."""
     if upstream.last_event_time is None or upstream.row.last_event_at is None:
         return None
@@ -133,3 +129,7 @@ def _lag(upstream: Upstream) -> float | None:
     if stated.tzinfo is None:
         stated = stated.replace(tzinfo=UTC)
     return max(0.0, upstream.row.last_event_at - stated.timestamp())
+
+
+def _reason(upstream: Upstream) -> str:
+    return (upstream.row.last_error or "").partition(":")[0]
