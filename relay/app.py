@@ -34,6 +34,8 @@ from relay.vitals import Vitals
 from relay.web.application import SERVER, create_app
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
+from relay.web.dash.history import History
+from relay.web.dash.sessions import Sessions
 from relay.web.metrics import MetricsServer
 from relay.web.parts import Parts
 from relay.web.server import ApiServer
@@ -83,6 +85,7 @@ class Relay:
             _policy(settings),
         )
         self._siblings = Siblings(settings.sibling_relays)
+        self._history = History()
         parts = Parts(
             settings=settings,
             db=self._db,
@@ -92,6 +95,8 @@ class Relay:
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             siblings=self._siblings,
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
+            sessions=Sessions(),
+            history=self._history,
             find_account=self._stream.projector.account,
             problem=lambda: self._stream.problem,
         )
@@ -107,6 +112,7 @@ class Relay:
         self._intake.start()
         self._collection_check.start()
         self._siblings.start()
+        self._history.start()
         self._api.start()
         self._fleet.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
@@ -125,6 +131,7 @@ class Relay:
         self._api.stop(min(left(), 5.0))
         self._stream.stop(left())
         self._siblings.stop()
+        self._history.stop()
         self._resolver.stop()
         self._db.close()
         self._metrics.stop()

@@ -39,6 +39,12 @@ def counted_as(address: str) -> str:
     return address
 
 
+def is_proxy(peer: str, trusted: Sequence[Network]) -> bool:
+    """True when what `peer` says in X-Forwarded headers is believed."""
+    address = _parsed(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
 def _parsed(text: str) -> Address | None:
     try:
         address = ip_address(text.strip().strip("[]").partition("%")[0])

@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from relay.errors import CrawlRefused, LogError, StoreError
 from relay.web import admin, collections, firehose, health, host_page, xrpc
+from relay.web.dash import routes as dash
 from relay.web.errors import XrpcError
 from relay.web.metrics import track_requests
 from relay.web.parts import EXTENSION, Parts
@@ -57,7 +58,7 @@ def create_app(parts: Parts) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     track_requests(app)
-    for module in (xrpc, collections, firehose, host_page, admin, health):
+    for module in (xrpc, collections, firehose, host_page, admin, health, dash):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)
@@ -82,9 +83,10 @@ def answer_preflight() -> ResponseReturnValue | None:
 
 
 def add_headers(response: Response) -> Response:
-    """Every answer says what runs here, and may be read by pages of any origin."""
+    """Every answer says what runs here; all but the pages for admins may be read by pages of any origin."""
     response.headers["Server"] = SERVER
-    response.headers.update(CORS)
+    if request.blueprint != dash.blueprint.name:
+        response.headers.update(CORS)
     return response
 
 

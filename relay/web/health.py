@@ -24,7 +24,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/xrpc/_health")
 def health() -> ResponseReturnValue:
     """200 when the database answers and events flow into the log; else 500 and what is wrong."""
-    problem = parts().problem() or _database_problem()
+    problem = current_problem()
     if problem is not None:
         return jsonify(status="error", msg=problem), 500
     return jsonify(status="ok")
@@ -43,6 +43,11 @@ def ready() -> ResponseReturnValue:
     if problem is not None:
         return jsonify(status="error", msg=problem), 503
     return jsonify(status="ok")
+
+
+def current_problem() -> str | None:
+    """Why health is red, in words, or None."""
+    return parts().problem() or _database_problem()
 
 
 def _database_problem() -> str | None:

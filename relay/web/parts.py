@@ -20,6 +20,8 @@ from relay.upstream.fleet import Fleet
 from relay.web.addresses import client_address
 from relay.web.auth import AdminAuth
 from relay.web.consumers import Consumers
+from relay.web.dash.history import History
+from relay.web.dash.sessions import Sessions
 from relay.web.siblings import Siblings
 
 EXTENSION = "relay"
@@ -43,6 +45,8 @@ class Parts:
     consumers: Consumers
     siblings: Siblings
     auth: AdminAuth
+    sessions: Sessions
+    history: History
     find_account: FindAccount
     problem: Callable[[], str | None]
 

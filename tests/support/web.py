@@ -29,6 +29,8 @@ from relay.values import Bind
 from relay.web.application import create_app
 from relay.web.auth import AdminAuth
 from relay.web.consumers import Consumers
+from relay.web.dash.history import History
+from relay.web.dash.sessions import Sessions
 from relay.web.parts import Parts
 from relay.web.server import ApiServer
 from relay.web.siblings import Siblings
@@ -77,6 +79,8 @@ class Web:
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             siblings=Siblings(self.settings.sibling_relays),
             auth=AdminAuth(self.settings.admin_passwords),
+            sessions=Sessions(),
+            history=History(),
             find_account=self.projector.account,
             problem=lambda: self.problem,
         )

@@ -7,13 +7,15 @@ import json
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from werkzeug.test import TestResponse
 
 from relay.web.auth import MAX_FAILURES
+from relay.web.dash.actions import ACTIONS
 from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.support.web import ADMIN, Web
+from tests.support.web import ADMIN, PASSWORD, Web
 
 PARAMETERS = (
     "cursor",
@@ -82,7 +84,7 @@ def routes(web: Web) -> list[tuple[str, str]]:
     return [
         (method, rule.rule.replace("<hostname>", "pds1.example.com"))
         for rule in web.app.url_map.iter_rules()
-        if not rule.websocket
+        if not (rule.websocket or rule.rule.startswith("/dash"))
         for method in sorted((rule.methods or set()) & {"GET", "POST"})
     ]
 
@@ -123,6 +125,33 @@ def test_no_body_crashes_any_route(known: Web) -> None:
         if not (path.endswith("requestCrawl") and "example" in str(value)):
             body = {"host": "pds1.example.com", name: value}
             check(client.post(path, data=json.dumps(body).encode(), headers=ADMIN), (path, body))
+
+
+def test_no_query_and_no_form_crashes_a_page_for_people(known: Web) -> None:
+    client = known.app.test_client()
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    assert client.post("/dash/login", data={"password": PASSWORD}, headers=headers).status_code == 303
+    page = client.get("/dash/crawling").get_data(as_text=True)
+    token = page.partition('name="csrf" value="')[2].partition('"')[0]
+    queries = ("search", "state", "sort", "order", "page", "did", "cursor", "next")
+    subjects = ("host", "hostname", "did", "domain", "enabled", "limit", "repo_limit", "per_day")
+    pages = ["/", "/hosts", "/hosts/pds1.example.com", "/crawling", "/accounts", "/consumers", "/login"]
+    asked = list(itertools.product(pages, queries, VALUES))
+    asked += itertools.product([f"/confirm/{action}" for action in ACTIONS], subjects, VALUES)
+    for path, name, value in asked:
+        answer = client.get(f"/dash{path}", query_string={name: value})
+        assert answer.status_code < 500, (path, name, value)
+        assert answer.status_code == 303 or answer.mimetype == "text/html", (path, name, value)
+    for action, name, value in itertools.product(ACTIONS, subjects, VALUES):
+        if not (action == "crawl" and "example" in value):
+            form = {"host": "pds1.example.com", name: value, "csrf": token}
+            answer = client.post(f"/dash/do/{action}", data=form, headers=headers)
+            assert answer.status_code in (303, 404), (action, name, value)
+            if answer.location:
+                assert client.get(answer.location).status_code < 500, (action, name, value)
+    for value in VALUES:
+        path = f"/dash/hosts/{quote(value, safe='')}"
+        assert client.get(path).status_code < 500, path
 
 
 def test_no_credentials_crash_the_admin_api(known: Web) -> None:
