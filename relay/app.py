@@ -23,6 +23,7 @@ from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.opening import Ingest
 from relay.notify import Notifier
+from relay.recent import Recent
 from relay.store.database import Database
 from relay.stream import takeover
 from relay.stream.log import SegmentLog
@@ -60,14 +61,15 @@ class Relay:
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
-        self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, cache_size=settings.ident_cache_size)
+        memory = Recent(settings.ident_cache_size)
+        self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, memory=memory)
         drops = Drops()
         ingest = Ingest(
             self._db,
             self._stream,
             self._resolver,
             http,
-            accounts_in_memory=settings.ident_cache_size,
+            memory=memory,
             lenient=settings.lenient_sync_validation,
             on_drop=lambda hostname, reason: drops.note(hostname, reason, time.time()),
         )

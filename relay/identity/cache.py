@@ -1,4 +1,4 @@
-"""What is known about DIDs: a bounded LRU in memory over the `identity` table, written behind in batches.
+"""What is known about DIDs: packed facts in memory over the `identity` table, which is written behind in batches.
 
 Used by the resolver alone. A fact is good for 24 hours from when it was resolved, across restarts. Must not know
 how facts are found.
@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from cachetools import LRUCache
 from gevent import Greenlet
 from gevent.event import Event
 
 from relay import metrics
 from relay.errors import StoreError
 from relay.identity.identity import Fact, from_row, pack, resolved_at, to_row, unpack
+from relay.recent import Part
 from relay.store import identities as table
 from relay.store import settings
 from relay.store.database import Database, Transaction
@@ -38,20 +38,18 @@ log = logging.getLogger(__name__)
 
 
 class IdentityCache:
-    """DID to fact. `clock` gives seconds since the epoch."""
+    """DID to fact. `memory` bounds what is kept there; `clock` gives seconds since the epoch."""
 
-    def __init__(self, db: Database, capacity: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, db: Database, memory: Part, clock: Callable[[], float] = time.time) -> None:
         self._db = db
         self._clock = clock
-        self._memory: LRUCache[bytes, bytes] = LRUCache(capacity)
+        self._memory = memory
         # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
         self._pending: dict[str, bytes | None] = {}
         self._primed_until = 0.0
         self._primed_check_at = 0.0
         self._stopping = Event()
         self._flusher: Greenlet[..., None] | None = None
-        metrics.QUEUE_SIZE.labels("identity-cache").set_function(lambda: len(self._memory))
-        metrics.QUEUE_CAPACITY.labels("identity-cache").set(capacity)
         metrics.QUEUE_SIZE.labels("identity-writes").set_function(lambda: len(self._pending))
         metrics.QUEUE_CAPACITY.labels("identity-writes").set(MAX_PENDING)
 
@@ -70,12 +68,11 @@ class IdentityCache:
 
     def get(self, did: str) -> Fact | None:
         """The fact in memory, if it is still good. Never blocks."""
-        key = _memory_key(did)
-        packed = self._memory.get(key)
+        packed = self._memory.get(did)
         if packed is None:
             return None
         if resolved_at(packed) + GOOD_FOR_SECONDS <= self._clock():
-            del self._memory[key]
+            self._memory.drop(did)
             return None
         return unpack(did, packed)
 
@@ -95,18 +92,18 @@ class IdentityCache:
         if since + GOOD_FOR_SECONDS <= self._clock():
             return None
         fact = from_row(row)
-        self._memory[_memory_key(did)] = pack(fact, since)
+        self._memory.put(did, pack(fact, since))
         return fact
 
     def put(self, fact: Fact) -> None:
         """Keep what was resolved just now."""
         packed = pack(fact, self._clock())
-        self._memory[_memory_key(fact.did)] = packed
+        self._memory.put(fact.did, packed)
         self._write_later(fact.did, packed)
 
     def forget(self, did: str) -> None:
         """The fact about `did` no longer holds, here and in SQL."""
-        self._memory.pop(_memory_key(did), None)
+        self._memory.drop(did)
         self._write_later(did, None)
 
     def _write_later(self, did: str, packed: bytes | None) -> None:
@@ -138,11 +135,6 @@ class IdentityCache:
         if self._clock() >= self._primed_check_at:
             self._primed_until = float(self._db.read(settings.get, PRIMED_UNTIL) or 0)
             self._primed_check_at = self._clock() + PRIMED_CHECK_SECONDS
-
-
-def _memory_key(did: str) -> bytes:
-    """A DID in less memory: the same prefix 250,000 times is not kept."""
-    return did.removeprefix("did:plc:").encode()
 
 
 def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]]) -> None:

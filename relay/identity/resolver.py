@@ -19,6 +19,7 @@ from relay.identity.identity import Fact, Identity, Tombstone
 from relay.identity.lane import Lane
 from relay.identity.limits import Allowance
 from relay.identity.lookup import Lookup, Target, locate
+from relay.recent import Recent
 from relay.store.database import Database
 
 __all__ = ["Identity", "Resolver"]
@@ -69,13 +70,13 @@ class _Flight:
 
 
 class Resolver:
-    """DIDs to identities. `plc_host` is the directory's base address."""
+    """DIDs to identities. `plc_host` is the directory's base address; what is found is kept in `memory` as well."""
 
-    def __init__(self, db: Database, http: GuardedHttp, *, plc_host: str, cache_size: int) -> None:
+    def __init__(self, db: Database, http: GuardedHttp, *, plc_host: str, memory: Recent) -> None:
         self._plc_host = plc_host
         self._allow_insecure = http.allow_insecure
         self._lookup = Lookup(http)
-        self._cache = IdentityCache(db, cache_size)
+        self._cache = IdentityCache(db, memory.identities)
         self._refused: TTLCache[str, IdentityError] = TTLCache(FAILURES_REMEMBERED, REFUSED_SECONDS)
         self._unanswered: TTLCache[str, IdentityError] = TTLCache(FAILURES_REMEMBERED, UNANSWERED_SECONDS)
         self._did_refreshes: Allowance[tuple[str, str | None]] = Allowance(

@@ -6,17 +6,22 @@ behind it: read on a miss, written by the projector. Must not know of frames or 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-
-from cachetools import LRUCache
+from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from relay import metrics
 from relay.errors import RelayError
+from relay.ingest.account_record import pack, unpack
 from relay.ingest.host import Host
+from relay.recent import Part
 from relay.store import accounts as table
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
+
+# An account takes a kilobyte as objects, packed a tenth of that; to unpack it costs a twentieth of an event.
+BUSY = 4096
 
 
 class AccountUnknown(RelayError):
@@ -26,35 +31,80 @@ class AccountUnknown(RelayError):
         super().__init__("account-unknown", did)
 
 
-@dataclass(slots=True, eq=False)
 class AccountState:
     """One account as the event path knows it: ahead of SQL by what the projector has not written yet.
 
-    The rows are replaced, never changed in place, since the projector holds the same objects.
+    The rows are replaced, never changed in place, since the projector holds the same objects. All who hold an account's
+    state hold the same object.
     """
 
-    row: AccountRow
-    repo: RepoRow | None
+    __slots__ = ("__weakref__", "_memory", "_repo", "_row")
+
+    def __init__(self, row: AccountRow, repo: RepoRow | None) -> None:
+        self._row = row
+        self._repo = repo
+        self._memory: Part | None = None
+
+    @property
+    def row(self) -> AccountRow:
+        """Who hosts the account, and its status."""
+        return self._row
+
+    @row.setter
+    def row(self, row: AccountRow) -> None:
+        self._row = row
+        if self._memory is not None:
+            self.pack_into(self._memory)
+
+    @property
+    def repo(self) -> RepoRow | None:
+        """The newest commit of its repo, if one is known."""
+        return self._repo
+
+    @repo.setter
+    def repo(self, repo: RepoRow | None) -> None:
+        self._repo = repo
+        if self._memory is not None:
+            self.pack_into(self._memory)
+
+    def pack_into(self, memory: Part) -> None:
+        """Keep the account in `memory`, as it is now and as whoever still holds this makes it."""
+        self._memory = memory
+        memory.put(self._row.did, pack(self._row, self._repo))
+
+    def unpacked(self) -> None:
+        """This object is what is known of the account: nothing need be kept elsewhere."""
+        self._memory = None
 
 
 FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
 class Accounts:
-    """A bounded cache of account states. Behind it, `find` knows every account as of the newest published event."""
+    """The accounts' states: the busiest as objects, a bounded number more packed in `memory`.
 
-    def __init__(self, db: Database, find: FindAccount, capacity: int, next_uid: int) -> None:
+    Behind them, `find` knows every account as of the newest published event.
+    """
+
+    def __init__(self, db: Database, find: FindAccount, memory: Part, next_uid: int) -> None:
         self._db = db
         self._find = find
-        self._cache: LRUCache[str, AccountState] = LRUCache(capacity)
+        self._memory = memory
+        self._busy: OrderedDict[str, AccountState] = OrderedDict()
+        # States that somebody holds although they are no longer among the busiest.
+        self._held: WeakValueDictionary[str, AccountState] = WeakValueDictionary()
         self._next_uid = next_uid
         self._generation = 0
-        metrics.QUEUE_SIZE.labels("accounts").set_function(lambda: len(self._cache))
-        metrics.QUEUE_CAPACITY.labels("accounts").set(capacity)
+        metrics.QUEUE_SIZE.labels("busy-accounts").set_function(lambda: len(self._busy))
+        metrics.QUEUE_CAPACITY.labels("busy-accounts").set(BUSY)
 
     def lookup(self, did: str) -> AccountState | None:
         """The account of `did`, or None when it is new here. Raises StoreError when SQL is needed and away."""
-        state: AccountState | None = self._cache.get(did)
+        state = self._busy.get(did)
+        if state is not None:
+            self._busy.move_to_end(did)
+            return state
+        state = self._in_memory(did)
         while state is None:
             generation = self._generation
             found = self._find(did)
@@ -62,16 +112,18 @@ class Accounts:
                 return None
             # An admin may have changed the account while SQL answered: then what it said is stale.
             if generation == self._generation:
-                state = self._cache.setdefault(did, AccountState(*found))
+                state = self._busy.get(did) or self._in_memory(did) or AccountState(*found)
+        self._keep_busy(state)
         return state
 
     def create(self, did: str, host: Host) -> AccountState:
         """A new account on `host`, counted there; `host-throttled` from the start when the host is at its limit."""
         status = "active" if host.account_count < host.account_limit else "host-throttled"
         host.account_count += 1
-        state = AccountState(AccountRow(self._next_uid, did, host.id, status, "active"), None)
+        row = AccountRow(self._next_uid, did, host.id, status, "active")
         self._next_uid += 1
-        self._cache[did] = state
+        state = AccountState(row, None)
+        self._keep_busy(state)
         return state
 
     def set_local_status(self, did: str, status: str) -> AccountState:
@@ -85,7 +137,6 @@ class Accounts:
         before = state.row.status
         # Memory first: from here on nothing of a taken-down account passes the gate while SQL is being written.
         state.row = replace(state.row, status=status)
-        self._cache[did] = state
         self._generation += 1
         try:
             self._db.write(table.put_status, state.row)
@@ -93,3 +144,18 @@ class Accounts:
             state.row = replace(state.row, status=before)
             raise
         return state
+
+    def _in_memory(self, did: str) -> AccountState | None:
+        state = self._held.get(did)
+        if state is None and (record := self._memory.get(did)) is not None:
+            state = AccountState(*unpack(did, record))
+        return state
+
+    def _keep_busy(self, state: AccountState) -> None:
+        state.unpacked()
+        self._busy[state.row.did] = state
+        self._busy.move_to_end(state.row.did)
+        if len(self._busy) > BUSY:
+            did, idle = self._busy.popitem(last=False)
+            idle.pack_into(self._memory)
+            self._held[did] = idle

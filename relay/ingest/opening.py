@@ -17,12 +17,13 @@ from relay.ingest.moderation import Moderation
 from relay.ingest.penalties import Penalties
 from relay.ingest.rejections import DropObserver, Rejections
 from relay.ingest.status_check import StatusCheck
+from relay.recent import Recent
 from relay.store.database import Database
 from relay.stream.opening import Stream
 
 
 class Ingest:
-    """The room's parts. `accounts_in_memory` bounds the accounts' cache; `on_drop` hears of every real drop."""
+    """The room's parts. `memory` holds the accounts' states; `on_drop` hears of every real drop."""
 
     def __init__(
         self,
@@ -31,12 +32,12 @@ class Ingest:
         resolver: Resolver,
         http: GuardedHttp,
         *,
-        accounts_in_memory: int,
+        memory: Recent,
         lenient: bool = False,
         on_drop: DropObserver | None = None,
     ) -> None:
         self.registry = HostRegistry()
-        self.accounts = Accounts(db, stream.projector.account, accounts_in_memory, stream.next_uid)
+        self.accounts = Accounts(db, stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
         penalties = Penalties()
         gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, lenient=lenient)

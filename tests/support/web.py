@@ -13,6 +13,7 @@ from relay.identity.http import GuardedHttp
 from relay.ingest.accounts import Accounts
 from relay.ingest.host import HostRegistry
 from relay.ingest.moderation import Moderation
+from relay.recent import Recent
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
@@ -54,7 +55,7 @@ class Web:
         self.projector = Projector(db, book, suppressions, 0)
         self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
         self.firehose = Firehose(self.log, self.tail, suppressions)
-        accounts = Accounts(db, self.projector.account, 1000, next_uid=1)
+        accounts = Accounts(db, self.projector.account, Recent(1000).accounts, next_uid=1)
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
         http = GuardedHttp("relay-test", allow_insecure=True)
         policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)

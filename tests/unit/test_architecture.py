@@ -16,8 +16,8 @@ MODULES = sorted((ROOT / "relay").rglob("*.py"))
 MAX_LINES = 400
 
 # What each room may import, beside itself: `web, upstream -> ingest -> stream -> store -> atproto`, identity beside
-# ingest; errors, config and metrics are leaves that know no room.
-LEAVES = {"errors", "config", "metrics", "values"}
+# ingest; errors, config, metrics and recent are leaves that know no room.
+LEAVES = {"errors", "config", "metrics", "recent", "values"}
 ROOMS = {
     "atproto": set(),
     "store": {"atproto"} | LEAVES,
@@ -34,6 +34,7 @@ ROOMS = {
     "metrics": set(),
     "logs": set(),
     "notify": set(),
+    "recent": {"metrics"},
     "vitals": {"metrics"},
 }
 # Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.

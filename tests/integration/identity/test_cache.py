@@ -13,6 +13,7 @@ from relay.errors import StoreError
 from relay.identity import cache as cache_module
 from relay.identity.cache import IdentityCache
 from relay.identity.identity import Fact, Identity, Tombstone
+from relay.recent import Recent
 from relay.store.database import Database
 from tests.support.repo import account_did
 
@@ -49,7 +50,7 @@ def flaky(database: Database) -> Flaky:
 
 
 def _cache(flaky: Flaky, capacity: int = 100) -> IdentityCache:
-    return IdentityCache(flaky, capacity)  # type: ignore[arg-type]
+    return IdentityCache(flaky, Recent(capacity).identities)  # type: ignore[arg-type]
 
 
 def _fact(number: int, host: str = "pds.example.com") -> Identity:
@@ -57,7 +58,7 @@ def _fact(number: int, host: str = "pds.example.com") -> Identity:
 
 
 def _stored(flaky: Flaky, did: str) -> Fact | None:
-    return IdentityCache(flaky.database, 10).load(did)
+    return IdentityCache(flaky.database, Recent(10).identities).load(did)
 
 
 def test_facts_wait_for_a_database_that_is_away(flaky: Flaky) -> None:
@@ -76,9 +77,9 @@ def test_facts_wait_for_a_database_that_is_away(flaky: Flaky) -> None:
 
 
 def test_a_fact_not_yet_written_is_known_although_memory_has_no_room(flaky: Flaky) -> None:
-    cache = _cache(flaky, capacity=1)
-    cache.put(_fact(1))
-    cache.put(_fact(2))
+    cache = _cache(flaky, capacity=2)
+    for number in (1, 2, 3):
+        cache.put(_fact(number))
     assert cache.get(account_did(1)) is None
     assert cache.load(account_did(1)) == _fact(1)
 

@@ -13,6 +13,7 @@ from relay.atproto.hostname import Endpoint
 from relay.errors import IdentityError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
+from relay.recent import Recent
 from relay.store.database import Database
 from tests.support.child import Child
 
@@ -33,7 +34,7 @@ def directory() -> Iterator[Child]:
 def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, database: Database) -> None:
     ready = json.loads(directory.wait_for('"url"'))
     dids: dict[str, dict[str, Any]] = ready["dids"]
-    resolver = Resolver(database, GuardedHttp("test", allow_insecure=False), plc_host=ready["url"], cache_size=100)
+    resolver = Resolver(database, GuardedHttp("test", allow_insecure=False), plc_host=ready["url"], memory=Recent(100))
     resolver.start()
     for name, made in dids.items():
         identity = resolver.resolve(made["did"])

@@ -20,6 +20,7 @@ from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.host import Host
 from relay.ingest.opening import Ingest
+from relay.recent import Recent
 from relay.store import hosts
 from relay.store.database import Database
 from relay.stream.log import SegmentLog
@@ -44,10 +45,9 @@ class EventPath:
         http = GuardedHttp("tests", allow_insecure=True)
         self.db = Database.open(self._url, max_connections=8)
         self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
-        self.resolver = Resolver(self.db, http, plc_host=self.plc.url, cache_size=10_000)
-        self.ingest = Ingest(
-            self.db, self.stream, self.resolver, http, accounts_in_memory=10_000, lenient=self._lenient
-        )
+        memory = Recent(10_000)
+        self.resolver = Resolver(self.db, http, plc_host=self.plc.url, memory=memory)
+        self.ingest = Ingest(self.db, self.stream, self.resolver, http, memory=memory, lenient=self._lenient)
         self.stream.start()
         self.resolver.start()
         self.ingest.intake.start()

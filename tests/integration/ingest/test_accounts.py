@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.atproto.frames import Account, Commit, decode
+from relay.ingest import accounts as accounts_module
 from relay.ingest import penalties
 from relay.ingest.accounts import AccountUnknown
 from relay.store import accounts, hosts
@@ -165,3 +166,37 @@ def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
     path.logged(1)
     assert drops.since("signature-invalid") < 9
     assert host.cursor.position < 9
+
+
+def test_an_idle_account_is_known_without_sql(path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accounts_module, "BUSY", 1)
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "one").frame(1))
+    path.put(host, post(other, "one").frame(2))
+    path.logged(2)
+    monkeypatch.setattr(path.ingest.accounts, "_find", lambda did: pytest.fail(f"SQL was asked for {did}"))
+    states = [path.ingest.accounts.lookup(one.did) for one in (repo, other, repo)]
+    assert [state and state.repo and (state.row.did, state.row.host_id, state.repo.rev) for state in states] == [
+        (one.did, host.id, one.rev) for one in (repo, other, repo)
+    ]
+
+
+def test_all_who_hold_an_account_see_what_one_of_them_changes(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounts_module, "BUSY", 1)
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "one").frame(1))
+    path.put(host, post(other, "one").frame(2))
+    path.logged(2)
+    known = path.ingest.accounts
+    held = known.lookup(repo.did)
+    assert held and known.lookup(other.did)
+    # No longer busy, yet held: what is put into it is kept, and what an admin does is seen.
+    held.repo = None
+    path.ingest.moderation.takedown(repo.did)
+    assert held.row.status == "takendown"
+    assert known.lookup(other.did)
+    del held
+    found = known.lookup(repo.did)
+    assert found and (found.row.status, found.repo) == ("takendown", None)

@@ -1,0 +1,56 @@
+"""What is kept in memory of accounts: two records a DID, always the half used last, and never more than fits."""
+
+from __future__ import annotations
+
+import random
+
+from relay.recent import SHARDS, SMALLEST_SHARD, Recent
+from tests.support.repo import account_did
+
+DID = account_did(1)
+
+
+def test_the_two_records_of_a_did_are_kept_apart() -> None:
+    recent = Recent(10)
+    recent.identities.put(DID, b"identity")
+    assert recent.accounts.get(DID) is None
+    recent.accounts.put(DID, b"account")
+    recent.identities.put(DID, b"another identity")
+    assert (recent.identities.get(DID), recent.accounts.get(DID)) == (b"another identity", b"account")
+    recent.identities.drop(DID)
+    assert (recent.identities.get(DID), recent.accounts.get(DID)) == (None, b"account")
+    recent.accounts.drop(DID)
+    assert len(recent) == 0
+
+
+def test_records_may_be_long() -> None:
+    recent = Recent(10)
+    recent.identities.put("did:web:example.com", bytes(65535))
+    recent.accounts.put("did:web:example.com", bytes(70_000))
+    assert recent.identities.get("did:web:example.com") == bytes(65535)
+    assert recent.accounts.get("did:web:example.com") == bytes(70_000)
+
+
+def test_what_was_used_last_is_kept_and_the_rest_goes() -> None:
+    recent = Recent(20)
+    for number in range(1000):
+        recent.accounts.put(account_did(number), b"%d" % number)
+        # In use all the time, so never among the oldest.
+        assert recent.accounts.get(account_did(0)) == b"0"
+        assert len(recent) <= 20
+    kept = [number for number in range(990, 1000) if recent.accounts.get(account_did(number)) is not None]
+    assert len(kept) >= 9
+    assert recent.accounts.get(account_did(500)) is None
+
+
+def test_many_shards_hold_no_more_than_their_capacity_and_agree_with_a_dict() -> None:
+    capacity = SHARDS * SMALLEST_SHARD
+    recent, chance = Recent(capacity), random.Random(1)
+    newest: dict[int, bytes] = {}
+    for _ in range(2 * capacity):
+        number = int(capacity * chance.random())
+        newest[number] = chance.randbytes(8)
+        recent.accounts.put(account_did(number), newest[number])
+    assert capacity / 3 < len(recent) <= capacity
+    found = {number: recent.accounts.get(account_did(number)) for number in newest}
+    assert all(record is None or record == newest[number] for number, record in found.items())
