@@ -9,13 +9,14 @@ ROUNDS ?= 1000
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check-types test-setup bench bench-network bench-peers fuzz kill-test
+.PHONY: help run test lint check-types test-setup bench bench-network bench-storm bench-peers fuzz kill-test
 
 help:
 	@echo 'make run                  start the relay on 127.0.0.1:2470'
 	@echo 'make test                 lint, types and all tests; installs what they need'
 	@echo 'make bench                benchmarks of single functions and rooms'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
+	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
 	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load, and count what was lost or repeated'
@@ -38,6 +39,9 @@ bench: $(VENV)/.test
 
 bench-network: $(VENV)/.test
 	$(BIN)/python -m tests.bench.network $(ARGS)
+
+bench-storm: $(VENV)/.test
+	$(BIN)/python -m tests.bench.storm $(ARGS)
 
 bench-peers: $(VENV)/.test
 	$(BIN)/python -m tests.bench.peers $(ARGS)

@@ -1,4 +1,4 @@
-"""The load harness in small: every event of a fake network arrives at every consumer, once and in order."""
+"""The load benches in small: every event of a fake network arrives at every consumer, once and in order."""
 
 from __future__ import annotations
 
@@ -20,3 +20,14 @@ def test_nothing_is_lost_or_repeated_under_load(tmp_path: Path, rate: int) -> No
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads((tmp_path / "result").read_text())
     assert result["deliveries"] == 4 * (result["checked_events"] - 60)
+
+
+def test_a_storm_of_new_accounts_loses_nothing(tmp_path: Path) -> None:
+    """How late known accounts are is for the bench on a quiet machine: here, that they go on at all."""
+    size = ["--new", "200", "--new-hosts", "3", "--known", "40", "--known-hosts", "4", "--rate", "100"]
+    pace = ["--calm", "1", "--storm", "5", "--plc-latency", "0.2", "--goal", "5000"]
+    command = [sys.executable, "-m", "tests.bench.storm", *size, *pace, "--json", str(tmp_path / "result")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads((tmp_path / "result").read_text())
+    assert result["plc_requests_in_storm"] >= 200 and result["storm_events"] > 0

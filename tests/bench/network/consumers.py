@@ -1,10 +1,11 @@
 """The downstream side in a process of its own: M consumers, of which the first checks every event against the index.
 
-Run by the harness: `python -m tests.bench.network.consumers FOLDER URL COUNT`; the URL may carry a cursor. Prints
+Run by the harness: `python -m tests.bench.network.consumers URL COUNT FOLDER...`; the URL may carry a cursor. Prints
 `{"connected": M}`, then how much has been seen whenever that has changed. Takes JSON commands on stdin: `{"start": T,
 "seconds": S}` says when the measured run begins, so that latency counts from when an event was due, not from when it
-was sent; `{"report": true}` prints the result. Every consumer checks that `seq` rises; checking all of them in full
-would cost more than the relay does.
+was sent; `{"report": true}` prints the result, with `"each": true` every latency beside the moment when its event was
+due. Latencies are of the first folder's events alone; all are checked. Every consumer checks that `seq` rises; checking
+all of them in full would cost more than the relay does.
 """
 
 from __future__ import annotations
@@ -46,21 +47,23 @@ def text_after(frame: bytes, key: bytes) -> str:
 class Checker:
     """What must come, what has come, in which order, and how late."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folders: list[Path]) -> None:
         self.due: dict[
             tuple[str, str], float
-        ] = {}  # (did, rev) of a commit -> its share of the run; below 0 is a first one
+        ] = {}  # (did, rev) of a commit -> its share of the run; below 0: it is not measured
         self.others: Counter[tuple[str, str]] = Counter()  # (did, kind) of what is no commit
         self.last_rev: dict[str, str] = {}
         self.seen = self.out_of_order = self.unexpected = 0
         self.start = self.seconds = 0.0
-        self.latencies: list[float] = []
-        for host in index_of(folder):
-            for position, event in enumerate(host.events):
-                if event.kind == "commit":
-                    self.due[event.did, event.rev] = host.due(position)
-                else:
-                    self.others[event.did, event.kind] += 1
+        self.latencies: list[tuple[float, float]] = []  # when an event was due, and how late it came
+        self.unmeasured_at = 0.0  # when the last event came that is not measured
+        for number, folder in enumerate(folders):
+            for host in index_of(folder):
+                for position, event in enumerate(host.events):
+                    if event.kind == "commit":
+                        self.due[event.did, event.rev] = -1.0 if number else host.due(position)
+                    else:
+                        self.others[event.did, event.kind] += 1
 
     def take(self, frame: bytes, now: float) -> None:
         self.seen += 1
@@ -75,8 +78,11 @@ class Checker:
         due = self.due.pop((did, rev), None)
         if due is None:
             self.unexpected += 1
-        elif due >= 0 and self.seconds:
-            self.latencies.append(now - self.start - due * self.seconds)
+        elif due < 0:
+            self.unmeasured_at = now
+        elif self.seconds:
+            due_at = self.start + due * self.seconds
+            self.latencies.append((due_at, now - due_at))
 
     def missing(self) -> int:
         return len(self.due) + sum(count for count in self.others.values() if count > 0)
@@ -165,7 +171,7 @@ def percentile(ordered: list[float], share: float) -> float | None:
 
 
 def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
-    ordered = sorted(checker.latencies)
+    ordered = sorted(latency for _, latency in checker.latencies)
     first = min((one.first_at for one in consumers if one.first_at), default=0.0)
     last = max(one.last_at for one in consumers)
     return {
@@ -180,14 +186,15 @@ def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
         "delivered_bytes": sum(one.bytes for one in consumers),
         "first_at": first,
         "last_at": last,
+        "unmeasured_at": checker.unmeasured_at,
         "latency_s": {
             name: percentile(ordered, share) for name, share in (("p50", 0.5), ("p99", 0.99), ("p99.9", 0.999))
         },
     }
 
 
-def main(folder: Path, url: str, count: int) -> None:
-    checker = Checker(folder)
+def main(url: str, count: int, folders: list[Path]) -> None:
+    checker = Checker(folders)
     consumers = [Consumer(url, None if number else checker) for number in range(count)]
     for one in consumers:
         gevent.spawn(one.run)
@@ -196,7 +203,8 @@ def main(folder: Path, url: str, count: int) -> None:
     while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
         command = json.loads(line)
         if "report" in command:
-            print(json.dumps({"report": report(consumers, checker)}), flush=True)
+            each = {"each": checker.latencies} if "each" in command else {}
+            print(json.dumps({"report": report(consumers, checker) | each}), flush=True)
         else:
             checker.start, checker.seconds = command["start"], command["seconds"]
             for one in consumers:
@@ -215,4 +223,4 @@ def _tell_progress(checker: Checker, consumers: list[Consumer]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), [Path(folder) for folder in sys.argv[3:]])

@@ -1,9 +1,10 @@
 """The upstream side in a process of its own: a PLC directory and N hosts that replay prebuilt traffic.
 
-Run by the harness: `python -m tests.bench.network.fleet FOLDER PLC_PORT`. Prints its addresses as one JSON line, then
-takes one JSON command a line on stdin: `{"send": "first"}` lets every host send each account's first event,
-`{"send": "all", "start": T, "seconds": S}` the rest, spread over S seconds from T on the monotonic clock, or as fast as
-the relay reads when S is 0. Ends when stdin closes. A relay that connects with a cursor gets what comes after it.
+Run by the harness: `python -m tests.bench.network.fleet --help`. Prints its addresses as one JSON line, then takes one
+JSON command a line on stdin: `{"send": "first", "traffic": N}` lets every host of the Nth folder, from 0, send each
+account's first event, `{"send": "all", "traffic": N, "start": T, "seconds": S}` the rest, spread over S seconds from T
+on the monotonic clock, or as fast as the relay reads when S is 0. `{"count": true}` prints how often the directory was
+asked. Ends when stdin closes. A relay that connects with a cursor gets what comes after it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
@@ -118,23 +120,40 @@ def _json_response(value: Any) -> bytes:
     return head.encode() + body
 
 
-def main(folder: Path, plc_port: int) -> None:
-    index = index_of(folder)
-    hosts = [FleetHost(one, frames_of(folder, number)) for number, one in enumerate(index)]
-    plc = FakePlc(port=plc_port)
-    for host in hosts:
-        for account in host.index.accounts:
-            plc.documents[account.did] = json.dumps(did_document(account.did, account.key(), host.url)).encode()
+def main(options: argparse.Namespace) -> None:
+    plc = FakePlc(options.plc_latency, options.plc_failures, options.plc_port)
+    fleets: list[list[FleetHost]] = []
+    for folder in options.folder:
+        hosts = [FleetHost(one, frames_of(folder, number)) for number, one in enumerate(index_of(folder))]
+        fleets.append(hosts)
+        for host in hosts:
+            for account in host.index.accounts:
+                plc.documents[account.did] = json.dumps(did_document(account.did, account.key(), host.url)).encode()
     with plc:
-        print(json.dumps({"plc": plc.url, "hosts": [host.url for host in hosts]}), flush=True)
+        print(json.dumps({"plc": plc.url, "hosts": [host.url for hosts in fleets for host in hosts]}), flush=True)
         while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
-            command = json.loads(line)
-            for host in hosts:
-                if command["send"] == "first":
-                    host.release(len(host.index.accounts))
-                else:
-                    host.release(len(host.frames), command["start"], command["seconds"])
+            obey(json.loads(line), fleets, plc)
+
+
+def obey(command: dict[str, Any], fleets: list[list[FleetHost]], plc: FakePlc) -> None:
+    if "count" in command:
+        print(json.dumps({"plc_requests": plc.requests}), flush=True)
+        return
+    for host in fleets[command["traffic"]]:
+        if command["send"] == "first":
+            host.release(len(host.index.accounts))
+        else:
+            host.release(len(host.frames), command["start"], command["seconds"])
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path, nargs="+", help="traffic that `traffic.load_or_build` made")
+    parser.add_argument("--plc-port", type=int, default=0)
+    parser.add_argument("--plc-latency", type=float, default=0.0, help="seconds before each answer of the directory")
+    parser.add_argument("--plc-failures", type=float, default=0.0, help="share of its answers that are a 500")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(arguments())

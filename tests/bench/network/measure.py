@@ -1,14 +1,15 @@
 """One measured run: the fleet of hosts, the consumers, and what the relay between them used.
 
-Used by `tests.bench.network`, for one relay, and by `tests.bench.peers`, for several under the same load. Knows the
-relay by its URL and its process only; whoever calls has it subscribed to the fleet's hosts.
+Used by `tests.bench.network`, for one relay, and by `tests.bench.peers`, for several under the same load; its two sides
+by `tests.bench.storm`. Knows the relay by its URL and its process only; whoever calls has it subscribed to the fleet's
+hosts.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -21,19 +22,33 @@ from tests.support.relay_process import ROOT
 
 CACHE = ROOT / ".cache" / "bench"
 MODULE = "tests.bench.network"
+_MOMENTS = {"first_at", "last_at", "unmeasured_at"}
 WRONG = ("missing", "unexpected_or_repeated", "out_of_order", "seq_not_rising", "connections_lost")
 
 
 class Fleet:
-    """The hosts of some traffic in a process of their own. `plc` and `hosts` are their http addresses."""
+    """The hosts of some traffic, and of more traffic `beside` it if need be, in a process of their own, with a PLC
+    directory that takes `plc_latency` seconds for an answer and fails in that share of them. `plc` and `hosts` are
+    their http addresses.
+    """
 
-    def __init__(self, shape: Shape, plc_port: int = 0) -> None:
+    def __init__(
+        self,
+        shape: Shape,
+        plc_port: int = 0,
+        *,
+        beside: Shape | None = None,
+        plc_latency: float = 0.0,
+        plc_failures: float = 0.0,
+    ) -> None:
         self.shape = shape
-        self.traffic = load_or_build(shape, CACHE)
-        index = index_of(self.traffic)
+        self.traffic = [load_or_build(one, CACHE) for one in (shape, beside) if one]
+        index = index_of(self.traffic[0])
         self.first = sum(len(host.accounts) for host in index)
         self.measured = sum(len(host.events) for host in index) - self.first
-        self._child = Child([sys.executable, "-m", f"{MODULE}.fleet", self.traffic, str(plc_port)], cwd=ROOT)
+        self.beside = sum(len(host.events) for one in self.traffic[1:] for host in index_of(one))
+        options = [f"--plc-port={plc_port}", f"--plc-latency={plc_latency}", f"--plc-failures={plc_failures}"]
+        self._child = Child([sys.executable, "-m", f"{MODULE}.fleet", *options, *self.traffic], cwd=ROOT)
         try:
             self._child.wait_for('"plc"', 300)
         except BaseException:
@@ -50,19 +65,30 @@ class Fleet:
 
     def send_first(self) -> None:
         """Let every host send each account's first event."""
-        self._child.send({"send": "first"})
+        self._child.send({"send": "first", "traffic": 0})
 
     def send_all(self, start: float, seconds: float) -> None:
         """Let every host send the rest, spread over `seconds` from `start` on, or at once when `seconds` is 0."""
-        self._child.send({"send": "all", "start": start, "seconds": seconds})
+        self._child.send({"send": "all", "traffic": 0, "start": start, "seconds": seconds})
+
+    def send_beside(self) -> None:
+        """Let the hosts of the traffic beside send all they have at once."""
+        self._child.send({"send": "all", "traffic": 1, "start": 0.0, "seconds": 0.0})
+
+    def plc_requests(self) -> int:
+        """How often the directory was asked up to now."""
+        had = len(self._child.messages)
+        self._child.send({"count": True})
+        self._child.wait_until(lambda: len(self._child.messages) > had)
+        return int(self._child.messages[-1]["plc_requests"])
 
 
 class Audience:
     """`count` consumers in a process of their own, the first of which checks every event against the traffic."""
 
-    def __init__(self, traffic: Path, url: str, count: int) -> None:
+    def __init__(self, traffic: Sequence[Path], url: str, count: int) -> None:
         self.count = count
-        self._child = _started("consumers", traffic, url, count)
+        self._child = _started("consumers", url, count, *traffic)
 
     def __enter__(self) -> Audience:
         return self
@@ -78,10 +104,10 @@ class Audience:
         """Wait until `field` of the progress is `count`; False when nothing has come for `patience` seconds."""
         return _risen(self._child, field, count, patience)
 
-    def report(self) -> dict[str, Any]:
-        """What came up to now."""
+    def report(self, **details: bool) -> dict[str, Any]:
+        """What came up to now; `each=True` for every latency."""
         had = len(self._reports())
-        self._child.send({"report": True})
+        self._child.send({"report": True, **details})
         self._child.wait_until(lambda: len(self._reports()) > had, 60)
         return dict(self._reports()[-1])
 
@@ -189,7 +215,7 @@ def _per_1000(used: Usage, events: float) -> float:
 def _figures(found: dict[str, Any], events: float, start: float, used: Usage) -> dict[str, Any]:
     elapsed = found["last_at"] - start
     return {
-        **{key: value for key, value in found.items() if key not in ("first_at", "last_at", "latency_s")},
+        **{key: value for key, value in found.items() if key not in _MOMENTS | {"latency_s"}},
         "seconds": round(elapsed, 2),
         "events_per_second": round(events / elapsed),
         "deliveries_per_second": round(found["deliveries"] / elapsed),

@@ -26,7 +26,7 @@ CREATED = "2025-06-15T12:00:00.000Z"
 
 class Shape(NamedTuple):
     """What the traffic is made from. `events` counts those after each account's first, `records` is the most that a
-    repository has before.
+    repository has before; `commits_only` leaves out `#identity` and `#account`.
     """
 
     hosts: int
@@ -34,6 +34,7 @@ class Shape(NamedTuple):
     events: int
     seed: int
     records: int = 3000
+    commits_only: bool = False
 
 
 class Account(NamedTuple):
@@ -101,7 +102,7 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
     chosen = holders + chance.choices(holders, weights, k=_share(shape.events, host, shape.hosts))
     events, frames = [], []
     for seq, holder in enumerate(chosen, 1):
-        event, frame = holder.act(seq, always_commit=seq <= count)
+        event, frame = holder.act(seq, always_commit=shape.commits_only or seq <= count)
         events.append(event)
         frames.append(_websocket(frame))
     (folder / f"host-{host}").write_bytes(pickle.dumps(frames))
