@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 
 import gevent
 from flask import Flask
@@ -18,11 +19,13 @@ from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
 from prometheus_flask_exporter import PrometheusMetrics
 
+from relay import metrics
 from relay.values import Bind
 from relay.web.timed import TimedHandler
 
 FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
 MAX_CONNECTIONS = 64
+CONNECTION_SECONDS = 10.0
 STOP_SECONDS = 5.0
 STOP_POLL_SECONDS = 0.2
 
@@ -38,9 +41,14 @@ def track_requests(app: Flask) -> None:
 
 
 class MetricsHandler(TimedHandler):
-    """A scraper's connection."""
+    """A scraper's connection, which is over after some seconds, whatever it says or reads meanwhile."""
 
     request_timeout = 5.0
+
+    def handle(self) -> None:
+        """Serve the connection until it ends."""
+        with suppress(TimeoutError), gevent.Timeout(CONNECTION_SECONDS, TimeoutError("the connection takes too long")):
+            super().handle()
 
 
 class MetricsServer:
@@ -70,10 +78,13 @@ class MetricsServer:
             self._serving.get(timeout=STOP_SECONDS)
 
     def _serve(self, descriptor: int) -> None:
+        pool = Pool(MAX_CONNECTIONS)
+        metrics.QUEUE_SIZE.labels("metrics-connections").set_function(lambda: len(pool))
+        metrics.QUEUE_CAPACITY.labels("metrics-connections").set(MAX_CONNECTIONS)
         server = WSGIServer(
             socket.socket(fileno=descriptor),
             make_wsgi_app(),
-            spawn=Pool(MAX_CONNECTIONS),
+            spawn=pool,
             handler_class=MetricsHandler,
             log=None,
             error_log=LoggingLogAdapter(log, logging.DEBUG),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -11,8 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 
-import relay.metrics  # noqa: F401
 from relay.values import Bind
+from relay.web import metrics
 from relay.web.metrics import MAX_CONNECTIONS, MetricsServer
 from tests.support.http import call
 
@@ -53,6 +54,28 @@ def test_scrapers_that_say_nothing_do_not_keep_others_out(server: MetricsServer)
     finally:
         for connection in silent:
             connection.close()
+
+
+def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One byte after the other, or a body that nobody asked for: neither holds its place for long."""
+    monkeypatch.setattr(metrics.MetricsHandler, "request_timeout", 0.3)
+    monkeypatch.setattr(metrics, "CONNECTION_SECONDS", 1.0)
+    with_body = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    for head in (b"", b"GET /metrics HTTP/1.1\r\n", with_body):
+        with socket.create_connection(("127.0.0.1", server.port)) as client:
+            client.sendall(head)
+            began = time.monotonic()
+            with contextlib.suppress(OSError):
+                while time.monotonic() < began + 5:
+                    client.sendall(b"x")
+                    client.setblocking(False)
+                    with contextlib.suppress(BlockingIOError):
+                        while client.recv(65536):
+                            pass
+                        break
+                    client.setblocking(True)
+                    time.sleep(0.05)
+            assert time.monotonic() - began < 2, head
 
 
 def test_a_taken_port_is_an_error_at_the_start(server: MetricsServer) -> None:
