@@ -211,6 +211,11 @@ def _der_integer(number: bytes) -> bytes:
     return b"\x02%c%b" % (len(digits), digits)
 
 
+def parsed_keys() -> int:
+    """Key objects that are kept parsed now, PARSED_KEYS at most."""
+    return _verifier.cache_info().currsize
+
+
 @lru_cache(maxsize=PARSED_KEYS)
 def _verifier(curve: Curve, compressed: bytes) -> Verifier:
     if curve == "k256" and coincurve is not None:

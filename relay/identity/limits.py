@@ -47,6 +47,10 @@ class Allowance(Generic[K]):
         self._interval = interval
         self._full_at: LRUCache[K, float] = LRUCache(capacity)
 
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._full_at)
+
     def take(self, key: K, now: float) -> bool:
         """Whether `key` has a token left; takes it."""
         full_at = max(self._full_at.get(key, now), now) + self._interval

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import gevent
 from cachetools import LRUCache
 
+from relay import metrics
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
 from relay.errors import AddressRefused, HttpError, IdentityError
@@ -79,6 +80,8 @@ class Lookup:
         self._plc = http.for_operator()
         self._plc_pace = Pace(PLC_PER_SECOND, PLC_BURST)
         self._web_paces: LRUCache[str, Pace] = LRUCache(WEB_HOSTS_REMEMBERED)
+        metrics.QUEUE_SIZE.labels("web-paces").set_function(lambda: len(self._web_paces))
+        metrics.QUEUE_CAPACITY.labels("web-paces").set(WEB_HOSTS_REMEMBERED)
 
     def fetch(self, did: str, target: Target) -> Fact:
         """What the network says about `did`, within LOOKUP_SECONDS. Raises IdentityError."""

@@ -101,6 +101,11 @@ class Resolver:
             capacity_per_host=WEB_QUEUE_PER_HOST,
         )
         metrics.QUEUE_CAPACITY.labels("identity-failures").set(FAILURES_REMEMBERED)
+        metrics.QUEUE_CAPACITY.labels("identity-silences").set(FAILURES_REMEMBERED)
+        metrics.QUEUE_SIZE.labels("identity-refreshes").set_function(
+            lambda: len(self._did_refreshes) + len(self._host_refreshes)
+        )
+        metrics.QUEUE_CAPACITY.labels("identity-refreshes").set(2 * REFRESHED_REMEMBERED)
 
     def start(self) -> None:
         """Start the workers and the writing behind."""
@@ -221,8 +226,9 @@ class Resolver:
             # The network now says that there is none, whatever was known before.
             self._cache.forget(did)
             self._refused[did] = outcome
-            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-            metrics.QUEUE_SIZE.labels("identity-failures").set(len(self._refused))
+        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+        metrics.QUEUE_SIZE.labels("identity-failures").set(len(self._refused))
+        metrics.QUEUE_SIZE.labels("identity-silences").set(len(self._unanswered))
 
     def _land(self, flight: _Flight, outcome: Fact | IdentityError) -> None:
         if self._flights.get(flight.did) is flight:

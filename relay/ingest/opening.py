@@ -5,6 +5,8 @@ Used by `app` and by tests that need the whole room. Holds no logic of the event
 
 from __future__ import annotations
 
+from relay import metrics
+from relay.atproto.crypto import PARSED_KEYS, parsed_keys
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
@@ -43,4 +45,6 @@ class Ingest:
         gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, lenient=lenient)
         errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
         self.collection_check = CollectionCheck(db, http, self.registry, stream.projector)
+        metrics.QUEUE_SIZE.labels("parsed-keys").set_function(parsed_keys)
+        metrics.QUEUE_CAPACITY.labels("parsed-keys").set(PARSED_KEYS)
         self.intake = Intake(gate, errands, stream.sequencer, Rejections(on_drop))

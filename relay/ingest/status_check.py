@@ -40,6 +40,7 @@ class StatusCheck:
         self._projector = projector
         self._confirmed: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, REMEMBERED_SECONDS)
         self._asked: TTLCache[int, int] = TTLCache(REMEMBERED_CAPACITY, HOST_WINDOW_SECONDS)
+        metrics.QUEUE_CAPACITY.labels("status-checks").set(2 * REMEMBERED_CAPACITY)
 
     def run(self, did: str, host: Host) -> None:
         """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing."""
@@ -49,6 +50,8 @@ class StatusCheck:
             return
         self._asked[host.id] = asked + 1
         self._confirmed[did] = True
+        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+        metrics.QUEUE_SIZE.labels("status-checks").set(len(self._confirmed) + len(self._asked))
         status = self._ask(did, host)
         state = self._accounts.lookup(did)
         if status is None or state is None or status == state.row.upstream_status:

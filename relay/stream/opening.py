@@ -67,7 +67,7 @@ class Stream:
         """Start logging, projecting and trimming."""
         self.projector.start()
         self.sequencer.start()
-        self._janitor = gevent.spawn(self._trim_for_ever)
+        self._janitor = gevent.spawn(self._tidy_for_ever)
 
     def drain(self, timeout: float) -> None:
         """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
@@ -100,7 +100,14 @@ class Stream:
             if removed:
                 log.info("removed %d segments; the log now starts at %d", removed, self.log.first_seq)
 
-    def _trim_for_ever(self) -> None:
+    def tidy(self) -> None:
+        """Delete what is out of the replay window, and forget which accounts' events are hidden in what was."""
+        first_seq = self.log.first_seq
+        self._janitor_pool.apply(self.trim)
+        # One round late: a feed may hold a block that was read before it was deleted.
+        self.suppressions.forget_before(first_seq)
+
+    def _tidy_for_ever(self) -> None:
         while True:
-            self._janitor_pool.apply(self.trim)
+            self.tidy()
             gevent.sleep(TRIM_SECONDS)

@@ -86,6 +86,8 @@ class Sequencer:
         self._next_sync = 0.0
         metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(self._queue))
         metrics.QUEUE_CAPACITY.labels("sequencer").set(QUEUE_EVENTS)
+        metrics.QUEUE_SIZE.labels("sequencer-bytes").set_function(lambda: self._queued_bytes)
+        metrics.QUEUE_CAPACITY.labels("sequencer-bytes").set(QUEUE_BYTES)
 
     def submit(self, item: Submission) -> None:
         """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""

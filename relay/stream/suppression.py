@@ -7,6 +7,7 @@ that hands out events, and written to SQL by the projector. Must not know of fra
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 
 from relay import metrics
 from relay.atproto.frames import Kind
@@ -16,7 +17,8 @@ from relay.stream.record import FLAG_HIDES, FLAG_REVEALS, Record
 class Suppressions:
     """uid -> log seq: that account's commit, sync and identity events below it are hidden.
 
-    Bounded by the accounts there are; an entry takes some 100 bytes.
+    Bounded by the `#account` events in the replay window, since what is out of it is forgotten; an entry takes some
+    100 bytes.
     """
 
     def __init__(self) -> None:
@@ -27,7 +29,7 @@ class Suppressions:
 
     def restore(self, before: Mapping[int, int]) -> None:
         """Take over what SQL says, at the start."""
-        self._before.update(before)
+        self._before.update(sorted(before.items(), key=itemgetter(1)))
 
     def watch(self, changed: Callable[[int, int | None], None]) -> None:
         """Have `changed(uid, before_seq)` called after each change, with None when the mark is lifted."""
@@ -36,6 +38,8 @@ class Suppressions:
     def apply(self, record: Record) -> None:
         """What a published `#account` record says about its account's past."""
         if record.flags & FLAG_HIDES:
+            # Taken out first, so that the entries stay in the order of their seqs.
+            self._before.pop(record.uid, None)
             self._before[record.uid] = record.seq
             self._tell(record.uid, record.seq)
         elif record.flags & FLAG_REVEALS:
@@ -45,6 +49,14 @@ class Suppressions:
         """Show the account's past again, from now on. The next `#account` event of the account makes it durable."""
         self._lifting.add(uid)
         self._remove(uid)
+
+    def forget_before(self, first_seq: int) -> None:
+        """Drop the marks that hide nothing any more, now that the log begins at `first_seq`."""
+        while self._before:
+            uid, before_seq = next(iter(self._before.items()))
+            if before_seq > first_seq:
+                return
+            self._remove(uid)
 
     def flags_for(self, uid: int, hides: bool) -> int:
         """The flags of an `#account` record of the account that is being logged."""

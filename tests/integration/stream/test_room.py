@@ -278,6 +278,29 @@ def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatc
     room.stop()
 
 
+def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 9000))
+    room.start()
+    for number in range(1, 301):
+        uid = 2 if number in (100, 290) else 1
+        room.submit(uid + number // 200, status="deleted" if uid == 2 else "active", hides=uid == 2)
+        if number % 10 == 0:
+            room.wait_for(number)
+    room.wait_until(lambda: room.stream.projector.stored_position == 300)
+    assert room.db.read(projection.suppressions) == {2: 100, 3: 290}
+    room.stream.tidy()
+    assert 100 < room.log.first_seq < 290
+    assert room.stream.suppressions.hides(2, 99, Kind.COMMIT), "a feed may still hold it"
+    room.stream.tidy()
+    assert not room.stream.suppressions.hides(2, 99, Kind.COMMIT)
+    assert room.stream.suppressions.hides(3, 289, Kind.COMMIT)
+    room.stop()
+    room = Room(tmp_path, database_url)
+    assert room.db.read(projection.suppressions) == {3: 290}
+    assert room.stream.suppressions.hides(3, 289, Kind.COMMIT)
+    room.stop()
+
+
 # Takedown and deletion
 
 

@@ -1,0 +1,79 @@
+"""Everything that can hold many things has a bound, and metrics of its size and of that bound.
+
+Finds each queue, cache and pool that the code makes: a new one needs a line here, and with it a measure.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted((ROOT / "relay").rglob("*.py"))
+KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Pool", "lru_cache", "Parking"}
+
+# Where it is made, and the `queue` label that tells its size and capacity.
+MEASURED = {
+    "atproto/crypto.py _verifier": "parsed-keys",
+    "identity/cache.py _memory": "identity-cache",
+    "identity/lane.py _turns": "plc-lookups",
+    "identity/lane.py jobs": "plc-lookups",
+    "identity/limits.py _full_at": "identity-refreshes",
+    "identity/lookup.py _web_paces": "web-paces",
+    "identity/resolver.py _refused": "identity-failures",
+    "identity/resolver.py _unanswered": "identity-silences",
+    "ingest/accounts.py _cache": "accounts",
+    "ingest/collection_check.py _silent": "collection-checks",
+    "ingest/intake.py _parking": "parked",
+    "ingest/partition.py line": "parked",
+    "ingest/partition.py queue": "partitions",
+    "ingest/penalties.py _charges": "penalties",
+    "ingest/rejections.py _lines": "drop-lines",
+    "ingest/status_check.py _asked": "status-checks",
+    "ingest/status_check.py _confirmed": "status-checks",
+    "stream/sequencer.py _queue": "sequencer",
+    "web/auth.py _failures": "auth-failures",
+    "web/metrics.py pool": "metrics-connections",
+    "web/server.py pool": "api-connections",
+    "web/siblings.py _queues": "forwards",
+}
+# Bounded, and of so few things that no graph of them is worth its line.
+FEW = {
+    "store/pool.py _resting": "relay_store_connections",
+    "store/postgres.py pool": "relay_store_connections",
+    "store/postgres.py _translated": "256 statements, each a text of the code",
+    "store/sqlite.py _idle_readers": "relay_store_connections",
+    "store/sqlite.py _idle_writer": "relay_store_connections",
+    "upstream/bootstrap.py pool": "lives while hosts are pulled",
+    "vitals.py _pauses": "64 numbers",
+}
+
+
+def made(path: Path) -> Iterator[str]:
+    """The names to which a module gives a queue, cache or pool, and its functions with a cache."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            kinds = {_called(call) for call in ast.walk(node.value) if isinstance(call, ast.Call)}
+            target = node.targets[-1] if isinstance(node, ast.Assign) else node.target
+            if kinds & KINDS:
+                yield target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
+        elif isinstance(node, ast.FunctionDef) and any(
+            isinstance(each, ast.Call) and _called(each) in KINDS for each in node.decorator_list
+        ):
+            yield node.name
+
+
+def _called(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def test_everything_that_holds_many_things_is_measured() -> None:
+    found = {f"{path.relative_to(ROOT / 'relay')} {name}" for path in MODULES for name in made(path)}
+    assert found == MEASURED.keys() | FEW.keys()
+
+
+def test_the_measures_exist() -> None:
+    docs = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").split("## Queues")[1]
+    assert set(MEASURED.values()) <= set(re.findall(r"^\| `([a-z-]+)` \|", docs, re.MULTILINE))
