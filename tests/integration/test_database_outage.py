@@ -110,8 +110,7 @@ def check_outage(relay: RelayProcess, plc: FakePlc, outage: AbstractContextManag
     with FakePds() as pds:
         writer, consumer = Writer(plc, pds), ResumingConsumer(relay.firehose)
         relay.crawl(pds.url)
-        rates = {"per_second": 10_000, "per_hour": 10_000_000, "per_day": 10_000_000, "repo_limit": 10_000}
-        relay.admin("pds/changeLimits", {"host": pds.hostname, **rates})
+        relay.lift_limits(pds.hostname)
         writing = gevent.spawn(write_for_ever, writer)
         relay.wait_until(lambda: len(consumer.events) > 50)
         with outage:

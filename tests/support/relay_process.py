@@ -92,6 +92,11 @@ class RelayProcess:
             self.admin("pds/requestCrawl", {"hostname": host})
         self.wait_connected(len(hosts))
 
+    def lift_limits(self, hostname: str) -> None:
+        """Let a host of this relay send as fast and for as many accounts as a test can."""
+        limits = {"repo_limit": 10**6, "per_second": 10**6, "per_hour": 10**9, "per_day": 10**9}
+        self.admin("pds/changeLimits", {"host": hostname, **limits})
+
     def wait_until(self, condition: Callable[[], bool], timeout: float = 20) -> None:
         """Ask again until `condition` is true; AssertionError after `timeout` seconds."""
         deadline = time.monotonic() + timeout
