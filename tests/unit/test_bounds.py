@@ -17,14 +17,12 @@ KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Pool", "lru_cache", "Parking
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {
     "atproto/crypto.py _verifier": "parsed-keys",
-    "identity/cache.py _memory": "identity-cache",
     "identity/lane.py _turns": "plc-lookups",
     "identity/lane.py jobs": "plc-lookups",
     "identity/limits.py _full_at": "identity-refreshes",
     "identity/lookup.py _web_paces": "web-paces",
     "identity/resolver.py _refused": "identity-failures",
     "identity/resolver.py _unanswered": "identity-silences",
-    "ingest/accounts.py _cache": "accounts",
     "ingest/collection_check.py _silent": "collection-checks",
     "ingest/intake.py _parking": "parked",
     "ingest/partition.py line": "parked",
@@ -35,6 +33,8 @@ MEASURED = {
     "ingest/status_check.py _confirmed": "status-checks",
     "stream/sequencer.py _queue": "sequencer",
     "web/auth.py _failures": "auth-failures",
+    "web/dash/history.py _samples": "dash-samples",
+    "web/dash/sessions.py _sessions": "dash-sessions",
     "web/metrics.py pool": "metrics-connections",
     "web/server.py pool": "api-connections",
     "web/siblings.py _queues": "forwards",
