@@ -28,9 +28,12 @@ from relay.store.database import Database
 from relay.stream import takeover
 from relay.stream.log import SegmentLog
 from relay.stream.opening import Retention, Stream
+from relay.upstream.backfill import Backfill
 from relay.upstream.drops import Drops
 from relay.upstream.fleet import Fleet
+from relay.upstream.limit_alerts import Alert, LimitAlerts, Rules
 from relay.upstream.policy import Policy
+from relay.upstream.webhook import Webhook
 from relay.vitals import Vitals
 from relay.web.application import SERVER, create_app
 from relay.web.auth import AdminAuth, passwords_or_random
@@ -40,6 +43,7 @@ from relay.web.dash.sessions import Sessions
 from relay.web.metrics import MetricsServer
 from relay.web.parts import Parts
 from relay.web.server import ApiServer
+from relay.web.sibling_alerts import announcement
 from relay.web.siblings import Siblings
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
@@ -86,14 +90,17 @@ class Relay:
             drops,
             _policy(settings),
         )
+        self._backfill = Backfill(self._db, http)
         self._siblings = Siblings(settings.sibling_relays)
         self._history = History()
+        self._limit_alerts = _limit_alerts(settings, self._db, self._fleet, self._siblings, http)
         parts = Parts(
             settings=settings,
             db=self._db,
             firehose=self._stream.firehose,
             fleet=self._fleet,
             moderation=ingest.moderation,
+            backfill=self._backfill,
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             siblings=self._siblings,
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
@@ -113,10 +120,13 @@ class Relay:
         self._resolver.start()
         self._intake.start()
         self._collection_check.start()
+        self._backfill.start()
         self._siblings.start()
         self._history.start()
         self._api.start()
         self._fleet.start()
+        if self._limit_alerts is not None:
+            self._limit_alerts.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
 
     def stop(self) -> None:
@@ -126,8 +136,11 @@ class Relay:
         def left() -> float:
             return max(deadline - time.monotonic(), 0.5)
 
+        if self._limit_alerts is not None:
+            self._limit_alerts.stop()
         self._fleet.stop(min(left(), 5.0))
         self._collection_check.stop()
+        self._backfill.stop()
         self._intake.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))
@@ -155,6 +168,27 @@ def _policy(settings: Settings) -> Policy:
         bootstrap_host=settings.bootstrap_host,
         skip_host_checks=settings.skip_host_checks,
     )
+
+
+def _limit_alerts(
+    settings: Settings, db: Database, fleet: Fleet, siblings: Siblings, http: GuardedHttp
+) -> LimitAlerts | None:
+    """The alerts of account limits, when the operator said where to send them."""
+    if not settings.alert_webhook_url:
+        return None
+    rules = Rules(
+        settings.alert_threshold,
+        settings.alert_interval,
+        settings.alert_repeat_interval,
+        settings.alert_dashboard_url,
+    )
+
+    def announce(alert: Alert) -> None:
+        # A random password opens no sibling.
+        if settings.admin_passwords:
+            siblings.forward(announcement(alert, settings.admin_passwords[0], SERVER))
+
+    return LimitAlerts(db, fleet.upstreams, Webhook(http, settings.alert_webhook_url).send, announce, rules)
 
 
 def _calm_collector() -> None:

@@ -17,6 +17,10 @@ COMMANDS = {
     "accounts": ("relay.commands.accounts", "Show accounts, take them down, restore them."),
     "bans": ("relay.commands.bans", "List, add and remove domain bans."),
     "consumers": ("relay.commands.consumers", "List who consumes the firehose."),
+    "backfill-collections": (
+        "relay.commands.backfill_collections",
+        "Import which accounts have which collections from another relay.",
+    ),
     "log": ("relay.commands.log", "Inspect, verify and follow the event log on disk."),
     "pull-hosts": ("relay.commands.pull_hosts", "Add the hosts that another relay knows."),
     "prime-identities": ("relay.commands.prime_identities", "Fill the identity table from the PLC directory."),

@@ -27,7 +27,10 @@ from relay.values import (
     parse_list,
     parse_networks,
     parse_optional_http_url,
+    parse_optional_page_url,
     parse_positive,
+    parse_positive_duration,
+    parse_share,
     parse_size,
 )
 
@@ -218,6 +221,39 @@ class Settings:
         parse_bool,
         "Let the account limit of a host in good standing grow by itself",
     )
+    alert_webhook_url: str = _setting(
+        "RELAY_ACCOUNT_LIMIT_ALERT_WEBHOOK_URL",
+        "",
+        parse_optional_page_url,
+        'Address that gets `{"text": "..."}` when hosts come near their account limit, e.g. a Slack webhook',
+        also=("RELAY_ALERT_WEBHOOK_URL",),
+        secret=True,
+    )
+    alert_threshold: float = _setting(
+        "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD",
+        "0.80",
+        parse_share,
+        "Share of its account limit from which a host is alerted of",
+    )
+    alert_interval: float = _setting(
+        "RELAY_ACCOUNT_LIMIT_ALERT_INTERVAL",
+        "5m",
+        parse_positive_duration,
+        "How often account limits are looked at, give or take a fifth",
+    )
+    alert_repeat_interval: float = _setting(
+        "RELAY_ACCOUNT_LIMIT_ALERT_REPEAT_INTERVAL",
+        "6h",
+        parse_positive_duration,
+        "How long until a host that is still near its limit is alerted of again",
+    )
+    alert_dashboard_url: str = _setting(
+        "RELAY_ACCOUNT_LIMIT_ALERT_DASHBOARD_URL",
+        "",
+        parse_optional_page_url,
+        "Address that alerts name as the place to look",
+        also=("RELAY_ALERT_DASHBOARD_URL",),
+    )
     bootstrap_host: str = _setting(
         "RELAY_BOOTSTRAP_HOST",
         "",
@@ -282,11 +318,6 @@ INDIGO_ONLY = frozenset(
         "RELAY_ALERT_SLACK_CHANNEL",
         "RELAY_SLACK_ALERT_TOKEN",
         "RELAY_ALERT_SLACK_TOKEN",
-        "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD",
-        "RELAY_ACCOUNT_LIMIT_ALERT_INTERVAL",
-        "RELAY_ACCOUNT_LIMIT_ALERT_REPEAT_INTERVAL",
-        "RELAY_ACCOUNT_LIMIT_ALERT_DASHBOARD_URL",
-        "RELAY_ALERT_DASHBOARD_URL",
     }
 )
 

@@ -38,7 +38,8 @@ class HttpError(RelayError):
     """An outgoing request without a usable answer.
 
     Reasons: `http-url` (not an https address), `http-connect`, `http-timeout`, `http-tls`, `http-too-large`,
-    `http-broken` (what came was not HTTP, or the connection ended early).
+    `http-broken` (what came was not HTTP, or the connection ended early), `http-refused` (a status other than success,
+    where nothing else is of use).
     """
 
 
@@ -49,6 +50,19 @@ class CrawlRefused(RelayError):
         super().__init__(reason, detail)
         self.name = name
         self.status = status
+
+
+class BackfillError(RelayError):
+    """Another relay does not give its collection index.
+
+    Reasons: `backfill-source` (it has none to give, or may not be asked), `backfill-refused` (not of this collection),
+    `backfill-unavailable` (no answer: ask again later), `backfill-answer` (the answer is no page), `backfill-endless`
+    (its pages do not come to an end). `retry_after` is how many seconds the source wants to be left alone.
+    """
+
+    def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(reason, detail)
+        self.retry_after = retry_after
 
 
 class LogError(RelayError):

@@ -18,6 +18,13 @@ HOST_THROTTLED_SECONDS = Counter(
 DIALS = Counter("relay_dials_total", "Attempts to connect to hosts", ["outcome"])
 CONNECTIONS_ENDED = Counter("relay_connections_ended_total", "Host connections that ended, by reason", ["reason"])
 UPSTREAM_INFOS = Counter("relay_upstream_infos_total", "Info frames from hosts", ["name"])
+BACKFILL_ACCOUNTS = Counter(
+    "relay_backfill_accounts_total", "Accounts listed by the source of a collection import, by outcome", ["outcome"]
+)
+BACKFILL_FAILURES = Counter("relay_backfill_failures_total", "Pages of a collection import that have to be asked again")
+ALERTS_SENT = Counter(
+    "relay_alerts_sent_total", "Messages about account limits to the webhook, by outcome", ["outcome"]
+)
 
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])

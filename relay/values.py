@@ -112,3 +112,25 @@ def parse_http_url(text: str) -> str:
 def parse_optional_http_url(text: str) -> str:
     """Like `parse_http_url`, or empty."""
     return parse_http_url(text) if text else ""
+
+
+def parse_optional_page_url(text: str) -> str:
+    """An http(s) address with any path and query, or empty."""
+    if text and not re.fullmatch(r"https?://[^/\s]+(?:/\S*)?", text):
+        raise ValueError("not an http:// or https:// address")
+    return text
+
+
+def parse_share(text: str) -> float:
+    """A share above 0, up to 1."""
+    if not re.fullmatch(r"\d+(?:\.\d+)?|\.\d+", text) or not 0 < float(text) <= 1:
+        raise ValueError("not a share such as 0.8, above 0 and up to 1")
+    return float(text)
+
+
+def parse_positive_duration(text: str) -> float:
+    """Like `parse_duration`, above zero."""
+    seconds = parse_duration(text)
+    if not seconds:
+        raise ValueError("not above zero")
+    return seconds

@@ -61,6 +61,12 @@ def unblock(client: Client, host: str) -> None:
 @click.option("--per-second", type=click.IntRange(0), help="Events it may send in a second.")
 @click.option("--per-hour", type=click.IntRange(0), help="Events it may send in an hour.")
 @click.option("--per-day", type=click.IntRange(0), help="Events it may send in a day.")
+@click.option(
+    "--silence-alerts/--hear-alerts",
+    "account_limit_alerts_silenced",
+    default=None,
+    help="Whether to be alerted when it comes near its account limit.",
+)
 @with_client
 def limits(client: Client, host: str, **limits: int | None) -> None:
     """Change what HOST may send."""

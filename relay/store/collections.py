@@ -113,8 +113,9 @@ def write(tx: Transaction, pairs: Pairs) -> None:
 def add_listed(tx: Transaction, nsid: str, dids: Sequence[str]) -> int:
     """Store that the accounts `dids` have records of `nsid`; how many of them are known here."""
     rows = tx.rows_in("SELECT uid FROM account WHERE did IN ({})", sorted(set(dids)))
-    number = _ids(tx, {nsid})[nsid]
-    _add(tx, [(number, uid) for (uid,) in rows])
+    if rows:
+        number = _ids(tx, {nsid})[nsid]
+        _add(tx, [(number, uid) for (uid,) in rows])
     return len(rows)
 
 

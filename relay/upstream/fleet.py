@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import gevent
 
@@ -29,6 +30,7 @@ from relay.upstream.autoscale import Autoscale
 from relay.upstream.dispatcher import Dispatcher
 from relay.upstream.drops import Drops
 from relay.upstream.lifecycle import Cause, Status
+from relay.upstream.limit_alerts import OK, WARNING, Kind
 from relay.upstream.listing import HostPage, HostQuery
 from relay.upstream.policy import Policy
 from relay.upstream.roster import Roster
@@ -170,16 +172,46 @@ class Fleet:
         return removed
 
     def change_limits(
-        self, hostname: str, *, account_limit: int | None = None, rates: dict[RateTier, int | None] | None = None
+        self,
+        hostname: str,
+        *,
+        account_limit: int | None = None,
+        rates: dict[RateTier, int | None] | None = None,
+        alerts_silenced: bool | None = None,
     ) -> None:
-        """Change a host's account limit, or its rates per tier (None: by the formula again). Applies at once."""
+        """Change a host's account limit, its rates per tier (None: by the formula again), or whether its account limit
+        is alerted of. Applies at once.
+        """
         upstream = self._known(hostname)
+        if alerts_silenced is not None:
+            # As in indigo, one that is silenced starts afresh when it is heard again.
+            self._set_alert(
+                upstream,
+                alerts_silenced,
+                OK if alerts_silenced else upstream.row.alert_state,
+                None if alerts_silenced else upstream.row.alert_sent_at,
+            )
         if rates:
             self._db.write(table.set_rates, upstream.id, rates)
             for tier, value in rates.items():
                 setattr(upstream.row, tier, value)
         if account_limit is not None:
             self._set_account_limit(upstream, account_limit)
+
+    def note_alert(self, hostname: str, kind: Kind, sent_at: datetime) -> bool:
+        """A sibling relay alerted of a host at `sent_at`. False when that is no news here, or the host is unknown."""
+        upstream = self._roster.by_name(hostname)
+        if upstream is None or upstream.row.alerts_silenced:
+            return False
+        known = upstream.row.alert_sent_at
+        if known is not None and known > sent_at:
+            return False
+        self._set_alert(upstream, False, WARNING if kind == "warning" else OK, sent_at)
+        return True
+
+    def upstreams(self) -> Iterator[Upstream]:
+        """Every host as the fleet holds it."""
+        return iter(self._roster)
 
     def status(self, hostname: str) -> HostStatus:
         """All that is known of one host."""
@@ -259,6 +291,11 @@ class Fleet:
         if raised > 0:
             # Each release waits for the log: an admin with a large host must not wait for thousands of them.
             gevent.spawn(self._release, upstream, raised)
+
+    def _set_alert(self, upstream: Upstream, silenced: bool, state: str, sent_at: datetime | None) -> None:
+        self._db.write(table.set_alert, upstream.id, silenced=silenced, state=state, sent_at=sent_at)
+        row = upstream.row
+        row.alerts_silenced, row.alert_state, row.alert_sent_at = silenced, state, sent_at
 
     def _release(self, upstream: Upstream, most: int) -> None:
         try:

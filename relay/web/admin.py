@@ -7,6 +7,7 @@ on to sibling relays where indigo does so. Must not know how hosts are connected
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Blueprint, jsonify, request
@@ -18,7 +19,7 @@ from relay.ingest.accounts import AccountUnknown
 from relay.store import accounts, bans, hosts
 from relay.store.hosts import RateTier
 from relay.upstream.fleet import HostUnknown
-from relay.web import params
+from relay.web import params, sibling_alerts
 from relay.web.admin_views import consumer_view, host_view
 from relay.web.audit import audit
 from relay.web.errors import XrpcError, invalid
@@ -32,7 +33,7 @@ RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
 
 @blueprint.before_request
 def authenticate() -> None:
-    """Every route below needs the admin password."""
+    """Every route of the admin API needs the admin password."""
     parts().auth.check(request.headers.get("Authorization"), requester())
 
 
@@ -62,7 +63,7 @@ def kill_upstream() -> ResponseReturnValue:
     if hostname not in parts().fleet.connected():
         raise XrpcError(400, "NoActiveConnection", "the host is not connected")
     parts().fleet.disconnect(hostname, block=block)
-    return _changed("disconnect", host=hostname, block=block)
+    return changed("disconnect", host=hostname, block=block)
 
 
 @blueprint.get("/subs/getEnabled")
@@ -76,7 +77,7 @@ def set_enabled() -> ResponseReturnValue:
     """`enabled`: open requestCrawl to the public, or close it."""
     enabled = params.flag(request.args, "enabled")
     parts().fleet.crawl_enabled = enabled
-    return _changed("set-enabled", forward=False, enabled=enabled)
+    return changed("set-enabled", forward=False, enabled=enabled)
 
 
 @blueprint.get("/subs/perDayLimit")
@@ -90,7 +91,7 @@ def set_per_day_limit() -> ResponseReturnValue:
     """`limit`: change how many new hosts requestCrawl takes in 24 hours."""
     limit = params.whole_number(params.required(request.args, "limit"), "limit")
     parts().fleet.new_hosts_per_day = limit
-    return _changed("set-per-day-limit", forward=False, limit=limit)
+    return changed("set-per-day-limit", forward=False, limit=limit)
 
 
 @blueprint.get("/subs/listDomainBans")
@@ -104,7 +105,7 @@ def ban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: ban a domain with all its hosts, connected ones as well."""
     domain = _hostname(params.body_text(_body(), "domain"))
     parts().fleet.ban_domain(domain)
-    return _changed("ban-domain", domain=domain)
+    return changed("ban-domain", domain=domain)
 
 
 @blueprint.post("/subs/unbanDomain")
@@ -112,7 +113,7 @@ def unban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: lift a domain's ban."""
     domain = _hostname(params.body_text(_body(), "domain"))
     parts().fleet.unban_domain(domain)
-    return _changed("unban-domain", domain=domain)
+    return changed("unban-domain", domain=domain)
 
 
 @blueprint.get("/repo/takedowns")
@@ -130,7 +131,7 @@ def take_down() -> ResponseReturnValue:
     """`{"did"}`: take an account down; its events stop, and its past ones cannot be replayed any more."""
     did = params.did(params.body_text(_body(), "did"))
     parts().moderation.takedown(did)
-    return _changed("takedown", did=did)
+    return changed("takedown", did=did)
 
 
 @blueprint.post("/repo/reverseTakedown")
@@ -138,7 +139,7 @@ def reverse_takedown() -> ResponseReturnValue:
     """`{"did"}`: undo a takedown."""
     did = params.did(params.body_text(_body(), "did"))
     parts().moderation.restore(did)
-    return _changed("reverse-takedown", did=did)
+    return changed("reverse-takedown", did=did)
 
 
 @blueprint.get("/pds/list")
@@ -153,20 +154,21 @@ def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""
     hostname = params.body_text(_body(), "hostname")
     parts().fleet.request_crawl(hostname, admin=True)
-    return _changed("request-crawl", hostname=hostname)
+    return changed("request-crawl", hostname=hostname)
 
 
 @blueprint.post("/pds/changeLimits")
 def change_limits() -> ResponseReturnValue:
-    """`{"host", "repo_limit", "per_second", "per_hour", "per_day"}`: change a host's limits at once."""
+    """`{"host", "repo_limit", "per_second", "per_hour", "per_day", "account_limit_alerts_silenced"}`: change limits."""
     body = _body()
     hostname = _hostname(params.body_text(body, "host"))
     account_limit = params.body_number(body, "repo_limit")
     rates: dict[RateTier, int | None] = {tier: params.body_number(body, tier) for tier in RATE_TIERS if tier in body}
-    if account_limit is None and not rates:
+    silenced = params.body_flag(body, "account_limit_alerts_silenced")
+    if account_limit is None and not rates and silenced is None:
         raise invalid("no limit is given")
-    parts().fleet.change_limits(hostname, account_limit=account_limit, rates=rates)
-    return _changed("change-limits", host=hostname, repo_limit=account_limit, rates=rates)
+    parts().fleet.change_limits(hostname, account_limit=account_limit, rates=rates, alerts_silenced=silenced)
+    return changed("change-limits", host=hostname, repo_limit=account_limit, rates=rates, alerts_silenced=silenced)
 
 
 @blueprint.post("/pds/block")
@@ -174,7 +176,7 @@ def block_pds() -> ResponseReturnValue:
     """`host`: ban one host and disconnect it."""
     hostname = _hostname(params.required(request.args, "host"))
     parts().fleet.block(hostname)
-    return _changed("block", host=hostname)
+    return changed("block", host=hostname)
 
 
 @blueprint.post("/pds/unblock")
@@ -182,7 +184,16 @@ def unblock_pds() -> ResponseReturnValue:
     """`host`: lift one host's ban and connect to it."""
     hostname = _hostname(params.required(request.args, "host"))
     parts().fleet.unblock(hostname)
-    return _changed("unblock", host=hostname)
+    return changed("unblock", host=hostname)
+
+
+@blueprint.post("/alerts/accountLimitSent")
+def account_limit_alert_sent() -> ResponseReturnValue:
+    """`{"kind", "hostID", "hostname", "sentAt"}`: a sibling relay alerted of a host's account limit."""
+    sent = sibling_alerts.parse(_body(), datetime.now(UTC))
+    if not parts().fleet.note_alert(sent.hostname, sent.kind, sent.sent_at):
+        return jsonify(success="true")
+    return changed("alert-sent", forward=False, host=sent.hostname, kind=sent.kind)
 
 
 @blueprint.get("/consumers/list")
@@ -191,7 +202,7 @@ def list_consumers() -> ResponseReturnValue:
     return jsonify([consumer_view(consumer) for consumer in parts().consumers])
 
 
-def _changed(action: str, *, forward: bool = True, **values: object) -> ResponseReturnValue:
+def changed(action: str, *, forward: bool = True, **values: object) -> ResponseReturnValue:
     """A change is made: say so in the audit log, to siblings and to the admin."""
     audit(action, **values)
     if forward:

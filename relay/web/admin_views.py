@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.store.backfill import Progress, Summary
 from relay.store.hosts import HostRow
 from relay.upstream.lifecycle import Status
 from relay.upstream.status import HostStatus
@@ -59,6 +60,23 @@ def consumer_view(consumer: Consumer) -> dict[str, Any]:
         "events_consumed": consumer.events_consumed,
         "connected_at": _go_time(consumer.connected_at),
         "cursor": consumer.position,
+    }
+
+
+def backfill_view(summary: Summary) -> dict[str, Any]:
+    """An import of collections as a whole."""
+    times = {"started_at": _time(summary.started_at), "ended_at": _time(summary.ended_at)}
+    return summary._asdict() | times
+
+
+def progress_view(row: Progress) -> dict[str, Any]:
+    """How far the import of one collection is."""
+    return {
+        "collection": row.nsid,
+        "listed": row.listed,
+        "taken": row.taken,
+        "done": row.done,
+        "error": row.error,
     }
 
 

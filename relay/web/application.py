@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from relay.errors import CrawlRefused, LogError, StoreError
-from relay.web import admin, collections, firehose, health, host_page, xrpc
+from relay.web import admin, admin_backfill, collections, firehose, health, host_page, xrpc
 from relay.web.dash import routes as dash
 from relay.web.errors import XrpcError
 from relay.web.metrics import track_requests
@@ -58,7 +58,7 @@ def create_app(parts: Parts) -> Flask:
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     track_requests(app)
-    for module in (xrpc, collections, firehose, host_page, admin, health, dash):
+    for module in (xrpc, collections, firehose, host_page, admin, admin_backfill, health, dash):
         app.register_blueprint(module.blueprint)
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)

@@ -1,7 +1,6 @@
-"""Which repos have records of a collection: the public list, and its import from another relay.
+"""Which repos have records of a collection: the public list.
 
-`listReposByCollection` is the lexicon's; the import is for admins, since the log only tells of what was written while
-this relay ran. Must not know how the index comes about.
+`listReposByCollection` is the lexicon's. Must not know how the index comes about.
 """
 
 from __future__ import annotations

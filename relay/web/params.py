@@ -119,6 +119,22 @@ def body_text(body: Body, name: str) -> str:
     return value
 
 
+def body_texts(body: Body, name: str, *, most: int) -> list[str]:
+    """A list of texts of the body, `most` at most; empty when it is not there."""
+    values = body.get(name, [])
+    if not isinstance(values, list) or len(values) > most or not all(isinstance(value, str) for value in values):
+        raise invalid(f"{name} must be a list of at most {most} texts")
+    return values
+
+
+def body_flag(body: Body, name: str) -> bool | None:
+    """A true or false of the body; None when it is not there."""
+    value = body.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise invalid(f"{name} must be true or false")
+    return value
+
+
 def body_number(body: Body, name: str) -> int | None:
     """A whole number of the body, zero or above; None when it is not there."""
     value = body.get(name)

@@ -16,6 +16,7 @@ from relay.ingest.moderation import Moderation
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
+from relay.upstream.backfill import Backfill
 from relay.upstream.fleet import Fleet
 from relay.web.addresses import client_address
 from relay.web.auth import AdminAuth
@@ -42,6 +43,7 @@ class Parts:
     firehose: Firehose
     fleet: Fleet
     moderation: Moderation
+    backfill: Backfill
     consumers: Consumers
     siblings: Siblings
     auth: AdminAuth

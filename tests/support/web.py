@@ -23,6 +23,7 @@ from relay.stream.record import Record
 from relay.stream.sequencer import Sequencer
 from relay.stream.suppression import Suppressions
 from relay.stream.tail import Tail
+from relay.upstream.backfill import Backfill
 from relay.upstream.drops import Drops
 from relay.upstream.fleet import Fleet
 from relay.upstream.policy import Policy
@@ -57,7 +58,7 @@ class Web:
         self.firehose = Firehose(self.log, self.tail, suppressions)
         accounts = Accounts(db, self.projector.account, Recent(1000).accounts, next_uid=1)
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
-        http = GuardedHttp("relay-test", allow_insecure=True)
+        http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)
         self.fleet = Fleet(
             db,
@@ -70,6 +71,7 @@ class Web:
             Drops(),
             policy,
         )
+        self.backfill = Backfill(db, http, pause=0.01, retries=(0.01, 0.01))
         self.problem: str | None = None
         self.parts = Parts(
             settings=self.settings,
@@ -77,6 +79,7 @@ class Web:
             firehose=self.firehose,
             fleet=self.fleet,
             moderation=moderation,
+            backfill=self.backfill,
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             siblings=Siblings(self.settings.sibling_relays),
             auth=AdminAuth(self.settings.admin_passwords),
@@ -92,6 +95,7 @@ class Web:
         self.projector.start()
         self.sequencer.start()
         self.fleet.start()
+        self.backfill.start()
         self.parts.siblings.start()
         self.server.start()
 
@@ -99,6 +103,7 @@ class Web:
         self.server.stop(5)
         self.parts.siblings.stop()
         self.fleet.stop(1)
+        self.backfill.stop()
         self.sequencer.stop(1)
         self.projector.stop(1)
         self.log.close()

@@ -89,3 +89,22 @@ def test_example_env_file_names_every_setting_and_starts() -> None:
     for name, _, _ in setting_lines():
         assert f"{name}=" in lines, name
     Settings.from_environment(read_env_file(ENV_EXAMPLE))
+
+
+def test_alerts_of_account_limits_take_indigos_names_and_the_webhook_is_secret() -> None:
+    settings = Settings.from_environment(
+        {
+            "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD": "0.9",
+            "RELAY_ALERT_DASHBOARD_URL": "https://relay.example.com/dash/",
+            "RELAY_ACCOUNT_LIMIT_ALERT_WEBHOOK_URL": "https://hooks.example.com/services/T0/hunter2",
+        }
+    )
+    assert (settings.alert_threshold, settings.alert_interval, settings.alert_repeat_interval) == (0.9, 300, 21600)
+    assert settings.alert_dashboard_url == "https://relay.example.com/dash/"
+    assert "hunter2" not in str(settings.redacted())
+    for name, bad in [("THRESHOLD", "0"), ("THRESHOLD", "1.1"), ("INTERVAL", "0"), ("DASHBOARD_URL", "dash")]:
+        with pytest.raises(ConfigError, match=name):
+            Settings.from_environment({f"RELAY_ACCOUNT_LIMIT_ALERT_{name}": bad})
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environment({"RELAY_ACCOUNT_LIMIT_ALERT_WEBHOOK_URL": "hunter2"})
+    assert "hunter2" not in str(caught.value)

@@ -48,8 +48,10 @@ def test_hosts(run: Run, pds: FakePds) -> None:
     assert lines[0].split()[:3] == ["HOST", "STATUS", "CONNECTED"]
     assert lines[1].split() == [pds.hostname, "active", "yes", "0", "100", "-1", "0", "-"]
     assert run("hosts", "limits", pds.hostname, "--accounts", "500", "--per-second", "9").exit_code == 0
+    assert run("hosts", "limits", pds.hostname, "--silence-alerts").exit_code == 0
     (host,) = json.loads(run("hosts", "list", "--json").output)
     assert (host["RepoLimit"], host["PerSecondEventRate"]["Max"]) == (500, 9)
+    assert host["AccountLimitAlertsSilenced"] is True
     assert run("hosts", "block", pds.hostname).exit_code == 0
     assert len(json.loads(run("hosts", "list", "--json", "--status", "banned").output)) == 1
     assert json.loads(run("hosts", "list", "--json", "--search", "nothing").output) == []

@@ -29,6 +29,8 @@ PARAMETERS = (
     "collection",
     "Domain",
     "domain",
+    "source",
+    "stop",
 )
 VALUES = (
     "",
@@ -76,7 +78,25 @@ BODIES: tuple[Any, ...] = (
     [[]],
     {"a": None},
 )
-NAMES = ("hostname", "host", "did", "Domain", "repo_limit", "per_second", "per_hour", "per_day", "crawl_rate")
+NAMES = (
+    "hostname",
+    "host",
+    "did",
+    "Domain",
+    "repo_limit",
+    "per_second",
+    "per_hour",
+    "per_day",
+    "crawl_rate",
+    "account_limit_alerts_silenced",
+    "collections",
+    "kind",
+    "hostID",
+    "accountCount",
+    "accountLimit",
+    "usage",
+    "sentAt",
+)
 RAW_BODIES = (b"", b"{", b"[" * 60_000, b"\xff", b"null", b'{"did":"\\ud800"}', b'{"hostname":"\\u0000"}')
 
 

@@ -1,0 +1,96 @@
+"""`relay backfill-collections`: imports another relay's collection index, through the admin API."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, with_client
+from relay.commands.output import print_fields, print_json
+
+PATH = "/admin/backfill-collections"
+POLL_SECONDS = 1.0
+
+
+@click.command("backfill-collections")
+@click.argument("source")
+@click.option("--collection", "collections", multiple=True, metavar="NSID", help="Only this one; may be repeated.")
+@click.option("--status", is_flag=True, help="Only show how far the import is.")
+@click.option("--stop", is_flag=True, help="Stop the import; what it took stays.")
+@click.option("--background", is_flag=True, help="Do not wait for its end.")
+@with_client
+def command(
+    client: Client, source: str, collections: tuple[str, ...], status: bool, stop: bool, background: bool
+) -> None:
+    """Import which accounts have records of which collection from the relay SOURCE.
+
+    The running relay does it: this command may be interrupted, and called again to look on. An import that was
+    stopped goes on where it was. Exit code 1 when it ends with an error.
+    """
+    if status + stop + background > 1:
+        fail(EXIT_USAGE, "--status, --stop and --background exclude one another")
+    if stop:
+        client.post(PATH, source=source, stop="true")
+    elif not status:
+        client.post(PATH, {"collections": list(collections)}, source=source)
+    view = _look(client, source)
+    if not (status or stop or background):
+        view = _watch(client, source, view)
+    if client.as_json:
+        print_json(view)
+    else:
+        _print(view)
+    if view["error"] or (view["failed"] and not view["running"]):
+        sys.exit(EXIT_REFUSED)
+
+
+def _look(client: Client, source: str) -> dict[str, Any]:
+    view: dict[str, Any] = client.get(PATH, source=source, limit=1)
+    return view
+
+
+def _watch(client: Client, source: str, view: dict[str, Any]) -> dict[str, Any]:
+    """Show a bar until the import is over; it is left as it is when people interrupt it."""
+    with click.progressbar(
+        length=max(view["collections"], 1),
+        label="collections",
+        item_show_func=_described,
+        file=sys.stderr,
+    ) as bar:
+        while view["running"]:
+            _show(bar, view)
+            time.sleep(POLL_SECONDS)
+            view = _look(client, source)
+        _show(bar, view)
+    return view
+
+
+def _show(bar: Any, view: dict[str, Any]) -> None:
+    # Collections come in while it runs, as the source tells of them.
+    bar.length = max(view["collections"], 1)
+    bar.update(view["done"] + view["failed"] - bar.pos, view)
+
+
+def _described(view: dict[str, Any] | None) -> str | None:
+    if view is None:
+        return None
+    return f"{view['listed']} accounts, {view['taken']} known here  {view['current'] or ''}"
+
+
+def _print(view: dict[str, Any]) -> None:
+    state = "running" if view["running"] else "failed" if view["error"] else "not running"
+    left = view["collections"] - view["done"] - view["failed"]
+    print_fields(
+        [
+            ("source", view["source"]),
+            ("state", "done" if state == "not running" and not left else state),
+            ("error", view["error"]),
+            ("collections done", f"{view['done']} of {view['collections']}"),
+            ("collections failed", view["failed"]),
+            ("accounts listed", view["listed"]),
+            ("of them known here", view["taken"]),
+        ]
+    )

@@ -1,0 +1,102 @@
+"""Two relays as processes: one imports the other's collection index, is killed in the middle, and goes on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gevent import subprocess
+
+from relay.store import collections, projection
+from relay.store.database import Database
+from relay.store.projection import ProjectionBatch
+from tests.integration.web.accounts import add_accounts, add_hosts, did
+from tests.support.relay_process import RelayProcess
+
+RELAY = Path(sys.executable).parent / "relay"
+POST, LIKE = "app.bsky.feed.post", "app.bsky.feed.like"
+ACCOUNTS = 24_000
+
+
+def prepare(url: str, *, indexed: bool) -> None:
+    """A relay's database with all accounts, and with the index that the other one lacks."""
+    db = Database.open(url, max_connections=4)
+    (host,) = add_hosts(db, 1)
+    add_accounts(db, host, [("active", "active")] * ACCOUNTS)
+    if indexed:
+        pairs: dict[tuple[int, str], bool | None] = {(uid, POST): True for uid in range(1, ACCOUNTS + 1)}
+        db.write(projection.write, ProjectionBatch(3, 3, collections=pairs | {(7, LIKE): True}))
+    else:
+        db.write(collections.add_listed, LIKE, [did(1)])
+    db.close()
+
+
+@pytest.fixture
+def relays(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[tuple[RelayProcess, RelayProcess]]:
+    started = []
+    for name in ("source", "importing"):
+        url = new_database_url()
+        prepare(url, indexed=name == "source")
+        process = RelayProcess(tmp_path / name, {"DATABASE_URL": url, "RELAY_INITIAL_SEQ_NUMBER": "10"})
+        process.start(60)
+        started.append(process)
+    yield started[0], started[1]
+    for process in started:
+        process.close()
+
+
+def command(relay: RelayProcess, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [RELAY, "backfill-collections", *words, "--url", relay.url, "--password", relay.password],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+@pytest.mark.timeout(180)
+def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayProcess]) -> None:
+    source, importing = relays
+
+    def state() -> dict[str, Any]:
+        found: dict[str, Any] = importing.admin(f"backfill-collections?source={source.url}")
+        return found
+
+    begun = command(importing, source.url, "--collection", POST, "--collection", LIKE, "--background")
+    assert begun.returncode == 0, begun.stderr
+    importing.wait_until(lambda: state()["listed"] >= 3 * 2000)
+    importing.kill()
+    importing.start()
+    resumed = state()
+    assert resumed["running"] and 3 * 2000 <= resumed["listed"] < ACCOUNTS, "nothing was left to go on with"
+    watched = command(importing, source.url, "--status")
+    assert "running" in watched.stdout and watched.returncode == 0
+    importing.wait_until(lambda: not state()["running"], 60)
+    done = state()
+    assert (done["error"], done["done"], done["listed"], done["taken"]) == (None, 2, ACCOUNTS + 1, ACCOUNTS + 1)
+    found, cursor = 0, ""
+    while True:
+        page = importing.xrpc("listReposByCollection", f"collection={POST}&limit=2000&cursor={cursor}").json
+        found += len(page["repos"])
+        if "cursor" not in page:
+            break
+        cursor = page["cursor"]
+    assert found == ACCOUNTS
+    likes = importing.xrpc("listReposByCollection", f"collection={LIKE}").json
+    assert likes == {"repos": [{"did": did(1)}, {"did": did(7)}]}
+
+
+@pytest.mark.timeout(180)
+def test_the_command_shows_its_way_to_the_end(relays: tuple[RelayProcess, RelayProcess]) -> None:
+    source, importing = relays
+    shown = command(importing, source.url, "--collection", POST)
+    assert shown.returncode == 0, shown.stderr
+    assert "collections done    1 of 1" in shown.stdout and f"accounts listed     {ACCOUNTS}" in shown.stdout
+    view = json.loads(command(importing, source.url, "--status", "--json").stdout)
+    assert view["taken"] == ACCOUNTS and not view["running"]
+    assert command(importing, source.url, "--stop").returncode == 1
+    assert command(importing, source.url, "--stop", "--status").returncode == 2
