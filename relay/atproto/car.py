@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from relay.atproto import drisl
-from relay.atproto.cid import LENGTH, PREFIXES, Cid
+from relay.atproto.cid import DAG_CBOR_PREFIX, LENGTH, PREFIXES, Cid
 from relay.atproto.errors import CarError, DrislError
 
 REASONS = frozenset(
@@ -39,7 +39,8 @@ class Car(NamedTuple):
     """A CAR file whose block hashes are all verified. The first root is among the blocks."""
 
     roots: tuple[Cid, ...]
-    blocks: dict[Cid, bytes]
+    blocks: dict[bytes, bytes]
+    """By the bytes of their ids, which a `Cid` is equal to."""
 
 
 def parse(data: bytes) -> Car:
@@ -76,31 +77,48 @@ def _roots(header: bytes) -> tuple[Cid, ...]:
     return cids
 
 
-def _blocks(data: bytes, position: int) -> dict[Cid, bytes]:
-    blocks: dict[Cid, bytes] = {}
+def _blocks(data: bytes, position: int) -> dict[bytes, bytes]:
+    blocks: dict[bytes, bytes] = {}
     size = len(data)
     while position < size:
         length = data[position]
-        if length < 0x80:
-            position += 1
-        else:
-            length, position = _varint(data, position)
+        position += 1
+        if length > 0x7F:
+            # Nearly all lengths that take more than one byte take two.
+            second = data[position] if position < size else 0
+            if 0 < second < 0x80:
+                length += (second - 1) * 0x80
+                position += 1
+            else:
+                length, position = _varint(data, position - 1)
         body, end = position + LENGTH, position + length
-        if length > MAX_BLOCK + LENGTH:
-            raise CarError("car-block-size", f"{length - LENGTH} bytes")
-        if end > size:
-            raise CarError("car-truncated", f"{end - size} bytes missing")
-        cid = Cid(data[position:body])
-        if not cid.startswith(PREFIXES) or length < LENGTH:
-            raise CarError("car-cid", cid[:length].hex())
-        block = data[body:end]
-        if sha256(block).digest() != cid[4:]:
-            raise CarError("car-block-hash", str(cid))
-        if cid in blocks:
-            raise CarError("car-duplicate", str(cid))
+        cid, block = data[position:body], data[body:end]
+        # What nearly every block is; all others are told apart elsewhere.
+        if (
+            cid != DAG_CBOR_PREFIX + sha256(block).digest()
+            or cid in blocks
+            or length < LENGTH
+            or length > MAX_BLOCK + LENGTH
+            or end > size
+        ):
+            _check_block(cid, length, end - size, block, blocks)
         blocks[cid] = block
         position = end
     return blocks
+
+
+def _check_block(cid: bytes, length: int, missing: int, block: bytes, blocks: dict[bytes, bytes]) -> None:
+    """Return for a raw block that is sound; CarError for any block that is not."""
+    if length > MAX_BLOCK + LENGTH:
+        raise CarError("car-block-size", f"{length - LENGTH} bytes")
+    if missing > 0:
+        raise CarError("car-truncated", f"{missing} bytes missing")
+    if length < LENGTH or not cid.startswith(PREFIXES):
+        raise CarError("car-cid", cid[:length].hex())
+    if sha256(block).digest() != cid[4:]:
+        raise CarError("car-block-hash", str(Cid(cid)))
+    if cid in blocks:
+        raise CarError("car-duplicate", str(Cid(cid)))
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from relay.atproto.frames import RepoOp
 from relay.atproto.mst_node import HIGHEST, LINK, LOWEST, NULL, decode
 
 
-def touched(ops: Sequence[RepoOp], root: Cid, blocks: Mapping[Cid, bytes]) -> dict[str, bool | None]:
+def touched(ops: Sequence[RepoOp], root: Cid, blocks: Mapping[bytes, bytes]) -> dict[str, bool | None]:
     """Collection -> whether the tree at `root` has a record of it after `ops`; None when the blocks do not tell."""
     found: dict[str, bool | None] = {op.path.partition("/")[0]: True for op in ops if op.cid is not None}
     for op in ops:
@@ -25,7 +25,7 @@ def touched(ops: Sequence[RepoOp], root: Cid, blocks: Mapping[Cid, bytes]) -> di
     return found
 
 
-def has_records(root: Cid, collection: str, blocks: Mapping[Cid, bytes]) -> bool | None:
+def has_records(root: Cid, collection: str, blocks: Mapping[bytes, bytes]) -> bool | None:
     """Whether the tree at `root` has a record of `collection`; None when a node that would tell is not in `blocks`.
 
     A node without a key of the collection can have such keys in one of its subtrees only, so one way down is walked.
@@ -44,7 +44,7 @@ def has_records(root: Cid, collection: str, blocks: Mapping[Cid, bytes]) -> bool
         i = bisect_left(node.keys, prefix)
         if i < len(node.keys) and node.keys[i].startswith(prefix):
             return True
-        child = node.children[i]
+        child = node.subtree(i)
         assert isinstance(child, bytes)
         layer, link, (low, high) = node.layer - 1, child, node.bounds(i)
     return False

@@ -61,7 +61,7 @@ class Verified(NamedTuple):
     inverted: bool
     lenient: str | None
     """The reason for which the operations would have been refused, had the caller not asked for leniency."""
-    blocks: Mapping[Cid, bytes]
+    blocks: Mapping[bytes, bytes]
     """What came along, every hash verified."""
 
 
@@ -105,7 +105,7 @@ def parse_commit(block: bytes) -> CommitObject:
     if match is None:
         raise CommitError("commit-malformed")
     before, did_head, did, rev, sig, after, data, prev, version = match.groups()
-    if did_head + did != drisl.encode(did.decode()):
+    if did_head != drisl.head(0x60, len(did)):
         raise CommitError("commit-malformed", "length of did")
     if version != b"\x03":
         raise CommitError("commit-version", version.hex())

@@ -110,6 +110,15 @@ def encode(value: Value) -> bytes:
         raise DrislError("drisl-type", str(error)) from error
 
 
+def head(major: int, argument: int) -> bytes:
+    """The shortest head of an item: its major type in the upper three bits, and a length or number below 2**16."""
+    if argument < 24:
+        return bytes((major | argument,))
+    if argument < 0x100:
+        return bytes((major | 24, argument))
+    return bytes((major | 25, *argument.to_bytes(2)))
+
+
 def head_size(argument: int) -> int:
     """How many bytes the shortest head with this length or number takes."""
     if argument < 24:

@@ -9,11 +9,26 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from relay.atproto.frames import RepoOp
-from relay.atproto.mst_node import HIGHEST, LINK, LOWEST, NULL, Child, Node, decode, encode, is_bare, key_depth
+from relay.atproto.mst_node import (
+    HIGHEST,
+    LINK,
+    LOWEST,
+    NULL,
+    TREE_LINK,
+    Child,
+    Node,
+    decode,
+    encode,
+    is_bare,
+    key_depth,
+    read,
+    subtree_link,
+)
 
 __all__ = ["REASONS", "invert", "key_depth"]
 
@@ -31,18 +46,28 @@ REASONS = frozenset(
 EMPTY_TREE = Cid.of_dag_cbor(b"\xa2ae\x80al\xf6")
 
 
-def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[Cid, bytes]) -> Cid:
+def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
     """The root of the tree as it was before `ops`, given the blocks that the commit came with.
 
     Paths are distinct, so the operations can be undone in any order. Deletions first, then by path, is the reference
     relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the operations are not
     what led to this tree, the tree breaks a rule of its structure, or a node that is needed is not there.
     """
-    if len({op.path for op in ops}) != len(ops):
-        raise MstError("mst-duplicate-path")
     # A commit without operations may come without a single node.
     if not ops:
         return root
+    if len(ops) == 1:
+        op = ops[0]
+        if op.action == "create" or op.prev is not None:
+            before = _undo_in_one_node(root, op, blocks)
+            if before is not None:
+                return before
+    elif len({op.path for op in ops}) != len(ops):
+        raise MstError("mst-duplicate-path")
+    return _undo_in_tree(root, ops, blocks)
+
+
+def _undo_in_tree(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
     tree = _PartialTree(root, blocks)
     for op in sorted(ops, key=_undo_order):
         key = op.path.encode()
@@ -65,10 +90,71 @@ def _prev(op: RepoOp) -> Cid:
     return op.prev
 
 
+def _undo_in_one_node(root: Cid, op: RepoOp, blocks: Mapping[bytes, bytes]) -> Cid | None:
+    """`invert` of one operation that changed the entries of one node, and nothing but links above it.
+
+    Most commits are like that, and need no tree to be undone. None when this one is not, or when the tree has to find
+    and name what is wrong with it.
+    """
+    above: list[tuple[bytes, bytes]] = []
+    key = op.path.encode()
+    depth = key_depth(key)
+    layer, low, high = None, LOWEST, HIGHEST
+    link = LINK + root
+    while True:
+        data = blocks.get(link[len(LINK) :])
+        if data is None:
+            return None
+        layer, keys, fields, left = read(data, layer, low, high)
+        i = bisect_left(keys, key)
+        if layer <= depth:
+            break
+        if i < len(keys):
+            high = keys[i]
+        if i:
+            low = keys[i - 1]
+            link = subtree_link(fields, i)
+        else:
+            link = left
+        if link == NULL:
+            return None
+        above.append((data, link))
+        layer -= 1
+    if layer < depth or not _undo_here(node := Node(layer, low, high, left, keys, fields, data), i, key, op):
+        return None
+    link = TREE_LINK + sha256(node.encoded()).digest()
+    for data, old in reversed(above):
+        if data.count(old) != 1:
+            return None
+        link = TREE_LINK + sha256(data.replace(old, link)).digest()
+    return Cid(link[len(LINK) :])
+
+
+def _undo_here(node: Node, i: int, key: bytes, op: RepoOp) -> bool:
+    """Undo the operation in the node if it leaves the subtrees as they are, and at least one entry."""
+    found = i < len(node.keys) and node.keys[i] == key
+    before = node.subtree(i)
+    if op.cid is None:
+        if found or before != NULL:
+            return False
+        node.insert(i, key, LINK + _prev(op), (NULL, NULL))
+        return True
+    if not found or node.value(i) != LINK + op.cid:
+        return False
+    if op.action != "create":
+        node.replace(i, LINK + _prev(op))
+        return True
+    after = node.subtree(i + 1)
+    if len(node.keys) == 1 or NULL not in (before, after):
+        return False
+    node.remove(i, after if before == NULL else before)
+    return True
+
+
 class _PartialTree:
     """The nodes of a tree that have been opened. Undoing may leave some without entries: `root` drops them."""
 
-    def __init__(self, root: Cid, blocks: Mapping[Cid, bytes]) -> None:
+    def __init__(self, root: Cid, blocks: Mapping[bytes, bytes]) -> None:
         self._blocks = blocks
         self._root = decode(self._block(root), None, LOWEST, HIGHEST)
 
@@ -76,11 +162,13 @@ class _PartialTree:
         """Put back a record that is not in the tree."""
         layer = key_depth(key)
         while self._root.layer < layer:
-            self._root = Node(self._root.layer + 1, LOWEST, HIGHEST, self._root)
+            raised = Node.bare(self._root.layer + 1, LOWEST, HIGHEST)
+            raised.opened[0] = self._root
+            self._root = raised
         node = self._root
         while node.layer > layer:
             i = bisect_left(node.keys, key)
-            if node.children[i] == NULL:
+            if node.subtree(i) == NULL:
                 node.bridge(i)
             node = self._child(node, i)
         i = bisect_left(node.keys, key)
@@ -102,7 +190,7 @@ class _PartialTree:
         """The id of the tree as it is now, without bridges that lead down to its first entries."""
         node = self._root
         while not node.keys:
-            child = node.children[0]
+            child = node.subtree(0)
             if child == NULL:
                 return EMPTY_TREE
             # A bridge under the top can only have come with the commit, so a node that did not come along is none.
@@ -114,49 +202,53 @@ class _PartialTree:
     def _find(self, key: bytes, value: bytes) -> tuple[Node, int]:
         node = self._root
         while True:
-            i = bisect_left(node.keys, key)
-            if i < len(node.keys) and node.keys[i] == key:
+            keys = node.keys
+            i = bisect_left(keys, key)
+            if i < len(keys) and keys[i] == key:
                 break
-            if node.children[i] == NULL:
+            child = node.subtree(i)
+            if child == NULL:
                 raise MstError("mst-key-missing", key.decode())
-            node = self._child(node, i)
+            node = child if isinstance(child, Node) else self._open(node, i, child)
         if key_depth(key) != node.layer:
             raise MstError("mst-key-layer", key.decode())
-        if node.values[i] != value:
+        if node.value(i) != value:
             raise MstError("mst-value-mismatch", key.decode())
         return node, i
 
     def _split(self, parent: Node, i: int, key: bytes) -> tuple[Child, Child]:
         """The parts of a subtree before and after `key`, which is not in it."""
-        if parent.children[i] == NULL:
+        if parent.subtree(i) == NULL:
             return NULL, NULL
         node = self._child(parent, i)
         at = bisect_left(node.keys, key)
         return node.split(at, key, self._split(node, at, key))
 
     def _join(self, before: Node, i: int, after: Node, j: int) -> Child:
-        """One subtree of two, `before.children[i]` and `after.children[j]`, that stand on the same layer."""
-        if is_bare(before.children[i]):
-            return after.children[j]
-        if is_bare(after.children[j]):
-            return before.children[i]
+        """One subtree of two, `before`'s at `i` and `after`'s at `j`, that stand on the same layer."""
+        if is_bare(before.subtree(i)):
+            return after.subtree(j)
+        if is_bare(after.subtree(j)):
+            return before.subtree(i)
         left, right = self._child(before, i), self._child(after, j)
         left.join(self._join(left, len(left.keys), right, 0), right)
         return left
 
     def _child(self, node: Node, i: int) -> Node:
-        """The subtree `node.children[i]`, which is not null, opened."""
-        child = node.children[i]
-        if isinstance(child, Node):
-            return child
+        """Subtree `i` of the node, which is not null, opened."""
+        child = node.subtree(i)
+        return child if isinstance(child, Node) else self._open(node, i, child)
+
+    def _open(self, node: Node, i: int, link: bytes) -> Node:
         if node.layer == 0:
             raise MstError("mst-key-layer", "a subtree below layer 0")
-        opened = node.children[i] = decode(self._block(Cid(child[len(LINK) :])), node.layer - 1, *node.bounds(i))
-        opened.link = child
+        low, high = node.bounds(i)
+        opened = node.opened[i] = decode(self._block(link[len(LINK) :]), node.layer - 1, low, high)
+        opened.link = link
         return opened
 
-    def _block(self, cid: Cid) -> bytes:
+    def _block(self, cid: bytes) -> bytes:
         data = self._blocks.get(cid)
         if data is None:
-            raise MstError("mst-node-missing", str(cid))
+            raise MstError("mst-node-missing", str(Cid(cid)))
         return data

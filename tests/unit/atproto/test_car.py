@@ -58,7 +58,7 @@ def test_what_was_written_is_read(blocks: list[bytes], data: st.DataObject) -> N
     roots = data.draw(st.lists(st.sampled_from(cids), min_size=1, max_size=3))
     parsed = car.parse(file(blocks, roots))
     assert parsed == (tuple(roots), dict(zip(cids, blocks, strict=True)))
-    assert all(type(cid) is Cid for cid in (*parsed.roots, *parsed.blocks))
+    assert all(type(cid) is Cid for cid in parsed.roots)
 
 
 def test_libipld_reads_the_same() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import event as note
 from hypothesis import strategies as st
 
 from relay.atproto import car, cid, commit, crypto, drisl, frames, mst, mst_node
@@ -113,6 +114,20 @@ def test_inversion_both_ways(seed: int, size: int, most: int) -> None:
         old = {Cid(cid): block for cid, block in everything.items()}
         if commit.prev_data in old:
             assert mst.invert(commit.prev_data, reversed_ops(commit.ops), old) == repo.data
+
+
+@settings(max_examples=300, deadline=None)
+@given(seed=st.integers(0, 2**32), size=st.integers(0, 80))
+def test_the_short_way_and_the_tree_agree(seed: int, size: int) -> None:
+    """One operation is undone without a tree where that can be; what comes of it is the same."""
+    for repo, event in steps(seed, size, 1, 8):
+        commit = decoded(event)
+        blocks = car.parse(commit.blocks).blocks
+        for op in commit.ops:
+            before = mst._undo_in_one_node(Cid(repo.data), op, blocks)
+            assert before in (None, commit.prev_data)
+            assert mst._undo_in_tree(Cid(repo.data), [op], blocks) == commit.prev_data
+            note(f"{op.action} in one node: {before is not None}")
 
 
 @settings(max_examples=150, deadline=None)
