@@ -48,6 +48,7 @@ _HANDLE = re.compile(rf"(?:{_LABEL}\.)+{_LAST_LABEL}")
 _NSID = re.compile(rf"{_LAST_LABEL}(?:\.{_LABEL})+\.[a-zA-Z][a-zA-Z0-9]{{0,62}}")
 _TID = re.compile(r"[2-7a-j][2-7a-z]{12}")
 _RECORD_KEY = re.compile(r"[a-zA-Z0-9._~:-]{1,512}")
+_RECORD_PATH = re.compile(rf"(?=[^/]{{1,{MAX_NSID}}}/){_NSID.pattern}/(?!\.\.?\Z){_RECORD_KEY.pattern}")
 # The calendar is checked as far as a pattern can. A time before the year 0 is refused, and so is the second 60, which
 # the reference implementation's consumers cannot read.
 _DATETIME = re.compile(
@@ -97,7 +98,7 @@ def is_nsid(value: str) -> bool:
 
 def is_tid(value: str) -> bool:
     """A timestamp identifier, such as a rev."""
-    return len(value) == 13 and _TID.fullmatch(value) is not None
+    return _TID.fullmatch(value) is not None
 
 
 def is_record_key(value: str) -> bool:
@@ -107,10 +108,7 @@ def is_record_key(value: str) -> bool:
 
 def is_record_path(value: str) -> bool:
     """`collection/rkey`, the key of a record in its repository."""
-    if len(value) > MAX_RECORD_PATH:
-        return False
-    collection, _, key = value.partition("/")
-    return is_nsid(collection) and is_record_key(key)
+    return len(value) <= MAX_RECORD_PATH and _RECORD_PATH.fullmatch(value) is not None
 
 
 def is_datetime(value: str) -> bool:
@@ -208,7 +206,8 @@ def check_language(value: str) -> None:
 
 def tid_micros(tid: str) -> int:
     """The time in a TID, in microseconds since the epoch. SyntaxInvalid when it is none."""
-    check_tid(tid)
+    if _TID.fullmatch(tid) is None:
+        raise SyntaxInvalid("tid-syntax", repr(tid[:80]))
     return int(tid.translate(_TID_TO_BASE_32), 32) >> 10
 
 

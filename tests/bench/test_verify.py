@@ -15,8 +15,9 @@ from relay.atproto.crypto import PublicKey, parse_did_key
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create, tid
 
 NOW = EPOCH_US + 10**12
-# How many times the floor a verification may take; a quiet machine measures about a tenth less.
-LIMITS = {"k256": 3.0, "p256": 2.4}
+# How many times the floor a verification should take, and may; a quiet machine measures about a tenth less.
+GOAL = 2.0
+LIMITS = {"k256": 2.7, "p256": 2.1}
 CURVES = list(LIMITS)
 
 
@@ -43,8 +44,9 @@ def typical_commit(curve: str) -> tuple[frames.Commit, PublicKey]:
             return event, parse_did_key(key.did_key)
 
 
-def best(functions: dict[str, Callable[[], Any]], rounds: int = 40, calls: int = 100) -> dict[str, float]:
-    """The least time of each, in microseconds; taken in turns, so that what disturbs one disturbs all."""
+def best(functions: dict[str, Callable[[], Any]], rounds: int = 1500, calls: int = 5) -> dict[str, float]:
+    """The least time of each, in microseconds: in turns, so that what disturbs one disturbs all, and in short runs, so
+    that some are not disturbed."""
     times = dict.fromkeys(functions, float("inf"))
     for _ in range(rounds):
         for name, function in functions.items():
@@ -76,7 +78,7 @@ def test_verify_against_its_floor(curve: str) -> None:
     print(f"\n{curve}: {len(event.blocks)} bytes, {len(blocks)} blocks, {len(event.ops)} operation")
     for name, micros in times.items():
         print(f"  {name:24} {micros:6.1f} us")
-    print(f"  verify is {ratio:.2f} x (signature + hashing)")
+    print(f"  verify is {ratio:.2f} x (signature + hashing); the goal is {GOAL:.1f}")
     assert ratio <= LIMITS[curve]
 
 
