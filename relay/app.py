@@ -7,6 +7,7 @@ what an event flows into starts before it and stops after it.
 from __future__ import annotations
 
 import gc
+import json
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from relay.errors import RelayError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.opening import Ingest
+from relay.memory import MemoryDebug
 from relay.notify import Notifier
 from relay.recent import Recent
 from relay.store.database import Database
@@ -60,6 +62,7 @@ class Relay:
     def __init__(self, settings: Settings) -> None:
         """Raises StoreError, LogError."""
         self._vitals = Vitals()
+        self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
@@ -108,6 +111,7 @@ class Relay:
             history=self._history,
             find_account=self._stream.projector.account,
             problem=lambda: self._stream.problem,
+            memory=self._memory_debug,
         )
         self._api = ApiServer(create_app(parts), parts, settings.api_bind)
         self._metrics = MetricsServer(settings.metrics_bind)
@@ -151,6 +155,9 @@ class Relay:
         self._db.close()
         self._metrics.stop()
         self._vitals.stop()
+        if self._memory_debug is not None:
+            log.info("memory at the end: %s", json.dumps(self._memory_debug.report()))
+            self._memory_debug.stop()
 
 
 def _policy(settings: Settings) -> Policy:

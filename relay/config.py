@@ -208,6 +208,12 @@ class Settings:
         parse_networks,
         "Addresses and networks whose X-Forwarded-For is believed",
     )
+    debug_memory: bool = _setting(
+        "RELAY_DEBUG_MEMORY",
+        "false",
+        parse_bool,
+        "Trace allocations for `GET /admin/debug/memory`; slows everything down",
+    )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
     host_idle_after: float = _setting(
         "RELAY_HOST_IDLE_AFTER",

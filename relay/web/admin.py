@@ -202,6 +202,18 @@ def list_consumers() -> ResponseReturnValue:
     return jsonify([consumer_view(consumer) for consumer in parts().consumers])
 
 
+@blueprint.get("/debug/memory")
+def debug_memory() -> ResponseReturnValue:
+    """Where the memory is, and what grew since this was last asked; with `RELAY_DEBUG_MEMORY` only."""
+    memory = parts().memory
+    if memory is None:
+        raise XrpcError(400, "DebugMemoryOff", "start the relay with RELAY_DEBUG_MEMORY=true")
+    report = memory.report()
+    if report is None:
+        raise XrpcError(503, "ServiceUnavailable", "another report is being made")
+    return jsonify(report)
+
+
 def changed(action: str, *, forward: bool = True, **values: object) -> ResponseReturnValue:
     """A change is made: say so in the audit log, to siblings and to the admin."""
     audit(action, **values)

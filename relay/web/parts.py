@@ -13,6 +13,7 @@ from flask import current_app, request
 
 from relay.config import Settings
 from relay.ingest.moderation import Moderation
+from relay.memory import MemoryDebug
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
@@ -35,7 +36,7 @@ class Parts:
     """The parts that routes use.
 
     `find_account` knows an account by its DID as of the newest event; `problem` says in words what is wrong with the
-    event path, or None.
+    event path, or None; `memory` is there when the operator wants it traced.
     """
 
     settings: Settings
@@ -51,6 +52,7 @@ class Parts:
     history: History
     find_account: FindAccount
     problem: Callable[[], str | None]
+    memory: MemoryDebug | None = None
 
 
 def parts() -> Parts:

@@ -69,3 +69,12 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(relay: RelayProcess, networ
     for repo in writer.repos:
         status = relay.xrpc("getLatestCommit", f"did={repo.did}").json
         assert status["rev"] == writer.written[repo.did][-1]
+
+
+@pytest.mark.timeout(60)
+def test_the_memory_is_told_at_the_end(tmp_path: Path) -> None:
+    relay = RelayProcess(tmp_path, {"RELAY_DEBUG_MEMORY": "true"})
+    relay.start()
+    assert relay.admin("debug/memory")["lines"]
+    assert relay.stop() == 0
+    assert '"grown_since_last_report"' in relay.log_tail()

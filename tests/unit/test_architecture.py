@@ -25,7 +25,7 @@ ROOMS = {
     "stream": {"store", "atproto"} | LEAVES,
     "ingest": {"stream", "store", "identity", "atproto"} | LEAVES,
     "upstream": {"ingest", "stream", "store", "identity", "atproto"} | LEAVES,
-    "web": {"upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "web": {"memory", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
     "commands": {"app", "patched", "web", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
     "patched": set(),
     "errors": set(),
@@ -34,6 +34,7 @@ ROOMS = {
     "metrics": set(),
     "logs": set(),
     "notify": set(),
+    "memory": {"metrics"},
     "recent": {"metrics"},
     "vitals": {"metrics"},
 }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from relay.atproto import frames
 from relay.atproto.frames import Account
+from relay.memory import MemoryDebug
+from relay.web.application import create_app
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
@@ -188,3 +191,32 @@ def test_siblings_hear_of_changes_once(start_web: StartWeb) -> None:
     assert first.admin("/admin/subs/banDomain", {"Domain": "spammers.net"}).json == SUCCESS
     until(lambda: second.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]})
     assert all(not len(queue) for queue in first.parts.siblings._queues.values())
+
+
+def test_memory_is_traced_only_when_the_operator_wants_it(web: Web) -> None:
+    answer = web.admin("/admin/debug/memory")
+    assert (answer.status, answer.json["error"]) == (400, "DebugMemoryOff")
+    assert "RELAY_DEBUG_MEMORY" in answer.json["message"]
+
+
+def test_where_the_memory_is_and_what_grew(web: Web) -> None:
+    memory = MemoryDebug()
+    try:
+        client = create_app(replace(web.parts, memory=memory)).test_client()
+        first = client.get("/admin/debug/memory", headers=ADMIN).json
+        kept = [bytes(1000) for _ in range(2000)]
+        second = client.get("/admin/debug/memory", headers=ADMIN).json
+    finally:
+        memory.stop()
+    assert first and second
+    assert len(kept) == 2000
+    assert first["grown_since_last_report"] == []
+    grown = second["grown_since_last_report"][0]
+    assert "test_admin.py" in grown["line"]
+    assert grown["bytes"] > 2_000_000
+    assert grown["count"] >= 2000
+    assert any("test_admin.py" in entry["line"] for entry in second["lines"])
+    assert second["objects"]["function"] > 1000
+    assert second["queues"]["tail-bytes"]["capacity"] > 0
+    assert second["resident_bytes"] > second["traced_bytes"]
+    assert second["gc"]["thresholds"]
