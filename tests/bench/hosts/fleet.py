@@ -1,9 +1,9 @@
 """The upstream side in a process of its own: thousands of hosts with TLS, and some that can be told to misbehave.
 
-Run by the harness: `python -m tests.bench.hosts.fleet FOLDER HOSTS ACCOUNTS`. Writes the hosts and the identities of
-their accounts into the relay's database, prints `{"ready": true}`, then takes one JSON command a line on stdin:
-`{"rate": R}` sends R signed commits a second from now on, more of them from the first hosts than from the last;
-`{"misbehave": true}` turns the five bad hosts bad. A commit's rev says when it was sent. Ends when stdin closes.
+Run by the harness: `python -m tests.bench.hosts.fleet FOLDER TRAFFIC HOSTS ACCOUNTS EVENTS`. Writes the hosts and the
+identities of their accounts into the relay's database, prints `{"ready": true}`, then takes one JSON command a line on
+stdin: `{"rate": R}` sends R of the prebuilt commits a second from now on, each stamped right before it is written;
+`{"misbehave": true}` turns the five bad hosts bad. Gives way to the relay on a busy core. Ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import gc  # noqa: E402
 import json  # noqa: E402
+import os  # noqa: E402
 import random  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
+from functools import partial  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
@@ -25,57 +28,54 @@ from relay.store import hosts as host_table  # noqa: E402
 from relay.store import identities  # noqa: E402
 from relay.store.database import Database, Transaction  # noqa: E402
 from relay.store.identities import IdentityRow  # noqa: E402
+from tests.bench.hosts.traffic import Owner, Shape, frames_of, order_of, owners_of, stamped  # noqa: E402
 from tests.support.certificate import make_certificate, server_context  # noqa: E402
 from tests.support.pds import FakePds, websocket_frame  # noqa: E402
-from tests.support.repo import RepoBuilder, SigningKey, account_did, create, frame, tid  # noqa: E402
+from tests.support.repo import account_did, frame  # noqa: E402
 
 BAD = ("floods", "trickles", "garbage", "silent", "endless TLS")
 ROOMY = 1_000_000
 
 
-class Account:
-    """An account that posts a record at a time; its repo is built when it first does."""
+class Streams:
+    """The open stream of each host, by its rank."""
 
-    def __init__(self, number: int) -> None:
-        self.did = account_did(number)
-        self.key = SigningKey.create("k256", number)
-        self.repo: RepoBuilder | None = None
+    def __init__(self, hosts: list[FakePds]) -> None:
+        self._open: dict[int, socket] = {}
+        for rank, host in enumerate(hosts):
+            host.on_stream = partial(self._hold, rank, host)
 
-    def commit(self, seq: int) -> bytes:
-        now = time.time_ns() // 1000
-        self.repo = self.repo or RepoBuilder(self.did, self.key)
-        write = create(f"app.bsky.feed.like/{tid(now)}", {"$type": "app.bsky.feed.like", "seq": seq})
-        return self.repo.commit(write, at_us=now).frame(seq)
+    def _hold(self, rank: int, host: FakePds, sock: socket) -> None:
+        self._open[rank] = sock
+        host._read(sock)
+        del self._open[rank]
+
+    def send(self, rank: int, frame: bytes) -> None:
+        """Write one frame, if the host has a stream."""
+        if rank in self._open:
+            self._open[rank].sendall(stamped(frame))
 
 
-def store(tx: Transaction, hosts: list[FakePds], accounts: dict[str, list[Account]]) -> None:
+def store(tx: Transaction, hosts: list[FakePds], owners: list[list[Owner]]) -> None:
     """What a relay knows that has crawled these hosts before, so that the bench loads no directory."""
     now = time.time()
-    for host in hosts:
-        limit = ROOMY if host.hostname in accounts else 100
+    for rank, host in enumerate(hosts):
+        own = owners[rank] if rank < len(owners) else []
+        limit = ROOMY if own else 100
         host_table.insert(tx, host.hostname, no_ssl=False, account_limit=limit, trusted=False)
-        identities.upsert_many(
-            tx,
-            [
-                IdentityRow(account.did, host.url, "k256", account.key.public, "user.test", now)
-                for account in accounts.get(host.hostname, ())
-            ],
-        )
+        rows = [IdentityRow(one.did, host.url, "k256", one.public_key, "user.test", now) for one in own]
+        identities.upsert_many(tx, rows)
 
 
-def send(hosts: list[FakePds], accounts: dict[str, list[Account]], rate: float) -> None:
-    """Publish `rate` commits a second for ever, hosts by 1/rank, the accounts of a host in turn."""
-    chance = random.Random(1)
-    weights = [1 / rank for rank in range(1, len(hosts) + 1)]
-    turns = dict.fromkeys(accounts, 0)
+def send(streams: Streams, frames: list[list[bytes]], order: list[int], rate: float) -> None:
+    """Send `rate` frames a second, until there are no more."""
+    next_of = [iter(own) for own in frames]
     sent, began = 0, time.monotonic()
-    while True:
+    while sent < len(order):
         due = int((time.monotonic() - began) * rate)
-        for host in chance.choices(hosts, weights, k=max(0, due - sent)):
-            turn = turns[host.hostname] = turns[host.hostname] + 1
-            own = accounts[host.hostname]
-            host.publish(turn, own[turn % len(own)].commit(turn))
-        sent = due
+        for rank in order[sent:due]:
+            streams.send(rank, next(next_of[rank]))
+        sent = max(sent, due)
         gevent.sleep(0.002)
 
 
@@ -123,29 +123,29 @@ def misbehave(bad: list[FakePds]) -> None:
         host.hang_up()
 
 
-def main(folder: Path, host_count: int, account_count: int) -> None:
+def main(folder: Path, traffic: Path, shape: Shape) -> None:
+    os.nice(10)
     context = server_context(make_certificate(folder, "localhost"))
-    hosts = [FakePds(tls=context) for _ in range(host_count)]
+    hosts = [FakePds(tls=context) for _ in range(shape.hosts)]
     bad = [FakePds(tls=context) for _ in BAD]
+    streams = Streams(hosts)
     for host in (*hosts, *bad):
         host.__enter__()
-    total = sum(1 / rank for rank in range(1, host_count + 1))
-    accounts, number = {}, 0
-    for rank, host in enumerate(hosts, 1):
-        count = max(1, round(account_count / rank / total))
-        accounts[host.hostname] = [Account(number + one) for one in range(1, count + 1)]
-        number += count
     database = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
-    database.write(store, [*hosts, *bad], accounts)
+    database.write(store, [*hosts, *bad], owners_of(traffic))
     database.close()
-    print(json.dumps({"ready": True, "accounts": number}), flush=True)
+    frames = [frames_of(traffic, rank) for rank in range(shape.hosts)]
+    order = order_of(shape)
+    gc.collect()
+    gc.freeze()
+    print(json.dumps({"ready": True}), flush=True)
     while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
         command = json.loads(line)
         if "rate" in command:
-            gevent.spawn(send, hosts, accounts, command["rate"])
+            gevent.spawn(send, streams, frames, order, command["rate"])
         else:
             misbehave(bad)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), Shape(*map(int, sys.argv[3:])))
