@@ -23,6 +23,7 @@ from relay.errors import RelayError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.opening import Ingest
+from relay.ingest.pool import WorkerPool, processes_for
 from relay.memory import MemoryDebug
 from relay.notify import Notifier
 from relay.recent import Recent
@@ -71,22 +72,25 @@ class Relay:
         memory = Recent(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, memory=memory)
         drops = Drops()
-        ingest = Ingest(
+        processes = settings.validator_processes
+        if processes is None:
+            processes = processes_for(len(os.sched_getaffinity(0)))
+        self._ingest = ingest = Ingest(
             self._db,
             self._stream,
             self._resolver,
             http,
             memory=memory,
             lenient=settings.lenient_sync_validation,
+            pool=WorkerPool(processes, lenient=settings.lenient_sync_validation) if processes else None,
             on_drop=lambda hostname, reason: drops.note(hostname, reason, time.time()),
         )
-        self._intake = ingest.intake
         self._collection_check = ingest.collection_check
         self._fleet = Fleet(
             self._db,
             ingest.registry,
             self._stream.cursors,
-            self._intake,
+            ingest.intake,
             ingest.moderation.release_throttled,
             http,
             http.tls_context(),
@@ -110,7 +114,7 @@ class Relay:
             sessions=Sessions(),
             history=self._history,
             find_account=self._stream.projector.account,
-            problem=lambda: self._stream.problem,
+            problem=lambda: self._stream.problem or ingest.problem,
             memory=self._memory_debug,
         )
         self._api = ApiServer(create_app(parts), parts, settings.api_bind)
@@ -122,7 +126,7 @@ class Relay:
         self._metrics.start()
         self._stream.start()
         self._resolver.start()
-        self._intake.start()
+        self._ingest.start()
         self._collection_check.start()
         self._backfill.start()
         self._siblings.start()
@@ -145,7 +149,7 @@ class Relay:
         self._fleet.stop(min(left(), 5.0))
         self._collection_check.stop()
         self._backfill.stop()
-        self._intake.stop(left() - 12.0)
+        self._ingest.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))
         self._stream.stop(left())

@@ -21,6 +21,7 @@ from relay.values import (
     parse_bind,
     parse_bool,
     parse_count,
+    parse_count_or_auto,
     parse_database_url,
     parse_duration,
     parse_http_url,
@@ -170,6 +171,12 @@ class Settings:
         "false",
         parse_bool,
         "Pass and count commits whose MST inversion fails, instead of dropping them",
+    )
+    validator_processes: int | None = _setting(
+        "RELAY_VALIDATOR_PROCESSES",
+        "auto",
+        parse_count_or_auto,
+        "Worker processes that verify events; 0: the relay's own process does; auto: by the number of cores",
     )
     ident_cache_size: int = _setting(
         "RELAY_IDENT_CACHE_SIZE",

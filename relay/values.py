@@ -24,6 +24,11 @@ _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
+def parse_count_or_auto(text: str) -> int | None:
+    """A number >= 0, or None for `auto`."""
+    return None if text.strip().lower() == "auto" else parse_count(text)
+
+
 def parse_duration(text: str) -> float:
     """Seconds from a Go duration such as `72h`, `1h30m` or `500ms`; also days (`3d`). `0` is zero."""
     if text == "0":

@@ -116,6 +116,10 @@ class Accounts:
         self._keep_busy(state)
         return state
 
+    def if_busy(self, did: str) -> AccountState | None:
+        """The account of `did` if it is among the busiest."""
+        return self._busy.get(did)
+
     def create(self, did: str, host: Host) -> AccountState:
         """A new account on `host`, counted there; `host-throttled` from the start when the host is at its limit."""
         status = "active" if host.account_count < host.account_limit else "host-throttled"

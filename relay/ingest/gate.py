@@ -22,8 +22,9 @@ from relay.errors import IdentityError
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.host import Host, HostRegistry
-from relay.ingest.item import Errand, Hold, Item, Rejected
+from relay.ingest.item import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.penalties import Penalties
+from relay.ingest.pool import WorkerPool
 from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Verdict, verify
 from relay.store import collections
 from relay.store.accounts import STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
@@ -46,6 +47,7 @@ class Gate:
         registry: HostRegistry,
         projector: Projector,
         penalties: Penalties,
+        pool: WorkerPool | None = None,
         *,
         lenient: bool,
     ) -> None:
@@ -54,13 +56,14 @@ class Gate:
         self._registry = registry
         self._projector = projector
         self._penalties = penalties
+        self._pool = pool
         self._lenient = lenient
 
     def judge(self, item: Item) -> Submission:
         """The event as the log takes it.
 
-        Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold when
-        it has to wait; StoreError when SQL is needed and away.
+        Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold or
+        Unverified when it has to wait; StoreError when SQL is needed and away.
         """
         event = item.event
         check_account_did(event.did)
@@ -70,9 +73,24 @@ class Gate:
             return self._judge_account(item, event)
         return self._judge_repo_event(item, event)
 
+    def look_ahead(self, item: Item) -> None:
+        """Have an event verified before its turn, if there are processes for it and nothing known speaks against it.
+
+        Decides nothing: when its turn comes the event is judged by what is known then, the outcome being one more fact.
+        """
+        event = item.event
+        if self._pool is None or not isinstance(event, Commit | Sync):
+            return
+        identity = self._known_identity(event.did)
+        if identity is None or identity.key is None or identity.pds != item.host.endpoint:
+            return
+        state = self._accounts.if_busy(event.did)
+        if state is None or state.repo is None or event.rev > state.repo.rev:
+            item.check = self._pool.ahead(event, identity.key)
+
     def _judge_repo_event(self, item: Item, event: Commit | Sync) -> Submission:
         state, key = self._admit(item, event)
-        verdict = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+        verdict = self._verdict(item, event, key)
         if isinstance(verdict, Refusal):
             raise self._refused(item, verdict)
         return self._conclude(item, event, state, verdict)
@@ -91,6 +109,16 @@ class Gate:
                 raise Hold(Errand.REFRESH)
             raise Rejected("no-signing-key")
         return state, identity.key
+
+    def _verdict(self, item: Item, event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+        if self._pool is None:
+            return verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+        # What was verified ahead may have been so against a key that has been rotated since.
+        if item.check is None or item.check.key != key:
+            item.check = self._pool.begin(event, key)
+        if item.check.outcome is None:
+            raise Unverified
+        return item.check.outcome
 
     def _refused(self, item: Item, refusal: Refusal) -> Hold | Rejected:
         # The key may have been rotated since the document was read.

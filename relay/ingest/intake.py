@@ -30,6 +30,7 @@ class Intake:
     """A fixed set of lanes, each event's chosen by a stable hash of its DID."""
 
     def __init__(self, gate: Gate, errands: Errands, sequencer: Sequencer, rejections: Rejections) -> None:
+        self._gate = gate
         self._rejections = rejections
         self._parking = Parking()
         self._sampler = Sampler()
@@ -56,7 +57,9 @@ class Intake:
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
         host.budget.take(size)
-        partition.queue.put_nowait(Item(host, event, size, watch=self._sampler.next()))
+        item = Item(host, event, size, watch=self._sampler.next())
+        self._gate.look_ahead(item)
+        partition.queue.put_nowait(item)
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         """Count an event that never became one; with a `seq`, the host's cursor moves past it."""

@@ -10,6 +10,7 @@ from enum import Enum
 
 from relay.atproto.frames import Event
 from relay.errors import RelayError
+from relay.ingest.check import Check
 from relay.ingest.host import Host
 from relay.ingest.stopwatch import Stopwatch
 
@@ -26,7 +27,7 @@ class Errand(Enum):
 @dataclass(slots=True, eq=False)
 class Item:
     """An event from `host`, `size` bytes long. `done` holds the errands run for it, so that each is run once; `watch`
-    times it through the stages, if it is one of those that are timed.
+    times it through the stages, if it is one of those that are timed; `check` is its verification by a worker process.
     """
 
     host: Host
@@ -34,10 +35,15 @@ class Item:
     size: int
     done: frozenset[Errand] = frozenset()
     watch: Stopwatch | None = None
+    check: Check | None = None
 
 
 class Rejected(RelayError):
     """The event is dropped, for a counted reason."""
+
+
+class Unverified(Exception):
+    """The event's `check` has no outcome yet. It is judged again, as a whole, when there is one."""
 
 
 class Hold(Exception):

@@ -17,6 +17,7 @@ from relay.ingest.host import HostRegistry
 from relay.ingest.intake import Intake
 from relay.ingest.moderation import Moderation
 from relay.ingest.penalties import Penalties
+from relay.ingest.pool import WorkerPool
 from relay.ingest.rejections import DropObserver, Rejections
 from relay.ingest.status_check import StatusCheck
 from relay.recent import Recent
@@ -25,7 +26,9 @@ from relay.stream.opening import Stream
 
 
 class Ingest:
-    """The room's parts. `memory` holds the accounts' states; `on_drop` hears of every real drop."""
+    """The room's parts. `memory` holds the accounts' states; `pool` verifies events, if there is one; `on_drop` hears
+    of every real drop.
+    """
 
     def __init__(
         self,
@@ -36,15 +39,34 @@ class Ingest:
         *,
         memory: Recent,
         lenient: bool = False,
+        pool: WorkerPool | None = None,
         on_drop: DropObserver | None = None,
     ) -> None:
         self.registry = HostRegistry()
         self.accounts = Accounts(db, stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
         penalties = Penalties()
-        gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, lenient=lenient)
+        gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, pool, lenient=lenient)
         errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
         self.collection_check = CollectionCheck(db, http, self.registry, stream.projector)
         metrics.QUEUE_SIZE.labels("parsed-keys").set_function(parsed_keys)
         metrics.QUEUE_CAPACITY.labels("parsed-keys").set(PARSED_KEYS)
         self.intake = Intake(gate, errands, stream.sequencer, Rejections(on_drop))
+        self._pool = pool
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps events from being verified, or None."""
+        return self._pool.problem if self._pool else None
+
+    def start(self) -> None:
+        """Start judging."""
+        if self._pool:
+            self._pool.start()
+        self.intake.start()
+
+    def stop(self, timeout: float) -> None:
+        """Judge what is in, for `timeout` seconds at most, and stop."""
+        self.intake.stop(timeout)
+        if self._pool:
+            self._pool.stop()

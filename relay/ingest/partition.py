@@ -20,7 +20,7 @@ from relay.atproto.errors import ProtocolError
 from relay.errors import IdentityError, StoreError
 from relay.ingest.errands import Errands
 from relay.ingest.gate import Gate
-from relay.ingest.item import Hold, Item, Rejected
+from relay.ingest.item import Hold, Item, Rejected, Unverified
 from relay.ingest.rejections import Rejections
 from relay.stream.sequencer import Sequencer, Submission
 
@@ -144,13 +144,17 @@ class Partition:
 
     def _settle(self, item: Item) -> Hold | None:
         """Judge `item` and pass it on or drop it; or say what it is held for."""
+        if item.watch is not None:
+            item.watch.end("parked" if item.done else "queued")
         while True:
-            if item.watch is not None:
-                item.watch.end("parked" if item.done else "queued")
+            if item.check is not None:
+                item.check.wait()
             try:
                 submission = self._gate.judge(item)
             except Hold as hold:
                 return hold
+            except Unverified:
+                continue
             except (Rejected, IdentityError) as error:
                 self._drop(item, error.reason, error.detail)
             except ProtocolError as error:

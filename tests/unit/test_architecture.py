@@ -107,6 +107,21 @@ def test_only_commands_know_app() -> None:
     assert {room_of(path) for path in MODULES if "app" in foreign_rooms(path)} <= {"commands"}
 
 
+def run_alone(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_worker_processes_stay_small() -> None:
+    program = """
+import sys
+for name in ("gevent", "greenlet", "flask", "psycopg2", "prometheus_client", "sqlite3", "asyncio"):
+    sys.modules[name] = None
+import relay.ingest.worker
+"""
+    run_alone(program)
+
+
 def test_atproto_runs_without_gevent() -> None:
     """In a fresh interpreter in which nothing else of ours, and no gevent, can be imported."""
     modules = [
@@ -126,8 +141,7 @@ ours = {{name for name in sys.modules if name.startswith("relay.") and not name.
 assert not ours, ours
 assert not {{"sqlite3", "asyncio"}} & sys.modules.keys()
 """
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    run_alone(program)
 
 
 def test_integration_tests_run_on_both_databases() -> None:

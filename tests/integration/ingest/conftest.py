@@ -9,6 +9,7 @@ path.logged(3)                             # waits for three events in the log, 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
 from relay.ingest.host import Host
 from relay.ingest.opening import Ingest
+from relay.ingest.pool import HUNG_SECONDS, WORKER, WorkerPool
 from relay.recent import Recent
 from relay.store import hosts
 from relay.store.database import Database
@@ -35,9 +37,21 @@ from tests.support.wait import until
 class EventPath:
     """One relay without upstream and web."""
 
-    def __init__(self, folder: Path, url: str, plc: FakePlc, *, lenient: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        plc: FakePlc,
+        *,
+        lenient: bool = False,
+        processes: int = 0,
+        worker: str = WORKER,
+        hung_seconds: float = HUNG_SECONDS,
+    ) -> None:
         self.plc = plc
         self._folder, self._url, self._lenient = folder, url, lenient
+        self._pool = partial(WorkerPool, processes, lenient=lenient, worker=worker, hung_seconds=hung_seconds)
+        self._processes = processes
         self._repos = 0
         self._open()
 
@@ -47,13 +61,21 @@ class EventPath:
         self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
         memory = Recent(10_000)
         self.resolver = Resolver(self.db, http, plc_host=self.plc.url, memory=memory)
-        self.ingest = Ingest(self.db, self.stream, self.resolver, http, memory=memory, lenient=self._lenient)
+        self.ingest = Ingest(
+            self.db,
+            self.stream,
+            self.resolver,
+            http,
+            memory=memory,
+            lenient=self._lenient,
+            pool=self._pool() if self._processes else None,
+        )
         self.stream.start()
         self.resolver.start()
-        self.ingest.intake.start()
+        self.ingest.start()
 
     def close(self) -> None:
-        self.ingest.intake.stop(1.0)
+        self.ingest.stop(1.0)
         self.stream.stop(5.0)
         self.resolver.stop()
         self.db.close()
@@ -142,8 +164,8 @@ def other_pds() -> Iterator[FakePds]:
         yield serving
 
 
-@pytest.fixture
-def path(tmp_path: Path, database_url: str, plc: FakePlc) -> Iterator[EventPath]:
-    opened = EventPath(tmp_path / "persist", database_url, plc)
+@pytest.fixture(params=[0, 2], ids=["in-line", "processes"])
+def path(request: pytest.FixtureRequest, tmp_path: Path, database_url: str, plc: FakePlc) -> Iterator[EventPath]:
+    opened = EventPath(tmp_path / "persist", database_url, plc, processes=request.param)
     yield opened
     opened.close()

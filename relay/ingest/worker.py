@@ -1,0 +1,67 @@
+"""A worker process: verifies the batches that come over its socket, answers them in order, ends when the socket does.
+
+Started by `slot` as `python -m relay.ingest.worker SOCKET LENIENT`. Nothing is patched here, and gevent, SQL and
+metrics are not imported: what a crash takes along is this process and the batch in it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+from relay.atproto.crypto import PublicKey
+from relay.atproto.frames import Commit, Sync
+from relay.ingest.tasks import Inbox, encode, pack_outcome, unpack_task
+from relay.ingest.verdict import Refusal, Verdict, verify
+
+READ_BYTES = 256 << 10
+GC_THRESHOLDS = (50_000, 20, 100)
+_PR_SET_PDEATHSIG = 1
+
+Verify = Callable[[Commit | Sync, PublicKey], Verdict | Refusal]
+
+
+def serve(connection: socket.socket, verify_one: Verify) -> None:
+    """Say hello, then answer batches until the relay closes the connection or is gone.
+
+    An answer is the microseconds that the batch took and its outcomes; the hello is one without any.
+    """
+    inbox = Inbox()
+    connection.sendall(encode((0, [])))
+    while data := connection.recv(READ_BYTES):
+        for batch in inbox.feed(data):
+            started = time.perf_counter()
+            outcomes = [pack_outcome(verify_one(*unpack_task(task))) for task in batch]
+            connection.sendall(encode((int((time.perf_counter() - started) * 1e6), outcomes)))
+
+
+def run(verify_one: Verify) -> None:
+    """Serve on the socket that the command line names. The signals that stop the relay mean nothing here: it closes
+    the socket once it has drained. Should it die, this dies with it, even when stuck or stopped.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    with socket.socket(fileno=int(sys.argv[1])) as connection:
+        connection.setblocking(True)
+        try:
+            serve(connection, verify_one)
+        except ConnectionError:
+            # The relay is gone; there is nobody to tell.
+            return
+
+
+def verify_now(event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+    """`verify` by this machine's clock, as lenient as the command line says."""
+    return verify(event, key, int(time.time() * 1_000_000), lenient=sys.argv[2] == "lenient")
+
+
+if __name__ == "__main__":
+    run(verify_now)

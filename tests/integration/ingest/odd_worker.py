@@ -1,0 +1,28 @@
+"""A worker process for tests: `relay.ingest.worker`, but that a commit's own words may make it go wrong.
+
+Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from relay.atproto.crypto import PublicKey
+from relay.atproto.frames import Commit, Sync
+from relay.ingest import worker
+from relay.ingest.verdict import Refusal, Verdict
+
+
+def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+    if b"ODD_CRASH" in event.blocks:
+        os._exit(77)
+    if b"ODD_HANG" in event.blocks:
+        time.sleep(600)
+    if b"ODD_SLOW" in event.blocks:
+        time.sleep(0.02)
+    return worker.verify_now(event, key)
+
+
+if __name__ == "__main__":
+    worker.run(verify)
