@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
-from typing import ClassVar
 
 import cbor2
 
-from relay.atproto import drisl
+from relay.atproto import commit_frame, drisl
 from relay.atproto.cid import Cid
 from relay.atproto.errors import DrislError, FrameError
+from relay.atproto.events import Account, Commit, Event, Identity, Info, Kind, RepoOp, StreamError, Sync
 from relay.atproto.fields import (
     Fields,
     Shape,
@@ -32,6 +30,30 @@ from relay.atproto.fields import (
     read_time,
 )
 from relay.atproto.syntax import is_did, is_tid
+
+__all__ = [
+    "MAX_BLOCKS",
+    "MAX_FRAME",
+    "MAX_OPS",
+    "MAX_SYNC_BLOCKS",
+    "REASONS",
+    "Account",
+    "Commit",
+    "Event",
+    "Identity",
+    "Info",
+    "Kind",
+    "RepoOp",
+    "StreamError",
+    "Sync",
+    "account_frame",
+    "decode",
+    "error_frame",
+    "identity_frame",
+    "info_frame",
+    "split_at_seq",
+    "uint",
+]
 
 REASONS = frozenset(
     {
@@ -53,105 +75,6 @@ MAX_FRAME = 5_000_000
 MAX_BLOCKS = 2_000_000
 MAX_SYNC_BLOCKS = 10_000
 MAX_OPS = 200
-
-
-class Kind(IntEnum):
-    """The kinds of event, numbered as in the reference relay's log."""
-
-    COMMIT = 1
-    IDENTITY = 4
-    ACCOUNT = 5
-    SYNC = 6
-
-
-@dataclass(slots=True)
-class RepoOp:
-    """One change of a record. `cid` is None for a delete, `prev` for a create (or when the host left it out)."""
-
-    action: str
-    path: str
-    cid: Cid | None
-    prev: Cid | None
-
-
-@dataclass(slots=True)
-class Commit:
-    """A repository's new commit with the blocks that prove it."""
-
-    kind: ClassVar[Kind] = Kind.COMMIT
-
-    did: str
-    seq: int
-    time: str
-    rev: str
-    since: str | None
-    commit: Cid
-    prev_data: Cid | None
-    blocks: bytes
-    ops: tuple[RepoOp, ...]
-    too_big: bool
-    rebase: bool
-    frame: bytes
-
-
-@dataclass(slots=True)
-class Sync:
-    """A repository's current commit, without the way to it."""
-
-    kind: ClassVar[Kind] = Kind.SYNC
-
-    did: str
-    seq: int
-    time: str
-    rev: str
-    blocks: bytes
-    frame: bytes
-
-
-@dataclass(slots=True)
-class Identity:
-    """A DID document or handle may have changed."""
-
-    kind: ClassVar[Kind] = Kind.IDENTITY
-
-    did: str
-    seq: int
-    time: str
-    handle: str | None
-    frame: bytes
-
-
-@dataclass(slots=True)
-class Account:
-    """An account's status at the host that sends this."""
-
-    kind: ClassVar[Kind] = Kind.ACCOUNT
-
-    did: str
-    seq: int
-    time: str
-    active: bool
-    status: str | None
-    frame: bytes
-
-
-Event = Commit | Sync | Identity | Account
-
-
-@dataclass(slots=True)
-class Info:
-    """A notice from the host, such as OutdatedCursor."""
-
-    name: str
-    message: str | None
-
-
-@dataclass(slots=True)
-class StreamError:
-    """The host's reason for closing the stream."""
-
-    error: str
-    message: str | None
 
 
 _SHAPES = {
@@ -189,6 +112,9 @@ def decode(frame: bytes) -> Event | Info | StreamError | None:
     """
     if len(frame) > MAX_FRAME:
         raise FrameError("frame-size", f"{len(frame)} bytes", fatal=True)
+    usual = commit_frame.read(frame)
+    if usual is not None and len(usual.blocks) <= MAX_BLOCKS:
+        return usual
     op, name, start = _read_header(frame)
     kind = _KINDS.get(name) if op == 1 else None
     if kind is not None:
@@ -205,7 +131,10 @@ def decode(frame: bytes) -> Event | Info | StreamError | None:
 def split_at_seq(event: Event) -> tuple[bytes, bytes]:
     """The frame before and after the value of `seq`: any other number may be put between the two."""
     frame = event.frame
-    needle = _SEQ_KEY + uint(event.seq)
+    value = uint(event.seq)
+    if type(event) is Commit and event.seq_at:
+        return frame[: event.seq_at], frame[event.seq_at + len(value) :]
+    needle = _SEQ_KEY + value
     at = frame.find(needle)
     # The key and its value may stand in a path or a record as well. Then only the structure tells which is which.
     if frame.rfind(needle) != at:

@@ -22,6 +22,8 @@ def seeds() -> dict[str, list[bytes]]:
         repo.commit(create(paths[0], {"text": "a", "n": [1, -1, 1.5, None, True, b"b"]})),
         repo.commit(*(create(path, {"text": path}) for path in paths[1:])),
         repo.commit(update(paths[3], {"text": "new"}), delete(paths[4])),
+        repo.commit(update(paths[9], {"text": "new"})),
+        repo.commit(delete(paths[9])),
     ]
     raw = [commit.frame(seq) for seq, commit in enumerate(commits, 1)]
     raw += [repo.sync_frame(4), repo.identity_frame(5, "user.test"), repo.account_frame(6, active=False, status="x")]

@@ -1,14 +1,16 @@
 """Event stream frames: what hosts really send, what hostile ones might, and `seq` put in without touching the rest."""
 
+import random
 from itertools import count
 from typing import Any
+from unittest.mock import patch
 
 import cbor2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.atproto import drisl, frames
+from relay.atproto import commit_frame, drisl, frames
 from relay.atproto.cid import Cid
 from relay.atproto.errors import FrameError
 from relay.atproto.fields import MAX_SEQ
@@ -156,6 +158,120 @@ def test_frames_of_a_repository_are_kept_as_they_are() -> None:
         assert event(frame).did == DID
         assert event(frame).frame == frame
         assert outgoing(frame, seq) == frame
+
+
+def usual(**changes: Any) -> bytes:
+    """A frame of the shape that is read without a decoder."""
+    path = "app.bsky.feed.post/3jzfcijpj2z2a"
+    return message("#commit", COMMIT | {"ops": [COMMIT["ops"][0] | {"path": path}], "blocks": bytes(300)} | changes)
+
+
+OPS: dict[str, dict[str, Any]] = {
+    "create": {"action": "create", "cid": RECORD},
+    "update": {"action": "update", "cid": RECORD, "prev": DATA},
+    "delete": {"action": "delete", "cid": None, "prev": DATA},
+    "delete as it was": {"action": "delete", "cid": None},
+}
+
+
+def slowly(frame: bytes) -> Any:
+    """What the general decoder makes of a frame: the event, or the reason why there is none."""
+    with patch.object(commit_frame, "read", return_value=None):
+        return outcome(frame)
+
+
+def outcome(frame: bytes) -> Any:
+    try:
+        return frames.decode(frame)
+    except FrameError as error:
+        return error.reason, error.fatal, error.did, error.seq
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=list(OPS))
+@pytest.mark.parametrize("missing", [(), ("prevData",)])
+@pytest.mark.parametrize("since", [None, REV])
+@pytest.mark.parametrize("size", [0, 23, 24, 255, 256, 65_535, 65_536, frames.MAX_BLOCKS])
+def test_usual_commits_are_read_as_all_others_are(
+    op: dict[str, Any], missing: tuple[str, ...], since: str | None, size: int
+) -> None:
+    op = op | {"path": "app.bsky.feed.post/3jzfcijpj2z2a"}
+    for seq in (1, 24, 256, 65_536, 2**32, MAX_SEQ):
+        payload = COMMIT | {"ops": [op], "since": since, "seq": seq, "blocks": bytes(size), "time": TIME}
+        frame = message("#commit", without(payload, *missing))
+        assert commit_frame.read(frame) is not None
+        assert frames.decode(frame) == slowly(frame)
+        assert event(frame).frame == frame
+        assert outgoing(frame, 7) == message("#commit", without(payload, *missing) | {"seq": 7})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seq": 0},
+        {"seq": MAX_SEQ + 1},
+        {"time": "2026-13-01T00:00:00.000Z"},
+        {"time": "2026-01-01"},
+        {"blocks": bytes(frames.MAX_BLOCKS + 1)},
+        {"since": "3jzfcijpj2z2"},
+        {"since": "zzzzzzzzzzzzz"},
+        {"rev": "zzzzzzzzzzzzz"},
+        {"ops": []},
+        {"ops": COMMIT["ops"]},
+        {"blobs": [RECORD]},
+        {"repo": "did:web:example.com"},
+        {"prevData": None},
+        {"unknown": 1},
+        {"rebase": 0},
+    ],
+    ids=str,
+)
+def test_commits_that_are_nearly_usual(changes: dict[str, Any]) -> None:
+    frame = usual(**changes)
+    assert outcome(frame) == slowly(frame)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        (b"cseq\x18\x64", b"cseq\x19\x00\x64"),
+        (b"cseq\x18\x64", b"cseq\x1a\x00\x00\x00\x64"),
+        (b"cseq\x18\x64", b"cseq\x1b" + bytes(7) + b"\x64"),
+        (b"cseq\x18\x64", b"cseq\x18\x05"),
+        (b"fblocks\x59\x01\x2c", b"fblocks\x5a\x00\x00\x01\x2c"),
+        (b"fblocks\x59\x01\x2c", b"fblocks\x5b" + bytes(6) + b"\x01\x2c"),
+        (b"dtime\x78\x18", b"dtime\x79\x00\x18"),
+        (b"dpath\x78\x20", b"dpath\x79\x00\x20"),
+        (b"factionfcreate", b"faction\x78\x06create"),
+        (b"cops\x81", b"cops\x98\x01"),
+        (b"crev\x6d", b"crev\x78\x0d"),
+        (b"\xaccops", b"\xb8\x0ccops"),
+    ],
+)
+def test_usual_commits_must_be_canonical(written: bytes, instead: bytes) -> None:
+    frame = usual()
+    assert frame.count(written) == 1
+    error = refusal(frame.replace(written, instead))
+    assert (error.reason, error.fatal, error.did) == ("frame-not-canonical", False, DID)
+
+
+@settings(max_examples=3000, deadline=None)
+@given(st.sampled_from(list(OPS.values())), st.integers(0, 2**32))
+def test_damaged_commits_are_read_or_refused_as_by_the_decoder(op: dict[str, Any], seed: int) -> None:
+    rng = random.Random(seed)
+    op = op | {"path": "app.bsky.feed.post/3jzfcijpj2z2a"}
+    frame = bytearray(usual(ops=[op], blocks=bytes(rng.choice([3, 30, 300])), seq=rng.choice([9, 99, 999, 10**6])))
+    for _ in range(rng.randint(1, 2)):
+        at = rng.randrange(len(frame))
+        kind = rng.randrange(4)
+        if kind == 0:
+            frame[at] = (frame[at] + rng.choice([1, -1, 32, 128])) % 256
+        elif kind == 1:
+            frame[at : at + rng.randrange(3)] = rng.choice([b"", b"\x18", b"\x00", b"a", b"\xc3", rng.randbytes(1)])
+        elif kind == 2:
+            frame[at:at] = frame[at : at + rng.choice([1, 5, 40])]
+        else:
+            frame = frame.replace(*rng.choice([(b"\xac", b"\xab"), (b"\xa4", b"\xa3"), (b"prevData", b"prevDatb")]))
+    assert outcome(bytes(frame)) == slowly(bytes(frame))
 
 
 def test_frames_of_the_reference_implementation() -> None:

@@ -1,0 +1,114 @@
+"""What the frames of an event stream say, once read: one class for each kind of event and of notice.
+
+Made by `frames`, used by whatever handles events. Their texts and links are those of the frame, checked only as far as
+reading it takes. https://atproto.com/specs/event-stream and `com.atproto.sync.subscribeRepos`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import ClassVar
+
+from relay.atproto.cid import Cid
+
+
+class Kind(IntEnum):
+    """The kinds of event, numbered as in the reference relay's log."""
+
+    COMMIT = 1
+    IDENTITY = 4
+    ACCOUNT = 5
+    SYNC = 6
+
+
+@dataclass(slots=True)
+class RepoOp:
+    """One change of a record. `cid` is None for a delete, `prev` for a create (or when the host left it out)."""
+
+    action: str
+    path: str
+    cid: Cid | None
+    prev: Cid | None
+
+
+@dataclass(slots=True)
+class Commit:
+    """A repository's new commit with the blocks that prove it."""
+
+    kind: ClassVar[Kind] = Kind.COMMIT
+
+    did: str
+    seq: int
+    time: str
+    rev: str
+    since: str | None
+    commit: Cid
+    prev_data: Cid | None
+    blocks: bytes
+    ops: tuple[RepoOp, ...]
+    too_big: bool
+    rebase: bool
+    frame: bytes
+    seq_at: int = field(default=0, compare=False)
+    """Where the value of `seq` begins in the frame; 0 when that was not noticed."""
+
+
+@dataclass(slots=True)
+class Sync:
+    """A repository's current commit, without the way to it."""
+
+    kind: ClassVar[Kind] = Kind.SYNC
+
+    did: str
+    seq: int
+    time: str
+    rev: str
+    blocks: bytes
+    frame: bytes
+
+
+@dataclass(slots=True)
+class Identity:
+    """A DID document or handle may have changed."""
+
+    kind: ClassVar[Kind] = Kind.IDENTITY
+
+    did: str
+    seq: int
+    time: str
+    handle: str | None
+    frame: bytes
+
+
+@dataclass(slots=True)
+class Account:
+    """An account's status at the host that sends this."""
+
+    kind: ClassVar[Kind] = Kind.ACCOUNT
+
+    did: str
+    seq: int
+    time: str
+    active: bool
+    status: str | None
+    frame: bytes
+
+
+Event = Commit | Sync | Identity | Account
+
+
+@dataclass(slots=True)
+class Info:
+    """A notice from the host, such as OutdatedCursor."""
+
+    name: str
+    message: str | None
+
+
+@dataclass(slots=True)
+class StreamError:
+    """The host's reason for closing the stream."""
+
+    error: str
+    message: str | None
