@@ -58,6 +58,7 @@ test-setup: $(VENV)/.test
 	@.ci/need 'command -v npm' npm
 	@.ci/need 'command -v g++ && command -v make' g++ make
 	@.ci/need 'command -v systemd-analyze' systemd
+	@.ci/need 'command -v sqlite3' sqlite3
 	@tests/e2e/install.sh
 
 $(VENV)/bin/python:

@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from relay.atproto import frames
-from relay.atproto.frames import Commit
+from relay.atproto.frames import Commit, Info
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
@@ -57,6 +57,7 @@ class ResumingConsumer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.events: list[Commit] = []
+        self.infos: list[str] = []
         self.close_codes: list[int | None] = []
         self._greenlet = gevent.spawn(self._run)
 
@@ -67,6 +68,9 @@ class ResumingConsumer:
                 with connect(f"{self.url}?cursor={cursor}", max_size=None) as stream:
                     for message in stream:
                         event = frames.decode(bytes(message))
+                        if isinstance(event, Info):
+                            self.infos.append(event.name)
+                            continue
                         assert isinstance(event, Commit), event
                         self.events.append(event)
             except ConnectionClosed:
