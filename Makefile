@@ -59,6 +59,9 @@ test-setup: $(VENV)/.test
 	@.ci/need 'command -v g++ && command -v make' g++ make
 	@.ci/need 'command -v systemd-analyze' systemd
 	@.ci/need 'command -v sqlite3' sqlite3
+	@.ci/unpack $(VENV)/debian promtool prometheus
+	@.ci/unpack $(VENV)/debian nginx nginx
+	@.ci/unpack $(VENV)/debian caddy caddy
 	@tests/e2e/install.sh
 
 $(VENV)/bin/python:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
 from relay import metrics
+from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -98,16 +98,25 @@ def test_the_alerts_ask_for_what_exists() -> None:
     assert named_in(" ".join(expressions)) <= {name_of(found) for found in INSTRUMENTS} | FOREIGN
 
 
+@pytest.mark.parametrize("path", [ALERTS, DASHBOARD], ids=lambda path: path.name)
+def test_queries_ask_for_queues_that_exist(path: Path) -> None:
+    asked = re.findall(r'queue=~?\\?"([a-z|-]+)', path.read_text(encoding="utf-8"))
+    known = re.findall(r"^\| `([a-z-]+)` \|", DOCS.split("## Queues")[1], re.MULTILINE)
+    assert {name for names in asked for name in names.split("|")} <= set(known)
+
+
 def test_every_alert_has_a_heading_for_what_to_do() -> None:
     operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     alerts = re.findall(r"- alert: (\w+)", ALERTS.read_text(encoding="utf-8"))
     assert re.findall(r"^### (Relay\w+)$", operations, re.MULTILINE) == alerts
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(not tool("promtool"), reason="promtool is not installed: `make test-setup` does that")
 @pytest.mark.parametrize("what", [["rules", ALERTS.name], ["config", "prometheus.yml"]], ids=["rules", "config"])
 def test_promtool_takes_them(what: list[str]) -> None:
-    done = subprocess.run(["promtool", "check", *what], cwd=ALERTS.parent, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [tool("promtool") or "", "check", *what], cwd=ALERTS.parent, capture_output=True, text=True, timeout=30
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
