@@ -217,9 +217,9 @@ class Fleet:
         """All that is known of one host."""
         return self._describe(self._known(hostname))
 
-    def statuses(self) -> list[HostStatus]:
-        """All that is known of every host, by id."""
-        return [self._describe(upstream) for upstream in self._roster]
+    def statuses(self) -> Iterator[HostStatus]:
+        """All that is known of every host, by id, each as of when it is taken."""
+        return map(self._describe, self._roster)
 
     def search(self, query: HostQuery) -> HostPage:
         """One page of the hosts that `query` asks for."""

@@ -39,6 +39,9 @@ class HostStatus:
     rates: Rates
     drops_last_day: dict[str, int]
     advice: str
+    alerts_silenced: bool
+    alert_state: str
+    alert_sent_at: datetime | None
 
 
 _BY_STATUS = {
@@ -115,6 +118,9 @@ def describe(upstream: Upstream, drops: dict[str, int], next_attempt_in: float |
         rates=upstream.rates,
         drops_last_day=drops,
         advice=advise(upstream, drops),
+        alerts_silenced=row.alerts_silenced,
+        alert_state=row.alert_state,
+        alert_sent_at=row.alert_sent_at,
     )
 
 

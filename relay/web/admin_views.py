@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from relay.store.backfill import Progress, Summary
-from relay.store.hosts import HostRow
 from relay.upstream.lifecycle import Status
 from relay.upstream.status import HostStatus
 from relay.web.consumers import Consumer
@@ -17,9 +16,8 @@ from relay.web.consumers import Consumer
 SECOND, HOUR, DAY = 1, 3600, 86400
 
 
-def host_view(host: HostStatus, row: HostRow | None) -> dict[str, Any]:
+def host_view(host: HostStatus) -> dict[str, Any]:
     """A host; the fields from `Status` on are not indigo's."""
-    sent_at = row.alert_sent_at if row else None
     return {
         "ID": host.id,
         "CreatedAt": _time(host.created_at),
@@ -37,9 +35,9 @@ def host_view(host: HostStatus, row: HostRow | None) -> dict[str, Any]:
         "PerHourEventRate": _rate(host, host.rates.hour, HOUR),
         "PerDayEventRate": _rate(host, host.rates.day, DAY),
         "UserCount": host.account_count,
-        "AccountLimitAlertsSilenced": row.alerts_silenced if row else False,
-        "AccountLimitAlertState": row.alert_state if row else "ok",
-        **({"AccountLimitAlertSentAt": _go_time(sent_at)} if sent_at else {}),
+        "AccountLimitAlertsSilenced": host.alerts_silenced,
+        "AccountLimitAlertState": host.alert_state,
+        **({"AccountLimitAlertSentAt": _go_time(host.alert_sent_at)} if host.alert_sent_at else {}),
         "Status": host.status.value,
         "Trusted": host.trusted,
         "Failures": host.failures,

@@ -126,11 +126,11 @@ def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay)
         other.hosts = [listed(f"h{number}.pds.test") for number in range(3)]
         policy = LOCAL._replace(bootstrap_host=other.url, skip_host_checks=True)
         running = relay.start(policy)
-        until(lambda: len(running.statuses()) == 3)
+        until(lambda: len(list(running.statuses())) == 3)
         relay.stop()
         asked = len(other.requests)
         relay.start(policy)
-        until(lambda: len(running.statuses()) == 3)
+        until(lambda: len(list(running.statuses())) == 3)
         assert len(other.requests) == asked
 
 

@@ -326,7 +326,7 @@ def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch)
 
     monkeypatch.setattr(crawl_checks, "check_answers", ask_and_ban)
     assert refusal(running, pds.url) == ("DomainBan", 401)
-    assert running.statuses() == []
+    assert list(running.statuses()) == []
 
 
 def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay, pds):
@@ -368,7 +368,7 @@ def test_two_requests_at_once_make_one_host(relay, pds):
     running = relay.start()
     gevent.joinall([gevent.spawn(running.request_crawl, pds.url, admin=True) for _ in range(5)], raise_error=True)
     until(lambda: running.connected() == [pds.hostname])
-    assert len(running.statuses()) == 1
+    assert len(list(running.statuses())) == 1
     gevent.sleep(0.1)
     assert pds.open_streams == 1
 
@@ -480,4 +480,4 @@ def test_a_start_with_many_hosts_returns_at_once(relay):
     started = time.monotonic()
     running = relay.start()
     assert time.monotonic() - started < 1
-    assert len(running.statuses()) == 3_000
+    assert len(list(running.statuses())) == 3_000
