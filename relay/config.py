@@ -323,16 +323,7 @@ def _parsed(item: Field[Any], name: str, text: str) -> Any:
 
 
 # What indigo's relay reads and this one has no use for: known, so not worth a warning.
-INDIGO_ONLY = frozenset(
-    {
-        "RELAY_HOST_CONCURRENCY",
-        "RELAY_CONCURRENCY_PER_PDS",
-        "RELAY_SLACK_ALERT_CHANNEL",
-        "RELAY_ALERT_SLACK_CHANNEL",
-        "RELAY_SLACK_ALERT_TOKEN",
-        "RELAY_ALERT_SLACK_TOKEN",
-    }
-)
+INDIGO_ONLY = frozenset({"RELAY_HOST_CONCURRENCY", "RELAY_CONCURRENCY_PER_PDS"})
 
 
 def setting_lines() -> list[tuple[str, str, str]]:

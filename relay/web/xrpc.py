@@ -110,8 +110,9 @@ def get_repo() -> ResponseReturnValue:
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host that asks for it."""
     hostname = params.body_text(params.json_body(request.get_data()), "hostname")
-    forward_request()
     parts().fleet.request_crawl(hostname, admin=False)
+    # Only what was granted: anybody may ask, and a refused request must not become one to each sibling.
+    forward_request()
     return Response(status=200)
 
 

@@ -12,6 +12,7 @@ from relay.atproto import frames
 from relay.atproto.frames import Account
 from relay.memory import MemoryDebug
 from relay.web.application import create_app
+from relay.web.siblings import Forward
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
@@ -220,3 +221,61 @@ def test_where_the_memory_is_and_what_grew(web: Web) -> None:
     assert second["queues"]["tail-bytes"]["capacity"] > 0
     assert second["resident_bytes"] > second["traced_bytes"]
     assert second["gc"]["thresholds"]
+
+
+# Every route that changes something: path and query, body, the audit line's first word, whether siblings hear of it.
+CHANGES: list[tuple[str, Any, str, bool]] = [
+    ("/admin/subs/setEnabled?enabled=true", None, "set-enabled", False),
+    ("/admin/subs/setPerDayLimit?limit=9", None, "set-per-day-limit", False),
+    ("/admin/subs/banDomain", {"Domain": "spammers.net"}, "ban-domain", True),
+    ("/admin/subs/unbanDomain", {"Domain": "spammers.net"}, "unban-domain", True),
+    ("/admin/repo/takeDown", {"did": did(1)}, "takedown", True),
+    ("/admin/repo/reverseTakedown", {"did": did(1)}, "reverse-takedown", True),
+    ("/admin/pds/changeLimits", {"host": "HOST", "repo_limit": 7}, "change-limits", True),
+    ("/admin/alerts/accountLimitSent", {"kind": "warning", "hostID": 1, "hostname": "HOST"}, "alert-sent", False),
+    ("/admin/subs/killUpstream?host=HOST", None, "disconnect", True),
+    ("/admin/pds/requestCrawl", {"hostname": "HOST"}, "request-crawl", True),
+    ("/admin/pds/block?host=HOST", None, "block", True),
+    ("/admin/pds/unblock?host=HOST", None, "unblock", True),
+    ("/admin/backfill-collections?source=HOST", {"collections": ["app.bsky.feed.post"]}, "backfill-begin", False),
+]
+
+
+def test_every_changing_route_leaves_one_audit_line_and_tells_siblings_where_indigo_does(
+    web: Web, pds: FakePds, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_accounts(web.db, 1, [("active", "active")])
+    forwarded: list[Forward | None] = []
+    monkeypatch.setattr(web.parts.siblings, "forward", forwarded.append)
+    assert {path.partition("?")[0] for path, *_ in CHANGES} == {
+        p for method, p in admin_routes(web) if method == "POST"
+    }
+    for path, body, action, told in CHANGES:
+        caplog.clear()
+        forwarded.clear()
+        filled = body and {name: pds.hostname if value == "HOST" else value for name, value in body.items()}
+        with caplog.at_level(logging.INFO, "relay.audit"):
+            answer = web.admin(path.replace("HOST", pds.hostname), filled, method="POST")
+        assert (answer.status, answer.json) == (200, SUCCESS), (path, answer.body)
+        lines = [record.getMessage() for record in caplog.records if record.name == "relay.audit"]
+        assert len(lines) == 1 and lines[0].startswith(f"{action} ") and lines[0].endswith(" by=127.0.0.1"), path
+        assert len(forwarded) == told, path
+        if told:
+            assert forwarded[0] is not None and forwarded[0].target == path.replace("HOST", pds.hostname)
+            assert forwarded[0].headers["Authorization"] == ADMIN["Authorization"]
+        if action not in ("disconnect", "block"):
+            until(lambda: web.fleet.connected() == [pds.hostname])
+
+
+def test_a_crawl_request_that_is_refused_goes_to_no_sibling(
+    web: Web, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may ask: what is refused here must not be multiplied."""
+    forwarded: list[Forward | None] = []
+    monkeypatch.setattr(web.parts.siblings, "forward", forwarded.append)
+    crawl = f"{web.url}/xrpc/com.atproto.sync.requestCrawl"
+    web.admin("/admin/subs/banDomain", {"Domain": "spammers.net"})
+    forwarded.clear()
+    for hostname in ("no name", "pds.spammers.net", "localhost:1"):
+        assert call(crawl, {"hostname": hostname}).status in (400, 401)
+    assert forwarded == []

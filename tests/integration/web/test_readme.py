@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from gevent import subprocess
 
+from relay.cli import main
 from relay.values import Bind
 from relay.web.metrics import MetricsServer
 from tests.support.pds import FakePds
@@ -34,6 +37,28 @@ def table(web: Web) -> list[str]:
 def test_the_table_of_routes_is_the_codes(web: Web) -> None:
     said = README.split("<!-- routes -->")[1].split("<!-- /routes -->")[0].strip().splitlines()
     assert said == table(web), "\n".join(table(web))
+
+
+def commands(group: click.Group, words: str) -> Iterator[str]:
+    """A line for each command that does something, with the first sentence of its help."""
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{words} {name}")
+        elif command is not None:
+            arguments = [
+                f" {each.make_metavar(click.Context(command))}"
+                for each in command.params
+                if isinstance(each, click.Argument)
+            ]
+            said = " ".join((command.help or "").split()).partition(". ")[0].rstrip(".")
+            yield f"| `{words} {name}{''.join(arguments)}` | {said} |"
+
+
+def test_the_table_of_commands_is_the_codes() -> None:
+    said = README.split("<!-- commands -->")[1].split("<!-- /commands -->")[0].strip().splitlines()
+    expected = ["| command | effect |", "|---|---|", *commands(main, "relay")]
+    assert said == expected, "\n".join(expected)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
