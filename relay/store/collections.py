@@ -20,8 +20,9 @@ ALL_ID = 0
 # (uid, collection) -> whether the repo has records of it; None: its host has to be asked.
 Pairs = Mapping[tuple[int, str], bool | None]
 
-# Pairs that one page of the list looks at, at most: a run of inactive accounts must not make it slow.
-MAX_SCANNED = 5_000
+# Pairs that one page of the list looks at, and at a time: a run of inactive accounts must not make it slow.
+MAX_SCANNED = 4_000
+MAX_STEP = 2_000
 
 
 def told_by(
@@ -63,14 +64,16 @@ def list_repos(tx: Transaction, nsid: str, after_uid: int, limit: int) -> Page:
     row = tx.row("SELECT id FROM collection WHERE nsid = ?", (nsid,))
     if row is None:
         return Page(found, None)
-    for _ in range(max(MAX_SCANNED // limit, 1)):
+    # Few rows for a page of active accounts, more at a time where it takes a walk to find any.
+    scanned, step = 0, limit
+    while scanned < MAX_SCANNED:
         # Put so that PostgreSQL goes by key even before it has statistics of a table that grew fast. A join may walk
         # both tables side by side; a collection by itself may be read whole and sorted. So a page of the index as
         # such is taken, and the collections that come next in it left out.
         page = tx.rows(
             "SELECT uid FROM (SELECT collection_id, uid FROM collection_repo WHERE (collection_id, uid) > (?, ?)"
             " ORDER BY collection_id, uid LIMIT ?) p WHERE collection_id = ? ORDER BY uid",
-            (row[0], after_uid, limit, row[0]),
+            (row[0], after_uid, step, row[0]),
         )
         active = tx.rows_in(
             "SELECT uid, did FROM account WHERE uid IN ({}) AND status = 'active' AND upstream_status = 'active'",
@@ -79,9 +82,11 @@ def list_repos(tx: Transaction, nsid: str, after_uid: int, limit: int) -> Page:
         found += sorted((uid, did) for uid, did in active)
         if len(found) >= limit:
             return Page(found[:limit], found[limit - 1][0])
-        if len(page) < limit:
+        if len(page) < step:
             return Page(found, None)
         after_uid = page[-1][0]
+        scanned += step
+        step = min(4 * step, MAX_STEP, MAX_SCANNED - scanned)
     return Page(found, after_uid)
 
 

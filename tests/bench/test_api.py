@@ -36,8 +36,8 @@ QUERIES = [
     *(
         f"{SYNC}listReposByCollection?collection={nsid}&limit={limit}&cursor={cursor}"
         for nsid in (POST, RARE)
-        for limit in (500, 2000)
-        for cursor in (0, ACCOUNTS // 4 - 10, ACCOUNTS - 1500)
+        for limit in (1, 500, 2000)
+        for cursor in (0, ACCOUNTS // 4 - 10, MIDDLE, ACCOUNTS - 1500)
     ),
     "/xrpc/_health",
     "/_readyz",
