@@ -1,0 +1,71 @@
+"""A restart of the whole relay with 100,000 accounts known: the PLC directory is asked nothing."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from relay.store import accounts, hosts, identities
+from relay.store.accounts import AccountRow
+from relay.store.database import Database, Transaction
+from relay.store.identities import IdentityRow
+from tests.support.pds import FakePds
+from tests.support.plc import FakePlc
+from tests.support.relay_process import RelayProcess
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
+
+KNOWN = 100_000
+KNOWN_THAT_WRITE = 1_000
+LEARNT = 50
+KEY = SigningKey.create("k256")
+
+
+def store_known(tx: Transaction, pds: FakePds) -> None:
+    """What a relay has in SQL of a host whose accounts it has known for long."""
+    host = hosts.insert(tx, pds.hostname, no_ssl=True, account_limit=10 * KNOWN, trusted=False)
+    dids = [account_did(number) for number in range(1, KNOWN + 1)]
+    accounts.insert_many(tx, [AccountRow(uid, did, host.id, "active", "active") for uid, did in enumerate(dids, 1)])
+    resolved_at = time.time() - 3600
+    rows = [IdentityRow(did, pds.url, KEY.curve, KEY.public, "user.test", resolved_at) for did in dids]
+    identities.upsert_many(tx, rows)
+
+
+@pytest.mark.timeout(180)
+def test_a_restart_asks_nobody_about_accounts_that_are_known(tmp_path: Path, database_url: str) -> None:
+    """Those that an earlier run has put into the table, and those that the run just before it looked up itself."""
+    known = [account_did(number) for number in range(1, KNOWN + 1, KNOWN // KNOWN_THAT_WRITE)]
+    learnt = [account_did(KNOWN + number) for number in range(1, LEARNT + 1)]
+    repos = {did: RepoBuilder(did, KEY) for did in (*known, *learnt)}
+    with FakePlc() as plc, FakePds() as pds:
+        database = Database.open(database_url, max_connections=1)
+        database.write(store_known, pds)
+        database.close()
+        for did in learnt:
+            plc.documents[did] = did_document(did, KEY, pds.url)
+
+        def write(dids: list[str]) -> None:
+            for did in dids:
+                seq = len(pds.events) + 1
+                pds.publish(seq, repos[did].commit(create(f"app.bsky.feed.post/{seq:013d}", {"n": seq})).frame(seq))
+
+        relay = RelayProcess(tmp_path, {"RELAY_PLC_HOST": plc.url, "DATABASE_URL": database_url})
+        try:
+            relay.start()
+            relay.wait_connected(1)
+            write(learnt)
+            relay.wait_metric("relay_events_logged_total", LEARNT)
+            assert plc.requests == LEARNT
+            assert relay.stop() == 0
+            plc.asked.clear()
+
+            relay.start()
+            relay.wait_connected(1)
+            write([*known, *learnt])
+            relay.wait_metric("relay_events_logged_total", len(repos))
+            assert plc.requests == 0
+            assert relay.metric("relay_identity_reads_total", source="table") == len(repos)
+            assert relay.metric("relay_events_dropped_total") == 0
+        finally:
+            relay.close()
