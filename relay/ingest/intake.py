@@ -20,6 +20,8 @@ from relay.ingest.item import Item
 from relay.ingest.partition import QUEUE_CAPACITY, Parking, Partition
 from relay.ingest.rejections import Rejections
 from relay.ingest.stopwatch import Sampler
+from relay.stream.cursors import NONE_YET
+from relay.stream.projector import Projector
 from relay.stream.sequencer import Sequencer
 
 PARTITIONS = 32
@@ -29,8 +31,11 @@ WAIT_SECONDS = 1.0
 class Intake:
     """A fixed set of lanes, each event's chosen by a stable hash of its DID."""
 
-    def __init__(self, gate: Gate, errands: Errands, sequencer: Sequencer, rejections: Rejections) -> None:
+    def __init__(
+        self, gate: Gate, errands: Errands, sequencer: Sequencer, projector: Projector, rejections: Rejections
+    ) -> None:
         self._gate = gate
+        self._projector = projector
         self._rejections = rejections
         self._parking = Parking()
         self._sampler = Sampler()
@@ -48,6 +53,7 @@ class Intake:
 
         An event that the log or a lane already has (a reconnect repeats them) is counted and skipped.
         """
+        self._start_if_new(host, event.seq)
         size = len(event.frame)
         partition = self._partitions[crc32(event.did.encode()) % PARTITIONS]
         self._wait_for_room(host, partition)
@@ -64,8 +70,10 @@ class Intake:
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         """Count an event that never became one; with a `seq`, the host's cursor moves past it."""
         self._rejections.note(host.hostname, reason, did, seq)
-        if seq is not None and host.cursor.begin(seq):
-            host.cursor.finish(seq)
+        if seq is not None:
+            self._start_if_new(host, seq)
+            if host.cursor.begin(seq):
+                host.cursor.finish(seq)
 
     def stop(self, timeout: float) -> None:
         """Wait until the lanes are empty, for `timeout` seconds at most; the rest comes again from the hosts."""
@@ -75,6 +83,13 @@ class Intake:
         gevent.killall(self._greenlets, timeout=5)
         for partition in self._partitions:
             partition.kill()
+
+    def _start_if_new(self, host: Host, seq: int) -> None:
+        """Have it stored where a host's numbers start before its first event is taken up: see `HostCursor.start`."""
+        if host.cursor.position == NONE_YET:
+            host.cursor.start(seq - 1)
+            while not self._projector.wait_until_stored(WAIT_SECONDS):
+                pass
 
     def _wait_for_room(self, host: Host, partition: Partition) -> None:
         """Return with one place in the lane taken, once the host may have more in flight."""

@@ -51,7 +51,7 @@ class Ingest:
         self.collection_check = CollectionCheck(db, http, self.registry, stream.projector)
         metrics.QUEUE_SIZE.labels("parsed-keys").set_function(parsed_keys)
         metrics.QUEUE_CAPACITY.labels("parsed-keys").set(PARSED_KEYS)
-        self.intake = Intake(gate, errands, stream.sequencer, Rejections(on_drop))
+        self.intake = Intake(gate, errands, stream.sequencer, stream.projector, Rejections(on_drop))
         self._pool = pool
 
     @property

@@ -20,7 +20,8 @@ RateTier = Literal["per_second", "per_hour", "per_day"]
 class HostRow:
     """A host. `last_seq` is -1 when no event was logged; the `last_…` times are seconds since the epoch.
 
-    `per_second`, `per_hour` and `per_day` are an admin's rate limits, None where the rule for all applies.
+    `per_second`, `per_hour` and `per_day` are an admin's rate limits, None where the rule for all applies. The host's
+    records above `cursor_since` in the log have numbers that `last_seq` can be compared with.
     """
 
     id: int
@@ -44,13 +45,15 @@ class HostRow:
     per_second: int | None = None
     per_hour: int | None = None
     per_day: int | None = None
+    cursor_since: int = 0
 
 
 _SELECT = (
     "SELECT h.id, h.hostname, h.no_ssl, h.account_limit, h.trusted, h.status, h.last_seq, h.account_count,"
     " h.created_at, h.account_limit_alerts_silenced, h.account_limit_alert_state, h.account_limit_alert_sent_at,"
     " coalesce(s.failures, 0), s.last_attempt_at, s.last_connected_at, s.last_event_at, s.last_error, s.last_error_at,"
-    " s.per_second, s.per_hour, s.per_day FROM host h LEFT JOIN host_state s ON s.host_id = h.id"
+    " s.per_second, s.per_hour, s.per_day, coalesce(s.cursor_since, 0)"
+    " FROM host h LEFT JOIN host_state s ON s.host_id = h.id"
 )
 
 

@@ -19,9 +19,11 @@ from relay.store.database import Transaction
 class ProjectionBatch:
     """The newest rows of all that changed since the last batch.
 
-    `accounts` and `repos` are by uid; `cursors` are host id -> upstream seq; `suppressed` is uid -> the log seq below
-    which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has records of it,
-    None when that is in doubt. A restart scans the log from `replay_from` and applies it from `position`.
+    `accounts` and `repos` are by uid; `cursors` are host id -> upstream seq; `started` is host id -> the log seq after
+    which the host's records have its present numbers, for hosts whose numbers started anew; `suppressed` is uid -> the
+    log seq below which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has
+    records of it, None when that is in doubt. A restart scans the log from `replay_from`, and applies it from
+    `position`.
     """
 
     position: int
@@ -29,6 +31,7 @@ class ProjectionBatch:
     accounts: dict[int, AccountRow] = field(default_factory=dict)
     repos: dict[int, RepoRow] = field(default_factory=dict)
     cursors: dict[int, int] = field(default_factory=dict)
+    started: dict[int, int] = field(default_factory=dict)
     suppressed: dict[int, int] = field(default_factory=dict)
     unsuppressed: set[int] = field(default_factory=set)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
@@ -47,6 +50,12 @@ def write(tx: Transaction, batch: ProjectionBatch) -> None:
         tx.many(
             "WITH new (id, seq) AS (VALUES (?, ?)) UPDATE host SET last_seq = new.seq FROM new WHERE host.id = new.id",
             sorted(batch.cursors.items()),
+        )
+    if batch.started:
+        tx.many(
+            "INSERT INTO host_state (host_id, cursor_since) VALUES (?, ?) ON CONFLICT (host_id)"
+            " DO UPDATE SET cursor_since = excluded.cursor_since",
+            sorted(batch.started.items()),
         )
     _write_suppressions(tx, batch)
     collections.write(tx, batch.collections)

@@ -6,7 +6,6 @@ in any order; a position only moves to where nothing before it is outstanding. M
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 NONE_YET = -1
@@ -26,7 +25,6 @@ class HostCursor:
         "_before_logged",
         "_begun",
         "_book",
-        "_discarded",
         "_last_logged",
         "_last_seq",
         "_logged",
@@ -46,7 +44,11 @@ class HostCursor:
         # The log's seq before the first record of those, and the last of them.
         self._before_logged = 0
         self._last_logged = 0
-        self._discarded: Counter[int] = Counter()
+
+    @property
+    def outstanding(self) -> bool:
+        """True while an event is under way."""
+        return bool(self._begun)
 
     @property
     def full(self) -> bool:
@@ -69,21 +71,25 @@ class HostCursor:
 
     def finish(self, seq: int) -> None:
         """The event `seq` is durable in the log, or rejected."""
-        if self._discarded[seq]:
-            self._discarded[seq] -= 1
-        elif seq in self._begun:
+        if seq in self._begun:
             self._begun[seq] = _SETTLED
             self._advance()
 
     def reset(self) -> None:
-        """Forget everything: the host's seq started again. Events still on their way belong to the old one."""
-        self._discarded = +self._discarded
-        self._discarded.update(seq for seq, since in self._begun.items() if since != _SETTLED)
-        self._begun.clear()
+        """Forget everything: the host's seqs start again, or have been left behind. Not while one is outstanding."""
+        assert not self._begun
         self._logged.clear()
         self.position = NONE_YET
-        self._book.outstanding.discard(self.host_id)
         self._book.restored.discard(self.host_id)
+        self._book.dirty.add(self.host_id)
+
+    def start(self, position: int) -> None:
+        """The first event is the one after `position`; what the log has of the host before now is of other numbers.
+
+        Until that is stored no event may be begun: a restart could not tell the old numbers from the new ones.
+        """
+        self.position = position
+        self._book.started[self.host_id] = self._last_seq()
         self._book.dirty.add(self.host_id)
 
     def restore(self, position: int, logged: Mapping[int, int]) -> None:
@@ -141,6 +147,8 @@ class CursorBook:
         self.dirty: set[int] = set()
         self.outstanding: set[int] = set()
         self.restored: set[int] = set()
+        # Host id -> the log's newest seq when the host's numbers started, for those that started since the last call.
+        self.started: dict[int, int] = {}
 
     def get(self, host_id: int) -> HostCursor:
         """The cursor of a host; a new one when the host is."""
@@ -153,6 +161,16 @@ class CursorBook:
         """host id -> position, of the cursors that moved since the last call."""
         moved, self.dirty = self.dirty, set()
         return {host_id: self._cursors[host_id].position for host_id in moved}
+
+    def take_started(self) -> dict[int, int]:
+        """host id -> the log's seq before the first event of the host's present numbers, where they started anew."""
+        started, self.started = self.started, {}
+        return started
+
+    def give_back(self, moved: Mapping[int, int], started: Mapping[int, int]) -> None:
+        """What was taken could not be stored: the next ones to take have it again, unless there is newer."""
+        self.dirty.update(moved)
+        self.started = {**started, **self.started}
 
     def replay_from(self) -> int:
         """The first seq of the log that a restart must look at to know every record that is ahead of a cursor."""

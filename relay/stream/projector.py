@@ -7,6 +7,7 @@ accounts, since it alone knows what SQL does not have yet. Must not know how rec
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,9 @@ class Projector:
         self._writing = Changes()
         self._wake = Signal()
         self._flushed = Signal()
+        # Writes begun, and the newest of them that succeeded.
+        self._rounds = 0
+        self._stored_round = 0
         self._greenlet: gevent.Greenlet[[], None] | None = None
         suppressions.watch(self._note_suppression)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
@@ -135,6 +139,18 @@ class Projector:
             self._flushed.wait(timeout)
         return not self.full
 
+    def wait_until_stored(self, timeout: float) -> bool:
+        """Block until all that is gathered now is in SQL, for `timeout` seconds at most. True when it is."""
+        wanted, give_up = self._rounds + 1, time.monotonic() + timeout
+        while self._stored_round < wanted:
+            left = give_up - time.monotonic()
+            if left <= 0:
+                return False
+            self._wake.set()
+            self._flushed.clear()
+            self._flushed.wait(left)
+        return True
+
     def start(self) -> None:
         """Start writing."""
         self._greenlet = gevent.spawn(self._run)
@@ -150,6 +166,8 @@ class Projector:
     def flush(self) -> bool:
         """Write all that is gathered now, in one transaction. False when SQL is away; then it is kept."""
         # No switch until the batch is whole: position, cursors and rows must be of the same moment.
+        self._rounds += 1
+        this_round = self._rounds
         self._writing.update(self._gathered)
         self._gathered = Changes()
         changes, position = self._writing, self.position
@@ -159,6 +177,7 @@ class Projector:
             accounts=changes.accounts,
             repos=changes.repos,
             cursors=self._book.take_dirty(),
+            started=self._book.take_started(),
             suppressed={uid: seq for uid, seq in changes.suppressed.items() if seq is not None},
             unsuppressed={uid for uid, seq in changes.suppressed.items() if seq is None},
             collections=changes.collections,
@@ -166,7 +185,7 @@ class Projector:
         try:
             self._db.write(projection.write, batch)
         except BaseException as error:
-            self._book.dirty.update(batch.cursors)
+            self._book.give_back(batch.cursors, batch.started)
             if not isinstance(error, StoreError):
                 raise
             self.problem = f"database: {error}"
@@ -175,6 +194,7 @@ class Projector:
         self.problem = None
         self._writing = Changes()
         self.stored_position = position
+        self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
         return True
 

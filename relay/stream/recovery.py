@@ -46,7 +46,8 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
     if position > segment_log.last_seq:
         log.warning("the database is ahead of the log: %d, %d", position, segment_log.last_seq)
         segment_log.advance(position + 1 + RESERVE)
-    cursors = LoggedSeqs({host.id: host.last_seq for host in db.read(hosts.all_rows)})
+    known = db.read(hosts.all_rows)
+    cursors = LoggedSeqs({host.id: host.last_seq for host in known}, {host.id: host.cursor_since for host in known})
     next_uid = db.read(accounts.max_uid) + 1
     applied = 0
     reader = LogReader(segment_log)
@@ -66,19 +67,22 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
 
 
 class LoggedSeqs:
-    """The upstream seqs in the log above each host's cursor in SQL (host id -> seq).
+    """The upstream seqs in the log above each host's cursor in SQL (host id -> seq), of records after `since` (host id
+    -> the log's seq): those before are of other numbers.
 
     Hosts that SQL does not know are left out: their ids may be given to others.
     """
 
-    def __init__(self, stored: dict[int, int]) -> None:
+    def __init__(self, stored: dict[int, int], since: dict[int, int]) -> None:
         self._stored = stored
+        self._since = since
         self._logged: dict[int, dict[int, int]] = {}
 
     def note(self, records: Iterable[Record]) -> None:
         """Look at some of the log's records, in order."""
         for record in records:
-            if record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq):
+            numbered_anew = record.seq <= self._since.get(record.host_id, 0)
+            if not numbered_anew and record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq):
                 self._logged.setdefault(record.host_id, {}).setdefault(record.upstream_seq, record.seq)
 
     def fill(self, book: CursorBook) -> None:

@@ -27,6 +27,7 @@ MAX_DIALS = 50
 START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0
 KILL_SECONDS = 5.0
+OUTSTANDING_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Dispatcher:
         position = upstream.host.cursor.position
         if position == NONE_YET:
             return None
-        if self._long_unseen(upstream):
+        if self._long_unseen(upstream) and not upstream.host.cursor.outstanding:
             log.warning("host %s was not seen for longer than the replay window: starting live", upstream.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             upstream.host.cursor.reset()
@@ -180,6 +181,9 @@ class Dispatcher:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
         if error.reason == "loop":
             self._roster.change(upstream, Cause.LOOP)
+        elif error.reason == "future-cursor" and upstream.host.cursor.outstanding:
+            # Its last events are still on their way, by the old numbers.
+            self._schedule.set(upstream.id, time.monotonic() + OUTSTANDING_SECONDS)
         elif error.reason == "future-cursor" and not upstream.live_restart:
             # The host's numbers started again: nothing it has can be asked for by the old ones.
             upstream.live_restart = True

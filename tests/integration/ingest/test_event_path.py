@@ -295,3 +295,65 @@ def test_a_commit_that_says_other_than_it_signed_is_dropped(
     path.put(host, frame("#commit", {"seq": 1, "ops": event.ops, "blocks": blocks, **event.fields, **change}))
     assert until(lambda: host.cursor.position == 1)
     assert path.stream.firehose.last_seq == 0
+
+
+# Crashes that come before SQL has a host's cursor
+
+
+def crash(path: EventPath) -> None:
+    """Start again on what is in the log, and in SQL by now."""
+    path.stream.projector.stop = lambda timeout: None
+    path.stream.projector._greenlet.kill()
+    path.restart()
+
+
+@pytest.fixture
+def seldom_flushed(monkeypatch: pytest.MonkeyPatch, path: EventPath) -> None:
+    """SQL is written only when somebody waits for it."""
+    monkeypatch.setattr("relay.stream.projector.FLUSH_SECONDS", 3600.0)
+    path.stream.projector._wake.set()
+
+
+@pytest.mark.usefixtures("seldom_flushed")
+def test_a_host_whose_seqs_started_again_loses_nothing_in_a_crash(path: EventPath, pds: FakePds) -> None:
+    host, before, after = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    for seq in range(1, 11):
+        path.put(host, post(before, f"3kaa{seq:x}").frame(seq))
+    path.logged(10)
+    until(path.stream.projector.flush)
+    for seq in range(11, 16):
+        path.put(host, post(before, f"3kab{seq:x}").frame(seq))
+    path.logged(15)
+    until(lambda: host.cursor.position == 15)
+    host.cursor.reset()
+    sent = [post(after, f"3kac{seq:x}").frame(seq) for seq in range(1, 21)]
+    for event in sent[:2]:
+        path.put(host, event)
+    path.logged(17)
+    crash(path)
+    host = path.host(pds.url)
+    assert host.cursor.position in (0, 2), "where the host goes on by its new numbers"
+    for event in sent[host.cursor.position :]:
+        path.put(host, event)
+    assert [event.seq for event in path.logged(35)] == list(range(1, 36))
+
+
+@pytest.mark.usefixtures("seldom_flushed")
+def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
+    path: EventPath, pds: FakePds, plc: FakePlc
+) -> None:
+    host, known, stranger = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.resolver.resolve(known.did)
+    plc.latency = 30.0
+    first, second = post(stranger, "3kaaa").frame(1000), post(known, "3kaaa").frame(1001)
+    path.put(host, first)
+    path.put(host, second)
+    path.logged(1)
+    plc.latency = 0.0
+    crash(path)
+    host = path.host(pds.url)
+    assert host.cursor.position == 999
+    path.put(host, first)
+    path.put(host, second)
+    assert {event.did for event in path.logged(2)} == {known.did, stranger.did}
+    assert until(lambda: host.cursor.position == 1001)

@@ -24,19 +24,21 @@ LOCAL = Policy(user_agent="relay-test/1 (atproto-relay)", allow_insecure_hosts=T
 
 
 class Sink:
-    """Takes events like the intake does when everything is accepted at once."""
+    """Takes events like the intake does when everything is accepted at once; while `holding`, as if they waited."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
         self.rejected: list[tuple[str, int | None, str]] = []
         self.blocked = False
+        self.holding = False
 
     def put(self, host: Host, event: Event) -> None:
         while self.blocked:
             gevent.sleep(0.01)
         if host.cursor.begin(event.seq):
             self.events.append((host.hostname, event.seq))
-            host.cursor.finish(event.seq)
+            if not self.holding:
+                host.cursor.finish(event.seq)
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         self.rejected.append((host.hostname, seq, reason))

@@ -166,6 +166,26 @@ def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quic
     assert running.status(pds.hostname).next_attempt_at > time.time() + 1000
 
 
+def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr("relay.upstream.dispatcher.OUTSTANDING_SECONDS", 0.05)
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(100, identity_frame(100))
+    until(lambda: relay.sink.seqs(pds) == [100])
+    relay.sink.holding = True
+    pds.publish(101, identity_frame(101))
+    until(lambda: relay.sink.seqs(pds) == [100, 101])
+    relay.sink.holding = False
+    pds.events = []
+    pds.hang_up()
+    until(lambda: pds.cursors[1:4] == ["100"] * 3)
+    assert running.status(pds.hostname).status is Status.ACTIVE
+    running._roster.by_name(pds.hostname).host.cursor.finish(101)
+    until(lambda: pds.cursors[-1] is None)
+    pds.publish(3, identity_frame(3))
+    until(lambda: running.status(pds.hostname).cursor == 3)
+
+
 def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds):
     running = relay.start()
     crawl(running, pds)

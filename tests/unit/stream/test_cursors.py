@@ -121,17 +121,30 @@ def test_a_host_that_never_returns_does_not_keep_the_log() -> None:
 
 def test_reset_forgets_and_is_stored() -> None:
     book, cursor = begun(10, 11)
+    assert cursor.outstanding
+    with pytest.raises(AssertionError):
+        cursor.reset()
+    cursor.finish(11)
     cursor.finish(10)
     book.take_dirty()
+    assert not cursor.outstanding
     cursor.reset()
     assert (cursor.position, book.take_dirty(), book.replay_from()) == (-1, {1: -1}, 1)
-    assert cursor.begin(10)
-    assert cursor.begin(11), "a new event under an old number"
-    cursor.finish(11)
+    assert cursor.begin(10) and cursor.begin(11), "new events under old numbers"
+
+
+def test_where_numbers_start_is_stored_with_the_position() -> None:
+    book = Book()
+    book.log_seq = 77
+    cursor = book.get(1)
+    cursor.start(9)
+    assert cursor.position == 9 and not cursor.begin(9) and cursor.begin(10)
+    moved, started = book.take_dirty(), book.take_started()
+    assert (moved, started) == ({1: 9}, {1: 77})
+    assert (book.take_dirty(), book.take_started()) == ({}, {})
+    book.give_back(moved, started)
     cursor.finish(10)
-    assert cursor.position == 10, "one of the two finished events 11 was from before"
-    cursor.finish(11)
-    assert cursor.position == 11
+    assert (book.take_dirty(), book.take_started()) == ({1: 10}, {1: 77}), "SQL was away the first time"
 
 
 def test_reset_forgets_what_was_restored() -> None:
