@@ -162,16 +162,17 @@ def _check_op(op: RepoOp) -> None:
 
 def _check_records(event: Commit, content: car.Car) -> None:
     """Every record that came along is one map in its canonical encoding. What the map says is for lexicons to judge."""
-    for op in event.ops:
-        record = content.blocks.get(op.cid) if op.cid is not None else None
+    # One block may be the record at every path of a commit.
+    for cid, path in {op.cid: op.path for op in event.ops if op.cid is not None}.items():
+        record = content.blocks.get(cid)
         if record is None:
             continue
         try:
             value = drisl.decode(record)
         except DrislError as error:
-            raise CommitError("record-malformed", f"{op.path}: {error}") from error
+            raise CommitError("record-malformed", f"{path}: {error}") from error
         if not isinstance(value, dict):
-            raise CommitError("record-malformed", f"{op.path}: no map")
+            raise CommitError("record-malformed", f"{path}: no map")
 
 
 def _prove_ops(event: Commit, commit: CommitObject, content: car.Car) -> None:

@@ -10,6 +10,7 @@ from relay.atproto.commit import parse_commit, verify_commit, verify_sync
 from relay.atproto.crypto import PublicKey, parse_did_key
 from relay.atproto.errors import CommitError, ProtocolError
 from relay.atproto.syntax import tid_micros
+from tests.support.budget import assert_cheap
 from tests.support.repo import (
     EPOCH_US,
     CommitEvent,
@@ -294,6 +295,29 @@ def test_a_record_in_another_encoding_than_the_canonical(record: bytes) -> None:
     repo = repository()
     event = repo.commit(create(f"a.b.c/{tid(repo.micros)}", record))
     assert refusal(event, repo.key) == "record-malformed"
+
+
+def test_one_record_in_many_places_is_checked_once() -> None:
+    """The costliest record there can be, under as many paths as a commit can write."""
+    record = drisl.encode({"x": [[]] * 124_000 + [1] * 120_000, "y": bytes(700_000)})
+    repo = repository()
+    frame = repo.commit(*[create(f"a.b.c/{number}", record) for number in range(frames.MAX_OPS)]).frame(7)
+    assert 970_000 < len(frame) < 1_100_000
+    assert_cheap(lambda data: verify_frame(data, repo.key), frame)
+
+
+def test_as_many_large_records_as_there_is_room_for() -> None:
+    repo = repository()
+    records = [{"x": [number] * 9_000} for number in range(frames.MAX_OPS)]
+    frame = repo.commit(*[create(f"a.b.c/{number}", record) for number, record in enumerate(records)]).frame(7)
+    assert len(frame) > 1_800_000
+    assert_cheap(lambda data: verify_frame(data, repo.key), frame)
+
+
+def verify_frame(frame: bytes, key: SigningKey) -> None:
+    event = frames.decode(frame)
+    assert isinstance(event, frames.Commit)
+    assert verify_commit(event, public(key), NOW).inverted
 
 
 def test_what_is_in_a_record_is_not_looked_at() -> None:
