@@ -9,7 +9,11 @@ from pathlib import Path
 
 import ecdsa
 import pytest
-from ecdsa.util import sigencode_string, sigencode_string_canonize
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA256
+from ecdsa.util import sigencode_der_canonize, sigencode_string, sigencode_string_canonize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,8 +44,26 @@ def public(key: ecdsa.SigningKey, curve: str) -> PublicKey:
 
 
 def verifiers(key: PublicKey) -> dict[str, crypto.Verifier]:
-    native = crypto._coincurve_verifier if key.curve == "k256" else crypto._openssl_verifier
-    return {"native": native(key.compressed), "ecdsa": crypto._ecdsa_verifier(key.curve, key.compressed)}
+    """Every implementation there is for the curve."""
+    found = {"openssl": openssl_verifier(key), "ecdsa": crypto._ecdsa_verifier(key.curve, key.compressed)}
+    if key.curve == "k256":
+        return found | {"coincurve": crypto._coincurve_verifier(key.compressed)}
+    return found | {"native": crypto._openssl_verifier(key.compressed)}
+
+
+def openssl_verifier(key: PublicKey) -> crypto.Verifier:
+    """OpenSSL knows both curves; on k256 it is too slow for anything but tests."""
+    curve = ec.SECP256K1() if key.curve == "k256" else ec.SECP256R1()
+    point = ec.EllipticCurvePublicKey.from_encoded_point(curve, key.compressed)
+
+    def verify(digest: bytes, signature: bytes) -> bool:
+        try:
+            point.verify(crypto._der(signature), digest, ec.ECDSA(Prehashed(SHA256())))
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
 
 
 @pytest.mark.parametrize("vector", interop("crypto/signature-fixtures.json"), ids=lambda vector: vector["comment"])
@@ -50,6 +72,9 @@ def test_interop_signatures(vector: dict) -> None:
     key = parse_did_key(vector["publicKeyDid"])
     assert key.to_did_key() == vector["publicKeyDid"]
     assert key.verify(message, signature) is vector["validSignature"]
+    if len(signature) == 64 and "high-s" not in vector["tags"]:
+        digest = crypto.sha256(message).digest()
+        assert {verify(digest, signature) for verify in verifiers(key).values()} == {vector["validSignature"]}
     assert parse_verification_method(vector["didDocSuite"], vector["publicKeyMultibase"]) == key
 
 
@@ -95,6 +120,23 @@ def test_high_s_is_refused(curve: str) -> None:
     assert key.verify(b"x", low)
     assert signing.verifying_key.verify(high, b"x", crypto.sha256), "the twin is a valid signature but for the rule"
     assert not key.verify(b"x", high)
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_der_is_refused(curve: str) -> None:
+    """The same signature in the form that the libraries themselves take, and the front of it."""
+    signing = secret(curve)
+    key = public(signing, curve)
+    lengths = set()
+    for number in range(40):
+        message = bytes([number])
+        compact = signing.sign_deterministic(message, crypto.sha256, sigencode=sigencode_string_canonize)
+        der = signing.sign_deterministic(message, crypto.sha256, sigencode=sigencode_der_canonize)
+        lengths.add(len(der))
+        assert key.verify(message, compact)
+        assert not key.verify(message, der)
+        assert not key.verify(message, der[:64])
+    assert lengths <= {68, 69, 70, 71}
 
 
 @pytest.mark.parametrize("curve", CURVES)
