@@ -101,7 +101,7 @@ _SEQ_KEY = drisl.encode("seq")
 # No header that means anything is near this long.
 _MAX_HEADER = 256
 
-_KINDS = {name: kind for kind, name in _NAMES.items()}
+KINDS = {name: kind for kind, name in _NAMES.items()}
 _KINDS_BY_HEADER = {header: kind for kind, header in _HEADERS.items()}
 
 
@@ -115,15 +115,15 @@ def decode(frame: bytes) -> Event | Info | StreamError | None:
     usual = commit_frame.read(frame)
     if usual is not None and len(usual.blocks) <= MAX_BLOCKS:
         return usual
-    op, name, start = _read_header(frame)
-    kind = _KINDS.get(name) if op == 1 else None
+    op, name, start = read_header(frame)
+    kind = KINDS.get(name) if op == 1 else None
     if kind is not None:
         return _read_event(kind, frame, start)
     if op == -1:
-        payload = _load_payload(frame[start:])
+        payload = load_payload(frame[start:])
         return StreamError(read_text(payload, "error"), read_text_or_none(payload, "message"))
     if (op, name) == (1, "#info"):
-        payload = _load_payload(frame[start:])
+        payload = load_payload(frame[start:])
         return Info(read_text(payload, "name"), read_text_or_none(payload, "message"))
     return None
 
@@ -139,7 +139,7 @@ def split_at_seq(event: Event) -> tuple[bytes, bytes]:
     # The key and its value may stand in a path or a record as well. Then only the structure tells which is which.
     if frame.rfind(needle) != at:
         header = _HEADERS[event.kind]
-        return _around_seq(header, _load_payload(frame[len(header) :]))
+        return _around_seq(header, load_payload(frame[len(header) :]))
     return frame[: at + len(_SEQ_KEY)], frame[at + len(needle) :]
 
 
@@ -170,8 +170,8 @@ def info_frame(name: str, message: str) -> bytes:
     return _INFO_HEADER + drisl.encode({"name": name, "message": message})
 
 
-def _read_header(frame: bytes) -> tuple[int, str, int]:
-    """`op`, `t` (empty for an error frame) and where the payload starts."""
+def read_header(frame: bytes) -> tuple[int, str, int]:
+    """`op`, `t` (empty for an error frame) and where the payload starts. Raises FrameError."""
     # Nearly every frame has one of four headers: {t, op: 1}, whose length follows from its fourth byte.
     if len(frame) > 3:
         kind = _KINDS_BY_HEADER.get(frame[: frame[3] - 0x58])
@@ -188,7 +188,8 @@ def _read_header(frame: bytes) -> tuple[int, str, int]:
     return op, name, size
 
 
-def _load_payload(body: bytes) -> Fields:
+def load_payload(body: bytes) -> Fields:
+    """The fields of a payload, unchecked. Raises FrameError."""
     try:
         payload = drisl.load(body)
     except DrislError as error:
@@ -200,7 +201,7 @@ def _load_payload(body: bytes) -> Fields:
 
 def _read_event(kind: Kind, frame: bytes, start: int) -> Event:
     body = frame[start:]
-    payload = _load_payload(body)
+    payload = load_payload(body)
     try:
         _check_canonical(payload, body)
         fields = _trim(kind, payload)

@@ -19,6 +19,7 @@ from relay.errors import LogError
 from relay.stream import mark, repair
 from relay.stream.mark import RESERVE, Mark
 from relay.stream.record import Record
+from relay.stream.repair import End
 from relay.stream.segment import Segment, load, name_of, paths
 from relay.stream.writer import Block, SegmentWriter, SyncFunction, encode_block
 
@@ -44,6 +45,7 @@ class SegmentLog:
         directory: Path,
         *,
         initial_seq: int = 1,
+        copy: bool = False,
         sync_mode: str = "batch",
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
@@ -51,9 +53,13 @@ class SegmentLog:
     ) -> None:
         """Open the log in `directory`, which is made when it is not there. `sync_mode` is one of SYNC_MODES.
 
+        `copy`: its records are another relay's, who alone gives out seqs. Those that a crash took come again as they
+        were, so `next_seq` follows the newest record that is there, whatever was published; it may be passed over.
+
         Raises LogError: `log-locked` when another process has it open, `log-io` when the disk fails.
         """
         self.directory = directory
+        self._copy = copy
         self.sync_mode = sync_mode
         self._segment_bytes = segment_bytes
         self._segment_us = int(segment_seconds * 1_000_000)
@@ -67,13 +73,11 @@ class SegmentLog:
             self._segments = [load(path) for path in paths(directory)]
             self._warn_of_missing()
             in_doubt = self._in_doubt(before)
-            self.last_time_us, found_next = self._settle_end()
-            self.next_seq = max(found_next, initial_seq, 1)
-            if in_doubt:
-                log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
-                self.next_seq += RESERVE
-            if before is not None and (in_doubt or before.clean):
-                self.next_seq = max(self.next_seq, before.reserved)
+            end = self._settle_end()
+            self.last_time_us = end.time_us
+            self.next_seq = end.last_seq + 1
+            if not copy:
+                self._pass_over_what_was_given_out(before, in_doubt, max(end.next_seq, initial_seq, 1))
             self._reserve(clean=False)
         except OSError as error:
             self._unlock()
@@ -105,11 +109,11 @@ class SegmentLog:
             self._seal()
 
     def write(self, block: Block) -> None:
-        """Append `block`, which must start at `next_seq`; in sync mode `batch` it is on the disk on return.
+        """Append `block`, which must start at `next_seq`, or not before it in a copy; in sync mode `batch` it is on the disk on return.
 
         Blocks on the disk. Raises LogError `log-io`; then nothing was appended, and the same block may be tried again.
         """
-        assert block.first_seq == self.next_seq
+        assert block.first_seq == self.next_seq or (self._copy and block.first_seq > self.next_seq)
         try:
             self._seal_if_full(len(block.data), block.first_time_us)
             writer = self._writer or self._begin_segment(block)
@@ -198,18 +202,26 @@ class SegmentLog:
         newest = self._segments[-1].first_seq if self._segments else 0
         return before.segment > newest or not (before.clean or before.synced)
 
-    def _settle_end(self) -> tuple[int, int]:
-        """(time of the newest record, next seq). Segments without any record are removed."""
+    def _pass_over_what_was_given_out(self, before: Mark | None, in_doubt: bool, lowest: int) -> None:
+        self.next_seq = lowest
+        if in_doubt:
+            log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
+            self.next_seq += RESERVE
+        if before is not None and (in_doubt or before.clean):
+            self.next_seq = max(self.next_seq, before.reserved)
+
+    def _settle_end(self) -> End:
+        """Where the log ends. Segments without any record are removed."""
         next_seq = 0
         while self._segments:
             segment = self._segments[-1]
             end = repair.cut_torn_end(segment) if not next_seq else repair.last_record(segment)
             next_seq = max(next_seq, end.next_seq)
             if end.last_seq:
-                return end.time_us, next_seq
+                return end._replace(next_seq=next_seq)
             repair.remove(segment)
             self._segments.pop()
-        return 0, next_seq
+        return End(0, 0, next_seq)
 
     def _reserve(self, *, clean: bool) -> None:
         newest = self._segments[-1].first_seq if self._segments else 0

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event as Signal
-from gevent.threadpool import ThreadPool
 
 from relay import metrics
 from relay.atproto.frames import Kind, uint
 from relay.store.accounts import AccountRow, RepoRow
+from relay.stream.durable import SYNC_SECONDS, DurableLog
 from relay.stream.log import SegmentLog
 from relay.stream.projector import Projector
 from relay.stream.record import Record
 from relay.stream.suppression import Suppressions
 from relay.stream.tail import Tail
-from relay.stream.writer import Block, encode_block
+from relay.stream.writer import encode_block
 
 QUEUE_EVENTS = 4096
 QUEUE_BYTES = 32 << 20
@@ -34,9 +34,6 @@ WAIT_SECONDS = 1.0
 
 # Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
 BATCH_SECONDS = 0.01
-# How often the disk is synced in mode `interval`.
-SYNC_SECONDS = 0.1
-RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 log = logging.getLogger(__name__)
 
@@ -66,11 +63,12 @@ class Submission:
 
 
 class Sequencer:
-    """Owns the order of all events. `problem` says in words why nothing can be logged now, or is None."""
+    """Owns the order of all events."""
 
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
-        self.problem: str | None = None
+        self._death: str | None = None
         self._log = log
+        self._disk = DurableLog(log)
         self._tail = tail
         self._projector = projector
         self._suppressions = suppressions
@@ -80,14 +78,16 @@ class Sequencer:
         self._room = Signal()
         self._idle = Signal()
         self._idle.set()
-        # One native thread: the log is written by one at a time, and the hub never waits for the disk.
-        self._pool = ThreadPool(1)
         self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._next_sync = 0.0
         metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(self._queue))
         metrics.QUEUE_CAPACITY.labels("sequencer").set(QUEUE_EVENTS)
         metrics.QUEUE_SIZE.labels("sequencer-bytes").set_function(lambda: self._queued_bytes)
         metrics.QUEUE_CAPACITY.labels("sequencer-bytes").set(QUEUE_BYTES)
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be logged now, in words, or None."""
+        return self._death or self._disk.problem
 
     def submit(self, item: Submission) -> None:
         """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""
@@ -121,26 +121,26 @@ class Sequencer:
                 self._idle.set()
                 self._filled.clear()
                 self._filled.wait(SYNC_SECONDS if self._log.sync_mode == "interval" else WAIT_SECONDS)
-                self._sync_if_due()
+                self._disk.sync_if_due()
                 continue
             started = time.monotonic()
             while not self._projector.wait_for_room(WAIT_SECONDS):
                 pass
             full = self._log_one_batch()
-            self._sync_if_due()
+            self._disk.sync_if_due()
             pause = 0.0 if full else started + BATCH_SECONDS - time.monotonic()
             gevent.sleep(max(pause, 0.0))
 
     def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
         # A bug: the log is as it was, but only a restart helps, and the health check must say so.
-        self.problem = f"sequencer: {greenlet.exception!r}"
+        self._death = f"sequencer: {greenlet.exception!r}"
         log.critical("the sequencer has ended: %r", greenlet.exception)
 
     def _log_one_batch(self) -> bool:
         """Take the next batch all the way. True when more was queued than fits in one."""
         batch = self._take_batch()
         records = self._number(batch)
-        self._write(encode_block(records))
+        self._disk.write(encode_block(records))
         self._publish(batch, records)
         return bool(self._queue)
 
@@ -173,20 +173,6 @@ class Sequencer:
             for seq, item in enumerate(batch, self._log.next_seq)
         ]
 
-    def _write(self, block: Block) -> None:
-        """Return once `block` is in the log, however long the disk is full or broken."""
-        attempt = 0
-        while (error := self._in_thread(lambda: self._log.write(block))) is not None:
-            self.problem = f"log: {error}"
-            metrics.LOG_FAILURES.inc()
-            if attempt == 0:
-                log.error("the log cannot be written, events wait: %s", error)
-            gevent.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-            attempt += 1
-        if attempt:
-            log.warning("the log can be written again, after %d attempts", attempt)
-        self.problem = None
-
     def _publish(self, batch: list[Submission], records: list[Record]) -> None:
         for record in records:
             if record.flags:
@@ -206,26 +192,6 @@ class Sequencer:
                     item.finished()
                 except Exception:
                     log.exception("after logging an event of uid %d", item.uid)
-
-    def _sync_if_due(self) -> None:
-        now = time.monotonic()
-        if self._log.sync_mode == "interval" and now >= self._next_sync:
-            self._next_sync = now + SYNC_SECONDS
-            error = self._in_thread(self._log.sync)
-            self.problem = None if error is None else f"log: {error}"
-
-    def _in_thread(self, work: Callable[[], None]) -> Exception | None:
-        """What went wrong: gevent would print an exception that leaves its thread."""
-
-        def attempt() -> Exception | None:
-            try:
-                work()
-            except Exception as error:
-                return error
-            return None
-
-        result: Exception | None = self._pool.apply(attempt)
-        return result
 
 
 _EVENTS_LOGGED = {kind: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}

@@ -92,7 +92,7 @@ class Room:
                 greenlet = getattr(part, name, None)
                 if greenlet is not None:
                     greenlet.kill()
-        self.stream.sequencer._pool.kill()
+        self.stream.sequencer._disk.close()
         self.log._unlock()
         self.db.close()
 
