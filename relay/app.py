@@ -19,6 +19,7 @@ from gevent.event import Event as Signal
 
 from relay import logs
 from relay.config import Settings, environment_with, unknown_variables
+from relay.edge_app import Edge
 from relay.errors import RelayError
 from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
@@ -27,6 +28,7 @@ from relay.ingest.pool import WorkerPool, processes_for
 from relay.memory import MemoryDebug
 from relay.notify import Notifier
 from relay.recent import Recent
+from relay.store import mode
 from relay.store.database import Database
 from relay.stream import takeover
 from relay.stream.log import SegmentLog
@@ -66,6 +68,7 @@ class Relay:
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+        self._db.write(mode.claim, "relay")
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
@@ -224,7 +227,7 @@ def main(env_file: Path | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopped.set)
     try:
-        relay = Relay(settings)
+        relay = Edge(settings) if settings.mode == "edge" else Relay(settings)
         relay.start()
     except (RelayError, OSError) as error:
         log.error("the relay cannot start: %s", error)

@@ -53,6 +53,24 @@ def _setting(
 class Settings:
     """The relay's settings. Durations are seconds, sizes are bytes."""
 
+    mode: str = _setting(
+        "RELAY_MODE",
+        "relay",
+        one_of("relay", "edge"),
+        "relay: crawl hosts and verify; edge: pass on what another relay has verified",
+    )
+    edge_upstream: str = _setting(
+        "RELAY_EDGE_UPSTREAM",
+        "",
+        parse_optional_http_url,
+        "The relay that an edge takes its events from, e.g. https://relay.example.com",
+    )
+    edge_backfill: bool = _setting(
+        "RELAY_EDGE_BACKFILL",
+        "false",
+        parse_bool,
+        "Begin an edge's empty log with all that its upstream can replay, not with what comes now",
+    )
     admin_passwords: tuple[str, ...] = _setting(
         "RELAY_ADMIN_PASSWORD",
         "",

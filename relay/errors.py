@@ -70,4 +70,4 @@ class LogError(RelayError):
 
 
 class StoreError(RelayError):
-    """The database is not there or refuses the work. Reasons: `store-unavailable`, `store-schema`."""
+    """The database is not there or refuses the work. Reasons: `store-unavailable`, `store-schema`, `store-mode`."""

@@ -26,6 +26,13 @@ ALERTS_SENT = Counter(
     "relay_alerts_sent_total", "Messages about account limits to the webhook, by outcome", ["outcome"]
 )
 
+# edge
+EDGE_CONNECTED = Gauge("relay_edge_connected", "1 while an edge is connected to its upstream relay")
+EDGE_PASSED_OVER = Counter(
+    "relay_edge_passed_over_total", "Frames of the upstream relay that were not kept", ["reason"]
+)
+EDGE_GAPS = Counter("relay_edge_gaps_total", "Times that the upstream relay had not all that an edge lacked any more")
+
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
 QUEUE_SIZE = Gauge("relay_queue_size", "Items waiting in a bounded queue, cache or set", ["queue"])

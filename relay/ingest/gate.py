@@ -27,12 +27,9 @@ from relay.ingest.penalties import Penalties
 from relay.ingest.pool import WorkerPool
 from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Verdict, verify
 from relay.store import collections
-from relay.store.accounts import STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
+from relay.store.accounts import HIDING_STATUSES, STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Submission
-
-# What a consumer must not be able to read any more once it is announced (protocol rule 34).
-HIDING_STATUSES = frozenset({"takendown", "deleted"})
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,9 @@ from gevent.event import Event as Signal
 from relay.atproto.frames import Kind, account_frame
 from relay.errors import LogError
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.gate import HIDING_STATUSES
 from relay.ingest.host import Host
 from relay.store import accounts as table
-from relay.store.accounts import STATUSES, effective_status
+from relay.store.accounts import HIDING_STATUSES, STATUSES, effective_status
 from relay.store.database import Database
 from relay.stream.sequencer import Sequencer, Submission
 from relay.stream.suppression import Suppressions

@@ -27,6 +27,9 @@ STATUSES = (
     "inactive",
 )
 
+# What a consumer must not be able to read any more once it is announced (protocol rule 34).
+HIDING_STATUSES = frozenset({"takendown", "deleted"})
+
 
 @dataclass(slots=True)
 class AccountRow:

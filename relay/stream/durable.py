@@ -7,6 +7,7 @@ written now. Must not know what is in a block.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 
@@ -33,6 +34,11 @@ class DurableLog:
         self._pool = ThreadPool(1)
         self._next_sync = 0.0
 
+    @property
+    def sync_seconds(self) -> float:
+        """How far apart `sync_if_due` may be called at most."""
+        return SYNC_SECONDS if self._log.sync_mode == "interval" else math.inf
+
     def write(self, block: Block) -> None:
         """Return once `block` is in the log."""
         attempt = 0
@@ -48,7 +54,7 @@ class DurableLog:
         self.problem = None
 
     def sync_if_due(self) -> None:
-        """In mode `interval`, bring what was written to the disk. To be called SYNC_SECONDS apart or more often."""
+        """In mode `interval`, bring what was written to the disk."""
         now = time.monotonic()
         if self._log.sync_mode == "interval" and now >= self._next_sync:
             self._next_sync = now + SYNC_SECONDS

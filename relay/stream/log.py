@@ -109,7 +109,8 @@ class SegmentLog:
             self._seal()
 
     def write(self, block: Block) -> None:
-        """Append `block`, which must start at `next_seq`, or not before it in a copy; in sync mode `batch` it is on the disk on return.
+        """Append `block`, which must start at `next_seq`, or later in a copy; in sync mode `batch` it is on the disk on
+        return.
 
         Blocks on the disk. Raises LogError `log-io`; then nothing was appended, and the same block may be tried again.
         """

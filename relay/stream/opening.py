@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
-
-import gevent
-from gevent.threadpool import ThreadPool
 
 from relay import metrics
 from relay.errors import LogError
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
+from relay.stream.janitor import Janitor, Retention
 from relay.stream.log import SegmentLog
 from relay.stream.projector import Projector
 from relay.stream.recovery import recover
@@ -24,17 +21,9 @@ from relay.stream.sequencer import Sequencer
 from relay.stream.suppression import Suppressions
 from relay.stream.tail import Tail
 
-TRIM_SECONDS = 60.0
+__all__ = ["Retention", "Stream"]
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Retention:
-    """What replay keeps: `window` in seconds, `max_bytes` in all (0: no bound)."""
-
-    window: float
-    max_bytes: int
 
 
 class Stream:
@@ -51,9 +40,7 @@ class Stream:
         self.tail = Tail(segment_log.last_seq, self.suppressions)
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
-        self._retention = retention
-        self._janitor_pool = ThreadPool(1)
-        self._janitor: gevent.Greenlet[[], None] | None = None
+        self.janitor = Janitor(segment_log, retention, self.suppressions, lambda: self.projector.stored_position + 1)
         metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))
@@ -67,7 +54,7 @@ class Stream:
         """Start logging, projecting and trimming."""
         self.projector.start()
         self.sequencer.start()
-        self._janitor = gevent.spawn(self._tidy_for_ever)
+        self.janitor.start()
 
     def drain(self, timeout: float) -> None:
         """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
@@ -77,8 +64,7 @@ class Stream:
     def stop(self, timeout: float) -> None:
         """Drain, write the projection, and close the log. Takes `timeout` seconds at most, and a little."""
         deadline = time.monotonic() + timeout
-        if self._janitor is not None:
-            self._janitor.kill(timeout=1.0)
+        self.janitor.stop()
         self.drain(timeout)
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()
@@ -86,28 +72,3 @@ class Stream:
             self.log.close()
         except LogError as error:
             log.error("the log was not closed in order: %s", error)
-
-    def trim(self) -> None:
-        """Delete what is out of the replay window, once."""
-        now_us = time.time_ns() // 1000
-        window, max_bytes = self._retention.window, self._retention.max_bytes
-        try:
-            removed = self.log.trim(now_us, window, max_bytes, self.projector.stored_position + 1)
-            metrics.LOG_BYTES.set(self.log.bytes())
-        except OSError as error:
-            log.error("the log was not trimmed: %s", error)
-        else:
-            if removed:
-                log.info("removed %d segments; the log now starts at %d", removed, self.log.first_seq)
-
-    def tidy(self) -> None:
-        """Delete what is out of the replay window, and forget which accounts' events are hidden in what was."""
-        first_seq = self.log.first_seq
-        self._janitor_pool.apply(self.trim)
-        # One round late: a feed may hold a block that was read before it was deleted.
-        self.suppressions.forget_before(first_seq)
-
-    def _tidy_for_ever(self) -> None:
-        while True:
-            self.tidy()
-            gevent.sleep(TRIM_SECONDS)

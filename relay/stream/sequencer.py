@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import gevent
-from gevent.event import Event as Signal
 
 from relay import metrics
 from relay.atproto.frames import Kind, uint
 from relay.store.accounts import AccountRow, RepoRow
-from relay.stream.durable import SYNC_SECONDS, DurableLog
+from relay.stream.batches import QUEUE_BYTES, QUEUE_EVENTS, Batches
+from relay.stream.durable import DurableLog
 from relay.stream.log import SegmentLog
 from relay.stream.projector import Projector
 from relay.stream.record import Record
@@ -26,14 +23,7 @@ from relay.stream.suppression import Suppressions
 from relay.stream.tail import Tail
 from relay.stream.writer import encode_block
 
-QUEUE_EVENTS = 4096
-QUEUE_BYTES = 32 << 20
-BATCH_EVENTS = 512
-BATCH_BYTES = 1 << 20
 WAIT_SECONDS = 1.0
-
-# Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
-BATCH_SECONDS = 0.01
 
 log = logging.getLogger(__name__)
 
@@ -66,94 +56,44 @@ class Sequencer:
     """Owns the order of all events."""
 
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
-        self._death: str | None = None
         self._log = log
         self._disk = DurableLog(log)
         self._tail = tail
         self._projector = projector
         self._suppressions = suppressions
-        self._queue: deque[Submission] = deque()
-        self._queued_bytes = 0
-        self._filled = Signal()
-        self._room = Signal()
-        self._idle = Signal()
-        self._idle.set()
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-        metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(self._queue))
+        self._batches = batches = Batches("sequencer", self._disk, self._log_batch, self._wait_for_sql)
+        metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(batches))
         metrics.QUEUE_CAPACITY.labels("sequencer").set(QUEUE_EVENTS)
-        metrics.QUEUE_SIZE.labels("sequencer-bytes").set_function(lambda: self._queued_bytes)
+        metrics.QUEUE_SIZE.labels("sequencer-bytes").set_function(lambda: batches.bytes)
         metrics.QUEUE_CAPACITY.labels("sequencer-bytes").set(QUEUE_BYTES)
 
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        return self._death or self._disk.problem
+        return self._batches.problem
 
     def submit(self, item: Submission) -> None:
         """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""
-        while len(self._queue) >= QUEUE_EVENTS or self._queued_bytes >= QUEUE_BYTES:
-            self._room.clear()
-            self._room.wait(WAIT_SECONDS)
-        self._queue.append(item)
-        self._queued_bytes += len(item.head) + len(item.tail)
-        self._idle.clear()
-        self._filled.set()
+        self._batches.put(item, len(item.head) + len(item.tail))
 
     def start(self) -> None:
         """Start logging."""
-        self._greenlet = gevent.spawn(self._run)
-        self._greenlet.link_exception(self._note_death)
+        self._batches.start()
 
     def stop(self, timeout: float) -> bool:
         """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
         unfinished, and comes again from its hosts.
         """
-        if self._greenlet is None:
-            return self._idle.is_set()
-        drained = bool(self._idle.wait(timeout))
-        self._greenlet.kill(timeout=WAIT_SECONDS)
-        self._greenlet = None
-        return drained
+        return self._batches.stop(timeout)
 
-    def _run(self) -> None:
-        while True:
-            if not self._queue:
-                self._idle.set()
-                self._filled.clear()
-                self._filled.wait(SYNC_SECONDS if self._log.sync_mode == "interval" else WAIT_SECONDS)
-                self._disk.sync_if_due()
-                continue
-            started = time.monotonic()
-            while not self._projector.wait_for_room(WAIT_SECONDS):
-                pass
-            full = self._log_one_batch()
-            self._disk.sync_if_due()
-            pause = 0.0 if full else started + BATCH_SECONDS - time.monotonic()
-            gevent.sleep(max(pause, 0.0))
+    def _wait_for_sql(self) -> None:
+        while not self._projector.wait_for_room(WAIT_SECONDS):
+            pass
 
-    def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        # A bug: the log is as it was, but only a restart helps, and the health check must say so.
-        self._death = f"sequencer: {greenlet.exception!r}"
-        log.critical("the sequencer has ended: %r", greenlet.exception)
-
-    def _log_one_batch(self) -> bool:
-        """Take the next batch all the way. True when more was queued than fits in one."""
-        batch = self._take_batch()
+    def _log_batch(self, batch: list[Submission]) -> None:
         records = self._number(batch)
         self._disk.write(encode_block(records))
         self._publish(batch, records)
-        return bool(self._queue)
-
-    def _take_batch(self) -> list[Submission]:
-        batch: list[Submission] = []
-        size = 0
-        while self._queue and len(batch) < BATCH_EVENTS and size < BATCH_BYTES:
-            item = self._queue.popleft()
-            batch.append(item)
-            size += len(item.head) + len(item.tail)
-        self._queued_bytes -= size
-        self._room.set()
-        return batch
 
     def _number(self, batch: list[Submission]) -> list[Record]:
         # The clock may be set back; the time in the log never is.

@@ -24,6 +24,8 @@ from relay.atproto.hostname import Endpoint
 from relay.errors import AddressRefused, RelayError
 
 MAX_MESSAGE_BYTES = 5_000_000
+# By so much a relay's own seq may make the largest message of a host longer.
+RELAY_SEQ_BYTES = 64
 CONNECT_SECONDS = 5.0
 DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
@@ -62,9 +64,16 @@ class Network(Protocol):
 
 
 def dial(
-    network: Network, tls: ssl.SSLContext, endpoint: Endpoint, path: str, user_agent: str, timing: Timing
+    network: Network,
+    tls: ssl.SSLContext,
+    endpoint: Endpoint,
+    path: str,
+    user_agent: str,
+    timing: Timing,
+    *,
+    relay: bool = False,
 ) -> Connection:
-    """Open a WebSocket to `endpoint`. Raises UpstreamError.
+    """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises UpstreamError.
 
     All steps share one deadline: a host that makes its TLS or HTTP handshake last for ever holds its place among the
     bounded number of dials for no longer than anyone else.
@@ -73,7 +82,7 @@ def dial(
     opened: list[socket.socket] = []
     try:
         with deadline:
-            return _dial(network, tls, endpoint, path, user_agent, timing, opened)
+            return _dial(network, tls, endpoint, path, user_agent, timing, opened, relay)
     except gevent.Timeout as timeout:
         _close(opened)
         if timeout is not deadline:
@@ -92,6 +101,7 @@ def _dial(
     user_agent: str,
     timing: Timing,
     opened: list[socket.socket],
+    relay: bool,
 ) -> Connection:
     uri = parse_uri(f"{'wss' if endpoint.tls else 'ws'}://{endpoint.hostname}{path}")
     try:
@@ -113,12 +123,12 @@ def _dial(
             sock.do_handshake()
         except (OSError, ValueError) as error:
             raise UpstreamError("tls-failed", _words(error)) from None
-    protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES)
-    _handshake(sock, protocol, user_agent)
+    protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
+    _handshake(sock, protocol, user_agent, relay)
     return Connection(sock, protocol, timing)
 
 
-def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str) -> None:
+def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str, relay: bool) -> None:
     """Upgrade to WebSocket. What the host sends right after its answer stays in the protocol's events."""
     request = protocol.connect()
     request.headers["User-Agent"] = user_agent
@@ -136,7 +146,7 @@ def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str) -
     response = protocol.events.pop(0) if protocol.events else None
     if isinstance(response, Response):
         # Relays that crawl each other would pass the same events round for ever.
-        if any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
+        if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
             raise UpstreamError("loop", "the host is a relay itself")
         if response.status_code != 101:
             raise UpstreamError(

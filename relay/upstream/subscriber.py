@@ -94,7 +94,7 @@ class Subscriber:
         if event is None:
             return last_seq
         if isinstance(event, StreamError):
-            raise _stream_error(event)
+            raise stream_error(event)
         if isinstance(event, Info):
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
             log.info("host %s says %.100r: %.200r", upstream.hostname, event.name, event.message)
@@ -114,7 +114,7 @@ class Subscriber:
         self._sink.reject(upstream.host, error.seq, error.reason, error.did)
 
 
-def _stream_error(event: StreamError) -> UpstreamError:
+def stream_error(event: StreamError) -> UpstreamError:
     """The end of a connection that the host announced itself. Reasons `future-cursor`, `too-slow`, `host-error`."""
     reason = {"FutureCursor": "future-cursor", "ConsumerTooSlow": "too-slow"}.get(event.error, "host-error")
     return UpstreamError(reason, f"{event.error} {event.message or ''}".strip()[:200])

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from importlib.metadata import version
 
-from flask import Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
@@ -17,7 +18,7 @@ from relay.web import admin, admin_backfill, collections, firehose, health, host
 from relay.web.dash import routes as dash
 from relay.web.errors import XrpcError
 from relay.web.metrics import track_requests
-from relay.web.parts import EXTENSION, Parts
+from relay.web.parts import EXTENSION, Parts, Serving
 
 log = logging.getLogger(__name__)
 
@@ -50,16 +51,22 @@ _HTTP_NAMES = {
 
 
 def create_app(parts: Parts) -> Flask:
-    """The WSGI application over `parts`."""
+    """The WSGI application of a relay."""
+    modules = (xrpc, collections, firehose, host_page, admin, admin_backfill, health, dash)
+    return application(parts, [module.blueprint for module in modules])
+
+
+def application(serving: Serving, blueprints: Iterable[Blueprint]) -> Flask:
+    """A WSGI application over `serving` with these routes."""
     app = Flask(__name__, static_folder=None)
-    app.extensions[EXTENSION] = parts
+    app.extensions[EXTENSION] = serving
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     track_requests(app)
-    for module in (xrpc, collections, firehose, host_page, admin, admin_backfill, health, dash):
-        app.register_blueprint(module.blueprint)
+    for blueprint in blueprints:
+        app.register_blueprint(blueprint)
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)
     app.after_request(add_headers)

@@ -26,7 +26,7 @@ from relay.web import params
 from relay.web.addresses import client_address
 from relay.web.connection import Connection, ConsumerEnded, error_farewell
 from relay.web.errors import XrpcError, invalid
-from relay.web.parts import Parts, parts, requester
+from relay.web.parts import Serving, requester, serving
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)
@@ -67,12 +67,12 @@ def subscribe_repos() -> ResponseReturnValue:
     user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
     handler = websocket.handler
     request.environ[CONSUME] = partial(
-        _consume, parts(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
+        _consume, serving(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
     )
     return ""
 
 
-def refusal(parts: Parts, request: Request) -> XrpcError | None:
+def refusal(serving: Serving, request: Request) -> XrpcError | None:
     """What speaks against opening a WebSocket for `request`, or None."""
     try:
         _check_handshake(request)
@@ -80,9 +80,9 @@ def refusal(parts: Parts, request: Request) -> XrpcError | None:
     except XrpcError as error:
         return error
     environ = request.environ
-    trusted = parts.settings.trusted_proxies
+    trusted = serving.settings.trusted_proxies
     address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
-    refused = parts.consumers.refusal(address)
+    refused = serving.consumers.refusal(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
     return refused
@@ -112,23 +112,25 @@ def _received(handler: WebSocketHandler) -> bytes:
     return received
 
 
-def _consume(parts: Parts, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None) -> None:
+def _consume(
+    serving: Serving, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None
+) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
-    with parts.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
-        connection = Connection(socket, received, consumer, parts.settings.consumer_stall)
+    with serving.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
+        connection = Connection(socket, received, consumer, serving.settings.consumer_stall)
         try:
-            feed = _attach(parts, cursor)
+            feed = _attach(serving, cursor)
             log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)
-            connection.serve(feed, lambda: parts.firehose.last_seq, lambda: parts.consumers.leaving)
+            connection.serve(feed, lambda: serving.firehose.last_seq, lambda: serving.consumers.leaving)
         except ConsumerEnded as ended:
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)
 
 
-def _attach(parts: Parts, cursor: int | None) -> Feed:
+def _attach(serving: Serving, cursor: int | None) -> Feed:
     try:
-        return parts.firehose.attach(cursor)
+        return serving.firehose.attach(cursor)
     except FutureCursor:
-        message = f"the cursor is ahead of the newest event, {parts.firehose.last_seq}"
+        message = f"the cursor is ahead of the newest event, {serving.firehose.last_seq}"
         raise ConsumerEnded("future-cursor", error_farewell("FutureCursor", message)) from None

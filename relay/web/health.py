@@ -12,7 +12,7 @@ from flask.typing import ResponseReturnValue
 
 from relay.errors import StoreError
 from relay.store.database import ping
-from relay.web.parts import parts
+from relay.web.parts import serving
 
 # A database that hangs is told of before who asks gives up: load balancers wait some seconds.
 ANSWER_SECONDS = 3.0
@@ -47,13 +47,13 @@ def ready() -> ResponseReturnValue:
 
 def current_problem() -> str | None:
     """Why health is red, in words, or None."""
-    return parts().problem() or _database_problem()
+    return serving().problem() or _database_problem()
 
 
 def _database_problem() -> str | None:
     try:
         with gevent.Timeout(ANSWER_SECONDS, _Unanswered):
-            parts().db.read(ping)
+            serving().db.read(ping)
     except StoreError as error:
         return f"can't connect to database: {error.reason}"
     except _Unanswered:

@@ -31,37 +31,51 @@ EXTENSION = "relay"
 FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The parts that routes use.
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What it takes to serve the firehose, for a relay and for an edge.
 
-    `find_account` knows an account by its DID as of the newest event; `problem` says in words what is wrong with the
-    event path, or None; `memory` is there when the operator wants it traced.
+    `problem` says in words what is wrong with the event path, or None.
     """
 
     settings: Settings
     db: Database
     firehose: Firehose
+    consumers: Consumers
+    auth: AdminAuth
+    problem: Callable[[], str | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(Serving):
+    """The parts that a relay's routes use.
+
+    `find_account` knows an account by its DID as of the newest event; `memory` is there when the operator wants it
+    traced.
+    """
+
     fleet: Fleet
     moderation: Moderation
     backfill: Backfill
-    consumers: Consumers
     siblings: Siblings
-    auth: AdminAuth
     sessions: Sessions
     history: History
     find_account: FindAccount
-    problem: Callable[[], str | None]
     memory: MemoryDebug | None = None
 
 
+def serving() -> Serving:
+    """The parts of the application that handles the current request, a relay's or an edge's."""
+    return cast(Serving, current_app.extensions[EXTENSION])
+
+
 def parts() -> Parts:
-    """The parts of the application that handles the current request."""
+    """The parts of the relay that handles the current request."""
     return cast(Parts, current_app.extensions[EXTENSION])
 
 
 def requester() -> str:
     """The address that the current request comes from."""
     environ = request.environ
-    trusted = parts().settings.trusted_proxies
+    trusted = serving().settings.trusted_proxies
     return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)

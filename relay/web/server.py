@@ -21,7 +21,7 @@ from relay import metrics
 from relay.values import Bind
 from relay.web import firehose
 from relay.web.application import SERVER
-from relay.web.parts import Parts
+from relay.web.parts import Serving
 from relay.web.timed import TimedHandler
 
 log = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ class Listener(WSGIServer):
 class ApiServer:
     """Listens, and on stop lets consumers have what is logged before it goes."""
 
-    def __init__(self, app: Flask, parts: Parts, bind: Bind) -> None:
-        self._parts = parts
-        capacity = parts.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
+    def __init__(self, app: Flask, serving: Serving, bind: Bind) -> None:
+        self._serving = serving
+        capacity = serving.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
         self._pool = pool = Pool(capacity)
         metrics.QUEUE_SIZE.labels("api-connections").set_function(lambda: len(pool))
         metrics.QUEUE_CAPACITY.labels("api-connections").set(capacity)
-        parts.consumers.export_lag(lambda: parts.firehose.last_seq)
+        serving.consumers.export_lag(lambda: serving.firehose.last_seq)
         self._server = Listener(
             (bind.host, bind.port),
             app,
@@ -108,8 +108,8 @@ class ApiServer:
         """Take no more connections, send consumers all that is logged and a close frame, end the rest."""
         deadline = time.monotonic() + timeout
         self._server.close()
-        if not self._parts.consumers.leave(timeout):
-            log.warning("%d consumers did not take the rest in time", len(list(self._parts.consumers)))
+        if not self._serving.consumers.leave(timeout):
+            log.warning("%d consumers did not take the rest in time", len(list(self._serving.consumers)))
         self._server.stop(timeout=max(0.1, min(1.0, deadline - time.monotonic())))
 
     def _answer_without_upgrade(self, handler: Handler) -> bool:
@@ -118,5 +118,5 @@ class ApiServer:
         assert environ is not None
         if environ["PATH_INFO"] != firehose.PATH or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return True
-        environ[firehose.REFUSAL] = firehose.refusal(self._parts, Request(environ))
+        environ[firehose.REFUSAL] = firehose.refusal(self._serving, Request(environ))
         return environ[firehose.REFUSAL] is not None

@@ -87,11 +87,9 @@ class Room:
 
     def abandon(self) -> None:
         """End without any order, as far as that goes in one process: nothing is flushed, only the lock is let go."""
-        for part in (self.stream.sequencer, self.stream.projector, self.stream):
-            for name in ("_greenlet", "_janitor"):
-                greenlet = getattr(part, name, None)
-                if greenlet is not None:
-                    greenlet.kill()
+        for part in (self.stream.sequencer._batches, self.stream.projector, self.stream.janitor):
+            if part._greenlet is not None:
+                part._greenlet.kill()
         self.stream.sequencer._disk.close()
         self.log._unlock()
         self.db.close()

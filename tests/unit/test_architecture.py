@@ -25,6 +25,7 @@ ROOMS = {
     "stream": {"store", "atproto"} | LEAVES,
     "ingest": {"stream", "store", "identity", "atproto"} | LEAVES,
     "upstream": {"ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "edge": {"upstream", "stream", "store", "atproto"} | LEAVES,
     "web": {"memory", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
     "commands": {"app", "patched", "web", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
     "patched": set(),

@@ -101,7 +101,7 @@ def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path, dat
 
 
 def test_a_full_queue_blocks_the_submitter(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.stream.sequencer.QUEUE_EVENTS", 10)
+    monkeypatch.setattr("relay.stream.batches.QUEUE_EVENTS", 10)
     disk = Disk()
     room = Room(tmp_path, database_url, sync=disk)
     disk.failing = True
@@ -191,7 +191,7 @@ def test_cursors(tmp_path: Path, database_url: str) -> None:
             room.wait_for(number + 1)
     room.wait_for(200)
     room.wait_until(lambda: room.stream.projector.stored_position == 200)
-    room.stream.trim()
+    room.stream.janitor.trim()
     first = firehose.first_seq
     assert 1 < first < 200
     whole = firehose.attach(0)
@@ -272,7 +272,7 @@ def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatc
         if number % 10 == 0:
             room.wait_for(number + 1)
     room.wait_until(lambda: room.stream.projector.stored_position == 300)
-    room.stream.trim()
+    room.stream.janitor.trim()
     with pytest.raises(ConsumerTooSlow):
         feed.next(1.0)
     room.stop()
@@ -288,10 +288,10 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
             room.wait_for(number)
     room.wait_until(lambda: room.stream.projector.stored_position == 300)
     assert room.db.read(projection.suppressions) == {2: 100, 3: 290}
-    room.stream.tidy()
+    room.stream.janitor.tidy()
     assert 100 < room.log.first_seq < 290
     assert room.stream.suppressions.hides(2, 99, Kind.COMMIT), "a feed may still hold it"
-    room.stream.tidy()
+    room.stream.janitor.tidy()
     assert not room.stream.suppressions.hides(2, 99, Kind.COMMIT)
     assert room.stream.suppressions.hides(3, 289, Kind.COMMIT)
     room.stop()

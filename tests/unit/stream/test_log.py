@@ -460,6 +460,33 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(log.segments) == 1
 
 
+@pytest.mark.parametrize("accident", ["torn", "segment gone", "mark gone", "in order"])
+def test_a_copy_goes_on_after_its_newest_record(tmp_path: Path, accident: str) -> None:
+    """Its seqs are another relay's: what is gone comes again with the seq it had, so none is passed over."""
+    log = opened(tmp_path, copy=True)
+    log.append([record(1_000_000), record(1_000_007)])
+    log.append([record(seq) for seq in range(1_000_010, 1_000_050)])
+    assert seqs(log) == [1_000_000, 1_000_007, *range(1_000_010, 1_000_050)]
+    assert seqs(log, after=1_000_003)[:2] == [1_000_007, 1_000_010]
+    if accident == "in order":
+        log.close()
+    else:
+        crash(log)
+    newest = paths(tmp_path)[-1]
+    if accident == "torn":
+        os.truncate(newest, newest.stat().st_size - 5)
+    elif accident == "segment gone":
+        newest.unlink()
+    elif accident == "mark gone":
+        (tmp_path / mark.NAME).unlink()
+    log = opened(tmp_path, copy=True)
+    kept = seqs(log)
+    assert log.next_seq == kept[-1] + 1 <= 1_000_050
+    again = list(range(log.next_seq, 1_000_060))
+    log.append([record(seq) for seq in again])
+    assert seqs(log) == [*kept, *again]
+
+
 def test_version_is_in_the_header(tmp_path: Path) -> None:
     crash(filled(tmp_path, 1))
     assert struct.unpack("<8sI", paths(tmp_path)[0].read_bytes()[:12]) == (b"ATRELAYL", 1)

@@ -1,0 +1,149 @@
+"""Keeps one connection to the upstream relay and hands every event on, from where the copier left off.
+
+Run by `edge_app`. The upstream's notices and errors end here; `problem` says in words why nothing comes. Must not know
+what becomes of events.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from contextlib import closing
+from typing import Protocol
+
+import gevent
+
+from relay import metrics
+from relay.atproto import passing
+from relay.atproto.errors import FrameError
+from relay.atproto.frames import Info, StreamError
+from relay.atproto.hostname import Endpoint
+from relay.atproto.passing import Passed
+from relay.upstream import connection
+from relay.upstream.connection import Connection, Network, Timing, UpstreamError
+from relay.upstream.subscriber import PATH, TURN_SECONDS, stream_error
+
+RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+STEADY_SECONDS = 60.0
+# A short break is no news for a load balancer: consumers lose nothing by it. Nor is a connection good news before it
+# has stood for a while or brought something: an upstream may take it and hang up.
+BREAK_SECONDS = 10.0
+PROVEN_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Copy(Protocol):
+    """Where events go: `copier.Copier`."""
+
+    @property
+    def cursor(self) -> int | None:
+        """The seq to go on after; None to begin with what comes now."""
+
+    def put(self, event: Passed, frame: bytes) -> None:
+        """Take one event; blocks while there is no room."""
+
+
+class Source:
+    """The connection, for ever. `upstream` is what an operator calls it."""
+
+    def __init__(self, network: Network, tls: ssl.SSLContext, upstream: Endpoint, user_agent: str, copy: Copy) -> None:
+        self._network = network
+        self._tls = tls
+        self._upstream = upstream
+        self._user_agent = user_agent
+        self._copy = copy
+        self._ended = "not connected yet"
+        # Since when nothing can come, and since when a connection stands that has not shown that something can.
+        self._away_since: float | None = time.monotonic()
+        self._open_since: float | None = None
+        self._ahead = False
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        metrics.EDGE_CONNECTED.set_function(lambda: float(self._open_since is not None))
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing comes, once that has lasted."""
+        if self._ahead:
+            return f"upstream {self._upstream.hostname} is behind this edge's log: {self._ended}"
+        now = time.monotonic()
+        if self._away_since is None or now - self._away_since < BREAK_SECONDS:
+            return None
+        if self._open_since is not None and now - self._open_since >= PROVEN_SECONDS:
+            return None
+        return f"upstream {self._upstream.hostname}: {self._ended}"
+
+    def start(self) -> None:
+        """Begin."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End the connection."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=1.0)
+
+    def _run(self) -> None:
+        failures = 0
+        while True:
+            opened = time.monotonic()
+            try:
+                self._copy_stream()
+            except UpstreamError as error:
+                self._note_end(error)
+            except Exception as error:
+                log.exception("copying from %s failed", self._upstream.hostname)
+                self._note_end(UpstreamError("internal-error", type(error).__name__))
+            failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures + 1
+            gevent.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+
+    def _note_end(self, error: UpstreamError) -> None:
+        self._ended = str(error)
+        self._ahead = error.reason == "future-cursor"
+        self._open_since = None
+        if self._away_since is None:
+            self._away_since = time.monotonic()
+        log.warning("upstream %s: %s", self._upstream.hostname, error)
+
+    def _copy_stream(self) -> None:
+        cursor = self._copy.cursor
+        path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
+        with closing(
+            connection.dial(self._network, self._tls, self._upstream, path, self._user_agent, Timing(), relay=True)
+        ) as stream:
+            log.info("connected to %s, cursor %s", self._upstream.hostname, cursor)
+            self._open_since = time.monotonic()
+            self._read(stream)
+
+    def _read(self, stream: Connection) -> None:
+        turn = time.monotonic()
+        while True:
+            for frame in stream.receive():
+                self._take(frame)
+                if time.monotonic() - turn > TURN_SECONDS:
+                    gevent.sleep(0)
+                    turn = time.monotonic()
+
+    def _take(self, frame: bytes) -> None:
+        try:
+            event = passing.peek(frame)
+        except FrameError as error:
+            if error.fatal:
+                raise UpstreamError("frame-invalid", str(error)) from None
+            metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
+            log.error("an event of %s cannot be read: %s", self._upstream.hostname, error)
+            return
+        if isinstance(event, StreamError):
+            raise stream_error(event)
+        self._away_since, self._ahead = None, False
+        if isinstance(event, Info):
+            self._note_info(event)
+        elif event is None:
+            metrics.EDGE_PASSED_OVER.labels("unknown").inc()
+        else:
+            self._copy.put(event, frame)
+
+    def _note_info(self, info: Info) -> None:
+        log.warning("upstream %s says %.100r: %.200r", self._upstream.hostname, info.name, info.message)
+        if info.name == "OutdatedCursor":
+            metrics.EDGE_GAPS.inc()
