@@ -50,6 +50,11 @@ def test_the_service_is_hardened(unit: Path) -> None:
     assert float(match[1]) <= MAX_EXPOSURE
 
 
+def test_the_relay_sees_the_files_that_its_metrics_are_read_from() -> None:
+    """prometheus_client leaves all of process_* out when /proc/stat is not there."""
+    assert not re.search(r"^ProcSubset=", (FOLDER / "relay.service").read_text(), re.MULTILINE)
+
+
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
 def test_the_backup_of_a_database_in_use_is_whole_and_old_ones_go(tmp_path: Path) -> None:
     backups = tmp_path / "backups"
