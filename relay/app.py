@@ -220,6 +220,7 @@ def main(env_file: Path | None) -> int:
     environment = environment_with(env_file)
     settings = Settings.from_environment(environment)
     logs.set_up(settings.log_level, settings.log_format)
+    logs.take_uncaught()
     for name in unknown_variables(environment):
         log.warning("%s is set, but is no setting of this relay", name)
     notifier = Notifier(os.environ)

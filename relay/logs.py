@@ -11,9 +11,11 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 # Lines of one statement within a minute, after which the rest of that minute is only counted.
 LINES_PER_MINUTE = 600
@@ -27,6 +29,8 @@ _PASSWORD_FIELD = re.compile(
     r"(?P<name>\b(?:password|authorization)['\"]?\s*[=:]\s*)(?:(?:basic|bearer)\s+)?[^\s,;&]+", re.I
 )
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if code != ord("\t")}
+
+log = logging.getLogger(__name__)
 
 
 def redacted(text: str) -> str:
@@ -111,6 +115,25 @@ def set_up(level: str, form: str, environment: Mapping[str, str] = os.environ) -
     logging.basicConfig(level=_LEVELS.get(level, logging.ERROR), handlers=[handler], force=True)
     # urllib3 tells of every connection it opens to a stranger.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+
+
+def take_uncaught() -> None:
+    """Log what nobody caught, in a greenlet of any thread or in a native thread, instead of printing it past all rules.
+
+    Needs gevent, so it is not for the small commands.
+    """
+    from gevent.hub import Hub
+
+    def from_greenlet(_hub: Hub, context: object, kind: Any, error: Any, trace: Any) -> None:
+        log.error("uncaught in %s", context, exc_info=(kind, error, trace))
+
+    def from_thread(hook: threading.ExceptHookArgs) -> None:
+        if hook.exc_value is not None:
+            log.error("uncaught in %s", hook.thread, exc_info=(hook.exc_type, hook.exc_value, hook.exc_traceback))
+
+    Hub.print_exception = from_greenlet  # type: ignore[method-assign,assignment]
+    threading.excepthook = from_thread
+    logging.captureWarnings(True)
 
 
 def _message(record: logging.LogRecord) -> str:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from relay import logs
 from relay.logs import LINES_PER_MINUTE, JournalFormatter, JsonFormatter, Limit, TextFormatter, redacted
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +103,27 @@ def test_every_line_of_a_traceback_has_its_priority() -> None:
         entry.exc_info = sys.exc_info()
     lines = JournalFormatter(TextFormatter()).format(entry).splitlines()
     assert len(lines) > 2 and all(line.startswith("<4>") for line in lines)
+
+
+UNCAUGHT = """
+from relay.patched import patch; patch()
+import logging, threading, warnings, gevent
+from relay import logs
+logs.set_up("info", "json", {})
+logs.take_uncaught()
+def fail(): raise ValueError("cannot reach postgres://u:hunter2@db/relay")
+greenlet = gevent.spawn(fail); greenlet.join()
+thread = threading.Thread(target=fail); thread.start(); thread.join()
+pool = gevent.get_hub().threadpool
+in_thread = pool.spawn(lambda: (gevent.spawn(fail).join(), 1)[1]); in_thread.get()
+warnings.warn("an old thing")
+"""
+
+
+def test_what_nobody_caught_is_logged_like_everything_else() -> None:
+    """In a process of its own: the hooks are the process's."""
+    done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert done.returncode == 0 and done.stdout == ""
+    assert [line["logger"] for line in lines] == ["relay.logs"] * 3 + ["py.warnings"]
+    assert all("ValueError" in line["error"] and "hunter2" not in line["error"] for line in lines[:3])
