@@ -27,6 +27,8 @@ from relay.ingest.verdict import Refusal
 BATCH_EVENTS = 16
 BATCH_BYTES = 256 << 10
 BATCHES_OUTSTANDING = 2
+# How long an event may wait for others to go with it: a crossing costs by the batch, and so does waking a process.
+GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
 KILLED_WITHIN_SECONDS = 5.0
@@ -155,6 +157,8 @@ class Slot:
                 while len(self._sent) >= BATCHES_OUTSTANDING or not self.waiting:
                     self._work.clear()
                     self._work.wait(IDLE_SECONDS)
+                if self.waiting < BATCH_EVENTS:
+                    gevent.sleep(GATHER_SECONDS)
                 batch = self._next_batch()
                 if not self._sent:
                     self._oldest_since = time.monotonic()
