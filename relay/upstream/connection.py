@@ -1,7 +1,8 @@
 """One WebSocket to one host: dialling, the handshake, keep-alive, and whole messages out of bytes.
 
-websockets' sans-I/O protocol on a gevent socket. Used by the subscriber, one greenlet per connection, which is the
-only one to read and write here. Knows nothing of frames' content, cursors or host states.
+websockets' sans-I/O protocol shakes hands on a gevent socket, `framing` reads what comes then. Used by the subscriber,
+one greenlet per connection, which is the only one to read and write here. Knows nothing of frames' content, cursors or
+host states.
 """
 
 from __future__ import annotations
@@ -14,16 +15,15 @@ from typing import NamedTuple, Protocol
 
 import gevent
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import InvalidHandshake, ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Response
-from websockets.protocol import CLOSED, OPEN
-from websockets.uri import parse_uri
+from websockets.uri import WebSocketURI, parse_uri
 
 from relay.atproto.hostname import Endpoint
 from relay.errors import AddressRefused, RelayError
+from relay.upstream.framing import MAX_MESSAGE_BYTES, MessageReader
 
-MAX_MESSAGE_BYTES = 5_000_000
 # By so much a relay's own seq may make the largest message of a host longer.
 RELAY_SEQ_BYTES = 64
 CONNECT_SECONDS = 5.0
@@ -31,10 +31,10 @@ DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 WHOLE_FRAME_SECONDS = 300.0
 READ_BYTES = 16 << 10
-SMALL_FRAME_BYTES = 126
 SMALL_FRAMES_ALLOWED = 2_000
 SMALL_FRAMES_SECONDS = 10.0
 WORDS_KEPT = 200
+HEAD_END = b"\r\n\r\n"
 
 
 class UpstreamError(RelayError):
@@ -123,13 +123,15 @@ def _dial(
             sock.do_handshake()
         except (OSError, ValueError) as error:
             raise UpstreamError("tls-failed", _words(error)) from None
-    protocol = ClientProtocol(uri, max_size=MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
-    _handshake(sock, protocol, user_agent, relay)
-    return Connection(sock, protocol, timing)
+    rest = _handshake(sock, uri, user_agent, relay)
+    return Connection(sock, rest, timing, MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
 
 
-def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str, relay: bool) -> None:
-    """Upgrade to WebSocket. What the host sends right after its answer stays in the protocol's events."""
+def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: bool) -> bytes:
+    """Upgrade to WebSocket. Returns what the host sent right after its answer. Raises UpstreamError."""
+    protocol = ClientProtocol(uri)
+    answer = bytearray()
+    rest = b""
     request = protocol.connect()
     request.headers["User-Agent"] = user_agent
     protocol.send_request(request)
@@ -137,10 +139,16 @@ def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str, r
         sock.sendall(b"".join(protocol.data_to_send()))
         while not protocol.events and protocol.handshake_exc is None:
             data = sock.recv(READ_BYTES)
-            if data:
-                protocol.receive_data(data)
-            else:
+            if not data:
                 protocol.receive_eof()
+                continue
+            given = len(answer)
+            answer += data
+            # Only an upgrade's answer ends with its head, and what comes then is for another reader.
+            end = answer.find(HEAD_END, max(given - len(HEAD_END), 0)) if answer.startswith(b"HTTP/1.1 101") else -1
+            if end >= 0:
+                data, rest = data[: end + len(HEAD_END) - given], data[end + len(HEAD_END) - given :]
+            protocol.receive_data(data)
     except OSError as error:
         raise UpstreamError("connection-lost", _words(error)) from None
     response = protocol.events.pop(0) if protocol.events else None
@@ -155,52 +163,67 @@ def _handshake(sock: socket.socket, protocol: ClientProtocol, user_agent: str, r
     if protocol.handshake_exc is not None:
         known = isinstance(protocol.handshake_exc, InvalidHandshake)
         raise UpstreamError("handshake-invalid", _words(protocol.handshake_exc) if known else "no HTTP answer")
+    return rest
 
 
 class Connection:
-    """An open WebSocket."""
+    """An open WebSocket. `rest` is what the host sent along with its handshake, `max_bytes` the most of a message."""
 
-    __slots__ = ("_message", "_pinged", "_protocol", "_small_frames", "_small_since", "_socket", "_timing")
+    __slots__ = ("_ended", "_pinged", "_reader", "_small_frames", "_small_since", "_socket", "_timing")
 
-    def __init__(self, sock: socket.socket, protocol: ClientProtocol, timing: Timing) -> None:
+    def __init__(self, sock: socket.socket, rest: bytes, timing: Timing, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._socket = sock
-        self._protocol = protocol
+        self._reader = MessageReader(max_bytes)
         self._timing = timing
-        self._message: bytearray | None = None
+        self._ended: UpstreamError | None = None
         self._pinged = False
         self._small_frames = 0
         self._small_since = 0.0
         sock.settimeout(timing.quiet)
+        self._reader.feed(rest)
 
     def receive(self) -> list[bytes]:
         """The next whole messages, at least one; blocks until there are any. Raises UpstreamError at the end.
 
         Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
         """
+        reader = self._reader
         since = time.monotonic()
         while True:
-            messages, frames = self._take_events()
-            self._flush()
-            if messages:
+            if reader.crumbs:
+                self._check_small()
+            if reader.pings:
+                self._answer_pings()
+            if messages := reader.take():
                 return messages
-            if self._protocol.state is not OPEN:
-                raise self._end()
-            now = time.monotonic()
-            if frames:
-                since = now
-            elif now - since > self._timing.whole_frame:
+            if reader.ended:
+                self._ended = self._end()
+            if self._ended is not None:
+                raise self._ended
+            if time.monotonic() - since > self._timing.whole_frame:
                 raise UpstreamError("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
+            frames = reader.frames
             self._read()
+            if reader.frames != frames:
+                since = time.monotonic()
 
     def close(self) -> None:
         """Say goodbye if that takes no waiting, and close the socket."""
-        if self._protocol.state is OPEN:
-            self._protocol.send_close()
+        if self._ended is None or self._ended.reason != "connection-lost":
             self._socket.settimeout(0)
             # The goodbye is a courtesy: a full send buffer or a dead peer goes without.
             with contextlib.suppress(OSError):
-                self._socket.send(b"".join(self._protocol.data_to_send()))
+                self._socket.send(self._goodbye().serialize(mask=True))
         self._socket.close()
+
+    def _goodbye(self) -> Frame:
+        failure, closed = self._reader.failure, self._reader.closed
+        if closed is not None:
+            return Frame(Opcode.CLOSE, closed)
+        if failure is None:
+            return Frame(Opcode.CLOSE, b"")
+        code = CloseCode.MESSAGE_TOO_BIG if failure.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
+        return Frame(Opcode.CLOSE, Close(code, "").serialize())
 
     def _read(self) -> None:
         try:
@@ -209,70 +232,50 @@ class Connection:
             if self._pinged:
                 raise UpstreamError("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
             self._pinged = True
-            self._protocol.send_ping(b"")
-            self._flush()
+            self._send(Frame(Opcode.PING, b""))
             return
         except OSError as error:
-            raise UpstreamError("connection-lost", _words(error)) from None
+            raise self._lost(_words(error)) from None
         self._pinged = False
         if data:
-            self._protocol.receive_data(data)
+            self._reader.feed(data)
         else:
-            self._protocol.receive_eof()
+            self._ended = self._lost("the host closed the connection")
 
-    def _flush(self) -> None:
-        """Send what the protocol has to say: pings, pongs, a close."""
-        data = b"".join(self._protocol.data_to_send())
-        if data:
-            try:
-                self._socket.sendall(data)
-            except OSError as error:
-                raise UpstreamError("connection-lost", _words(error)) from None
+    def _answer_pings(self) -> None:
+        pings, self._reader.pings = self._reader.pings, []
+        self._send(*(Frame(Opcode.PONG, payload) for payload in pings))
 
-    def _take_events(self) -> tuple[list[bytes], int]:
-        """The messages that are whole by now, and how many frames there were at all."""
-        messages: list[bytes] = []
-        events = self._protocol.events_received()
-        for frame in events:
-            assert isinstance(frame, Frame)
-            self._check_small(frame)
-            if frame.opcode is Opcode.TEXT:
-                raise UpstreamError("text-message", "a text message on a binary stream")
-            if frame.opcode is Opcode.BINARY and frame.fin:
-                messages.append(bytes(frame.data))
-            elif frame.opcode is Opcode.BINARY:
-                self._message = bytearray(frame.data)
-            elif frame.opcode is Opcode.CONT and self._message is not None:
-                self._message += frame.data
-                if frame.fin:
-                    messages.append(bytes(self._message))
-                    self._message = None
-        return messages, len(events)
+    def _send(self, *frames: Frame) -> None:
+        try:
+            self._socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        except OSError as error:
+            raise self._lost(_words(error)) from None
 
-    def _check_small(self, frame: Frame) -> None:
+    def _lost(self, words: str) -> UpstreamError:
+        self._ended = UpstreamError("connection-lost", words)
+        return self._ended
+
+    def _check_small(self) -> None:
         """Refuse a flood of frames that cost work and carry nothing: pings, or a message in crumbs."""
-        if (frame.opcode is Opcode.BINARY and frame.fin) or len(frame.data) >= SMALL_FRAME_BYTES:
-            return
         now = time.monotonic()
         if now - self._small_since > SMALL_FRAMES_SECONDS:
             self._small_since = now
             self._small_frames = 0
-        self._small_frames += 1
+        self._small_frames += self._reader.crumbs
+        self._reader.crumbs = 0
         if self._small_frames > SMALL_FRAMES_ALLOWED:
             raise UpstreamError("websocket-flood", "too many small or control frames")
 
     def _end(self) -> UpstreamError:
-        """Why the protocol is no longer open."""
-        error = self._protocol.parser_exc
-        if isinstance(error, PayloadTooBig):
-            return UpstreamError("message-too-big", f"a message of more than {MAX_MESSAGE_BYTES} bytes")
-        if isinstance(error, EOFError) or (error is None and self._protocol.state is CLOSED):
-            return UpstreamError("connection-lost", "the host closed the connection")
-        if error is not None:
+        """Why the reader has ended."""
+        failure, closed = self._reader.failure, self._reader.closed
+        if failure is not None:
+            return UpstreamError(failure.reason, failure.detail)
+        try:
+            close = Close.parse(closed or b"")
+        except (ProtocolError, UnicodeDecodeError) as error:
             return UpstreamError("websocket-invalid", _words(error))
-        close = self._protocol.close_rcvd
-        if close is None:
-            return UpstreamError("closed", "")
         return UpstreamError("closed", f"{close.code} {close.reason}".strip()[:WORDS_KEPT])
 
 
