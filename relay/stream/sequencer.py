@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -125,8 +126,9 @@ class Sequencer:
             [(item.uid, item.collections) for item in batch if item.collections],
         )
         metrics.LOG_BATCH_EVENTS.observe(len(batch))
+        for kind, count in Counter(item.kind for item in batch).items():
+            _EVENTS_LOGGED[kind].inc(count)
         for item in batch:
-            _EVENTS_LOGGED[item.kind].inc()
             if item.finished is not None:
                 try:
                     item.finished()
