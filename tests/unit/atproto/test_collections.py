@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+from itertools import islice
 
 import pytest
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.collections import has_records, touched
+from relay.atproto.mst import key_depth
+from tests.support.budget import assert_cheap
 from tests.support.repo import CommitEvent as BuiltCommit
 from tests.support.repo import RepoBuilder, SigningKey, account_did, build, create, delete, update
 
@@ -64,6 +67,19 @@ def test_moved_within_a_collection() -> None:
     repo = RepoBuilder(account_did(1), SigningKey.create())
     repo.commit(create("app.a/x", {}))
     assert told(repo.commit(delete("app.a/x"), create("app.a/y", {})), repo) == {"app.a": True}
+
+
+def test_many_collections_in_one_wide_node_are_cheap() -> None:
+    """As many operations as an event has, each with a collection of its own, and a node of nearly a megabyte."""
+    numbers = (f"a.b.c/{number:06}" for number in range(100_000))
+    keys = list(islice((key for key in numbers if key_depth(key.encode()) == 0), 15_000))
+    blocks: dict[bytes, bytes] = {}
+    root = Cid(build(dict.fromkeys(keys, bytes(Cid.of_dag_cbor(b"\xa0"))), blocks))
+    assert 800_000 < len(blocks[root]) < 1_000_000
+    ops = [frames.RepoOp("delete", f"a.b{number}.c/x", None, root) for number in range(frames.MAX_OPS)]
+    told = dict.fromkeys((f"a.b{number}.c" for number in range(frames.MAX_OPS)), False)
+    assert touched(ops, root, blocks) == told
+    assert_cheap(lambda block: touched(ops, root, {root: block}), blocks[root])
 
 
 @pytest.fixture
