@@ -32,7 +32,10 @@ MAX_BLOCK = 999_999
 
 # The header that nearly every file has is recognised without decoding it.
 _ANY_ROOT = Cid(b"\xff" * LENGTH)
-_BEFORE_ROOT, _AFTER_ROOT = drisl.encode({"version": 1, "roots": [_ANY_ROOT]}).split(_ANY_ROOT)
+_HEADER = drisl.encode({"version": 1, "roots": [_ANY_ROOT]})
+_BEFORE_ROOT, _AFTER_ROOT = (bytes([len(_HEADER)]) + _HEADER).split(_ANY_ROOT)
+_ROOT_AT, _ROOT_END = len(_BEFORE_ROOT), len(_BEFORE_ROOT) + LENGTH
+_HEADER_END = _ROOT_END + len(_AFTER_ROOT)
 
 
 class Car(NamedTuple):
@@ -45,23 +48,30 @@ class Car(NamedTuple):
 
 def parse(data: bytes) -> Car:
     """Read a whole CAR v1 file. CarError with the first thing that is wrong with it."""
-    length, position = _varint(data, 0)
-    if not 0 < length <= MAX_HEADER:
-        raise CarError("car-header", f"{length} bytes")
-    end = position + length
-    if end > len(data):
-        raise CarError("car-truncated", "in the header")
-    roots = _roots(data[position:end])
+    roots: tuple[Cid, ...]
+    root = data[_ROOT_AT:_ROOT_END]
+    if data.startswith(_BEFORE_ROOT) and data.startswith(_AFTER_ROOT, _ROOT_END) and root.startswith(PREFIXES):
+        roots, end = (Cid(root),), _HEADER_END
+    else:
+        roots, end = _read_header(data)
     blocks = _blocks(data, end)
     if roots[0] not in blocks:
         raise CarError("car-root-missing", str(roots[0]))
     return Car(roots, blocks)
 
 
+def _read_header(data: bytes) -> tuple[tuple[Cid, ...], int]:
+    """The roots, and where the first block begins."""
+    length, position = _varint(data, 0)
+    if not 0 < length <= MAX_HEADER:
+        raise CarError("car-header", f"{length} bytes")
+    end = position + length
+    if end > len(data):
+        raise CarError("car-truncated", "in the header")
+    return _roots(data[position:end]), end
+
+
 def _roots(header: bytes) -> tuple[Cid, ...]:
-    root = Cid(header[len(_BEFORE_ROOT) : -len(_AFTER_ROOT)])
-    if root.startswith(PREFIXES) and header == _BEFORE_ROOT + root + _AFTER_ROOT and len(root) == LENGTH:
-        return (root,)
     try:
         value = drisl.decode(header)
     except DrislError as error:

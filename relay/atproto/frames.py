@@ -131,10 +131,9 @@ def decode(frame: bytes) -> Event | Info | StreamError | None:
 def split_at_seq(event: Event) -> tuple[bytes, bytes]:
     """The frame before and after the value of `seq`: any other number may be put between the two."""
     frame = event.frame
-    value = uint(event.seq)
     if type(event) is Commit and event.seq_at:
-        return frame[: event.seq_at], frame[event.seq_at + len(value) :]
-    needle = _SEQ_KEY + value
+        return frame[: event.seq_at], frame[event.seq_at + drisl.head_size(event.seq) :]
+    needle = _SEQ_KEY + uint(event.seq)
     at = frame.find(needle)
     # The key and its value may stand in a path or a record as well. Then only the structure tells which is which.
     if frame.rfind(needle) != at:
