@@ -42,7 +42,8 @@ class Child:
         )
         if stderr:
             errors.close()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
@@ -106,4 +107,6 @@ class Child:
             self.kill()
         assert self.process.stdin and self.process.stdout
         self.process.stdin.close()
+        # A file that another greenlet still reads from can not be closed.
+        self._reader.join(5)
         self.process.stdout.close()

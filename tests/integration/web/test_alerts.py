@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from gevent.pywsgi import WSGIServer
 
 from relay.errors import HttpError, StoreError
 from relay.identity.http import GuardedHttp
@@ -20,34 +18,13 @@ from relay.upstream.webhook import Webhook
 from relay.web.sibling_alerts import announcement
 from tests.integration.web.accounts import add_hosts
 from tests.integration.web.conftest import StartWeb
+from tests.support.chat import Chat
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 RULES = Rules(dashboard_url="https://relay.example.com/dash/")
 SUCCESS = {"success": "true"}
-
-
-class Chat:
-    """A webhook that notes the texts it gets."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.status = "200 OK"
-        self._server = WSGIServer(("127.0.0.1", 0), self._answer, log=None)
-        self._server.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/services/T0/secret"
-
-    def _answer(self, environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        body = json.loads(environ["wsgi.input"].read())
-        assert environ["CONTENT_TYPE"] == "application/json" and set(body) == {"text"}
-        if self.status.startswith("2"):
-            self.texts.append(body["text"])
-        start_response(self.status, [])
-        return [b"ok"]
-
-    def close(self) -> None:
-        self._server.stop(timeout=0)
 
 
 @pytest.fixture
