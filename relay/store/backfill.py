@@ -16,13 +16,6 @@ from relay.store.database import Row, Transaction
 MAX_COLLECTIONS = 10_000
 
 
-class Running(NamedTuple):
-    """An import under way; with `discover` the source is asked which collections it has."""
-
-    source: str
-    discover: bool
-
-
 class Step(NamedTuple):
     """The collection that is next, from `cursor` on (empty: from the start); `listed` accounts were seen so far."""
 
@@ -60,13 +53,13 @@ class Progress(NamedTuple):
 def begin(tx: Transaction, source: str, nsids: Sequence[str], *, named: bool, now: float) -> None:
     """Start an import, or go on with one: what was given up is tried again from where it stood.
 
-    `named`: `nsids` were asked for by name, so those of them that are through begin anew, and the source is not asked
-    for more. Otherwise everything begins anew once everything is through.
+    `named`: `nsids` were asked for by name, so those of them that are through begin anew. Otherwise the source is to
+    be asked which others it has, and everything begins anew once everything is through.
     """
     tx.execute(
         "INSERT INTO collection_backfill_source (source, running, discover, started_at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT (source) DO UPDATE SET running = excluded.running, discover = excluded.discover, error = NULL,"
-        " started_at = excluded.started_at, ended_at = NULL",
+        " ON CONFLICT (source) DO UPDATE SET running = excluded.running, error = NULL, ended_at = NULL,"
+        " discover = collection_backfill_source.discover OR excluded.discover, started_at = excluded.started_at",
         (source, True, not named, now),
     )
     tx.execute(
@@ -91,12 +84,21 @@ def add(tx: Transaction, source: str, nsids: Sequence[str]) -> None:
         tx.many("INSERT INTO collection_backfill (source, nsid) VALUES (?, ?) ON CONFLICT DO NOTHING", room)
 
 
-def running(tx: Transaction) -> Running | None:
-    """The import that is under way, or was when the relay stopped."""
-    row = tx.row(
-        "SELECT source, discover FROM collection_backfill_source WHERE running ORDER BY started_at DESC LIMIT 1"
-    )
-    return Running(row[0], bool(row[1])) if row else None
+def running(tx: Transaction) -> str | None:
+    """The source of the import that is under way, or was when the relay stopped."""
+    row = tx.row("SELECT source FROM collection_backfill_source WHERE running ORDER BY started_at DESC LIMIT 1")
+    return row[0] if row else None
+
+
+def to_discover(tx: Transaction, source: str) -> bool:
+    """Whether the source is still to be asked which collections it has."""
+    return tx.row("SELECT 1 FROM collection_backfill_source WHERE source = ? AND discover", (source,)) is not None
+
+
+def discovered(tx: Transaction, source: str, nsids: Sequence[str]) -> None:
+    """The source was asked, and has these."""
+    add(tx, source, nsids)
+    tx.execute("UPDATE collection_backfill_source SET discover = ? WHERE source = ?", (False, source))
 
 
 def next_step(tx: Transaction, source: str) -> Step | None:
@@ -135,8 +137,8 @@ def give_up(tx: Transaction, source: str, nsid: str, error: str, *, anew: bool) 
 
 
 def finish(tx: Transaction, source: str, now: float) -> bool:
-    """End the import when every collection is through. False when there is one left, as some were added meanwhile."""
-    if next_step(tx, source) is not None:
+    """End the import when every collection is through. False when more was asked for meanwhile."""
+    if next_step(tx, source) is not None or to_discover(tx, source):
         return False
     end(tx, source, None, now)
     return True

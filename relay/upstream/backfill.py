@@ -64,14 +64,14 @@ class Backfill:
         self._retries = retries
         self._turn = BoundedSemaphore()
         self._source: str | None = None
-        self._greenlet: gevent.Greenlet[[str, bool], None] | None = None
+        self._greenlet: gevent.Greenlet[[str], None] | None = None
 
     def start(self) -> None:
         """Go on with the import that was under way when the relay stopped. Raises StoreError."""
-        under_way = self._db.read(table.running)
-        if under_way is not None:
-            log.info("the import of collections from %s goes on", under_way.source)
-            self._spawn(under_way.source, under_way.discover)
+        source = self._db.read(table.running)
+        if source is not None:
+            log.info("the import of collections from %s goes on", source)
+            self._spawn(source)
 
     def stop(self) -> None:
         """Stop for now: the next start goes on."""
@@ -91,7 +91,7 @@ class Backfill:
             wanted = nsids or self._db.read(collections.names)
             self._db.write(table.begin, source.url, wanted, named=bool(nsids), now=time.time())
             if self._source is None:
-                self._spawn(source.url, not nsids)
+                self._spawn(source.url)
 
     def end(self, source: Endpoint) -> bool:
         """Stop the import from `source` until it is begun again; False when none was under way. Raises StoreError."""
@@ -104,16 +104,14 @@ class Backfill:
             self._source = None
             return True
 
-    def _spawn(self, source: str, discover: bool) -> None:
+    def _spawn(self, source: str) -> None:
         self._source = source
-        self._greenlet = gevent.spawn(self._run, source, discover)
+        self._greenlet = gevent.spawn(self._run, source)
 
-    def _run(self, source: str, discover: bool) -> None:
+    def _run(self, source: str) -> None:
         while True:
             try:
-                if discover:
-                    self._discover(source)
-                    discover = False
+                self._discover(source)
                 self._import(source)
                 with self._turn:
                     if not self._db.write(table.finish, source, time.time()):
@@ -142,8 +140,9 @@ class Backfill:
                 gevent.sleep(DATABASE_SECONDS)
 
     def _discover(self, source: str) -> None:
-        names = self._patiently(partial(backfill_source.collections, self._http, source))
-        self._db.write(table.add, source, names)
+        if self._db.read(table.to_discover, source):
+            names = self._patiently(partial(backfill_source.collections, self._http, source))
+            self._db.write(table.discovered, source, names)
 
     def _import(self, source: str) -> None:
         """Page every collection that is left. Raises BackfillError when the source is not worth asking further."""

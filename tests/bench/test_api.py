@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
 import pytest
@@ -16,7 +15,6 @@ from relay.store import collections, hosts
 from relay.store.database import Database
 from tests.bench.accounts import ACCOUNTS, BATCH, HOSTS, QUERY_LIMIT_SECONDS, did, fill
 from tests.support.http import call
-from tests.support.postgres import BINARIES, Cluster
 from tests.support.web import ADMIN, Web
 
 ROUNDS = 20
@@ -52,34 +50,22 @@ QUERIES = [
 WHOLE_LISTS = ["/admin/pds/list"]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
+@pytest.fixture(scope="module")
+def web(empty: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Web]:
     """A relay over the database; its hosts are offline, so that none is dialled."""
-    folder: Path = tmp_path_factory.mktemp("api")
-    cluster: Cluster | None = None
-    url = f"sqlite://{folder}/relay.sqlite"
-    if request.param == "postgres":
-        if not BINARIES:
-            pytest.skip("PostgreSQL is not installed: `make test` does that")
-        cluster = Cluster()
-        url = cluster.create()
-    database = Database.open(url, max_connections=4)
-    fill(database)
+    fill(empty)
     for host_id in range(1, HOSTS + 1):
-        database.write(hosts.set_status, host_id, "offline")
+        empty.write(hosts.set_status, host_id, "offline")
     for start in range(1, ACCOUNTS + 1, BATCH):
         uids = range(start, min(start + BATCH, ACCOUNTS + 1))
-        database.write(
+        empty.write(
             collections.write,
             {(uid, POST): True for uid in uids} | {(uid, RARE): True for uid in uids if uid % 1000 == 0},
         )
-    web = Web(database, folder, 64 << 20)
+    web = Web(empty, tmp_path_factory.mktemp("api"), 64 << 20)
     web.start()
     yield web
     web.stop()
-    database.close()
-    if cluster:
-        cluster.close()
 
 
 def seconds(web: Web, path: str) -> tuple[float, float, int]:
@@ -94,7 +80,7 @@ def seconds(web: Web, path: str) -> tuple[float, float, int]:
 
 
 def test_every_query(web: Web) -> None:
-    engine = type(web.db).__name__.removesuffix("Database").lower()
+    engine = web.db.read(lambda tx: tx.engine)
     slow = []
     print(f"\n{engine}, {ACCOUNTS:,} accounts: median and longest of {ROUNDS} requests, in ms")
     for path in QUERIES + WHOLE_LISTS:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,7 +19,6 @@ from relay.store import accounts, backfill, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.stream.known_pairs import KnownPairs
-from tests.support.postgres import BINARIES, Cluster
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
 
 ACCOUNTS = int(os.environ.get("RELAY_BENCH_ACCOUNTS", "1000000"))
@@ -63,38 +61,26 @@ def status(uid: int) -> str:
     return "deactivated" if ACCOUNTS // 4 < uid <= 3 * ACCOUNTS // 4 else "active"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def full(empty: Database) -> Database:
     """A database in which every account has posts, and one in a thousand a rare collection."""
-    folder: Path = tmp_path_factory.mktemp("collections")
-    cluster: Cluster | None = None
-    url = f"sqlite://{folder}/relay.sqlite"
-    if request.param == "postgres":
-        if not BINARIES:
-            pytest.skip("PostgreSQL is not installed: `make test` does that")
-        cluster = Cluster()
-        url = cluster.create()
-    database = Database.open(url, max_connections=4)
     ranges = [range(start, min(start + BATCH, ACCOUNTS + 1)) for start in range(1, ACCOUNTS + 1, BATCH)]
     for uids in ranges:
         rows = [AccountRow(uid, f"did:plc:{uid:024d}", 1, "active", status(uid)) for uid in uids]
-        database.write(accounts.insert_many, rows)
-    before = database.read(_size)
+        empty.write(accounts.insert_many, rows)
+    before = empty.read(_size)
     started = time.perf_counter()
     for uids in ranges:
-        database.write(collections.write, {(uid, POST): True for uid in uids})
+        empty.write(collections.write, {(uid, POST): True for uid in uids})
     spent = time.perf_counter() - started
-    size = database.read(_size) - before
+    size = empty.read(_size) - before
     for uids in ranges:
-        database.write(collections.write, {(uid, RARE): True for uid in uids if uid % 1000 == 0})
+        empty.write(collections.write, {(uid, RARE): True for uid in uids if uid % 1000 == 0})
     print(
-        f"\n{request.param}: {size / ACCOUNTS * 1e6:,.0f} bytes per million pairs,"
+        f"\n{empty.read(lambda tx: tx.engine)}: {size / ACCOUNTS * 1e6:,.0f} bytes per million pairs,"
         f" {spent / ACCOUNTS * 1e6:.1f} us to write one"
     )
-    yield database
-    database.close()
-    if cluster:
-        cluster.close()
+    return empty
 
 
 def _size(tx: Transaction) -> int:

@@ -4,45 +4,38 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from relay.store import accounts, bans, hosts, identities, projection, settings
-from relay.store.database import Database
+from relay.store.database import Database, Transaction
 from relay.store.identities import IdentityRow
 from tests.bench.accounts import ACCOUNTS, BATCH, HOSTS, QUERY_LIMIT_SECONDS, batch, did, fill
-from tests.support.postgres import BINARIES, Cluster
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def full(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+@pytest.fixture(scope="module")
+def full(empty: Database) -> Database:
     """A database with all the accounts."""
-    cluster: Cluster | None = None
-    folder: Path = tmp_path_factory.mktemp("store")
-    url = f"sqlite://{folder}/relay.sqlite"
-    if request.param == "postgres":
-        if not BINARIES:
-            pytest.skip("PostgreSQL is not installed: `make test` does that")
-        cluster = Cluster()
-        url = cluster.create()
-    database = Database.open(url, max_connections=4)
-    spent = fill(database)
-    size = (
-        database.read(lambda tx: tx.rows("SELECT pg_database_size(current_database())"))[0][0]
-        if cluster
-        else sum(path.stat().st_size for path in folder.iterdir())
-    )
+    spent = fill(empty)
+    engine, size = empty.read(_size)
     print(
-        f"\n{request.param}: {ACCOUNTS:,} new accounts with repos in {spent:.1f} s of SQL,"
+        f"\n{engine}: {ACCOUNTS:,} new accounts with repos in {spent:.1f} s of SQL,"
         f" {spent / ACCOUNTS * BATCH * 1000:.0f} ms for {BATCH}; {size / ACCOUNTS:.0f} bytes each"
     )
-    yield database
-    database.close()
-    if cluster:
-        cluster.close()
+    return empty
+
+
+def _size(tx: Transaction) -> tuple[str, int]:
+    """The engine and the bytes of its database."""
+    row = tx.row(
+        "SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()"
+        if tx.engine == "sqlite"
+        else "SELECT pg_database_size(current_database())"
+    )
+    assert row
+    return tx.engine, row[0]
 
 
 QUERIES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {

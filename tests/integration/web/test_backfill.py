@@ -141,10 +141,11 @@ def test_one_import_at_a_time(web: Web, source: CollectionSource) -> None:
     ask(web, source, POST)
     refused = web.admin(f"{PATH}?source=bsky.network", method="POST")
     assert (refused.status, refused.json["error"]) == (409, "BackfillRunning")
-    # More collections of the same source are taken in.
-    assert ask(web, source, LIKE).status == 200
+    # More collections of the same source are taken in, and those that it tells of.
+    source.names = ["com.example.told"]
+    assert ask(web, source, LIKE).status == ask(web, source).status == 200
     held.set()
-    assert ended(web, source)["collections"] == 2
+    assert ended(web, source)["collections"] == 3
 
 
 def test_a_source_that_fails_for_a_while_is_asked_again(web: Web, source: CollectionSource) -> None:
