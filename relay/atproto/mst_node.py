@@ -43,7 +43,6 @@ _LINKS = 4
 _LINK_SIZE = 41
 _VALUE_SIZE = 2 + _LINK_SIZE
 
-
 # The pairs of zero bits at the front of a byte.
 _ZERO_PAIRS = [(8 - byte.bit_length()) // 2 for byte in range(256)]
 

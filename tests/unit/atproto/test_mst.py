@@ -27,6 +27,7 @@ from tests.support.repo import (
 )
 
 REASONS = mst.REASONS | mst_node.REASONS
+LINK_BYTES = mst_node.TREE_LINK + bytes(32)
 
 
 def interop(name: str) -> list[dict]:
@@ -322,6 +323,25 @@ def test_the_widest_nodes_are_cheap(stem: str) -> None:
     ops = [put(key.decode(), value("v")) for key in keys[::82]]
     assert len(ops) > 190
     assert_cheap(lambda data: mst.invert(root, ops, {root: data}), block)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\xa2ae\x81\xa4ak\x59\xff\xff" + b"a" * 990_000,
+        b"\xa2ae\x81\xa4ak\x59\xff\xff" + b"ap" * 495_000,
+        b"\xa2ae\x81" + b"\xa4ak\x59aa" * 165_000,
+        b"\xa2ae\x81" + b"\xa4ak\x59aaaaap\x00at" * 76_000,
+        b"\xa2ae\x81" + (b"\xa4akAaap\x00at\xf6av" + LINK_BYTES) * 18_000,
+        b"\xa2ae\x81" + b"\xa4" * 990_000,
+        bytes(990_000),
+    ],
+    ids=range(7),
+)
+def test_a_megabyte_that_is_no_node_is_cheap(block: bytes) -> None:
+    root = Cid.of_dag_cbor(block)
+    assert_cheap(lambda data: mst.invert(root, [put(C)], {root: data}), block)
+    assert refused_node(block).startswith("mst-")
 
 
 def test_deepest_bridges() -> None:
