@@ -8,8 +8,11 @@ that the two share. Must not know of any table.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+import gevent
 
 from relay.errors import StoreError
 
@@ -115,3 +118,20 @@ class Database(ABC):
 def ping(tx: Transaction) -> None:
     """Touch the database, for health checks: `db.read(ping)` raises StoreError when it does not answer."""
     tx.row("SELECT 1")
+
+
+@contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """For who cannot wait as long as the store does: StoreError `store-unavailable` after `seconds`.
+
+    The connection in use is dropped then: gevent.Timeout is no Exception, on which a transaction would be rolled back,
+    and a server that hangs does not answer that either.
+    """
+    timeout = gevent.Timeout(seconds)
+    try:
+        with timeout:
+            yield
+    except gevent.Timeout as ended:
+        if ended is not timeout:
+            raise
+        raise StoreError("store-unavailable", f"no answer from the database in {seconds:.0f} s") from None

@@ -19,7 +19,7 @@ from relay import metrics
 from relay.errors import StoreError
 from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.database import Database
+from relay.store.database import Database, within
 from relay.store.projection import ProjectionBatch
 from relay.stream.cursors import CursorBook
 from relay.stream.known_pairs import CAPACITY, KnownPairs
@@ -160,7 +160,7 @@ class Projector:
         if self._greenlet is not None:
             self._greenlet.kill(timeout=timeout)
             self._greenlet = None
-        with suppress(TimeoutError), gevent.Timeout(timeout, TimeoutError("the last projection is not written")):
+        with suppress(StoreError), within(timeout):
             self.flush()
 
     def flush(self) -> bool:

@@ -21,7 +21,7 @@ from relay.identity.http import GuardedHttp
 from relay.ingest.host import Host, HostRegistry
 from relay.store import bans
 from relay.store import hosts as table
-from relay.store.database import Database
+from relay.store.database import Database, within
 from relay.store.hosts import RateTier
 from relay.stream.cursors import CursorBook
 from relay.upstream import listing, upkeep
@@ -94,7 +94,8 @@ class Fleet:
         self._dispatcher.stop(timeout)
         gevent.killall(self._tasks, timeout=timeout)
         try:
-            self._roster.flush()
+            with within(timeout):
+                self._roster.flush()
         except StoreError as error:
             log.warning("the hosts' state is not stored: %s", error)
 

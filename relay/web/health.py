@@ -6,12 +6,11 @@ probes. Reads the database and the event path's own word; changes nothing.
 
 from __future__ import annotations
 
-import gevent
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
 from relay.errors import StoreError
-from relay.store.database import ping
+from relay.store.database import ping, within
 from relay.web.parts import serving
 
 # A database that hangs is told of before who asks gives up: load balancers wait some seconds.
@@ -52,14 +51,8 @@ def current_problem() -> str | None:
 
 def _database_problem() -> str | None:
     try:
-        with gevent.Timeout(ANSWER_SECONDS, _Unanswered):
+        with within(ANSWER_SECONDS):
             serving().db.read(ping)
     except StoreError as error:
         return f"can't connect to database: {error.reason}"
-    except _Unanswered:
-        return f"can't connect to database: no answer in {ANSWER_SECONDS:.0f} s"
     return None
-
-
-class _Unanswered(BaseException):
-    """Our own deadline. No Exception: the store must drop the connection instead of rolling back on it."""

@@ -29,6 +29,7 @@ OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "8"))
 ANSWER_SECONDS = 5.0
 RED_SECONDS = 15.0
 GREEN_SECONDS = 15.0
+DRAIN_SECONDS = 30.0
 
 Fault = Callable[[], AbstractContextManager[None]]
 
@@ -170,3 +171,28 @@ def test_the_disk_is_full(tmp_path: Path, start_relay: Callable[[FakePlc, str], 
     with FakePlc() as plc:
         relay = start_relay(plc, f"sqlite://{tmp_path}/relay.sqlite")
         check_outage(relay, plc, full_disk(relay))
+
+
+@pytest.mark.timeout(120)
+def test_a_hung_database_does_not_hold_up_the_drain(
+    cluster: Cluster, start_relay: Callable[[FakePlc, str], RelayProcess]
+) -> None:
+    """What SQL misses at the stop it gets from the log at the next start."""
+    with FakePlc() as plc, FakePds() as pds:
+        relay = start_relay(plc, cluster.create())
+        writer, consumer = Writer(plc, pds), ResumingConsumer(relay.firehose)
+        relay.crawl(pds.url)
+        writer.write(100)
+        relay.wait_until(lambda: len(consumer.events) >= 100)
+        with frozen(cluster):
+            writer.write(50)
+            relay.wait_until(lambda: len(consumer.events) >= 150)
+            began = time.monotonic()
+            assert relay.stop() == 0
+            print(f"\nstopped after {time.monotonic() - began:.1f} s")
+            assert time.monotonic() - began < DRAIN_SECONDS
+        relay.start()
+        writer.write(50)
+        relay.wait_until(lambda: len(consumer.events) >= writer.total)
+        consumer.stop()
+        check_whole(consumer, writer)
