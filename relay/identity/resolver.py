@@ -175,7 +175,7 @@ class Resolver:
         try:
             target = locate(did, self._plc_host, allow_insecure=self._allow_insecure)
         except IdentityError as error:
-            self._keep(did, error)
+            self._keep(did, _untraced(error))
             raise
         flight = self._flights[did] = _Flight(did, target)
         try:
@@ -214,7 +214,7 @@ class Resolver:
         try:
             return self._lookup.fetch(flight.did, flight.target)
         except IdentityError as error:
-            return error
+            return _untraced(error)
 
     def _keep(self, did: str, outcome: Fact | IdentityError) -> None:
         if not isinstance(outcome, IdentityError):
@@ -243,12 +243,17 @@ _READS_NETWORK = metrics.IDENTITY_READS.labels("network")
 
 
 def _identity(outcome: Fact | IdentityError) -> Identity:
-    """The identity, or the IdentityError raised: a copy, since an exception collects the tracebacks of all raises."""
+    """The identity, or the IdentityError raised."""
     if isinstance(outcome, IdentityError):
-        raise IdentityError(outcome.reason, outcome.detail)
+        raise _untraced(outcome)
     if isinstance(outcome, Tombstone):
         raise IdentityError("did-tombstone", outcome.did)
     return outcome
+
+
+def _untraced(error: IdentityError) -> IdentityError:
+    """A copy: an exception that is kept keeps the frames of every raise, and all that is in them, with it."""
+    return IdentityError(error.reason, error.detail)
 
 
 def _word(outcome: Fact | IdentityError) -> str:

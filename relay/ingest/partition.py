@@ -20,7 +20,7 @@ from relay.atproto.errors import ProtocolError
 from relay.errors import IdentityError, StoreError
 from relay.ingest.errands import Errands
 from relay.ingest.gate import Gate
-from relay.ingest.item import Hold, Item, Rejected, Unverified
+from relay.ingest.item import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.rejections import Rejections
 from relay.stream.sequencer import Sequencer, Submission
 
@@ -111,38 +111,38 @@ class Partition:
             self._parking.enter(item)
             line.append(item)
             return
-        hold = self._settle(item)
-        if hold is not None:
+        errand = self._settle(item)
+        if errand is not None:
             self._parking.enter(item)
             self._lines[did] = line = deque([item])
-            self._attendants.spawn(self._attend, did, line, hold)
+            self._attendants.spawn(self._attend, did, line, errand)
 
-    def _attend(self, did: str, line: deque[Item], hold: Hold | None) -> None:
+    def _attend(self, did: str, line: deque[Item], errand: Errand | None) -> None:
         """Work off one parked account's line, in order, with every errand that its first event waits for."""
         while line:
             item = line[0]
-            while hold is not None and self._ran(item, hold):
-                hold = self._settle(item)
+            while errand is not None and self._ran(item, errand):
+                errand = self._settle(item)
             line.popleft()
             self._parking.leave(item)
             gevent.sleep(0)
-            hold = self._settle(line[0]) if line else None
+            errand = self._settle(line[0]) if line else None
         # No switch since the line was seen empty: the next event of the account finds it gone.
         del self._lines[did]
 
-    def _ran(self, item: Item, hold: Hold) -> bool:
+    def _ran(self, item: Item, errand: Errand) -> bool:
         """Run the errand that `item` is held for. False when it failed, and the event is dropped for it."""
         try:
-            self._errands.run(item, hold.errand)
+            self._errands.run(item, errand)
         except IdentityError as error:
             self._drop(item, error.reason, error.detail)
             return False
         except StoreError as error:
             log.warning("account status not stored: %s", error)
-        item.done |= {hold.errand}
+        item.done |= {errand}
         return True
 
-    def _settle(self, item: Item) -> Hold | None:
+    def _settle(self, item: Item) -> Errand | None:
         """Judge `item` and pass it on or drop it; or say what it is held for."""
         if item.watch is not None:
             item.watch.end("parked" if item.done else "queued")
@@ -152,7 +152,8 @@ class Partition:
             try:
                 submission = self._gate.judge(item)
             except Hold as hold:
-                return hold
+                # Not the exception itself: its traceback holds the frames, and they it, until a collection.
+                return hold.errand
             except Unverified:
                 continue
             except (Rejected, IdentityError) as error:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import gevent
 import pytest
 
 from relay.ingest import host as host_module
 from relay.ingest import partition
 from relay.ingest.host import Host
+from relay.ingest.item import Hold
 from tests.integration.ingest.conftest import EventPath
 from tests.integration.ingest.test_event_path import post
 from tests.support.pds import FakePds
@@ -78,3 +81,17 @@ def test_when_all_parking_is_taken_only_hosts_with_parked_events_wait(
     assert parking.events <= 12
     until(lambda: path.stream.firehose.last_seq == 62, timeout=20)
     assert parking.events == parking.bytes == 0
+
+
+def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, pds: FakePds) -> None:
+    host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(5)]
+    gc.collect()
+    gc.disable()
+    try:
+        for seq, repo in enumerate(repos, 1):
+            path.put(host, post(repo, "one").frame(seq))
+        path.logged(len(repos))
+        until(lambda: path.ingest.intake._parking.events == 0)
+        assert not [found for found in gc.get_objects() if isinstance(found, Hold)]
+    finally:
+        gc.enable()
