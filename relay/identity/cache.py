@@ -21,6 +21,7 @@ from relay.recent import Part
 from relay.store import identities as table
 from relay.store import settings
 from relay.store.database import Database, Transaction
+from relay.store.together import Together
 
 GOOD_FOR_SECONDS = 24 * 3600.0
 
@@ -44,6 +45,7 @@ class IdentityCache:
         self._db = db
         self._clock = clock
         self._memory = memory
+        self._rows = Together(db, table.load_many)
         # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
         self._pending: dict[str, bytes | None] = {}
         self._primed_until = 0.0
@@ -82,7 +84,7 @@ class IdentityCache:
             packed = self._pending[did]
             return None if packed is None else unpack(did, packed)
         try:
-            row = self._db.read(table.load_many, [did]).get(did)
+            row = self._rows.get(did)
         except StoreError:
             return None
         # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.

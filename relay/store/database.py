@@ -54,7 +54,9 @@ class Transaction(ABC):
         """All rows of a query whose `IN ({})` takes any number of `values`."""
         found: list[Row] = []
         for start in range(0, len(values), VALUES_PER_QUERY):
-            part = values[start : start + VALUES_PER_QUERY]
+            part = list(values[start : start + VALUES_PER_QUERY])
+            # SQLite keeps what it compiled by the text: few lengths, filled up with the last value.
+            part += part[-1:] * ((1 << (len(part) - 1).bit_length()) - len(part))
             found += self.rows(sql.format(", ".join("?" * len(part))), part)
         return found
 

@@ -21,6 +21,7 @@ from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, within
 from relay.store.projection import ProjectionBatch
+from relay.store.together import Together
 from relay.stream.cursors import CursorBook
 from relay.stream.known_pairs import CAPACITY, KnownPairs
 from relay.stream.suppression import Suppressions
@@ -73,6 +74,7 @@ class Projector:
         self.stored_position = position
         self._db = db
         self._book = book
+        self._stored = Together(db, accounts.many_by_did)
         self._known = KnownPairs()
         self._gathered = Changes()
         self._writing = Changes()
@@ -128,7 +130,7 @@ class Projector:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
         # What is pending now may be written before or after SQL is asked, and so be in neither: hold on to it.
         pending = self._writing, self._gathered
-        stored = self._db.read(accounts.by_did, did)
+        stored = self._stored.get(did)
         return _newest(did, stored, (*pending, self._writing, self._gathered))
 
     def wait_for_room(self, timeout: float) -> bool:

@@ -102,7 +102,7 @@ def test_a_stale_inactive_account_is_healed_by_its_host(path: EventPath, pds: Fa
     path.put(host, post(repo, "3kaaa").frame(2))
     path.logged(2)
     path.stream.projector.flush()
-    assert path.db.read(accounts.by_did, repo.did)[0].upstream_status == "active"
+    assert path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[0].upstream_status == "active"
 
 
 def test_a_confirmed_inactive_account_is_asked_about_once(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
@@ -116,7 +116,7 @@ def test_a_confirmed_inactive_account_is_asked_about_once(path: EventPath, pds: 
     until(lambda: drops.since("account-inactive") == 4)
     assert sum("getRepoStatus" in request for request in pds.requests) == 1
     path.stream.projector.flush()
-    assert path.db.read(accounts.by_did, repo.did)[0].upstream_status == "suspended"
+    assert path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[0].upstream_status == "suspended"
 
 
 def test_a_host_that_does_not_answer_costs_only_its_own_account(

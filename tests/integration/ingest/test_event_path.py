@@ -41,7 +41,7 @@ def revs(path: EventPath, count: int) -> list[str]:
 
 def desynchronized(path: EventPath, repo: RepoBuilder) -> bool:
     path.stream.projector.flush()
-    return path.db.read(accounts.by_did, repo.did)[1].desynchronized
+    return path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[1].desynchronized
 
 
 @pytest.mark.parametrize("curve", ["k256", "p256"])
@@ -52,7 +52,7 @@ def test_a_verified_commit_is_logged_and_becomes_the_accounts_state(path: EventP
     assert isinstance(event, Commit) and event.rev == repo.rev and event.did == repo.did
     assert until(lambda: host.cursor.position == 7)
     path.stream.projector.flush()
-    row, stored = path.db.read(accounts.by_did, repo.did)
+    row, stored = path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)
     assert (row.host_id, row.upstream_status, stored.rev, bytes(stored.data)) == (
         host.id, "active", repo.rev, repo.data,
     )  # fmt: skip
@@ -163,7 +163,7 @@ def test_a_migrated_account_keeps_flowing_and_its_old_host_does_not(
     assert (old.account_count, new.account_count) == (0, 1)
     stored = {host.id: host.account_count for host in path.db.read(hosts.all_rows)}
     assert (stored[old.id], stored[new.id]) == (0, 1)
-    row, state = path.db.read(accounts.by_did, repo.did)
+    row, state = path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)
     assert row.host_id == new.id and state.rev == repo.rev
 
 
@@ -183,7 +183,7 @@ def test_rev_never_goes_back(path: EventPath, pds: FakePds, drops: DropCounter) 
     path.put(host, ahead.frame(5))
     until(lambda: drops.since("rev-future") == 1)
     path.stream.projector.flush()
-    assert path.db.read(accounts.by_did, repo.did)[1].rev == newest
+    assert path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[1].rev == newest
     assert len(path.events()) == 2
 
 

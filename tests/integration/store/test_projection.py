@@ -134,7 +134,7 @@ def test_indigo_could_go_on_numbering(database: Database, host_ids: list[int]) -
     database.write(
         lambda tx: tx.execute("INSERT INTO account (did, host_id) VALUES (?, ?)", ("did:plc:next", host_ids[0]))
     )
-    found = database.read(accounts.by_did, "did:plc:next")
+    found = database.read(accounts.many_by_did, ["did:plc:next"]).get("did:plc:next")
     assert found is not None
     assert found[0] == AccountRow(42, "did:plc:next", host_ids[0], "active", "active")
 

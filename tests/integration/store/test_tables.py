@@ -109,9 +109,9 @@ def test_an_account_is_found_with_its_repo_in_one_query(database: Database) -> N
     add_accounts(database, with_repo)
     add_accounts(database, without, repos=False)
     repo = RepoRow(1, "3k2a", COMMIT, DATA)
-    assert database.read(accounts.by_did, with_repo.did) == (with_repo, repo)
+    assert database.read(accounts.many_by_did, [with_repo.did]).get(with_repo.did) == (with_repo, repo)
     assert database.read(accounts.by_uid, 2) == (without, None)
-    assert database.read(accounts.by_did, "did:plc:unknown") is None
+    assert database.read(accounts.many_by_did, ["did:plc:unknown"]).get("did:plc:unknown") is None
     assert database.read(accounts.by_uid, 3) is None
     asked = [with_repo.did, "did:plc:unknown", without.did]
     assert database.read(accounts.many_by_did, asked) == {

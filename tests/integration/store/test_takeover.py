@@ -86,7 +86,7 @@ def test_its_rows_are_ours(indigo: str) -> None:
         )
         assert second.created_at == datetime(2025, 3, 4, 23, 0, 0, 0, UTC)
         assert second.status == "banned"
-        assert database.read(accounts.by_did, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa") == (
+        assert database.read(accounts.by_uid, 1) == (
             AccountRow(1, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1, "active", "active"),
             RepoRow(1, "3ljqmdqb2sk2a", Cid.parse(COMMIT), Cid.parse(DATA)),
         )

@@ -217,7 +217,7 @@ def check_accounts(database: Database, uids: dict[str, int], expected: dict) -> 
         mine = [(entry, event) for _, entry, event in expected.values() if event.did == did]
         statuses = [event.status or "active" for _, event in mine if isinstance(event, Account)]
         commits = [(entry, event) for entry, event in mine if isinstance(event, Commit)]
-        found = database.read(accounts.by_did, did)
+        found = database.read(accounts.many_by_did, [did]).get(did)
         assert found is not None
         account, repo = found
         assert (account.uid, account.upstream_status) == (uid, statuses[-1] if statuses else "active")

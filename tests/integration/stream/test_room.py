@@ -451,7 +451,7 @@ def test_an_empty_database_beside_a_log(tmp_path: Path, database_url: str) -> No
     databases.wipe(database_url)
     room = Room(tmp_path, database_url)
     assert room.read(0) == list(range(1, 21)) and room.log.next_seq == 21
-    assert room.db.read(accounts.by_did, account_did(1))[1] == rows[-1]
+    assert room.db.read(accounts.many_by_did, [account_did(1)]).get(account_did(1))[1] == rows[-1]
     room.stop()
 
 

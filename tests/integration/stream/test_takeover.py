@@ -171,7 +171,7 @@ def test_the_relay_goes_on_where_indigo_stopped(tmp_path: Path, indigo: Indigo) 
             relay.close()
     database = Database.open(indigo.url, max_connections=2)
     (host,) = database.read(hosts.all_rows)
-    found = database.read(accounts.by_did, repo.did)
+    found = database.read(accounts.many_by_did, [repo.did]).get(repo.did)
     database.close()
     assert host.last_seq == 7
     assert found is not None and found[1] is not None
