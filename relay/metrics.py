@@ -35,6 +35,7 @@ EDGE_GAPS = Counter("relay_edge_gaps_total", "Times that the upstream relay had 
 
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
+EVENTS_JUDGED = Counter("relay_events_judged_total", "Events judged, by kind and outcome", ["kind", "outcome"])
 QUEUE_SIZE = Gauge("relay_queue_size", "Items waiting in a bounded queue, cache or set", ["queue"])
 QUEUE_CAPACITY = Gauge("relay_queue_capacity", "The bound of that queue, cache or set", ["queue"])
 EVENT_STAGE_SECONDS = Histogram(

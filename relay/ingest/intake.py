@@ -59,6 +59,7 @@ class Intake:
         self._wait_for_room(host, partition)
         if not host.cursor.begin(event.seq):
             partition.room.release()
+            metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
             self._rejections.note(host.hostname, "duplicate", event.did, event.seq)
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.

@@ -17,6 +17,7 @@ from gevent.queue import Queue
 
 from relay import metrics
 from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Kind
 from relay.errors import IdentityError, StoreError
 from relay.ingest.errands import Errands
 from relay.ingest.gate import Gate
@@ -175,10 +176,12 @@ class Partition:
     def _pass_on(self, item: Item, submission: Submission) -> None:
         if item.watch is not None:
             item.watch.end("judged")
+        _ACCEPTED[item.event.kind].inc()
         submission.finished = partial(_logged, item)
         self._sequencer.submit(submission)
 
     def _drop(self, item: Item, reason: str, detail: str) -> None:
+        _DROPPED[item.event.kind].inc()
         self._rejections.note(item.host.hostname, reason, item.event.did, item.event.seq, detail)
         _finish(item)
 
@@ -194,3 +197,9 @@ def _finish(item: Item) -> None:
     """The event is durable or rejected: its host's cursor may move past it, and its room is free."""
     item.host.cursor.finish(item.event.seq)
     item.host.budget.release(item.size)
+
+
+_ACCEPTED, _DROPPED = (
+    {kind: metrics.EVENTS_JUDGED.labels(kind.name.lower(), outcome) for kind in Kind}
+    for outcome in ("accepted", "dropped")
+)

@@ -357,3 +357,17 @@ def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
     path.put(host, second)
     assert {event.did for event in path.logged(2)} == {known.did, stranger.did}
     assert until(lambda: host.cursor.position == 1001)
+
+
+def test_events_are_counted_by_kind_and_outcome(path: EventPath, pds: FakePds) -> None:
+    def judged(kind: str, outcome: str) -> float:
+        return metrics.EVENTS_JUDGED.labels(kind, outcome)._value.get()
+
+    wanted = [("commit", "accepted"), ("commit", "dropped"), ("identity", "duplicate")]
+    before = [judged(*labels) for labels in wanted]
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, post(path.repo("https://elsewhere.example.com"), "3kaaa").frame(2))
+    until(lambda: host.cursor.position == 2)
+    path.put(host, repo.identity_frame(1))
+    assert [judged(*labels) for labels in wanted] == [count + 1 for count in before]
