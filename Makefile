@@ -62,6 +62,7 @@ test-setup: $(VENV)/.test
 	@.ci/unpack $(VENV)/debian promtool prometheus
 	@.ci/unpack $(VENV)/debian nginx nginx
 	@.ci/unpack $(VENV)/debian caddy caddy
+	@.ci/need 'command -v chromium && command -v chromedriver' chromium chromium-driver fonts-dejavu-core
 	@tests/e2e/install.sh
 
 $(VENV)/bin/python:

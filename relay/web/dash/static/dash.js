@@ -70,10 +70,12 @@ function follow(form) {
     for (const region of regions) region.setAttribute("aria-busy", "true");
     refresh();
   };
-  form.addEventListener("input", () => {
-    clearTimeout(typing);
-    typing = setTimeout(show, TYPING_MS);
-  });
+  for (const kind of ["input", "change"]) {
+    form.addEventListener(kind, () => {
+      clearTimeout(typing);
+      typing = setTimeout(show, TYPING_MS);
+    });
+  }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     clearTimeout(typing);

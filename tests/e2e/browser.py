@@ -1,0 +1,181 @@
+"""Debian's Chromium without a window, used as a person uses it: by labels, links and buttons. What it shows is judged.
+
+One process with a profile of its own for each Browser. Screenshots are kept in the test's folder and looked at for
+content: something must be drawn, and it must be inside the window.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from PIL import Image
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.webdriver import Chrome, ChromeOptions
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.select import Select
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+STEADY_SECONDS = 5.0
+T = TypeVar("T")
+
+# Elements whose box is not inside the window. What scrolls in a box of its own counts by that box.
+OUTSIDE = """
+const scrolls = (one) => one && (/auto|scroll/.test(getComputedStyle(one).overflowX) || scrolls(one.parentElement));
+return [...document.body.querySelectorAll('*')].filter((one) => {
+  const box = one.getBoundingClientRect();
+  const seen = box.width > 1 && box.height > 1 && !scrolls(one.parentElement);
+  return seen && (box.left < -1 || box.right > innerWidth + 1);
+}).map((one) => one.outerHTML.slice(0, 100));
+"""
+
+
+class Window(NamedTuple):
+    """A window's size in pixels, and whether it is a phone's."""
+
+    name: str
+    width: int
+    height: int
+    phone: bool
+
+
+DESKTOP = Window("desktop", 1280, 900, False)
+PHONE = Window("phone", 375, 740, True)
+
+
+class Browser:
+    """A running Chromium. `folder` takes its profile and the screenshots."""
+
+    def __init__(self, folder: Path, window: Window = DESKTOP, *, script: bool = True) -> None:
+        self.folder = folder
+        self.window = window
+        options = ChromeOptions()
+        options.binary_location = str(CHROMIUM)
+        for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(flag)
+        if not script:
+            options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+        self.driver = Chrome(options=options, service=Service(str(DRIVER)))
+        self.driver.set_page_load_timeout(30)
+        size = {"width": window.width, "height": window.height, "deviceScaleFactor": 1, "mobile": window.phone}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def close(self) -> None:
+        self.driver.quit()
+
+    def open(self, address: str) -> None:
+        self.driver.get(address)
+
+    def find(self, css: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, css)
+
+    def all(self, css: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, css)
+
+    def text(self, css: str = "main") -> str:
+        """What is to be read in an element, in one line."""
+        return _steady(lambda: " ".join(self.find(css).text.split()))
+
+    def texts(self, css: str) -> list[str]:
+        return _steady(lambda: [one.text for one in self.all(css)])
+
+    def sees(self, words: str, css: str = "main") -> None:
+        """Wait until `words` are to be read in an element."""
+        self.wait(lambda: words in self.text(css))
+
+    def fill(self, label: str, text: str) -> None:
+        """Type into the field of a label."""
+
+        def type_in() -> None:
+            field = self._labelled(label)
+            field.clear()
+            field.send_keys(text)
+
+        _steady(type_in)
+
+    def choose(self, label: str, option: str) -> None:
+        """Pick an option of the list with a label."""
+        _steady(lambda: Select(self._labelled(label)).select_by_visible_text(option))
+
+    def press(self, words: str, within: str = "body") -> None:
+        """Click on the button or link that says `words`."""
+        path = f".//*[self::a or self::button][normalize-space()={words!r}]"
+
+        def click() -> None:
+            found = self.find(within).find_element(By.XPATH, path)
+            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+            found.click()
+
+        _steady(click)
+
+    def wait(self, condition: Callable[[], T], timeout: float = 20) -> T:
+        """What `condition` gives once it is true."""
+        deadline = time.monotonic() + timeout
+        while not (value := condition()):
+            assert time.monotonic() < deadline, f"waited {timeout} s in vain; the page says: {self.text('body')}"
+            time.sleep(0.1)
+        return value
+
+    def script(self, source: str) -> Any:
+        return self.driver.execute_script(source)
+
+    def complaints(self) -> list[str]:
+        """What the browser has had to say since it was last asked: errors of scripts, broken policies, failed loads."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def look(self, name: str) -> Image.Image:
+        """A screenshot of the page as it is, on which something must be seen, with nothing outside the window."""
+        picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
+        picture.save(self.folder / f"{name}-{self.window.name}.png")
+        assert picture.size == (self.window.width, self.window.height)
+        assert colours(picture) > 40, f"{name}: hardly anything is drawn"
+        heading = _steady(lambda: self.find("h1").rect)
+        box = (heading["x"], heading["y"], heading["x"] + heading["width"], heading["y"] + heading["height"])
+        assert colours(picture.crop(tuple(map(int, box)))) > 8, f"{name}: the heading is not drawn"
+        assert self.script("return document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
+        assert self.script(OUTSIDE) == [], name
+        return picture
+
+    def _labelled(self, label: str) -> WebElement:
+        found = self.driver.find_element(By.XPATH, f"//label[normalize-space()={label!r}]")
+        return self.driver.find_element(By.ID, str(found.get_attribute("for")))
+
+
+def _steady(use: Callable[[], T]) -> T:
+    """Use elements of the page, again when it, or a region of it, was replaced meanwhile."""
+    deadline = time.monotonic() + STEADY_SECONDS
+    while True:
+        try:
+            return use()
+        except (StaleElementReferenceException, NoSuchElementException):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.05)
+
+
+def colours(picture: Image.Image) -> int:
+    """How many different colours a picture has."""
+    return len(picture.getcolors(picture.width * picture.height) or ())
+
+
+def background(picture: Image.Image) -> int:
+    """How bright the commonest colour of a picture is, 0 to 255."""
+    _, commonest = max(picture.getcolors(picture.width * picture.height) or [(0, (0, 0, 0))])
+    return sum(commonest) // 3  # type: ignore[arg-type]

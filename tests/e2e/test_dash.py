@@ -1,0 +1,307 @@
+"""The page for people in a real browser, on a real relay: what an operator does there, at a desk and on a phone."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.browser import CHROMIUM, DESKTOP, DRIVER, PHONE, Browser, Window, background
+from tests.e2e.network import POST, Account, Ledger, ReferenceNetwork
+from tests.support.pds import FakePds, identity_frame
+from tests.support.relay_process import PASSWORD, RelayProcess
+
+pytestmark = [
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed; `make test-setup` does it"),
+    pytest.mark.timeout(300),
+]
+StartBrowser = Callable[..., Browser]
+EVIL = "<img src=x onerror='window.pwned=1'>"
+
+
+@pytest.fixture
+def start_browser(tmp_path: Path) -> Iterator[StartBrowser]:
+    """Starts browsers that are closed after the test."""
+    with ExitStack() as started:
+
+        def start(window: Window = DESKTOP, *, script: bool = True) -> Browser:
+            folder = tmp_path / f"browser-{window.name}"
+            folder.mkdir()
+            browser = Browser(folder, window, script=script)
+            started.callback(browser.close)
+            return browser
+
+        yield start
+
+
+@pytest.fixture
+def lone_relay(tmp_path: Path) -> Iterator[RelayProcess]:
+    """A relay without a network."""
+    relay = RelayProcess(tmp_path / "relay", {})
+    relay.start()
+    yield relay
+    relay.close()
+
+
+def log_in(browser: Browser, relay: RelayProcess, path: str = "/dash/") -> None:
+    browser.open(relay.url + path)
+    browser.fill("Admin password", PASSWORD)
+    browser.press("Log in")
+    browser.wait(lambda: browser.all("nav[aria-label=Pages]"))
+
+
+@pytest.mark.parametrize("window", [DESKTOP, PHONE], ids=lambda window: window.name)
+def test_a_day_of_an_operator(
+    network: ReferenceNetwork, relay: RelayProcess, start_browser: StartBrowser, window: Window
+) -> None:
+    browser = start_browser(window)
+    relay.crawl(*network.pds)
+    account = Account(network.pds[0], Ledger())
+    account.create()
+    logs_in(browser, relay)
+    with ExitStack() as stack:
+        stack.enter_context(consumer_called(EVIL, relay))
+        sees_rates_move(browser, account)
+        crawled = [stack.enter_context(FakePds()) for _ in range(3)]
+        crawls(browser, relay, crawled)
+        searches_and_sorts(browser, relay, crawled)
+        blocks(browser, relay, crawled[0])
+        changes_limits(browser, relay, crawled[1])
+        takes_down(browser, relay, account)
+        sees_consumers(browser, relay)
+    assert browser.complaints() == []
+    browser.press("Log out")
+    browser.open(f"{relay.url}/dash/hosts")
+    browser.sees("Relay", "h1")
+
+
+def consumer_called(user_agent: str, relay: RelayProcess) -> socket.socket:
+    """A consumer at the firehose that takes what its socket's buffer takes."""
+    there = urlsplit(relay.firehose)
+    consumer = socket.create_connection((there.hostname, there.port), timeout=10)
+    head = (
+        f"GET {there.path} HTTP/1.1\r\nHost: {there.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    )
+    consumer.sendall(f"{head}User-Agent: {user_agent}\r\n\r\n".encode())
+    assert b" 101 " in consumer.recv(100)
+    return consumer
+
+
+def logs_in(browser: Browser, relay: RelayProcess) -> None:
+    browser.open(f"{relay.url}/dash/")
+    browser.look("login")
+    browser.fill("Admin password", "a guess")
+    browser.press("Log in")
+    browser.sees("That is not the admin password.")
+    assert ["401" in line for line in browser.complaints()] == [True]
+    browser.fill("Admin password", PASSWORD)
+    browser.press("Log in")
+    browser.sees("Overview", "h1")
+    assert browser.script("return document.cookie") == ""
+
+
+def sees_rates_move(browser: Browser, account: Account) -> None:
+    browser.script("window.untouched = true")
+    before = browser.text("#window")
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            account.add(POST, text="hello")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        browser.wait(lambda: browser.text("#window") != before)
+        browser.wait(lambda: browser.text("#rate-logged .figure") not in ("0 /s", "\N{EN DASH} /s"))
+        browser.wait(lambda: browser.all("#rate-logged polyline"))
+    finally:
+        done.set()
+        writer.join()
+    assert browser.script("return window.untouched"), "the page was loaded again"
+    browser.sees("Live", "#live")
+    browser.sees("2 of 2", "#tiles")
+    picture = browser.look("overview")
+    assert background(picture) > 200
+
+
+def crawls(browser: Browser, relay: RelayProcess, hosts: list[FakePds]) -> None:
+    for number, host in enumerate(hosts, 1):
+        for seq in range(1, 10 * number):
+            host.publish(seq, identity_frame(seq))
+        browser.press("Crawling")
+        browser.fill("Hostname", host.url)
+        browser.press("Request a crawl", "main")
+        browser.sees(f"The relay connects to {host.url}")
+    browser.look("crawling")
+    relay.wait_connected(2 + len(hosts))
+    for number, host in enumerate(hosts, 1):
+        host.publish(100, identity_frame(100, "did:plc:" + "b" * 24))
+        for seq in range(101, 101 + number):
+            host.publish(seq, identity_frame(seq))
+
+
+def searches_and_sorts(browser: Browser, relay: RelayProcess, hosts: list[FakePds]) -> None:
+    names = "#hosts tbody th a"
+    browser.press("Hosts", "nav")
+    browser.wait(lambda: len(browser.all(names)) == 5)
+    browser.look("hosts")
+    browser.script("window.untouched = true")
+    pattern = "|".join(f"{host.hostname}$" for host in hosts)
+    browser.fill("Search names", pattern)
+    browser.wait(lambda: sorted(browser.texts(names)) == sorted(host.hostname for host in hosts))
+    browser.choose("Sort by", "Events")
+    browser.choose("Order", "Falling")
+    browser.wait(lambda: "sort=events&order=desc" in browser.driver.current_url)
+    browser.wait(lambda: browser.texts(names) == [host.hostname for host in reversed(hosts)])
+    assert browser.script("return window.untouched")
+    if not browser.window.phone:
+        browser.press("Events", "thead")
+        browser.wait(lambda: browser.texts(names) == [host.hostname for host in hosts])
+        assert browser.find("th[aria-sort]").get_attribute("aria-sort") == "ascending"
+    browser.look("hosts-found")
+    browser.fill("Search names", "no such host")
+    browser.sees("No host matches.")
+    assert browser.text("#hosts .pager") == "0 hosts"
+
+
+def blocks(browser: Browser, relay: RelayProcess, host: FakePds) -> None:
+    browser.open(f"{relay.url}/dash/hosts?search={host.hostname}")
+    browser.press("Block", "#hosts")
+    browser.look("block")
+    browser.sees(f"Block {host.hostname}?", "h1")
+    browser.press("Cancel")
+    browser.sees(host.hostname, "h1")
+    browser.press("Block")
+    browser.press("Block", "main form")
+    browser.sees(f"{host.hostname} is blocked.")
+    browser.look("host-blocked")
+    (found,) = [one for one in relay.admin("pds/list") if one["Host"] == host.hostname]
+    assert found["Blocked"] and not found["HasActiveConnection"]
+    assert "request-crawl" in relay.log_tail(400) and f'block host="{host.hostname}" by=127.0.0.1' in relay.log_tail()
+    browser.press("Hosts", "nav")
+    browser.press("banned 1")
+    assert browser.texts("#hosts tbody th a") == [host.hostname]
+
+
+def changes_limits(browser: Browser, relay: RelayProcess, host: FakePds) -> None:
+    browser.open(f"{relay.url}/dash/hosts/{host.hostname}")
+    browser.fill("Accounts", "12345")
+    browser.fill("Events per second", "77")
+    browser.press("Change limits")
+    browser.sees("are changed.")
+    browser.look("host")
+    (found,) = [one for one in relay.admin("pds/list") if one["Host"] == host.hostname]
+    assert (found["RepoLimit"], found["PerSecondEventRate"]["Max"]) == (12345, 77)
+
+
+def takes_down(browser: Browser, relay: RelayProcess, account: Account) -> None:
+    browser.press("Accounts", "nav")
+    browser.fill("DID", account.did)
+    browser.press("Look up")
+    browser.sees("Here active")
+    browser.sees("localhost:")
+    browser.look("account")
+    browser.press("Take down\N{HORIZONTAL ELLIPSIS}")
+    browser.look("take-down")
+    browser.press("Take down")
+    browser.sees(f"{account.did} is taken down.")
+    browser.sees("Here takendown")
+    browser.sees(account.did, "#takedowns")
+    browser.look("account-taken-down")
+    assert relay.xrpc("getRepoStatus", f"did={account.did}").json["status"] == "takendown"
+    browser.press("Restore\N{HORIZONTAL ELLIPSIS}")
+    browser.press("Restore")
+    browser.sees("Here active")
+    assert relay.xrpc("getRepoStatus", f"did={account.did}").json["active"] is True
+
+
+def sees_consumers(browser: Browser, relay: RelayProcess) -> None:
+    browser.press("Consumers", "nav")
+    browser.sees(EVIL, "#consumers")
+    assert browser.script("return window.pwned === undefined && !document.querySelector('main img')")
+    browser.look("consumers")
+
+
+def test_a_relay_that_goes_away_and_comes_back(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser()
+    log_in(browser, lone_relay)
+    browser.sees("none yet", "#window")
+    browser.sees("No event was dropped", "#drops")
+    lone_relay.kill()
+    browser.sees("No answer", "#live")
+    browser.look("lost")
+    lone_relay.start()
+    # Sessions do not outlive the process: the script leads to the login, and the login back.
+    browser.sees("Relay", "h1")
+    browser.fill("Admin password", PASSWORD)
+    browser.press("Log in")
+    browser.sees("Overview", "h1")
+
+
+def test_pause_stops_asking(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser()
+    log_in(browser, lone_relay)
+    asked = "return performance.getEntriesByType('resource').filter((one) => one.initiatorType === 'fetch').length"
+    browser.wait(lambda: browser.script(asked) >= 1)
+    browser.press("Pause")
+    assert browser.text("#live") == "Paused"
+    before = browser.script(asked)
+    with pytest.raises(AssertionError, match="in vain"):
+        browser.wait(lambda: browser.script(asked) > before, timeout=7)
+    browser.press("Go on")
+    browser.wait(lambda: browser.script(asked) > before, timeout=2)
+
+
+def test_it_is_dark_where_the_system_is(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser(PHONE)
+    log_in(browser, lone_relay)
+    scheme = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", scheme)
+    for name, path in (("overview", "/dash/"), ("hosts", "/dash/hosts"), ("crawling", "/dash/crawling")):
+        browser.open(lone_relay.url + path)
+        assert background(browser.look(f"dark-{name}")) < 60
+
+
+def test_everything_works_without_a_script(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser(script=False)
+    with FakePds() as pds:
+        lone_relay.crawl(pds.url)
+        log_in(browser, lone_relay)
+        browser.sees("Overview", "h1")
+        assert not browser.find("#live").is_displayed()
+        browser.press("Hosts", "nav")
+        browser.fill("Search names", "localhost")
+        browser.press("Show")
+        assert browser.texts("#hosts tbody th a") == [pds.hostname]
+        browser.press("Block", "#hosts")
+        browser.press("Block", "main form")
+        browser.sees(f"{pds.hostname} is blocked.")
+        assert lone_relay.admin("pds/list")[0]["Blocked"]
+        browser.press("Log out")
+        browser.sees("Relay", "h1")
+
+
+def test_it_can_be_used_by_keyboard(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser()
+    log_in(browser, lone_relay)
+    browser.open(f"{lone_relay.url}/dash/hosts")
+    reached = []
+    for _ in range(24):
+        browser.driver.switch_to.active_element.send_keys("\ue004")
+        focused = browser.driver.switch_to.active_element
+        reached.append(" ".join((focused.text or focused.get_attribute("id") or "").split()))
+        if focused.tag_name != "body":
+            assert browser.script("return document.activeElement.matches(':focus-visible')")
+    assert reached[0] == "Skip to content"
+    wanted = {"Overview", "Hosts", "Consumers", "Pause", "Log out", "search", "Show", "all 0"}
+    assert wanted <= set(reached), reached
+    unnamed = """return [...document.querySelectorAll('input:not([type=hidden]), select, button, a')].filter((one) =>
+        !(one.labels && one.labels.length) && !one.textContent.trim()).map((one) => one.outerHTML)"""
+    assert browser.script(unnamed) == []
