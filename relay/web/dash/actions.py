@@ -72,6 +72,11 @@ def _change_limits(form: Form) -> AdminCall:
     return AdminCall("/admin/pds/changeLimits", body=body)
 
 
+def _silence(form: Form) -> AdminCall:
+    body = {"host": form.get("host", ""), "account_limit_alerts_silenced": form.get("silenced") == "true"}
+    return AdminCall("/admin/pds/changeLimits", body=body)
+
+
 def _number(text: str) -> int | str | None:
     """A JSON number where it is one. Anything else goes as it is, for the API to refuse in its own words."""
     text = text.strip()
@@ -129,6 +134,14 @@ ACTIONS = {
         "The new limits apply at once, also to the open connection.",
         "The limits of {} are changed.",
         _change_limits,
+        _host_page,
+    ),
+    "alerts": Action(
+        "host",
+        "Change alerts",
+        "Whether the operators are alerted when this host comes near its account limit.",
+        "The alerts of {} are changed.",
+        _silence,
         _host_page,
     ),
     "crawl-requests": Action(

@@ -52,6 +52,11 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
         admin.do("limits", host=host, repo_limit="5000", per_second="", per_hour="", per_day="")
         assert web.fleet.status(host).rates.second == 55
 
+        admin.do("alerts", host=host, silenced="true")
+        assert "alerts: silenced Alert again" in admin.page(f"/dash/hosts/{host}")
+        admin.do("alerts", host=host, silenced="false")
+        assert "alerts: ok Silence" in admin.page(f"/dash/hosts/{host}")
+
         admin.do("disconnect", host=host)
         until(lambda: not web.fleet.connected())
         admin.do("reconnect", host=host)
@@ -66,8 +71,10 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
     no_rates = '{"per_second": null, "per_hour": null, "per_day": null}'
     assert list(audit) == [
         f'request-crawl hostname="{pds.url}" {by}',
-        f'change-limits host="{host}" repo_limit=5000 rates={rates} {by}',
-        f'change-limits host="{host}" repo_limit=5000 rates={no_rates} {by}',
+        f'change-limits host="{host}" repo_limit=5000 rates={rates} alerts_silenced=null {by}',
+        f'change-limits host="{host}" repo_limit=5000 rates={no_rates} alerts_silenced=null {by}',
+        f'change-limits host="{host}" repo_limit=null rates={{}} alerts_silenced=true {by}',
+        f'change-limits host="{host}" repo_limit=null rates={{}} alerts_silenced=false {by}',
         f'disconnect host="{host}" block=false {by}',
         f'request-crawl hostname="{pds.url}" {by}',
         f'block host="{host}" {by}',
