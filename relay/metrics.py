@@ -51,6 +51,10 @@ VERIFIER_BUSY_SECONDS = Counter(
 )
 VERIFIER_RESTARTS = Counter("relay_verifier_restarts_total", "Worker processes that were replaced, by cause", ["cause"])
 STATUS_CHECKS = Counter("relay_status_checks_total", "getRepoStatus questions about inactive accounts", ["outcome"])
+ACCOUNT_THROTTLED_SECONDS = Counter(
+    "relay_account_throttled_seconds_total",
+    "Time that accounts waited for too many invalid or #sync events",
+)
 CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevData did not continue the stored state")
 
 # identity

@@ -11,6 +11,7 @@ import time
 
 import gevent
 
+from relay import metrics
 from relay.errors import IdentityError
 from relay.identity.resolver import Resolver
 from relay.ingest.item import Errand, Item
@@ -37,7 +38,9 @@ class Errands:
         elif errand is Errand.STATUS:
             self._status_check.run(item.event.did, item.host)
         else:
-            gevent.sleep(self._penalties.owed(item.event.did))
+            owed = self._penalties.owed(item.event.did)
+            gevent.sleep(owed)
+            metrics.ACCOUNT_THROTTLED_SECONDS.inc(owed)
 
     def _resolve(self, item: Item, *, refresh: bool) -> None:
         """Look the DID up, and again while the directory gives no answer: an outage must not cost events."""

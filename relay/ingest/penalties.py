@@ -6,6 +6,8 @@ authoritative host are charged: nobody can slow somebody else's account.
 
 from __future__ import annotations
 
+import logging
+
 from cachetools import TTLCache
 
 from relay import metrics
@@ -15,6 +17,8 @@ WINDOW_SECONDS = 600.0
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 60.0
 CAPACITY = 50_000
+
+log = logging.getLogger(__name__)
 
 
 class Penalties:
@@ -31,6 +35,8 @@ class Penalties:
         charges = self._charges[did] = self._charges.get(did, 0) + 1
         if charges > FREE_CHARGES:
             self._charged_often.add(did)
+        if charges == FREE_CHARGES + 1:
+            log.warning("account %s is slowed: over %d invalid or #sync events in ten minutes", did, FREE_CHARGES)
         if len(self._charged_often) > CAPACITY:
             self._charged_often.intersection_update(self._charges)
         # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import signal
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
+import gevent.event
 import pytest
 
 from tests.support.pds import FakePds
@@ -78,3 +81,26 @@ def test_the_memory_is_told_at_the_end(tmp_path: Path) -> None:
     assert relay.admin("debug/memory")["lines"]
     assert relay.stop() == 0
     assert '"grown_since_last_report"' in relay.log_tail()
+
+
+@pytest.mark.timeout(60)
+def test_the_api_is_up_whatever_the_pull_of_hosts_does(tmp_path: Path) -> None:
+    """The relay to pull from takes the connection and says nothing; a page may take 30 seconds."""
+    with FakePds() as mute:
+        asked = gevent.event.Event()
+
+        def say_nothing(sock: socket.socket) -> None:
+            asked.set()
+            while sock.recv(1000):
+                pass
+
+        mute.on_accept = say_nothing
+        relay = RelayProcess(tmp_path, {"RELAY_BOOTSTRAP_HOST": mute.url})
+        began = time.monotonic()
+        relay.start()
+        try:
+            assert time.monotonic() - began < 15
+            assert asked.wait(10)
+            assert relay.xrpc("listHosts").json["hosts"] == []
+        finally:
+            relay.close()

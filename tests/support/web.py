@@ -60,6 +60,7 @@ class Web:
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)
+        self.drops = Drops()
         self.fleet = Fleet(
             db,
             HostRegistry(),
@@ -68,7 +69,7 @@ class Web:
             moderation.release_throttled,
             http,
             http.tls_context(),
-            Drops(),
+            self.drops,
             policy,
         )
         self.backfill = Backfill(db, http, pause=0.01, retries=(0.01, 0.01))

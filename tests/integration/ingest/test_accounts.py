@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay import metrics
 from relay.atproto.frames import Account, Commit, decode
 from relay.ingest import accounts as accounts_module
 from relay.ingest import penalties
@@ -158,6 +159,7 @@ def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
     drops.watch("signature-invalid")
     monkeypatch.setattr(penalties, "FREE_CHARGES", 3)
     monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 0.4)
+    throttled = metrics.ACCOUNT_THROTTLED_SECONDS._value.get()
     host, bad, good = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     for seq in range(1, 10):
         forged = bad.commit(create(f"app.bsky.feed.post/3kaa{seq}", {}), sign_with=SigningKey.create(seed=50))
@@ -166,6 +168,7 @@ def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
     path.logged(1)
     assert drops.since("signature-invalid") < 9
     assert host.cursor.position < 9
+    until(lambda: metrics.ACCOUNT_THROTTLED_SECONDS._value.get() >= throttled + 0.4)
 
 
 def test_an_idle_account_is_known_without_sql(path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch) -> None:

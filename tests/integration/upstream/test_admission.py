@@ -1,11 +1,12 @@
 """How many hosts come in, and from where: the daily limit over a restart, and another relay's list."""
 
+import gevent
 import pytest
 
 from relay.errors import CrawlRefused, HttpError
 from relay.store import bans
 from relay.store import hosts as table
-from relay.upstream import autoscale, bootstrap, crawl
+from relay.upstream import autoscale, bootstrap, crawl, fleet
 from tests.integration.upstream.conftest import LOCAL
 from tests.support.pds import FakePds
 from tests.support.wait import until
@@ -160,6 +161,19 @@ def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monke
     grow(running)
     assert running.status(pds.hostname).account_limit == 156
     assert relay.db.read(table.by_hostname, pds.hostname).account_limit == 156
+
+
+@pytest.mark.parametrize("autoscale_on", [True, False])
+def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, monkeypatch, autoscale_on):
+    monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(fleet, "AUTOSCALE_SECONDS", 0.0)
+    running = relay.start(LOCAL._replace(account_limit_autoscale=autoscale_on))
+    running.request_crawl(pds.url, admin=True)
+    until(running.connected)
+    relay.registry.by_name(pds.hostname).account_count = 95
+    gevent.sleep(0.5)
+    assert running.status(pds.hostname).account_limit == (125 if autoscale_on else 100)
 
 
 def grow(running):

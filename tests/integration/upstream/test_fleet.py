@@ -4,7 +4,9 @@ import time
 
 import gevent
 import pytest
+from prometheus_client import REGISTRY
 
+from relay import metrics
 from relay.errors import CrawlRefused, StoreError
 from relay.store import bans
 from relay.store import hosts as table
@@ -432,10 +434,23 @@ def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatc
     running.change_limits(pds.hostname, rates={"per_hour": 2})
     for seq in range(1, 6):
         pds.publish(seq, identity_frame(seq))
+    waited = metrics.HOST_THROTTLED_SECONDS.labels("hour")._value
+    before = waited.get()
     until(lambda: running.status(pds.hostname).status is Status.THROTTLED)
+    until(lambda: waited.get() > before)
     monkeypatch.setattr("relay.upstream.upkeep.CLEARED_SECONDS", 0.1)
     running.change_limits(pds.hostname, rates={"per_hour": None})
     until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
+
+
+def test_hosts_near_their_account_limit_are_counted(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    counts = []
+    for accounts in (79, 80, 100):
+        relay.registry.by_name(pds.hostname).account_count = accounts
+        counts.append(REGISTRY.get_sample_value("relay_hosts_near_account_limit"))
+    assert counts == [0, 1, 1]
 
 
 def test_a_raised_account_limit_releases_throttled_accounts(relay, pds):

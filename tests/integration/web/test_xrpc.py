@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from urllib.parse import quote
 
@@ -207,7 +208,16 @@ def test_the_host_page_says_why_in_json_and_in_html(web: Web) -> None:
         until(lambda: web.fleet.connected() == [pds.hostname])
         view = web.get(f"/host/{pds.hostname}").json
         assert view["connected"] is True and view["status"] == "active" and view["advice"]
+        assert (view["accountLimit"], view["eventsPerSecond"], view["droppedLastDay"]) == (100, 50, {})
+        assert view["lastTried"] and view["lastConnected"] and view["lastError"] is None
+        web.drops.note(pds.hostname, "signature-invalid", time.time())
         page = web.get(f"/host/{pds.hostname}", Accept="text/html,*/*;q=0.8")
+        pds.refuse_upgrade = 503
+        pds.hang_up()
+        until(lambda: "503" in (web.get(f"/host/{pds.hostname}").json["lastError"] or ""))
+        view = web.get(f"/host/{pds.hostname}").json
+        assert view["droppedLastDay"] == {"signature-invalid": 1}
+        assert view["lastErrorAt"] and view["nextTry"] and "upgrades" in view["advice"]
     assert page.headers["Content-Type"].startswith("text/html")
     assert pds.hostname.encode() in page.body and b"<script" not in page.body
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]

@@ -1,5 +1,7 @@
 """Accounts that misbehave wait longer and longer; the others do not wait."""
 
+import pytest
+
 from relay.ingest import penalties
 from relay.ingest.penalties import Penalties
 
@@ -18,6 +20,13 @@ def test_the_first_offences_are_free_then_the_delay_doubles_up_to_a_bound() -> N
     assert delays[:3] == [0.5, 1.0, 2.0]
     assert delays[-1] == penalties.LONGEST_DELAY_SECONDS
     assert book.owed("did:plc:bbbbbbbbbbbbbbbbbbbbbbbb") == 0
+
+
+def test_the_log_names_an_account_once(caplog: pytest.LogCaptureFixture) -> None:
+    book = Penalties()
+    for _ in range(3 * penalties.FREE_CHARGES):
+        book.charge(DID)
+    assert [DID in record.getMessage() for record in caplog.records] == [True]
 
 
 def test_the_book_is_bounded(monkeypatch) -> None:
