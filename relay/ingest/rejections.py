@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 
 from cachetools import TTLCache
-from prometheus_client import Counter
 
 from relay import metrics
 
@@ -32,7 +31,8 @@ class Rejections:
     def __init__(self, observer: DropObserver | None = None) -> None:
         """`observer(hostname, reason)` hears of every drop that is not quiet."""
         self._observer = observer
-        self._counters: dict[str, Counter] = {}
+        # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
+        self._counters = {"internal-error": metrics.EVENTS_DROPPED.labels("internal-error")}
         self._lines: TTLCache[tuple[str, str], int] = TTLCache(CAPACITY, WINDOW_SECONDS)
         metrics.QUEUE_CAPACITY.labels("drop-lines").set(CAPACITY)
 

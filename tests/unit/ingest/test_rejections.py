@@ -1,8 +1,10 @@
 """Every drop is counted; the log is limited per host and reason, and silent about ordinary replay."""
 
+import contextlib
 import logging
 
 import pytest
+from prometheus_client import REGISTRY
 
 from relay import metrics
 from relay.ingest.rejections import LINES_PER_WINDOW, Rejections
@@ -31,3 +33,10 @@ def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFix
     before = dropped("rev-old")
     Rejections().note("a.example", "rev-old", "did:web:x.example", 1)
     assert dropped("rev-old") == before + 1 and not caplog.records
+
+
+def test_the_first_bug_is_a_rise_for_the_alert() -> None:
+    with contextlib.suppress(KeyError):
+        metrics.EVENTS_DROPPED.remove("internal-error")
+    Rejections()
+    assert REGISTRY.get_sample_value("relay_events_dropped_total", {"reason": "internal-error"}) == 0
