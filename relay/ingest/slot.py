@@ -90,7 +90,8 @@ class Slot:
             except Exception:
                 log.exception("verifier %d failed", self._index)
                 cause = "failed"
-            self.failures = 0 if cause in ("ended", "hung") else self.failures + 1
+            if cause == "failed":
+                self.failures += 1
             metrics.VERIFIER_RESTARTS.labels(cause).inc()
             gevent.sleep(RESTART_SECONDS[min(self.failures, len(RESTART_SECONDS) - 1)])
 
@@ -103,6 +104,7 @@ class Slot:
             for busy_us, outcomes in self._answers(connection):
                 if sender is None:
                     self.ready = True
+                    self.failures = 0
                     sender = gevent.spawn(self._send, connection)
                     continue
                 self._busy.inc(busy_us / 1e6)
@@ -117,8 +119,8 @@ class Slot:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(KILLED_WITHIN_SECONDS)
+            self._take_back()
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
-        self._take_back()
         return cause if started else "failed"
 
     def _answers(self, connection: socket.socket) -> Iterator[tuple[int, list[tuple[object, ...]]]]:
@@ -180,11 +182,12 @@ class Slot:
         return batch
 
     def _settle(self, outcomes: list[tuple[object, ...]]) -> None:
-        batch = self._sent.popleft()
+        for check, outcome in zip(self._sent[0], outcomes, strict=True):
+            check.settle(unpack_outcome(outcome))
+        # Only now: an answer that cannot be read leaves the batch to be taken back.
+        self._sent.popleft()
         self._oldest_since = time.monotonic()
         self._work.set()
-        for check, outcome in zip(batch, outcomes, strict=True):
-            check.settle(unpack_outcome(outcome))
 
     def _take_back(self) -> None:
         """Put what the process had into the queue again. It answers in order, so it died of its oldest batch."""
