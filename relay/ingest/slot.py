@@ -169,6 +169,9 @@ class Slot:
         except OSError:
             # The process is gone, or hangs: `_answers` finds out which.
             return
+        finally:
+            # Whatever ended this ends the process, or its events would wait for ever.
+            connection.close()
 
     def _next_batch(self) -> list[Check]:
         if self._suspects:
@@ -214,6 +217,7 @@ def _spawn(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.sock
             [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             env={"PYTHONPATH": str(SOURCES)},
         )
     except BaseException:

@@ -1,7 +1,7 @@
 """A worker process for tests: `relay.ingest.worker`, but that a commit's own words may make it go wrong.
 
-Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, and what is answered to
-`ODD_ANSWER` is no answer.
+Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, and `ODD_ANSWER` is
+answered by nonsense.
 """
 
 from __future__ import annotations

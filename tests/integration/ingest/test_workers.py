@@ -20,6 +20,7 @@ from relay import metrics
 from relay.atproto import frames
 from relay.atproto.crypto import parse_did_key
 from relay.atproto.errors import FrameError
+from relay.ingest import slot, tasks
 from relay.ingest.pool import WorkerPool, processes_for
 from relay.ingest.verdict import Refusal, Verdict, verify
 from tests.integration.ingest.conftest import DropCounter, EventPath
@@ -159,6 +160,27 @@ def test_a_frame_that_ends_its_worker_twice_is_dropped_and_no_other_is(
     until(lambda: metrics.VERIFIERS.collect()[0].samples[0].value == 1)
 
 
+def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
+    opened: Open, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = opened(processes=1)
+    host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(5)]
+    send(path, host, repos, 1)
+    path.logged(5)
+    faults = iter([True, True])
+
+    def encode(message: object) -> bytes:
+        if next(faults, False):
+            raise ValueError("a fault")
+        return tasks.encode(message)
+
+    monkeypatch.setattr(slot, "encode", encode)
+    for seq, repo in enumerate(repos, 6):
+        path.put(host, repo.commit(create(f"{POST}/3kzzz", words(""))).frame(seq))
+    until(lambda: path.stream.firehose.last_seq == 10, timeout=20)
+    check_complete(path, repos, 2)
+
+
 def test_an_accounts_events_stay_in_order_when_verification_is_slow(opened: Open, pds: FakePds) -> None:
     path = opened(processes=2)
     host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(6)]
@@ -248,6 +270,7 @@ def test_a_drain_does_not_wait_for_ever(opened: Open, pds: FakePds) -> None:
 def test_workers_die_with_the_relay_even_when_they_are_stopped() -> None:
     program = """
 import gevent, os, pathlib, time
+from relay.ingest import slot, tasks
 from relay.ingest.pool import WorkerPool
 pool = WorkerPool(2, lenient=False)
 pool.start()
