@@ -106,6 +106,8 @@ class Child:
         if self.running:
             self.kill()
         assert self.process.stdin and self.process.stdout
+        # A file must not be closed while it is read, and the end of the process ends the reading.
+        self._reader.join(5)
         self.process.stdin.close()
         # A file that another greenlet still reads from can not be closed.
         self._reader.join(5)
