@@ -101,7 +101,7 @@ class Relay:
             _policy(settings),
         )
         self._backfill = Backfill(self._db, http)
-        self._siblings = Siblings(settings.sibling_relays)
+        self._siblings = Siblings(http, settings.sibling_relays)
         self._history = History()
         self._limit_alerts = _limit_alerts(settings, self._db, self._fleet, self._siblings, http)
         parts = Parts(

@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import gevent
-import urllib3
 from gevent.queue import Full, Queue
 
 from relay import metrics
+from relay.errors import RelayError
+from relay.identity.http import GuardedHttp
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +44,15 @@ def forward_of(method: str, target: str, headers: Mapping[str, str], body: bytes
 
 
 class Siblings:
-    """One bounded queue and one greenlet per sibling, so that one that does not answer delays no other."""
+    """One bounded queue and one greenlet per sibling, so that one that does not answer delays no other. Their addresses
+    are the operator's word, and so may be plain or private.
+    """
 
-    def __init__(self, siblings: Sequence[str]) -> None:
+    def __init__(self, http: GuardedHttp, siblings: Sequence[str]) -> None:
+        self._http = http.for_operator()
         self._queues: dict[str, Queue[Forward]] = {_base_url(name): Queue(QUEUE_SIZE) for name in siblings}
         metrics.QUEUE_SIZE.labels("forwards").set_function(lambda: sum(map(len, self._queues.values())))
         metrics.QUEUE_CAPACITY.labels("forwards").set(QUEUE_SIZE * len(self._queues))
-        self._http = urllib3.PoolManager(
-            num_pools=max(1, len(siblings)), timeout=urllib3.Timeout(total=TIMEOUT), retries=False
-        )
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
@@ -61,7 +62,6 @@ class Siblings:
     def stop(self) -> None:
         """Stop at once: what was not forwarded yet is lost, as it is when a sibling is down."""
         gevent.killall(self._greenlets)
-        self._http.clear()
 
     def forward(self, forward: Forward | None) -> None:
         """Send to every sibling, some time soon."""
@@ -80,9 +80,9 @@ class Siblings:
             gevent.sleep(0)
             try:
                 answer = self._http.request(
-                    forward.method, base + forward.target, headers=forward.headers, body=forward.body, redirect=False
+                    forward.method, base + forward.target, forward.body, timeout=TIMEOUT, headers=forward.headers
                 )
-            except urllib3.exceptions.HTTPError as error:
+            except RelayError as error:
                 metrics.FORWARDS.labels("failed").inc()
                 log.warning("forwarding %s to %s failed: %s", forward.target, base, error)
                 continue

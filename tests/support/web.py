@@ -82,7 +82,7 @@ class Web:
             moderation=moderation,
             backfill=self.backfill,
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
-            siblings=Siblings(self.settings.sibling_relays),
+            siblings=Siblings(http, self.settings.sibling_relays),
             auth=AdminAuth(self.settings.admin_passwords),
             sessions=Sessions(),
             history=History(),

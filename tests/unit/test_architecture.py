@@ -155,3 +155,10 @@ def test_integration_tests_run_on_both_databases() -> None:
     }
     of_one = {"store/test_sqlite.py", "store/test_postgres.py", "store/test_migrate.py", "test_database_outage.py"}
     assert choosing == {"conftest.py", *of_one}
+
+
+def test_only_the_guarded_client_makes_requests() -> None:
+    """Each way out has to check addresses. The command line asks the operator's own relay."""
+    clients = {"urllib3", "http.client", "urllib.request", "requests"}
+    users = {path for path in MODULES if any(name.startswith(tuple(clients)) for name in imported(path))}
+    assert {str(path.relative_to(ROOT / "relay")) for path in users} == {"identity/http.py", "commands/client.py"}

@@ -11,9 +11,11 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 
+from relay.identity.http import GuardedHttp
 from relay.metrics import FORWARDS
 from relay.web.siblings import QUEUE_SIZE, Forward, Siblings, forward_of
 
+HTTP = GuardedHttp("test", allow_insecure=False)
 TAKEDOWN = Forward("POST", "/admin/repo/takeDown?x=1", {"Authorization": "Bearer secret"}, b'{"did":"did:plc:a"}')
 
 
@@ -47,7 +49,7 @@ def count(outcome: str) -> float:
 
 
 def test_a_request_arrives_as_it_was_with_the_loop_mark(sibling: Sibling) -> None:
-    siblings = Siblings([sibling.url + "/"])
+    siblings = Siblings(HTTP, [sibling.url + "/"])
     siblings.start()
     headers = {"Authorization": "Bearer secret", "Content-Type": "application/json", "Cookie": "no", "Host": "here"}
     siblings.forward(forward_of("POST", "/admin/pds/block?host=a.example", headers, b"{}", "HTTP/1.1"))
@@ -70,7 +72,7 @@ def test_what_a_relay_sent_is_not_sent_on(headers: dict[str, str]) -> None:
 
 def test_a_dead_sibling_delays_no_other_and_its_queue_is_bounded(sibling: Sibling) -> None:
     with socket.create_server(("127.0.0.1", 0)) as dead:
-        siblings = Siblings([f"http://127.0.0.1:{dead.getsockname()[1]}", sibling.url])
+        siblings = Siblings(HTTP, [f"http://127.0.0.1:{dead.getsockname()[1]}", sibling.url])
         siblings.start()
         dropped = count("dropped")
         for _ in range(QUEUE_SIZE + 10):
@@ -83,7 +85,7 @@ def test_a_dead_sibling_delays_no_other_and_its_queue_is_bounded(sibling: Siblin
 def test_a_sibling_that_refuses_connections_is_counted_and_passed_over() -> None:
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
-    siblings = Siblings([f"http://127.0.0.1:{port}"])
+    siblings = Siblings(HTTP, [f"http://127.0.0.1:{port}"])
     siblings.start()
     failed = count("failed")
     siblings.forward(TAKEDOWN)
@@ -94,7 +96,7 @@ def test_a_sibling_that_refuses_connections_is_counted_and_passed_over() -> None
 
 
 def test_a_name_without_a_scheme_is_reached_by_tls() -> None:
-    assert list(Siblings(["relay.example.com", "http://10.0.0.1:2470/"])._queues) == [
+    assert list(Siblings(HTTP, ["relay.example.com", "http://10.0.0.1:2470/"])._queues) == [
         "https://relay.example.com",
         "http://10.0.0.1:2470",
     ]
