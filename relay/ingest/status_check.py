@@ -24,6 +24,8 @@ from relay.stream.projector import Projector
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 64 << 10
 REMEMBERED_SECONDS = 600.0
+# No answer confirms nothing; yet a host that is away is not asked again for each event of the account.
+UNANSWERED_SECONDS = 30.0
 REMEMBERED_CAPACITY = 100_000
 QUESTIONS_PER_HOST_WINDOW = 60
 HOST_WINDOW_SECONDS = 60.0
@@ -40,19 +42,25 @@ class StatusCheck:
         self._projector = projector
         self._confirmed: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, REMEMBERED_SECONDS)
         self._asked: TTLCache[int, int] = TTLCache(REMEMBERED_CAPACITY, HOST_WINDOW_SECONDS)
-        metrics.QUEUE_CAPACITY.labels("status-checks").set(2 * REMEMBERED_CAPACITY)
+        self._unanswered: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, UNANSWERED_SECONDS)
+        metrics.QUEUE_CAPACITY.labels("status-checks").set(3 * REMEMBERED_CAPACITY)
 
     def run(self, did: str, host: Host) -> None:
-        """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing."""
+        """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing.
+
+        Called for an account by one greenlet at a time.
+        """
         asked = self._asked.get(host.id, 0)
-        if did in self._confirmed or asked >= QUESTIONS_PER_HOST_WINDOW:
+        if did in self._confirmed or did in self._unanswered or asked >= QUESTIONS_PER_HOST_WINDOW:
             metrics.STATUS_CHECKS.labels("skipped").inc()
             return
         self._asked[host.id] = asked + 1
-        self._confirmed[did] = True
-        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-        metrics.QUEUE_SIZE.labels("status-checks").set(len(self._confirmed) + len(self._asked))
         status = self._ask(did, host)
+        remembered = self._unanswered if status is None else self._confirmed
+        remembered[did] = True
+        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+        size = len(self._confirmed) + len(self._unanswered) + len(self._asked)
+        metrics.QUEUE_SIZE.labels("status-checks").set(size)
         state = self._accounts.lookup(did)
         if status is None or state is None or status == state.row.upstream_status:
             return

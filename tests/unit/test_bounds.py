@@ -34,6 +34,7 @@ MEASURED = {
     "ingest/slot.py _waiting": "verifier-events",
     "ingest/status_check.py _asked": "status-checks",
     "ingest/status_check.py _confirmed": "status-checks",
+    "ingest/status_check.py _unanswered": "status-checks",
     "stream/batches.py _queue": "sequencer",
     "web/auth.py _failures": "auth-failures",
     "web/dash/history.py _samples": "dash-samples",

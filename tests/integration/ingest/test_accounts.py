@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gevent
 import pytest
 
 from relay import metrics
@@ -203,3 +204,23 @@ def test_all_who_hold_an_account_see_what_one_of_them_changes(
     del held
     found = known.lookup(repo.did)
     assert found and (found.row.status, found.repo) == ("takendown", None)
+
+
+def test_a_host_that_gave_no_answer_is_asked_again_soon(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No answer confirms nothing: an account must not be silent for minutes because its host was for a moment."""
+    monkeypatch.setattr("relay.ingest.status_check.UNANSWERED_SECONDS", 0.2)
+    drops.watch("account-inactive")
+    path.restart()
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.logged(1)
+    for seq in (2, 3):
+        path.put(host, post(repo, f"3kaa{seq}").frame(seq))
+    until(lambda: drops.since("account-inactive") == 2)
+    assert sum("getRepoStatus" in request for request in pds.requests) == 1, "not for each event"
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"}
+    gevent.sleep(0.25)
+    path.put(host, post(repo, "3kaa4").frame(4))
+    assert len(path.logged(2)) == 2
