@@ -13,6 +13,7 @@ from flask import Response, abort, url_for
 FOLDER = Path(__file__).parent / "static"
 TYPES = {"dash.css": "text/css", "dash.js": "text/javascript"}
 FILES = {name: (FOLDER / name).read_bytes() for name in TYPES}
+VERSIONS = {name: hashlib.sha256(data).hexdigest()[:12] for name, data in FILES.items()}
 KEEP = "public, max-age=31536000, immutable"
 
 
@@ -27,4 +28,4 @@ def asset(name: str) -> Response:
 
 def asset_url(name: str) -> str:
     """The address of a file, which is another one when its content is."""
-    return url_for("dash.asset", name=name, v=hashlib.sha256(FILES[name]).hexdigest()[:12])
+    return url_for("dash.asset", name=name, v=VERSIONS[name])

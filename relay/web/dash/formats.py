@@ -41,10 +41,10 @@ def latency(seconds: float | None) -> str:
     """A short time: milliseconds below a second."""
     if seconds is None:
         return NOTHING
-    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms" if seconds >= 0.01 else _fine(seconds)
-
-
-def _fine(seconds: float) -> str:
+    if seconds >= 1:
+        return f"{seconds:.1f} s"
+    if seconds >= 0.01:
+        return f"{seconds * 1000:.0f} ms"
     return f"{seconds * 1000:.1f} ms" if seconds >= 0.0001 else "< 0.1 ms"
 
 
@@ -55,7 +55,7 @@ def span(seconds: float | None) -> str:
     for unit, name in _SPANS:
         if seconds >= unit * (2 if unit > 1 else 1):
             return f"{seconds / unit:.0f} {name}"
-    return f"{max(seconds, 0):.1f} s" if seconds >= 0.05 else "0 s"
+    return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"
 
 
 def ago(unix_seconds: float | None) -> str:
