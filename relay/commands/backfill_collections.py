@@ -72,6 +72,8 @@ def _show(bar: Any, view: dict[str, Any]) -> None:
     # Collections come in while it runs, as the source tells of them.
     bar.length = max(view["collections"], 1)
     bar.update(view["done"] + view["failed"] - bar.pos, view)
+    # By itself the bar is drawn anew only when a collection is through, which may take an hour.
+    bar.render_progress()
 
 
 def _described(view: dict[str, Any] | None) -> str | None:

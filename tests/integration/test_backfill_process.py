@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from gevent import subprocess
+from gevent.os import make_nonblocking, nb_read
 
 from relay.store import collections, projection
 from relay.store.database import Database
@@ -49,10 +54,11 @@ def relays(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[tupl
         process.close()
 
 
-def command(relay: RelayProcess, *words: str) -> subprocess.CompletedProcess[str]:
+def command(relay: RelayProcess, *words: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [RELAY, "backfill-collections", *words, "--url", relay.url, "--password", relay.password],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         timeout=60,
     )
@@ -93,8 +99,19 @@ def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayPro
 @pytest.mark.timeout(180)
 def test_the_command_shows_its_way_to_the_end(relays: tuple[RelayProcess, RelayProcess]) -> None:
     source, importing = relays
-    shown = command(importing, source.url, "--collection", POST)
-    assert shown.returncode == 0, shown.stderr
+    ours, terminal = pty.openpty()
+    make_nonblocking(ours)
+    parts: list[bytes] = []
+    reader = gevent.spawn(lambda: [parts.append(nb_read(ours, 4096)) for _ in range(1000)])
+    shown = command(importing, source.url, "--collection", POST, stderr=terminal)
+    gevent.sleep(0.2)
+    reader.kill()
+    os.close(ours)
+    os.close(terminal)
+    bar = b"".join(parts).decode()
+    assert shown.returncode == 0, bar
+    assert f"accounts, {ACCOUNTS} known here" in bar and "100%" in bar
+    assert len(set(re.findall(r"(\d+) accounts", bar))) > 2, "the bar stood still"
     assert "collections done    1 of 1" in shown.stdout and f"accounts listed     {ACCOUNTS}" in shown.stdout
     view = json.loads(command(importing, source.url, "--status", "--json").stdout)
     assert view["taken"] == ACCOUNTS and not view["running"]
