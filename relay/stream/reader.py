@@ -10,8 +10,8 @@ from relay import metrics
 from relay.errors import LogError
 from relay.stream import index
 from relay.stream.log import SegmentLog
-from relay.stream.record import Record
-from relay.stream.segment import BLOCK, START, Handle, Segment, after_damage, read_block, records_in, start_of
+from relay.stream.record import Record, records_in
+from relay.stream.segment import BLOCK, START, Handle, Segment, after_damage, read_block, start_of
 
 
 class FellBehind(LogError):

@@ -22,6 +22,8 @@ MAX_FRAME = 5_000_000 + 64
 _HEADER = struct.Struct("<IIIQQQQQBBH")
 _HEADER_CRC = struct.Struct("<I")
 _HEADER_REST = struct.Struct("<IIQQQQQBBH")
+# Past the keyword arguments of a NamedTuple, which cost as much as all else of a small record.
+_new = tuple.__new__
 HEADER_SIZE = _HEADER.size
 MAX_SIZE = HEADER_SIZE + MAX_FRAME
 
@@ -85,13 +87,32 @@ def decode_header(data: bytes, offset: int) -> Header | None:
 def decode(data: bytes, offset: int) -> Record | None:
     """The record at `offset`; None when it is not whole in `data` or a checksum is wrong."""
     header = decode_header(data, offset)
-    return record_of(header, data, offset) if header else None
-
-
-def record_of(header: Header, data: bytes, offset: int) -> Record | None:
-    """The record whose header stands at `offset`; None when its frame is not whole in `data` or is damaged."""
+    if header is None:
+        return None
     start = offset + HEADER_SIZE
     frame = data[start : start + header.length]
     if len(frame) != header.length or crc32c(frame) != header.frame_crc:
         return None
     return Record(*header[2:], frame)
+
+
+def records_in(data: bytes) -> tuple[list[Record], int]:
+    """The records that stand one after the other from the start of `data`, and where the last of them ends.
+
+    What `decode` says of each, in one loop: replay is as fast as this is.
+    """
+    records: list[Record] = []
+    offset, size = 0, len(data)
+    while size - offset >= HEADER_SIZE:
+        header_crc, frame_crc, length, seq, time_us, uid, host_id, upstream_seq, kind, status, flags = (
+            _HEADER.unpack_from(data, offset)
+        )
+        start = offset + HEADER_SIZE
+        if length > MAX_FRAME or start + length > size or crc32c(data[offset + 4 : start]) != header_crc:
+            break
+        frame = data[start : start + length]
+        if crc32c(frame) != frame_crc:
+            break
+        records.append(_new(Record, (seq, time_us, uid, host_id, upstream_seq, kind, status, flags, frame)))
+        offset = start + length
+    return records, offset

@@ -17,7 +17,7 @@ from google_crc32c import value as crc32c
 
 from relay.stream import index
 from relay.stream.index import Point
-from relay.stream.record import HEADER_SIZE, Record, decode_header, record_of
+from relay.stream.record import HEADER_SIZE, Record, decode_header, records_in
 
 MAGIC = b"ATRELAYL"
 VERSION = 1
@@ -111,15 +111,6 @@ def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> byte
     if header is not None and HEADER_SIZE + header.length > len(data):
         data = handle.read(offset, min(HEADER_SIZE + header.length, end - offset))
     return data
-
-
-def records_in(data: bytes) -> tuple[list[Record], int]:
-    """The records that stand one after the other from the start of `data`, and where the last of them ends."""
-    records, offset = [], 0
-    while (header := decode_header(data, offset)) and (record := record_of(header, data, offset)):
-        records.append(record)
-        offset += HEADER_SIZE + header.length
-    return records, offset
 
 
 def after_damage(handle: Handle, offset: int, end: int, points: Sequence[Point]) -> int:
