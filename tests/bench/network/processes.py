@@ -29,6 +29,11 @@ def tree_usage(pid: int) -> Usage:
     )
 
 
+def process_usage(pid: int) -> Usage:
+    """What `pid` alone uses."""
+    return _usage(pid)
+
+
 def _tree(pid: int) -> list[int]:
     try:
         tasks = list(Path(f"/proc/{pid}/task").iterdir()) if pid else []

@@ -1,15 +1,16 @@
 """This relay and indigo's under the same load, in turn: `make bench-peers`, or `python -m tests.bench.peers --help`.
 
 Builds indigo's relay with Go, then takes both through the rounds of `rounds`, A B A B, first on SQLite, then on a
-private PostgreSQL, and prints a table of medians and ratios; with --json all figures. About ten minutes.
+private PostgreSQL, and prints a table of medians and ratios; with --json all figures. About ten minutes. This relay
+takes part twice: as it is by default, and in-line, without worker processes, which is slower but costs less in all.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
 host through a guard that refuses every loopback address; this relay gets them in the same way. Hosts are plain ws on
 localhost (RELAY_ALLOW_INSECURE_HOSTS), with an account limit at which neither relay's rate limits bite. Every account's
 first event comes before what is measured, so that both know all accounts and identities. It starts new hosts live, so
 nothing is sent before it has connected to all. CPU is that of all threads and child processes of the relay; the
-database server's stands apart. Both run with their defaults and log warnings only: no more GOMAXPROCS or workers are
-set than either takes by itself. A run in which an event is missing, repeated or out of order is marked. Both share the
+database server's stands apart. Both run with their defaults and log warnings only: no
+GOMAXPROCS is set. A run in which an event is missing, repeated or out of order is marked. Both share the
 machine with the hosts and consumers, which take most of one core: compare ratios and CPU time, not events a second.
 """
 
@@ -25,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.bench.network.measure import CACHE, WRONG
 from tests.bench.peers import indigo
@@ -52,24 +53,27 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+class Entry(NamedTuple):
+    """A relay that takes part: how it is started, and its settings beside those that all have."""
+
+    command: Sequence[str | Path]
+    settings: dict[str, str]
+
+
 def take_turns(
-    commands: dict[str, Sequence[str | Path]],
-    settings: dict[str, dict[str, str]],
-    rounds: list[str],
-    times: int,
-    cluster: Cluster | None,
+    contestants: dict[str, Entry], rounds: list[str], times: int, cluster: Cluster | None
 ) -> dict[str, Figures]:
     """All figures by relay and round; the relays take turns within each round."""
-    found: dict[str, Figures] = {name: defaultdict(list) for name in commands}
+    found: dict[str, Figures] = {name: defaultdict(list) for name in contestants}
     for which in rounds:
-        for _ in range(times):
-            for name, command in commands.items():
+        for _ in range(times if ROUNDS[which].varies else 1):
+            for name, (command, settings) in contestants.items():
                 folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=CACHE))
                 began = time.monotonic()
                 try:
                     figures = run(
                         ROUNDS[which],
-                        lambda plc: Contestant(folder, command, plc, cluster, settings[name]),  # noqa: B023
+                        lambda plc: Contestant(folder, command, plc, cluster, settings),  # noqa: B023
                     )
                 finally:
                     shutil.rmtree(folder)
@@ -88,18 +92,19 @@ def main() -> int:
     except FileNotFoundError:
         print("Go is not installed: there is nothing to compare with", file=sys.stderr)
         return 2
-    commands: dict[str, Sequence[str | Path]] = {"ours": [RELAY, "serve"], "indigo": [binary, "serve"]}
-    settings: dict[str, dict[str, str]] = {
-        "ours": dict(pair.split("=", 1) for pair in options.set),
-        "indigo": {},
+    own = dict(pair.split("=", 1) for pair in options.set)
+    contestants = {
+        "ours": Entry([RELAY, "serve"], own),
+        "in-line": Entry([RELAY, "serve"], {**own, "RELAY_VALIDATOR_PROCESSES": "0"}),
+        "indigo": Entry([binary, "serve"], {}),
     }
-    result: dict[str, Any] = {"indigo": indigo.build_of(binary), "set": settings["ours"]}
+    result: dict[str, Any] = {"indigo": indigo.build_of(binary), "set": own}
     print(result["indigo"])
     for database in options.database:
         with ExitStack() as stack:
             cluster = stack.enter_context(closing(Cluster())) if database == "postgres" else None
-            found = take_turns(commands, settings, options.round, options.times, cluster)
-        lines = list(compare(found["ours"], found["indigo"]))
+            found = take_turns(contestants, options.round, options.times, cluster)
+        lines = list(compare(found["ours"], found["in-line"], found["indigo"]))
         result[database] = {"runs": found, "table": [line._asdict() for line in lines]}
         print(f"\n{text(database, lines)}", flush=True)
     if options.json:

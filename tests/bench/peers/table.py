@@ -46,29 +46,33 @@ ROWS = (
 
 
 class Line(NamedTuple):
-    """Medians of both, and how many times better ours is; None where a figure is missing or 0."""
+    """Medians, and how many times better ours and ours in-line are; None where a figure is missing or 0."""
 
     label: str
     ours: float | None
+    in_line: float | None
     indigo: float | None
     times_better: float | None
+    in_line_better: float | None
     goal: float | None
 
 
-def compare(ours: Runs, indigo: Runs) -> Iterator[Line]:
+def compare(ours: Runs, in_line: Runs, indigo: Runs) -> Iterator[Line]:
     """A line for each row of which there are figures."""
     for row in ROWS:
         if row.round in ours or row.round in indigo:
-            mine, theirs = _median(ours, row), _median(indigo, row)
-            yield Line(row.label, mine, theirs, _times_better(mine, theirs, row.higher_is_better), row.goal)
+            mine, mine_in_line, theirs = (_median(runs, row) for runs in (ours, in_line, indigo))
+            better, in_line_better = (_times_better(own, theirs, row.higher_is_better) for own in (mine, mine_in_line))
+            yield Line(row.label, mine, mine_in_line, theirs, better, in_line_better, row.goal)
 
 
 def text(title: str, lines: Sequence[Line]) -> str:
     """A table in Markdown."""
-    rows = [f"| {title} | ours | indigo | times better | goal |", "|---|---|---|---|---|"]
+    rows = [f"| {title} | ours | in-line | indigo | times better | in-line | goal |", "|---|---|---|---|---|---|---|"]
     rows += [
-        f"| {line.label.replace('  ', '- ')} | {_number(line.ours)} | {_number(line.indigo)}"
-        f" | {_number(line.times_better)} | {f'≥ {line.goal:g}' if line.goal else ''} |"
+        f"| {line.label.replace('  ', '- ')} | {_number(line.ours)} | {_number(line.in_line)} | {_number(line.indigo)}"
+        f" | {_number(line.times_better)} | {_number(line.in_line_better)}"
+        f" | {f'≥ {line.goal:g}' if line.goal else ''} |"
         for line in lines
     ]
     return "\n".join(rows)
