@@ -65,7 +65,7 @@ def test_two_hosts_that_fight_over_an_account_cannot_take_its_rev_back(
                 path.put(sender, again.frame(max(sender.cursor.position, 0) + 1))
                 until(lambda sender=sender: not sender.cursor.outstanding)
         path.stream.projector.flush()
-        row, state = path.db.read(accounts.by_did, repo.did)
+        row, state = path.db.read(accounts.many_by_did, [repo.did])[repo.did]
         assert state.rev == event.fields["rev"] > newest and row.host_id in (first.id, second.id)
         newest = state.rev
         assert first.account_count + second.account_count == 1, holder
