@@ -1,4 +1,4 @@
-"""Databases for integration tests: each test that asks for one runs on SQLite and on PostgreSQL."""
+"""Databases for integration tests, each test that asks for one on SQLite and on PostgreSQL; and a fake network."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay.store.database import Database
+from tests.support.pds import FakePds
+from tests.support.plc import FakePlc
 from tests.support.postgres import BINARIES, Cluster
 
 
@@ -20,6 +22,13 @@ def postgres_cluster() -> Iterator[Cluster]:
     cluster = Cluster()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[FakePlc, FakePds]]:
+    """A PLC directory and a host, both fakes on loopback."""
+    with FakePlc() as plc, FakePds() as pds:
+        yield plc, pds
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

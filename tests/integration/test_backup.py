@@ -18,12 +18,6 @@ from tests.support.through import ResumingConsumer, Writer, check_whole
 
 
 @pytest.fixture
-def network() -> Iterator[tuple[FakePlc, FakePds]]:
-    with FakePlc() as plc, FakePds() as pds:
-        yield plc, pds
-
-
-@pytest.fixture
 def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -> Iterator[RelayProcess]:
     tool = "sqlite3" if database_url.startswith("sqlite") else "pg_dump"
     if not shutil.which(tool):

@@ -23,12 +23,6 @@ KILLS = 3
 
 
 @pytest.fixture
-def network() -> Iterator[tuple[FakePlc, FakePds]]:
-    with FakePlc() as plc, FakePds() as pds:
-        yield plc, pds
-
-
-@pytest.fixture
 def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -> Iterator[RelayProcess]:
     process = RelayProcess(tmp_path, {"RELAY_PLC_HOST": network[0].url, "DATABASE_URL": database_url})
     process.start()
