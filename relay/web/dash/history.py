@@ -7,6 +7,7 @@ know how any of it is shown.
 from __future__ import annotations
 
 import time
+from array import array
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,12 +39,12 @@ HISTOGRAMS: dict[str, Histogram] = {
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Every counter and every histogram's cumulative buckets (upper bound, count) at one moment, monotonic seconds."""
+    """Every counter and every histogram's cumulative bucket counts at one moment, monotonic seconds."""
 
     at: float
     totals: dict[str, float]
     drops: dict[str, float]
-    buckets: dict[str, tuple[tuple[float, float], ...]]
+    buckets: dict[str, array[float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,7 @@ class History:
         drops = {labels["reason"]: value for labels, value in _readings(metrics.EVENTS_DROPPED, "_total")}
         totals = {name: sum(value for _, value in _readings(found, "_total")) for name, found in COUNTERS.items()}
         buckets = {
-            name: tuple((float(labels["le"]), value) for labels, value in _readings(found, "_bucket"))
-            for name, found in HISTOGRAMS.items()
+            name: array("d", (value for _, value in _readings(found, "_bucket"))) for name, found in HISTOGRAMS.items()
         }
         self._samples.append(Sample(time.monotonic(), totals, drops, buckets))
 
@@ -109,11 +109,13 @@ class History:
         return [self._latency(name) for name in HISTOGRAMS]
 
     def _latency(self, name: str) -> Latency:
+        bounds = [float(labels["le"]) for labels, _ in _readings(HISTOGRAMS[name], "_bucket")]
         seen = [sample.buckets[name] for sample in self._samples]
         if len(seen) < 2:
             return Latency(name, None, None, [])
-        course = [quantile(earlier, later, 0.99) or 0.0 for earlier, later in pairwise(seen)]
-        return Latency(name, quantile(seen[0], seen[-1], 0.5), quantile(seen[0], seen[-1], 0.99), course)
+        course = [quantile(bounds, earlier, later, 0.99) or 0.0 for earlier, later in pairwise(seen)]
+        whole = bounds, seen[0], seen[-1]
+        return Latency(name, quantile(*whole, 0.5), quantile(*whole, 0.99), course)
 
     def _run(self) -> None:
         while True:
@@ -121,14 +123,14 @@ class History:
             gevent.sleep(SAMPLE_SECONDS)
 
 
-def quantile(before: Sequence[tuple[float, float]], now: Sequence[tuple[float, float]], part: float) -> float | None:
+def quantile(bounds: Sequence[float], before: Sequence[float], now: Sequence[float], part: float) -> float | None:
     """The value below which `part` of the observations between two readings lie, as Prometheus reckons it."""
-    counts = [(bound, later - earlier) for (bound, later), (_, earlier) in zip(now, before, strict=True)]
-    wanted = part * counts[-1][1]
+    counts = [later - earlier for earlier, later in zip(before, now, strict=True)]
+    wanted = part * counts[-1]
     if not wanted:
         return None
     lower_bound = lower_count = 0.0
-    for bound, count in counts:
+    for bound, count in zip(bounds, counts, strict=True):
         if count >= wanted:
             if bound == float("inf"):
                 return lower_bound

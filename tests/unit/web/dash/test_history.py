@@ -13,10 +13,6 @@ from relay.web.dash.history import SAMPLES, History, quantile
 BOUNDS = (1.0, 2.0, 4.0, math.inf)
 
 
-def buckets(*counts: float) -> list[tuple[float, float]]:
-    return list(zip(BOUNDS, counts, strict=True))
-
-
 @pytest.mark.parametrize(
     ("before", "now", "part", "expected"),
     [
@@ -29,7 +25,7 @@ def buckets(*counts: float) -> list[tuple[float, float]]:
     ],
 )
 def test_quantile(before: tuple[float, ...], now: tuple[float, ...], part: float, expected: float | None) -> None:
-    assert quantile(buckets(*before), buckets(*now), part) == pytest.approx(expected)
+    assert quantile(BOUNDS, before, now, part) == pytest.approx(expected)
 
 
 def test_rates_drops_and_latencies_are_of_what_happened_between_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
