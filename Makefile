@@ -9,12 +9,13 @@ ROUNDS ?= 1000
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check-types test-setup bench bench-network bench-storm bench-peers fuzz kill-test
+.PHONY: help run test lint check-types test-setup bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test
 
 help:
 	@echo 'make run                  start the relay on 127.0.0.1:2470'
 	@echo 'make test                 lint, types and all tests; installs what they need'
 	@echo 'make bench                benchmarks of single functions and rooms'
+	@echo 'make bench-hosts          a soak: 3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
 	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
 	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
@@ -36,6 +37,9 @@ check-types: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/pytest tests/bench --benchmark-columns=min,median,ops --timeout=1800 -s
+
+bench-hosts: $(VENV)/.test
+	$(BIN)/python -m tests.bench.hosts $(ARGS)
 
 bench-network: $(VENV)/.test
 	$(BIN)/python -m tests.bench.network $(ARGS)
