@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -20,6 +22,7 @@ from relay.recent import Recent
 from relay.store import identities, settings
 from relay.store.database import Database
 from tests.support.plc import FakePlc
+from tests.support.relay_process import RELAY
 from tests.support.repo import SigningKey, account_did, did_document
 
 KEY = SigningKey.create()
@@ -213,3 +216,23 @@ def test_an_export_that_stands_still_stops_the_run(database: Database, http: Gua
     plc._page = lambda query: page  # type: ignore[method-assign]
     with pytest.raises(HttpError):
         prime(database, http, plc.url)
+
+
+def test_the_command_tells_how_far_it_is_and_goes_on_where_it_stopped(database_url: str, plc: FakePlc) -> None:
+    plc.export = [_line(account_did(number), BEGUN + number, _operation()) for number in range(30)]
+
+    def operations_read() -> int:
+        environment = {**os.environ, "DATABASE_URL": database_url, "RELAY_PLC_HOST": plc.url}
+        command = [RELAY, "prime-identities"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        label, total = done.stdout.splitlines()
+        assert label == "operations" and total.endswith(f" operations read from {plc.url}")
+        return int(total.split()[0])
+
+    # The last moment is read again, as a page may end amid operations of one moment.
+    assert operations_read() == 31
+    plc.export.append(_line(account_did(30), BEGUN + 30, _operation(OTHER_KEY)))
+    assert operations_read() <= 4
+    database = Database.open(database_url, max_connections=1)
+    assert [_row(database, account_did(number)).curve for number in (0, 29, 30)] == ["k256", "k256", "p256"]
+    database.close()
