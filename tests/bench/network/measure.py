@@ -204,8 +204,16 @@ def measure(
             "rate": rate or "as fast as it goes",
             "complete": complete,
             **_figures(found, events, start, used),
-            **({"database_cpu_seconds_per_1000_events": _per_1000(database_used, events)} if database_used else {}),
+            **(_beside_database(used, database_used, events) if database_used else {}),
         }
+
+
+def _beside_database(used: Usage, database_used: Usage, events: float) -> dict[str, Any]:
+    together = used.cpu_seconds + database_used.cpu_seconds
+    return {
+        "database_cpu_seconds_per_1000_events": _per_1000(database_used, events),
+        "events_per_cpu_second_with_database": round(events / together) if together else None,
+    }
 
 
 def _per_1000(used: Usage, events: float) -> float:

@@ -360,4 +360,4 @@ def spoilt(rng: random.Random, event: object) -> object:
 
 
 def test_how_many_processes_there_are_by_default() -> None:
-    assert [processes_for(cores) for cores in (1, 2, 4, 16)] == [0, 1, 3, 4]
+    assert [processes_for(cores) for cores in (1, 2, 3, 4, 16)] == [0, 0, 1, 2, 2]
