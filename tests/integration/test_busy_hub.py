@@ -42,6 +42,8 @@ def relay(
         "RELAY_PLC_HOST": network[0].url,
         "DATABASE_URL": database_url,
         "BLOCK_SECONDS": str(BLOCK_SECONDS),
+        # So that all queues are there, whatever number of cores this machine has.
+        "RELAY_VALIDATOR_PROCESSES": "1",
         "NOTIFY_SOCKET": manager.getsockname(),
         "WATCHDOG_USEC": str(int(WATCHDOG_SECONDS * 1e6)),
     }
