@@ -1,6 +1,6 @@
 """Starts the relay, as `relay serve` does: `python wsgi.py [--env-file FILE]`.
 
-The standard library and psycopg2 are patched for gevent before anything else is imported.
+The standard library is patched for gevent before anything else is imported, psycopg2 before its first connection.
 """
 
 from relay.patched import patch

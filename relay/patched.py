@@ -1,21 +1,18 @@
-"""Patches the standard library and psycopg2 for gevent, once, before anything of the relay is imported.
+"""Patches the standard library for gevent, once, before anything of the relay is imported.
 
-Called first thing by `wsgi.py` and by the commands that run relay parts. Imports nothing of the relay.
+Called first thing by `wsgi.py` and by the commands that run relay parts. Imports nothing of the relay. psycopg2 is made
+to switch greenlets by `store.pool`, before its first connection: loading it for SQLite would cost 5 MB.
 """
 
 from __future__ import annotations
 
 
 def patch() -> None:
-    """Make blocking calls switch greenlets, PostgreSQL's included; keep the metrics' locks native."""
+    """Make blocking calls switch greenlets; keep the metrics' locks native."""
     from gevent import monkey
 
     monkey.patch_all()
     _import_with_native_locks()
-
-    from psycogreen.gevent import patch_psycopg
-
-    patch_psycopg()
 
 
 def _import_with_native_locks() -> None:

@@ -17,7 +17,7 @@ from relay.stream.bell import Bell
 from relay.stream.record import Record
 from relay.stream.suppression import Suppressions
 
-CAPACITY_BYTES = 16 << 20
+CAPACITY_BYTES = 8 << 20
 # What an event takes beside its bytes on the wire.
 EVENT_OVERHEAD = 200
 
