@@ -21,7 +21,7 @@ class Usage(NamedTuple):
 
 def tree_usage(pid: int) -> Usage:
     """What `pid` and all processes below it use in sum."""
-    usages = [_usage(one) for one in _tree(pid)]
+    usages = [usage for one in _tree(pid) if (usage := _usage(one))]
     return Usage(
         sum(one.cpu_seconds for one in usages),
         sum(one.rss_bytes for one in usages),
@@ -39,12 +39,23 @@ def _tree(pid: int) -> list[int]:
         tasks = list(Path(f"/proc/{pid}/task").iterdir()) if pid else []
     except FileNotFoundError:
         return []
-    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    children = [int(child) for task in tasks for child in _children(task)]
     return ([pid] if tasks else []) + [below for child in children for below in _tree(child)]
 
 
-def _usage(pid: int) -> Usage:
-    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+def _children(task: Path) -> list[str]:
+    try:
+        return (task / "children").read_text().split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def _usage(pid: int) -> Usage | None:
+    """None when the process has ended: a database server's come and go."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     kib = {name: int(status[name].split()[0]) << 10 for name in ("VmRSS", "VmHWM") if name in status}
     return Usage((int(after_name[11]) + int(after_name[12])) / TICK, kib.get("VmRSS", 0), kib.get("VmHWM", 0))
