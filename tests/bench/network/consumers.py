@@ -15,6 +15,7 @@ from gevent import monkey
 monkey.patch_all()
 
 import json  # noqa: E402
+import re  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
@@ -28,16 +29,28 @@ from gevent.socket import create_connection  # noqa: E402
 from tests.bench.network.traffic import index_of  # noqa: E402
 from tests.bench.network.upgrade import request_for, split_upgrade  # noqa: E402
 
+# With what follows a key: a record key may have the same letters in it.
+find_seq = re.compile(rb"cseq([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b.{8})", re.DOTALL).search
+find_rev = re.compile(rb"crev\x6d([2-7a-z]{13})cseq").search
+
 
 def seq_of(frame: bytes) -> int:
     """The `seq` of an event's frame: the CBOR integer after that key."""
-    at = frame.find(b"cseq") + 4
-    size = {0x18: 1, 0x19: 2, 0x1A: 4, 0x1B: 8}.get(frame[at], 0)
-    return int.from_bytes(frame[at + 1 : at + 1 + size]) if size else frame[at]
+    found = find_seq(frame)
+    assert found, "no seq"
+    number = found[1]
+    return int.from_bytes(number[1:]) if len(number) > 1 else number[0]
 
 
-def text_after(frame: bytes, key: bytes) -> str:
-    """The short CBOR text after `key`, which includes its own length byte."""
+def rev_of(frame: bytes) -> str:
+    """The `rev` of a commit's frame."""
+    found = find_rev(frame)
+    assert found, "no rev"
+    return found[1].decode()
+
+
+def did_of(frame: bytes, key: bytes) -> str:
+    """The DID after `key`, which includes its own length byte."""
     at = frame.find(key) + len(key)
     if frame[at] == 0x78:
         return frame[at + 2 : at + 2 + frame[at + 1]].decode()
@@ -69,9 +82,9 @@ class Checker:
         self.seen += 1
         if frame.find(b"#commit", 0, 24) < 0:
             kind = "identity" if frame.find(b"#identity", 0, 24) > 0 else "account"
-            self.others[text_after(frame, b"cdid"), kind] -= 1
+            self.others[did_of(frame, b"cdid"), kind] -= 1
             return
-        did, rev = text_after(frame, b"drepo"), text_after(frame, b"crev")
+        did, rev = did_of(frame, b"drepo"), rev_of(frame)
         if rev <= self.last_rev.get(did, ""):
             self.out_of_order += 1
         self.last_rev[did] = rev
