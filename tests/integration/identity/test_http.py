@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,24 @@ def test_tls_is_verified_by_name_over_one_shared_context(tmp_path: Path, monkeyp
         plain = trusting.connect("localhost", server.port, 2.0)
         with trusting.tls_context().wrap_socket(plain, server_hostname="localhost") as sealed:
             assert sealed.version()
+
+
+def test_the_form_of_a_certificate_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without key identifiers and key usage, as some hosts have them; no matter what this Python's default is."""
+    default = ssl.create_default_context
+
+    def strict() -> ssl.SSLContext:
+        context = default()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    ca_file, context = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    http = GuardedHttp("test", allow_insecure=True)
+    with RawServer(lambda sock: sock.sendall(reply(b"sealed")), context) as server:
+        assert http.get(server.url).body == b"sealed"
+        plain = http.connect("localhost", server.port, 2.0)
+        with http.tls_context().wrap_socket(plain, server_hostname="localhost") as sealed:
+            assert sealed.version()
+        assert _refusal(http, server.url.replace("localhost", "127.0.0.1")) == "http-tls"
