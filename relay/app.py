@@ -17,39 +17,39 @@ from pathlib import Path
 import gevent
 from gevent.event import Event as Signal
 
-from relay import logs
+from relay.admin.siblings import Siblings
+from relay.collections.imports import Backfill
 from relay.config import Settings, environment_with, unknown_variables
-from relay.edge_app import Edge
-from relay.errors import RelayError
-from relay.identity.http import GuardedHttp
+from relay.dash.history import History
+from relay.dash.sessions import Sessions
+from relay.edge.edge import Edge
+from relay.eventlog.log import SegmentLog
+from relay.hosts.drops import Drops
+from relay.hosts.hosts import Fleet
+from relay.hosts.limit_alerts import Alert, LimitAlerts, Rules
+from relay.hosts.policy import Policy
+from relay.hosts.webhook import Webhook
 from relay.identity.resolver import Resolver
-from relay.ingest.opening import Ingest
-from relay.ingest.pool import WorkerPool, processes_for
-from relay.memory import MemoryDebug
-from relay.notify import Notifier
-from relay.recent import Recent
+from relay.ingest.ingest import Ingest
+from relay.ingest.worker_pool import WorkerPool, processes_for
+from relay.kit import log_lines
+from relay.kit.errors import RelayError
+from relay.kit.generations import Recent
+from relay.kit.memory import MemoryDebug
+from relay.kit.systemd import Notifier
+from relay.kit.vitals import Vitals
+from relay.net.http import GuardedHttp
 from relay.store import mode
 from relay.store.database import Database
 from relay.stream import takeover
-from relay.stream.log import SegmentLog
-from relay.stream.opening import Retention, Stream
-from relay.upstream.backfill import Backfill
-from relay.upstream.drops import Drops
-from relay.upstream.fleet import Fleet
-from relay.upstream.limit_alerts import Alert, LimitAlerts, Rules
-from relay.upstream.policy import Policy
-from relay.upstream.webhook import Webhook
-from relay.vitals import Vitals
+from relay.stream.stream import Retention, Stream
 from relay.web.application import SERVER, create_app
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
-from relay.web.dash.history import History
-from relay.web.dash.sessions import Sessions
-from relay.web.metrics import MetricsServer
-from relay.web.parts import Parts
+from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
+from relay.web.services import Parts
 from relay.web.sibling_alerts import announcement
-from relay.web.siblings import Siblings
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
@@ -219,8 +219,8 @@ def main(env_file: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
     environment = environment_with(env_file)
     settings = Settings.from_environment(environment)
-    logs.set_up(settings.log_level, settings.log_format)
-    logs.take_uncaught()
+    log_lines.set_up(settings.log_level, settings.log_format)
+    log_lines.take_uncaught()
     for name in unknown_variables(environment):
         log.warning("%s is set, but is no setting of this relay", name)
     notifier = Notifier(os.environ)

@@ -14,8 +14,8 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
-from relay.errors import ConfigError
-from relay.values import (
+from relay.kit.errors import ConfigError
+from relay.kit.values import (
     Bind,
     one_of,
     parse_bind,

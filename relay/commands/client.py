@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import click
 
 from relay.config import Settings, environment_with
-from relay.errors import ConfigError
+from relay.kit.errors import ConfigError
 
 TIMEOUT = 60.0
 EXIT_REFUSED = 1

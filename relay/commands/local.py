@@ -15,7 +15,7 @@ import click
 
 from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail
 from relay.config import Settings, environment_with
-from relay.errors import ConfigError, RelayError
+from relay.kit.errors import ConfigError, RelayError
 
 
 def with_settings(function: Callable[..., None]) -> Callable[..., None]:

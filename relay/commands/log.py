@@ -16,7 +16,7 @@ from relay.commands.output import print_json, print_json_line, print_table
 from relay.config import Settings
 
 if TYPE_CHECKING:
-    from relay.stream.record import Record
+    from relay.eventlog.record import Record
 
 POLL_SECONDS = 0.5
 
@@ -31,7 +31,7 @@ def command() -> None:
 @with_settings
 def inspect_log(settings: Settings, as_json: bool) -> None:
     """The segments: which events each one holds, from when to when."""
-    from relay.stream.inspect import summaries
+    from relay.eventlog.inspect import summaries
 
     rows: list[dict[str, Any]] = [
         {
@@ -54,7 +54,7 @@ def inspect_log(settings: Settings, as_json: bool) -> None:
 @with_settings
 def verify_log(settings: Settings) -> None:
     """Read every record and compare its checksum. Exit code 1 when anything is damaged or missing."""
-    from relay.stream.inspect import verify
+    from relay.eventlog.inspect import verify
 
     sound = True
     for verdict in verify(_directory(settings)):
@@ -77,7 +77,7 @@ def verify_log(settings: Settings) -> None:
 @with_settings
 def tail_log(settings: Settings, after: int | None, follow: bool, as_json: bool) -> None:
     """The events: seq, time, kind, DID and rev, one a line."""
-    from relay.stream.inspect import events
+    from relay.eventlog.inspect import events
 
     directory = _directory(settings)
     seq = _ten_before_end(directory) if after is None else after
@@ -101,7 +101,7 @@ def _directory(settings: Settings) -> Path:
 
 
 def _ten_before_end(directory: Path) -> int:
-    from relay.stream.inspect import summaries
+    from relay.eventlog.inspect import summaries
 
     return max((summary.last_seq - 10 for summary in summaries(directory)), default=0)
 

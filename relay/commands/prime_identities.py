@@ -21,8 +21,8 @@ def command(settings: Settings) -> None:
     from relay.patched import patch
 
     patch()
-    from relay.identity.http import GuardedHttp
     from relay.identity.prime import FIRST_OPERATION, prime
+    from relay.net.http import GuardedHttp
     from relay.store.database import Database
     from relay.web.application import SERVER
 

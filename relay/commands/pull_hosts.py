@@ -19,10 +19,10 @@ def command(settings: Settings) -> None:
     from relay.patched import patch
 
     patch()
-    from relay.identity.http import GuardedHttp
+    from relay.hosts.policy import Policy
+    from relay.hosts.pull_hosts import pull_hosts, store_host
+    from relay.net.http import GuardedHttp
     from relay.store.database import Database
-    from relay.upstream.bootstrap import pull_hosts, store_host
-    from relay.upstream.policy import Policy
     from relay.web.application import SERVER
 
     policy = Policy(

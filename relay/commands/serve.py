@@ -12,7 +12,7 @@ import click
 
 from relay.commands.client import EXIT_USAGE, fail
 from relay.config import setting_lines
-from relay.errors import ConfigError
+from relay.kit.errors import ConfigError
 
 
 class ServeCommand(click.Command):

@@ -10,17 +10,17 @@ import hashlib
 import time
 from collections.abc import Callable
 
-from relay import metrics
 from relay.atproto.frames import Kind
 from relay.atproto.passing import Passed
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import FLAG_HIDES, Record
+from relay.eventlog.writer import encode_block
+from relay.kit import metrics
 from relay.store.accounts import HIDING_STATUSES
-from relay.stream.batches import QUEUE_BYTES, QUEUE_EVENTS, Batches
 from relay.stream.durable import DurableLog
-from relay.stream.log import SegmentLog
-from relay.stream.record import FLAG_HIDES, Record
-from relay.stream.suppression import Suppressions
+from relay.stream.group_commit import QUEUE_BYTES, QUEUE_EVENTS, Batches
+from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.stream.writer import encode_block
 
 
 def uid_of(did: str) -> int:

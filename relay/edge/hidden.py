@@ -10,13 +10,13 @@ import logging
 
 import gevent
 
-from relay.errors import StoreError
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
+from relay.kit.errors import StoreError
 from relay.store import projection
 from relay.store.database import Database
 from relay.store.projection import ProjectionBatch
-from relay.stream.log import SegmentLog
-from relay.stream.reader import LogReader
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 1.0
 

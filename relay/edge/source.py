@@ -14,15 +14,15 @@ from typing import Protocol
 
 import gevent
 
-from relay import metrics
 from relay.atproto import passing
 from relay.atproto.errors import FrameError
 from relay.atproto.frames import Info, StreamError
 from relay.atproto.hostname import Endpoint
 from relay.atproto.passing import Passed
-from relay.upstream import connection
-from relay.upstream.connection import Connection, Network, Timing, UpstreamError
-from relay.upstream.subscriber import PATH, TURN_SECONDS, stream_error
+from relay.hosts.subscriber import PATH, TURN_SECONDS, stream_error
+from relay.kit import metrics
+from relay.net import websocket_client
+from relay.net.websocket_client import Connection, Network, Timing, UpstreamError
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 60.0
@@ -109,7 +109,9 @@ class Source:
         cursor = self._copy.cursor
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
         with closing(
-            connection.dial(self._network, self._tls, self._upstream, path, self._user_agent, Timing(), relay=True)
+            websocket_client.dial(
+                self._network, self._tls, self._upstream, path, self._user_agent, Timing(), relay=True
+            )
         ) as stream:
             log.info("connected to %s, cursor %s", self._upstream.hostname, cursor)
             self._open_since = time.monotonic()

@@ -14,14 +14,14 @@ from itertools import islice
 from gevent import Greenlet
 from gevent.event import Event
 
-from relay import metrics
-from relay.errors import StoreError
 from relay.identity.identity import Fact, from_row, pack, resolved_at, to_row, unpack
-from relay.recent import Part
+from relay.kit import metrics
+from relay.kit.errors import StoreError
+from relay.kit.generations import Part
 from relay.store import identities as table
 from relay.store import settings
+from relay.store.batched_reads import Together
 from relay.store.database import Database, Transaction
-from relay.store.together import Together
 
 GOOD_FOR_SECONDS = 24 * 3600.0
 

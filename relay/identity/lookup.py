@@ -14,13 +14,13 @@ from typing import NamedTuple
 import gevent
 from cachetools import LRUCache
 
-from relay import metrics
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
-from relay.errors import AddressRefused, HttpError, IdentityError
-from relay.identity.http import GuardedHttp, Response
 from relay.identity.identity import Fact, Identity, Tombstone
-from relay.identity.limits import Pace
+from relay.kit import metrics
+from relay.kit.errors import AddressRefused, HttpError, IdentityError
+from relay.kit.limits import Pace
+from relay.net.http import GuardedHttp, Response
 
 # A lookup ends within this time, retries and waiting for its turn included.
 LOOKUP_SECONDS = 20.0

@@ -19,12 +19,12 @@ import gevent
 
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
-from relay.errors import AddressRefused, HttpError
 from relay.identity.cache import PRIMED_UNTIL
-from relay.identity.http import GuardedHttp
 from relay.identity.identity import Fact, Identity, Tombstone, to_row
-from relay.identity.limits import Pace
 from relay.identity.lookup import retry_after
+from relay.kit.errors import AddressRefused, HttpError
+from relay.kit.limits import Pace
+from relay.net.http import GuardedHttp
 from relay.store import identities, settings
 from relay.store.database import Database, Transaction
 

@@ -11,15 +11,15 @@ import time
 from cachetools import TTLCache
 from gevent.event import Event
 
-from relay import metrics
-from relay.errors import IdentityError
 from relay.identity.cache import IdentityCache
-from relay.identity.http import GuardedHttp
+from relay.identity.fair_queue import Lane
 from relay.identity.identity import Fact, Identity, Tombstone
-from relay.identity.lane import Lane
-from relay.identity.limits import Allowance
 from relay.identity.lookup import Lookup, Target, locate
-from relay.recent import Recent
+from relay.kit import metrics
+from relay.kit.errors import IdentityError
+from relay.kit.generations import Recent
+from relay.kit.limits import Allowance
+from relay.net.http import GuardedHttp
 from relay.store.database import Database
 
 __all__ = ["Identity", "Resolver"]

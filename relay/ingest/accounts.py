@@ -11,11 +11,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
-from relay import metrics
-from relay.errors import RelayError
+from relay.hosts.host import Host
 from relay.ingest.account_record import pack, unpack
-from relay.ingest.host import Host
-from relay.recent import Part
+from relay.kit import metrics
+from relay.kit.errors import RelayError
+from relay.kit.generations import Part
 from relay.store import accounts as table
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database

@@ -8,8 +8,8 @@ from __future__ import annotations
 from gevent.hub import Waiter, get_hub
 
 from relay.atproto.crypto import PublicKey
-from relay.ingest.tasks import Task
 from relay.ingest.verdict import Refusal, Verdict
+from relay.ingest.verification import Task
 
 
 class Check:

@@ -12,20 +12,20 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 
-from relay import metrics
 from relay.atproto import frames
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Account, Commit, Event, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
-from relay.errors import IdentityError
+from relay.hosts.host import Host, HostRegistry
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.host import Host, HostRegistry
-from relay.ingest.item import Errand, Hold, Item, Rejected, Unverified
+from relay.ingest.delivery import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.penalties import Penalties
-from relay.ingest.pool import WorkerPool
 from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Verdict, verify
+from relay.ingest.worker_pool import WorkerPool
+from relay.kit import metrics
+from relay.kit.errors import IdentityError
 from relay.store import collections
 from relay.store.accounts import HIDING_STATUSES, STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
 from relay.stream.projector import Projector

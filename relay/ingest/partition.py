@@ -15,14 +15,14 @@ from gevent.lock import BoundedSemaphore
 from gevent.pool import Group
 from gevent.queue import Queue
 
-from relay import metrics
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Kind
-from relay.errors import IdentityError, StoreError
-from relay.ingest.errands import Errands
+from relay.ingest.delivery import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.gate import Gate
-from relay.ingest.item import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.rejections import Rejections
+from relay.ingest.waits import Errands
+from relay.kit import metrics
+from relay.kit.errors import IdentityError, StoreError
 from relay.stream.sequencer import Sequencer, Submission
 
 # Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in

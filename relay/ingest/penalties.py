@@ -10,7 +10,7 @@ import logging
 
 from cachetools import TTLCache
 
-from relay import metrics
+from relay.kit import metrics
 
 FREE_CHARGES = 20
 WINDOW_SECONDS = 600.0

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from cachetools import TTLCache
 
-from relay import metrics
+from relay.kit import metrics
 
 LINES_PER_WINDOW = 10
 WINDOW_SECONDS = 60.0

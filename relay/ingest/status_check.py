@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 from cachetools import TTLCache
 
-from relay import metrics
-from relay.errors import RelayError
-from relay.identity.http import GuardedHttp
+from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts
-from relay.ingest.host import Host
+from relay.kit import metrics
+from relay.kit.errors import RelayError
+from relay.net.http import GuardedHttp
 from relay.store.accounts import STATUSES
 from relay.stream.projector import Projector
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from relay import metrics
+from relay.kit import metrics
 
 EVENTS_PER_SAMPLE = 32
 

@@ -16,8 +16,8 @@ from collections.abc import Callable
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
-from relay.ingest.tasks import Inbox, encode, pack_outcome, unpack_task
 from relay.ingest.verdict import Refusal, Verdict, verify
+from relay.ingest.verification import Inbox, encode, pack_outcome, unpack_task
 
 READ_BYTES = 256 << 10
 GC_THRESHOLDS = (50_000, 20, 100)

@@ -14,7 +14,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 import gevent
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")

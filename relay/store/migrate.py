@@ -11,7 +11,7 @@ import re
 import time
 from importlib.resources import files
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 from relay.store.database import Engine, Transaction
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ Asked once at the start by `app` and `edge_app`. Must not know what either does.
 
 from __future__ import annotations
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 from relay.store import projection, settings
 from relay.store.database import Transaction
 

@@ -18,10 +18,10 @@ from psycopg2.errors import ReadOnlySqlTransaction
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
 from psycopg2.extras import execute_batch, execute_values
 
-from relay import metrics
-from relay.errors import StoreError
+from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
-from relay.store.pool import Pool, Unanswered
+from relay.store.postgres_pool import Pool, Unanswered
 
 # Above the statement timeout of a session, below the minute that a call may take at most.
 TRANSACTION_SECONDS = 30.0

@@ -18,8 +18,8 @@ import gevent
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
-from relay import metrics
-from relay.errors import StoreError
+from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
 
 READERS = 4

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import gevent
 from gevent.threadpool import ThreadPool
 
-from relay import metrics
-from relay.stream.log import SegmentLog
-from relay.stream.writer import Block
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.writer import Block
+from relay.kit import metrics
 
 # How often the disk is synced in mode `interval`.
 SYNC_SECONDS = 0.1

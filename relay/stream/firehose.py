@@ -12,12 +12,12 @@ from typing import NamedTuple
 
 from gevent.threadpool import ThreadPool
 
-from relay.errors import RelayError
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import FellBehind, LogReader
+from relay.eventlog.record import Record
+from relay.kit.errors import RelayError
 from relay.stream import wire
-from relay.stream.log import SegmentLog
-from relay.stream.reader import FellBehind, LogReader
-from relay.stream.record import Record
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from relay.stream.wire import websocket_frame
 

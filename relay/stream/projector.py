@@ -15,16 +15,16 @@ from dataclasses import dataclass, field, replace
 import gevent
 from gevent.event import Event as Signal
 
-from relay import metrics
-from relay.errors import StoreError
+from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
+from relay.store.batched_reads import Together
 from relay.store.database import Database, within
 from relay.store.projection import ProjectionBatch
-from relay.store.together import Together
 from relay.stream.cursors import CursorBook
 from relay.stream.known_pairs import CAPACITY, KnownPairs
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
 FLUSH_ROWS = 5_000

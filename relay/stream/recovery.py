@@ -15,16 +15,16 @@ from relay.atproto.collections import touched
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
+from relay.eventlog.high_water import RESERVE
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
 from relay.store import accounts, collections, hosts, projection
 from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status, repo_after
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
 from relay.stream.cursors import NONE_YET, CursorBook
-from relay.stream.log import SegmentLog
-from relay.stream.mark import RESERVE
-from relay.stream.reader import LogReader
-from relay.stream.record import FLAG_HIDES, FLAG_REVEALS, Record
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 
 log = logging.getLogger(__name__)
 

@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from relay import metrics
 from relay.atproto.frames import Kind, uint
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
+from relay.eventlog.writer import encode_block
+from relay.kit import metrics
 from relay.store.accounts import AccountRow, RepoRow
-from relay.stream.batches import QUEUE_BYTES, QUEUE_EVENTS, Batches
 from relay.stream.durable import DurableLog
-from relay.stream.log import SegmentLog
+from relay.stream.group_commit import QUEUE_BYTES, QUEUE_EVENTS, Batches
 from relay.stream.projector import Projector
-from relay.stream.record import Record
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.stream.writer import encode_block
 
 WAIT_SECONDS = 1.0
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
-from relay import metrics
+from relay.eventlog.record import Record
+from relay.kit import metrics
 from relay.stream import wire
 from relay.stream.bell import Bell
-from relay.stream.record import Record
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 
 CAPACITY_BYTES = 8 << 20
 # What an event takes beside its bytes on the wire.

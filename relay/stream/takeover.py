@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from relay.errors import LogError
+from relay.eventlog.high_water import RESERVE
+from relay.kit.errors import LogError
 from relay.store import log_files
 from relay.store.database import Database
-from relay.stream.mark import RESERVE
 
 # flags, kind, length of the body, uid, seq; little-endian
 _HEADER = struct.Struct("<IIIQQ")

@@ -11,13 +11,13 @@ from flask.typing import ResponseReturnValue
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
-from relay.store import backfill
-from relay.upstream.backfill import BackfillBusy
+from relay.collections.imports import BackfillBusy
+from relay.store import collection_imports
 from relay.web import params
-from relay.web.admin import authenticate, changed
-from relay.web.admin_views import backfill_view, progress_view
+from relay.web.admin_api import authenticate, changed
 from relay.web.errors import XrpcError, invalid
-from relay.web.parts import parts
+from relay.web.services import parts
+from relay.web.views import backfill_view, progress_view
 
 blueprint = Blueprint("backfill", __name__, url_prefix="/admin")
 blueprint.before_request(authenticate)
@@ -34,7 +34,7 @@ def busy(error: BackfillBusy) -> ResponseReturnValue:
 @blueprint.get("/backfill-collections")
 def show() -> ResponseReturnValue:
     """`source`, `limit`, `cursor`: the imports of collections; of one source, with each of its collections."""
-    summaries = parts().db.read(backfill.summaries)
+    summaries = parts().db.read(collection_imports.summaries)
     if params.optional(request.args, "source") is None:
         return jsonify(backfills=[backfill_view(summary) for summary in summaries])
     source = _source().url
@@ -45,7 +45,7 @@ def show() -> ResponseReturnValue:
     if after:
         params.nsid(after, "cursor")
     limit = params.limit(request.args, default=COLLECTIONS_PER_PAGE, maximum=COLLECTIONS_PER_PAGE)
-    rows = parts().db.read(backfill.progress, source, after, limit)
+    rows = parts().db.read(collection_imports.progress, source, after, limit)
     view = backfill_view(found) | {"progress": [progress_view(row) for row in rows]}
     return jsonify(view | ({"cursor": rows[-1].nsid} if len(rows) == limit else {}))
 
@@ -59,7 +59,7 @@ def begin() -> ResponseReturnValue:
             raise XrpcError(400, "BackfillNotRunning", "nothing is being imported from this source")
         return changed("backfill-stop", forward=False, source=source.url)
     body = params.json_body(request.get_data() or b"{}")
-    nsids = params.body_texts(body, "collections", most=backfill.MAX_COLLECTIONS)
+    nsids = params.body_texts(body, "collections", most=collection_imports.MAX_COLLECTIONS)
     for nsid in nsids:
         params.nsid(nsid, "collections")
     parts().backfill.begin(source, nsids)

@@ -13,12 +13,12 @@ from flask import Blueprint, Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from relay.errors import CrawlRefused, LogError, StoreError
-from relay.web import admin, admin_backfill, collections, firehose, health, host_page, xrpc
-from relay.web.dash import routes as dash
+from relay.dash import routes as dash
+from relay.kit.errors import CrawlRefused, LogError, StoreError
+from relay.web import admin_api, admin_backfill, collections, firehose, health, host_page, xrpc
 from relay.web.errors import XrpcError
-from relay.web.metrics import track_requests
-from relay.web.parts import EXTENSION, Parts, Serving
+from relay.web.metrics_server import track_requests
+from relay.web.services import EXTENSION, Parts, Serving
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ _HTTP_NAMES = {
 
 def create_app(parts: Parts) -> Flask:
     """The WSGI application of a relay."""
-    modules = (xrpc, collections, firehose, host_page, admin, admin_backfill, health, dash)
+    modules = (xrpc, collections, firehose, host_page, admin_api, admin_backfill, health, dash)
     return application(parts, [module.blueprint for module in modules])
 
 

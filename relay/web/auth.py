@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from cachetools import TTLCache
 
-from relay import metrics
+from relay.kit import metrics
 from relay.web.addresses import counted_as
 from relay.web.errors import XrpcError, too_many
 

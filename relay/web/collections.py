@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 
 from relay.store import collections
 from relay.web import params
-from relay.web.parts import parts
+from relay.web.services import parts
 from relay.web.xrpc import PREFIX, page
 
 blueprint = Blueprint("collections", __name__)

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from gevent.event import Event as Signal
 
-from relay import metrics
+from relay.kit import metrics
 from relay.web.addresses import counted_as
 from relay.web.errors import XrpcError, too_many
 

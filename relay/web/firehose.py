@@ -20,13 +20,13 @@ from geventwebsocket.handler import WebSocketHandler
 from geventwebsocket.websocket import WebSocket
 from werkzeug import Request
 
-from relay import metrics
+from relay.kit import metrics
 from relay.stream.firehose import Feed, FutureCursor
 from relay.web import params
 from relay.web.addresses import client_address
-from relay.web.connection import Connection, ConsumerEnded, error_farewell
+from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.errors import XrpcError, invalid
-from relay.web.parts import Serving, requester, serving
+from relay.web.services import Serving, requester, serving
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from flask import request
 
-from relay.web.parts import parts
-from relay.web.siblings import forward_of
+from relay.admin.siblings import forward_of
+from relay.web.services import parts
 
 
 def forward_request() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import NamedTuple
 
-from relay.errors import RelayError
+from relay.kit.errors import RelayError
 
 MAX_PAYLOAD = 64 << 10
 MAX_CONTROL_PAYLOAD = 125

@@ -9,9 +9,9 @@ from __future__ import annotations
 from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 from relay.store.database import ping, within
-from relay.web.parts import serving
+from relay.web.services import serving
 
 # A database that hangs is told of before who asks gives up: load balancers wait some seconds.
 ANSWER_SECONDS = 3.0

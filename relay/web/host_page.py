@@ -11,10 +11,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, render_template_string, request
 from flask.typing import ResponseReturnValue
 
-from relay.upstream.fleet import HostUnknown
-from relay.upstream.status import HostStatus
+from relay.hosts.hosts import HostUnknown
+from relay.hosts.report import HostStatus
 from relay.web.errors import XrpcError
-from relay.web.parts import parts
+from relay.web.services import parts
 
 blueprint = Blueprint("host", __name__)
 

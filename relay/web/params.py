@@ -14,7 +14,7 @@ from werkzeug.datastructures import MultiDict
 
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
-from relay.values import parse_bool
+from relay.kit.values import parse_bool
 from relay.web.errors import invalid
 
 Query = MultiDict[str, str]

@@ -17,11 +17,11 @@ from gevent.pywsgi import Input, LoggingLogAdapter, WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 from werkzeug import Request
 
-from relay import metrics
-from relay.values import Bind
+from relay.kit import metrics
+from relay.kit.values import Bind
 from relay.web import firehose
 from relay.web.application import SERVER
-from relay.web.parts import Serving
+from relay.web.services import Serving
 from relay.web.timed import TimedHandler
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,13 @@ import json
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from relay.admin.siblings import LOOP_MARK, Forward
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
-from relay.upstream.limit_alerts import Alert, Kind
+from relay.hosts.limit_alerts import Alert, Kind
 from relay.web import params
 from relay.web.errors import invalid
 from relay.web.params import Body
-from relay.web.siblings import LOOP_MARK, Forward
 
 PATH = "/admin/alerts/accountLimitSent"
 

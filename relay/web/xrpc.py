@@ -19,7 +19,7 @@ from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
 from relay.web.forwarding import forward_request
-from relay.web.parts import parts
+from relay.web.services import parts
 
 blueprint = Blueprint("xrpc", __name__)
 PREFIX = "/xrpc/com.atproto.sync."

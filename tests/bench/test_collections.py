@@ -15,7 +15,7 @@ import pytest
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.collections import touched
-from relay.store import accounts, backfill, collections
+from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.stream.known_pairs import KnownPairs
@@ -107,13 +107,13 @@ def test_page(full: Database, benchmark: Any, nsid: str, after: int) -> None:
 def test_a_page_of_an_import(full: Database, benchmark: Any) -> None:
     """2,000 accounts of another relay's list, as `relay backfill-collections` takes five times a second."""
     source, nsid = "https://relay.example", "com.example.imported"
-    full.write(backfill.begin, source, [nsid], named=True, now=1.0)
+    full.write(collection_imports.begin, source, [nsid], named=True, now=1.0)
     starts = iter(range(1, ACCOUNTS + 1, PAGE))
 
     def page() -> tuple[tuple[Any, ...], dict[str, Any]]:
         start = next(starts)
         dids = [f"did:plc:{uid:024d}" for uid in range(start, start + PAGE)]
-        return (backfill.take_page, source, nsid, dids, PAGE, "next"), {}
+        return (collection_imports.take_page, source, nsid, dids, PAGE, "next"), {}
 
     benchmark.pedantic(full.write, setup=page, rounds=min(50, ACCOUNTS // PAGE))
     print(f"\n{benchmark.stats.stats.median * 1000:.1f} ms for a page of {PAGE}")

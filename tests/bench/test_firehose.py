@@ -15,8 +15,8 @@ import pytest
 from gevent.server import StreamServer
 
 from relay.atproto.frames import Kind
-from relay.stream.log import SegmentLog
-from relay.stream.record import Record
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
 from relay.stream.sequencer import Submission
 from tests.support.stream import Room
 

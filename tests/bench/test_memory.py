@@ -14,7 +14,7 @@ from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
 from relay.identity.identity import Identity, pack
 from relay.ingest.accounts import AccountState
-from relay.recent import Recent
+from relay.kit.generations import Recent
 from relay.store.accounts import AccountRow, RepoRow
 from tests.support.repo import SigningKey, account_did, tid
 

@@ -17,13 +17,13 @@ from typing import Any
 import gevent
 
 from relay.atproto.frames import Account, Kind, account_frame, decode
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
 from relay.store import hosts
 from relay.store.accounts import STATUSES, AccountRow, RepoRow
 from relay.store.database import Database
-from relay.stream.log import SegmentLog
-from relay.stream.opening import Retention, Stream
-from relay.stream.record import Record
 from relay.stream.sequencer import Submission
+from relay.stream.stream import Retention, Stream
 from tests.support.repo import account_did
 
 TIME = "2026-01-01T00:00:00.000Z"

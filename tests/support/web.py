@@ -7,35 +7,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relay.admin.siblings import Siblings
 from relay.atproto.frames import Kind, identity_frame, uint
+from relay.collections.imports import Backfill
 from relay.config import Settings
-from relay.identity.http import GuardedHttp
+from relay.dash.history import History
+from relay.dash.sessions import Sessions
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
+from relay.hosts.drops import Drops
+from relay.hosts.host import HostRegistry
+from relay.hosts.hosts import Fleet
+from relay.hosts.policy import Policy
 from relay.ingest.accounts import Accounts
-from relay.ingest.host import HostRegistry
 from relay.ingest.moderation import Moderation
-from relay.recent import Recent
+from relay.kit.generations import Recent
+from relay.kit.values import Bind
+from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
-from relay.stream.log import SegmentLog
 from relay.stream.projector import Projector
-from relay.stream.record import Record
 from relay.stream.sequencer import Sequencer
-from relay.stream.suppression import Suppressions
+from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.upstream.backfill import Backfill
-from relay.upstream.drops import Drops
-from relay.upstream.fleet import Fleet
-from relay.upstream.policy import Policy
-from relay.values import Bind
 from relay.web.application import create_app
 from relay.web.auth import AdminAuth
 from relay.web.consumers import Consumers
-from relay.web.dash.history import History
-from relay.web.dash.sessions import Sessions
-from relay.web.parts import Parts
 from relay.web.server import ApiServer
-from relay.web.siblings import Siblings
+from relay.web.services import Parts
 from tests.support.http import Answer, call
 
 PASSWORD = "test-password"

@@ -15,29 +15,37 @@ ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
 MAX_LINES = 400
 
-# What each room may import, beside itself: `web, upstream -> ingest -> stream -> store -> atproto`, identity beside
-# ingest; errors, config, metrics and recent are leaves that know no room.
-LEAVES = {"errors", "config", "metrics", "recent", "values"}
-ROOMS = {
+# What each room may import beside itself: the table of docs/design.md. Imports point one way.
+ROOMS: dict[str, set[str]] = {
     "atproto": set(),
-    "store": {"atproto"} | LEAVES,
-    "identity": {"store", "atproto"} | LEAVES,
-    "stream": {"store", "atproto"} | LEAVES,
-    "ingest": {"stream", "store", "identity", "atproto"} | LEAVES,
-    "upstream": {"ingest", "stream", "store", "identity", "atproto"} | LEAVES,
-    "edge": {"upstream", "stream", "store", "atproto"} | LEAVES,
-    "web": {"memory", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
-    "commands": {"app", "patched", "web", "upstream", "ingest", "stream", "store", "identity", "atproto"} | LEAVES,
+    "kit": set(),
+    "config": {"kit"},
+    "net": {"kit", "atproto"},
+    "store": {"kit", "atproto"},
+    "eventlog": {"kit"},
+    "stream": {"eventlog", "store", "net", "kit", "atproto"},
+    "identity": {"store", "net", "kit", "atproto"},
+    "hosts": {"stream", "store", "net", "config", "kit", "atproto"},
+    "ingest": {"hosts", "identity", "stream", "store", "net", "kit", "atproto"},
+    "collections": {"hosts", "stream", "store", "net", "kit", "atproto"},
+    "admin": {"collections", "ingest", "hosts", "net", "kit", "atproto"},
+    "web": {"admin", "hosts", "stream", "store", "net", "config", "kit", "atproto"},
+    "dash": {"web", "admin", "hosts", "store", "kit", "atproto"},
+    "edge": {"web", "stream", "eventlog", "store", "net", "config", "kit", "atproto"},
+    "commands": {"app", "patched", "eventlog", "identity", "hosts", "store", "net", "config", "kit", "atproto"},
+    "cli": set(),
     "patched": set(),
-    "errors": set(),
-    "config": {"errors", "values"},
-    "values": set(),
-    "metrics": set(),
-    "logs": set(),
-    "notify": set(),
-    "memory": {"metrics"},
-    "recent": {"metrics"},
-    "vitals": {"metrics"},
+}
+# Imports that the table does not have yet. Nothing is added here.
+LEFT_TO_MOVE = {
+    ("admin", "web"),
+    ("edge", "hosts"),
+    ("web", "collections"),
+    ("web", "dash"),
+    ("web", "ingest"),
+    ("eventlog", "stream"),
+    ("ingest", "collections"),
+    ("commands", "web"),
 }
 # Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.
 NOT_IN_ATPROTO = {
@@ -99,7 +107,8 @@ def test_module(path: Path) -> None:
         assert ast.get_docstring(ast.parse(text)), "no module docstring"
     assert len(text.splitlines()) <= MAX_LINES, "a file this long is two ideas"
     if (room := room_of(path)) in ROOMS:
-        assert foreign_rooms(path) <= ROOMS[room]
+        left = {to for start, to in LEFT_TO_MOVE if start == room}
+        assert foreign_rooms(path) <= ROOMS[room] | left
     if room == "atproto":
         assert not {name.split(".")[0] for name in imported(path)} & NOT_IN_ATPROTO
 
@@ -161,4 +170,4 @@ def test_only_the_guarded_client_makes_requests() -> None:
     """Each way out has to check addresses. The command line asks the operator's own relay."""
     clients = {"urllib3", "http.client", "urllib.request", "requests"}
     users = {path for path in MODULES if any(name.startswith(tuple(clients)) for name in imported(path))}
-    assert {str(path.relative_to(ROOT / "relay")) for path in users} == {"identity/http.py", "commands/client.py"}
+    assert {str(path.relative_to(ROOT / "relay")) for path in users} == {"net/http.py", "commands/client.py"}

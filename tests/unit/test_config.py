@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from relay.config import Settings, environment_with, read_env_file, setting_lines, unknown_variables
-from relay.errors import ConfigError
-from relay.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
+from relay.kit.errors import ConfigError
+from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
 
 README = Path(__file__).parents[2] / "README.md"
 ENV_EXAMPLE = Path(__file__).parents[2] / "conf" / "relay.env.example"

@@ -32,7 +32,7 @@ def test_every_reason_is_documented_once() -> None:
     drops = written_in("ingest", r'_drop\(item, "([a-z-]+)"') | written_in(
         "ingest", r'note\(host\.hostname, "([a-z-]+)"'
     )
-    upstream = written_in("upstream", r'reject\([^)]*?"([a-z-]+)"')
+    upstream = written_in("hosts", r'reject\([^)]*?"([a-z-]+)"')
     identity = written_in("identity", r'IdentityError\("(did-[a-z-]+)"')
     found = documented()
     assert len(found) == len(set(found))

@@ -1,4 +1,4 @@
-"""docs/metrics.md against relay/metrics.py, both ways; dashboards and alerts name nothing else."""
+"""docs/metrics.md against relay/kit/metrics.py, both ways; dashboards and alerts name nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
-from relay import metrics
+from relay.kit import metrics
 from tests.support.tools import tool
 
 ROOT = Path(__file__).parents[2]

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import logs
-from relay.logs import LINES_PER_MINUTE, JournalFormatter, JsonFormatter, Limit, TextFormatter, redacted
+from relay.kit import log_lines
+from relay.kit.log_lines import LINES_PER_MINUTE, JournalFormatter, JsonFormatter, Limit, TextFormatter, redacted
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,7 +85,7 @@ def test_priorities_are_for_the_journal_only(capfd: pytest.CaptureFixture[str]) 
     for stream, prefix in [(f"{stat.st_dev}:{stat.st_ino}", "<4>"), ("1:1", ""), ("", "")]:
         stderr, sys.stderr = sys.stderr, os.fdopen(os.dup(2), "w")
         try:
-            logs.set_up("info", "text", {"JOURNAL_STREAM": stream})
+            log_lines.set_up("info", "text", {"JOURNAL_STREAM": stream})
             logging.getLogger("relay.test").warning("hello")
         finally:
             sys.stderr.close()
@@ -108,9 +108,9 @@ def test_every_line_of_a_traceback_has_its_priority() -> None:
 UNCAUGHT = """
 from relay.patched import patch; patch()
 import logging, threading, warnings, gevent
-from relay import logs
-logs.set_up("info", "json", {})
-logs.take_uncaught()
+from relay.kit import log_lines
+log_lines.set_up("info", "json", {})
+log_lines.take_uncaught()
 def fail(): raise ValueError("cannot reach postgres://u:hunter2@db/relay")
 greenlet = gevent.spawn(fail); greenlet.join()
 thread = threading.Thread(target=fail); thread.start(); thread.join()
@@ -125,5 +125,5 @@ def test_what_nobody_caught_is_logged_like_everything_else() -> None:
     done = subprocess.run([sys.executable, "-c", UNCAUGHT], capture_output=True, text=True, timeout=30, cwd=ROOT)
     lines = [json.loads(line) for line in done.stderr.splitlines()]
     assert done.returncode == 0 and done.stdout == ""
-    assert [line["logger"] for line in lines] == ["relay.logs"] * 3 + ["py.warnings"]
+    assert [line["logger"] for line in lines] == ["relay.kit.log_lines"] * 3 + ["py.warnings"]
     assert all("ValueError" in line["error"] and "hunter2" not in line["error"] for line in lines[:3])

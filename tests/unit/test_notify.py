@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from relay.notify import Notifier
+from relay.kit.systemd import Notifier
 
 
 @pytest.fixture

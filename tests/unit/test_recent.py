@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from relay.recent import SHARDS, SMALLEST_SHARD, Recent
+from relay.kit.generations import SHARDS, SMALLEST_SHARD, Recent
 from tests.support.repo import account_did
 
 DID = account_did(1)

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from prometheus_client import REGISTRY
 
-from relay.vitals import ALLOCATOR_STATES, TICK_SECONDS, Vitals
+from relay.kit.vitals import ALLOCATOR_STATES, TICK_SECONDS, Vitals
 from tests.support.wait import until
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ import gevent
 import pytest
 
 from relay.atproto.hostname import Endpoint
-from relay.errors import StoreError
 from relay.identity import cache as cache_module
 from relay.identity.cache import IdentityCache
 from relay.identity.identity import Fact, Identity, Tombstone
-from relay.recent import Recent
+from relay.kit.errors import StoreError
+from relay.kit.generations import Recent
 from relay.store.database import Database
 from tests.support.repo import account_did
 

@@ -11,10 +11,10 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.errors import AddressRefused, HttpError
-from relay.identity import address
-from relay.identity.address import Address
-from relay.identity.http import GuardedHttp
+from relay.kit.errors import AddressRefused, HttpError
+from relay.net import address
+from relay.net.address import Address
+from relay.net.http import GuardedHttp
 from tests.support.strangers import RawServer, certificate, reply
 
 
@@ -239,7 +239,7 @@ def test_connect_gives_a_plain_socket_and_tries_every_address(
     with RawServer(lambda sock: sock.sendall(reply(b"hello"))) as server:
         closed = Address(socket.AF_INET6, ("::1", server.port, 0, 0))
         open_ = Address(socket.AF_INET, ("127.0.0.1", server.port))
-        monkeypatch.setattr("relay.identity.http.resolve_public", lambda *_: [closed, open_])
+        monkeypatch.setattr("relay.net.http.resolve_public", lambda *_: [closed, open_])
         connection = http.connect("localhost", server.port, 2.0)
         with connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from relay.atproto.hostname import Endpoint
-from relay.errors import IdentityError
-from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Resolver
-from relay.recent import Recent
+from relay.kit.errors import IdentityError
+from relay.kit.generations import Recent
+from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from tests.support.child import Child
 

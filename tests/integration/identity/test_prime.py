@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from relay.errors import HttpError, IdentityError
 from relay.identity import prime as prime_module
 from relay.identity.cache import GOOD_FOR_SECONDS
-from relay.identity.http import GuardedHttp
 from relay.identity.prime import POSITION, prime
 from relay.identity.resolver import Resolver
-from relay.recent import Recent
+from relay.kit.errors import HttpError, IdentityError
+from relay.kit.generations import Recent
+from relay.net.http import GuardedHttp
 from relay.store import identities, settings
 from relay.store.database import Database
 from tests.support.plc import FakePlc

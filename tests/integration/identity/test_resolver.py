@@ -11,11 +11,11 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.errors import IdentityError
 from relay.identity import resolver as resolver_module
-from relay.identity.http import GuardedHttp
 from relay.identity.resolver import Identity, Resolver
-from relay.recent import Recent
+from relay.kit.errors import IdentityError
+from relay.kit.generations import Recent
+from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from tests.support.plc import FakePlc
 from tests.support.repo import SigningKey, account_did, did_document

@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 
-from relay import metrics
 from relay.atproto import frames
 from relay.atproto.hostname import parse_endpoint
-from relay.identity.http import GuardedHttp
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
+from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
-from relay.ingest.host import Host
-from relay.ingest.opening import Ingest
-from relay.ingest.pool import HUNG_SECONDS, WORKER, WorkerPool
-from relay.recent import Recent
+from relay.ingest.ingest import Ingest
+from relay.ingest.worker_pool import HUNG_SECONDS, WORKER, WorkerPool
+from relay.kit import metrics
+from relay.kit.generations import Recent
+from relay.net.http import GuardedHttp
 from relay.store import hosts
 from relay.store.database import Database
-from relay.stream.log import SegmentLog
-from relay.stream.opening import Retention, Stream
-from relay.stream.reader import LogReader
+from relay.stream.stream import Retention, Stream
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gevent
 import pytest
 
-from relay import metrics
 from relay.atproto.frames import Account, Commit, decode
 from relay.ingest import accounts as accounts_module
 from relay.ingest import penalties
 from relay.ingest.accounts import AccountUnknown
+from relay.kit import metrics
 from relay.store import accounts, hosts
 from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.integration.ingest.test_event_path import post

@@ -7,10 +7,10 @@ import gc
 import gevent
 import pytest
 
-from relay.ingest import host as host_module
+from relay.hosts import host as host_module
+from relay.hosts.host import Host
 from relay.ingest import partition
-from relay.ingest.host import Host
-from relay.ingest.item import Hold
+from relay.ingest.delivery import Hold
 from tests.integration.ingest.conftest import EventPath
 from tests.integration.ingest.test_event_path import post
 from tests.support.pds import FakePds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.ingest.host import Host
+from relay.hosts.host import Host
 from relay.store import collections
 from relay.store.database import Database, Transaction
 from tests.integration.ingest.conftest import EventPath

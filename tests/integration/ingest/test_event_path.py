@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import metrics
 from relay.atproto.frames import Account, Commit, Identity, Sync
+from relay.kit import metrics
 from relay.store import accounts, hosts
 from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.support.pds import FakePds

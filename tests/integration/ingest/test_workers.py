@@ -16,13 +16,13 @@ from pathlib import Path
 import gevent
 import pytest
 
-from relay import metrics
 from relay.atproto import frames
 from relay.atproto.crypto import parse_did_key
 from relay.atproto.errors import FrameError
-from relay.ingest import slot, tasks
-from relay.ingest.pool import WorkerPool, processes_for
+from relay.ingest import verification, worker_supervisor
 from relay.ingest.verdict import Refusal, Verdict, verify
+from relay.ingest.worker_pool import WorkerPool, processes_for
+from relay.kit import metrics
 from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
@@ -172,9 +172,9 @@ def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
     def encode(message: object) -> bytes:
         if next(faults, False):
             raise ValueError("a fault")
-        return tasks.encode(message)
+        return verification.encode(message)
 
-    monkeypatch.setattr(slot, "encode", encode)
+    monkeypatch.setattr(worker_supervisor, "encode", encode)
     for seq, repo in enumerate(repos, 6):
         path.put(host, repo.commit(create(f"{POST}/3kzzz", words(""))).frame(seq))
     until(lambda: path.stream.firehose.last_seq == 10, timeout=20)
@@ -271,7 +271,7 @@ def test_workers_die_with_the_relay_even_when_they_are_stopped() -> None:
     program = """
 import gevent, os, pathlib, time
 from relay.ingest import slot, tasks
-from relay.ingest.pool import WorkerPool
+from relay.ingest.worker_pool import WorkerPool
 pool = WorkerPool(2, lenient=False)
 pool.start()
 while pool._slots[0].ready + pool._slots[1].ready < 2:

@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 from relay.store import migrate, settings
 from relay.store.database import Database
 

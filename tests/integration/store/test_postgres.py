@@ -14,8 +14,8 @@ import gevent
 import psycopg2
 import pytest
 
-from relay.errors import StoreError
-from relay.store import hosts, pool, postgres, projection, settings
+from relay.kit.errors import StoreError
+from relay.store import hosts, postgres, postgres_pool, projection, settings
 from relay.store.database import Database, Transaction, ping
 from relay.store.hosts import HostRow
 from relay.store.projection import ProjectionBatch
@@ -69,7 +69,7 @@ def test_greenlets_share_a_bounded_number_of_connections(database: Database) -> 
 def test_a_caller_waits_for_a_connection_no_longer_than_it_should(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(postgres_pool, "WAIT_SECONDS", 0.05)
     holding = [gevent.spawn(database.read, sleep, 1) for _ in range(CONNECTIONS)]
     gevent.sleep(0.2)
     with pytest.raises(StoreError, match="free") as caught:
@@ -188,8 +188,8 @@ def test_a_server_that_hangs_fails_in_time_and_is_used_again(
     database: Database, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The postmaster is stopped in its tracks: it takes connections and never answers."""
-    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(pool, "CHECK_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(postgres_pool, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_pool, "CHECK_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(postgres, "TRANSACTION_SECONDS", 0.5)
     server = cluster._server
     assert server
@@ -205,7 +205,7 @@ def test_a_server_that_hangs_fails_in_time_and_is_used_again(
     finally:
         for stopped in (server.pid, pid):
             os.kill(stopped, signal.SIGCONT)
-    gevent.sleep(pool.RETRY_AFTER_SECONDS)
+    gevent.sleep(postgres_pool.RETRY_AFTER_SECONDS)
     database.read(ping)
 
 
@@ -217,7 +217,7 @@ def test_a_server_that_is_not_there() -> None:
 
 
 def test_a_server_that_takes_connections_and_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_pool, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(StoreError, match="no answer") as caught:

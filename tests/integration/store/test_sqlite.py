@@ -12,7 +12,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from relay.errors import StoreError
+from relay.kit.errors import StoreError
 from relay.store import settings, sqlite
 from relay.store.database import Database, Transaction, ping
 

@@ -26,14 +26,14 @@ from gevent.server import StreamServer
 from relay.atproto import frames
 from relay.atproto.cid import Cid
 from relay.atproto.frames import Account, Commit
+from relay.eventlog.log import SegmentLog
 from relay.store import hosts
 from relay.store.accounts import STATUSES, AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream import projector
 from relay.stream.cursors import HostCursor
-from relay.stream.log import SegmentLog
-from relay.stream.opening import Retention, Stream
 from relay.stream.sequencer import Submission
+from relay.stream.stream import Retention, Stream
 
 LANES = 8
 

@@ -20,10 +20,10 @@ import pytest
 
 from relay.atproto import frames
 from relay.atproto.frames import Account, Commit
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
 from relay.store import accounts, hosts, projection
 from relay.store.database import Database
-from relay.stream.log import SegmentLog
-from relay.stream.reader import LogReader
 from tests.integration.stream.logging_process import Entry
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import payloads

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.stream.log import SegmentLog
-from relay.stream.mark import NAME
+from relay.eventlog.high_water import NAME
+from relay.eventlog.log import SegmentLog
 from tests.support import databases
 from tests.support.stream import Room, record
 

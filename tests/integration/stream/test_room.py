@@ -12,12 +12,12 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Account, Commit, Kind, decode, identity_frame, split_at_seq
-from relay.errors import StoreError
+from relay.eventlog.high_water import RESERVE
+from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.firehose import ConsumerTooSlow, FutureCursor
-from relay.stream.mark import RESERVE
-from relay.stream.opening import Retention
+from relay.stream.stream import Retention
 from relay.stream.tail import Tail
 from tests.support import databases
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
@@ -101,7 +101,7 @@ def test_nothing_is_visible_or_finished_before_it_is_durable(tmp_path: Path, dat
 
 
 def test_a_full_queue_blocks_the_submitter(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.stream.batches.QUEUE_EVENTS", 10)
+    monkeypatch.setattr("relay.stream.group_commit.QUEUE_EVENTS", 10)
     disk = Disk()
     room = Room(tmp_path, database_url, sync=disk)
     disk.failing = True
@@ -154,7 +154,7 @@ def test_time_never_goes_back(tmp_path: Path, database_url: str, monkeypatch: py
     monkeypatch.setattr("relay.stream.sequencer.time.time_ns", lambda: 1_000_000_000)
     room.submit(1)
     room.wait_for(2)
-    from relay.stream.reader import LogReader
+    from relay.eventlog.reader import LogReader
 
     first, second = LogReader(room.log).read(0)
     assert second.time_us >= first.time_us > 1_700_000_000_000_000
@@ -307,7 +307,7 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
 def test_a_takedown_hides_at_once_and_for_good(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.stream.reader.BLOCK", 2000)
+    monkeypatch.setattr("relay.eventlog.reader.BLOCK", 2000)
     room = Room(tmp_path, database_url)
     room.start()
     repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2)}

@@ -12,11 +12,11 @@ import pytest
 from websockets.sync.client import connect
 
 from relay.atproto import frames
-from relay.errors import LogError
+from relay.eventlog.high_water import RESERVE
+from relay.kit.errors import LogError
 from relay.store import accounts, hosts
 from relay.store.database import Database
 from relay.stream import takeover
-from relay.stream.mark import RESERVE
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess

@@ -8,16 +8,16 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Event
-from relay.errors import AddressRefused
-from relay.identity import http
-from relay.identity.http import GuardedHttp
-from relay.ingest.host import Host, HostRegistry
+from relay.hosts import backoff
+from relay.hosts.drops import Drops
+from relay.hosts.host import Host, HostRegistry
+from relay.hosts.hosts import Fleet
+from relay.hosts.policy import Policy
+from relay.kit.errors import AddressRefused
+from relay.net import http
+from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
-from relay.upstream import backoff
-from relay.upstream.drops import Drops
-from relay.upstream.fleet import Fleet
-from relay.upstream.policy import Policy
 from tests.support.pds import FakePds
 
 LOCAL = Policy(user_agent="relay-test/1 (atproto-relay)", allow_insecure_hosts=True)

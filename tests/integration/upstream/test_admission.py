@@ -3,10 +3,10 @@
 import gevent
 import pytest
 
-from relay.errors import CrawlRefused, HttpError
+from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
+from relay.kit.errors import CrawlRefused, HttpError
 from relay.store import bans
 from relay.store import hosts as table
-from relay.upstream import autoscale, bootstrap, crawl, fleet
 from tests.integration.upstream.conftest import LOCAL
 from tests.support.pds import FakePds
 from tests.support.wait import until
@@ -15,7 +15,7 @@ from tests.support.wait import until
 @pytest.fixture
 def taken_at_their_word(monkeypatch):
     """Public names that no test may look up pass the check."""
-    monkeypatch.setattr(crawl, "check_answers", lambda http, endpoint: None)
+    monkeypatch.setattr(crawl_checks, "check_answers", lambda http, endpoint: None)
 
 
 def listed(hostname, seq=5, status="active", **more):
@@ -66,11 +66,11 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
         ]
         relay.db.write(bans.add, "evil.test")
         progress = []
-        taken = bootstrap.pull_hosts(
+        taken = pull_hosts.pull_hosts(
             relay.db,
             relay.http,
             other.url,
-            lambda endpoint: bootstrap.store_host(relay.db, LOCAL, endpoint),
+            lambda endpoint: pull_hosts.store_host(relay.db, LOCAL, endpoint),
             batch=10,
             check=False,
             progress=lambda *counts: progress.append(counts),
@@ -79,7 +79,7 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
         assert stored == {f"h{number}.pds.test" for number in range(25)} | {"idle.pds.test"}
         assert taken == 26
         assert progress == [(10, 10), (20, 20), (30, 26), (35, 26)]
-        assert not bootstrap.unfinished(relay.db)
+        assert not pull_hosts.unfinished(relay.db)
 
 
 def test_a_pull_that_was_stopped_goes_on_where_it_was(relay):
@@ -91,17 +91,19 @@ def test_a_pull_that_was_stopped_goes_on_where_it_was(relay):
     with FakePds() as other:
         other.hosts = [listed(f"h{number}.pds.test") for number in range(30)]
         with pytest.raises(HttpError):
-            bootstrap.pull_hosts(relay.db, relay.http, other.url, take, batch=10, check=False)
-        assert bootstrap.unfinished(relay.db)
+            pull_hosts.pull_hosts(relay.db, relay.http, other.url, take, batch=10, check=False)
+        assert pull_hosts.unfinished(relay.db)
         asked = len(other.requests)
-        assert bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, batch=10, check=False) == 20
+        assert (
+            pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, batch=10, check=False) == 20
+        )
         assert "cursor=10" in other.requests[asked]
 
 
 def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay, monkeypatch):
     with FakePds() as other:
         monkeypatch.setattr(other, "_method", lambda *_: (200, b'{"hosts":[{}],"cursor":"again"}'))
-        assert bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
+        assert pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
         assert len(other.requests) == 2
 
 
@@ -113,11 +115,11 @@ def test_hosts_that_do_not_answer_are_not_taken(relay, monkeypatch):
         if endpoint.hostname == "dead.pds.test":
             raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, "dead")
 
-    monkeypatch.setattr(crawl, "check_answers", answers)
+    monkeypatch.setattr(crawl_checks, "check_answers", answers)
     with FakePds() as other:
         other.hosts = [listed("dead.pds.test"), listed("live.pds.test")]
         taken = []
-        bootstrap.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: bool(taken.append(endpoint) or True))
+        pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: bool(taken.append(endpoint) or True))
         assert [endpoint.hostname for endpoint in taken] == ["live.pds.test"]
         assert sorted(asked) == ["dead.pds.test", "live.pds.test"]
 
@@ -166,8 +168,8 @@ def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monke
 @pytest.mark.parametrize("autoscale_on", [True, False])
 def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, monkeypatch, autoscale_on):
     monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
-    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.02)
-    monkeypatch.setattr(fleet, "AUTOSCALE_SECONDS", 0.0)
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.02)
+    monkeypatch.setattr(hosts, "AUTOSCALE_SECONDS", 0.0)
     running = relay.start(LOCAL._replace(account_limit_autoscale=autoscale_on))
     running.request_crawl(pds.url, admin=True)
     until(running.connected)

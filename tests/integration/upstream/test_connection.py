@@ -7,8 +7,8 @@ import gevent
 import pytest
 
 from relay.atproto.hostname import parse_endpoint
-from relay.identity.http import GuardedHttp
-from relay.upstream.connection import Connection, Timing, UpstreamError, dial
+from relay.net.http import GuardedHttp
+from relay.net.websocket_client import Connection, Timing, UpstreamError, dial
 from tests.support.certificate import make_certificate, server_context
 from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 

@@ -6,14 +6,13 @@ import gevent
 import pytest
 from prometheus_client import REGISTRY
 
-from relay import metrics
-from relay.errors import CrawlRefused, StoreError
+from relay.hosts import crawl_checks, dialler, hosts, subscriber
+from relay.hosts.hosts import HostUnknown
+from relay.hosts.lifecycle import Status
+from relay.kit import metrics
+from relay.kit.errors import CrawlRefused, StoreError
 from relay.store import bans
 from relay.store import hosts as table
-from relay.upstream import crawl as crawl_checks
-from relay.upstream import dispatcher, fleet, subscriber
-from relay.upstream.fleet import HostUnknown
-from relay.upstream.lifecycle import Status
 from tests.integration.upstream.conftest import LOCAL
 from tests.support.pds import FakePds, error_frame, identity_frame, websocket_frame
 from tests.support.repo import cbor, frame
@@ -96,7 +95,7 @@ def test_unknown_kinds_are_ignored(relay, pds):
 
 
 def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_once(relay, pds, monkeypatch):
-    monkeypatch.setattr("relay.upstream.backoff.LONGEST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr("relay.hosts.backoff.LONGEST_DELAY_SECONDS", 0.01)
     pds.refuse_upgrade = 503
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
@@ -119,7 +118,7 @@ def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_
 
 
 def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.upstream.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    monkeypatch.setattr("relay.hosts.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
     pds.refuse_upgrade = 503
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
@@ -130,7 +129,7 @@ def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeyp
 
 
 def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.upstream.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    monkeypatch.setattr("relay.hosts.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
     for number in range(12):
         relay.db.write(table.insert, f"127.0.0.1:{number + 1}", no_ssl=True, account_limit=1, trusted=False)
     running = relay.start()
@@ -149,7 +148,7 @@ def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, 
 
 
 def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.upstream.backoff.PROBE_SECONDS", 3600.0)
+    monkeypatch.setattr("relay.hosts.backoff.PROBE_SECONDS", 3600.0)
     running = relay.start()
     crawl(running, pds)
     pds.publish(100, identity_frame(100))
@@ -169,7 +168,7 @@ def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quic
 
 
 def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.upstream.dispatcher.OUTSTANDING_SECONDS", 0.05)
+    monkeypatch.setattr("relay.hosts.dialler.OUTSTANDING_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
     pds.publish(100, identity_frame(100))
@@ -256,7 +255,7 @@ def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay, p
 
 def test_nothing_but_an_unblock_makes_a_banned_host_active(relay, pds, monkeypatch):
     """The subscriber is in the middle of its work when the ban comes, as with the reference relay's cursor flush."""
-    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
     relay.sink.blocked = True
@@ -401,7 +400,7 @@ def test_hosts_named_in_the_settings_are_connected_at_start(relay, pds):
 
 
 def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start(LOCAL._replace(idle_after=0.2))
     crawl(running, pds)
     pds.publish(1, identity_frame(1))
@@ -428,7 +427,7 @@ def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised
 
 
 def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatch):
-    monkeypatch.setattr(fleet, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
     running.change_limits(pds.hostname, rates={"per_hour": 2})
@@ -438,7 +437,7 @@ def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatc
     before = waited.get()
     until(lambda: running.status(pds.hostname).status is Status.THROTTLED)
     until(lambda: waited.get() > before)
-    monkeypatch.setattr("relay.upstream.upkeep.CLEARED_SECONDS", 0.1)
+    monkeypatch.setattr("relay.hosts.upkeep.CLEARED_SECONDS", 0.1)
     running.change_limits(pds.hostname, rates={"per_hour": None})
     until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
 
@@ -478,8 +477,8 @@ def test_an_intake_that_is_full_stops_the_reading(relay, pds):
 
 
 def test_dials_are_bounded_and_every_host_gets_its_turn(relay, monkeypatch):
-    monkeypatch.setattr(dispatcher, "MAX_DIALS", 3)
-    monkeypatch.setattr(subscriber, "Timing", lambda: subscriber.connection.Timing(dial=0.3))
+    monkeypatch.setattr(dialler, "MAX_DIALS", 3)
+    monkeypatch.setattr(subscriber, "Timing", lambda: subscriber.websocket_client.Timing(dial=0.3))
     at_once, most = 0, 0
 
     def silent(sock):

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from relay.admin.siblings import Forward
 from relay.atproto import frames
 from relay.atproto.frames import Account
-from relay.memory import MemoryDebug
+from relay.kit.memory import MemoryDebug
 from relay.web.application import create_app
-from relay.web.siblings import Forward
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
 from tests.support.http import call

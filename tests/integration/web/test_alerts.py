@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from relay.errors import HttpError, StoreError
-from relay.identity.http import GuardedHttp
+from relay.hosts.limit_alerts import Alert, LimitAlerts, Rules
+from relay.hosts.webhook import Webhook
+from relay.kit.errors import HttpError, StoreError
+from relay.net.http import GuardedHttp
 from relay.store import hosts
 from relay.store.database import Database
-from relay.upstream.limit_alerts import Alert, LimitAlerts, Rules
-from relay.upstream.webhook import Webhook
 from relay.web.sibling_alerts import announcement
 from tests.integration.web.accounts import add_hosts
 from tests.integration.web.conftest import StartWeb

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import gevent
 import pytest
 
-from relay.store import backfill, collections
+from relay.store import collection_imports, collections
 from relay.store.database import Database
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
@@ -271,7 +271,7 @@ def test_progress_comes_in_pages(web: Web, source: CollectionSource) -> None:
 
 
 def test_the_names_of_one_import_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backfill, "MAX_COLLECTIONS", 3)
-    database.write(backfill.begin, "https://relay.example", [POST, LIKE], named=False, now=1.0)
-    database.write(backfill.add, "https://relay.example", [f"com.example.n{n}" for n in range(9)])
-    assert len(database.read(backfill.progress, "https://relay.example", "", 100)) == 3
+    monkeypatch.setattr(collection_imports, "MAX_COLLECTIONS", 3)
+    database.write(collection_imports.begin, "https://relay.example", [POST, LIKE], named=False, now=1.0)
+    database.write(collection_imports.add, "https://relay.example", [f"com.example.n{n}" for n in range(9)])
+    assert len(database.read(collection_imports.progress, "https://relay.example", "", 100)) == 3

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from relay.errors import StoreError
-from relay.values import parse_networks
-from relay.web.dash.guard import HEADERS
+from relay.dash.guard import HEADERS
+from relay.kit.errors import StoreError
+from relay.kit.values import parse_networks
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
 from tests.support.dash import DashAdmin, text_of

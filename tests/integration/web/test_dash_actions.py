@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from gevent.queue import Queue
 
+from relay.admin.siblings import Forward
+from relay.dash.actions import ACTIONS
 from relay.store import accounts
-from relay.web.dash.actions import ACTIONS
-from relay.web.siblings import Forward
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.conftest import StartWeb
 from tests.support.dash import DashAdmin

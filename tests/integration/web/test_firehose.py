@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
-from relay.web import connection
+from relay.web import consumer_connection
 from tests.integration.web.conftest import StartWeb
 from tests.support.http import call
 from tests.support.wait import until
@@ -235,8 +235,8 @@ def test_a_consumer_that_is_gone_is_forgotten(web: Web) -> None:
 
 
 def test_a_consumer_that_answers_no_ping_is_closed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TICK", 0.1)
-    monkeypatch.setattr(connection, "PING_INTERVAL", 0.3)
+    monkeypatch.setattr(consumer_connection, "TICK", 0.1)
+    monkeypatch.setattr(consumer_connection, "PING_INTERVAL", 0.3)
     with raw(web, handshake()) as sock, consumer(web) as answering:
         head_of(sock)
         assert sock.recv(2) == b"\x89\x00"
@@ -271,8 +271,8 @@ def test_a_consumer_that_reads_nothing_is_told_when_it_reads_again(start_web: St
 
 
 def test_a_slow_consumer_that_reads_is_served(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "TICK", 0.05)
-    monkeypatch.setattr(connection, "PING_INTERVAL", 0.2)
+    monkeypatch.setattr(consumer_connection, "TICK", 0.05)
+    monkeypatch.setattr(consumer_connection, "PING_INTERVAL", 0.2)
     web = start_web(consumer_stall=1.0)
     for _ in range(60):
         web.publish(1, size=200_000)

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from relay.values import Bind
-from relay.web import metrics
-from relay.web.metrics import MAX_CONNECTIONS, MetricsServer
+from relay.kit.values import Bind
+from relay.web import metrics_server
+from relay.web.metrics_server import MAX_CONNECTIONS, MetricsServer
 from tests.support.http import call
 
 
@@ -58,8 +58,8 @@ def test_scrapers_that_say_nothing_do_not_keep_others_out(server: MetricsServer)
 
 def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte after the other, or a body that nobody asked for: neither holds its place for long."""
-    monkeypatch.setattr(metrics.MetricsHandler, "request_timeout", 0.3)
-    monkeypatch.setattr(metrics, "CONNECTION_SECONDS", 1.0)
+    monkeypatch.setattr(metrics_server.MetricsHandler, "request_timeout", 0.3)
+    monkeypatch.setattr(metrics_server, "CONNECTION_SECONDS", 1.0)
     with_body = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
     for head in (b"", b"GET /metrics HTTP/1.1\r\n", with_body):
         with socket.create_connection(("127.0.0.1", server.port)) as client:

@@ -12,8 +12,8 @@ from urllib.parse import quote
 import pytest
 from werkzeug.test import TestResponse
 
+from relay.dash.actions import ACTIONS
 from relay.web.auth import MAX_FAILURES
-from relay.web.dash.actions import ACTIONS
 from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.support.web import ADMIN, PASSWORD, Web
 

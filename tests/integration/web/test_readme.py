@@ -13,8 +13,8 @@ import pytest
 from gevent import subprocess
 
 from relay.cli import main
-from relay.values import Bind
-from relay.web.metrics import MetricsServer
+from relay.kit.values import Bind
+from relay.web.metrics_server import MetricsServer
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web

@@ -11,9 +11,9 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 
-from relay.identity.http import GuardedHttp
-from relay.metrics import FORWARDS
-from relay.web.siblings import QUEUE_SIZE, Forward, Siblings, forward_of
+from relay.admin.siblings import QUEUE_SIZE, Forward, Siblings, forward_of
+from relay.kit.metrics import FORWARDS
+from relay.net.http import GuardedHttp
 
 HTTP = GuardedHttp("test", allow_insecure=False)
 TAKEDOWN = Forward("POST", "/admin/repo/takeDown?x=1", {"Authorization": "Bearer secret"}, b'{"did":"did:plc:a"}')

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from relay.errors import AddressRefused
-from relay.identity import address
-from relay.identity.address import is_public, resolve_public
+from relay.kit.errors import AddressRefused
+from relay.net import address
+from relay.net.address import is_public, resolve_public
 
 REFUSED = [
     "0.0.0.0",

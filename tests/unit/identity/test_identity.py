@@ -8,9 +8,9 @@ import pytest
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
-from relay.errors import IdentityError
 from relay.identity.identity import Fact, Identity, Tombstone, from_row, pack, resolved_at, to_row, unpack
 from relay.identity.lookup import locate
+from relay.kit.errors import IdentityError
 from tests.support.repo import SigningKey, account_did
 
 DID = account_did(1)

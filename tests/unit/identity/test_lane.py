@@ -7,7 +7,7 @@ from collections import Counter
 import gevent
 from gevent.event import Event
 
-from relay.identity.lane import Lane
+from relay.identity.fair_queue import Lane
 
 Job = tuple[str, int]
 

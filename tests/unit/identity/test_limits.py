@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.identity.limits import Allowance, Pace
+from relay.kit.limits import Allowance, Pace
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:

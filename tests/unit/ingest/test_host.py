@@ -2,8 +2,8 @@
 
 import gevent
 
-from relay.ingest import host as host_module
-from relay.ingest.host import Budget
+from relay.hosts import host as host_module
+from relay.hosts.host import Budget
 
 
 def test_a_full_budget_blocks_until_room_is_released() -> None:

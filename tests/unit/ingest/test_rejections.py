@@ -6,8 +6,8 @@ import logging
 import pytest
 from prometheus_client import REGISTRY
 
-from relay import metrics
 from relay.ingest.rejections import LINES_PER_WINDOW, Rejections
+from relay.kit import metrics
 
 
 def dropped(reason: str) -> float:

@@ -9,9 +9,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from relay.errors import StoreError
-from relay.store import together
-from relay.store.together import Together
+from relay.kit.errors import StoreError
+from relay.store import batched_reads
+from relay.store.batched_reads import Together
 
 
 class Slow:
@@ -55,7 +55,7 @@ def test_one_key_is_read_at_once_and_all_that_come_meanwhile_together() -> None:
 
 
 def test_a_read_takes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(together, "MOST", 10)
+    monkeypatch.setattr(batched_reads, "MOST", 10)
     db = Slow()
     rows: Together[int] = Together(db, found)  # type: ignore[arg-type]
     db.gate.clear()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from relay.stream import index, inspect
-from relay.stream.log import SegmentLog
-from relay.stream.record import HEADER_SIZE, encode_header
-from relay.stream.segment import paths
+from relay.eventlog import index, inspect
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import HEADER_SIZE, encode_header
+from relay.eventlog.segment import paths
 from tests.support.stream import record
 
 

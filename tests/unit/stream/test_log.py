@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from relay.errors import LogError
-from relay.stream import index, mark
-from relay.stream.log import SegmentLog
-from relay.stream.mark import RESERVE
-from relay.stream.reader import FellBehind, LogReader
-from relay.stream.record import HEADER_SIZE, Record, encode_header
-from relay.stream.segment import paths
+from relay.eventlog import high_water, index
+from relay.eventlog.high_water import RESERVE
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import FellBehind, LogReader
+from relay.eventlog.record import HEADER_SIZE, Record, encode_header
+from relay.eventlog.segment import paths
+from relay.kit.errors import LogError
 from tests.support.stream import record
 
 SMALL = 2000
@@ -313,7 +313,7 @@ def test_all_segments_gone(tmp_path: Path, clean: bool) -> None:
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: spoil(path, 9)])
 def test_without_the_mark_there_is_doubt(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     filled(tmp_path, 10).close()
-    damage(tmp_path / mark.NAME)
+    damage(tmp_path / high_water.NAME)
     assert opened(tmp_path).next_seq == 11 + RESERVE
 
 
@@ -478,7 +478,7 @@ def test_a_copy_goes_on_after_its_newest_record(tmp_path: Path, accident: str) -
     elif accident == "segment gone":
         newest.unlink()
     elif accident == "mark gone":
-        (tmp_path / mark.NAME).unlink()
+        (tmp_path / high_water.NAME).unlink()
     log = opened(tmp_path, copy=True)
     kept = seqs(log)
     assert log.next_seq == kept[-1] + 1 <= 1_000_050

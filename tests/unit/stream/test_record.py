@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.stream.record import HEADER_SIZE, MAX_FRAME, Record, decode, decode_header, encode_header
+from relay.eventlog.record import HEADER_SIZE, MAX_FRAME, Record, decode, decode_header, encode_header
 from tests.support.stream import record
 
 U64 = st.integers(0, 2**64 - 1)

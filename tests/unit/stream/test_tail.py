@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Kind
-from relay.stream.record import FLAG_HIDES, FLAG_REVEALS
-from relay.stream.suppression import Suppressions
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS
+from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from tests.support.stream import payloads, record
 

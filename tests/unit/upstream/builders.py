@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from relay.ingest.host import Host
+from relay.hosts.host import Host
+from relay.hosts.lifecycle import Status
+from relay.hosts.state import Upstream
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
-from relay.upstream.lifecycle import Status
-from relay.upstream.state import Upstream
 
 NOW = 1_800_000_000.0
 

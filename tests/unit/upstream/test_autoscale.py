@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from relay.upstream.autoscale import CEILING, grown_limit
-from relay.upstream.lifecycle import Status
+from relay.hosts.autoscale import CEILING, grown_limit
+from relay.hosts.lifecycle import Status
 from tests.unit.upstream.builders import NOW, upstream
 
 

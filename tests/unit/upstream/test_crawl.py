@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.errors import CrawlRefused
-from relay.upstream.crawl import check_name
-from relay.upstream.policy import Policy
+from relay.hosts.crawl_checks import check_name
+from relay.hosts.policy import Policy
+from relay.kit.errors import CrawlRefused
 
 POLICY = Policy("test", trusted_domains=("*.host.bsky.network", "pds.example.com"), default_account_limit=100)
 

@@ -1,6 +1,6 @@
 """Drops of the last day: whole, bounded, and gone when the day is."""
 
-from relay.upstream.drops import Drops
+from relay.hosts.drops import Drops
 
 HOUR = 3600.0
 

@@ -11,7 +11,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol
 from websockets.uri import parse_uri
 
-from relay.upstream.framing import MAX_MESSAGE_BYTES, MessageReader
+from relay.net.websocket import MAX_MESSAGE_BYTES, MessageReader
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, mask: bool = False) -> bytes:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from relay.upstream.lifecycle import TRANSITIONS, Cause, Status, after
+from relay.hosts.lifecycle import TRANSITIONS, Cause, Status, after
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
 

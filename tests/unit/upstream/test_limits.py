@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.upstream.limits import TRUSTED_RATES, Limiter, Rates, Window, rates_for
+from relay.hosts.limits import TRUSTED_RATES, Limiter, Rates, Window, rates_for
 
 NO_LIMIT = 10**9
 

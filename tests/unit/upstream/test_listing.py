@@ -6,9 +6,9 @@ import time
 
 import pytest
 
-from relay.upstream.lifecycle import Status
-from relay.upstream.listing import STATES, HostQuery, name_matcher, select
-from relay.upstream.state import Upstream
+from relay.hosts.lifecycle import Status
+from relay.hosts.listing import STATES, HostQuery, name_matcher, select
+from relay.hosts.state import Upstream
 from tests.unit.upstream.builders import upstream
 
 

@@ -1,7 +1,7 @@
 """Who is dialled next, and how long a host that failed waits."""
 
-from relay.upstream import backoff
-from relay.upstream.schedule import Schedule
+from relay.hosts import backoff
+from relay.hosts.schedule import Schedule
 
 
 def test_hosts_come_in_the_order_in_which_they_are_due():

@@ -1,7 +1,7 @@
 """What a host's operator is told: each state and each kind of failure has its own sentence."""
 
-from relay.upstream.lifecycle import Status
-from relay.upstream.status import describe
+from relay.hosts.lifecycle import Status
+from relay.hosts.report import describe
 from tests.unit.upstream.builders import NOW, upstream
 
 

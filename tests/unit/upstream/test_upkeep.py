@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.upstream.lifecycle import Cause, Status
-from relay.upstream.upkeep import due_change
+from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.upkeep import due_change
 from tests.unit.upstream.builders import NOW, upstream
 
 

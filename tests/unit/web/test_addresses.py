@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.values import parse_networks
+from relay.kit.values import parse_networks
 from relay.web.addresses import client_address, counted_as
 
 LOCAL = parse_networks("127.0.0.1,::1,10.0.0.0/8")

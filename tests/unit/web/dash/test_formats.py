@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.web.dash import formats
+from relay.dash import formats
 
 
 @pytest.mark.parametrize(

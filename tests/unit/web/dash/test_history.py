@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from relay import metrics
-from relay.web.dash import history
-from relay.web.dash.history import SAMPLES, History, quantile
+from relay.dash import history
+from relay.dash.history import SAMPLES, History, quantile
+from relay.kit import metrics
 
 BOUNDS = (1.0, 2.0, 4.0, math.inf)
 

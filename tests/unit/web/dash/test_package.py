@@ -6,13 +6,13 @@ from configparser import ConfigParser
 from pathlib import Path
 
 ROOT = Path(__file__).parents[4]
-FOLDER = ROOT / "relay" / "web" / "dash"
+FOLDER = ROOT / "relay" / "dash"
 
 
 def test_every_file_is_packaged() -> None:
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    patterns = config["options.package_data"]["relay.web.dash"].split(", ")
+    patterns = config["options.package_data"]["relay.dash"].split(", ")
     packaged = {path for pattern in patterns for path in FOLDER.glob(pattern)}
     files = {path for path in FOLDER.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     assert packaged == files and len(files) >= 10

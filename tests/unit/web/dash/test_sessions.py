@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.web.dash.sessions import MAX_SESSIONS, SESSION_SECONDS, Notice, Sessions
+from relay.dash.sessions import MAX_SESSIONS, SESSION_SECONDS, Notice, Sessions
 
 
 def test_a_session_is_found_until_its_time_is_over() -> None:

@@ -1,0 +1,116 @@
+"""Asks accounts' hosts for their collections where the events did not tell: the index's doubts, settled one by one.
+
+A greenlet of its own, started by `app`; nothing waits for it. Doubts are marks in SQL, so that they outlive a restart,
+and a host is asked rarely and by one account at a time. Must not touch the event path.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from urllib.parse import quote
+
+import gevent
+from cachetools import TTLCache
+
+from relay.atproto.syntax import is_nsid
+from relay.hosts.host import Host, HostRegistry
+from relay.kit import metrics
+from relay.kit.errors import RelayError, StoreError
+from relay.kit.limits import Allowance
+from relay.net.http import GuardedHttp
+from relay.store import collections
+from relay.store.collections import Marked
+from relay.store.database import Database
+from relay.stream.projector import Projector
+
+TIMEOUT_SECONDS = 5.0
+MAX_BYTES = 256 << 10
+# More collections than any account has; a host that names more is not believed.
+MAX_COLLECTIONS = 2_000
+ACCOUNTS_PER_PASS = 200
+PASS_SECONDS = 10.0
+
+# Questions to one host: a few at once, then one every two seconds, and none for a while after it gave no answer.
+BURST = 5
+INTERVAL_SECONDS = 2.0
+SILENT_SECONDS = 600.0
+HOSTS_REMEMBERED = 20_000
+
+log = logging.getLogger(__name__)
+
+
+class CollectionCheck:
+    """`describeRepo` for every account that is marked, pass after pass."""
+
+    def __init__(self, db: Database, http: GuardedHttp, registry: HostRegistry, projector: Projector) -> None:
+        self._db = db
+        self._http = http
+        self._registry = registry
+        self._projector = projector
+        self._allowance: Allowance[int] = Allowance(BURST, INTERVAL_SECONDS, HOSTS_REMEMBERED)
+        self._silent: TTLCache[int, bool] = TTLCache(HOSTS_REMEMBERED, SILENT_SECONDS)
+        metrics.QUEUE_CAPACITY.labels("collection-checks").set(2 * HOSTS_REMEMBERED)
+        self._after_uid = 0
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+
+    def start(self) -> None:
+        """Start asking."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Stop; what is not settled stays marked."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=1.0)
+            self._greenlet = None
+
+    def run_once(self) -> int:
+        """Ask about the next accounts that are marked; how many were settled. Raises StoreError."""
+        accounts = self._db.read(collections.marked, self._after_uid, ACCOUNTS_PER_PASS)
+        self._after_uid = accounts[-1].uid if len(accounts) == ACCOUNTS_PER_PASS else 0
+        settled = sum(self._check(account) for account in accounts)
+        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
+        metrics.QUEUE_SIZE.labels("collection-checks").set(len(self._silent) + len(self._allowance))
+        return settled
+
+    def _run(self) -> None:
+        while True:
+            gevent.sleep(PASS_SECONDS)
+            try:
+                self.run_once()
+            except StoreError as error:
+                log.warning("no collections are checked: %s", error)
+            except Exception:
+                log.exception("checking collections failed")
+
+    def _check(self, account: Marked) -> bool:
+        host = self._registry.by_id(account.host_id)
+        if host is None or host.id in self._silent or not self._allowance.take(host.id, time.monotonic()):
+            return False
+        # From here on events write again what they tell, so that the answer, which is older, gives way to them.
+        names = self._db.write(collections.spread, account.uid)
+        self._projector.forget_collections(account.uid, names)
+        try:
+            listed = self._ask(account.did, host)
+        except (RelayError, OSError) as error:
+            log.debug("describeRepo of %s at %s failed: %s", account.did, host.hostname, error)
+            self._silent[host.id] = True
+            return False
+        self._db.write(collections.settle, account.uid, listed)
+        return True
+
+    def _ask(self, did: str, host: Host) -> set[str] | None:
+        """The account's collections; None when the host does not describe it, as it is inactive there or unknown."""
+        url = f"{host.endpoint.url}/xrpc/com.atproto.repo.describeRepo?repo={quote(did, safe=':')}"
+        response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
+        if response.status >= 500 or response.status == 429:
+            raise OSError(f"HTTP {response.status}")
+        try:
+            answer = json.loads(response.body) if response.status == 200 else None
+        except (ValueError, RecursionError):
+            answer = None
+        listed = answer.get("collections") if isinstance(answer, dict) and answer.get("did") == did else None
+        if not isinstance(listed, list) or len(listed) > MAX_COLLECTIONS:
+            return None
+        return {name for name in listed if isinstance(name, str) and is_nsid(name)}

@@ -1,0 +1,215 @@
+"""Imports the collection index of another relay, which saw the years before this one did.
+
+Started and stopped by admins, one import at a time, in a greenlet of its own; nothing waits for it. Where it stands is
+in SQL with what it took, so that it goes on after a stop, a restart or a kill. Must not touch the event path.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from relay.atproto.hostname import Endpoint
+from relay.collections import source as collections_source
+from relay.kit import metrics
+from relay.kit.errors import BackfillError, RelayError, StoreError
+from relay.net.http import GuardedHttp
+from relay.store import collection_imports as table
+from relay.store import collections
+from relay.store.collection_imports import Step
+from relay.store.database import Database
+
+# A page at a time, and no more than five a second: 10,000 accounts.
+PAUSE_SECONDS = 0.2
+RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)
+DATABASE_SECONDS = 10.0
+# After so many collections in a row that were not to be had, it is the source that is broken.
+FAILED_IN_A_ROW = 3
+# Relays may send empty pages where they pass over inactive accounts. More than this is no list any more.
+EMPTY_PAGES = 10_000
+MAX_LISTED = 1_000_000_000
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class BackfillBusy(RelayError):
+    """Another import is under way."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__("backfill-busy", f"the import from {source} is under way: stop it first")
+
+
+class Backfill:
+    """The import that runs, if one does. `pause` and `retries` are seconds; tests make them short."""
+
+    def __init__(
+        self,
+        db: Database,
+        http: GuardedHttp,
+        *,
+        pause: float = PAUSE_SECONDS,
+        retries: Sequence[float] = RETRY_SECONDS,
+    ) -> None:
+        self._db = db
+        self._http = http
+        self._pause = pause
+        self._retries = retries
+        self._turn = BoundedSemaphore()
+        self._source: str | None = None
+        self._greenlet: gevent.Greenlet[[str], None] | None = None
+
+    def start(self) -> None:
+        """Go on with the import that was under way when the relay stopped. Raises StoreError."""
+        source = self._db.read(table.running)
+        if source is not None:
+            log.info("the import of collections from %s goes on", source)
+            self._spawn(source)
+
+    def stop(self) -> None:
+        """Stop for now: the next start goes on."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=1.0)
+            self._greenlet = None
+
+    def begin(self, source: Endpoint, nsids: Sequence[str] = ()) -> None:
+        """Import `nsids`, or all collections known here and those that the source tells of.
+
+        Goes on where an earlier import from `source` stood. Raises BackfillBusy while one from another source runs,
+        and StoreError.
+        """
+        with self._turn:
+            if self._source is not None and self._source != source.url:
+                raise BackfillBusy(self._source)
+            wanted = nsids or self._db.read(collections.names)
+            self._db.write(table.begin, source.url, wanted, named=bool(nsids), now=time.time())
+            if self._source is None:
+                self._spawn(source.url)
+
+    def end(self, source: Endpoint) -> bool:
+        """Stop the import from `source` until it is begun again; False when none was under way. Raises StoreError."""
+        with self._turn:
+            if self._source != source.url:
+                return False
+            self._db.write(table.end, source.url, None, time.time())
+            if self._greenlet is not None:
+                self._greenlet.kill(timeout=5.0)
+            self._source = None
+            return True
+
+    def _spawn(self, source: str) -> None:
+        self._source = source
+        self._greenlet = gevent.spawn(self._run, source)
+
+    def _run(self, source: str) -> None:
+        while True:
+            try:
+                self._discover(source)
+                self._import(source)
+                with self._turn:
+                    if not self._db.write(table.finish, source, time.time()):
+                        continue
+                    self._source = None
+                    log.info("the import of collections from %s is through", source)
+                    return None
+            except StoreError as error:
+                log.warning("the import from %s waits for the database: %s", source, error)
+                gevent.sleep(DATABASE_SECONDS)
+            except BackfillError as error:
+                return self._fail(source, str(error))
+            except Exception:
+                log.exception("the import from %s failed", source)
+                return self._fail(source, "an error of this relay: see its log")
+
+    def _fail(self, source: str, error: str) -> None:
+        log.warning("the import of collections from %s ends: %s", source, error)
+        while True:
+            try:
+                with self._turn:
+                    self._db.write(table.end, source, error, time.time())
+                    self._source = None
+                    return
+            except StoreError:
+                gevent.sleep(DATABASE_SECONDS)
+
+    def _discover(self, source: str) -> None:
+        if self._db.read(table.to_discover, source):
+            names = self._patiently(partial(collections_source.collections, self._http, source))
+            self._db.write(table.discovered, source, names)
+
+    def _import(self, source: str) -> None:
+        """Page every collection that is left. Raises BackfillError when the source is not worth asking further."""
+        failed_in_a_row = 0
+        while (step := self._db.read(table.next_step, source)) is not None:
+            try:
+                self._page_through(source, step)
+                failed_in_a_row = 0
+            except BackfillError as error:
+                failed_in_a_row += 1
+                if error.reason != "backfill-source":
+                    log.warning("collection %s is not imported from %s: %s", step.nsid, source, error)
+                    # A source that is away will take its cursor back; one that is broken gave a broken one.
+                    anew = error.reason != "backfill-unavailable"
+                    self._db.write(table.give_up, source, step.nsid, str(error), anew=anew)
+                if error.reason == "backfill-source" or failed_in_a_row == FAILED_IN_A_ROW:
+                    raise
+
+    def _page_through(self, source: str, step: Step) -> None:
+        cursor: str | None = step.cursor
+        listed = step.listed
+        empty = 0
+        ending = _Ending()
+        while cursor is not None:
+            page = self._patiently(partial(collections_source.page, self._http, source, step.nsid, cursor))
+            empty = 0 if page.listed else empty + 1
+            listed += page.listed
+            if ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > MAX_LISTED:
+                raise BackfillError("backfill-endless", f"{step.nsid}: {listed} accounts and no end")
+            started = time.monotonic()
+            taken = self._db.write(table.take_page, source, step.nsid, sorted(set(page.dids)), page.listed, page.cursor)
+            metrics.BACKFILL_ACCOUNTS.labels("taken").inc(taken)
+            metrics.BACKFILL_ACCOUNTS.labels("unknown").inc(page.listed - taken)
+            cursor = page.cursor
+            # The database is there for the events: no more than half of its writer's time is for this.
+            gevent.sleep(max(self._pause, time.monotonic() - started))
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """What `ask` returns, asked again after a while as long as that may help. Raises BackfillError."""
+        for delay in self._retries:
+            try:
+                return ask()
+            except BackfillError as error:
+                if error.reason in ("backfill-source", "backfill-refused"):
+                    raise
+                log.info("the source of the import does not answer: %s", error)
+                metrics.BACKFILL_FAILURES.inc()
+                gevent.sleep(max(delay, error.retry_after))
+        return ask()
+
+
+class _Ending:
+    """Tells a list that goes in circles, with one cursor remembered (Brent's way): a round of any length is found."""
+
+    def __init__(self) -> None:
+        self._kept: str | None = None
+        self._pages = 0
+        self._until = 1
+
+    def repeats(self, cursor: str | None) -> bool:
+        """True when `cursor` was handed out before."""
+        if cursor is None:
+            return False
+        if cursor == self._kept:
+            return True
+        self._pages += 1
+        if self._pages == self._until:
+            self._kept, self._until = cursor, self._until * 2
+            self._pages = 0
+        return False

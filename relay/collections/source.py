@@ -1,0 +1,108 @@
+"""Asks another relay which repos have records of a collection, a page at a time, and believes none of its answers.
+
+Used by `backfill`. A page is bounded in bytes, entries and time; what is no DID or cursor in it is left out or refused.
+Keeps nothing and stores nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from relay.atproto.syntax import is_did, is_nsid
+from relay.kit.errors import AddressRefused, BackfillError, HttpError
+from relay.net.http import GuardedHttp, Response
+
+PAGE_SECONDS = 30.0
+# A page of full size has some 100 KB. Reading more JSON than this at a time would hold up the hub.
+PAGE_BYTES = 512 << 10
+# What the lexicon allows.
+PAGE_REPOS = 2_000
+CURSOR_CHARACTERS = 1024
+RETRY_AFTER_SECONDS = 300.0
+
+# The list of collections is a side-car's (indigo's collectiondir), not the lexicon's.
+NAMES_PER_PAGE = 1000
+NAME_PAGES = 20
+
+
+class Page(NamedTuple):
+    """The DIDs of a page, how many entries it had with those that are no DIDs, and where the next one starts."""
+
+    dids: list[str]
+    listed: int
+    cursor: str | None
+
+
+def page(http: GuardedHttp, source: str, nsid: str, cursor: str) -> Page:
+    """One page of `listReposByCollection` of the relay at the address `source`. Raises BackfillError."""
+    query = urlencode({"collection": nsid, "limit": PAGE_REPOS, "cursor": cursor}, quote_via=quote)
+    url = f"{source}/xrpc/com.atproto.sync.listReposByCollection?{query}"
+    answer = _get(http, url)
+    if answer.status in (404, 405, 501):
+        raise BackfillError("backfill-source", f"{source} has no listReposByCollection: HTTP {answer.status}")
+    if answer.status != 200:
+        raise BackfillError("backfill-refused", f"{nsid}: HTTP {answer.status}")
+    body = _object(answer)
+    repos, following = body.get("repos"), body.get("cursor")
+    if not isinstance(repos, list):
+        raise BackfillError("backfill-answer", f"{nsid}: the answer has no list of repos")
+    dids = [repo.get("did") for repo in repos if isinstance(repo, dict)]
+    return Page([did for did in dids if isinstance(did, str) and is_did(did)], len(repos), _cursor(following))
+
+
+def collections(http: GuardedHttp, source: str) -> list[str]:
+    """The names of the collections that the source has; none when it does not tell. Raises BackfillError."""
+    found: dict[str, None] = {}
+    cursor: str | None = ""
+    for _ in range(NAME_PAGES):
+        query = urlencode({"limit": NAMES_PER_PAGE, "cursor": cursor}, quote_via=quote)
+        answer = _get(http, f"{source}/v1/listCollections?{query}")
+        try:
+            body = _object(answer) if answer.status == 200 else {}
+            cursor = _cursor(body.get("cursor"))
+        except BackfillError:
+            break
+        listed = body.get("collections")
+        names = [name for name in listed if is_nsid(name)] if isinstance(listed, dict) else []
+        known = len(found)
+        found |= dict.fromkeys(names)
+        if cursor is None or len(found) == known:
+            break
+    return list(found)
+
+
+def _get(http: GuardedHttp, url: str) -> Response:
+    try:
+        answer = http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
+    except AddressRefused as error:
+        reason = "backfill-source" if error.reason == "address-refused" else "backfill-unavailable"
+        raise BackfillError(reason, str(error)) from None
+    except HttpError as error:
+        reason = "backfill-source" if error.reason == "http-url" else "backfill-unavailable"
+        raise BackfillError(reason, str(error)) from None
+    if answer.status == 429 or answer.status in (500, 502, 503, 504):
+        wanted = answer.headers.get("Retry-After", "")
+        seconds = float(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0.0
+        raise BackfillError("backfill-unavailable", f"HTTP {answer.status}", min(seconds, RETRY_AFTER_SECONDS))
+    return answer
+
+
+def _object(answer: Response) -> dict[str, Any]:
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError):
+        body = None
+    if not isinstance(body, dict):
+        raise BackfillError("backfill-answer", "the answer is no JSON object")
+    return body
+
+
+def _cursor(value: object) -> str | None:
+    """A cursor that can be stored and sent back; absent and empty ones end a list."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > CURSOR_CHARACTERS or not value.isprintable():
+        raise BackfillError("backfill-answer", "the cursor is no short printable text")
+    return value

@@ -1,0 +1,167 @@
+"""The pages that show something: overview, hosts, crawling, accounts, consumers.
+
+Each reads what the relay has in memory, a page of it at a time; SQL only where lists are kept nowhere else. Must not
+change anything.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flask import request
+from flask.typing import ResponseReturnValue
+from prometheus_client import Gauge
+
+from relay.dash.rendering import Paging, chosen, linker, page
+from relay.hosts.listing import ALL, SORTS, STATES, HostQuery
+from relay.kit import metrics
+from relay.store import accounts, bans, hosts
+from relay.store.accounts import AccountRow, RepoRow, effective_status
+from relay.store.hosts import HostRow
+from relay.web import params
+from relay.web.consumers import Consumer
+from relay.web.services import parts
+
+HOSTS_PER_PAGE = 50
+CONSUMERS_PER_PAGE = 100
+TAKEDOWNS_PER_PAGE = 100
+MAX_SEARCH = 200
+
+CONSUMER_SORTS = {
+    "address": lambda one: one.remote_address,
+    "agent": lambda one: one.user_agent,
+    "since": lambda one: one.connected_at,
+    "events": lambda one: one.events_consumed,
+    "lag": lambda one: -one.position,
+}
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+STARTED = time.time()
+
+
+def overview() -> ResponseReturnValue:
+    """The dashboard for people, behind a login: rates, latencies, drops, the log's window."""
+    here = parts()
+    window = here.firehose.window()
+    positions = [consumer.position for consumer in here.consumers]
+    return page(
+        "overview.html",
+        history=here.history,
+        hosts=here.fleet.search(HostQuery(count=0)).by_state,
+        consumers=len(positions),
+        worst_lag=window.last_seq - min(positions) if positions else 0,
+        window=window,
+        log_bytes=_value(metrics.LOG_BYTES),
+        behind=_value(metrics.PROJECTION_LAG),
+        memory=_resident_bytes(),
+        cpu_seconds=time.process_time(),
+        started=STARTED,
+    )
+
+
+def host_list() -> ResponseReturnValue:
+    """`search`, `state`, `sort`, `order`, `page`: the hosts."""
+    paging = Paging.asked(HOSTS_PER_PAGE)
+    query = HostQuery(
+        search=request.args.get("search", "").strip()[:MAX_SEARCH],
+        state=chosen("state", STATES, ALL),
+        sort=chosen("sort", SORTS, "name"),
+        descending=chosen("order", ("asc", "desc"), "asc") == "desc",
+        start=paging.start,
+        count=paging.size,
+    )
+    shown = _shown(query.sort, query.descending, paging) | {"search": query.search, "state": query.state}
+    defaults = {"search": "", "state": ALL, "sort": "name", "order": "asc", "page": 1}
+    found = parts().fleet.search(query)
+    return page(
+        "hosts.html",
+        hosts=found.rows,
+        by_state=found.by_state,
+        states=STATES,
+        paging=replace(paging, found=found.found),
+        query=shown,
+        link=linker("dash.host_list", shown, defaults),
+    )
+
+
+def host_detail(hostname: str) -> ResponseReturnValue:
+    """One host: its state and what to do about it, its limits, its drops."""
+    row = parts().db.read(hosts.by_hostname, parts().fleet.status(hostname).hostname)
+    return page("host.html", host=parts().fleet.status(hostname), row=row)
+
+
+def crawling() -> ResponseReturnValue:
+    """How hosts come in: crawl requests, their limit, banned domains."""
+    fleet = parts().fleet
+    return page(
+        "crawling.html",
+        enabled=fleet.crawl_enabled,
+        new_hosts_per_day=fleet.new_hosts_per_day,
+        domains=parts().db.read(bans.all_domains),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccountView:
+    """An account as the pages show it."""
+
+    account: AccountRow
+    repo: RepoRow | None
+    host: HostRow | None
+    active: bool
+    status: str | None
+
+
+def account_view(did: str) -> AccountView | None:
+    """What is known of an account, None when nothing is. Raises XrpcError when `did` is none, StoreError."""
+    found = parts().find_account(params.did(did))
+    if found is None:
+        return None
+    account, repo = found
+    active, status = effective_status(account.status, account.upstream_status)
+    return AccountView(account, repo, parts().db.read(hosts.by_id, account.host_id), active, status)
+
+
+def account_list() -> ResponseReturnValue:
+    """`did`, `cursor`: an account, and all that are taken down here."""
+    did = request.args.get("did", "").strip()
+    rows = parts().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
+    return page(
+        "accounts.html",
+        did=did,
+        view=account_view(did) if did else None,
+        takedowns=[taken for _, taken in rows],
+        next=rows[-1][0] if len(rows) == TAKEDOWNS_PER_PAGE else None,
+    )
+
+
+def consumer_list() -> ResponseReturnValue:
+    """`sort`, `order`, `page`: who consumes the firehose, the slowest first."""
+    paging = Paging.asked(CONSUMERS_PER_PAGE)
+    sort = chosen("sort", tuple(CONSUMER_SORTS), "lag")
+    descending = chosen("order", ("asc", "desc"), "desc") == "desc"
+    found: list[Consumer] = sorted(parts().consumers, key=CONSUMER_SORTS[sort], reverse=descending)
+    shown = _shown(sort, descending, paging)
+    return page(
+        "consumers.html",
+        consumers=found[paging.start : paging.start + paging.size],
+        last_seq=parts().firehose.last_seq,
+        paging=replace(paging, found=len(found)),
+        query=shown,
+        link=linker("dash.consumer_list", shown, {"sort": "lag", "order": "desc", "page": 1}),
+    )
+
+
+def _shown(sort: str, descending: bool, paging: Paging) -> dict[str, Any]:
+    return {"sort": sort, "order": "desc" if descending else "asc", "page": paging.page}
+
+
+def _value(gauge: Gauge) -> float:
+    return next(sample.value for metric in gauge.collect() for sample in metric.samples)
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES

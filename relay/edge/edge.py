@@ -1,0 +1,97 @@
+"""Builds an edge's parts, wires them, starts and stops them in order: what `app` is to a relay.
+
+Run by `app.main` with RELAY_MODE=edge. What events flow into starts before them and stops after them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import parse_endpoint
+from relay.config import Settings
+from relay.edge.copier import Copier
+from relay.edge.hidden import Hidden
+from relay.edge.routes import create_edge_app
+from relay.edge.source import Source
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Janitor, Retention
+from relay.kit.errors import ConfigError
+from relay.kit.vitals import Vitals
+from relay.net.http import GuardedHttp
+from relay.store import mode
+from relay.store.database import Database
+from relay.stream.firehose import Firehose
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
+from relay.web.application import SERVER
+from relay.web.auth import AdminAuth, passwords_or_random
+from relay.web.consumers import Consumers
+from relay.web.metrics_server import MetricsServer
+from relay.web.server import ApiServer
+from relay.web.services import Serving
+
+DRAIN_SECONDS = 25.0
+
+log = logging.getLogger(__name__)
+
+
+class Edge:
+    """All parts of one edge, wired."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises ConfigError without an upstream, StoreError, LogError."""
+        try:
+            upstream = parse_endpoint(settings.edge_upstream)
+        except SyntaxInvalid:
+            raise ConfigError("RELAY_EDGE_UPSTREAM: an edge needs the address of a relay") from None
+        self._vitals = Vitals()
+        # The upstream's address is the operator's word.
+        http = GuardedHttp(SERVER, allow_insecure=True)
+        self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+        self._db.write(mode.claim, "edge")
+        self._log = SegmentLog(settings.persist_dir, copy=True, sync_mode=settings.log_sync)
+        suppressions = Suppressions()
+        self._hidden = Hidden(self._db, self._log, suppressions)
+        tail = Tail(self._log.last_seq, suppressions)
+        self._copier = Copier(self._log, tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill)
+        self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
+        self._firehose = Firehose(self._log, tail, suppressions)
+        retention = Retention(settings.replay_window, settings.persist_max_bytes)
+        self._janitor = Janitor(self._log, retention, suppressions, lambda: self._hidden.stored_position + 1)
+        serving = Serving(
+            settings=settings,
+            db=self._db,
+            firehose=self._firehose,
+            consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
+            auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
+            problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
+        )
+        self._api = ApiServer(create_edge_app(serving), serving, settings.api_bind)
+        self._metrics = MetricsServer(settings.metrics_bind)
+
+    def start(self) -> None:
+        """Start everything, the upstream last. Raises OSError when a port is taken."""
+        self._vitals.start()
+        self._metrics.start()
+        self._hidden.start()
+        self._copier.start()
+        self._janitor.start()
+        self._api.start()
+        self._source.start()
+        log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
+
+    def stop(self) -> None:
+        """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        self._source.stop()
+        self._copier.stop(10.0)
+        self._api.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))
+        self._janitor.stop()
+        self._hidden.stop()
+        self._firehose.close()
+        self._log.close()
+        self._db.close()
+        self._metrics.stop()
+        self._vitals.stop()

@@ -1,0 +1,296 @@
+"""The log: segments in a folder, one of them being written, and the seq that comes next.
+
+The sequencer writes blocks, one at a time, in a native thread; feeds and recovery read; the janitor trims. Opening it
+takes the folder's lock and settles what a crash left. Must not know of consumers or of SQL.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+from bisect import bisect_right
+from operator import attrgetter
+from pathlib import Path
+
+from relay.eventlog import high_water, repair
+from relay.eventlog.high_water import RESERVE, Mark
+from relay.eventlog.record import Record
+from relay.eventlog.repair import End
+from relay.eventlog.segment import Segment, load, name_of, paths
+from relay.eventlog.writer import Block, SegmentWriter, SyncFunction, encode_block
+from relay.kit import metrics
+from relay.kit.errors import LogError
+
+# When it is synced: before `write` returns, by calls of `sync`, or only when it is closed.
+SYNC_MODES = ("batch", "interval", "off")
+
+SEGMENT_BYTES = 256 << 20
+SEGMENT_SECONDS = 3600.0
+
+_first_seq = attrgetter("first_seq")
+
+log = logging.getLogger(__name__)
+
+
+class SegmentLog:
+    """An open log. `next_seq` is the seq of the next record; it only ever rises, across all openings.
+
+    `last_time_us` is the time of the newest record, below which no later one may be.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        initial_seq: int = 1,
+        copy: bool = False,
+        sync_mode: str = "batch",
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_seconds: float = SEGMENT_SECONDS,
+        sync: SyncFunction = os.fdatasync,
+    ) -> None:
+        """Open the log in `directory`, which is made when it is not there. `sync_mode` is one of SYNC_MODES.
+
+        `copy`: its records are another relay's, who alone gives out seqs. Those that a crash took come again as they
+        were, so `next_seq` follows the newest record that is there, whatever was published; it may be passed over.
+
+        Raises LogError: `log-locked` when another process has it open, `log-io` when the disk fails.
+        """
+        self.directory = directory
+        self._copy = copy
+        self.sync_mode = sync_mode
+        self._segment_bytes = segment_bytes
+        self._segment_us = int(segment_seconds * 1_000_000)
+        self._sync_function = sync
+        self._writer: SegmentWriter | None = None
+        self._lock = -1
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(directory)
+            before = high_water.load(directory)
+            self._segments = [load(path) for path in paths(directory)]
+            self._warn_of_missing()
+            in_doubt = self._in_doubt(before)
+            end = self._settle_end()
+            self.last_time_us = end.time_us
+            self.next_seq = end.last_seq + 1
+            if not copy:
+                self._pass_over_what_was_given_out(before, in_doubt, max(end.next_seq, initial_seq, 1))
+            self._reserve(clean=False)
+        except OSError as error:
+            self._unlock()
+            raise LogError("log-io", f"{directory}: {error}") from error
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest seq that can be read; `next_seq` when nothing can."""
+        return self._segments[0].first_seq if self._segments else self.next_seq
+
+    @property
+    def last_seq(self) -> int:
+        """The newest seq that was given out, or passed over."""
+        return self.next_seq - 1
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments, oldest first."""
+        return tuple(self._segments)
+
+    def bytes(self) -> int:
+        """Bytes in all segments. Blocks on the disk; files that are deleted meanwhile do not count."""
+        return sum(_size(segment) for segment in self.segments)
+
+    def advance(self, next_seq: int) -> None:
+        """Pass over seqs, so that the next record gets `next_seq` at least."""
+        if next_seq > self.next_seq:
+            self.next_seq = next_seq
+            self._seal()
+
+    def write(self, block: Block) -> None:
+        """Append `block`, which must start at `next_seq`, or later in a copy; in sync mode `batch` it is on the disk on
+        return.
+
+        Blocks on the disk. Raises LogError `log-io`; then nothing was appended, and the same block may be tried again.
+        """
+        assert block.first_seq == self.next_seq or (self._copy and block.first_seq > self.next_seq)
+        try:
+            self._seal_if_full(len(block.data), block.first_time_us)
+            writer = self._writer or self._begin_segment(block)
+            if block.last_seq >= self._mark.reserved or self._mark.segment != self._segments[-1].first_seq:
+                self._reserve(clean=False)
+            writer.write(block)
+            if self.sync_mode == "batch":
+                self._sync(writer)
+        except OSError as error:
+            raise LogError("log-io", str(error)) from error
+        self.next_seq = block.last_seq + 1
+        self.last_time_us = block.last_time_us
+
+    def append(self, records: list[Record]) -> None:
+        """`write` for records that are not encoded yet."""
+        self.write(encode_block(records))
+
+    def sync(self) -> None:
+        """Bring what was written to the disk, in the modes in which `write` does not. Raises LogError `log-io`."""
+        try:
+            if self._writer is not None and self._writer.synced < self._writer.size:
+                self._sync(self._writer)
+        except OSError as error:
+            raise LogError("log-io", str(error)) from error
+
+    def end_of(self, segment: Segment) -> int:
+        """The offset up to which the segment may be read now. Raises FileNotFoundError when it was trimmed."""
+        writer = self._writer
+        if writer is not None and writer.segment is segment:
+            return writer.synced if self.sync_mode == "batch" else writer.size
+        return segment.path.stat().st_size
+
+    def segment_with(self, seq: int) -> Segment | None:
+        """The segment in which `seq` is, would be, or that comes next after it; None past the newest record."""
+        # A copy: the janitor's thread may delete the oldest at any time.
+        segments = self.segments
+        if seq >= self.next_seq or not segments:
+            return None
+        return segments[max(bisect_right(segments, seq, key=_first_seq) - 1, 0)]
+
+    def segment_after(self, segment: Segment) -> Segment | None:
+        """The segment that follows, None for the newest."""
+        segments = self.segments
+        following = bisect_right(segments, segment.first_seq, key=_first_seq)
+        return segments[following] if following < len(segments) else None
+
+    def trim(self, now_us: int, window: float, max_bytes: int, keep_from: int) -> int:
+        """Delete the segments whose every record is older than `window` seconds, and the oldest while all of them
+        have more than `max_bytes` (0: no bound). Returns how many went.
+
+        The newest segment stays, and so does every record from the seq `keep_from` on. Blocks on the disk.
+        """
+        total, removed = self.bytes(), 0
+        while len(self._segments) > 1:
+            oldest, following = self._segments[:2]
+            expired = following.created_us < now_us - int(window * 1_000_000)
+            if not (expired or (max_bytes and total > max_bytes)) or following.first_seq > keep_from:
+                break
+            total -= _size(oldest)
+            del self._segments[0]
+            repair.remove(oldest)
+            removed += 1
+        return removed
+
+    def close(self) -> None:
+        """Sync, say that the run ended in order, and give up the lock. Raises LogError `log-io`."""
+        try:
+            self.sync()
+            self._seal()
+            self._reserve(clean=True)
+        except OSError as error:
+            raise LogError("log-io", str(error)) from error
+        finally:
+            self._unlock()
+
+    def _warn_of_missing(self) -> None:
+        for earlier, later in zip(self._segments, self._segments[1:], strict=False):
+            if later.previous not in (None, earlier.first_seq):
+                metrics.LOG_DAMAGE.inc()
+                log.error("segments between %s and %s are missing", earlier.path.name, later.path.name)
+
+    def _in_doubt(self, before: Mark | None) -> bool:
+        """True when events may have been published that the log does not have any more."""
+        if before is None:
+            return bool(self._segments)
+        newest = self._segments[-1].first_seq if self._segments else 0
+        return before.segment > newest or not (before.clean or before.synced)
+
+    def _pass_over_what_was_given_out(self, before: Mark | None, in_doubt: bool, lowest: int) -> None:
+        self.next_seq = lowest
+        if in_doubt:
+            log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
+            self.next_seq += RESERVE
+        if before is not None and (in_doubt or before.clean):
+            self.next_seq = max(self.next_seq, before.reserved)
+
+    def _settle_end(self) -> End:
+        """Where the log ends. Segments without any record are removed."""
+        next_seq = 0
+        while self._segments:
+            segment = self._segments[-1]
+            end = repair.cut_torn_end(segment) if not next_seq else repair.last_record(segment)
+            next_seq = max(next_seq, end.next_seq)
+            if end.last_seq:
+                return end._replace(next_seq=next_seq)
+            repair.remove(segment)
+            self._segments.pop()
+        return End(0, 0, next_seq)
+
+    def _reserve(self, *, clean: bool) -> None:
+        newest = self._segments[-1].first_seq if self._segments else 0
+        reserved = self.next_seq if clean else self.next_seq + RESERVE
+        self._mark = Mark(reserved, newest, clean, self.sync_mode == "batch")
+        high_water.store(self.directory, self._mark)
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _begin_segment(self, block: Block) -> SegmentWriter:
+        previous = self._segments[-1].first_seq if self._segments else 0
+        path = self.directory / name_of(block.first_seq)
+        segment = Segment(path, block.first_seq, max(block.first_time_us, self.last_time_us), previous)
+        writer = SegmentWriter(segment, self._sync_function)
+        self._segments.append(segment)
+        self._writer = writer
+        return writer
+
+    def _seal_if_full(self, size: int, now_us: int) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        full = writer.size + size > self._segment_bytes
+        if full or now_us - writer.segment.created_us >= self._segment_us:
+            self.sync()
+            self._seal()
+
+    def _seal(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _sync(self, writer: SegmentWriter) -> None:
+        started = time.monotonic()
+        try:
+            writer.sync()
+        except OSError:
+            self._abandon(writer)
+            raise
+        metrics.LOG_SYNC_SECONDS.observe(time.monotonic() - started)
+
+    def _abandon(self, writer: SegmentWriter) -> None:
+        """Leave a segment that could not be synced: what is tried again goes into a new file."""
+        self._seal()
+        if self.sync_mode == "batch":
+            try:
+                os.truncate(writer.segment.path, writer.synced)
+            except OSError as error:
+                log.warning("%s: not cut: %s", writer.segment.path.name, error)
+        if writer.segment.first_seq == self.next_seq:
+            self._segments.pop()
+
+
+def _size(segment: Segment) -> int:
+    try:
+        return segment.path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _locked(directory: Path) -> int:
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise LogError("log-locked", f"{directory} is in use by another relay") from None
+    return lock

@@ -1,0 +1,101 @@
+"""Reads the log forward from any seq, segment after segment, around damage, while it is written and trimmed.
+
+One per feed that is behind, and one in recovery. Every call blocks on the disk, so feeds call it in a native thread.
+Must not know who reads.
+"""
+
+from __future__ import annotations
+
+from relay.eventlog import index
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record, records_in
+from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, read_block, start_of
+from relay.kit import metrics
+from relay.kit.errors import LogError
+
+
+class FellBehind(LogError):
+    """What comes next was deleted by retention."""
+
+    def __init__(self) -> None:
+        super().__init__("log-trimmed", "the next event is older than the replay window")
+
+
+class LogReader:
+    """A place in the log. A segment that is being read stays readable after its deletion."""
+
+    __slots__ = ("_handle", "_log", "_offset", "_seq")
+
+    def __init__(self, log: SegmentLog) -> None:
+        self._log = log
+        self._handle: Handle | None = None
+        self._offset = 0
+        self._seq = -1
+
+    def read(self, after_seq: int, size: int = BLOCK) -> list[Record]:
+        """Records with seq > `after_seq`, about `size` bytes of them; none at the end of the log.
+
+        Cheap when `after_seq` is the last record that the previous call returned. Raises FellBehind, and LogError
+        `log-io` when the disk fails.
+        """
+        try:
+            if self._handle is None or self._seq != after_seq:
+                self._seek(after_seq)
+            records = self._read(after_seq, size)
+        except FileNotFoundError:
+            raise FellBehind from None
+        except OSError as error:
+            raise LogError("log-io", str(error)) from error
+        if records:
+            self._seq = records[-1].seq
+        return records
+
+    def _seek(self, after_seq: int) -> None:
+        if after_seq + 1 < self._log.first_seq:
+            raise FellBehind
+        self._handle = None
+        segment = self._log.segment_with(after_seq + 1)
+        if segment is not None:
+            self._open(segment, after_seq + 1)
+        self._seq = after_seq
+
+    def _open(self, segment: Segment, seq: int) -> None:
+        self._handle = Handle(segment)
+        self._offset = START
+        if seq > segment.first_seq:
+            self._offset = start_of(self._handle, seq, index.load(segment.path))
+
+    def _read(self, after_seq: int, size: int) -> list[Record]:
+        while (handle := self._handle) is not None:
+            # In this order: a segment that has a follower is not written any more, so its end is final.
+            following = self._log.segment_after(handle.segment)
+            end = self._log.end_of(handle.segment) if following is None else handle.size()
+            if self._offset < end:
+                records = self._next_records(handle, end, size)
+                # A seek starts early; and a segment ends where the next one begins.
+                if records and (records[0].seq <= after_seq or (following and records[-1].seq >= following.first_seq)):
+                    limit = following.first_seq if following else records[-1].seq + 1
+                    records = [record for record in records if after_seq < record.seq < limit]
+                if records:
+                    return records
+            elif following is None:
+                break
+            else:
+                self._check_follows(handle.segment, following)
+                self._open(following, after_seq + 1)
+        return []
+
+    def _next_records(self, handle: Handle, end: int, size: int) -> list[Record]:
+        records, length = records_in(read_block(handle, self._offset, end, size))
+        if length:
+            self._offset += length
+        else:
+            metrics.LOG_DAMAGE.inc()
+            self._offset = after_damage(handle, self._offset, end, index.load(handle.segment.path))
+        return records
+
+    def _check_follows(self, segment: Segment, following: Segment) -> None:
+        """A segment that is missing in the middle of the log is passed over; one that retention deleted is not."""
+        trimmed = segment.first_seq < self._log.first_seq
+        if trimmed and following.previous != segment.first_seq:
+            raise FellBehind

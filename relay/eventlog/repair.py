@@ -1,0 +1,81 @@
+"""What is done to the newest segment when a log is opened: its torn end is cut, and its last record found.
+
+Called by `log` before anything is written. A crash can only have left behind a piece of a batch at the very end;
+damage with whole records after it is something else, and those records stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import suppress
+from typing import NamedTuple
+
+from relay.eventlog import index
+from relay.eventlog.index import Point
+from relay.eventlog.record import HEADER_SIZE
+from relay.eventlog.segment import START, Damage, Handle, Segment, scan, start_of
+from relay.kit import metrics
+
+log = logging.getLogger(__name__)
+
+
+class End(NamedTuple):
+    """Where a log ends: its last record, 0 and 0 when it has none, and the lowest seq that may come next."""
+
+    last_seq: int
+    time_us: int
+    next_seq: int
+
+
+def cut_torn_end(segment: Segment) -> End:
+    """Check every record of the newest segment, cut off what follows the last whole one, and renew the index.
+
+    What is cut was a torn write, and so never published. Should it have been more, its seqs must not be given out
+    again: `next_seq` is past as many records as could have stood there. Raises OSError.
+    """
+    handle = Handle(segment)
+    size = handle.size()
+    last_seq = time_us = damaged = 0
+    whole = START
+    points: list[Point] = []
+    for found in scan(handle, size, after_seq=segment.first_seq - 1):
+        if isinstance(found, Damage):
+            damaged += 1
+            continue
+        offset, record = found
+        if not points or offset >= points[-1].offset + index.EVERY:
+            points.append(Point(record.seq, record.time_us, offset))
+        last_seq, time_us, whole = record.seq, record.time_us, offset + record.size
+    torn = max(size - whole, 0)
+    lost = -(-torn // HEADER_SIZE)
+    if torn:
+        damaged -= 1
+        log.warning("%s: cut %d bytes of a torn write after seq %d", segment.path.name, torn, last_seq)
+        os.truncate(segment.path, whole)
+    if damaged > 0:
+        metrics.LOG_DAMAGE.inc(damaged)
+        log.error("%s: %d damaged stretches are left out of replay", segment.path.name, damaged)
+    if last_seq:
+        index.replace(segment.path, points)
+    return End(last_seq, time_us, (last_seq + 1 if last_seq else segment.first_seq) + lost)
+
+
+def remove(segment: Segment) -> None:
+    """Delete a segment's files; it is fine if they are gone already."""
+    for path in (segment.path, index.path_of(segment.path)):
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def last_record(segment: Segment) -> End:
+    """The end of a sealed segment, read from its last index point on. Raises OSError."""
+    handle = Handle(segment)
+    points = index.load(segment.path)
+    offset = start_of(handle, points[-1].seq, points) if points else START
+    end = End(0, 0, segment.first_seq)
+    for found in scan(handle, handle.size(), offset, after_seq=segment.first_seq - 1):
+        if not isinstance(found, Damage):
+            _, record = found
+            end = End(record.seq, record.time_us, record.seq + 1)
+    return end

@@ -1,0 +1,164 @@
+"""One segment file of the log: its header, its records in seq order, and how to read around damage in them.
+
+Written by `log`, read by `reader`, recovery and `inspect`, each with its own handle. A segment ends where the next one
+begins, so records it may hold from there on (a write that failed and was made again) do not count. Must not know of
+other segments, threads or retention.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from google_crc32c import value as crc32c
+
+from relay.eventlog import index
+from relay.eventlog.index import Point
+from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
+
+MAGIC = b"ATRELAYL"
+VERSION = 1
+SUFFIX = ".seg"
+BLOCK = 512 << 10
+
+# magic, version, first seq, creation time, first seq of the segment before; then the CRC of these
+_HEADER = struct.Struct("<8sIQQQ")
+_CRC = struct.Struct("<I")
+START = _HEADER.size + _CRC.size
+
+
+class Segment(NamedTuple):
+    """A segment file.
+
+    `created_us` is microseconds since the epoch; every record of an earlier segment is older. `previous` is the first
+    seq of the segment before it, 0 for the first ever, None when the header is damaged.
+    """
+
+    path: Path
+    first_seq: int
+    created_us: int
+    previous: int | None
+
+
+class Damage(NamedTuple):
+    """Bytes of a segment that hold no readable record."""
+
+    offset: int
+    size: int
+
+
+def name_of(first_seq: int) -> str:
+    """The file name of the segment that starts at `first_seq`; names sort as seqs do."""
+    return f"{first_seq:016d}{SUFFIX}"
+
+
+def encode_header(segment: Segment) -> bytes:
+    """The first START bytes of the segment's file."""
+    header = _HEADER.pack(MAGIC, VERSION, segment.first_seq, segment.created_us, segment.previous or 0)
+    return header + _CRC.pack(crc32c(header))
+
+
+def load(path: Path) -> Segment:
+    """The segment at `path`. A damaged header costs no event: the name and the file's time stand in for it."""
+    first_seq = int(path.name.removesuffix(SUFFIX))
+    with path.open("rb") as file:
+        header = file.read(START)
+        if len(header) == START and _CRC.unpack(header[-4:])[0] == crc32c(header[:-4]):
+            magic, version, named_seq, created_us, previous = _HEADER.unpack(header[:-4])
+            if (magic, version, named_seq) == (MAGIC, VERSION, first_seq):
+                return Segment(path, first_seq, created_us, previous)
+        return Segment(path, first_seq, os.fstat(file.fileno()).st_mtime_ns // 1000, None)
+
+
+def paths(directory: Path) -> list[Path]:
+    """The segment files of a log, oldest first."""
+    return sorted(path for path in directory.glob(f"*{SUFFIX}") if path.name.removesuffix(SUFFIX).isdigit())
+
+
+class Handle:
+    """An open segment file; closed when the last reader lets go of it, also after the file is deleted.
+
+    Raises FileNotFoundError when the file is gone.
+    """
+
+    __slots__ = ("fd", "segment")
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self.fd = -1
+        self.fd = os.open(segment.path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+    def size(self) -> int:
+        """Bytes in the file now."""
+        return os.fstat(self.fd).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to `size` bytes from `offset`."""
+        return os.pread(self.fd, size, offset)
+
+
+def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> bytes:
+    """About `size` bytes from `offset`, but one whole record at least where there is one; never past `end`."""
+    data = handle.read(offset, min(max(size, HEADER_SIZE), end - offset))
+    header = decode_header(data, 0)
+    if header is not None and HEADER_SIZE + header.length > len(data):
+        data = handle.read(offset, min(HEADER_SIZE + header.length, end - offset))
+    return data
+
+
+def after_damage(handle: Handle, offset: int, end: int, points: Sequence[Point]) -> int:
+    """Where reading goes on when the bytes at `offset` are no whole record.
+
+    A header whose checksum is right says where the next record starts. Else only the index is trusted: what looks
+    like a record may be inside a frame, and frames are other people's bytes.
+    """
+    header = decode_header(handle.read(offset, HEADER_SIZE), 0)
+    if header is not None:
+        return min(offset + HEADER_SIZE + header.length, end)
+    return next((point.offset for point in points if offset < point.offset < end and _holds(handle, point)), end)
+
+
+def start_of(handle: Handle, seq: int, points: Sequence[Point]) -> int:
+    """An offset at or before the record `seq` from which to read: the index's last point before it, if it is true."""
+    for point in reversed(points):
+        if point.seq <= seq:
+            return point.offset if _holds(handle, point) else START
+    return START
+
+
+def _holds(handle: Handle, point: Point) -> bool:
+    header = decode_header(handle.read(point.offset, HEADER_SIZE), 0)
+    return header is not None and header.seq == point.seq
+
+
+def scan(handle: Handle, end: int, offset: int = START, *, after_seq: int = 0) -> Iterator[tuple[int, Record] | Damage]:
+    """Every record from `offset` to `end` with its offset, and every damaged stretch; blocks on the disk.
+
+    `after_seq` is the seq before the first that may come: records that do not rise are damage, too.
+    """
+    points: Sequence[Point] | None = None
+    while offset < end:
+        data = read_block(handle, offset, end)
+        records, length = records_in(data)
+        at = offset
+        for record in records:
+            if record.seq > after_seq:
+                yield at, record
+                after_seq = record.seq
+            else:
+                yield Damage(at, record.size)
+            at += record.size
+        offset += length
+        if length:
+            continue
+        points = index.load(handle.segment.path) if points is None else points
+        resume = after_damage(handle, offset, end, points)
+        yield Damage(offset, resume - offset)
+        offset = resume

@@ -1,0 +1,78 @@
+"""Lets the account limit of a host in good standing grow by itself, slowly and with a line in the audit log.
+
+Run by the fleet unless the operator turned it off. The rule is a pure function of what is known of the host; the rest
+remembers who grew in the last day, over restarts as well.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable
+
+from relay.hosts.drops import Drops
+from relay.hosts.lifecycle import Status
+from relay.hosts.state import Upstream
+from relay.store import settings
+from relay.store.database import Database
+
+USED_SHARE = 0.8
+GROWTH = 1.25
+SMALLEST_STEP = 25
+CEILING = 100_000
+KNOWN_SECONDS = 7 * 86_400.0
+SPACING_SECONDS = 86_400.0
+DROPS_FORGIVEN = 10
+DROPS_SHARE = 0.01
+GROWN_KEY = "account-limits-grown"
+
+audit = logging.getLogger("relay.audit")
+
+
+def grown_limit(upstream: Upstream, messages: float, dropped: int, now: float) -> int | None:
+    """The next account limit of a host, or None when it is to stay; `messages` and `dropped` are of the last day."""
+    host = upstream.host
+    if host.trusted or host.account_limit >= CEILING or host.account_count < USED_SHARE * host.account_limit:
+        return None
+    if upstream.status is not Status.ACTIVE or upstream.connected_at is None:
+        return None
+    if now - upstream.row.created_at.timestamp() < KNOWN_SECONDS:
+        return None
+    if dropped > DROPS_FORGIVEN + DROPS_SHARE * messages:
+        return None
+    return min(CEILING, max(host.account_limit + SMALLEST_STEP, int(host.account_limit * GROWTH)))
+
+
+class Autoscale:
+    """Applies the rule to all hosts, to each at most once a day. Bounded by the hosts that grew in that time."""
+
+    def __init__(self, db: Database, drops: Drops, change: Callable[[Upstream, int], None]) -> None:
+        """`change(upstream, limit)` gives a host its new limit; it may raise StoreError, as `run` then does."""
+        self._db = db
+        self._drops = drops
+        self._change = change
+        self._grown: dict[str, float] | None = None
+
+    def run(self, upstreams: Iterable[Upstream]) -> None:
+        """Raise the limits that are due. Raises StoreError."""
+        now = time.time()
+        grown = self._recently_grown(now)
+        for upstream in upstreams:
+            dropped = sum(self._drops.last_day(upstream.hostname, now).values())
+            messages = upstream.limiter.last_day(int(time.monotonic() * 1000))
+            limit = grown_limit(upstream, messages, dropped, now)
+            if limit is None or str(upstream.id) in grown:
+                continue
+            grown[str(upstream.id)] = now
+            # Stored first: a crash in between costs the host a day, the other way round would grow it twice.
+            self._db.write(settings.put, GROWN_KEY, json.dumps(grown))
+            before = upstream.host.account_limit
+            self._change(upstream, limit)
+            audit.info("account limit of %s raised from %d to %d by itself", upstream.hostname, before, limit)
+
+    def _recently_grown(self, now: float) -> dict[str, float]:
+        if self._grown is None:
+            self._grown = json.loads(self._db.read(settings.get, GROWN_KEY) or "{}")
+        self._grown = {host: when for host, when in self._grown.items() if now - when < SPACING_SECONDS}
+        return self._grown

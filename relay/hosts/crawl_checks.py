@@ -1,0 +1,71 @@
+"""Whether a host that asks to be crawled may be: its name, its answer to `describeServer`, and how many came today.
+
+The fleet calls these in the order that the reference relay has. Must not know how hosts are stored or dialled.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Protocol
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import Endpoint, parse_endpoint
+from relay.hosts.limits import MILLISECONDS, Window
+from relay.kit.errors import CrawlRefused, RelayError
+from relay.net.http import Response
+from relay.store import settings as table
+from relay.store.database import Transaction
+
+DESCRIBE_PATH = "/xrpc/com.atproto.server.describeServer"
+DESCRIBE_SECONDS = 5.0
+DESCRIBE_BYTES = 64 << 10
+NEW_HOSTS_KEY = "new-hosts-window"
+
+
+class Http(Protocol):
+    """`identity.http.GuardedHttp`, as far as a crawl request needs it."""
+
+    def get(self, url: str, *, timeout: float, max_bytes: int) -> Response:
+        """One GET to a checked address, without redirects."""
+
+
+def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
+    """The endpoint that a crawl request names. Raises CrawlRefused (`BadRequest`)."""
+    try:
+        endpoint = parse_endpoint(text)
+    except SyntaxInvalid as error:
+        raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"hostname is not valid: {error}") from None
+    if not endpoint.tls and not allow_insecure:
+        raise CrawlRefused("crawl-insecure", "BadRequest", 400, "this relay takes only hosts with TLS")
+    if ":" in endpoint.hostname and not (admin or allow_insecure):
+        raise CrawlRefused("crawl-port", "BadRequest", 400, "this relay takes only hosts on the standard port")
+    if endpoint.is_local and not (admin and allow_insecure):
+        raise CrawlRefused("crawl-local", "BadRequest", 400, "this relay takes only public hosts")
+    return endpoint
+
+
+def check_answers(http: Http, endpoint: Endpoint) -> None:
+    """Ask the host what it is. Raises CrawlRefused (`HostNotFound`) when it does not answer as a PDS does."""
+    try:
+        response = http.get(endpoint.url + DESCRIBE_PATH, timeout=DESCRIBE_SECONDS, max_bytes=DESCRIBE_BYTES)
+    except (RelayError, OSError) as error:
+        raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, f"the host cannot be reached: {error}") from None
+    if response.status != 200:
+        raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, f"describeServer answers HTTP {response.status}")
+    try:
+        described = json.loads(response.body)
+    except (ValueError, RecursionError):
+        described = None
+    if not isinstance(described, dict):
+        raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, "describeServer's answer is not a PDS's")
+
+
+def load_new_hosts(tx: Transaction) -> Window:
+    """The sliding 24 hours of new hosts, as they were stored."""
+    stored = (table.get(tx, NEW_HOSTS_KEY) or "0 0 0").split()
+    return Window(MILLISECONDS["day"], *map(int, stored))
+
+
+def store_new_hosts(tx: Transaction, window: Window) -> None:
+    """Keep the window, so that a restart does not open the door to another day's hosts."""
+    table.put(tx, NEW_HOSTS_KEY, " ".join(map(str, window.state)))

@@ -1,0 +1,207 @@
+"""Dials hosts when they are due, a bounded number at a time, and decides what follows when a connection ends.
+
+One greenlet looks at the schedule; each dialled host has a greenlet of its own until its connection ends. A host that
+waits for its next attempt costs an entry in the schedule and nothing else. Used by the fleet. Must not know of SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+import gevent
+from gevent.event import Event as Signal
+
+from relay.hosts import backoff
+from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.registry import Roster
+from relay.hosts.schedule import Schedule
+from relay.hosts.state import Upstream
+from relay.hosts.subscriber import Subscriber
+from relay.kit import metrics
+from relay.net.websocket_client import Connection, UpstreamError
+from relay.stream.cursors import NONE_YET
+
+MAX_DIALS = 50
+START_SPACING_SECONDS = 0.005
+LONGEST_SLEEP_SECONDS = 60.0
+KILL_SECONDS = 5.0
+OUTSTANDING_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
+
+
+class Dispatcher:
+    """The schedule and the greenlets of the hosts that are dialled or connected."""
+
+    def __init__(self, roster: Roster, subscriber: Subscriber, replay_window: float) -> None:
+        self._roster = roster
+        self._subscriber = subscriber
+        self._replay_window = replay_window
+        self._schedule = Schedule()
+        self._greenlets: dict[int, gevent.Greenlet[[Upstream], None]] = {}
+        self._dialling: set[int] = set()
+        self._wake = Signal()
+        self._loop: gevent.Greenlet[[], None] | None = None
+        metrics.QUEUE_SIZE.labels("dials").set_function(lambda: len(self._dialling))
+        metrics.QUEUE_CAPACITY.labels("dials").set(MAX_DIALS)
+
+    def start(self) -> None:
+        """Plan every known host, spread out so that thousands of handshakes are no spike, and begin."""
+        now = time.monotonic()
+        to_connect = 0
+        for upstream in self._roster:
+            if upstream.status in (Status.ACTIVE, Status.THROTTLED):
+                self._schedule.set(upstream.id, now + to_connect * START_SPACING_SECONDS)
+                to_connect += 1
+            elif upstream.status in (Status.IDLE, Status.OFFLINE):
+                self._schedule.set(upstream.id, now + backoff.probe_delay(random.random()))
+        self._loop = gevent.spawn(self._run)
+
+    def stop(self, timeout: float) -> None:
+        """End every connection. What was read of a host and not yet taken in comes again from its cursor."""
+        greenlets: list[gevent.Greenlet[..., None]] = list(self._greenlets.values())
+        if self._loop is not None:
+            greenlets.append(self._loop)
+        gevent.killall(greenlets, timeout=timeout)
+
+    def dial_now(self, upstream: Upstream) -> None:
+        """Connect to the host at once, unless it is being dialled or connected already."""
+        if upstream.id not in self._greenlets:
+            self._schedule.set(upstream.id, time.monotonic())
+            self._wake.set()
+
+    def probe_later(self, upstream: Upstream) -> None:
+        """Look at the host again in some hours."""
+        self._schedule.set(upstream.id, time.monotonic() + backoff.probe_delay(random.random()))
+
+    def disconnect(self, upstream: Upstream) -> bool:
+        """End the host's connection and forget its next attempt. False when it was not connected."""
+        self._schedule.cancel(upstream.id)
+        connected = upstream.connected_at is not None
+        greenlet = self._greenlets.get(upstream.id)
+        if greenlet is not None:
+            greenlet.kill(timeout=KILL_SECONDS)
+            # A greenlet that is killed before its first step cannot clean up by itself; and it may have planned its
+            # next attempt before the kill reached it.
+            self._forget(upstream.id)
+            self._schedule.cancel(upstream.id)
+        return connected
+
+    def next_attempt_in(self, upstream: Upstream) -> float | None:
+        """Seconds until the host is dialled again; None when it is not planned."""
+        due = self._schedule.due(upstream.id)
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            self._dial_those_due()
+            due = self._schedule.next_due()
+            full = len(self._dialling) >= MAX_DIALS
+            pause = LONGEST_SLEEP_SECONDS if due is None or full else due - time.monotonic()
+            self._wake.wait(min(max(pause, 0.0), LONGEST_SLEEP_SECONDS))
+
+    def _dial_those_due(self) -> None:
+        now = time.monotonic()
+        while len(self._dialling) < MAX_DIALS:
+            host_id = self._schedule.pop(now)
+            if host_id is None:
+                return
+            upstream = self._roster.by_id(host_id)
+            if upstream is not None and host_id not in self._greenlets:
+                self._dialling.add(host_id)
+                self._greenlets[host_id] = gevent.spawn(self._attend, upstream)
+
+    def _attend(self, upstream: Upstream) -> None:
+        """One host, from the dial to the end of its connection."""
+        opened: float | None = None
+        try:
+            stream = self._dial(upstream)
+            try:
+                opened = time.monotonic()
+                self._roster.connected(upstream)
+                self._subscriber.read(upstream, stream)
+            finally:
+                stream.close()
+                self._roster.disconnected(upstream)
+        except UpstreamError as error:
+            self._ended(upstream, error, 0.0 if opened is None else time.monotonic() - opened)
+        except Exception as error:
+            log.exception("subscriber of %s failed", upstream.hostname)
+            self._ended(upstream, UpstreamError("internal-error", type(error).__name__), 0.0)
+        finally:
+            self._forget(upstream.id)
+
+    def _forget(self, host_id: int) -> None:
+        self._greenlets.pop(host_id, None)
+        self._dialling.discard(host_id)
+        self._wake.set()
+
+    def _dial(self, upstream: Upstream) -> Connection:
+        upstream.row.last_attempt_at = time.time()
+        try:
+            stream = self._subscriber.open(upstream, self._cursor(upstream))
+        except UpstreamError as error:
+            metrics.DIALS.labels(error.reason).inc()
+            raise
+        finally:
+            self._dialling.discard(upstream.id)
+            self._wake.set()
+        metrics.DIALS.labels("connected").inc()
+        return stream
+
+    def _cursor(self, upstream: Upstream) -> int | None:
+        """Where to resume, or None to start live: a new host, or one unseen for longer than the replay window.
+
+        Weeks of a dormant host's events would flood everyone, and are outside of what consumers can replay anyway.
+        """
+        position = upstream.host.cursor.position
+        if position == NONE_YET:
+            return None
+        if self._long_unseen(upstream) and not upstream.host.cursor.outstanding:
+            log.warning("host %s was not seen for longer than the replay window: starting live", upstream.hostname)
+            # The old position must not come back should the host have no event before its next reconnect.
+            upstream.host.cursor.reset()
+            return None
+        return position
+
+    def _long_unseen(self, upstream: Upstream) -> bool:
+        seen = upstream.row.last_connected_at
+        if seen is None:
+            # Another relay's database does not say when it was; a host that it had given up is taken to be long gone.
+            return upstream.row.status in (Status.IDLE, Status.OFFLINE)
+        return time.time() - seen > self._replay_window
+
+    def _ended(self, upstream: Upstream, error: UpstreamError, lasted: float) -> None:
+        """Note why the connection is no more, and plan the next one."""
+        upstream.note_error(str(error), time.time())
+        if lasted:
+            metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
+        if error.reason == "loop":
+            self._roster.change(upstream, Cause.LOOP)
+        elif error.reason == "future-cursor" and upstream.host.cursor.outstanding:
+            # Its last events are still on their way, by the old numbers.
+            self._schedule.set(upstream.id, time.monotonic() + OUTSTANDING_SECONDS)
+        elif error.reason == "future-cursor" and not upstream.live_restart:
+            # The host's numbers started again: nothing it has can be asked for by the old ones.
+            upstream.live_restart = True
+            upstream.host.cursor.reset()
+            self._schedule.set(upstream.id, time.monotonic())
+        elif error.reason == "future-cursor":
+            self._roster.change(upstream, Cause.FUTURE_CURSOR)
+            self.probe_later(upstream)
+        else:
+            self._failed(upstream, error, lasted)
+
+    def _failed(self, upstream: Upstream, error: UpstreamError, lasted: float) -> None:
+        upstream.row.failures = backoff.failures_after(upstream.row.failures, lasted)
+        if upstream.row.failures >= backoff.ATTEMPTS_BEFORE_OFFLINE and not self._roster.cut_off:
+            self._roster.change(upstream, Cause.ATTEMPTS_EXHAUSTED)
+        if upstream.status in (Status.IDLE, Status.OFFLINE):
+            self.probe_later(upstream)
+            return
+        delay = backoff.retry_delay(upstream.row.failures, random.random())
+        self._schedule.set(upstream.id, time.monotonic() + delay)
+        log.info("host %s: %s; attempt %d in %.0f s", upstream.hostname, error, upstream.row.failures, delay)

@@ -1,0 +1,120 @@
+"""One page of the table of hosts: searched, filtered and sorted by what costs little, since there are thousands.
+
+Asked by the fleet for `web`'s pages for people. Only the hosts on the page are described in full. Pure: everything is
+passed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from relay.hosts.lifecycle import Status
+from relay.hosts.report import HostStatus, lag_seconds
+from relay.hosts.state import Upstream
+
+ALL, CONNECTED, DISCONNECTED = "all", "connected", "disconnected"
+STATES = (ALL, CONNECTED, DISCONNECTED, *(status.value for status in Status))
+
+SORT_KEYS: dict[str, Callable[[Upstream], Any]] = {
+    "name": lambda upstream: upstream.hostname,
+    "state": lambda upstream: (upstream.status.value, upstream.connected_at is None),
+    "lag": lambda upstream: lag_seconds(upstream),
+    "last-event": lambda upstream: upstream.row.last_event_at,
+    "events": lambda upstream: upstream.events_seen,
+    "accounts": lambda upstream: upstream.host.account_count,
+    "limit": lambda upstream: upstream.host.account_limit,
+    "rate": lambda upstream: upstream.rates.second,
+    "error": lambda upstream: upstream.row.last_error,
+}
+BY_DROPS = "drops"
+SORTS = (*SORT_KEYS, BY_DROPS)
+
+
+@dataclass(frozen=True, slots=True)
+class HostQuery:
+    """What to show: `search` as `name_matcher` takes it, `state` of STATES, `sort` of SORTS; `start` counts from 0."""
+
+    search: str = ""
+    state: str = ALL
+    sort: str = "name"
+    descending: bool = False
+    start: int = 0
+    count: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class HostPage:
+    """The rows of one page, how many hosts there are on all pages, and how many of each state the search finds."""
+
+    rows: list[HostStatus]
+    found: int
+    by_state: dict[str, int]
+
+
+def select(
+    upstreams: Iterable[Upstream], query: HostQuery, drops: Callable[[Upstream], int]
+) -> tuple[list[Upstream], dict[str, int]]:
+    """All hosts that `query` asks for, in order, and the number of each state among those with such a name.
+
+    Hosts without what is sorted by come last, whichever way it goes.
+    """
+    matches = name_matcher(query.search)
+    named = [upstream for upstream in upstreams if matches(upstream.hostname)]
+    key = drops if query.sort == BY_DROPS else SORT_KEYS[query.sort]
+    keyed = [(key(upstream), upstream) for upstream in named if _is_in(upstream, query.state)]
+    known = [(value, upstream) for value, upstream in keyed if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=query.descending)
+    return [upstream for _, upstream in known] + [upstream for value, upstream in keyed if value is None], _count(named)
+
+
+def name_matcher(pattern: str) -> Callable[[str], bool]:
+    """True for the names that hold `pattern`: `*` is anything, `^` and `$` the name's ends, `|` parts alternatives.
+
+    `.*` and `\\.` mean what they do in a regular expression. Not all of those are taken: Python's engine can need time
+    without bound for one name, and everything else in the relay would wait.
+    """
+    alternatives = [_alternative(text.strip()) for text in pattern.lower().split("|") if text.strip()]
+    return lambda name: not alternatives or any(matches(name) for matches in alternatives)
+
+
+def _alternative(text: str) -> Callable[[str], bool]:
+    at_start, at_end = text.startswith("^"), text.endswith("$")
+    body = text.removeprefix("^").removesuffix("$").replace(".*", "*").replace("\\.", ".")
+    pieces = body.split("*")
+    first, last = pieces[0], pieces[-1]
+    middle = pieces[at_start : len(pieces) - at_end]
+
+    def matches(name: str) -> bool:
+        if at_start and at_end and len(pieces) == 1:
+            return name == first
+        if (at_start and not name.startswith(first)) or (at_end and not name.endswith(last)):
+            return False
+        low, high = len(first) if at_start else 0, len(name) - len(last) if at_end else len(name)
+        for piece in middle:
+            found = name.find(piece, low, high)
+            if found < 0:
+                return False
+            low = found + len(piece)
+        return low <= high
+
+    return matches
+
+
+def _is_in(upstream: Upstream, state: str) -> bool:
+    if state in (CONNECTED, DISCONNECTED):
+        return (upstream.connected_at is not None) is (state == CONNECTED)
+    return state in (ALL, upstream.status.value)
+
+
+def _count(upstreams: list[Upstream]) -> dict[str, int]:
+    statuses = Counter(upstream.status.value for upstream in upstreams)
+    connected = sum(upstream.connected_at is not None for upstream in upstreams)
+    return {
+        **{state: statuses[state] for state in STATES},
+        ALL: len(upstreams),
+        CONNECTED: connected,
+        DISCONNECTED: len(upstreams) - connected,
+    }

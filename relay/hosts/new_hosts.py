@@ -1,0 +1,188 @@
+"""How hosts come in: by a crawl request, from the settings, or from another relay's list.
+
+Owned by the fleet. Keeps the switch and the daily limit of crawl requests over restarts. What makes a single request
+acceptable is in `crawl`, paging another relay in `bootstrap`.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from relay.atproto.hostname import Endpoint
+from relay.hosts import backoff, crawl_checks, pull_hosts
+from relay.hosts.dialler import Dispatcher
+from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.limits import MILLISECONDS, Window
+from relay.hosts.policy import Policy
+from relay.hosts.registry import Roster
+from relay.hosts.state import Upstream
+from relay.kit.errors import CrawlRefused, RelayError
+from relay.net.http import GuardedHttp
+from relay.store import bans, settings
+from relay.store import hosts as table
+from relay.store.database import Database, Transaction
+from relay.store.hosts import HostRow
+
+CHECKS_AT_ONCE = 20
+WAKE_SPACING_SECONDS = 30.0
+CRAWL_ENABLED_KEY = "crawl-enabled"
+NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
+
+log = logging.getLogger(__name__)
+
+
+class Admission:
+    """Adds hosts to the roster and has them dialled."""
+
+    def __init__(self, db: Database, http: GuardedHttp, roster: Roster, dispatcher: Dispatcher, policy: Policy) -> None:
+        self._db = db
+        self._http = http
+        self._roster = roster
+        self._dispatcher = dispatcher
+        self._policy = policy
+        self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
+        self._new_hosts = Window(MILLISECONDS["day"])
+        self._crawl_enabled = not policy.disable_request_crawl
+        self._new_hosts_per_day = policy.new_hosts_per_day
+
+    def load(self, tx: Transaction) -> None:
+        """Read what an admin set, and how many hosts came in the last day."""
+        self._new_hosts = crawl_checks.load_new_hosts(tx)
+        enabled = settings.get(tx, CRAWL_ENABLED_KEY)
+        if enabled is not None:
+            self._crawl_enabled = enabled == "1"
+        per_day = settings.get(tx, NEW_HOSTS_PER_DAY_KEY)
+        if per_day is not None:
+            self._new_hosts_per_day = int(per_day)
+
+    def request(self, hostname: str, *, admin: bool) -> None:
+        """Take a host in, or connect to a known one at once with its failures forgotten.
+
+        Raises CrawlRefused (`Forbidden`, `BadRequest`, `DomainBan`, `HostBanned`, `HostNotFound`,
+        `RateLimitExceeded`) or StoreError. Admins pass the switch, the rule of public hosts and the daily limit.
+        """
+        if not admin and not self._crawl_enabled:
+            raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
+        endpoint = crawl_checks.check_name(hostname, admin=admin, allow_insecure=self._policy.allow_insecure_hosts)
+        self._refuse_banned(endpoint.hostname)
+        if self._is_served(endpoint.hostname):
+            return
+        self._check_answers(endpoint)
+        # While the host was asked, another request may have taken it in or an admin banned it.
+        self._refuse_banned(endpoint.hostname)
+        upstream = self._roster.by_name(endpoint.hostname)
+        if upstream is None:
+            upstream = self._take_in(endpoint, counted=not admin)
+        else:
+            self._roster.change(upstream, Cause.CRAWL_REQUESTED)
+            upstream.row.failures = 0
+        self._dispatcher.dial_now(upstream)
+
+    @property
+    def crawl_enabled(self) -> bool:
+        """Whether public crawl requests are taken; kept over restarts once it was set."""
+        return self._crawl_enabled
+
+    @crawl_enabled.setter
+    def crawl_enabled(self, enabled: bool) -> None:
+        self._db.write(settings.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
+        self._crawl_enabled = enabled
+
+    @property
+    def new_hosts_per_day(self) -> int:
+        """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
+        return self._new_hosts_per_day
+
+    @new_hosts_per_day.setter
+    def new_hosts_per_day(self, limit: int) -> None:
+        self._db.write(settings.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
+        self._new_hosts_per_day = limit
+
+    def take_in_configured(self) -> None:
+        """Add the hosts that the settings name. They are not asked anything: this is the operator's word."""
+        for name in self._policy.hosts:
+            try:
+                endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=self._policy.allow_insecure_hosts)
+                if self._roster.by_name(endpoint.hostname) is None:
+                    self._take_in(endpoint, counted=False)
+            except CrawlRefused as error:
+                log.error("RELAY_HOSTS: %s is not taken: %s", name, error)
+
+    @property
+    def bootstrap_due(self) -> bool:
+        """True when the bootstrap relay is to be asked: no host is known, or an earlier pull was not finished."""
+        return bool(self._policy.bootstrap_host) and (not len(self._roster) or pull_hosts.unfinished(self._db))
+
+    def bootstrap(self) -> None:
+        """Pull the network's hosts from the bootstrap relay, however often it takes."""
+        failures = 0
+        while True:
+            try:
+                pull_hosts.pull_hosts(
+                    self._db,
+                    self._http,
+                    self._policy.bootstrap_host,
+                    self._take_in_listed,
+                    check=not self._policy.skip_host_checks,
+                    progress=lambda seen, taken: log.info("bootstrap: %d hosts listed, %d taken", seen, taken),
+                )
+                return
+            except RelayError as error:
+                failures += 1
+                delay = backoff.retry_delay(failures + 3, random.random())
+                log.warning("bootstrap from %s: %s; again in %.0f s", self._policy.bootstrap_host, error, delay)
+                gevent.sleep(delay)
+
+    def _refuse_banned(self, hostname: str) -> None:
+        domain = self._db.read(bans.ban_of, hostname)
+        if domain:
+            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
+        upstream = self._roster.by_name(hostname)
+        if upstream is not None and upstream.status is Status.BANNED:
+            raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
+
+    def _is_served(self, hostname: str) -> bool:
+        """True when the host is connected, or was tried so recently that asking again only costs both sides."""
+        upstream = self._roster.by_name(hostname)
+        if upstream is None or upstream.status in (Status.IDLE, Status.OFFLINE):
+            return False
+        if upstream.connected_at is not None:
+            return True
+        tried = upstream.row.last_attempt_at
+        return tried is not None and time.time() - tried < WAKE_SPACING_SECONDS and upstream.row.failures <= 1
+
+    def _check_answers(self, endpoint: Endpoint) -> None:
+        if not self._checks.acquire(timeout=crawl_checks.DESCRIBE_SECONDS):
+            raise CrawlRefused("crawl-busy", "RateLimitExceeded", 429, "too many crawl requests at once")
+        try:
+            crawl_checks.check_answers(self._http, endpoint)
+        finally:
+            self._checks.release()
+
+    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Upstream:
+        if counted:
+            now = int(time.time() * 1000)
+            if self._new_hosts.wait(now, self._new_hosts_per_day):
+                raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
+            self._new_hosts.add(now)
+        limit, trusted = self._policy.first_account_limit(endpoint.hostname), self._policy.is_trusted(endpoint.hostname)
+        row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
+        log.info("new host %s", endpoint.hostname)
+        return self._roster.admit(row)
+
+    def _take_in_listed(self, endpoint: Endpoint) -> bool:
+        """Add a host that another relay lists; False when it is known or banned."""
+        if self._roster.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
+            return False
+        self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
+        return True
+
+
+def _insert(tx: Transaction, endpoint: Endpoint, account_limit: int, trusted: bool, new_hosts: Window) -> HostRow:
+    crawl_checks.store_new_hosts(tx, new_hosts)
+    return table.insert(tx, endpoint.hostname, no_ssl=not endpoint.tls, account_limit=account_limit, trusted=trusted)

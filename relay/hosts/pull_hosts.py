@@ -1,0 +1,124 @@
+"""Learns of the network's hosts from another relay, by paging its `listHosts`.
+
+Run by `relay pull-hosts`, and in the background by the fleet of a relay that knows no host yet. Where it stands is
+stored after each page, so that it goes on after a stop. What taking a host means is the caller's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import quote
+
+from gevent.pool import Pool
+
+from relay.atproto.hostname import Endpoint
+from relay.hosts import crawl_checks
+from relay.hosts.policy import Policy
+from relay.kit.errors import CrawlRefused, HttpError
+from relay.net.http import GuardedHttp
+from relay.store import bans, hosts, settings
+from relay.store.database import Database, Transaction
+
+CURSOR_KEY = "pull-hosts-cursor"
+PAGE_SECONDS = 30.0
+PAGE_BYTES = 4 << 20
+CHECKS_AT_ONCE = 20
+WANTED_STATUSES = ("active", "idle", None)
+
+log = logging.getLogger(__name__)
+
+
+def pull_hosts(
+    db: Database,
+    http: GuardedHttp,
+    relay: str,
+    take: Callable[[Endpoint], bool],
+    *,
+    batch: int = 500,
+    check: bool = True,
+    progress: Callable[[int, int], None] = lambda seen, taken: None,
+) -> int:
+    """Call `take` for every host that the relay at the address `relay` has and that can be crawled; how many it took.
+
+    With `check`, a host is taken only when it answers `describeServer`. `progress(seen, taken)` is called after each
+    page. Raises HttpError or StoreError; called again, it goes on where it stopped.
+    """
+    trusted_http = http.for_operator()
+    pool: Pool = Pool(CHECKS_AT_ONCE)
+    seen = taken = 0
+    cursor = db.read(settings.get, CURSOR_KEY) or ""
+    while True:
+        page = _page(trusted_http, relay, batch, cursor)
+        endpoints = [endpoint for endpoint in map(_wanted, page["hosts"]) if endpoint is not None]
+        if check:
+            answering = pool.map(lambda endpoint: _answers(http, endpoint), endpoints)
+            endpoints = [endpoint for endpoint, answers in zip(endpoints, answering, strict=True) if answers]
+        taken += sum(take(endpoint) for endpoint in endpoints)
+        seen += len(page["hosts"])
+        progress(seen, taken)
+        following = page.get("cursor")
+        # A relay that hands out the same cursor twice would be paged for ever.
+        if not isinstance(following, str) or not following or following == cursor or not page["hosts"]:
+            db.write(settings.remove, CURSOR_KEY)
+            return taken
+        cursor = following
+        db.write(settings.put, CURSOR_KEY, cursor)
+
+
+def unfinished(db: Database) -> bool:
+    """True when a pull was stopped before its last page. Raises StoreError."""
+    return db.read(settings.get, CURSOR_KEY) is not None
+
+
+def store_host(db: Database, policy: Policy, endpoint: Endpoint) -> bool:
+    """What `relay pull-hosts` does with a host: store it for the next start. False when it is known or banned."""
+    return db.write(_store, endpoint.hostname, policy)
+
+
+def _store(tx: Transaction, hostname: str, policy: Policy) -> bool:
+    if hosts.by_hostname(tx, hostname) is not None or bans.ban_of(tx, hostname):
+        return False
+    limit, trusted = policy.first_account_limit(hostname), policy.is_trusted(hostname)
+    hosts.insert(tx, hostname, no_ssl=False, account_limit=limit, trusted=trusted)
+    return True
+
+
+def _page(http: GuardedHttp, relay: str, batch: int, cursor: str) -> dict[str, Any]:
+    url = f"{relay}/xrpc/com.atproto.sync.listHosts?limit={batch}"
+    if cursor:
+        url += f"&cursor={quote(cursor, safe='')}"
+    response = http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
+    if response.status != 200:
+        raise HttpError("http-broken", f"{url} answers HTTP {response.status}")
+    try:
+        page = json.loads(response.body)
+    except (ValueError, RecursionError):
+        page = None
+    if not isinstance(page, dict) or not isinstance(page.get("hosts"), list):
+        raise HttpError("http-broken", f"{url} does not answer with a list of hosts")
+    return page
+
+
+def _wanted(listed: object) -> Endpoint | None:
+    """The endpoint of a listed host that is worth crawling: in use, with events, public, with TLS."""
+    if not isinstance(listed, dict) or listed.get("status") not in WANTED_STATUSES:
+        return None
+    seq, hostname = listed.get("seq"), listed.get("hostname")
+    if not isinstance(seq, int) or seq <= 0 or not isinstance(hostname, str):
+        return None
+    try:
+        return crawl_checks.check_name(hostname, admin=False, allow_insecure=False)
+    except CrawlRefused:
+        return None
+
+
+def _answers(http: GuardedHttp, endpoint: Endpoint) -> bool:
+    try:
+        crawl_checks.check_answers(http, endpoint)
+    except CrawlRefused as error:
+        log.info("host %s is not taken: %s", endpoint.hostname, error)
+        return False
+    return True

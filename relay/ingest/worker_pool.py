@@ -1,0 +1,82 @@
+"""The pool of worker processes that verify events, so that more than one core can.
+
+Built by `opening` when RELAY_VALIDATOR_PROCESSES asks for it; the gate begins checks here. An account's events always
+go to the same process, which keeps its key parsed. Must not know of order: partitions keep it.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from relay.atproto.crypto import PublicKey
+from relay.atproto.frames import Commit, Sync
+from relay.ingest.check import Check
+from relay.ingest.verification import pack_task
+from relay.ingest.worker_supervisor import BATCHES_OUTSTANDING, Slot
+from relay.kit import metrics
+
+# Events that may be verified before their turn; those whose turn it is are bounded by the lanes and what is parked.
+AHEAD_CAPACITY = 1024
+HUNG_SECONDS = 10.0
+WORKER = "relay.ingest.worker"
+FAILURES_TOLD = 3
+MOST_PROCESSES = 2
+
+
+def processes_for(cores: int) -> int:
+    """How many worker processes `cores` are good for.
+
+    One core is the relay's own, another has the database, the reverse proxy and the kernel's network work to do: a
+    worker's 26 MiB, and 20 us an event for the way there and back, are better saved. It verifies about as many events a
+    second as the relay takes through all else, so with two of them the relay itself is the bound.
+    """
+    return min(max(cores - 2, 0), MOST_PROCESSES)
+
+
+class WorkerPool:
+    """A fixed number of worker processes. `worker` is the module that they run."""
+
+    def __init__(
+        self, processes: int, *, lenient: bool, worker: str = WORKER, hung_seconds: float = HUNG_SECONDS
+    ) -> None:
+        command = (worker, "lenient" if lenient else "strict")
+        self._slots = [Slot(index, command, hung_seconds) for index in range(processes)]
+        self._ahead_of_each = AHEAD_CAPACITY // processes
+        metrics.VERIFIERS.set_function(lambda: sum(slot.ready for slot in self._slots))
+        metrics.QUEUE_SIZE.labels("verifier-events").set_function(lambda: sum(s.waiting for s in self._slots))
+        metrics.QUEUE_CAPACITY.labels("verifier-events").set(AHEAD_CAPACITY)
+        metrics.QUEUE_SIZE.labels("verifier-batches").set_function(lambda: sum(s.outstanding for s in self._slots))
+        metrics.QUEUE_CAPACITY.labels("verifier-batches").set(processes * BATCHES_OUTSTANDING)
+
+    @property
+    def problem(self) -> str | None:
+        """What keeps events from being verified, or None."""
+        failing = [str(index) for index, slot in enumerate(self._slots) if slot.failures >= FAILURES_TOLD]
+        return f"verifiers do not start: {', '.join(failing)}" if failing else None
+
+    def start(self) -> None:
+        """Start the processes; checks may be begun before they are ready."""
+        for slot in self._slots:
+            slot.start()
+
+    def stop(self) -> None:
+        """End the processes; checks that have no outcome never get one."""
+        for slot in self._slots:
+            slot.stop()
+
+    def begin(self, event: Commit | Sync, key: PublicKey) -> Check:
+        """Have `event` verified against `key`. Never blocks."""
+        return self._begin(self._slot_of(event), event, key)
+
+    def ahead(self, event: Commit | Sync, key: PublicKey) -> Check | None:
+        """`begin` for an event whose turn has not come; None when too many of those wait. Never blocks."""
+        slot = self._slot_of(event)
+        return self._begin(slot, event, key) if slot.waiting < self._ahead_of_each else None
+
+    def _begin(self, slot: Slot, event: Commit | Sync, key: PublicKey) -> Check:
+        check = Check(key, pack_task(event, key), len(event.blocks))
+        slot.submit(check)
+        return check
+
+    def _slot_of(self, event: Commit | Sync) -> Slot:
+        return self._slots[crc32(event.did.encode()) % len(self._slots)]

@@ -1,0 +1,228 @@
+"""One place in the pool of workers: the process in it, what waits for it, and what becomes of both when it fails.
+
+Used by `pool`. A process that ends or hangs is replaced and what it had is verified again, so nothing is lost; the
+events that it may have died of go alone from then on, and one that alone ends its process twice is refused. Must not
+know what a task says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import gevent
+from gevent import socket, subprocess
+from gevent.event import Event as Signal
+
+from relay.ingest.check import Check
+from relay.ingest.verdict import Refusal
+from relay.ingest.verification import Inbox, encode, unpack_outcome
+from relay.kit import metrics
+
+BATCH_EVENTS = 16
+BATCH_BYTES = 256 << 10
+BATCHES_OUTSTANDING = 2
+# How long an event may wait for others to go with it: a crossing costs by the batch, and so does waking a process.
+GATHER_SECONDS = 0.002
+READ_BYTES = 64 << 10
+CRASHES_ALLOWED = 1
+KILLED_WITHIN_SECONDS = 5.0
+RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
+IDLE_SECONDS = 60.0
+
+# Where `relay` is, for a process that is to run the same code and needs nothing else from our environment.
+SOURCES = Path(__file__).parents[2]
+
+log = logging.getLogger(__name__)
+
+
+class Slot:
+    """A worker process and its work. `failures` counts the processes in a row that never got ready."""
+
+    def __init__(self, index: int, command: Sequence[str], hung_seconds: float) -> None:
+        self.failures = 0
+        self.ready = False
+        self._index = index
+        self._command = command
+        self._hung_seconds = hung_seconds
+        self._waiting: deque[Check] = deque()
+        self._suspects: deque[Check] = deque()
+        self._sent: deque[list[Check]] = deque()
+        self._oldest_since = 0.0
+        self._work = Signal()
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._busy = metrics.VERIFIER_BUSY_SECONDS.labels(str(index))
+
+    @property
+    def waiting(self) -> int:
+        """Events that are not yet sent to the process."""
+        return len(self._waiting) + len(self._suspects)
+
+    @property
+    def outstanding(self) -> int:
+        """Batches that the process has not answered."""
+        return len(self._sent)
+
+    def submit(self, check: Check) -> None:
+        """Have `check` verified."""
+        self._waiting.append(check)
+        self._work.set()
+
+    def start(self) -> None:
+        """Start the process, and the next one whenever one ends."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=2 * KILLED_WITHIN_SECONDS)
+            self._greenlet = None
+
+    def _run(self) -> None:
+        while True:
+            try:
+                cause = self._run_process()
+            except Exception:
+                log.exception("verifier %d failed", self._index)
+                cause = "failed"
+            if cause == "failed":
+                self.failures += 1
+            metrics.VERIFIER_RESTARTS.labels(cause).inc()
+            gevent.sleep(RESTART_SECONDS[min(self.failures, len(RESTART_SECONDS) - 1)])
+
+    def _run_process(self) -> str:
+        """One process from its start to its end, and why it ended: a cause of `relay_verifier_restarts_total`."""
+        sender: gevent.Greenlet[..., None] | None = None
+        process, connection = _spawn(self._command)
+        cause = "ended"
+        try:
+            for busy_us, outcomes in self._answers(connection):
+                if sender is None:
+                    self.ready = True
+                    self.failures = 0
+                    sender = gevent.spawn(self._send, connection)
+                    continue
+                self._busy.inc(busy_us / 1e6)
+                self._settle(outcomes)
+        except TimeoutError:
+            cause = "hung"
+        finally:
+            started, self.ready = self.ready, False
+            if sender is not None:
+                sender.kill()
+            connection.close()
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(KILLED_WITHIN_SECONDS)
+            self._take_back()
+        log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
+        return cause if started else "failed"
+
+    def _answers(self, connection: socket.socket) -> Iterator[tuple[int, list[tuple[object, ...]]]]:
+        """What the process sends until it ends. Raises TimeoutError when it owes an answer for too long."""
+        inbox = Inbox()
+        connection.settimeout(self._hung_seconds)
+        while True:
+            try:
+                data = connection.recv(READ_BYTES)
+            except TimeoutError:
+                if not self._hangs(connection):
+                    continue
+                raise
+            except OSError:
+                return
+            if not data:
+                return
+            yield from inbox.feed(data)
+
+    def _hangs(self, connection: socket.socket) -> bool:
+        if self.ready and (not self._sent or time.monotonic() - self._oldest_since < self._hung_seconds):
+            return False
+        # The relay itself may have stood still; then the answer is there by now.
+        connection.settimeout(0)
+        try:
+            return not connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+        finally:
+            connection.settimeout(self._hung_seconds)
+
+    def _send(self, connection: socket.socket) -> None:
+        """Keep the process in work: while it has one batch in hand, the next one waits in its socket."""
+        try:
+            while True:
+                while len(self._sent) >= BATCHES_OUTSTANDING or not self.waiting:
+                    self._work.clear()
+                    self._work.wait(IDLE_SECONDS)
+                if self.waiting < BATCH_EVENTS:
+                    gevent.sleep(GATHER_SECONDS)
+                batch = self._next_batch()
+                if not self._sent:
+                    self._oldest_since = time.monotonic()
+                self._sent.append(batch)
+                connection.sendall(encode([check.task for check in batch]))
+        except OSError:
+            # The process is gone, or hangs: `_answers` finds out which.
+            return
+        finally:
+            # Whatever ended this ends the process, or its events would wait for ever.
+            connection.close()
+
+    def _next_batch(self) -> list[Check]:
+        if self._suspects:
+            return [self._suspects.popleft()]
+        batch: list[Check] = []
+        size = 0
+        while self._waiting and len(batch) < BATCH_EVENTS and size < BATCH_BYTES:
+            check = self._waiting.popleft()
+            batch.append(check)
+            size += check.size
+        return batch
+
+    def _settle(self, outcomes: list[tuple[object, ...]]) -> None:
+        for check, outcome in zip(self._sent[0], outcomes, strict=True):
+            check.settle(unpack_outcome(outcome))
+        # Only now: an answer that cannot be read leaves the batch to be taken back.
+        self._sent.popleft()
+        self._oldest_since = time.monotonic()
+        self._work.set()
+
+    def _take_back(self) -> None:
+        """Put what the process had into the queue again. It answers in order, so it died of its oldest batch."""
+        if not self._sent:
+            return
+        suspects = self._sent.popleft()
+        while self._sent:
+            self._waiting.extendleft(reversed(self._sent.pop()))
+        # Only a batch of one tells which event it was; and once may be anything, such as an operator.
+        if len(suspects) == 1:
+            suspects[0].crashes += 1
+            if suspects[0].crashes > CRASHES_ALLOWED:
+                suspects[0].settle(Refusal("poison", f"ended or hung {suspects[0].crashes} verifiers"))
+                return
+        self._suspects.extend(suspects)
+
+
+def _spawn(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """A process of `command` with its end of a socket pair, and our end. Raises OSError."""
+    ours, theirs = socket.socketpair()
+    try:
+        module, *arguments = command
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(SOURCES)},
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return process, ours

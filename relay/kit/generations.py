@@ -1,0 +1,117 @@
+"""What is in memory of the accounts used most recently: two packed records under one key per DID.
+
+Built by `app`; `identity` keeps what a DID document says in one part, `ingest` the account's state in the other. A
+million accounts cost what their bytes cost: no object per field, and nothing for the garbage collector to walk. Must
+not know what is in a record.
+"""
+
+from __future__ import annotations
+
+from relay.kit import metrics
+
+SHARDS = 64
+SMALLEST_SHARD = 1024
+
+# Beside their bytes the parts have the length of the first one.
+_LENGTH_BYTES = 2
+
+
+class _Shard:
+    """Two generations of entries: whatever is used goes into the newer, and the older goes when that one is full.
+
+    Small shards, since the older generation is freed and the newer one re-hashed in one go.
+    """
+
+    __slots__ = ("newer", "older")
+
+    def __init__(self) -> None:
+        self.newer: dict[str, bytes] = {}
+        self.older: dict[str, bytes] = {}
+
+
+class Recent:
+    """DID to two records. At most `capacity` DIDs are kept (two at least), and always the half used last."""
+
+    def __init__(self, capacity: int) -> None:
+        count = max(1, min(SHARDS, capacity // SMALLEST_SHARD))
+        self._shards = [_Shard() for _ in range(count)]
+        self._generation = max(1, capacity // count // 2)
+        self.identities = Part(self, first=True)
+        self.accounts = Part(self, first=False)
+        metrics.QUEUE_SIZE.labels("accounts").set_function(lambda: len(self))
+        metrics.QUEUE_CAPACITY.labels("accounts").set(2 * self._generation * count)
+
+    def find(self, did: str) -> bytes | None:
+        """The entry of `did`, which counts as used now."""
+        key = _key(did)
+        shard = self._shards[hash(key) % len(self._shards)]
+        entry = shard.newer.get(key)
+        if entry is None:
+            entry = shard.older.pop(key, None)
+            if entry is not None:
+                self._put(shard, key, entry)
+        return entry
+
+    def keep(self, did: str, entry: bytes) -> None:
+        """Put `entry` in the place of what there was."""
+        key = _key(did)
+        shard = self._shards[hash(key) % len(self._shards)]
+        shard.older.pop(key, None)
+        self._put(shard, key, entry)
+
+    def forget(self, did: str) -> None:
+        """Keep nothing of `did`."""
+        key = _key(did)
+        shard = self._shards[hash(key) % len(self._shards)]
+        shard.newer.pop(key, None)
+        shard.older.pop(key, None)
+
+    def _put(self, shard: _Shard, key: str, entry: bytes) -> None:
+        if len(shard.newer) >= self._generation and key not in shard.newer:
+            shard.older, shard.newer = shard.newer, {}
+        shard.newer[key] = entry
+
+    def __len__(self) -> int:
+        return sum(len(shard.newer) + len(shard.older) for shard in self._shards)
+
+
+class Part:
+    """One of the two records of each DID; empty is the same as not there."""
+
+    __slots__ = ("_first", "_recent")
+
+    def __init__(self, recent: Recent, *, first: bool) -> None:
+        self._recent = recent
+        self._first = first
+
+    def get(self, did: str) -> bytes | None:
+        """The record of `did`."""
+        entry = self._recent.find(did)
+        if entry is None:
+            return None
+        cut = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES])
+        return (entry[_LENGTH_BYTES:cut] if self._first else entry[cut:]) or None
+
+    def put(self, did: str, record: bytes) -> None:
+        """Keep `record`; at most 64 KiB."""
+        entry = self._recent.find(did)
+        cut = _LENGTH_BYTES + (0 if entry is None else int.from_bytes(entry[:_LENGTH_BYTES]))
+        if self._first:
+            other = b"" if entry is None else entry[cut:]
+            entry = len(record).to_bytes(_LENGTH_BYTES) + record + other
+        else:
+            entry = (bytes(_LENGTH_BYTES) if entry is None else entry[:cut]) + record
+        self._recent.keep(did, entry)
+
+    def drop(self, did: str) -> None:
+        """Keep no record of `did` in this part."""
+        if self.get(did) is None:
+            return
+        self.put(did, b"")
+        if self._recent.find(did) == bytes(_LENGTH_BYTES):
+            self._recent.forget(did)
+
+
+def _key(did: str) -> str:
+    """A DID in less memory: the same prefix hundreds of thousands of times is not kept."""
+    return did.removeprefix("did:plc:")

@@ -1,0 +1,119 @@
+"""How the process itself does: the hub's lag, greenlets, threads, garbage collection, memory, what is running.
+
+Run by `app`. Figures that a scrape can ask for itself are functions; the rest is measured by one greenlet. Must not
+know of events, hosts or consumers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import platform
+import time
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import gevent
+from gevent import Greenlet
+
+from relay.kit import metrics
+
+TICK_SECONDS = 0.1
+# Full collections that can fall between two ticks; more than that would be all that the process does.
+PAUSES_KEPT = 64
+STATUS = Path("/proc/self/status")
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2` (malloc.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+# The label of `relay_allocator_bytes`, and where glibc says it.
+ALLOCATOR_STATES = {"arenas": "arena", "mapped": "hblkhd", "used": "uordblks", "free": "fordblks", "top": "keepcost"}
+
+
+class Vitals:
+    """Measures from `start` to `stop`. Greenlets spawned before it is made are not counted."""
+
+    def __init__(self) -> None:
+        self._greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
+        self._pauses: deque[float] = deque(maxlen=PAUSES_KEPT)
+        self._pause_began = 0.0
+        self._heart: Greenlet[[], None] | None = None
+        Greenlet.add_spawn_callback(self._greenlets.add)
+        metrics.GREENLETS.set_function(lambda: len(self._greenlets))
+        metrics.THREADS.set_function(lambda: _process_status("Threads"))
+        metrics.MEMORY_PEAK.set_function(lambda: 1024 * _process_status("VmHWM"))
+        metrics.BUILD.info(
+            {
+                "version": version("atproto-relay"),
+                "python": platform.python_version(),
+                "gevent": version("gevent"),
+                "libc": "-".join(platform.libc_ver()),
+            }
+        )
+        _export_allocator()
+
+    def start(self) -> None:
+        """Begin to measure."""
+        gc.callbacks.append(self._time_collection)
+        self._heart = gevent.spawn(self._beat)
+
+    def stop(self) -> None:
+        """Stop measuring."""
+        if self._heart is not None:
+            self._heart.kill()
+            gc.callbacks.remove(self._time_collection)
+            Greenlet.remove_spawn_callback(self._greenlets.add)
+
+    def _beat(self) -> None:
+        while True:
+            due = time.monotonic() + TICK_SECONDS
+            gevent.sleep(TICK_SECONDS)
+            metrics.HUB_LAG_SECONDS.observe(max(0.0, time.monotonic() - due))
+            while self._pauses:
+                metrics.GC_PAUSE_SECONDS.observe(self._pauses.popleft())
+
+    def _time_collection(self, phase: str, info: dict[str, int]) -> None:
+        """The collector's hook. Runs inside any allocation, so it must not take an instrument's lock."""
+        if info["generation"] < 2:
+            return
+        if phase == "start":
+            self._pause_began = time.monotonic()
+        else:
+            self._pauses.append(time.monotonic() - self._pause_began)
+
+
+def _process_status(field: str) -> float:
+    """A number from Linux's /proc/self/status, in its unit; 0 where there is no such file."""
+    try:
+        text = STATUS.read_text()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{field}:")), 0.0)
+
+
+def _export_allocator() -> None:
+    """What glibc's allocator holds; nothing with another libc, which has no `mallinfo2`."""
+    try:
+        mallinfo2 = ctypes.CDLL(None).mallinfo2
+    except (AttributeError, OSError):
+        return
+    mallinfo2.restype = _Mallinfo2
+
+    def reading(field: str) -> Callable[[], float]:
+        return lambda: float(getattr(mallinfo2(), field))
+
+    for state, field in ALLOCATOR_STATES.items():
+        metrics.ALLOCATOR_BYTES.labels(state).set_function(reading(field))

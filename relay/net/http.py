@@ -1,0 +1,274 @@
+"""HTTP to strangers: checked addresses only, bounded in time, size and headers, no redirects.
+
+Every outgoing request of the relay goes through a GuardedHttp (DID documents, status questions, sibling relays), and
+the upstream WebSockets take their connected sockets from it. Knows nothing of DIDs.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import select
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from http.client import HTTPException, HTTPResponse
+from typing import Any, NamedTuple
+
+import gevent
+import urllib3
+from gevent.monkey import get_original
+from urllib3 import exceptions as failures
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util import Url, parse_url
+
+from relay.kit.errors import HttpError
+from relay.net.address import Address, resolve_public
+
+DEFAULT_TIMEOUT = 10.0
+DEFAULT_MAX_BYTES = 64 << 10
+
+# All lines of one response: status, headers, chunk sizes, trailers. The standard library bounds a line, not their
+# number, and a host that sends lines faster than they are read would hold up the hub for good.
+MAX_LINE_BYTES = 64 << 10
+
+# Connections kept open for a next request: hosts, and connections to each.
+KEPT_HOSTS = 128
+KEPT_PER_HOST = 128
+
+
+_poll = get_original("select", "poll")
+
+
+class Response(NamedTuple):
+    """An answer. Header names are case-insensitive."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class GuardedHttp:
+    """A keep-alive HTTP client that is safe to point at addresses which strangers choose.
+
+    With `allow_insecure`, plain http and addresses that are not public are taken too.
+    """
+
+    def __init__(self, user_agent: str, allow_insecure: bool) -> None:
+        self.allow_insecure = allow_insecure
+        self._user_agent = user_agent
+        # One context for all: one per connection costs 880 KiB and 22 ms each.
+        self._tls = _tls_context()
+        self._pools = urllib3.PoolManager(
+            KEPT_HOSTS, maxsize=KEPT_PER_HOST, retries=False, ssl_context=self._tls, timeout=DEFAULT_TIMEOUT
+        )
+        self._pools.pool_classes_by_scheme = _guarded_pools(self)
+
+    def for_operator(self) -> GuardedHttp:
+        """A client of the same kind for addresses that the operator wrote down: those may be plain and private."""
+        return GuardedHttp(self._user_agent, allow_insecure=True)
+
+    def tls_context(self) -> ssl.SSLContext:
+        """The TLS context, shared by every connection: verifies the peer's certificate and name."""
+        return self._tls
+
+    def get(
+        self,
+        url: str,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """GET `url`, the whole answer within `timeout` seconds. A redirect is an answer like any other.
+
+        Raises AddressRefused, or HttpError with one of its reasons.
+        """
+        return self.request("GET", url, timeout=timeout, max_bytes=max_bytes, headers=headers)
+
+    def post_json(
+        self,
+        url: str,
+        value: object,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """POST `value` as JSON; otherwise as `get`."""
+        body = json.dumps(value).encode()
+        sent = {"Content-Type": "application/json", **(headers or {})}
+        return self.request("POST", url, body, timeout=timeout, max_bytes=max_bytes, headers=sent)
+
+    def connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        """A TCP connection to a checked address of `host`, within `timeout` seconds for name and addresses together.
+
+        Raises AddressRefused, or HttpError `http-connect` or `http-timeout`.
+        """
+        deadline = time.monotonic() + timeout
+        refusal: OSError = TimeoutError()
+        addresses = resolve_public(host, port, self.allow_insecure, timeout)
+        for tried, address in enumerate(addresses):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                # An address that swallows everything leaves time for the next one.
+                return _connected(address, left / (len(addresses) - tried))
+            except OSError as error:
+                refusal = error
+        if isinstance(refusal, TimeoutError):
+            raise HttpError("http-timeout", f"no connection to {host} in time")
+        raise HttpError("http-connect", f"{host}: {refusal}")
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_bytes: int = DEFAULT_MAX_BYTES,
+        headers: Mapping[str, str] | None = None,
+    ) -> Response:
+        """Any request, with `body` as it is; otherwise as `get`."""
+        address = self._checked(url)
+        sent = {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **(headers or {})}
+        try:
+            # urllib3's own timeout would be per read: a host that trickles bytes would never meet it.
+            with gevent.Timeout(timeout, HttpError("http-timeout", url)):
+                answer = self._pools.connection_from_host(address.host, address.port, address.scheme).urlopen(
+                    method,
+                    address.request_uri,
+                    body=body,
+                    headers=sent,
+                    redirect=False,
+                    retries=False,
+                    preload_content=False,
+                    timeout=urllib3.Timeout(connect=timeout, read=None),
+                )
+                try:
+                    return Response(answer.status, answer.headers, _read_body(answer, max_bytes))
+                except BaseException:
+                    # What is left unread must not be taken for the answer to the next request.
+                    answer.close()
+                    raise
+                finally:
+                    answer.release_conn()
+        except failures.TimeoutError as error:
+            raise HttpError("http-timeout", str(error)) from None
+        except failures.SSLError as error:
+            raise HttpError("http-tls", str(error)) from None
+        except (failures.HTTPError, HTTPException, OSError, ValueError) as error:
+            raise HttpError("http-broken", f"{url}: {error}") from None
+
+    def _checked(self, url: str) -> Url:
+        try:
+            parts = parse_url(url)
+        except failures.LocationParseError as error:
+            raise HttpError("http-url", str(error)) from None
+        if not parts.host or not (parts.scheme == "https" or (parts.scheme == "http" and self.allow_insecure)):
+            raise HttpError("http-url", f"{url} is not an https address")
+        return parts
+
+
+def _tls_context() -> ssl.SSLContext:
+    """A context that verifies a peer's chain and name with the system's authorities, the same on every Python.
+
+    From Python 3.13 on, the default also refuses certificates that leave out what RFC 5280 asks for, such as the
+    Authority Key Identifier. Browsers and other relays take them, so hosts have them.
+    """
+    context = ssl.create_default_context()
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
+def _connected(address: Address, timeout: float) -> socket.socket:
+    connection = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(timeout)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect(address.sockaddr)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _read_body(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    declared = answer.headers.get("Content-Length", "")
+    if declared.isdigit() and int(declared) > max_bytes:
+        raise HttpError("http-too-large", f"{declared} bytes announced")
+    body = bytearray()
+    while len(body) <= max_bytes:
+        # Never decoded: a compressed answer was not asked for, and could grow without bound.
+        part = answer.read(max_bytes + 1 - len(body), decode_content=False)
+        if not part:
+            return bytes(body)
+        body += part
+    raise HttpError("http-too-large", f"over {max_bytes} bytes")
+
+
+class _BoundedLines(io.BufferedReader):
+    """A response's reader that counts what is read as lines, see MAX_LINE_BYTES."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        super().__init__(raw)
+        self._left = MAX_LINE_BYTES
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        most = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+        line = super().readline(most)
+        self._left -= len(line)
+        if self._left < 0:
+            raise HTTPException("too many header or chunk lines")
+        return line
+
+
+class _BoundedResponse(HTTPResponse):
+    """An HTTPResponse that reads its lines through _BoundedLines."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        unbounded, self.fp = self.fp, _BoundedLines(sock.makefile("rb", buffering=0))
+        unbounded.close()
+
+
+def _is_quiet(connection: HTTPConnection) -> bool:
+    """Whether a kept connection can be used again: nothing is to be read from it, no end and no words unasked for.
+
+    As urllib3 has it, but for the poll: gevent's costs ten times as much, and one that does not wait needs no hub.
+    """
+    if connection.sock is None:
+        return False
+    asked = _poll()
+    asked.register(connection.sock, select.POLLIN)
+    return not asked.poll(0)
+
+
+def _guarded_pools(http: GuardedHttp) -> dict[str, type[HTTPConnectionPool]]:
+    """urllib3's pool classes for both schemes, connecting through `http.connect` and reading bounded heads."""
+
+    def new_connection(connection: HTTPConnection) -> socket.socket:
+        timeout = connection.timeout if isinstance(connection.timeout, int | float) else DEFAULT_TIMEOUT
+        return http.connect(connection.host, connection.port, timeout)
+
+    class Plain(HTTPConnection):
+        response_class = _BoundedResponse
+        _new_conn = new_connection
+        is_connected = property(_is_quiet)
+
+    class Tls(HTTPSConnection):
+        response_class = _BoundedResponse
+        _new_conn = new_connection
+        is_connected = property(_is_quiet)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = Tls
+
+    return {"http": PlainPool, "https": TlsPool}

@@ -1,0 +1,288 @@
+"""One WebSocket to one host: dialling, the handshake, keep-alive, and whole messages out of bytes.
+
+websockets' sans-I/O protocol shakes hands on a gevent socket, `framing` reads what comes then. Used by the subscriber,
+one greenlet per connection, which is the only one to read and write here. Knows nothing of frames' content, cursors or
+host states.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import time
+from typing import NamedTuple, Protocol
+
+import gevent
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, ProtocolError
+from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.http11 import Response
+from websockets.uri import WebSocketURI, parse_uri
+
+from relay.atproto.hostname import Endpoint
+from relay.kit.errors import AddressRefused, RelayError
+from relay.net.websocket import MAX_MESSAGE_BYTES, MessageReader
+
+# By so much a relay's own seq may make the largest message of a host longer.
+RELAY_SEQ_BYTES = 64
+CONNECT_SECONDS = 5.0
+DIAL_SECONDS = 10.0
+QUIET_SECONDS = 30.0
+WHOLE_FRAME_SECONDS = 300.0
+READ_BYTES = 16 << 10
+SMALL_FRAMES_ALLOWED = 2_000
+SMALL_FRAMES_SECONDS = 10.0
+WORDS_KEPT = 200
+HEAD_END = b"\r\n\r\n"
+
+
+class UpstreamError(RelayError):
+    """The connection to a host could not be opened or has ended; `detail` is for the host's operator to read.
+
+    Reasons, when opening: `address-refused`, `name-unresolved`, `connect-failed`, `dial-timeout`, `tls-failed`,
+    `handshake-refused`, `handshake-invalid`, `loop`. Afterwards: `closed`, `connection-lost`, `no-pong`,
+    `message-stalled`, `message-too-big`, `websocket-invalid`, `websocket-flood`, `text-message`; and, from what the
+    messages say, those that `subscriber` raises.
+    """
+
+
+class Timing(NamedTuple):
+    """Seconds that the parts of a connection may take."""
+
+    connect: float = CONNECT_SECONDS
+    dial: float = DIAL_SECONDS
+    quiet: float = QUIET_SECONDS
+    whole_frame: float = WHOLE_FRAME_SECONDS
+
+
+class Network(Protocol):
+    """Where connections come from: `identity.http.GuardedHttp`, which checks the address first."""
+
+    def connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        """A connected TCP socket."""
+
+
+def dial(
+    network: Network,
+    tls: ssl.SSLContext,
+    endpoint: Endpoint,
+    path: str,
+    user_agent: str,
+    timing: Timing,
+    *,
+    relay: bool = False,
+) -> Connection:
+    """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises UpstreamError.
+
+    All steps share one deadline: a host that makes its TLS or HTTP handshake last for ever holds its place among the
+    bounded number of dials for no longer than anyone else.
+    """
+    deadline = gevent.Timeout(timing.dial)
+    opened: list[socket.socket] = []
+    try:
+        with deadline:
+            return _dial(network, tls, endpoint, path, user_agent, timing, opened, relay)
+    except gevent.Timeout as timeout:
+        _close(opened)
+        if timeout is not deadline:
+            raise
+        raise UpstreamError("dial-timeout", f"no connection within {timing.dial:g} seconds") from None
+    except BaseException:
+        _close(opened)
+        raise
+
+
+def _dial(
+    network: Network,
+    tls: ssl.SSLContext,
+    endpoint: Endpoint,
+    path: str,
+    user_agent: str,
+    timing: Timing,
+    opened: list[socket.socket],
+    relay: bool,
+) -> Connection:
+    uri = parse_uri(f"{'wss' if endpoint.tls else 'ws'}://{endpoint.hostname}{path}")
+    try:
+        sock = network.connect(uri.host, uri.port, timing.connect)
+        opened.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
+    except AddressRefused as error:
+        raise UpstreamError(error.reason, error.detail) from None
+    except (RelayError, OSError) as error:
+        raise UpstreamError("connect-failed", _words(error)) from None
+    # With no timeout on the socket itself only the common deadline counts.
+    sock.settimeout(None)
+    if endpoint.tls:
+        try:
+            sock = tls.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
+            opened[0] = sock
+            sock.do_handshake()
+        except (OSError, ValueError) as error:
+            raise UpstreamError("tls-failed", _words(error)) from None
+    rest = _handshake(sock, uri, user_agent, relay)
+    return Connection(sock, rest, timing, MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
+
+
+def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: bool) -> bytes:
+    """Upgrade to WebSocket. Returns what the host sent right after its answer. Raises UpstreamError."""
+    protocol = ClientProtocol(uri)
+    answer = bytearray()
+    rest = b""
+    request = protocol.connect()
+    request.headers["User-Agent"] = user_agent
+    protocol.send_request(request)
+    try:
+        sock.sendall(b"".join(protocol.data_to_send()))
+        while not protocol.events and protocol.handshake_exc is None:
+            data = sock.recv(READ_BYTES)
+            if not data:
+                protocol.receive_eof()
+                continue
+            given = len(answer)
+            answer += data
+            # Only an upgrade's answer ends with its head, and what comes then is for another reader.
+            end = answer.find(HEAD_END, max(given - len(HEAD_END), 0)) if answer.startswith(b"HTTP/1.1 101") else -1
+            if end >= 0:
+                data, rest = data[: end + len(HEAD_END) - given], data[end + len(HEAD_END) - given :]
+            protocol.receive_data(data)
+    except OSError as error:
+        raise UpstreamError("connection-lost", _words(error)) from None
+    response = protocol.events.pop(0) if protocol.events else None
+    if isinstance(response, Response):
+        # Relays that crawl each other would pass the same events round for ever.
+        if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
+            raise UpstreamError("loop", "the host is a relay itself")
+        if response.status_code != 101:
+            raise UpstreamError(
+                "handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT]
+            )
+    if protocol.handshake_exc is not None:
+        known = isinstance(protocol.handshake_exc, InvalidHandshake)
+        raise UpstreamError("handshake-invalid", _words(protocol.handshake_exc) if known else "no HTTP answer")
+    return rest
+
+
+class Connection:
+    """An open WebSocket. `rest` is what the host sent along with its handshake, `max_bytes` the most of a message."""
+
+    __slots__ = ("_ended", "_pinged", "_reader", "_small_frames", "_small_since", "_socket", "_timing")
+
+    def __init__(self, sock: socket.socket, rest: bytes, timing: Timing, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._socket = sock
+        self._reader = MessageReader(max_bytes)
+        self._timing = timing
+        self._ended: UpstreamError | None = None
+        self._pinged = False
+        self._small_frames = 0
+        self._small_since = 0.0
+        sock.settimeout(timing.quiet)
+        self._reader.feed(rest)
+
+    def receive(self) -> list[bytes]:
+        """The next whole messages, at least one; blocks until there are any. Raises UpstreamError at the end.
+
+        Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
+        """
+        reader = self._reader
+        since = time.monotonic()
+        while True:
+            if reader.crumbs:
+                self._check_small()
+            if reader.pings:
+                self._answer_pings()
+            if messages := reader.take():
+                return messages
+            if reader.ended:
+                self._ended = self._end()
+            if self._ended is not None:
+                raise self._ended
+            if time.monotonic() - since > self._timing.whole_frame:
+                raise UpstreamError("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
+            frames = reader.frames
+            self._read()
+            if reader.frames != frames:
+                since = time.monotonic()
+
+    def close(self) -> None:
+        """Say goodbye if that takes no waiting, and close the socket."""
+        if self._ended is None or self._ended.reason != "connection-lost":
+            self._socket.settimeout(0)
+            # The goodbye is a courtesy: a full send buffer or a dead peer goes without.
+            with contextlib.suppress(OSError):
+                self._socket.send(self._goodbye().serialize(mask=True))
+        self._socket.close()
+
+    def _goodbye(self) -> Frame:
+        failure, closed = self._reader.failure, self._reader.closed
+        if closed is not None:
+            return Frame(Opcode.CLOSE, closed)
+        if failure is None:
+            return Frame(Opcode.CLOSE, b"")
+        code = CloseCode.MESSAGE_TOO_BIG if failure.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
+        return Frame(Opcode.CLOSE, Close(code, "").serialize())
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except TimeoutError:
+            if self._pinged:
+                raise UpstreamError("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
+            self._pinged = True
+            self._send(Frame(Opcode.PING, b""))
+            return
+        except OSError as error:
+            raise self._lost(_words(error)) from None
+        self._pinged = False
+        if data:
+            self._reader.feed(data)
+        else:
+            self._ended = self._lost("the host closed the connection")
+
+    def _answer_pings(self) -> None:
+        pings, self._reader.pings = self._reader.pings, []
+        self._send(*(Frame(Opcode.PONG, payload) for payload in pings))
+
+    def _send(self, *frames: Frame) -> None:
+        try:
+            self._socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+        except OSError as error:
+            raise self._lost(_words(error)) from None
+
+    def _lost(self, words: str) -> UpstreamError:
+        self._ended = UpstreamError("connection-lost", words)
+        return self._ended
+
+    def _check_small(self) -> None:
+        """Refuse a flood of frames that cost work and carry nothing: pings, or a message in crumbs."""
+        now = time.monotonic()
+        if now - self._small_since > SMALL_FRAMES_SECONDS:
+            self._small_since = now
+            self._small_frames = 0
+        self._small_frames += self._reader.crumbs
+        self._reader.crumbs = 0
+        if self._small_frames > SMALL_FRAMES_ALLOWED:
+            raise UpstreamError("websocket-flood", "too many small or control frames")
+
+    def _end(self) -> UpstreamError:
+        """Why the reader has ended."""
+        failure, closed = self._reader.failure, self._reader.closed
+        if failure is not None:
+            return UpstreamError(failure.reason, failure.detail)
+        try:
+            close = Close.parse(closed or b"")
+        except (ProtocolError, UnicodeDecodeError) as error:
+            return UpstreamError("websocket-invalid", _words(error))
+        return UpstreamError("closed", f"{close.code} {close.reason}".strip()[:WORDS_KEPT])
+
+
+def _words(error: BaseException) -> str:
+    return (str(error) or type(error).__name__)[:WORDS_KEPT]
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()

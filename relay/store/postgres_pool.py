@@ -1,0 +1,174 @@
+"""A bounded pool of PostgreSQL connections for greenlets: checked before use, made again after an outage.
+
+Used by `postgres` alone. A connection belongs to one greenlet from `take` to `give_back` or `discard`; waiting on
+it, also to connect, never stops the hub. Must not know what is run on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import NamedTuple
+
+import gevent
+import gevent.socket
+import psycopg2
+from gevent.lock import BoundedSemaphore
+from psycogreen.gevent import patch_psycopg
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
+from psycopg2.extensions import get_wait_callback, parse_dsn
+
+from relay.kit.errors import StoreError
+
+CONNECT_SECONDS = 5.0
+WAIT_SECONDS = 10.0
+# A connection that rested longer is asked for a sign of life before it is used.
+CHECK_AFTER_SECONDS = 10.0
+# After a failed connect everyone fails at once for so long, instead of queueing up to fail one by one.
+RETRY_AFTER_SECONDS = 0.5
+
+_DEFAULTS: dict[str, object] = {
+    "application_name": "atproto-relay",
+    # A server that vanished without a word is noticed by these, also while a statement waits for it.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+
+_SESSION = (
+    "SET statement_timeout = '15s'; SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC';"
+    " SET client_min_messages = 'warning'"
+)
+
+
+class Unanswered(BaseException):
+    """A deadline of the store's own, told apart from a caller's."""
+
+
+class Resting(NamedTuple):
+    """A connection at rest since `since` on the monotonic clock."""
+
+    connection: Connection
+    since: float
+
+
+class Pool:
+    """At most `capacity` connections to the server that `url` names. Raises StoreError when `url` cannot be read."""
+
+    def __init__(self, url: str, capacity: int) -> None:
+        try:
+            self._parameters: dict[str, object] = {**_DEFAULTS, **parse_dsn(url)}
+        except psycopg2.ProgrammingError:
+            # The error quotes parts of the address, and with them maybe the password.
+            raise StoreError("store-unavailable", "the postgres:// address cannot be read") from None
+        if get_wait_callback() is None:
+            patch_psycopg()
+        self._room = BoundedSemaphore(capacity)
+        self._resting: deque[Resting] = deque()
+        self._down_until = 0.0
+        self._down_reason = ""
+        self._closed = False
+        self.open = 0
+
+    @property
+    def resting(self) -> int:
+        """Open connections that nobody uses."""
+        return len(self._resting)
+
+    def take(self) -> tuple[Connection, bool]:
+        """A connection, and whether it was used before. Raises StoreError when none can be had in time."""
+        if not self._room.acquire(timeout=WAIT_SECONDS):
+            raise StoreError("store-unavailable", f"no database connection was free for {WAIT_SECONDS:.0f} s")
+        try:
+            while self._resting:
+                connection, since = self._resting.pop()
+                if time.monotonic() - since < CHECK_AFTER_SECONDS or _answers(connection):
+                    return connection, True
+                self._close(connection)
+            return self._connect(), False
+        except BaseException:
+            self._room.release()
+            raise
+
+    def give_back(self, connection: Connection) -> None:
+        """The connection is sound and outside a transaction: let others use it."""
+        if self._closed:
+            self._close(connection)
+        else:
+            self._resting.append(Resting(connection, time.monotonic()))
+        self._room.release()
+
+    def discard(self, connection: Connection) -> None:
+        """The connection is lost or in a state unknown: close it."""
+        self._close(connection)
+        self._room.release()
+
+    def close_resting(self) -> None:
+        """Close what nobody uses: when the server went away, it took them all along."""
+        while self._resting:
+            self._close(self._resting.pop().connection)
+
+    def close(self) -> None:
+        """Close resting connections now and the others when they are given back; `take` raises from now on."""
+        self._closed = True
+        self.close_resting()
+
+    def _connect(self) -> Connection:
+        if self._closed:
+            raise StoreError("store-unavailable", "the database is closed")
+        if time.monotonic() < self._down_until:
+            raise StoreError("store-unavailable", self._down_reason)
+        try:
+            with gevent.Timeout(CONNECT_SECONDS, Unanswered):
+                connection = psycopg2.connect(**_resolved(self._parameters))  # type: ignore[call-overload]
+                self.open += 1
+                try:
+                    connection.autocommit = True
+                    with connection.cursor() as cursor:
+                        cursor.execute(_SESSION)
+                except BaseException:
+                    self._close(connection)
+                    raise
+        except (psycopg2.Error, OSError) as error:
+            raise self._down(str(error).strip()) from error
+        except Unanswered:
+            raise self._down(f"no answer from the server in {CONNECT_SECONDS:.0f} s") from None
+        checked: Connection = connection
+        return checked
+
+    def _down(self, reason: str) -> StoreError:
+        self._down_until = time.monotonic() + RETRY_AFTER_SECONDS
+        self._down_reason = reason
+        return StoreError("store-unavailable", reason)
+
+    def _close(self, connection: Connection) -> None:
+        self.open -= 1
+        connection.close()
+
+
+def _answers(connection: Connection) -> bool:
+    try:
+        with gevent.Timeout(CONNECT_SECONDS, Unanswered), connection.cursor() as cursor:
+            connection.autocommit = True
+            cursor.execute("SELECT 1")
+            return True
+    except (psycopg2.Error, Unanswered):
+        return False
+
+
+def _resolved(parameters: dict[str, object]) -> dict[str, object]:
+    """`parameters` with the addresses of their hosts, since libpq would look names up without yielding."""
+    hosts = str(parameters.get("host", ""))
+    if not hosts or "hostaddr" in parameters or any(host.startswith(("/", "@")) for host in hosts.split(",")):
+        return parameters
+    ports = str(parameters.get("port", "")).split(",")
+    if len(ports) == 1:
+        ports *= hosts.count(",") + 1
+    found = [
+        (host, str(address[0]), port)
+        for host, port in zip(hosts.split(","), ports, strict=True)
+        for *_, address in gevent.socket.getaddrinfo(host, None, type=gevent.socket.SOCK_STREAM)
+    ]
+    names = ("host", "hostaddr", "port")
+    return {**parameters, **{name: ",".join(part) for name, part in zip(names, zip(*found, strict=True), strict=True)}}

@@ -1,0 +1,74 @@
+"""Builds the room: opens the log, brings SQL up to it, and starts and stops what runs, in order.
+
+Used by `app` and by tests that need the whole room. Holds no logic of the event path.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Janitor, Retention
+from relay.kit import metrics
+from relay.kit.errors import LogError
+from relay.store.database import Database
+from relay.stream.cursors import CursorBook
+from relay.stream.firehose import Firehose
+from relay.stream.projector import Projector
+from relay.stream.recovery import recover
+from relay.stream.sequencer import Sequencer
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
+
+__all__ = ["Retention", "Stream"]
+
+log = logging.getLogger(__name__)
+
+
+class Stream:
+    """The room's parts, recovered but not yet started. `next_uid` is above every uid ever used."""
+
+    def __init__(self, segment_log: SegmentLog, db: Database, retention: Retention) -> None:
+        """Raises StoreError, LogError."""
+        self.log = segment_log
+        self.suppressions = Suppressions()
+        self.cursors = CursorBook(lambda: segment_log.last_seq)
+        recovered = recover(segment_log, db, self.cursors, self.suppressions)
+        self.next_uid = recovered.next_uid
+        self.projector = Projector(db, self.cursors, self.suppressions, recovered.position)
+        self.tail = Tail(segment_log.last_seq, self.suppressions)
+        self.firehose = Firehose(segment_log, self.tail, self.suppressions)
+        self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
+        self.janitor = Janitor(segment_log, retention, self.suppressions, lambda: self.projector.stored_position + 1)
+        metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
+        metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
+        metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong, in words, or None."""
+        return self.sequencer.problem or self.projector.problem
+
+    def start(self) -> None:
+        """Start logging, projecting and trimming."""
+        self.projector.start()
+        self.sequencer.start()
+        self.janitor.start()
+
+    def drain(self, timeout: float) -> None:
+        """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
+        if not self.sequencer.stop(timeout):
+            log.error("events were not logged in time; their hosts will send them again")
+
+    def stop(self, timeout: float) -> None:
+        """Drain, write the projection, and close the log. Takes `timeout` seconds at most, and a little."""
+        deadline = time.monotonic() + timeout
+        self.janitor.stop()
+        self.drain(timeout)
+        self.projector.stop(max(deadline - time.monotonic(), 1.0))
+        self.firehose.close()
+        try:
+            self.log.close()
+        except LogError as error:
+            log.error("the log was not closed in order: %s", error)

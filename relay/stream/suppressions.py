@@ -1,0 +1,81 @@
+"""Which accounts' past events must not be handed out any more: those taken down or deleted.
+
+Marked by the sequencer when the `#account` event is published, lifted by `ingest.moderation`, consulted by everything
+that hands out events, and written to SQL by the projector. Must not know of frames or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+
+from relay.atproto.frames import Kind
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
+from relay.kit import metrics
+
+
+class Suppressions:
+    """uid -> log seq: that account's commit, sync and identity events below it are hidden.
+
+    Bounded by the `#account` events in the replay window, since what is out of it is forgotten; an entry takes some
+    100 bytes.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, int] = {}
+        self._lifting: set[int] = set()
+        self._watchers: list[Callable[[int, int | None], None]] = []
+        metrics.SUPPRESSED_ACCOUNTS.set_function(lambda: len(self._before))
+
+    def restore(self, before: Mapping[int, int]) -> None:
+        """Take over what SQL says, at the start."""
+        self._before.update(sorted(before.items(), key=itemgetter(1)))
+
+    def watch(self, changed: Callable[[int, int | None], None]) -> None:
+        """Have `changed(uid, before_seq)` called after each change, with None when the mark is lifted."""
+        self._watchers.append(changed)
+
+    def apply(self, record: Record) -> None:
+        """What a published `#account` record says about its account's past."""
+        if record.flags & FLAG_HIDES:
+            # Taken out first, so that the entries stay in the order of their seqs.
+            self._before.pop(record.uid, None)
+            self._before[record.uid] = record.seq
+            self._tell(record.uid, record.seq)
+        elif record.flags & FLAG_REVEALS:
+            self._remove(record.uid)
+
+    def lift(self, uid: int) -> None:
+        """Show the account's past again, from now on. The next `#account` event of the account makes it durable."""
+        self._lifting.add(uid)
+        self._remove(uid)
+
+    def forget_before(self, first_seq: int) -> None:
+        """Drop the marks that hide nothing any more, now that the log begins at `first_seq`."""
+        while self._before:
+            uid, before_seq = next(iter(self._before.items()))
+            if before_seq > first_seq:
+                return
+            self._remove(uid)
+
+    def flags_for(self, uid: int, hides: bool) -> int:
+        """The flags of an `#account` record of the account that is being logged."""
+        if hides:
+            self._lifting.discard(uid)
+            return FLAG_HIDES
+        if uid in self._lifting:
+            self._lifting.discard(uid)
+            return FLAG_REVEALS
+        return 0
+
+    def hides(self, uid: int, seq: int, kind: int) -> bool:
+        """True when the event may not be handed out."""
+        return seq < self._before.get(uid, 0) and kind != Kind.ACCOUNT
+
+    def _remove(self, uid: int) -> None:
+        if self._before.pop(uid, None) is not None:
+            self._tell(uid, None)
+
+    def _tell(self, uid: int, before_seq: int | None) -> None:
+        for changed in self._watchers:
+            changed(uid, before_seq)

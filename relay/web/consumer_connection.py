@@ -1,0 +1,201 @@
+"""One consumer's connection: sends what its feed gives, answers its control frames, and ends it for a named reason.
+
+A single greenlet does all of it, so that a pong can never fall into the middle of a half-sent chunk; once a second
+it looks for what the consumer sent, which also bounds how fast a consumer can make the relay read. Called by
+`firehose` after the upgrade. Must not know of HTTP, limits or how feeds are made.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.socket import socket as Socket  # noqa: N812
+from gevent.socket import wait_read, wait_write
+
+from relay.atproto import frames
+from relay.kit import metrics
+from relay.kit.errors import LogError, RelayError
+from relay.stream.firehose import ConsumerTooSlow, Feed, websocket_frame
+from relay.web.consumers import Consumer
+from relay.web.framing import (
+    MAX_PAYLOAD,
+    ClientFrame,
+    ClientFrameInvalid,
+    CloseCode,
+    Opcode,
+    close_frame,
+    control_frame,
+    frame_end,
+    take_frame,
+)
+
+TICK = 1.0
+PING_INTERVAL = 30.0
+FAREWELL_TIMEOUT = 5.0
+
+
+class ConsumerEnded(RelayError):
+    """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
+    `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `fell-behind`, `silent`, `websocket-protocol`,
+    `future-cursor`, `log-io`, `relay-stopping`.
+    """
+
+    def __init__(self, reason: str, farewell: bytes = b"") -> None:
+        super().__init__(reason)
+        self.farewell = farewell
+
+
+def error_farewell(name: str, message: str) -> bytes:
+    """An error frame and the close frame that must follow it."""
+    return websocket_frame(frames.error_frame(name, message)) + close_frame(CloseCode.POLICY_VIOLATION, name)
+
+
+class Connection:
+    """The socket of one consumer. `received` are bytes that came with the upgrade request."""
+
+    __slots__ = (
+        "_consumer",
+        "_counted",
+        "_next_ping",
+        "_next_tick",
+        "_pong_due",
+        "_received",
+        "_sent",
+        "_socket",
+        "_stall",
+        "_waited",
+    )
+
+    def __init__(self, socket: Socket, received: bytes, consumer: Consumer, stall: float) -> None:
+        # Never blocking in a call: a send takes what fits, and waiting for room is done here, with its own timeout.
+        socket.setblocking(False)
+        self._socket = socket
+        self._received = bytearray(received)
+        self._consumer = consumer
+        self._stall = stall
+        self._sent = 0
+        self._counted = 0
+        self._waited = False
+        self._pong_due = False
+        now = time.monotonic()
+        self._next_tick = now + TICK
+        self._next_ping = now + PING_INTERVAL
+
+    def serve(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
+        """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded.
+
+        When `leaving` says so, the consumer still gets everything up to `last_seq`, then a close frame.
+        """
+        if feed.outdated:
+            self._send(websocket_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
+        self._consumer.first_position = self._consumer.position = self._counted = feed.position
+        try:
+            self._stream(feed, last_seq, leaving)
+        finally:
+            self._count()
+
+    def _stream(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
+        while True:
+            try:
+                chunk = feed.next(TICK)
+            except ConsumerTooSlow as error:
+                raise ConsumerEnded("fell-behind", error_farewell("ConsumerTooSlow", error.detail)) from None
+            except LogError:
+                raise ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")) from None
+            if chunk is not None:
+                self._send(chunk)
+                self._consumer.position = feed.position
+                if feed.position < last_seq():
+                    # Behind the head neither the feed nor the socket need ever wait.
+                    gevent.sleep(0)
+            elif leaving() and feed.position >= last_seq():
+                raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
+            now = time.monotonic()
+            if now >= self._next_tick:
+                self._next_tick = now + TICK
+                self._count()
+                self._listen()
+                self._keep_alive(now)
+
+    def close(self, ended: ConsumerEnded) -> None:
+        """Send the farewell, if there is one, and let the consumer read it before the socket goes."""
+        if not ended.farewell:
+            return
+        try:
+            self._send_within(memoryview(ended.farewell), FAREWELL_TIMEOUT)
+            # A socket closed with unread input is reset, and the farewell would be lost with it.
+            self._socket.shutdown(1)
+            deadline = time.monotonic() + FAREWELL_TIMEOUT
+            while (left := deadline - time.monotonic()) > 0:
+                wait_read(self._socket.fileno(), left)
+                if not self._socket.recv(MAX_PAYLOAD):
+                    return
+        except OSError:
+            return
+
+    def _count(self) -> None:
+        # Once a second and not for each chunk: at a thousand consumers a counter is a part of the cost of sending.
+        metrics.EVENTS_SENT.inc(self._consumer.position - self._counted)
+        self._counted = self._consumer.position
+
+    def _send(self, chunk: bytes) -> None:
+        """Send whole frames. Raises ConsumerEnded when the socket takes nothing for the stall time."""
+        self._sent = 0
+        try:
+            self._send_within(memoryview(chunk), self._stall)
+        except TimeoutError:
+            rest = chunk[self._sent : frame_end(chunk, self._sent)]
+            farewell = error_farewell("ConsumerTooSlow", f"nothing was read for {self._stall:.0f} seconds")
+            raise ConsumerEnded("stalled", rest + farewell) from None
+        except OSError:
+            raise ConsumerEnded("gone") from None
+
+    def _send_within(self, view: memoryview, stall: float) -> None:
+        while len(view):
+            try:
+                count = self._socket.send(view)
+            except BlockingIOError:
+                self._waited = True
+                wait_write(self._socket.fileno(), stall, TimeoutError())
+                continue
+            self._sent += count
+            view = view[count:]
+
+    def _listen(self) -> None:
+        try:
+            data = self._socket.recv(MAX_PAYLOAD)
+            if not data:
+                raise ConsumerEnded("gone")
+            self._received += data
+        except BlockingIOError:
+            pass
+        except OSError:
+            raise ConsumerEnded("gone") from None
+        try:
+            while frame := take_frame(self._received):
+                self._answer(frame)
+        except ClientFrameInvalid as error:
+            raise ConsumerEnded(error.reason, close_frame(error.code, error.detail)) from None
+
+    def _answer(self, frame: ClientFrame) -> None:
+        if frame.opcode is Opcode.PING:
+            self._send(control_frame(Opcode.PONG, frame.payload))
+        elif frame.opcode is Opcode.PONG:
+            self._pong_due = False
+        elif frame.opcode is Opcode.CLOSE:
+            raise ConsumerEnded("left", control_frame(Opcode.CLOSE, frame.payload))
+
+    def _keep_alive(self, now: float) -> None:
+        if now < self._next_ping:
+            return
+        if self._pong_due and not self._waited:
+            raise ConsumerEnded("silent", close_frame(CloseCode.POLICY_VIOLATION, "no pong"))
+        # While sends have to wait, the ping is still queued behind megabytes that a slow consumer is reading: it
+        # shows that it lives by reading, and one that does not read is ended by the stall time.
+        if not self._pong_due:
+            self._send(control_frame(Opcode.PING))
+            self._pong_due = True
+        self._waited = False
+        self._next_ping = now + PING_INTERVAL

@@ -1,0 +1,91 @@
+"""The objects of the admin API's lists, with indigo's field names and a few more of ours.
+
+Used by `admin`. Pure functions from what the relay knows to what JSON shows.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from relay.hosts.lifecycle import Status
+from relay.hosts.report import HostStatus
+from relay.store.collection_imports import Progress, Summary
+from relay.web.consumers import Consumer
+
+SECOND, HOUR, DAY = 1, 3600, 86400
+
+
+def host_view(host: HostStatus) -> dict[str, Any]:
+    """A host; the fields from `Status` on are not indigo's."""
+    return {
+        "ID": host.id,
+        "CreatedAt": _time(host.created_at),
+        "Host": host.hostname,
+        "SSL": host.tls,
+        "Cursor": host.cursor,
+        "Registered": host.status is Status.ACTIVE,
+        "Blocked": host.status is Status.BANNED,
+        "CrawlRateLimit": 0,
+        "RepoCount": host.account_count,
+        "RepoLimit": host.account_limit,
+        "HasActiveConnection": host.connected,
+        "EventsSeenSinceStartup": host.events_since_start,
+        "PerSecondEventRate": _rate(host, host.rates.second, SECOND),
+        "PerHourEventRate": _rate(host, host.rates.hour, HOUR),
+        "PerDayEventRate": _rate(host, host.rates.day, DAY),
+        "UserCount": host.account_count,
+        "AccountLimitAlertsSilenced": host.alerts_silenced,
+        "AccountLimitAlertState": host.alert_state,
+        **({"AccountLimitAlertSentAt": _go_time(host.alert_sent_at)} if host.alert_sent_at else {}),
+        "Status": host.status.value,
+        "Trusted": host.trusted,
+        "Failures": host.failures,
+        "LastError": host.last_error,
+        "LastErrorAt": _time(host.last_error_at),
+        "LastEventAt": _time(host.last_event_at),
+        "LagSeconds": host.lag_seconds,
+        "Advice": host.advice,
+    }
+
+
+def consumer_view(consumer: Consumer) -> dict[str, Any]:
+    """A consumer."""
+    return {
+        "id": consumer.id,
+        "remote_addr": consumer.remote_address,
+        "user_agent": consumer.user_agent,
+        "events_consumed": consumer.events_consumed,
+        "connected_at": _go_time(consumer.connected_at),
+        "cursor": consumer.position,
+    }
+
+
+def backfill_view(summary: Summary) -> dict[str, Any]:
+    """An import of collections as a whole."""
+    times = {"started_at": _time(summary.started_at), "ended_at": _time(summary.ended_at)}
+    return summary._asdict() | times
+
+
+def progress_view(row: Progress) -> dict[str, Any]:
+    """How far the import of one collection is."""
+    return {
+        "collection": row.nsid,
+        "listed": row.listed,
+        "taken": row.taken,
+        "done": row.done,
+        "error": row.error,
+    }
+
+
+def _rate(host: HostStatus, most: int, window: int) -> dict[str, int]:
+    # indigo shows -1 where no limiter runs.
+    return {"Max": most if host.connected else -1, "Window": window}
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else _go_time(datetime.fromtimestamp(seconds, UTC))
+
+
+def _go_time(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
