@@ -7,7 +7,7 @@ from pathlib import Path
 
 from relay.atproto import car, commit, drisl, frames, mst, mst_node
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Statuses of the relay's own that an account can have; the gate drops with `account-` before them.
 OWN_STATUSES = {"account-takendown", "account-host-throttled"}
 

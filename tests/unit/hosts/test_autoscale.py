@@ -6,7 +6,7 @@ import pytest
 
 from relay.hosts.autoscale import CEILING, grown_limit
 from relay.hosts.lifecycle import Status
-from tests.unit.upstream.builders import NOW, upstream
+from tests.unit.hosts.builders import NOW, upstream
 
 
 def test_a_host_in_good_standing_grows_by_a_quarter():

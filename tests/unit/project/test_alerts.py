@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.tools import tool
 
-ALERTS = (Path(__file__).parents[2] / "conf" / "alerts.rules.yml").read_text(encoding="utf-8")
+ALERTS = (Path(__file__).parents[3] / "conf" / "alerts.rules.yml").read_text(encoding="utf-8")
 EXPRESSIONS = dict(re.findall(r"- alert: (\w+)\n\s+expr: (.+)\n", ALERTS))
 MINUTES = 240
 

@@ -4,7 +4,7 @@ import pytest
 
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.upkeep import due_change
-from tests.unit.upstream.builders import NOW, upstream
+from tests.unit.hosts.builders import NOW, upstream
 
 
 def test_a_host_in_good_health_stays_as_it_is():

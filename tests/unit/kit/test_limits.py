@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.kit.limits import Allowance, Pace
+from relay.kit.limits import Allowance, Pace, Tally
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
@@ -47,3 +47,29 @@ def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
     assert [allowance.take(key, 0.0) for key in (1, 2, 3)] == [True, True, True]
     assert not allowance.take(3, 0.0)
     assert allowance.take(1, 0.0)
+
+
+def test_a_tally_counts_in_a_window_that_its_counts_do_not_make_longer() -> None:
+    """One every 50 s never comes to more than two in a minute."""
+    tally: Tally[str] = Tally(span=60.0, capacity=10)
+    assert [tally.add("a", 50.0 * turn) for turn in range(6)] == [1, 2, 1, 2, 1, 2]
+    assert tally.count("a", 250.0) == 2 and tally.ends_in("a", 250.0) == 10.0
+    assert tally.count("a", 260.0) == 0 and tally.ends_in("a", 260.0) == 0.0
+
+
+def test_a_tally_forgets_what_ended_and_what_is_over_its_bound() -> None:
+    tally: Tally[int] = Tally(span=60.0, capacity=3)
+    for key in range(5):
+        tally.add(key, float(key))
+    assert len(tally) == 3 and tally.count(0, 5.0) == 0 and tally.count(4, 5.0) == 1
+    tally.add(9, 63.5)
+    assert len(tally) == 2
+    tally.forget(9)
+    assert tally.count(9, 63.5) == 0
+
+
+def test_asking_a_tally_changes_nothing() -> None:
+    """A scrape asks from another thread."""
+    tally: Tally[str] = Tally(span=1.0, capacity=3)
+    tally.add("a", 0.0)
+    assert tally.count("a", 5.0) == 0 and len(tally) == 1

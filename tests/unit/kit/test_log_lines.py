@@ -15,7 +15,7 @@ import pytest
 from relay.kit import log_lines
 from relay.kit.log_lines import LINES_PER_MINUTE, JournalFormatter, JsonFormatter, Limit, TextFormatter, redacted
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "systemd"
+FOLDER = Path(__file__).parents[3] / "systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))
 TIMERS = sorted(FOLDER.glob("*.timer"))
 MAX_EXPOSURE = 2.0

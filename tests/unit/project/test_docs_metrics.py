@@ -14,7 +14,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from relay.kit import metrics
 from tests.support.tools import tool
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 DASHBOARD = ROOT / "conf" / "grafana-dashboard.json"
 ALERTS = ROOT / "conf" / "alerts.rules.yml"

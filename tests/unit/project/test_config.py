@@ -8,8 +8,8 @@ from relay.config import Settings, environment_with, read_env_file, setting_line
 from relay.kit.errors import ConfigError
 from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
 
-README = Path(__file__).parents[2] / "README.md"
-ENV_EXAMPLE = Path(__file__).parents[2] / "conf" / "relay.env.example"
+README = Path(__file__).parents[3] / "README.md"
+ENV_EXAMPLE = Path(__file__).parents[3] / "conf" / "relay.env.example"
 
 
 @pytest.mark.parametrize(

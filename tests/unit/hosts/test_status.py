@@ -2,7 +2,7 @@
 
 from relay.hosts.lifecycle import Status
 from relay.hosts.report import describe
-from tests.unit.upstream.builders import NOW, upstream
+from tests.unit.hosts.builders import NOW, upstream
 
 
 def told(one, drops=None, next_in=None):

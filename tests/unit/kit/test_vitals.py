@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from relay.kit.vitals import ALLOCATOR_STATES, TICK_SECONDS, Vitals
 from tests.support.wait import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from relay.cli import main
 from relay.config import setting_lines
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import pytest
 from relay.hosts.lifecycle import Status
 from relay.hosts.listing import STATES, HostQuery, name_matcher, select
 from relay.hosts.state import Upstream
-from tests.unit.upstream.builders import upstream
+from tests.unit.hosts.builders import upstream
 
 
 @pytest.mark.parametrize(
