@@ -1,11 +1,12 @@
-"""Rates: how often something may happen, for one thing or for each of very many.
+"""Limits: how often something may happen, for one thing or for each of very many.
 
-Used by the resolver for lookups per host and for refreshes per DID and per host. Pure arithmetic: the time is passed
-in, in seconds of any clock that does not go back.
+Used by every room that bounds what others cause. Pure arithmetic: the time is passed in, in seconds of any clock that
+does not go back.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -58,3 +59,51 @@ class Allowance(Generic[K]):
             return False
         self._full_at[key] = full_at
         return True
+
+
+class Tally(Generic[K]):
+    """How often something happened to each key, in a window of `span` seconds that begins with its first time.
+
+    A count never makes its window longer. Bounded: of more than `capacity` keys, the oldest window goes first.
+    `len` may be asked from another thread.
+    """
+
+    def __init__(self, span: float, capacity: int) -> None:
+        self._span = span
+        self._capacity = capacity
+        # Key to (end of its window, count), in the order in which the windows end.
+        self._windows: OrderedDict[K, tuple[float, int]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._windows)
+
+    def add(self, key: K, now: float, amount: int = 1) -> int:
+        """Count `amount` for `key`; the count of its window so far."""
+        self._end_windows(now)
+        end, count = self._windows.get(key, (now + self._span, 0))
+        self._windows[key] = end, count + amount
+        if len(self._windows) > self._capacity:
+            self._windows.popitem(last=False)
+        return count + amount
+
+    def count(self, key: K, now: float) -> int:
+        """What was counted for `key` in the window that is open now."""
+        end, count = self._windows.get(key, (now, 0))
+        return count if end > now else 0
+
+    def ends_in(self, key: K, now: float) -> float:
+        """Seconds until the window of `key` ends; 0 when none is open."""
+        end, _ = self._windows.get(key, (now, 0))
+        return max(0.0, end - now)
+
+    def forget(self, key: K) -> None:
+        """Begin anew for `key`."""
+        self._windows.pop(key, None)
+
+    def _end_windows(self, now: float) -> None:
+        while self._windows:
+            key = next(iter(self._windows))
+            if self._windows[key][0] > now:
+                return
+            del self._windows[key]

@@ -4,6 +4,8 @@ Used by all rooms but `atproto`; exported by `web.metrics`. Label sets are bound
 fixed lists, never from the network. Holds no logic.
 """
 
+from collections.abc import Callable
+
 from prometheus_client import Counter, Gauge, Histogram, Info
 
 # upstream
@@ -112,3 +114,12 @@ GC_PAUSE_SECONDS = Histogram(
 )
 MEMORY_PEAK = Gauge("relay_memory_peak_bytes", "Most resident memory since the start")
 ALLOCATOR_BYTES = Gauge("relay_allocator_bytes", "What glibc's allocator holds (mallinfo2), by state", ["state"])
+
+
+def show_bound(queue: str, size: Callable[[], float], capacity: float) -> None:
+    """Show what is in a queue, cache or set, and its bound.
+
+    `size` is called from the thread that answers scrapes: it may take the `len` of something, and change nothing.
+    """
+    QUEUE_SIZE.labels(queue).set_function(size)
+    QUEUE_CAPACITY.labels(queue).set(capacity)

@@ -49,6 +49,14 @@ class Response(NamedTuple):
     headers: Mapping[str, str]
     body: bytes
 
+    def json_object(self) -> dict[str, Any] | None:
+        """The JSON object in the body; None when the body is something else."""
+        try:
+            value = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
 
 class GuardedHttp:
     """A keep-alive HTTP client that is safe to point at addresses which strangers choose.

@@ -1,0 +1,108 @@
+"""Background loops and calls into native threads: one of each for the whole relay.
+
+Used by every room that does something again and again beside the events. Must not know what is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar, cast
+
+import gevent
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
+
+# A pass that failed is tried again after this long, or at its usual time when that comes sooner.
+RETRY_SECONDS = 10.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """A greenlet that does `work`, waits `every` seconds, and does it again until it is stopped.
+
+    `work` may return the seconds until the next pass instead. A pass that raises is logged and tried again; `problem`
+    says in words why the last one failed.
+    """
+
+    def __init__(self, name: str, work: Callable[[], float | None], every: float) -> None:
+        self.problem: str | None = None
+        self._name = name
+        self._work = work
+        self._every = every
+        self._woken = Event()
+        self._stopping = False
+        self._greenlet: gevent.Greenlet[[bool], None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """True between `start` and `stop`."""
+        return self._greenlet is not None
+
+    def start(self, *, at_once: bool = True) -> None:
+        """Begin with a pass now, or after the first wait."""
+        self._stopping = False
+        self._greenlet = gevent.spawn(self._run, at_once)
+        self._greenlet.name = self._name
+
+    def wake(self) -> None:
+        """Begin the next pass now; one that is under way is followed by another."""
+        self._woken.set()
+
+    def stop(self, timeout: float = 0.0) -> None:
+        """End the loop. A pass under way has `timeout` seconds to come to its end before it is killed."""
+        greenlet, self._greenlet = self._greenlet, None
+        if greenlet is None:
+            return
+        self._stopping = True
+        self._woken.set()
+        if timeout:
+            greenlet.join(timeout)
+        greenlet.kill(timeout=1.0)
+
+    def _run(self, at_once: bool) -> None:
+        wait = 0.0 if at_once else self._every
+        while not self._stopping:
+            # Ended by `wake`, by `stop`, or by the time.
+            if wait > 0:
+                self._woken.wait(wait)
+                if self._stopping:
+                    return
+            self._woken.clear()
+            wait = self._pass()
+
+    def _pass(self) -> float:
+        try:
+            wait = self._work()
+        except Exception as error:
+            log.exception("%s failed", self._name)
+            self.problem = f"{self._name}: {error}"
+            return min(self._every, RETRY_SECONDS)
+        self.problem = None
+        return self._every if wait is None else wait
+
+
+def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What `work` returns or raises, done in a native thread of `pool` while the hub goes on.
+
+    The thread hands an exception over as a value: gevent would print each one that leaves it.
+    """
+
+    def attempt() -> tuple[T | None, Exception | None]:
+        try:
+            return work(*args, **kwargs), None
+        except Exception as error:
+            return None, error
+
+    result, error = pool.apply(attempt)
+    if error is not None:
+        try:
+            raise error
+        finally:
+            # The traceback holds this frame: without this the two would keep each other alive.
+            del error
+    return cast(T, result)

@@ -1,0 +1,110 @@
+"""Loops that go on whatever their work does, and calls into native threads."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
+
+from relay.kit import background
+from relay.kit.background import Loop, in_thread
+
+
+def test_a_pass_that_fails_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "RETRY_SECONDS", 0.01)
+    passes = []
+    problems = []
+    done = Event()
+
+    def work() -> None:
+        problems.append(loop.problem)
+        passes.append(1)
+        if len(passes) == 1:
+            raise ValueError("no")
+        if len(passes) == 3:
+            done.set()
+
+    loop = Loop("the test", work, every=0.01)
+    loop.start()
+    assert done.wait(5)
+    loop.stop()
+    assert problems == [None, "the test: no", None] and not loop.running
+
+
+def test_a_loop_waits_as_long_as_its_work_says_and_can_be_woken() -> None:
+    passes = []
+
+    def work() -> float:
+        passes.append(1)
+        return 3600.0
+
+    loop = Loop("the test", work, every=0.0)
+    loop.start()
+    gevent.sleep(0.01)
+    assert len(passes) == 1
+    loop.wake()
+    gevent.sleep(0.01)
+    assert len(passes) == 2
+    loop.stop()
+
+
+def test_a_wake_during_a_pass_is_not_lost() -> None:
+    passes = []
+    inside, go_on = Event(), Event()
+
+    def work() -> None:
+        passes.append(1)
+        inside.set()
+        go_on.wait(5)
+
+    loop = Loop("the test", work, every=3600.0)
+    loop.start()
+    assert inside.wait(5)
+    loop.wake()
+    go_on.set()
+    gevent.sleep(0.02)
+    assert len(passes) == 2
+    loop.stop()
+
+
+def test_a_stop_lets_a_pass_end_or_kills_it() -> None:
+    ended = []
+
+    def work() -> None:
+        gevent.sleep(0.05)
+        ended.append(1)
+
+    patient = Loop("patient", work, every=3600.0)
+    patient.start()
+    gevent.sleep(0)
+    patient.stop(timeout=5)
+    assert ended == [1]
+    hasty = Loop("hasty", work, every=3600.0)
+    hasty.start()
+    gevent.sleep(0)
+    hasty.stop()
+    gevent.sleep(0.1)
+    assert ended == [1]
+
+
+def test_a_loop_can_begin_with_a_wait() -> None:
+    passes: list[int] = []
+    loop = Loop("the test", lambda: passes.append(1), every=3600.0)
+    loop.start(at_once=False)
+    gevent.sleep(0.01)
+    assert passes == [] and loop.running
+    loop.stop()
+
+
+def test_what_a_thread_raises_is_raised_here_and_the_hub_goes_on() -> None:
+    pool = ThreadPool(1)
+    ticks = []
+    ticking = gevent.spawn(lambda: [(ticks.append(1), gevent.sleep(0.01)) for _ in range(100)])
+    sleep = gevent.monkey.get_original("time", "sleep")
+    assert in_thread(pool, lambda a, b: (sleep(0.1), a + b)[1], 1, b=2) == 3
+    assert len(ticks) > 3
+    with pytest.raises(ZeroDivisionError):
+        in_thread(pool, lambda: 1 / 0)
+    ticking.kill()
+    pool.kill()
