@@ -1,19 +1,26 @@
-# `make run` and `make test` work from a fresh clone on Debian 12, as root or as a user with sudo. What they install is kept:
-# .venv/ in the repository, the reference network in a cache folder; the second time is quick.
+# `make run` and `make test` work from a fresh clone on Debian 12 and 13, as root or as a user with sudo. What they install is
+# kept: .venv/ in the repository, the reference network in a cache folder; the second time is quick.
 
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(shell command -v python3.11) python3)
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.13) python3)
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --constraint conf/constraints.txt
 ROUNDS ?= 1000
 SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint check-types test-setup bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test
+.PHONY: help run check format test lint check-types test-setup debian upgrade-deps FORCE
+.PHONY: bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test
+# Prerequisites are made in their order: what Debian brings comes before what is built with it.
+.NOTPARALLEL:
 
 help:
 	@echo 'make run                  start the relay on 127.0.0.1:2470'
+	@echo 'make check                lint, types and unit tests: under a minute, no root, no network but for the first time'
+	@echo 'make format               put the code into the form that `make check` asks for'
 	@echo 'make test                 lint, types and all tests; installs what they need'
+	@echo 'make upgrade-deps         renew conf/constraints.txt, the versions that all of these install'
 	@echo 'make bench                benchmarks of single functions and rooms'
 	@echo 'make bench-hosts          a soak: 3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
@@ -21,18 +28,26 @@ help:
 	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load, and count what was lost or repeated'
+	@echo 'PYTHON=python3.13 picks the Python: 3.11 and 3.13 are tested; .venv/ is made anew for another one.'
 
 run: $(VENV)/.relay
 	$(BIN)/relay serve $(ARGS)
 
+check: lint check-types
+	$(BIN)/pytest tests/unit
+
+format: $(VENV)/.check
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
 test: test-setup lint check-types
 	$(BIN)/pytest --durations=10 --ignore=tests/bench
 
-lint: $(VENV)/.test
+lint: $(VENV)/.check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-check-types: $(VENV)/.test
+check-types: $(VENV)/.check
 	$(BIN)/mypy relay
 
 bench: $(VENV)/.test
@@ -56,27 +71,46 @@ fuzz: $(VENV)/.test
 kill-test: $(VENV)/.test
 	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/integration -k kill --timeout=0 -s
 
-# Ask apt only for what is not there: a machine may have these from elsewhere.
-test-setup: $(VENV)/.test
-	@.ci/need 'compgen -G "/usr/lib/postgresql/*/bin/initdb"' postgresql
-	@.ci/need 'command -v npm' npm
-	@.ci/need 'command -v g++ && command -v make' g++ make
-	@.ci/need 'command -v systemd-analyze' systemd
-	@.ci/need 'command -v sqlite3' sqlite3
-	@.ci/unpack $(VENV)/debian promtool prometheus
-	@.ci/unpack $(VENV)/debian nginx nginx
-	@.ci/unpack $(VENV)/debian caddy caddy
-	@.ci/need 'command -v chromium && command -v chromedriver' chromium chromium-driver fonts-dejavu-core
+test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh
 
-$(VENV)/bin/python:
-	@.ci/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv
-	$(PYTHON) -m venv $(VENV)
+# All that tests need of Debian, asked of apt only where it is not there.
+debian:
+	@.ci/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv \
+	  -- 'test -f "$$($(PYTHON) -c "import sysconfig; print(sysconfig.get_path(\"include\"))")/Python.h"' python3-dev \
+	  -- 'command -v g++ && command -v make' g++ make \
+	  -- 'compgen -G "/usr/lib/postgresql/*/bin/initdb"' postgresql \
+	  -- 'command -v npm' npm \
+	  -- 'command -v systemd-analyze' systemd \
+	  -- 'command -v sqlite3' sqlite3 \
+	  -- 'command -v chromium && command -v chromedriver' chromium chromium-driver fonts-dejavu-core
+	@.ci/unpack .cache/debian promtool prometheus
+	@.ci/unpack .cache/debian nginx nginx
+	@.ci/unpack .cache/debian caddy caddy
 
-$(VENV)/.relay: setup.cfg pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable .
+# Both Pythons at once, each package with its newest version that setup.cfg allows.
+upgrade-deps: $(VENV)/.python
+	$(BIN)/python -m pip install --quiet --upgrade uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-annotate \
+	  --custom-compile-command 'make upgrade-deps' --extra test --output-file conf/constraints.txt setup.cfg
+
+# The Python that .venv/ was made with; it is made anew when PYTHON= asks for another one.
+$(VENV)/.python: FORCE
+	@if [ ! -x $(BIN)/python ] || { [ '$(origin PYTHON)' != file ] && [ "$$($(BIN)/python -VV)" != "$$($(PYTHON) -VV)" ]; }; then \
+	  set -e; .ci/need '$(PYTHON) -c "import ensurepip, venv"' python3-venv; \
+	  $(PYTHON) -m venv --clear $(VENV); \
+	fi
+	@[ -e $@ ] || touch $@
+
+$(VENV)/.relay: $(VENV)/.python setup.cfg pyproject.toml conf/constraints.txt
+	$(INSTALL) --editable .
+	@touch $@
+
+# All that `make check` needs: nothing that has to be compiled.
+$(VENV)/.check: $(VENV)/.relay
+	$(INSTALL) --editable '.[check]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.relay
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@
+	$(INSTALL) --editable '.[test]'
+	@touch $@ $(VENV)/.check

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-UNPACKED = Path(__file__).parents[2] / ".venv" / "debian" / "usr"
+UNPACKED = Path(__file__).parents[2] / ".cache" / "debian" / "usr"
 
 
 def tool(name: str) -> str | None:

@@ -95,7 +95,7 @@ def foreign_rooms(path: Path) -> set[str]:
 def test_the_rooms_are_known() -> None:
     assert MODULES
     packages = {
-        path.parent.name for path in MODULES if path.name == "__init__.py" and path.parent.parent.name == "relay"
+        path.parent.name for path in MODULES if path.name == "__init__.py" and path.parent.parent == ROOT / "relay"
     }
     assert packages <= ROOMS.keys()
 
