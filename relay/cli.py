@@ -6,7 +6,9 @@ once and `serve` can patch the standard library before the relay is imported.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -48,7 +50,38 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
+def show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
+    """Print version and revision, and end."""
+    if not asked:
+        return
+    from relay.kit.version import package_version, revision
+
+    click.echo(f"relay {package_version()}, revision {revision()}")
+    context.exit()
+
+
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="atproto-relay")
-def main() -> None:
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=show_version,
+    help="Show the version and the git revision, and exit.",
+)
+@click.option(
+    "--env-file", type=click.Path(path_type=Path), help="NAME=value lines for any command; variables that are set win."
+)
+def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""
+    if env_file is None:
+        return
+    from relay.config import read_env_file
+    from relay.kit.errors import ConfigError
+
+    try:
+        found = read_env_file(env_file)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    for name, value in found.items():
+        os.environ.setdefault(name, value)

@@ -101,7 +101,7 @@ EVENTS_SENT = Counter("relay_events_sent_total", "Events sent, counted once for 
 FORWARDS = Counter("relay_forwards_total", "Requests forwarded to sibling relays, by outcome", ["outcome"])
 
 # process
-BUILD = Info("relay_build", "What runs here")
+BUILD = Info("relay_build", "Version, git revision, Python and libraries of what runs here")
 HUB_LAG_SECONDS = Histogram(
     "relay_hub_lag_seconds",
     "How much too late the hub wakes a greenlet that slept, ten times a second",

@@ -21,6 +21,7 @@ import gevent
 from gevent import Greenlet
 
 from relay.kit import metrics
+from relay.kit.version import package_version, revision
 
 TICK_SECONDS = 0.1
 # Full collections that can fall between two ticks; more than that would be all that the process does.
@@ -57,7 +58,8 @@ class Vitals:
         metrics.MEMORY_PEAK.set_function(lambda: 1024 * _process_status("VmHWM"))
         metrics.BUILD.info(
             {
-                "version": version("atproto-relay"),
+                "version": package_version(),
+                "revision": revision(),
                 "python": platform.python_version(),
                 "gevent": version("gevent"),
                 "libc": "-".join(platform.libc_ver()),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from importlib.metadata import version
 
 from flask import Blueprint, Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
@@ -15,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 
 from relay.dash import routes as dash
 from relay.kit.errors import CrawlRefused, LogError, StoreError
+from relay.kit.version import package_version
 from relay.web import admin_api, admin_backfill, collections, firehose, health, host_page, xrpc
 from relay.web.errors import XrpcError
 from relay.web.metrics_server import track_requests
@@ -22,7 +22,7 @@ from relay.web.services import EXTENSION, Parts, Serving
 
 log = logging.getLogger(__name__)
 
-SERVER = f"atproto-relay-python/{version('atproto-relay')} (atproto-relay)"
+SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
 """Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
 
 MAX_BODY = 64 << 10

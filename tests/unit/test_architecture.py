@@ -33,7 +33,7 @@ ROOMS: dict[str, set[str]] = {
     "dash": {"web", "admin", "hosts", "store", "kit", "atproto"},
     "edge": {"web", "stream", "eventlog", "store", "net", "config", "kit", "atproto"},
     "commands": {"app", "patched", "eventlog", "identity", "hosts", "store", "net", "config", "kit", "atproto"},
-    "cli": set(),
+    "cli": {"config", "kit"},
     "patched": set(),
 }
 # Imports that the table does not have yet. Nothing is added here.

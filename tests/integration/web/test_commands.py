@@ -103,8 +103,22 @@ def test_exit_codes(run: Run, web: Web) -> None:
 def test_password_and_address_can_come_from_the_relays_env_file(run: Run, web: Web, tmp_path: Path) -> None:
     env_file = tmp_path / "relay.env"
     env_file.write_text(f"RELAY_ADMIN_PASSWORD='{PASSWORD}'\nRELAY_API_BIND=:{web.server.port}\n")
-    words = ("bans", "list", "--env-file", str(env_file))
-    assert run(*words, RELAY_ADMIN_PASSWORD=None, RELAY_API_BIND=None).exit_code == 0
+    unset = {"RELAY_ADMIN_PASSWORD": None, "RELAY_API_BIND": None}
+    assert run("bans", "list", "--env-file", str(env_file), **unset).exit_code == 0
+    assert run("--env-file", str(env_file), "bans", "list", **unset).exit_code == 0
+    # A variable that is set wins.
+    refused = run("--env-file", str(env_file), "bans", "list", **unset | {"RELAY_ADMIN_PASSWORD": "wrong"})
+    assert refused.exit_code == 1
+    assert run("--env-file", str(tmp_path / "missing"), "bans", "list").exit_code == 2
+
+
+def test_an_env_file_is_never_run_as_shell(run: Run, web: Web, tmp_path: Path) -> None:
+    env_file = tmp_path / "relay.env"
+    password = f"$(touch {tmp_path}/ran) `touch {tmp_path}/ran` $HOME"
+    env_file.write_text(f"RELAY_ADMIN_PASSWORD={password}\n")
+    done = run("--env-file", str(env_file), "bans", "list", RELAY_ADMIN_PASSWORD=None)
+    assert done.exit_code == 1 and "AuthenticationRequired" in done.output
+    assert not (tmp_path / "ran").exists()
 
 
 def test_help_imports_nothing_of_the_relay() -> None:

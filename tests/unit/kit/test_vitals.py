@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import re
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import gevent
 import pytest
 from prometheus_client import REGISTRY
 
+from relay.kit.version import package_version, revision
 from relay.kit.vitals import ALLOCATOR_STATES, TICK_SECONDS, Vitals
 from tests.support.wait import until
 
@@ -65,7 +67,14 @@ def test_memory_and_threads_are_told(vitals: Vitals) -> None:
     assert value("relay_threads") >= 1
     assert value("relay_allocator_bytes", state="used") > 1 << 20
     assert all(value("relay_allocator_bytes", state=state) >= 0 for state in ALLOCATOR_STATES)
-    assert re.search(r"relay_build_info{.*version=", _exposition())
+
+
+def test_what_runs_here_is_told(vitals: Vitals) -> None:
+    build = re.search(r"relay_build_info{(.*)} 1.0", _exposition())
+    assert build
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', build[1]))
+    assert (labels["version"], labels["revision"]) == (package_version(), revision())
+    assert labels["python"] == platform.python_version()
 
 
 def test_no_scrape_asks_a_ttl_cache_for_its_length() -> None:
