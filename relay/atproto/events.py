@@ -22,6 +22,23 @@ class Kind(IntEnum):
     SYNC = 6
 
 
+# The index is the code in a log record: append only.
+STATUSES = (
+    "active",
+    "deactivated",
+    "deleted",
+    "desynchronized",
+    "suspended",
+    "takendown",
+    "throttled",
+    "host-throttled",
+    "inactive",
+)
+
+# What a consumer must not be able to read any more once it is announced (protocol rule 34).
+HIDING_STATUSES = frozenset({"takendown", "deleted"})
+
+
 @dataclass(slots=True)
 class RepoOp:
     """One change of a record. `cid` is None for a delete, `prev` for a create (or when the host left it out)."""
@@ -112,3 +129,14 @@ class StreamError:
 
     error: str
     message: str | None
+
+
+def effective_status(status: str, upstream_status: str) -> tuple[bool, str | None]:
+    """(active, status) of an account at this relay, in the words of `#account`: the relay's own status wins.
+
+    `host-throttled` is a distinction of ours and is shown as `throttled`. The status is None when active.
+    """
+    shown = upstream_status if status == "active" else status
+    if shown == "active":
+        return True, None
+    return False, "throttled" if shown == "host-throttled" else shown

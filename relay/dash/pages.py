@@ -15,11 +15,12 @@ from flask import request
 from flask.typing import ResponseReturnValue
 from prometheus_client import Gauge
 
+from relay.atproto.events import effective_status
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.listing import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
 from relay.store import accounts, bans, hosts
-from relay.store.accounts import AccountRow, RepoRow, effective_status
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.consumers import Consumer

@@ -10,13 +10,13 @@ import hashlib
 import time
 from collections.abc import Callable
 
+from relay.atproto.events import HIDING_STATUSES
 from relay.atproto.frames import Kind
 from relay.atproto.passing import Passed
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES, Record
 from relay.eventlog.writer import encode_block
 from relay.kit import metrics
-from relay.store.accounts import HIDING_STATUSES
 from relay.stream.durable import DurableLog
 from relay.stream.group_commit import QUEUE_BYTES, QUEUE_EVENTS, Batches
 from relay.stream.suppressions import Suppressions

@@ -32,7 +32,7 @@ class Record(NamedTuple):
     """An event in the log.
 
     `time_us` is microseconds since the epoch and never falls within a log. `host_id` and `upstream_seq` are 0 for
-    events of the relay's own. `kind` is a `frames.Kind`; `status` the index in `accounts.STATUSES` of what the host
+    events of the relay's own. `kind` is a `frames.Kind`; `status` the index in `events.STATUSES` of what the host
     says of the account.
     """
 

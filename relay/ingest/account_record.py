@@ -8,7 +8,8 @@ from __future__ import annotations
 import struct
 
 from relay.atproto.cid import LENGTH, Cid
-from relay.store.accounts import STATUSES, AccountRow, RepoRow
+from relay.atproto.events import STATUSES
+from relay.store.accounts import AccountRow, RepoRow
 
 # uid, host id, both statuses, whether commits were missed
 _HEAD = struct.Struct(">QQBBB")

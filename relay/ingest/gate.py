@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from relay.atproto import frames
 from relay.atproto.crypto import PublicKey
+from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
 from relay.atproto.frames import Account, Commit, Event, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
@@ -26,8 +27,8 @@ from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Ver
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
-from relay.store import collections
-from relay.store.accounts import HIDING_STATUSES, STATUSES, AccountRow, RepoRow, continues, effective_status, repo_after
+from relay.store.accounts import AccountRow, RepoRow
+from relay.stream.changes import changes_of, continues
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Submission
 
@@ -135,9 +136,7 @@ class Gate:
             self._check_chain(event, state.repo)
         if verdict.lenient:
             metrics.EVENTS_LENIENT.labels(verdict.lenient).inc()
-        before = state.repo
-        state.repo = repo_after(event, state.row.uid, verdict.commit, verdict.data, before)
-        told = collections.told_by(event, verdict.touched, state.repo, before)
+        state.repo, told = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, state.repo)
         return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
 
     def _judge_account(self, item: Item, event: Account) -> Submission:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 
 from gevent.event import Event as Signal
 
+from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
 from relay.atproto.frames import Kind, account_frame
 from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts, AccountState
 from relay.kit.errors import LogError
 from relay.store import accounts as table
-from relay.store.accounts import HIDING_STATUSES, STATUSES, effective_status
 from relay.store.database import Database
 from relay.stream.sequencer import Sequencer, Submission
 from relay.stream.suppressions import Suppressions

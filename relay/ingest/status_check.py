@@ -13,12 +13,12 @@ from urllib.parse import quote
 
 from cachetools import TTLCache
 
+from relay.atproto.events import STATUSES
 from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts
 from relay.kit import metrics
 from relay.kit.errors import RelayError
 from relay.net.http import GuardedHttp
-from relay.store.accounts import STATUSES
 from relay.stream.projector import Projector
 
 TIMEOUT_SECONDS = 5.0

@@ -11,24 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.atproto.cid import Cid
-from relay.atproto.frames import Commit, Sync
 from relay.store.database import Row, Transaction
-
-# The index is the code in a log record: append only.
-STATUSES = (
-    "active",
-    "deactivated",
-    "deleted",
-    "desynchronized",
-    "suspended",
-    "takendown",
-    "throttled",
-    "host-throttled",
-    "inactive",
-)
-
-# What a consumer must not be able to read any more once it is announced (protocol rule 34).
-HIDING_STATUSES = frozenset({"takendown", "deleted"})
 
 
 @dataclass(slots=True)
@@ -56,17 +39,6 @@ class RepoRow:
     desynchronized: bool = False
 
 
-def continues(event: Commit, repo: RepoRow) -> bool:
-    """True when `event` builds on exactly what is known of its repo (sync specification, `since` and `prevData`)."""
-    return (event.since, event.prev_data) == (repo.rev, repo.data)
-
-
-def repo_after(event: Commit | Sync, uid: int, commit: Cid, data: Cid, before: RepoRow | None) -> RepoRow:
-    """The repo's state after `event`, whose commit and tree root are given; `before` is its state until then."""
-    gap = isinstance(event, Commit) and before is not None and (before.desynchronized or not continues(event, before))
-    return RepoRow(uid, event.rev, commit, data, gap)
-
-
 class ListedRepo(NamedTuple):
     """An active account with a repo, as `listRepos` shows it; `head` is the commit's CID as text."""
 
@@ -74,17 +46,6 @@ class ListedRepo(NamedTuple):
     did: str
     head: str
     rev: str
-
-
-def effective_status(status: str, upstream_status: str) -> tuple[bool, str | None]:
-    """(active, status) of an account at this relay, in the words of `#account`: the relay's own status wins.
-
-    `host-throttled` is a distinction of ours and is shown as `throttled`. The status is None when active.
-    """
-    shown = upstream_status if status == "active" else status
-    if shown == "active":
-        return True, None
-    return False, "throttled" if shown == "host-throttled" else shown
 
 
 _ACCOUNT_AND_REPO = (

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
-from relay.atproto.frames import Commit, Sync
-from relay.store.accounts import RepoRow
 from relay.store.database import Transaction
 
 # In the place of a collection's name: all of the account is in doubt, as after commits that were missed.
@@ -23,21 +21,6 @@ Pairs = Mapping[tuple[int, str], bool | None]
 # Pairs that one page of the list looks at, and at a time: a run of inactive accounts must not make it slow.
 MAX_SCANNED = 4_000
 MAX_STEP = 2_000
-
-
-def told_by(
-    event: Commit | Sync, touched: Mapping[str, bool | None], repo: RepoRow, before: RepoRow | None
-) -> Mapping[str, bool | None]:
-    """Collection -> whether the repo has records of it after `event`, None when its host has to be asked.
-
-    `touched` is what the commit itself tells (`atproto.collections.touched`); `repo` is the state after it, `before`
-    the one until then. A `#sync`, and a commit before which others were missed, leave every collection in doubt.
-    """
-    if isinstance(event, Sync):
-        return {ALL: None}
-    if repo.desynchronized and before is not None and not before.desynchronized:
-        return {**touched, ALL: None}
-    return touched
 
 
 class Marked(NamedTuple):

@@ -105,7 +105,7 @@ class Projector:
     ) -> None:
         """Gather what the events up to `position` change, once they are published.
 
-        `collections` are uids with what an event tells of their collections (`collections.told_by`).
+        `collections` are uids with what an event tells of their collections (`changes.told_by`).
         """
         for account in account_rows:
             self._gathered.put_account(account)

@@ -7,22 +7,24 @@ all of them are when an older database was restored, and none when a newer one w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from relay.atproto import car, frames
 from relay.atproto.collections import touched
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
+from relay.atproto.events import STATUSES, effective_status
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
-from relay.store import accounts, collections, hosts, projection
-from relay.store.accounts import STATUSES, AccountRow, RepoRow, effective_status, repo_after
+from relay.store import accounts, hosts, projection
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
+from relay.stream.changes import Changed, changes_of
 from relay.stream.cursors import NONE_YET, CursorBook
 from relay.stream.suppressions import Suppressions
 
@@ -105,7 +107,7 @@ def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
         row = _account_of(record, event, before)
         if row != before:
             batch.accounts[row.uid] = row
-        if isinstance(event, Commit | Sync) and (after := _repo_after(row.uid, event, repo)) is not None:
+        if isinstance(event, Commit | Sync) and (after := _changes_of(row.uid, event, repo)) is not None:
             batch.repos[row.uid] = repo = after.repo
             batch.collections |= {(row.uid, name): present for name, present in after.collections.items()}
         known[event.did] = row, repo
@@ -155,20 +157,13 @@ def _own_status(event: Account, upstream: str) -> str:
     return event.status if event.status in STATUSES else "inactive"
 
 
-class _After(NamedTuple):
-    """A repo after an event, and what the event tells of its collections."""
-
-    repo: RepoRow
-    collections: Mapping[str, bool | None]
-
-
-def _repo_after(uid: int, event: Commit | Sync, before: RepoRow | None) -> _After | None:
+def _changes_of(uid: int, event: Commit | Sync, before: RepoRow | None) -> Changed | None:
     try:
         content = car.parse(event.blocks)
         root = content.roots[0]
-        repo = repo_after(event, uid, root, parse_commit(content.blocks[root]).data, before)
+        data = parse_commit(content.blocks[root]).data
+        told = {} if isinstance(event, Sync) else touched(event.ops, data, content.blocks)
     except ProtocolError as error:
         log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
         return None
-    told = {} if isinstance(event, Sync) else touched(event.ops, repo.data, content.blocks)
-    return _After(repo, collections.told_by(event, told, repo, before))
+    return changes_of(event, uid, root, data, told, before)

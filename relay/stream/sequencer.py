@@ -10,7 +10,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from relay.atproto.frames import Kind, uint
 from relay.eventlog.log import SegmentLog
@@ -29,28 +28,76 @@ WAIT_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Submission:
-    """An accepted event. `head` and `tail` are its frame around `seq` (`frames.split_at_seq`).
+class Entry:
+    """What the log takes: an accepted event of a host, or an announcement of the relay's own.
 
-    `status` is the index in `accounts.STATUSES` of what the host says of the account. `account` and `repo` are the
-    rows that the event changes, `collections` is what it tells of collections (`collections.told_by`). `hides`: with
-    this `#account` event the account's past becomes unreadable.
-    `finished` is called once the event is durable and published.
+    Before it is submitted it says: `uid`; `status`, the index in `events.STATUSES` of what the host says of the
+    account; `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that
+    the event changes, `collections` is what it tells of collections (`changes.told_by`). `hides`: with this `#account`
+    event the account's past becomes unreadable. `host_id` and `upstream_seq` are 0 for the relay's own.
     """
 
-    kind: Kind
+    __slots__ = (
+        "account",
+        "collections",
+        "head",
+        "hides",
+        "host_id",
+        "kind",
+        "repo",
+        "status",
+        "tail",
+        "uid",
+        "upstream_seq",
+    )
+
     uid: int
-    host_id: int
-    upstream_seq: int
     status: int
     head: bytes
     tail: bytes
-    account: AccountRow | None
-    repo: RepoRow | None
-    finished: Callable[[], None] | None
-    hides: bool = False
-    collections: Mapping[str, bool | None] | None = None
+
+    def __init__(self, kind: Kind, host_id: int = 0, upstream_seq: int = 0) -> None:
+        self.kind = kind
+        self.host_id = host_id
+        self.upstream_seq = upstream_seq
+        self.account: AccountRow | None = None
+        self.repo: RepoRow | None = None
+        self.collections: Mapping[str, bool | None] | None = None
+        self.hides = False
+
+    def logged(self) -> None:
+        """Called once the event is durable and published."""
+
+
+class Submission(Entry):
+    """An entry that calls `finished` when it is logged."""
+
+    __slots__ = ("finished",)
+
+    def __init__(
+        self,
+        kind: Kind,
+        uid: int,
+        host_id: int,
+        upstream_seq: int,
+        status: int,
+        head: bytes,
+        tail: bytes,
+        account: AccountRow | None,
+        repo: RepoRow | None,
+        finished: Callable[[], None] | None,
+        hides: bool = False,
+        collections: Mapping[str, bool | None] | None = None,
+    ) -> None:
+        super().__init__(kind, host_id, upstream_seq)
+        self.uid, self.status, self.head, self.tail = uid, status, head, tail
+        self.account, self.repo, self.hides, self.collections = account, repo, hides, collections
+        self.finished = finished
+
+    def logged(self) -> None:
+        """Tell whoever submitted it."""
+        if self.finished is not None:
+            self.finished()
 
 
 class Sequencer:
@@ -73,7 +120,7 @@ class Sequencer:
         """Why nothing can be logged now, in words, or None."""
         return self._batches.problem
 
-    def submit(self, item: Submission) -> None:
+    def submit(self, item: Entry) -> None:
         """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""
         self._batches.put(item, len(item.head) + len(item.tail))
 
@@ -91,12 +138,12 @@ class Sequencer:
         while not self._projector.wait_for_room(WAIT_SECONDS):
             pass
 
-    def _log_batch(self, batch: list[Submission]) -> None:
+    def _log_batch(self, batch: list[Entry]) -> None:
         records = self._number(batch)
         self._disk.write(encode_block(records))
         self._publish(batch, records)
 
-    def _number(self, batch: list[Submission]) -> list[Record]:
+    def _number(self, batch: list[Entry]) -> list[Record]:
         # The clock may be set back; the time in the log never is.
         time_us = max(time.time_ns() // 1000, self._log.last_time_us)
         return [
@@ -114,7 +161,7 @@ class Sequencer:
             for seq, item in enumerate(batch, self._log.next_seq)
         ]
 
-    def _publish(self, batch: list[Submission], records: list[Record]) -> None:
+    def _publish(self, batch: list[Entry], records: list[Record]) -> None:
         for record in records:
             if record.flags:
                 self._suppressions.apply(record)
@@ -129,11 +176,10 @@ class Sequencer:
         for kind, count in Counter(item.kind for item in batch).items():
             _EVENTS_LOGGED[kind].inc(count)
         for item in batch:
-            if item.finished is not None:
-                try:
-                    item.finished()
-                except Exception:
-                    log.exception("after logging an event of uid %d", item.uid)
+            try:
+                item.logged()
+            except Exception:
+                log.exception("after logging an event of uid %d", item.uid)
 
 
 _EVENTS_LOGGED = {kind: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}

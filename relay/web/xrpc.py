@@ -12,9 +12,10 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
 
 from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.events import effective_status
 from relay.atproto.hostname import parse_endpoint
 from relay.store import accounts, hosts
-from relay.store.accounts import AccountRow, RepoRow, effective_status
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.errors import XrpcError, invalid

@@ -18,6 +18,7 @@ from relay.atproto.collections import touched
 from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
+from relay.stream.changes import told_by
 from relay.stream.known_pairs import KnownPairs
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
 
@@ -42,7 +43,7 @@ def test_what_a_commit_pays(action: str) -> None:
     rounds = 20_000
 
     def once() -> None:
-        for name, present in collections.told_by(event, touched(event.ops, row.data, blocks), row, row).items():
+        for name, present in told_by(event, touched(event.ops, row.data, blocks), row, row).items():
             if present:
                 known.add((1, name))
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import gevent
 
+from relay.atproto.events import STATUSES
 from relay.atproto.frames import Account, Kind, account_frame, decode
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.store import hosts
-from relay.store.accounts import STATUSES, AccountRow, RepoRow
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.sequencer import Submission
 from relay.stream.stream import Retention, Stream

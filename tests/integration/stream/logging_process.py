@@ -25,10 +25,11 @@ from gevent.server import StreamServer
 
 from relay.atproto import frames
 from relay.atproto.cid import Cid
+from relay.atproto.events import STATUSES
 from relay.atproto.frames import Account, Commit
 from relay.eventlog.log import SegmentLog
 from relay.store import hosts
-from relay.store.accounts import STATUSES, AccountRow, RepoRow
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream import projector
 from relay.stream.cursors import HostCursor

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from relay.atproto.cid import Cid
+from relay.atproto.events import STATUSES
 from relay.ingest.account_record import pack, unpack
-from relay.store.accounts import STATUSES, AccountRow, RepoRow
+from relay.store.accounts import AccountRow, RepoRow
 from tests.support.repo import account_did
 
 DID = account_did(1)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from relay.atproto.events import STATUSES, effective_status
 from relay.store import bans, migrate
-from relay.store.accounts import STATUSES, effective_status
 
 
 def test_status_codes_are_those_in_old_log_records() -> None:
