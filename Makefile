@@ -69,7 +69,7 @@ fuzz: $(VENV)/.test
 	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)
 
 kill-test: $(VENV)/.test
-	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/integration -k kill --timeout=0 -s
+	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/integration tests/process -k kill --timeout=0 -s
 
 test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh

@@ -7,3 +7,5 @@ in a fresh interpreter, by `tests/unit/test_architecture.py`.
 from gevent import monkey
 
 monkey.patch_all()
+
+pytest_plugins = ["tests.support.fixtures"]

@@ -154,16 +154,24 @@ assert not {{"sqlite3", "asyncio"}} & sys.modules.keys()
     run_alone(program)
 
 
-def test_integration_tests_run_on_both_databases() -> None:
+def test_tests_run_on_both_databases() -> None:
     """Only the fixture chooses an engine, but for tests of one of them alone."""
-    folder = ROOT / "tests" / "integration"
+    tests = ROOT / "tests"
     choosing = {
-        str(path.relative_to(folder))
-        for path in folder.rglob("*.py")
+        str(path.relative_to(tests))
+        for folder in ("integration", "process", "promises", "support")
+        for path in (tests / folder).rglob("*.py")
         if re.search(r"(sqlite|postgres)://[^\"]", path.read_text(encoding="utf-8"))
     }
-    of_one = {"store/test_sqlite.py", "store/test_postgres.py", "store/test_migrate.py", "test_database_outage.py"}
-    assert choosing == {"conftest.py", *of_one}
+    of_one = {
+        "integration/store/test_sqlite.py",
+        "integration/store/test_postgres.py",
+        "integration/store/test_migrate.py",
+        "support/postgres.py",
+        "support/relay_process.py",
+        "process/test_database_outage.py",
+    }
+    assert choosing == {"support/fixtures.py", *of_one}
 
 
 def test_only_the_guarded_client_makes_requests() -> None:

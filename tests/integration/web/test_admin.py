@@ -13,8 +13,8 @@ from relay.atproto import frames
 from relay.atproto.frames import Account
 from relay.kit.memory import MemoryDebug
 from relay.web.application import create_app
-from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import add_accounts, add_hosts, did
+from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.pds import FakePds
 from tests.support.wait import until

@@ -16,9 +16,9 @@ from relay.net.http import GuardedHttp
 from relay.store import hosts
 from relay.store.database import Database
 from relay.web.sibling_alerts import announcement
-from tests.integration.web.accounts import add_hosts
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import add_hosts
 from tests.support.chat import Chat
+from tests.support.fixtures import StartWeb
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 

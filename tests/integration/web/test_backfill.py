@@ -12,9 +12,9 @@ import pytest
 
 from relay.store import collection_imports, collections
 from relay.store.database import Database
-from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.collection_source import CollectionSource
+from tests.support.fixtures import StartWeb
 from tests.support.wait import until
 from tests.support.web import Web
 

@@ -6,7 +6,7 @@ import pytest
 
 from relay.store import projection
 from relay.store.projection import ProjectionBatch
-from tests.integration.web.accounts import add_accounts, add_hosts
+from tests.support.accounts import add_accounts, add_hosts
 from tests.support.web import Web
 
 LIST = "/xrpc/com.atproto.sync.listReposByCollection"

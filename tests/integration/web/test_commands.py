@@ -13,8 +13,8 @@ from gevent import subprocess
 
 from relay.cli import COMMANDS, main
 from relay.config import setting_lines
-from tests.integration.web.accounts import add_accounts, add_hosts, did
 from tests.integration.web.test_firehose import handshake, raw
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web

@@ -11,9 +11,9 @@ import pytest
 from relay.dash.guard import HEADERS
 from relay.kit.errors import StoreError
 from relay.kit.values import parse_networks
-from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.dash import DashAdmin, text_of
+from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.web import PASSWORD, Web
 

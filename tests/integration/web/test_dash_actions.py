@@ -11,9 +11,9 @@ from gevent.queue import Queue
 from relay.admin.siblings import Forward
 from relay.dash.actions import ACTIONS
 from relay.store import accounts
-from tests.integration.web.accounts import add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.dash import DashAdmin
+from tests.support.fixtures import StartWeb
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import ADMIN, PASSWORD, Web

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
 from relay.web import consumer_connection
-from tests.integration.web.conftest import StartWeb
+from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.wait import until
 from tests.support.web import Web

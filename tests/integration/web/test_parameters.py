@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from relay.dash.actions import ACTIONS
 from relay.web.auth import MAX_FAILURES
-from tests.integration.web.accounts import add_accounts, add_hosts, did
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.web import ADMIN, PASSWORD, Web
 
 PARAMETERS = (

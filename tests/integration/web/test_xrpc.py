@@ -9,8 +9,8 @@ from urllib.parse import quote
 import pytest
 
 from relay.store.database import Database
-from tests.integration.web.accounts import COMMIT, REV, add_accounts, add_hosts, did
-from tests.integration.web.conftest import StartWeb
+from tests.support.accounts import COMMIT, REV, add_accounts, add_hosts, did
+from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.pds import FakePds
 from tests.support.wait import until

@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from relay.atproto import frames, passing
 from relay.atproto.passing import Passed
-from tests.integration.test_relay_process import Writer
+from tests.process.test_relay_process import Writer
 from tests.support.http import call
 from tests.support.pds import FakePds, websocket_frame
 from tests.support.plc import FakePlc

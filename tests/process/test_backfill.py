@@ -19,7 +19,7 @@ from gevent.os import make_nonblocking, nb_read
 from relay.store import collections, projection
 from relay.store.database import Database
 from relay.store.projection import ProjectionBatch
-from tests.integration.web.accounts import add_accounts, add_hosts, did
+from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.relay_process import RelayProcess
 
 RELAY = Path(sys.executable).parent / "relay"

@@ -1,6 +1,6 @@
 """The whole relay under load while its database is away: it waits, says so, loses nothing, and goes on by itself.
 
-`OUTAGE_SECONDS` is how long: `OUTAGE_SECONDS=30 pytest tests/integration/test_database_outage.py` by hand.
+`OUTAGE_SECONDS` is how long: `OUTAGE_SECONDS=30 pytest tests/process/test_database_outage.py` by hand.
 """
 
 from __future__ import annotations

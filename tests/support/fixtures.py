@@ -1,10 +1,14 @@
-"""Databases for integration tests, each test that asks for one on SQLite and on PostgreSQL; and a fake network."""
+"""Fixtures of every folder of tests: databases, each on SQLite and on PostgreSQL, a fake network, relays and their API.
+
+A plugin of `tests/conftest.py`, so that promises, process and integration tests have the same ones.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +16,9 @@ from relay.store.database import Database
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.postgres import BINARIES, Cluster
+from tests.support.web import Web
+
+StartWeb = Callable[..., Web]
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +69,27 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database.open(database_url, max_connections=4)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def start_web(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[StartWeb]:
+    """Starts relays with settings of the test's choice."""
+    started: list[Web] = []
+
+    def start(db: Database | None = None, tail_bytes: int = 64 << 20, **settings: Any) -> Web:
+        opened = db or Database.open(new_database_url(), max_connections=4)
+        web = Web(opened, tmp_path / str(len(started)), tail_bytes, **settings)
+        web.start()
+        started.append(web)
+        return web
+
+    yield start
+    for web in started:
+        web.stop()
+        web.db.close()
+
+
+@pytest.fixture
+def web(start_web: StartWeb) -> Web:
+    """A started relay on the default settings."""
+    return start_web()
