@@ -18,7 +18,7 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto.hostname import Endpoint
 from relay.collections import source as collections_source
 from relay.kit import metrics
-from relay.kit.errors import BackfillError, RelayError, StoreError
+from relay.kit.errors import BackfillError, ImportBusy, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import collection_imports as table
 from relay.store import collections
@@ -38,13 +38,6 @@ MAX_LISTED = 1_000_000_000
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class BackfillBusy(RelayError):
-    """Another import is under way."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__("backfill-busy", f"the import from {source} is under way: stop it first")
 
 
 class Backfill:
@@ -82,12 +75,12 @@ class Backfill:
     def begin(self, source: Endpoint, nsids: Sequence[str] = ()) -> None:
         """Import `nsids`, or all collections known here and those that the source tells of.
 
-        Goes on where an earlier import from `source` stood. Raises BackfillBusy while one from another source runs,
+        Goes on where an earlier import from `source` stood. Raises ImportBusy while one from another source runs,
         and StoreError.
         """
         with self._turn:
             if self._source is not None and self._source != source.url:
-                raise BackfillBusy(self._source)
+                raise ImportBusy(self._source)
             wanted = nsids or self._db.read(collections.names)
             self._db.write(table.begin, source.url, wanted, named=bool(nsids), now=time.time())
             if self._source is None:

@@ -14,8 +14,7 @@ from flask import Response, g, make_response, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
 from relay.dash import guard
-from relay.hosts.hosts import HostUnknown
-from relay.kit.errors import RelayError, StoreError
+from relay.kit.errors import HostUnknown, RelayError, StoreError
 from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.health import current_problem

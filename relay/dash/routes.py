@@ -14,8 +14,7 @@ from werkzeug.exceptions import HTTPException
 from relay.dash import actions, assets, guard, login, pages
 from relay.dash.formats import FILTERS
 from relay.dash.rendering import error_page
-from relay.hosts.hosts import HostUnknown
-from relay.kit.errors import LogError, StoreError
+from relay.kit.errors import HostUnknown, LogError, StoreError
 from relay.web.errors import XrpcError
 
 blueprint = Blueprint("dash", __name__, url_prefix="/dash", template_folder="templates")

@@ -30,7 +30,7 @@ from relay.hosts.registry import Roster
 from relay.hosts.report import HostStatus, describe
 from relay.hosts.state import Upstream
 from relay.hosts.subscriber import EventSink, Subscriber
-from relay.kit.errors import CrawlRefused, RelayError, StoreError
+from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import bans
 from relay.store import hosts as table
@@ -42,13 +42,6 @@ FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
 
 log = logging.getLogger(__name__)
-
-
-class HostUnknown(RelayError):
-    """No host of that name is in the table."""
-
-    def __init__(self, hostname: str) -> None:
-        super().__init__("host-unknown", hostname)
 
 
 class Fleet:

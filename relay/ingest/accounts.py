@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from relay.hosts.host import Host
 from relay.ingest.account_record import pack, unpack
 from relay.kit import metrics
-from relay.kit.errors import RelayError
+from relay.kit.errors import AccountUnknown
 from relay.kit.generations import Part
 from relay.store import accounts as table
 from relay.store.accounts import AccountRow, RepoRow
@@ -22,13 +22,6 @@ from relay.store.database import Database
 
 # An account takes a kilobyte as objects, packed a tenth of that; to unpack it costs a twentieth of an event.
 BUSY = 4096
-
-
-class AccountUnknown(RelayError):
-    """No event of this DID was ever accepted here."""
-
-    def __init__(self, did: str) -> None:
-        super().__init__("account-unknown", did)
 
 
 class AccountState:

@@ -65,6 +65,27 @@ class BackfillError(RelayError):
         self.retry_after = retry_after
 
 
+class HostUnknown(RelayError):
+    """No host of that name is in the table."""
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__("host-unknown", hostname)
+
+
+class AccountUnknown(RelayError):
+    """No event of this DID was ever accepted here."""
+
+    def __init__(self, did: str) -> None:
+        super().__init__("account-unknown", did)
+
+
+class ImportBusy(RelayError):
+    """An import of another relay's collection index is under way from another source."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__("backfill-busy", f"the import from {source} is under way: stop it first")
+
+
 class LogError(RelayError):
     """The segment log cannot be written or read. Reasons: `log-io`, `log-corrupt`, `log-locked`."""
 

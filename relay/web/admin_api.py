@@ -18,8 +18,7 @@ from flask.typing import ResponseReturnValue
 from relay.admin.actions import audit
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
-from relay.hosts.hosts import HostUnknown
-from relay.ingest.accounts import AccountUnknown
+from relay.kit.errors import AccountUnknown, HostUnknown
 from relay.store import accounts, bans
 from relay.store.hosts import RateTier
 from relay.web import params, sibling_alerts

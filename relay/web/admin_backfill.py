@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
-from relay.collections.imports import BackfillBusy
+from relay.kit.errors import ImportBusy
 from relay.store import collection_imports
 from relay.web import params
 from relay.web.admin_api import authenticate, changed
@@ -25,8 +25,8 @@ blueprint.before_request(authenticate)
 COLLECTIONS_PER_PAGE = 1000
 
 
-@blueprint.errorhandler(BackfillBusy)
-def busy(error: BackfillBusy) -> ResponseReturnValue:
+@blueprint.errorhandler(ImportBusy)
+def busy(error: ImportBusy) -> ResponseReturnValue:
     """One import at a time."""
     return jsonify(error="BackfillRunning", message=error.detail), 409
 

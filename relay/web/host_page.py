@@ -11,8 +11,8 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, render_template_string, request
 from flask.typing import ResponseReturnValue
 
-from relay.hosts.hosts import HostUnknown
 from relay.hosts.report import HostStatus
+from relay.kit.errors import HostUnknown
 from relay.web.errors import XrpcError
 from relay.web.services import parts
 

@@ -8,8 +8,8 @@ import pytest
 from relay.atproto.frames import Account, Commit, decode
 from relay.ingest import accounts as accounts_module
 from relay.ingest import penalties
-from relay.ingest.accounts import AccountUnknown
 from relay.kit import metrics
+from relay.kit.errors import AccountUnknown
 from relay.store import accounts, hosts
 from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.integration.ingest.test_event_path import post

@@ -7,10 +7,9 @@ import pytest
 from prometheus_client import REGISTRY
 
 from relay.hosts import crawl_checks, dialler, hosts, subscriber
-from relay.hosts.hosts import HostUnknown
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
-from relay.kit.errors import CrawlRefused, StoreError
+from relay.kit.errors import CrawlRefused, HostUnknown, StoreError
 from relay.store import bans
 from relay.store import hosts as table
 from tests.integration.upstream.conftest import LOCAL
