@@ -24,10 +24,10 @@ from relay.dash.history import History
 from relay.dash.sessions import Sessions
 from relay.edge.edge import Edge
 from relay.eventlog.log import SegmentLog
-from relay.hosts.drops import Drops
 from relay.hosts.hosts import Fleet
 from relay.hosts.limit_alerts import Alert, LimitAlerts, Rules
 from relay.hosts.policy import Policy
+from relay.hosts.registry import HostRegistry
 from relay.hosts.webhook import Webhook
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
@@ -74,7 +74,7 @@ class Relay:
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
         memory = Recent(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, memory=memory)
-        drops = Drops()
+        registry = HostRegistry(self._db, self._stream.cursors)
         processes = settings.validator_processes
         if processes is None:
             processes = processes_for(len(os.sched_getaffinity(0)))
@@ -82,28 +82,26 @@ class Relay:
             self._db,
             self._stream,
             self._resolver,
+            registry,
             http,
             memory=memory,
             lenient=settings.lenient_sync_validation,
             pool=WorkerPool(processes, lenient=settings.lenient_sync_validation) if processes else None,
-            on_drop=lambda hostname, reason: drops.note(hostname, reason, time.time()),
         )
         self._collection_check = ingest.collection_check
         self._fleet = Fleet(
             self._db,
-            ingest.registry,
-            self._stream.cursors,
+            registry,
             ingest.intake,
             ingest.moderation.release_throttled,
             http,
             http.tls_context(),
-            drops,
             _policy(settings),
         )
         self._backfill = Backfill(self._db, http)
         self._siblings = Siblings(http, settings.sibling_relays)
         self._history = History()
-        self._limit_alerts = _limit_alerts(settings, self._db, self._fleet, self._siblings, http)
+        self._limit_alerts = _limit_alerts(settings, self._db, registry, self._siblings, http)
         parts = Parts(
             settings=settings,
             db=self._db,
@@ -185,7 +183,7 @@ def _policy(settings: Settings) -> Policy:
 
 
 def _limit_alerts(
-    settings: Settings, db: Database, fleet: Fleet, siblings: Siblings, http: GuardedHttp
+    settings: Settings, db: Database, registry: HostRegistry, siblings: Siblings, http: GuardedHttp
 ) -> LimitAlerts | None:
     """The alerts of account limits, when the operator said where to send them."""
     if not settings.alert_webhook_url:
@@ -202,7 +200,7 @@ def _limit_alerts(
         if settings.admin_passwords:
             siblings.forward(announcement(alert, settings.admin_passwords[0], SERVER))
 
-    return LimitAlerts(db, fleet.upstreams, Webhook(http, settings.alert_webhook_url).send, announce, rules)
+    return LimitAlerts(db, registry, Webhook(http, settings.alert_webhook_url).send, announce, rules)
 
 
 def _calm_collector() -> None:

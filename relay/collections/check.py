@@ -15,7 +15,8 @@ import gevent
 from cachetools import TTLCache
 
 from relay.atproto.syntax import is_nsid
-from relay.hosts.host import Host, HostRegistry
+from relay.hosts.host import Host
+from relay.hosts.registry import HostRegistry
 from relay.kit import metrics
 from relay.kit.errors import RelayError, StoreError
 from relay.kit.limits import Allowance

@@ -11,9 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
-from relay.hosts.drops import Drops
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.hosts.state import Upstream
 from relay.store import settings
 from relay.store.database import Database
 
@@ -30,14 +29,13 @@ GROWN_KEY = "account-limits-grown"
 audit = logging.getLogger("relay.audit")
 
 
-def grown_limit(upstream: Upstream, messages: float, dropped: int, now: float) -> int | None:
+def grown_limit(host: Host, messages: float, dropped: int, now: float) -> int | None:
     """The next account limit of a host, or None when it is to stay; `messages` and `dropped` are of the last day."""
-    host = upstream.host
-    if host.trusted or host.account_limit >= CEILING or host.account_count < USED_SHARE * host.account_limit:
+    if host.row.trusted or host.account_limit >= CEILING or host.account_count < USED_SHARE * host.account_limit:
         return None
-    if upstream.status is not Status.ACTIVE or upstream.connected_at is None:
+    if host.status is not Status.ACTIVE or host.connected_at is None:
         return None
-    if now - upstream.row.created_at.timestamp() < KNOWN_SECONDS:
+    if now - host.row.created_at.timestamp() < KNOWN_SECONDS:
         return None
     if dropped > DROPS_FORGIVEN + DROPS_SHARE * messages:
         return None
@@ -47,29 +45,28 @@ def grown_limit(upstream: Upstream, messages: float, dropped: int, now: float) -
 class Autoscale:
     """Applies the rule to all hosts, to each at most once a day. Bounded by the hosts that grew in that time."""
 
-    def __init__(self, db: Database, drops: Drops, change: Callable[[Upstream, int], None]) -> None:
-        """`change(upstream, limit)` gives a host its new limit; it may raise StoreError, as `run` then does."""
+    def __init__(self, db: Database, change: Callable[[Host, int], None]) -> None:
+        """`change(host, limit)` gives a host its new limit; it may raise StoreError, as `run` then does."""
         self._db = db
-        self._drops = drops
         self._change = change
         self._grown: dict[str, float] | None = None
 
-    def run(self, upstreams: Iterable[Upstream]) -> None:
+    def run(self, hosts: Iterable[Host]) -> None:
         """Raise the limits that are due. Raises StoreError."""
         now = time.time()
         grown = self._recently_grown(now)
-        for upstream in upstreams:
-            dropped = sum(self._drops.last_day(upstream.hostname, now).values())
-            messages = upstream.limiter.last_day(int(time.monotonic() * 1000))
-            limit = grown_limit(upstream, messages, dropped, now)
-            if limit is None or str(upstream.id) in grown:
+        for host in hosts:
+            dropped = host.drops.total(now)
+            messages = host.limiter.last_day(int(time.monotonic() * 1000))
+            limit = grown_limit(host, messages, dropped, now)
+            if limit is None or str(host.id) in grown:
                 continue
-            grown[str(upstream.id)] = now
+            grown[str(host.id)] = now
             # Stored first: a crash in between costs the host a day, the other way round would grow it twice.
             self._db.write(settings.put, GROWN_KEY, json.dumps(grown))
-            before = upstream.host.account_limit
-            self._change(upstream, limit)
-            audit.info("account limit of %s raised from %d to %d by itself", upstream.hostname, before, limit)
+            before = host.account_limit
+            self._change(host, limit)
+            audit.info("account limit of %s raised from %d to %d by itself", host.hostname, before, limit)
 
     def _recently_grown(self, now: float) -> dict[str, float]:
         if self._grown is None:

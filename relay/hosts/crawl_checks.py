@@ -10,8 +10,9 @@ from typing import Protocol
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
-from relay.hosts.limits import MILLISECONDS, Window
+from relay.hosts.host import MILLISECONDS
 from relay.kit.errors import CrawlRefused, RelayError
+from relay.kit.limits import Window
 from relay.net.http import Response
 from relay.store import settings as table
 from relay.store.database import Transaction

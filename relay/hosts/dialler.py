@@ -14,10 +14,10 @@ import gevent
 from gevent.event import Event as Signal
 
 from relay.hosts import backoff
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
-from relay.hosts.registry import Roster
+from relay.hosts.registry import HostRegistry
 from relay.hosts.schedule import Schedule
-from relay.hosts.state import Upstream
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
 from relay.net.websocket_client import Connection, UpstreamError
@@ -35,12 +35,12 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """The schedule and the greenlets of the hosts that are dialled or connected."""
 
-    def __init__(self, roster: Roster, subscriber: Subscriber, replay_window: float) -> None:
-        self._roster = roster
+    def __init__(self, registry: HostRegistry, subscriber: Subscriber, replay_window: float) -> None:
+        self._registry = registry
         self._subscriber = subscriber
         self._replay_window = replay_window
         self._schedule = Schedule()
-        self._greenlets: dict[int, gevent.Greenlet[[Upstream], None]] = {}
+        self._greenlets: dict[int, gevent.Greenlet[[Host], None]] = {}
         self._dialling: set[int] = set()
         self._wake = Signal()
         self._loop: gevent.Greenlet[[], None] | None = None
@@ -51,12 +51,12 @@ class Dispatcher:
         """Plan every known host, spread out so that thousands of handshakes are no spike, and begin."""
         now = time.monotonic()
         to_connect = 0
-        for upstream in self._roster:
-            if upstream.status in (Status.ACTIVE, Status.THROTTLED):
-                self._schedule.set(upstream.id, now + to_connect * START_SPACING_SECONDS)
+        for host in self._registry:
+            if host.status in (Status.ACTIVE, Status.THROTTLED):
+                self._schedule.set(host.id, now + to_connect * START_SPACING_SECONDS)
                 to_connect += 1
-            elif upstream.status in (Status.IDLE, Status.OFFLINE):
-                self._schedule.set(upstream.id, now + backoff.probe_delay(random.random()))
+            elif host.status in (Status.IDLE, Status.OFFLINE):
+                self._schedule.set(host.id, now + backoff.probe_delay(random.random()))
         self._loop = gevent.spawn(self._run)
 
     def stop(self, timeout: float) -> None:
@@ -66,32 +66,32 @@ class Dispatcher:
             greenlets.append(self._loop)
         gevent.killall(greenlets, timeout=timeout)
 
-    def dial_now(self, upstream: Upstream) -> None:
+    def dial_now(self, host: Host) -> None:
         """Connect to the host at once, unless it is being dialled or connected already."""
-        if upstream.id not in self._greenlets:
-            self._schedule.set(upstream.id, time.monotonic())
+        if host.id not in self._greenlets:
+            self._schedule.set(host.id, time.monotonic())
             self._wake.set()
 
-    def probe_later(self, upstream: Upstream) -> None:
+    def probe_later(self, host: Host) -> None:
         """Look at the host again in some hours."""
-        self._schedule.set(upstream.id, time.monotonic() + backoff.probe_delay(random.random()))
+        self._schedule.set(host.id, time.monotonic() + backoff.probe_delay(random.random()))
 
-    def disconnect(self, upstream: Upstream) -> bool:
+    def disconnect(self, host: Host) -> bool:
         """End the host's connection and forget its next attempt. False when it was not connected."""
-        self._schedule.cancel(upstream.id)
-        connected = upstream.connected_at is not None
-        greenlet = self._greenlets.get(upstream.id)
+        self._schedule.cancel(host.id)
+        connected = host.connected_at is not None
+        greenlet = self._greenlets.get(host.id)
         if greenlet is not None:
             greenlet.kill(timeout=KILL_SECONDS)
             # A greenlet that is killed before its first step cannot clean up by itself; and it may have planned its
             # next attempt before the kill reached it.
-            self._forget(upstream.id)
-            self._schedule.cancel(upstream.id)
+            self._forget(host.id)
+            self._schedule.cancel(host.id)
         return connected
 
-    def next_attempt_in(self, upstream: Upstream) -> float | None:
+    def next_attempt_in(self, host: Host) -> float | None:
         """Seconds until the host is dialled again; None when it is not planned."""
-        due = self._schedule.due(upstream.id)
+        due = self._schedule.due(host.id)
         return None if due is None else max(0.0, due - time.monotonic())
 
     def _run(self) -> None:
@@ -109,99 +109,99 @@ class Dispatcher:
             host_id = self._schedule.pop(now)
             if host_id is None:
                 return
-            upstream = self._roster.by_id(host_id)
-            if upstream is not None and host_id not in self._greenlets:
+            host = self._registry.by_id(host_id)
+            if host is not None and host_id not in self._greenlets:
                 self._dialling.add(host_id)
-                self._greenlets[host_id] = gevent.spawn(self._attend, upstream)
+                self._greenlets[host_id] = gevent.spawn(self._attend, host)
 
-    def _attend(self, upstream: Upstream) -> None:
+    def _attend(self, host: Host) -> None:
         """One host, from the dial to the end of its connection."""
         opened: float | None = None
         try:
-            stream = self._dial(upstream)
+            stream = self._dial(host)
             try:
                 opened = time.monotonic()
-                self._roster.connected(upstream)
-                self._subscriber.read(upstream, stream)
+                self._registry.connected(host)
+                self._subscriber.read(host, stream)
             finally:
                 stream.close()
-                self._roster.disconnected(upstream)
+                self._registry.disconnected(host)
         except UpstreamError as error:
-            self._ended(upstream, error, 0.0 if opened is None else time.monotonic() - opened)
+            self._ended(host, error, 0.0 if opened is None else time.monotonic() - opened)
         except Exception as error:
-            log.exception("subscriber of %s failed", upstream.hostname)
-            self._ended(upstream, UpstreamError("internal-error", type(error).__name__), 0.0)
+            log.exception("subscriber of %s failed", host.hostname)
+            self._ended(host, UpstreamError("internal-error", type(error).__name__), 0.0)
         finally:
-            self._forget(upstream.id)
+            self._forget(host.id)
 
     def _forget(self, host_id: int) -> None:
         self._greenlets.pop(host_id, None)
         self._dialling.discard(host_id)
         self._wake.set()
 
-    def _dial(self, upstream: Upstream) -> Connection:
-        upstream.row.last_attempt_at = time.time()
+    def _dial(self, host: Host) -> Connection:
+        host.row.last_attempt_at = time.time()
         try:
-            stream = self._subscriber.open(upstream, self._cursor(upstream))
+            stream = self._subscriber.open(host, self._cursor(host))
         except UpstreamError as error:
             metrics.DIALS.labels(error.reason).inc()
             raise
         finally:
-            self._dialling.discard(upstream.id)
+            self._dialling.discard(host.id)
             self._wake.set()
         metrics.DIALS.labels("connected").inc()
         return stream
 
-    def _cursor(self, upstream: Upstream) -> int | None:
+    def _cursor(self, host: Host) -> int | None:
         """Where to resume, or None to start live: a new host, or one unseen for longer than the replay window.
 
         Weeks of a dormant host's events would flood everyone, and are outside of what consumers can replay anyway.
         """
-        position = upstream.host.cursor.position
+        position = host.cursor.position
         if position == NONE_YET:
             return None
-        if self._long_unseen(upstream) and not upstream.host.cursor.outstanding:
-            log.warning("host %s was not seen for longer than the replay window: starting live", upstream.hostname)
+        if self._long_unseen(host) and not host.cursor.outstanding:
+            log.warning("host %s was not seen for longer than the replay window: starting live", host.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
-            upstream.host.cursor.reset()
+            host.cursor.reset()
             return None
         return position
 
-    def _long_unseen(self, upstream: Upstream) -> bool:
-        seen = upstream.row.last_connected_at
+    def _long_unseen(self, host: Host) -> bool:
+        seen = host.row.last_connected_at
         if seen is None:
             # Another relay's database does not say when it was; a host that it had given up is taken to be long gone.
-            return upstream.row.status in (Status.IDLE, Status.OFFLINE)
+            return host.row.status in (Status.IDLE, Status.OFFLINE)
         return time.time() - seen > self._replay_window
 
-    def _ended(self, upstream: Upstream, error: UpstreamError, lasted: float) -> None:
+    def _ended(self, host: Host, error: UpstreamError, lasted: float) -> None:
         """Note why the connection is no more, and plan the next one."""
-        upstream.note_error(str(error), time.time())
+        host.note_error(str(error), time.time())
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
         if error.reason == "loop":
-            self._roster.change(upstream, Cause.LOOP)
-        elif error.reason == "future-cursor" and upstream.host.cursor.outstanding:
+            self._registry.change(host, Cause.LOOP)
+        elif error.reason == "future-cursor" and host.cursor.outstanding:
             # Its last events are still on their way, by the old numbers.
-            self._schedule.set(upstream.id, time.monotonic() + OUTSTANDING_SECONDS)
-        elif error.reason == "future-cursor" and not upstream.live_restart:
+            self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
+        elif error.reason == "future-cursor" and not host.live_restart:
             # The host's numbers started again: nothing it has can be asked for by the old ones.
-            upstream.live_restart = True
-            upstream.host.cursor.reset()
-            self._schedule.set(upstream.id, time.monotonic())
+            host.live_restart = True
+            host.cursor.reset()
+            self._schedule.set(host.id, time.monotonic())
         elif error.reason == "future-cursor":
-            self._roster.change(upstream, Cause.FUTURE_CURSOR)
-            self.probe_later(upstream)
+            self._registry.change(host, Cause.FUTURE_CURSOR)
+            self.probe_later(host)
         else:
-            self._failed(upstream, error, lasted)
+            self._failed(host, error, lasted)
 
-    def _failed(self, upstream: Upstream, error: UpstreamError, lasted: float) -> None:
-        upstream.row.failures = backoff.failures_after(upstream.row.failures, lasted)
-        if upstream.row.failures >= backoff.ATTEMPTS_BEFORE_OFFLINE and not self._roster.cut_off:
-            self._roster.change(upstream, Cause.ATTEMPTS_EXHAUSTED)
-        if upstream.status in (Status.IDLE, Status.OFFLINE):
-            self.probe_later(upstream)
+    def _failed(self, host: Host, error: UpstreamError, lasted: float) -> None:
+        host.row.failures = backoff.failures_after(host.row.failures, lasted)
+        if host.row.failures >= backoff.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
+            self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)
+        if host.status in (Status.IDLE, Status.OFFLINE):
+            self.probe_later(host)
             return
-        delay = backoff.retry_delay(upstream.row.failures, random.random())
-        self._schedule.set(upstream.id, time.monotonic() + delay)
-        log.info("host %s: %s; attempt %d in %.0f s", upstream.hostname, error, upstream.row.failures, delay)
+        delay = backoff.retry_delay(host.row.failures, random.random())
+        self._schedule.set(host.id, time.monotonic() + delay)
+        log.info("host %s: %s; attempt %d in %.0f s", host.hostname, error, host.row.failures, delay)

@@ -1,28 +1,142 @@
-"""An upstream host as the event path sees it: who it is, its account limit, and how much it has in flight.
+"""One upstream host: who it is, what it may do, what it is doing, and what was dropped of it.
 
-`upstream.fleet` makes one Host per known host and keeps it for good, connected or not; the gate reads it, the
-admin API changes its limits. Must not know of connections, states or SQL.
+`registry` makes one Host per known host and keeps it for good, connected or not. The subscriber notes here what it
+sees, `ingest` takes its budget and its account limit, admins change its limits. Times are Unix seconds unless they are
+called otherwise. Must not know of sockets or of how any of this is stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from typing import NamedTuple
 
 from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
+from relay.hosts.backoff import STEADY_SECONDS
+from relay.hosts.lifecycle import Cause, Status
+from relay.kit.limits import Window
+from relay.store.hosts import HostRow
 from relay.stream.cursors import HostCursor
 
 MAX_EVENTS_IN_FLIGHT = 1024
 MAX_BYTES_IN_FLIGHT = 16 << 20
+
+MILLISECONDS = {"second": 1_000, "hour": 3_600_000, "day": 86_400_000}
+TRUSTED_ACCOUNT_LIMIT = 10_000_000
+
+DROP_HOUR_SECONDS = 3600
+DROP_HOURS = 24
+
+SEEN_SECONDS = 600.0
+THROTTLED_SECONDS = 60.0
+CLEARED_SECONDS = 600.0
+
+
+class Host:
+    """One known host. `row.status` is the status that SQL has, `status` the one in force.
+
+    `account_count` is kept here and, from the same events, in SQL. Of `row`, everything but the status and the account
+    count is up to date; `changed` tells the registry to store what is not.
+    """
+
+    __slots__ = (
+        "account_count",
+        "budget",
+        "changed",
+        "connected_at",
+        "cursor",
+        "drops",
+        "endpoint",
+        "events_seen",
+        "hostname",
+        "id",
+        "last_event_time",
+        "last_throttled_at",
+        "limiter",
+        "live_restart",
+        "row",
+        "status",
+    )
+
+    def __init__(self, row: HostRow, cursor: HostCursor) -> None:
+        self.id = row.id
+        self.hostname = row.hostname
+        # As a DID document's service endpoint would name the host.
+        self.endpoint = Endpoint(row.hostname, not row.no_ssl)
+        self.row = row
+        self.status = Status(row.status)
+        self.account_count = row.account_count
+        self.cursor = cursor
+        self.budget = Budget()
+        self.limiter = Limiter()
+        self.drops = Drops()
+        self.changed = False
+        self.connected_at: float | None = None
+        self.live_restart = False
+        self.events_seen = 0
+        self.last_event_time: str | None = None
+        self.last_throttled_at: float | None = None
+
+    @property
+    def account_limit(self) -> int:
+        """How many accounts the host may have."""
+        return self.row.account_limit
+
+    @property
+    def rates(self) -> Rates:
+        """The limits in force now: read for each message, so that an admin's change applies to a live connection."""
+        row = self.row
+        formula = rates_for(row.account_limit, row.trusted)
+        return Rates(row.per_second or formula.second, row.per_hour or formula.hour, row.per_day or formula.day)
+
+    def note_event(self, stated_time: str, now: float) -> None:
+        """An event came; `stated_time` is what it says of itself, kept as it is and only read when somebody asks."""
+        self.events_seen += 1
+        self.row.last_event_at = now
+        self.last_event_time = stated_time
+
+    def note_throttled(self, tier: str, now: float) -> None:
+        """The host waits. Reaching the limit of a second is ordinary; only the slower ones say something of a host."""
+        if tier != "second":
+            self.last_throttled_at = now
+
+    def note_error(self, words: str, now: float) -> None:
+        """An attempt failed or a connection ended, and why."""
+        self.row.last_error = words
+        self.row.last_error_at = now
+        self.changed = True
+
+    def due_change(self, now: float, idle_after: float) -> Cause | None:
+        """What the time `now` alone makes of the host, looked at every few seconds. An `idle_after` of 0 is never."""
+        if self.connected_at is None:
+            return None
+        self._refresh(self.connected_at, now)
+        if idle_after and now - max(self.connected_at, self.row.last_event_at or 0.0) > idle_after:
+            return Cause.QUIET
+        throttled = self.last_throttled_at
+        if self.status is Status.ACTIVE and throttled is not None and now - throttled < THROTTLED_SECONDS:
+            return Cause.LIMIT_REACHED
+        if self.status is Status.THROTTLED and (throttled is None or now - throttled > CLEARED_SECONDS):
+            return Cause.LIMIT_CLEARED
+        return None
+
+    def _refresh(self, connected_at: float, now: float) -> None:
+        """Have stored, now and then, that a connected host is in good health."""
+        if self.row.failures and now - connected_at > STEADY_SECONDS:
+            self.row.failures = 0
+            self.changed = True
+        if now - (self.row.last_connected_at or 0.0) > SEEN_SECONDS:
+            # A crash must not make a host that was connected all the time look long unseen.
+            self.row.last_connected_at = now
+            self.changed = True
 
 
 class Budget:
     """What one host may have between its socket and the log: queued, parked and not yet durable events.
 
     The bound is what makes a host whose events wait (for an identity, say) wait alone: its subscriber blocks in
-    `wait_for_room`, TCP pushes back on the host, and the partitions stay free for everyone else.
+    `wait_for_room`, TCP pushes back on the host, and the lanes stay free for everyone else.
     """
 
     __slots__ = ("_room", "bytes", "events", "parked")
@@ -60,47 +174,91 @@ class Budget:
         return not self.full
 
 
-@dataclass(slots=True, eq=False)
-class Host:
-    """One upstream host. `account_count` is kept here and, from the same events, in SQL."""
+class Drops:
+    """How many events of a host were dropped in the last day, by reason: counts per hour, 24 of them at most.
 
-    id: int
-    hostname: str
-    no_ssl: bool
-    account_limit: int
-    account_count: int
-    trusted: bool
-    cursor: HostCursor
-    budget: Budget = field(default_factory=Budget)
+    Reasons come from fixed lists. An hour older than a day is forgotten when somebody next looks.
+    """
 
-    @property
-    def endpoint(self) -> Endpoint:
-        """The host as a DID document's service endpoint would name it."""
-        return Endpoint(self.hostname, not self.no_ssl)
-
-
-class HostRegistry:
-    """All hosts by id and by name. Bounded by the host table, which only admins and checked crawls extend."""
+    __slots__ = ("_hours",)
 
     def __init__(self) -> None:
-        self._by_id: dict[int, Host] = {}
-        self._by_name: dict[str, Host] = {}
+        self._hours: dict[int, Counter[str]] = {}
 
-    def add(self, host: Host) -> None:
-        """Make `host` known."""
-        self._by_id[host.id] = host
-        self._by_name[host.hostname] = host
+    def note(self, reason: str, now: float) -> None:
+        """One event was dropped at `now`."""
+        hour = int(now) // DROP_HOUR_SECONDS
+        if hour not in self._hours:
+            self._forget(hour)
+            self._hours[hour] = Counter()
+        self._hours[hour][reason] += 1
 
-    def by_id(self, host_id: int) -> Host | None:
-        """The host with this row id."""
-        return self._by_id.get(host_id)
+    def last_day(self, now: float) -> dict[str, int]:
+        """Drops by reason in the 24 hours before `now`, those that happened most often first."""
+        self._forget(int(now) // DROP_HOUR_SECONDS)
+        total: Counter[str] = Counter()
+        for reasons in self._hours.values():
+            total.update(reasons)
+        return dict(total.most_common())
 
-    def by_name(self, hostname: str) -> Host | None:
-        """The host with this normalised name."""
-        return self._by_name.get(hostname)
+    def total(self, now: float) -> int:
+        """All drops in those 24 hours."""
+        oldest = int(now) // DROP_HOUR_SECONDS - DROP_HOURS
+        return sum(reasons.total() for hour, reasons in self._hours.items() if hour > oldest)
 
-    def __len__(self) -> int:
-        return len(self._by_id)
+    def _forget(self, hour: int) -> None:
+        for old in [when for when in self._hours if when <= hour - DROP_HOURS]:
+            del self._hours[old]
 
-    def __iter__(self) -> Iterator[Host]:
-        return iter(list(self._by_id.values()))
+
+class Rates(NamedTuple):
+    """The maximum number of messages of one host per second, hour and day."""
+
+    second: int
+    hour: int
+    day: int
+
+
+TRUSTED_RATES = Rates(5_000, 50_000_000, 500_000_000)
+
+
+def rates_for(account_limit: int, trusted: bool) -> Rates:
+    """The reference relay's formula: a base for everyone, more for hosts that may have many accounts."""
+    if trusted:
+        return TRUSTED_RATES
+    return Rates(50 + account_limit // 1_000, 2_500 + account_limit, 20_000 + 10 * account_limit)
+
+
+class Limiter:
+    """How fast one host may send: sliding windows over a second, an hour and a day. Nothing is dropped.
+
+    The clock is passed in, in milliseconds, so that a limit is not a burst at each full second.
+    """
+
+    __slots__ = ("_day", "_hour", "_second")
+
+    def __init__(self) -> None:
+        self._second = Window(MILLISECONDS["second"])
+        self._hour = Window(MILLISECONDS["hour"])
+        self._day = Window(MILLISECONDS["day"])
+
+    def take(self, now: int, rates: Rates) -> tuple[int, str]:
+        """Count one message, or say how long to wait for it first.
+
+        `(0, "")` when it is counted; else the milliseconds to wait and the tier whose limit is reached.
+        """
+        wait, tier = max(
+            (self._second.wait(now, rates.second), "second"),
+            (self._hour.wait(now, rates.hour), "hour"),
+            (self._day.wait(now, rates.day), "day"),
+        )
+        if wait:
+            return wait, tier
+        self._second.add(now)
+        self._hour.add(now)
+        self._day.add(now)
+        return 0, ""
+
+    def last_day(self, now: int) -> float:
+        """Messages counted in the day before `now`, since the relay started."""
+        return self._day.used(now)

@@ -1,6 +1,6 @@
 """All upstream hosts: starting and stopping them, blocking and limiting them, and saying how each one does.
 
-The face of `upstream` towards `app` and `web`. The table of hosts is the roster's, dialling the dispatcher's, new
+The face of the room towards `app` and `web`. The table of hosts is the registry's, dialling the dispatcher's, new
 hosts the admission's; what is here is what admins may do, and what time alone changes.
 """
 
@@ -16,19 +16,17 @@ import gevent
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
-from relay.hosts import listing, upkeep
+from relay.hosts import listing
 from relay.hosts.autoscale import Autoscale
 from relay.hosts.dialler import Dispatcher
-from relay.hosts.drops import Drops
-from relay.hosts.host import Host, HostRegistry
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
 from relay.hosts.listing import HostPage, HostQuery
 from relay.hosts.new_hosts import Admission
 from relay.hosts.policy import Policy
-from relay.hosts.registry import Roster
+from relay.hosts.registry import HostRegistry
 from relay.hosts.report import HostStatus, describe
-from relay.hosts.state import Upstream
 from relay.hosts.subscriber import EventSink, Subscriber
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
@@ -36,7 +34,6 @@ from relay.store import bans
 from relay.store import hosts as table
 from relay.store.database import Database, within
 from relay.store.hosts import RateTier
-from relay.stream.cursors import CursorBook
 
 FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
@@ -51,30 +48,27 @@ class Fleet:
         self,
         db: Database,
         registry: HostRegistry,
-        book: CursorBook,
         sink: EventSink,
         release_throttled: Callable[[Host, int], int],
         http: GuardedHttp,
         tls: ssl.SSLContext,
-        drops: Drops,
         policy: Policy,
     ) -> None:
-        """`sink` is the intake; `release_throttled(host, most)` is moderation's; `drops` hears of each rejection."""
+        """`sink` is the intake; `release_throttled(host, most)` is moderation's."""
         self._db = db
         self._release_throttled = release_throttled
-        self._drops = drops
         self._policy = policy
-        self._roster = Roster(db, registry, book)
+        self._registry = registry
         subscriber = Subscriber(http, tls, sink, policy.user_agent)
-        self._dispatcher = Dispatcher(self._roster, subscriber, policy.replay_window)
-        self._admission = Admission(db, http, self._roster, self._dispatcher, policy)
-        self._autoscale = Autoscale(db, drops, self._set_account_limit)
+        self._dispatcher = Dispatcher(self._registry, subscriber, policy.replay_window)
+        self._admission = Admission(db, http, self._registry, self._dispatcher, policy)
+        self._autoscale = Autoscale(db, self._set_account_limit)
         self._tasks: list[gevent.Greenlet[[], None]] = []
 
     def start(self) -> None:
         """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
         self._db.read(self._admission.load)
-        self._roster.load()
+        self._registry.load()
         self._admission.take_in_configured()
         self._apply_domain_bans()
         self._dispatcher.start()
@@ -88,7 +82,7 @@ class Fleet:
         gevent.killall(self._tasks, timeout=timeout)
         try:
             with within(timeout):
-                self._roster.flush()
+                self._registry.flush()
         except StoreError as error:
             log.warning("the hosts' state is not stored: %s", error)
 
@@ -116,18 +110,18 @@ class Fleet:
 
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
-        return sorted(upstream.hostname for upstream in self._roster if upstream.connected_at is not None)
+        return sorted(host.hostname for host in self._registry if host.connected_at is not None)
 
     def disconnect(self, hostname: str, *, block: bool) -> bool:
         """End a host's connection; it is idle then, or banned with `block`. False when it was not connected."""
-        upstream = self._known(hostname)
+        host = self._known(hostname)
         if block:
-            return self._ban(upstream, "blocked: by an admin")
-        connected = self._dispatcher.disconnect(upstream)
-        self._roster.change(upstream, Cause.DISCONNECTED)
-        if upstream.status is not Status.BANNED:
-            self._dispatcher.probe_later(upstream)
-        self._roster.flush()
+            return self._ban(host, "blocked: by an admin")
+        connected = self._dispatcher.disconnect(host)
+        self._registry.change(host, Cause.DISCONNECTED)
+        if host.status is not Status.BANNED:
+            self._dispatcher.probe_later(host)
+        self._registry.flush()
         return connected
 
     def block(self, hostname: str) -> None:
@@ -136,11 +130,11 @@ class Fleet:
 
     def unblock(self, hostname: str) -> None:
         """Lift a host's ban and connect to it. Raises CrawlRefused while its domain is banned."""
-        upstream = self._known(hostname)
-        domain = self._db.read(bans.ban_of, upstream.hostname)
+        host = self._known(hostname)
+        domain = self._db.read(bans.ban_of, host.hostname)
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
-        self._unban(upstream)
+        self._unban(host)
 
     def banned_domains(self) -> list[str]:
         """The domains whose hosts are all banned."""
@@ -150,19 +144,19 @@ class Fleet:
         """Ban a domain, and every known host in it at once. False when it was banned already."""
         domain = _normal_domain(domain)
         added = self._db.write(bans.add, domain)
-        for upstream in self._roster:
-            if upstream.status is not Status.BANNED and domain in bans.suffixes(upstream.hostname):
-                self._ban(upstream, _domain_words(domain))
+        for host in self._registry:
+            if host.status is not Status.BANNED and domain in bans.suffixes(host.hostname):
+                self._ban(host, _domain_words(domain))
         return added
 
     def unban_domain(self, domain: str) -> bool:
         """Lift a domain's ban, and that of the hosts which were banned with it. False when there was none."""
         domain = _normal_domain(domain)
         removed = self._db.write(bans.remove, domain)
-        for upstream in self._roster:
-            with_it = upstream.status is Status.BANNED and upstream.row.last_error == _domain_words(domain)
-            if with_it and not self._db.read(bans.ban_of, upstream.hostname):
-                self._unban(upstream)
+        for host in self._registry:
+            with_it = host.status is Status.BANNED and host.row.last_error == _domain_words(domain)
+            if with_it and not self._db.read(bans.ban_of, host.hostname):
+                self._unban(host)
         return removed
 
     def change_limits(
@@ -176,36 +170,32 @@ class Fleet:
         """Change a host's account limit, its rates per tier (None: by the formula again), or whether its account limit
         is alerted of. Applies at once.
         """
-        upstream = self._known(hostname)
+        host = self._known(hostname)
         if alerts_silenced is not None:
             # As in indigo, one that is silenced starts afresh when it is heard again.
             self._set_alert(
-                upstream,
+                host,
                 alerts_silenced,
-                OK if alerts_silenced else upstream.row.alert_state,
-                None if alerts_silenced else upstream.row.alert_sent_at,
+                OK if alerts_silenced else host.row.alert_state,
+                None if alerts_silenced else host.row.alert_sent_at,
             )
         if rates:
-            self._db.write(table.set_rates, upstream.id, rates)
+            self._db.write(table.set_rates, host.id, rates)
             for tier, value in rates.items():
-                setattr(upstream.row, tier, value)
+                setattr(host.row, tier, value)
         if account_limit is not None:
-            self._set_account_limit(upstream, account_limit)
+            self._set_account_limit(host, account_limit)
 
     def note_alert(self, hostname: str, kind: Kind, sent_at: datetime) -> bool:
         """A sibling relay alerted of a host at `sent_at`. False when that is no news here, or the host is unknown."""
-        upstream = self._roster.by_name(hostname)
-        if upstream is None or upstream.row.alerts_silenced:
+        host = self._registry.by_name(hostname)
+        if host is None or host.row.alerts_silenced:
             return False
-        known = upstream.row.alert_sent_at
+        known = host.row.alert_sent_at
         if known is not None and known > sent_at:
             return False
-        self._set_alert(upstream, False, WARNING if kind == "warning" else OK, sent_at)
+        self._set_alert(host, False, WARNING if kind == "warning" else OK, sent_at)
         return True
-
-    def upstreams(self) -> Iterator[Upstream]:
-        """Every host as the fleet holds it."""
-        return iter(self._roster)
 
     def status(self, hostname: str) -> HostStatus:
         """All that is known of one host."""
@@ -213,23 +203,23 @@ class Fleet:
 
     def statuses(self) -> Iterator[HostStatus]:
         """All that is known of every host, by id, each as of when it is taken."""
-        return map(self._describe, self._roster)
+        return map(self._describe, self._registry)
 
     def search(self, query: HostQuery) -> HostPage:
         """One page of the hosts that `query` asks for."""
         now = time.time()
-        found, by_state = listing.select(self._roster, query, lambda one: self._drops.total(one.hostname, now))
-        rows = [self._describe(upstream) for upstream in found[query.start : query.start + query.count]]
+        found, by_state = listing.select(self._registry, query, lambda one: one.drops.total(now))
+        rows = [self._describe(host) for host in found[query.start : query.start + query.count]]
         return HostPage(rows, len(found), by_state)
 
     def _apply_domain_bans(self) -> None:
         """A database that another relay wrote may have active hosts in domains that it has banned."""
         domains = set(self._db.read(bans.all_domains))
-        for upstream in self._roster:
-            for domain in domains.intersection(bans.suffixes(upstream.hostname)):
-                if upstream.status is not Status.BANNED:
-                    upstream.note_error(_domain_words(domain), time.time())
-                    self._roster.change(upstream, Cause.BLOCKED)
+        for host in self._registry:
+            for domain in domains.intersection(bans.suffixes(host.hostname)):
+                if host.status is not Status.BANNED:
+                    host.note_error(_domain_words(domain), time.time())
+                    self._registry.change(host, Cause.BLOCKED)
 
     def _run(self) -> None:
         autoscale_at = time.monotonic() + AUTOSCALE_SECONDS
@@ -237,72 +227,71 @@ class Fleet:
             gevent.sleep(FLUSH_SECONDS)
             try:
                 self._look_after_hosts()
-                self._roster.flush()
+                self._registry.flush()
                 if self._policy.account_limit_autoscale and time.monotonic() > autoscale_at:
                     autoscale_at += AUTOSCALE_SECONDS
-                    self._autoscale.run(self._roster)
+                    self._autoscale.run(self._registry)
             except StoreError as error:
                 log.warning("the hosts' state waits for the database: %s", error)
 
     def _look_after_hosts(self) -> None:
         now = time.time()
-        for upstream in self._roster:
-            cause = upkeep.due_change(upstream, now, self._policy.idle_after)
+        for host in self._registry:
+            cause = host.due_change(now, self._policy.idle_after)
             if cause is Cause.QUIET:
-                self._dispatcher.disconnect(upstream)
-                self._dispatcher.probe_later(upstream)
+                self._dispatcher.disconnect(host)
+                self._dispatcher.probe_later(host)
             if cause is not None:
-                self._roster.change(upstream, cause)
+                self._registry.change(host, cause)
 
-    def _known(self, hostname: str) -> Upstream:
+    def _known(self, hostname: str) -> Host:
         try:
             name = parse_endpoint(hostname).hostname
         except SyntaxInvalid:
             raise HostUnknown(hostname) from None
-        upstream = self._roster.by_name(name)
-        if upstream is None:
+        host = self._registry.by_name(name)
+        if host is None:
             raise HostUnknown(hostname)
-        return upstream
+        return host
 
-    def _ban(self, upstream: Upstream, words: str) -> bool:
+    def _ban(self, host: Host, words: str) -> bool:
         """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""
-        upstream.note_error(words, time.time())
-        self._roster.change(upstream, Cause.BLOCKED)
-        connected = self._dispatcher.disconnect(upstream)
-        self._roster.flush()
+        host.note_error(words, time.time())
+        self._registry.change(host, Cause.BLOCKED)
+        connected = self._dispatcher.disconnect(host)
+        self._registry.flush()
         return connected
 
-    def _unban(self, upstream: Upstream) -> None:
-        self._roster.change(upstream, Cause.UNBLOCKED)
-        upstream.row.failures = 0
-        self._roster.flush()
-        self._dispatcher.dial_now(upstream)
+    def _unban(self, host: Host) -> None:
+        self._registry.change(host, Cause.UNBLOCKED)
+        host.row.failures = 0
+        self._registry.flush()
+        self._dispatcher.dial_now(host)
 
-    def _set_account_limit(self, upstream: Upstream, limit: int) -> None:
-        self._db.write(table.set_account_limit, upstream.id, limit)
-        raised = limit - upstream.host.account_limit
-        upstream.host.account_limit = upstream.row.account_limit = limit
+    def _set_account_limit(self, host: Host, limit: int) -> None:
+        self._db.write(table.set_account_limit, host.id, limit)
+        raised = limit - host.account_limit
+        host.row.account_limit = limit
         if raised > 0:
             # Each release waits for the log: an admin with a large host must not wait for thousands of them.
-            gevent.spawn(self._release, upstream, raised)
+            gevent.spawn(self._release, host, raised)
 
-    def _set_alert(self, upstream: Upstream, silenced: bool, state: str, sent_at: datetime | None) -> None:
-        self._db.write(table.set_alert, upstream.id, silenced=silenced, state=state, sent_at=sent_at)
-        row = upstream.row
+    def _set_alert(self, host: Host, silenced: bool, state: str, sent_at: datetime | None) -> None:
+        self._db.write(table.set_alert, host.id, silenced=silenced, state=state, sent_at=sent_at)
+        row = host.row
         row.alerts_silenced, row.alert_state, row.alert_sent_at = silenced, state, sent_at
 
-    def _release(self, upstream: Upstream, most: int) -> None:
+    def _release(self, host: Host, most: int) -> None:
         try:
-            released = self._release_throttled(upstream.host, most)
+            released = self._release_throttled(host, most)
         except RelayError as error:
-            log.warning("throttled accounts of %s are not all released: %s", upstream.hostname, error)
+            log.warning("throttled accounts of %s are not all released: %s", host.hostname, error)
         else:
-            log.info("host %s: %d throttled accounts released", upstream.hostname, released)
+            log.info("host %s: %d throttled accounts released", host.hostname, released)
 
-    def _describe(self, upstream: Upstream) -> HostStatus:
+    def _describe(self, host: Host) -> HostStatus:
         now = time.time()
-        drops = self._drops.last_day(upstream.hostname, now)
-        return describe(upstream, drops, self._dispatcher.next_attempt_in(upstream), now)
+        return describe(host, host.drops.last_day(now), self._dispatcher.next_attempt_in(host), now)
 
 
 def _normal_domain(domain: str) -> str:

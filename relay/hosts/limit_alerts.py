@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple
 
 import gevent
 
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.hosts.state import Upstream
 from relay.kit.errors import RelayError, StoreError
 from relay.store import hosts as table
 from relay.store.database import Database
@@ -59,10 +59,10 @@ class Alert:
         return self.account_count / self.account_limit
 
 
-def due_alert(upstream: Upstream, rules: Rules, now: datetime) -> Alert | None:
+def due_alert(host: Host, rules: Rules, now: datetime) -> Alert | None:
     """What is to be said of a host at `now`, if anything."""
-    host, row = upstream.host, upstream.row
-    if row.alerts_silenced or upstream.status is Status.BANNED or host.account_limit <= 0:
+    row = host.row
+    if row.alerts_silenced or host.status is Status.BANNED or host.account_limit <= 0:
         return None
     near = host.account_count >= rules.threshold * host.account_limit
     warned = row.alert_state == WARNING
@@ -72,7 +72,7 @@ def due_alert(upstream: Upstream, rules: Rules, now: datetime) -> Alert | None:
     elif not near and not warned:
         return None
     kind: Kind = "warning" if near else "recovery"
-    return Alert(kind, upstream.id, upstream.hostname, host.account_count, host.account_limit, now)
+    return Alert(kind, host.id, host.hostname, host.account_count, host.account_limit, now)
 
 
 def messages(alerts: Iterable[Alert], rules: Rules) -> Iterator[tuple[str, list[Alert]]]:
@@ -96,7 +96,7 @@ class LimitAlerts:
     def __init__(
         self,
         db: Database,
-        hosts: Callable[[], Iterable[Upstream]],
+        hosts: Iterable[Host],
         send: Callable[[str], None],
         announce: Callable[[Alert], None],
         rules: Rules,
@@ -107,7 +107,7 @@ class LimitAlerts:
         self._send = send
         self._announce = announce
         self._rules = rules
-        self._unstored: dict[int, Upstream] = {}
+        self._unstored: dict[int, Host] = {}
         self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
@@ -123,25 +123,25 @@ class LimitAlerts:
     def run_once(self, now: datetime) -> int:
         """Send what is due at `now`; of how many hosts. Raises RelayError of the message that was not taken."""
         self._store(self._unstored.values())
-        upstreams = {upstream.id: upstream for upstream in self._hosts()}
-        due = [alert for upstream in upstreams.values() if (alert := due_alert(upstream, self._rules, now))]
+        hosts = {host.id: host for host in self._hosts}
+        due = [alert for host in hosts.values() if (alert := due_alert(host, self._rules, now))]
         for text, alerts in messages(due, self._rules):
             self._send(text)
-            self._note([(upstreams[alert.host_id], alert) for alert in alerts])
+            self._note([(hosts[alert.host_id], alert) for alert in alerts])
         return len(due)
 
-    def _note(self, sent: Sequence[tuple[Upstream, Alert]]) -> None:
-        for upstream, alert in sent:
-            upstream.row.alert_state = WARNING if alert.kind == "warning" else OK
-            upstream.row.alert_sent_at = alert.sent_at
+    def _note(self, sent: Sequence[tuple[Host, Alert]]) -> None:
+        for host, alert in sent:
+            host.row.alert_state = WARNING if alert.kind == "warning" else OK
+            host.row.alert_sent_at = alert.sent_at
             self._announce(alert)
-            self._unstored[upstream.id] = upstream
+            self._unstored[host.id] = host
         self._store(list(self._unstored.values()))
 
-    def _store(self, upstreams: Iterable[Upstream]) -> None:
+    def _store(self, hosts: Iterable[Host]) -> None:
         """Store where the alerts stand; what fails is tried with the next message, or the next look."""
-        for upstream in list(upstreams):
-            row = upstream.row
+        for host in list(hosts):
+            row = host.row
             try:
                 self._db.write(
                     table.set_alert,
@@ -151,9 +151,9 @@ class LimitAlerts:
                     sent_at=row.alert_sent_at,
                 )
             except StoreError as error:
-                log.warning("that %s was alerted of is not stored: %s", upstream.hostname, error)
+                log.warning("that %s was alerted of is not stored: %s", host.hostname, error)
                 return
-            self._unstored.pop(upstream.id, None)
+            self._unstored.pop(host.id, None)
 
     def _run(self) -> None:
         interval = self._rules.interval

@@ -11,23 +11,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.report import HostStatus, lag_seconds
-from relay.hosts.state import Upstream
 
 ALL, CONNECTED, DISCONNECTED = "all", "connected", "disconnected"
 STATES = (ALL, CONNECTED, DISCONNECTED, *(status.value for status in Status))
 
-SORT_KEYS: dict[str, Callable[[Upstream], Any]] = {
-    "name": lambda upstream: upstream.hostname,
-    "state": lambda upstream: (upstream.status.value, upstream.connected_at is None),
-    "lag": lambda upstream: lag_seconds(upstream),
-    "last-event": lambda upstream: upstream.row.last_event_at,
-    "events": lambda upstream: upstream.events_seen,
-    "accounts": lambda upstream: upstream.host.account_count,
-    "limit": lambda upstream: upstream.host.account_limit,
-    "rate": lambda upstream: upstream.rates.second,
-    "error": lambda upstream: upstream.row.last_error,
+SORT_KEYS: dict[str, Callable[[Host], Any]] = {
+    "name": lambda host: host.hostname,
+    "state": lambda host: (host.status.value, host.connected_at is None),
+    "lag": lambda host: lag_seconds(host),
+    "last-event": lambda host: host.row.last_event_at,
+    "events": lambda host: host.events_seen,
+    "accounts": lambda host: host.account_count,
+    "limit": lambda host: host.account_limit,
+    "rate": lambda host: host.rates.second,
+    "error": lambda host: host.row.last_error,
 }
 BY_DROPS = "drops"
 SORTS = (*SORT_KEYS, BY_DROPS)
@@ -54,20 +54,18 @@ class HostPage:
     by_state: dict[str, int]
 
 
-def select(
-    upstreams: Iterable[Upstream], query: HostQuery, drops: Callable[[Upstream], int]
-) -> tuple[list[Upstream], dict[str, int]]:
+def select(hosts: Iterable[Host], query: HostQuery, drops: Callable[[Host], int]) -> tuple[list[Host], dict[str, int]]:
     """All hosts that `query` asks for, in order, and the number of each state among those with such a name.
 
     Hosts without what is sorted by come last, whichever way it goes.
     """
     matches = name_matcher(query.search)
-    named = [upstream for upstream in upstreams if matches(upstream.hostname)]
+    named = [host for host in hosts if matches(host.hostname)]
     key = drops if query.sort == BY_DROPS else SORT_KEYS[query.sort]
-    keyed = [(key(upstream), upstream) for upstream in named if _is_in(upstream, query.state)]
-    known = [(value, upstream) for value, upstream in keyed if value is not None]
+    keyed = [(key(host), host) for host in named if _is_in(host, query.state)]
+    known = [(value, host) for value, host in keyed if value is not None]
     known.sort(key=lambda pair: pair[0], reverse=query.descending)
-    return [upstream for _, upstream in known] + [upstream for value, upstream in keyed if value is None], _count(named)
+    return [host for _, host in known] + [host for value, host in keyed if value is None], _count(named)
 
 
 def name_matcher(pattern: str) -> Callable[[str], bool]:
@@ -103,18 +101,18 @@ def _alternative(text: str) -> Callable[[str], bool]:
     return matches
 
 
-def _is_in(upstream: Upstream, state: str) -> bool:
+def _is_in(host: Host, state: str) -> bool:
     if state in (CONNECTED, DISCONNECTED):
-        return (upstream.connected_at is not None) is (state == CONNECTED)
-    return state in (ALL, upstream.status.value)
+        return (host.connected_at is not None) is (state == CONNECTED)
+    return state in (ALL, host.status.value)
 
 
-def _count(upstreams: list[Upstream]) -> dict[str, int]:
-    statuses = Counter(upstream.status.value for upstream in upstreams)
-    connected = sum(upstream.connected_at is not None for upstream in upstreams)
+def _count(hosts: list[Host]) -> dict[str, int]:
+    statuses = Counter(host.status.value for host in hosts)
+    connected = sum(host.connected_at is not None for host in hosts)
     return {
         **{state: statuses[state] for state in STATES},
-        ALL: len(upstreams),
+        ALL: len(hosts),
         CONNECTED: connected,
-        DISCONNECTED: len(upstreams) - connected,
+        DISCONNECTED: len(hosts) - connected,
     }

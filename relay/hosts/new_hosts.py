@@ -16,12 +16,12 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto.hostname import Endpoint
 from relay.hosts import backoff, crawl_checks, pull_hosts
 from relay.hosts.dialler import Dispatcher
+from relay.hosts.host import MILLISECONDS, Host
 from relay.hosts.lifecycle import Cause, Status
-from relay.hosts.limits import MILLISECONDS, Window
 from relay.hosts.policy import Policy
-from relay.hosts.registry import Roster
-from relay.hosts.state import Upstream
+from relay.hosts.registry import HostRegistry
 from relay.kit.errors import CrawlRefused, RelayError
+from relay.kit.limits import Window
 from relay.net.http import GuardedHttp
 from relay.store import bans, settings
 from relay.store import hosts as table
@@ -37,12 +37,14 @@ log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Adds hosts to the roster and has them dialled."""
+    """Adds hosts to the registry and has them dialled."""
 
-    def __init__(self, db: Database, http: GuardedHttp, roster: Roster, dispatcher: Dispatcher, policy: Policy) -> None:
+    def __init__(
+        self, db: Database, http: GuardedHttp, registry: HostRegistry, dispatcher: Dispatcher, policy: Policy
+    ) -> None:
         self._db = db
         self._http = http
-        self._roster = roster
+        self._registry = registry
         self._dispatcher = dispatcher
         self._policy = policy
         self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
@@ -75,13 +77,13 @@ class Admission:
         self._check_answers(endpoint)
         # While the host was asked, another request may have taken it in or an admin banned it.
         self._refuse_banned(endpoint.hostname)
-        upstream = self._roster.by_name(endpoint.hostname)
-        if upstream is None:
-            upstream = self._take_in(endpoint, counted=not admin)
+        host = self._registry.by_name(endpoint.hostname)
+        if host is None:
+            host = self._take_in(endpoint, counted=not admin)
         else:
-            self._roster.change(upstream, Cause.CRAWL_REQUESTED)
-            upstream.row.failures = 0
-        self._dispatcher.dial_now(upstream)
+            self._registry.change(host, Cause.CRAWL_REQUESTED)
+            host.row.failures = 0
+        self._dispatcher.dial_now(host)
 
     @property
     def crawl_enabled(self) -> bool:
@@ -108,7 +110,7 @@ class Admission:
         for name in self._policy.hosts:
             try:
                 endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=self._policy.allow_insecure_hosts)
-                if self._roster.by_name(endpoint.hostname) is None:
+                if self._registry.by_name(endpoint.hostname) is None:
                     self._take_in(endpoint, counted=False)
             except CrawlRefused as error:
                 log.error("RELAY_HOSTS: %s is not taken: %s", name, error)
@@ -116,7 +118,7 @@ class Admission:
     @property
     def bootstrap_due(self) -> bool:
         """True when the bootstrap relay is to be asked: no host is known, or an earlier pull was not finished."""
-        return bool(self._policy.bootstrap_host) and (not len(self._roster) or pull_hosts.unfinished(self._db))
+        return bool(self._policy.bootstrap_host) and (not len(self._registry) or pull_hosts.unfinished(self._db))
 
     def bootstrap(self) -> None:
         """Pull the network's hosts from the bootstrap relay, however often it takes."""
@@ -142,19 +144,19 @@ class Admission:
         domain = self._db.read(bans.ban_of, hostname)
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
-        upstream = self._roster.by_name(hostname)
-        if upstream is not None and upstream.status is Status.BANNED:
+        host = self._registry.by_name(hostname)
+        if host is not None and host.status is Status.BANNED:
             raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
 
     def _is_served(self, hostname: str) -> bool:
         """True when the host is connected, or was tried so recently that asking again only costs both sides."""
-        upstream = self._roster.by_name(hostname)
-        if upstream is None or upstream.status in (Status.IDLE, Status.OFFLINE):
+        host = self._registry.by_name(hostname)
+        if host is None or host.status in (Status.IDLE, Status.OFFLINE):
             return False
-        if upstream.connected_at is not None:
+        if host.connected_at is not None:
             return True
-        tried = upstream.row.last_attempt_at
-        return tried is not None and time.time() - tried < WAKE_SPACING_SECONDS and upstream.row.failures <= 1
+        tried = host.row.last_attempt_at
+        return tried is not None and time.time() - tried < WAKE_SPACING_SECONDS and host.row.failures <= 1
 
     def _check_answers(self, endpoint: Endpoint) -> None:
         if not self._checks.acquire(timeout=crawl_checks.DESCRIBE_SECONDS):
@@ -164,7 +166,7 @@ class Admission:
         finally:
             self._checks.release()
 
-    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Upstream:
+    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Host:
         if counted:
             now = int(time.time() * 1000)
             if self._new_hosts.wait(now, self._new_hosts_per_day):
@@ -173,11 +175,11 @@ class Admission:
         limit, trusted = self._policy.first_account_limit(endpoint.hostname), self._policy.is_trusted(endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
         log.info("new host %s", endpoint.hostname)
-        return self._roster.admit(row)
+        return self._registry.add(row)
 
     def _take_in_listed(self, endpoint: Endpoint) -> bool:
         """Add a host that another relay lists; False when it is known or banned."""
-        if self._roster.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
+        if self._registry.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
             return False
         self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
         return True

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from relay.hosts.limits import TRUSTED_ACCOUNT_LIMIT
+from relay.hosts.host import TRUSTED_ACCOUNT_LIMIT
 
 
 class Policy(NamedTuple):

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from relay.hosts.host import Host, Rates
 from relay.hosts.lifecycle import Status
-from relay.hosts.limits import Rates
-from relay.hosts.state import Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,29 +77,29 @@ _DROPS = "The host is connected, but events were dropped in the last day; the re
 _FINE = "The host is connected and its events pass."
 
 
-def advise(upstream: Upstream, drops: dict[str, int]) -> str:
+def advise(host: Host, drops: dict[str, int]) -> str:
     """What the host's operator can do, the most pressing thing first."""
-    if upstream.status is Status.BANNED:
-        return _BY_ERROR["loop"] if _reason(upstream) == "loop" else _BY_STATUS[Status.BANNED]
-    if upstream.status is Status.THROTTLED:
+    if host.status is Status.BANNED:
+        return _BY_ERROR["loop"] if _reason(host) == "loop" else _BY_STATUS[Status.BANNED]
+    if host.status is Status.THROTTLED:
         return _BY_STATUS[Status.THROTTLED]
-    if upstream.connected_at is None:
-        specific = _BY_ERROR.get(_reason(upstream)) if upstream.status is not Status.IDLE else None
-        return f"{specific} {_BY_STATUS[upstream.status]}" if specific else _BY_STATUS[upstream.status]
-    if upstream.host.account_count >= upstream.host.account_limit:
+    if host.connected_at is None:
+        specific = _BY_ERROR.get(_reason(host)) if host.status is not Status.IDLE else None
+        return f"{specific} {_BY_STATUS[host.status]}" if specific else _BY_STATUS[host.status]
+    if host.account_count >= host.account_limit:
         return _ACCOUNT_LIMIT
     return _DROPS if drops else _FINE
 
 
-def describe(upstream: Upstream, drops: dict[str, int], next_attempt_in: float | None, now: float) -> HostStatus:
+def describe(host: Host, drops: dict[str, int], next_attempt_in: float | None, now: float) -> HostStatus:
     """All that is known of a host at `now`; `next_attempt_in` is in seconds."""
-    row, host = upstream.row, upstream.host
+    row = host.row
     return HostStatus(
         id=row.id,
         hostname=row.hostname,
         tls=not row.no_ssl,
-        status=upstream.status,
-        connected=upstream.connected_at is not None,
+        status=host.status,
+        connected=host.connected_at is not None,
         created_at=row.created_at.timestamp(),
         last_attempt_at=row.last_attempt_at,
         last_connected_at=row.last_connected_at,
@@ -110,32 +109,32 @@ def describe(upstream: Upstream, drops: dict[str, int], next_attempt_in: float |
         failures=row.failures,
         next_attempt_at=None if next_attempt_in is None else now + next_attempt_in,
         cursor=host.cursor.position,
-        lag_seconds=lag_seconds(upstream),
-        events_since_start=upstream.events_seen,
+        lag_seconds=lag_seconds(host),
+        events_since_start=host.events_seen,
         account_count=host.account_count,
         account_limit=host.account_limit,
-        trusted=host.trusted,
-        rates=upstream.rates,
+        trusted=row.trusted,
+        rates=host.rates,
         drops_last_day=drops,
-        advice=advise(upstream, drops),
+        advice=advise(host, drops),
         alerts_silenced=row.alerts_silenced,
         alert_state=row.alert_state,
         alert_sent_at=row.alert_sent_at,
     )
 
 
-def lag_seconds(upstream: Upstream) -> float | None:
+def lag_seconds(host: Host) -> float | None:
     """Seconds between what the newest event says and when it came; None when it says nothing usable."""
-    if upstream.last_event_time is None or upstream.row.last_event_at is None:
+    if host.last_event_time is None or host.row.last_event_at is None:
         return None
     try:
-        stated = datetime.fromisoformat(upstream.last_event_time)
+        stated = datetime.fromisoformat(host.last_event_time)
     except ValueError:
         return None
     if stated.tzinfo is None:
         stated = stated.replace(tzinfo=UTC)
-    return max(0.0, upstream.row.last_event_at - stated.timestamp())
+    return max(0.0, host.row.last_event_at - stated.timestamp())
 
 
-def _reason(upstream: Upstream) -> str:
-    return (upstream.row.last_error or "").partition(":")[0]
+def _reason(host: Host) -> str:
+    return (host.row.last_error or "").partition(":")[0]

@@ -17,7 +17,6 @@ from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
 from relay.atproto.frames import Event, Info, Kind, StreamError
 from relay.hosts.host import Host
-from relay.hosts.state import Upstream
 from relay.kit import metrics
 from relay.net import websocket_client
 from relay.net.websocket_client import Connection, Network, Timing, UpstreamError
@@ -54,44 +53,42 @@ class Subscriber:
         self._sink = sink
         self._timing = timing or Timing()
 
-    def open(self, upstream: Upstream, cursor: int | None) -> Connection:
+    def open(self, host: Host, cursor: int | None) -> Connection:
         """Connect to the host, for the events after `cursor` or from now on. Raises UpstreamError."""
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
-        return websocket_client.dial(
-            self._network, self._tls, upstream.host.endpoint, path, self._user_agent, self._timing
-        )
+        return websocket_client.dial(self._network, self._tls, host.endpoint, path, self._user_agent, self._timing)
 
-    def read(self, upstream: Upstream, stream: Connection) -> None:
+    def read(self, host: Host, stream: Connection) -> None:
         """Hand on every event of `stream`. Returns never; raises UpstreamError when the connection has to end."""
         last_seq = 0
         turn = time.monotonic()
         while True:
             for message in stream.receive():
-                self._wait_for_limits(upstream)
-                last_seq = self._take(upstream, message, last_seq)
-                upstream.live_restart = False
+                self._wait_for_limits(host)
+                last_seq = self._take(host, message, last_seq)
+                host.live_restart = False
                 # Neither a socket that always has data nor a queue that always has room switches by itself.
                 if time.monotonic() - turn > TURN_SECONDS:
                     gevent.sleep(0)
                     turn = time.monotonic()
 
-    def _wait_for_limits(self, upstream: Upstream) -> None:
+    def _wait_for_limits(self, host: Host) -> None:
         while True:
-            wait, tier = upstream.limiter.take(int(time.monotonic() * 1000), upstream.rates)
+            wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
             if not wait:
                 return
             # In pieces, so that a limit which an admin raises meanwhile counts at once.
             seconds = min(wait / 1000, LONGEST_WAIT_SECONDS)
-            upstream.note_throttled(tier, time.time())
+            host.note_throttled(tier, time.time())
             gevent.sleep(seconds)
             metrics.HOST_THROTTLED_SECONDS.labels(tier).inc(seconds)
 
-    def _take(self, upstream: Upstream, message: bytes, last_seq: int) -> int:
+    def _take(self, host: Host, message: bytes, last_seq: int) -> int:
         """Handle one message; the `seq` that the next event has to exceed."""
         try:
             event = frames.decode(message)
         except ProtocolError as error:
-            self._reject_frame(upstream, error)
+            self._reject_frame(host, error)
             return last_seq
         if event is None:
             return last_seq
@@ -99,21 +96,21 @@ class Subscriber:
             raise stream_error(event)
         if isinstance(event, Info):
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
-            log.info("host %s says %.100r: %.200r", upstream.hostname, event.name, event.message)
+            log.info("host %s says %.100r: %.200r", host.hostname, event.name, event.message)
             return last_seq
         _RECEIVED[event.kind].inc()
-        upstream.note_event(event.time, time.time())
+        host.note_event(event.time, time.time())
         if event.seq <= last_seq:
-            self._sink.reject(upstream.host, None, "seq-not-rising", event.did)
+            self._sink.reject(host, None, "seq-not-rising", event.did)
             return last_seq
-        self._sink.put(upstream.host, event)
+        self._sink.put(host, event)
         return event.seq
 
-    def _reject_frame(self, upstream: Upstream, error: ProtocolError) -> None:
+    def _reject_frame(self, host: Host, error: ProtocolError) -> None:
         """Pass over one bad event; raise UpstreamError when the stream itself is broken (event stream spec)."""
         if not isinstance(error, FrameError) or error.fatal:
             raise UpstreamError("frame-invalid", str(error)) from None
-        self._sink.reject(upstream.host, error.seq, error.reason, error.did)
+        self._sink.reject(host, error.seq, error.reason, error.did)
 
 
 def stream_error(event: StreamError) -> UpstreamError:

@@ -18,7 +18,8 @@ from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
 from relay.atproto.frames import Account, Commit, Event, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
-from relay.hosts.host import Host, HostRegistry
+from relay.hosts.host import Host
+from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Errand, Hold, Item, Rejected, Unverified

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from relay.atproto.crypto import PARSED_KEYS, parsed_keys
 from relay.collections.check import CollectionCheck
-from relay.hosts.host import HostRegistry
+from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
 from relay.ingest.lanes import Intake
 from relay.ingest.moderation import Moderation
 from relay.ingest.penalties import Penalties
-from relay.ingest.rejections import DropObserver, Rejections
+from relay.ingest.rejections import Rejections
 from relay.ingest.status_check import StatusCheck
 from relay.ingest.waits import Errands
 from relay.ingest.worker_pool import WorkerPool
@@ -26,32 +26,29 @@ from relay.stream.stream import Stream
 
 
 class Ingest:
-    """The room's parts. `memory` holds the accounts' states; `pool` verifies events, if there is one; `on_drop` hears
-    of every real drop.
-    """
+    """The room's parts. `memory` holds the accounts' states; `pool` verifies events, if there is one."""
 
     def __init__(
         self,
         db: Database,
         stream: Stream,
         resolver: Resolver,
+        registry: HostRegistry,
         http: GuardedHttp,
         *,
         memory: Recent,
         lenient: bool = False,
         pool: WorkerPool | None = None,
-        on_drop: DropObserver | None = None,
     ) -> None:
-        self.registry = HostRegistry()
         self.accounts = Accounts(db, stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
         penalties = Penalties()
-        gate = Gate(self.accounts, resolver, self.registry, stream.projector, penalties, pool, lenient=lenient)
+        gate = Gate(self.accounts, resolver, registry, stream.projector, penalties, pool, lenient=lenient)
         errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
-        self.collection_check = CollectionCheck(db, http, self.registry, stream.projector)
+        self.collection_check = CollectionCheck(db, http, registry, stream.projector)
         metrics.QUEUE_SIZE.labels("parsed-keys").set_function(parsed_keys)
         metrics.QUEUE_CAPACITY.labels("parsed-keys").set(PARSED_KEYS)
-        self.intake = Intake(gate, errands, stream.sequencer, stream.projector, Rejections(on_drop))
+        self.intake = Intake(gate, errands, stream.sequencer, stream.projector, Rejections())
         self._pool = pool
 
     @property

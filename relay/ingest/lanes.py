@@ -60,7 +60,7 @@ class Intake:
         if not host.cursor.begin(event.seq):
             partition.room.release()
             metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
-            self._rejections.note(host.hostname, "duplicate", event.did, event.seq)
+            self._rejections.note(host, "duplicate", event.did, event.seq)
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
         host.budget.take(size)
@@ -70,7 +70,7 @@ class Intake:
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         """Count an event that never became one; with a `seq`, the host's cursor moves past it."""
-        self._rejections.note(host.hostname, reason, did, seq)
+        self._rejections.note(host, reason, did, seq)
         if seq is not None:
             self._start_if_new(host, seq)
             if host.cursor.begin(seq):

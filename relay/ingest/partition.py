@@ -182,7 +182,7 @@ class Partition:
 
     def _drop(self, item: Item, reason: str, detail: str) -> None:
         _DROPPED[item.event.kind].inc()
-        self._rejections.note(item.host.hostname, reason, item.event.did, item.event.seq, detail)
+        self._rejections.note(item.host, reason, item.event.did, item.event.seq, detail)
         _finish(item)
 
 

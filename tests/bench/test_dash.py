@@ -25,11 +25,11 @@ def web(tmp_path_factory: pytest.TempPathFactory) -> Any:
     db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=4)
     db.write(insert_hosts)
     web = Web(db, folder, 64 << 20)
-    web.fleet._roster.load()
-    for number, upstream in enumerate(web.fleet._roster):
-        upstream.note_event("2026-01-01T00:00:00.000Z", time.time())
+    web.registry.load()
+    for number, host in enumerate(web.registry):
+        host.note_event("2026-01-01T00:00:00.000Z", time.time())
         for _ in range(number % 3):
-            web.fleet._drops.note(upstream.hostname, "signature-invalid", time.time())
+            host.drops.note("signature-invalid", time.time())
     yield web
     web.log.close()
     db.close()

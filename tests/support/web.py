@@ -15,10 +15,9 @@ from relay.dash.history import History
 from relay.dash.sessions import Sessions
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
-from relay.hosts.drops import Drops
-from relay.hosts.host import HostRegistry
 from relay.hosts.hosts import Fleet
 from relay.hosts.policy import Policy
+from relay.hosts.registry import HostRegistry
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
 from relay.kit.generations import Recent
@@ -60,16 +59,14 @@ class Web:
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)
-        self.drops = Drops()
+        self.registry = HostRegistry(db, book)
         self.fleet = Fleet(
             db,
-            HostRegistry(),
-            book,
+            self.registry,
             NoEvents(),
             moderation.release_throttled,
             http,
             http.tls_context(),
-            self.drops,
             policy,
         )
         self.backfill = Backfill(db, http, pause=0.01, retries=(0.01, 0.01))

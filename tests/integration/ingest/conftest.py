@@ -19,6 +19,7 @@ from relay.atproto.hostname import parse_endpoint
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.hosts.host import Host
+from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import HUNG_SECONDS, WORKER, WorkerPool
@@ -61,10 +62,12 @@ class EventPath:
         self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
         memory = Recent(10_000)
         self.resolver = Resolver(self.db, http, plc_host=self.plc.url, memory=memory)
+        self.registry = HostRegistry(self.db, self.stream.cursors)
         self.ingest = Ingest(
             self.db,
             self.stream,
             self.resolver,
+            self.registry,
             http,
             memory=memory,
             lenient=self._lenient,
@@ -89,10 +92,7 @@ class EventPath:
         row = self.db.write(
             hosts.insert, endpoint.hostname, no_ssl=not endpoint.tls, account_limit=account_limit, trusted=False
         )
-        cursor = self.stream.cursors.get(row.id)
-        host = Host(row.id, row.hostname, row.no_ssl, row.account_limit, row.account_count, False, cursor)
-        self.ingest.registry.add(host)
-        return host
+        return self.registry.add(row)
 
     def repo(self, pds_url: str, curve: str = "k256") -> RepoBuilder:
         """A new account whose DID document names `pds_url`."""

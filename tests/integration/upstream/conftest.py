@@ -9,10 +9,10 @@ import pytest
 
 from relay.atproto.frames import Event
 from relay.hosts import backoff
-from relay.hosts.drops import Drops
-from relay.hosts.host import Host, HostRegistry
+from relay.hosts.host import Host
 from relay.hosts.hosts import Fleet
 from relay.hosts.policy import Policy
+from relay.hosts.registry import HostRegistry
 from relay.kit.errors import AddressRefused
 from relay.net import http
 from relay.net.http import GuardedHttp
@@ -60,17 +60,14 @@ class Relay:
         self.running: list[Fleet] = []
 
     def start(self, policy: Policy = LOCAL, book: CursorBook | None = None) -> Fleet:
-        self.drops = Drops()
-        self.registry = HostRegistry()
+        self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0))
         fleet = Fleet(
             self.db,
             self.registry,
-            book or CursorBook(lambda: 0),
             self.sink,
             self._release,
             self.http,
             self.http.tls_context(),
-            self.drops,
             policy,
         )
         fleet.start()

@@ -179,4 +179,4 @@ def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, m
 
 
 def grow(running):
-    running._autoscale.run(running._roster)
+    running._autoscale.run(running._registry)

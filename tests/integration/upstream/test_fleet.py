@@ -180,7 +180,7 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     pds.hang_up()
     until(lambda: pds.cursors[1:4] == ["100"] * 3)
     assert running.status(pds.hostname).status is Status.ACTIVE
-    running._roster.by_name(pds.hostname).host.cursor.finish(101)
+    relay.registry.by_name(pds.hostname).cursor.finish(101)
     until(lambda: pds.cursors[-1] is None)
     pds.publish(3, identity_frame(3))
     until(lambda: running.status(pds.hostname).cursor == 3)
@@ -436,7 +436,7 @@ def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatc
     before = waited.get()
     until(lambda: running.status(pds.hostname).status is Status.THROTTLED)
     until(lambda: waited.get() > before)
-    monkeypatch.setattr("relay.hosts.upkeep.CLEARED_SECONDS", 0.1)
+    monkeypatch.setattr("relay.hosts.host.CLEARED_SECONDS", 0.1)
     running.change_limits(pds.hostname, rates={"per_hour": None})
     until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
 

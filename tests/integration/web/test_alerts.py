@@ -43,8 +43,8 @@ def web(start_web: StartWeb, database: Database) -> Web:
 
 def count(web: Web, **accounts: int) -> None:
     """Give hosts these numbers of accounts: `pds1=80`."""
-    for upstream in web.fleet.upstreams():
-        upstream.host.account_count = accounts.get(upstream.hostname.partition(".")[0], upstream.host.account_count)
+    for host in web.registry:
+        host.account_count = accounts.get(host.hostname.partition(".")[0], host.account_count)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def announced() -> list[Alert]:
 @pytest.fixture
 def alerts(web: Web, chat: Chat, announced: list[Alert]) -> LimitAlerts:
     webhook = Webhook(GuardedHttp("relay-test", allow_insecure=False), chat.url)
-    return LimitAlerts(web.db, web.fleet.upstreams, webhook.send, announced.append, RULES)
+    return LimitAlerts(web.db, web.registry, webhook.send, announced.append, RULES)
 
 
 def listed(web: Web, host: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_warning_repeats_and_one_recovery(
     assert alerts.run_once(NOW + timedelta(hours=5, minutes=59)) == 0
     again = start_web(db=web.db)
     count(again, pds2=80, pds3=10)
-    restarted = LimitAlerts(again.db, again.fleet.upstreams, chat.texts.append, announced.append, RULES)
+    restarted = LimitAlerts(again.db, again.registry, chat.texts.append, announced.append, RULES)
     assert restarted.run_once(NOW + timedelta(hours=1)) == 1
     assert chat.texts[1].startswith(
         "Relay: 1 host(s) below 80% of their account limit again\n- pds3.example.com: 10.0%"
@@ -116,9 +116,9 @@ def test_messages_are_bounded(web: Web, chat: Chat, alerts: LimitAlerts) -> None
     for number in range(4, 131):
         name = f"pds{number}.example.com" if number < 70 else f"{'very-long-name-' * 4}{number}.example.com"
         web.db.write(hosts.insert, name, no_ssl=False, account_limit=100, trusted=False)
-    web.fleet._roster.load()
-    for upstream in web.fleet.upstreams():
-        upstream.host.account_count = 95
+    web.registry.load()
+    for host in web.registry:
+        host.account_count = 95
     assert alerts.run_once(NOW) == 130
     assert all(text.count("\n- ") <= 50 and len(text) <= 2800 for text in chat.texts)
     assert sum(text.count("\n- ") for text in chat.texts) == 130 and len(chat.texts) <= 5
@@ -200,7 +200,7 @@ def test_what_no_sibling_says(web: Web, changes: dict[str, Any]) -> None:
 def test_the_webhooks_address_is_in_no_log(caplog: pytest.LogCaptureFixture, web: Web) -> None:
     webhook = Webhook(GuardedHttp("relay-test", allow_insecure=False), "http://127.0.0.1:1/services/secret")
     count(web, pds2=90)
-    alerts = LimitAlerts(web.db, web.fleet.upstreams, webhook.send, lambda alert: None, Rules(interval=0.01))
+    alerts = LimitAlerts(web.db, web.registry, webhook.send, lambda alert: None, Rules(interval=0.01))
     with caplog.at_level(logging.DEBUG):
         alerts.start()
         until(lambda: "is not sent" in caplog.text)
@@ -209,7 +209,7 @@ def test_the_webhooks_address_is_in_no_log(caplog: pytest.LogCaptureFixture, web
 
 
 def test_the_database_being_away_sends_nothing_twice(chat: Chat, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    alerts = LimitAlerts(web.db, web.fleet.upstreams, chat.texts.append, lambda alert: None, RULES)
+    alerts = LimitAlerts(web.db, web.registry, chat.texts.append, lambda alert: None, RULES)
     count(web, pds2=90)
 
     def away(*_: object, **__: object) -> None:

@@ -198,9 +198,9 @@ EVIL = '"><script>alert(1)</script>'
 
 def test_hostile_text_is_text(start_web: StartWeb) -> None:
     web, admin = relay_with_hosts(start_web)
-    for upstream in web.fleet._roster:
-        upstream.note_error(f"handshake-refused: {EVIL}", 1.0)
-        web.fleet._drops.note(upstream.hostname, EVIL, 1e10)
+    for host in web.registry:
+        host.note_error(f"handshake-refused: {EVIL}", 1.0)
+        host.drops.note(EVIL, 1e10)
     web.problem = EVIL
     with web.parts.consumers.connected("127.0.0.1", EVIL, datetime.now(UTC)):
         paths = [*PAGES, f"/dash/hosts?search={EVIL}", "/dash/hosts?sort=error", f"/dash/accounts?did={EVIL}"]

@@ -210,7 +210,9 @@ def test_the_host_page_says_why_in_json_and_in_html(web: Web) -> None:
         assert view["connected"] is True and view["status"] == "active" and view["advice"]
         assert (view["accountLimit"], view["eventsPerSecond"], view["droppedLastDay"]) == (100, 50, {})
         assert view["lastTried"] and view["lastConnected"] and view["lastError"] is None
-        web.drops.note(pds.hostname, "signature-invalid", time.time())
+        host = web.registry.by_name(pds.hostname)
+        assert host is not None
+        host.drops.note("signature-invalid", time.time())
         page = web.get(f"/host/{pds.hostname}", Accept="text/html,*/*;q=0.8")
         pds.refuse_upgrade = 503
         pds.hang_up()

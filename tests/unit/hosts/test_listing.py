@@ -6,10 +6,10 @@ import time
 
 import pytest
 
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.listing import STATES, HostQuery, name_matcher, select
-from relay.hosts.state import Upstream
-from tests.unit.hosts.builders import upstream
+from tests.support.hosts import known_host
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,8 @@ def test_no_pattern_takes_long() -> None:
     assert time.process_time() - began < 0.05
 
 
-def hosts() -> list[Upstream]:
-    found = [upstream(id=number, hostname=f"pds{number}.example.com", connected=number < 3) for number in range(1, 6)]
+def hosts() -> list[Host]:
+    found = [known_host(id=number, hostname=f"pds{number}.example.com", connected=number < 3) for number in range(1, 6)]
     found[2].status = Status.BANNED
     found[1].events_seen, found[3].events_seen = 20, 30
     found[4].row.last_error = "tls-failed"

@@ -1,10 +1,12 @@
-"""Paces and allowances, with the time passed in."""
+"""Paces, allowances, tallies and windows, with the time passed in."""
 
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from relay.kit.limits import Allowance, Pace, Tally
+from relay.kit.limits import Allowance, Pace, Tally, Window
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
@@ -73,3 +75,41 @@ def test_asking_a_tally_changes_nothing() -> None:
     tally: Tally[str] = Tally(span=1.0, capacity=3)
     tally.add("a", 0.0)
     assert tally.count("a", 5.0) == 0 and len(tally) == 1
+
+
+def test_a_limit_of_zero_lets_nothing_through_and_does_not_divide_by_it() -> None:
+    assert Window(1_000).wait(123, 0) == 1_000
+
+
+@given(
+    st.lists(st.integers(0, 3_000), min_size=1, max_size=60),
+    st.integers(1, 30),
+    st.integers(0, 10**9),
+)
+def test_a_wait_is_long_enough_and_hardly_longer(gaps: list[int], limit: int, start: int) -> None:
+    window, now = Window(1_000), start
+    for gap in gaps:
+        now += gap
+        wait = window.wait(now, limit)
+        if wait:
+            assert window.used(now) + 1 > limit
+            assert wait <= 2_001
+            now += wait
+        assert window.wait(now, limit) == 0
+        window.add(now)
+        assert window.used(now) <= limit + 1e-6
+
+
+def test_a_clock_set_back_forgets_nothing() -> None:
+    window = Window(1_000)
+    for _ in range(5):
+        window.add(10_500)
+    window.add(9_200)
+    assert window.state == (10, 0, 6)
+
+
+def test_a_window_survives_its_storage() -> None:
+    window = Window(1_000)
+    for now in (500, 900, 1_100):
+        window.add(now)
+    assert Window(1_000, *window.state).used(1_500) == window.used(1_500) == 2.0

@@ -29,9 +29,7 @@ def test_every_reason_is_documented_once() -> None:
     protocol = set().union(*(module.REASONS for module in (car, commit, drisl, frames, mst, mst_node)))
     gate = written_in("ingest", r'Rejected\(\s*"([a-z-]+)"')
     gate |= written_in("ingest", r'Refusal\("([a-z-]+)"')
-    drops = written_in("ingest", r'_drop\(item, "([a-z-]+)"') | written_in(
-        "ingest", r'note\(host\.hostname, "([a-z-]+)"'
-    )
+    drops = written_in("ingest", r'_drop\(item, "([a-z-]+)"') | written_in("ingest", r'note\(host, "([a-z-]+)"')
     upstream = written_in("hosts", r'reject\([^)]*?"([a-z-]+)"')
     identity = written_in("identity", r'IdentityError\("(did-[a-z-]+)"')
     found = documented()

@@ -1,4 +1,4 @@
-"""Hosts as the fleet holds them, made up."""
+"""Hosts as the registry holds them, made up."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.hosts.state import Upstream
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
 
 NOW = 1_800_000_000.0
 
 
-def upstream(status: Status = Status.ACTIVE, *, connected: bool = True, accounts: int = 10, **row: Any) -> Upstream:
+def known_host(status: Status = Status.ACTIVE, *, connected: bool = True, accounts: int = 10, **row: Any) -> Host:
     """A host of 100 accounts at most that is a month old."""
     fields = {
         "id": 1,
@@ -28,17 +27,7 @@ def upstream(status: Status = Status.ACTIVE, *, connected: bool = True, accounts
         "created_at": datetime.fromtimestamp(NOW - 30 * 86_400, UTC),
         **row,
     }
-    stored = HostRow(**fields)
-    host = Host(
-        stored.id,
-        stored.hostname,
-        stored.no_ssl,
-        stored.account_limit,
-        stored.account_count,
-        stored.trusted,
-        CursorBook(lambda: 0).get(1),
-    )
-    made = Upstream(host, stored, status)
+    made = Host(HostRow(**fields), CursorBook(lambda: 0).get(1))
     if connected:
-        made.connected_at = stored.last_connected_at = NOW - 600
+        made.connected_at = made.row.last_connected_at = NOW - 600
     return made

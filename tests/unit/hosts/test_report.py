@@ -2,7 +2,7 @@
 
 from relay.hosts.lifecycle import Status
 from relay.hosts.report import describe
-from tests.unit.hosts.builders import NOW, upstream
+from tests.support.hosts import NOW, known_host
 
 
 def told(one, drops=None, next_in=None):
@@ -10,7 +10,7 @@ def told(one, drops=None, next_in=None):
 
 
 def test_a_healthy_host():
-    one = upstream()
+    one = known_host()
     one.note_event("2027-01-15T07:59:58.000Z", NOW)
     status = told(one)
     assert status.connected
@@ -21,7 +21,7 @@ def test_a_healthy_host():
 
 
 def test_the_lag_is_unknown_when_the_event_says_nothing_usable():
-    one = upstream()
+    one = known_host()
     assert told(one).lag_seconds is None
     for nonsense in ("yesterday", "", "9" * 100):
         one.note_event(nonsense, NOW)
@@ -33,19 +33,19 @@ def test_the_lag_is_unknown_when_the_event_says_nothing_usable():
 def test_every_state_and_error_has_its_advice():
     seen = set()
     for status in Status:
-        seen.add(told(upstream(status, connected=False)).advice)
+        seen.add(told(known_host(status, connected=False)).advice)
     for error in ("tls-failed: expired", "name-unresolved: x", "handshake-refused: HTTP 404", "dial-timeout: 10"):
-        seen.add(told(upstream(Status.OFFLINE, connected=False, last_error=error)).advice)
-    seen.add(told(upstream(accounts=100)).advice)
-    seen.add(told(upstream(), {"rev-future": 3}).advice)
-    seen.add(told(upstream()).advice)
+        seen.add(told(known_host(Status.OFFLINE, connected=False, last_error=error)).advice)
+    seen.add(told(known_host(accounts=100)).advice)
+    seen.add(told(known_host(), {"rev-future": 3}).advice)
+    seen.add(told(known_host()).advice)
     assert len(seen) == 12
 
 
 def test_an_old_error_is_not_held_against_a_connected_host():
-    one = upstream(last_error="tls-failed: expired", last_error_at=NOW - 1000)
+    one = known_host(last_error="tls-failed: expired", last_error_at=NOW - 1000)
     assert "TLS" not in told(one).advice
 
 
 def test_the_next_attempt_is_a_time():
-    assert told(upstream(Status.OFFLINE, connected=False), next_in=60.0).next_attempt_at == NOW + 60
+    assert told(known_host(Status.OFFLINE, connected=False), next_in=60.0).next_attempt_at == NOW + 60
