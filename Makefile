@@ -34,14 +34,14 @@ run: $(VENV)/.relay
 	$(BIN)/relay serve $(ARGS)
 
 check: lint check-types
-	$(BIN)/pytest tests/unit
+	$(BIN)/python -m tests.side_by_side tests/unit
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 test: test-setup lint check-types
-	$(BIN)/pytest --durations=10 --ignore=tests/bench
+	$(BIN)/python -m tests.side_by_side --postgres --durations=10 --ignore=tests/bench
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ A plugin of `tests/conftest.py`, so that promises, process and integration tests
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -15,17 +16,20 @@ import pytest
 from relay.store.database import Database
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.postgres import BINARIES, Cluster
+from tests.support.postgres import BINARIES, Cluster, Databases
 from tests.support.web import Web
 
 StartWeb = Callable[..., Web]
 
 
 @pytest.fixture(scope="session")
-def postgres_cluster() -> Iterator[Cluster]:
-    """A private PostgreSQL server for the whole run."""
+def postgres_cluster() -> Iterator[Databases]:
+    """A private PostgreSQL server for the whole run: that of `tests.side_by_side`, or one of this process."""
     if not BINARIES:
         pytest.skip("PostgreSQL is not installed: `make test` does that")
+    if port := os.environ.get("TESTS_POSTGRES_PORT"):
+        yield Databases(int(port))
+        return
     cluster = Cluster()
     yield cluster
     cluster.close()
@@ -45,7 +49,7 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
         numbers = count()
         yield lambda: f"sqlite://{tmp_path}/relay{next(numbers) or ''}.sqlite"
         return
-    cluster: Cluster = request.getfixturevalue("postgres_cluster")
+    cluster: Databases = request.getfixturevalue("postgres_cluster")
     given: list[str] = []
 
     def new() -> str:

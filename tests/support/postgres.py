@@ -23,35 +23,17 @@ from tests.support.databases import wipe
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 START_SECONDS = 30
+CONNECTIONS = 60
 
 
-class Cluster:
-    """A running server. `url(name)` addresses one of its databases, `create()` makes an empty one."""
+class Databases:
+    """The databases of a server on a loopback port, which other processes may use as well. `url(name)` addresses one of
+    them, `create()` makes an empty one."""
 
-    def __init__(self) -> None:
-        assert BINARIES, "PostgreSQL is not installed"
-        self._binaries = BINARIES[-1]
-        self._names = count(1)
+    def __init__(self, port: int) -> None:
+        self.port = port
+        self._names = (f"test{os.getpid()}_{number}" for number in count(1))
         self._given_back: list[str] = []
-        self._server: subprocess.Popen[bytes] | None = None
-        # PostgreSQL refuses to run as root.
-        self._user = _other_user() if os.geteuid() == 0 else None
-        self.folder = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
-        if self._user:
-            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
-        self.port = _free_port()
-        try:
-            self._init()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def pid(self) -> int:
-        """The process id of the running server."""
-        assert self._server
-        return self._server.pid
 
     def url(self, name: str = "postgres") -> str:
         """The address of the database `name`."""
@@ -61,7 +43,7 @@ class Cluster:
         """The address of an empty database."""
         if self._given_back:
             return self._given_back.pop()
-        name = f"test{next(self._names)}"
+        name = next(self._names)
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
@@ -82,6 +64,34 @@ class Cluster:
                 cursor.execute(sql)
         finally:
             connection.close()
+
+
+class Cluster(Databases):
+    """A running server of its own, for `users` processes."""
+
+    def __init__(self, users: int = 1) -> None:
+        assert BINARIES, "PostgreSQL is not installed"
+        super().__init__(_free_port())
+        self._connections = users * CONNECTIONS
+        self._binaries = BINARIES[-1]
+        self._server: subprocess.Popen[bytes] | None = None
+        # PostgreSQL refuses to run as root.
+        self._user = _other_user() if os.geteuid() == 0 else None
+        self.folder = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
+        if self._user:
+            os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
+        try:
+            self._init()
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        assert self._server
+        return self._server.pid
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -139,7 +149,7 @@ class Cluster:
             "listen_addresses": "'127.0.0.1'",
             "port": self.port,
             "unix_socket_directories": f"'{self.folder}'",
-            "max_connections": 60,
+            "max_connections": self._connections,
             "shared_buffers": "'64MB'",
             "fsync": "off",
             "full_page_writes": "off",

@@ -1,0 +1,95 @@
+"""Runs the tests in several pytest processes side by side, as many as there are cores; what is costly is started once.
+
+    python -m tests.side_by_side [--jobs N] [--postgres] PYTEST-ARGUMENT…
+
+All of them share one list of tests (`tests/support/sharing.py`). With `--postgres` one server is there for all. Output
+is shown as it comes, failures and summaries when a process is done. Used by `make check` and `make test`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from tests.support.postgres import BINARIES, Cluster
+
+ROOT = Path(__file__).parents[1]
+MAX_JOBS = 8
+OPTIONS = ("-p", "tests.support.sharing", "-p", "no:cacheprovider")
+
+
+class Process:
+    """One running pytest. Its progress goes to our output line by line, the rest in one piece at its end."""
+
+    def __init__(self, arguments: list[str], environment: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self.report: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            # Reports and summaries begin with a ruler.
+            if self.report or line.startswith("==="):
+                self.report.append(line)
+            else:
+                print(line, end="", flush=True)
+        print("".join(self.report), end="", flush=True)
+
+    def wait(self) -> int:
+        """The exit code. Each test has a limit of its own, and so has their number."""
+        self._reader.join()
+        return self._process.wait()
+
+    def counts(self) -> dict[str, int]:
+        """How many passed, failed, …: what pytest says in its last line."""
+        last = next((line for line in reversed(self.report) if " in " in line), "")
+        return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", last.partition(" in ")[0])}
+
+
+def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:
+    """Run the tests and say how it went; 0 when all passed, else the first exit code that is not 0."""
+    start = time.monotonic()
+    with ExitStack() as stack:
+        environment = {"TESTS_SHARED_RUN": stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-tests-"))}
+        if postgres and BINARIES:
+            environment["TESTS_POSTGRES_PORT"] = str(stack.enter_context(closing(Cluster(jobs))).port)
+        processes = [Process(arguments, environment) for _ in range(jobs)]
+        codes = [process.wait() for process in processes]
+    total: Counter[str] = Counter()
+    for process in processes:
+        total.update(process.counts())
+    counts = ", ".join(f"{number} {word}" for word, number in total.items())
+    print(f"{counts} in {time.monotonic() - start:.0f} s, {jobs} processes side by side")
+    return next((code for code in codes if code), 0)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=min(len(os.sched_getaffinity(0)), MAX_JOBS))
+    parser.add_argument("--postgres", action="store_true", help="one PostgreSQL server for the whole run")
+    options, arguments = parser.parse_known_args()
+    return run(arguments, options.jobs, postgres=options.postgres)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
