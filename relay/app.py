@@ -24,11 +24,9 @@ from relay.dash.history import History
 from relay.dash.sessions import Sessions
 from relay.edge.edge import Edge
 from relay.eventlog.log import SegmentLog
-from relay.hosts.hosts import Fleet
-from relay.hosts.limit_alerts import Alert, LimitAlerts, Rules
-from relay.hosts.policy import Policy
+from relay.hosts.hosts import Hosts
+from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.hosts.registry import HostRegistry
-from relay.hosts.webhook import Webhook
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import WorkerPool, processes_for
@@ -89,14 +87,13 @@ class Relay:
             pool=WorkerPool(processes, lenient=settings.lenient_sync_validation) if processes else None,
         )
         self._collection_check = ingest.collection_check
-        self._fleet = Fleet(
+        self._hosts = Hosts(
             self._db,
             registry,
             ingest.intake,
             ingest.moderation.release_throttled,
             http,
-            http.tls_context(),
-            _policy(settings),
+            settings,
         )
         self._backfill = Backfill(self._db, http)
         self._siblings = Siblings(http, settings.sibling_relays)
@@ -106,7 +103,7 @@ class Relay:
             settings=settings,
             db=self._db,
             firehose=self._stream.firehose,
-            fleet=self._fleet,
+            fleet=self._hosts,
             moderation=ingest.moderation,
             backfill=self._backfill,
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
@@ -133,7 +130,7 @@ class Relay:
         self._siblings.start()
         self._history.start()
         self._api.start()
-        self._fleet.start()
+        self._hosts.start()
         if self._limit_alerts is not None:
             self._limit_alerts.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
@@ -147,7 +144,7 @@ class Relay:
 
         if self._limit_alerts is not None:
             self._limit_alerts.stop()
-        self._fleet.stop(min(left(), 5.0))
+        self._hosts.stop(min(left(), 5.0))
         self._collection_check.stop()
         self._backfill.stop()
         self._ingest.stop(left() - 12.0)
@@ -165,42 +162,19 @@ class Relay:
             self._memory_debug.stop()
 
 
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        user_agent=SERVER,
-        allow_insecure_hosts=settings.allow_insecure_hosts,
-        disable_request_crawl=settings.disable_request_crawl,
-        default_account_limit=settings.default_account_limit,
-        new_hosts_per_day=settings.new_hosts_per_day,
-        trusted_domains=settings.trusted_domains,
-        replay_window=settings.replay_window,
-        idle_after=settings.host_idle_after,
-        account_limit_autoscale=settings.account_limit_autoscale,
-        hosts=settings.hosts,
-        bootstrap_host=settings.bootstrap_host,
-        skip_host_checks=settings.skip_host_checks,
-    )
-
-
 def _limit_alerts(
     settings: Settings, db: Database, registry: HostRegistry, siblings: Siblings, http: GuardedHttp
 ) -> LimitAlerts | None:
     """The alerts of account limits, when the operator said where to send them."""
     if not settings.alert_webhook_url:
         return None
-    rules = Rules(
-        settings.alert_threshold,
-        settings.alert_interval,
-        settings.alert_repeat_interval,
-        settings.alert_dashboard_url,
-    )
 
     def announce(alert: Alert) -> None:
         # A random password opens no sibling.
         if settings.admin_passwords:
             siblings.forward(announcement(alert, settings.admin_passwords[0], SERVER))
 
-    return LimitAlerts(db, registry, Webhook(http, settings.alert_webhook_url).send, announce, rules)
+    return LimitAlerts(db, registry, Webhook(http, settings.alert_webhook_url).send, announce, settings)
 
 
 def _calm_collector() -> None:

@@ -19,24 +19,18 @@ def command(settings: Settings) -> None:
     from relay.patched import patch
 
     patch()
-    from relay.hosts.policy import Policy
     from relay.hosts.pull_hosts import pull_hosts, store_host
     from relay.net.http import GuardedHttp
     from relay.store.database import Database
     from relay.web.application import SERVER
 
-    policy = Policy(
-        user_agent=SERVER,
-        default_account_limit=settings.default_account_limit,
-        trusted_domains=settings.trusted_domains,
-    )
     db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
     try:
         taken = pull_hosts(
             db,
             GuardedHttp(SERVER, allow_insecure=False),
             settings.pull_hosts_from,
-            lambda endpoint: store_host(db, policy, endpoint),
+            lambda endpoint: store_host(db, settings, endpoint),
             batch=settings.pull_hosts_batch_size,
             check=not settings.skip_host_checks,
             progress=lambda seen, taken: click.echo(f"{seen} hosts seen, {taken} added", err=True),

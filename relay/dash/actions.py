@@ -58,9 +58,8 @@ def _by_body(path: str, field: str, name: str) -> Callable[[Form], AdminCall]:
 
 
 def _reconnect(form: Form) -> AdminCall:
-    host = parts().fleet.status(form.get("host", ""))
-    scheme = "https" if host.tls else "http"
-    return AdminCall("/admin/pds/requestCrawl", body={"hostname": f"{scheme}://{host.hostname}"})
+    endpoint = parts().fleet.report(form.get("host", "")).host.endpoint
+    return AdminCall("/admin/pds/requestCrawl", body={"hostname": endpoint.url})
 
 
 def _change_limits(form: Form) -> AdminCall:
@@ -204,7 +203,7 @@ def confirm(action: str) -> ResponseReturnValue:
     if not subject:
         abort(400, f"No {known.subject} is given.")
     account = account_view(subject) if known.subject == "did" else None
-    host = parts().fleet.status(subject) if known.subject == "host" else None
+    host = parts().fleet.report(subject).host if known.subject == "host" else None
     back = known.back(request.args)
     return page("confirm.html", name=action, action=known, subject=subject, account=account, host=host, back=back)
 

@@ -17,7 +17,7 @@ from prometheus_client import Gauge
 
 from relay.atproto.events import effective_status
 from relay.dash.rendering import Paging, chosen, linker, page
-from relay.hosts.listing import ALL, SORTS, STATES, HostQuery
+from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
 from relay.store import accounts, bans, hosts
 from relay.store.accounts import AccountRow, RepoRow
@@ -78,7 +78,7 @@ def host_list() -> ResponseReturnValue:
     found = parts().fleet.search(query)
     return page(
         "hosts.html",
-        hosts=found.rows,
+        reports=found.rows,
         by_state=found.by_state,
         states=STATES,
         paging=replace(paging, found=found.found),
@@ -89,8 +89,8 @@ def host_list() -> ResponseReturnValue:
 
 def host_detail(hostname: str) -> ResponseReturnValue:
     """One host: its state and what to do about it, its limits, its drops."""
-    row = parts().db.read(hosts.by_hostname, parts().fleet.status(hostname).hostname)
-    return page("host.html", host=parts().fleet.status(hostname), row=row)
+    report = parts().fleet.report(hostname)
+    return page("host.html", report=report, host=report.host, row=report.host.row)
 
 
 def crawling() -> ResponseReturnValue:

@@ -1,4 +1,5 @@
-"""Everything between the network's hosts and the intake: which hosts there are, and one subscriber for each.
+"""Everything about upstream hosts, around one object: `Host`. Which hosts there are, and one subscriber for each.
 
-Hands decoded events to `ingest.Intake`. Must not know how events are judged, who consumes them, or of HTTP routes.
+Hands decoded events to an `EventSink` that it is given. Must not know how events are judged, who consumes them, or of
+HTTP routes.
 """

@@ -1,6 +1,6 @@
 """Lets the account limit of a host in good standing grow by itself, slowly and with a line in the audit log.
 
-Run by the fleet unless the operator turned it off. The rule is a pure function of what is known of the host; the rest
+Run by Hosts unless the operator turned it off. The rule is a pure function of what is known of the host; the rest
 remembers who grew in the last day, over restarts as well.
 """
 
@@ -33,7 +33,7 @@ def grown_limit(host: Host, messages: float, dropped: int, now: float) -> int | 
     """The next account limit of a host, or None when it is to stay; `messages` and `dropped` are of the last day."""
     if host.row.trusted or host.account_limit >= CEILING or host.account_count < USED_SHARE * host.account_limit:
         return None
-    if host.status is not Status.ACTIVE or host.connected_at is None:
+    if host.status is not Status.ACTIVE or not host.connected:
         return None
     if now - host.row.created_at.timestamp() < KNOWN_SECONDS:
         return None

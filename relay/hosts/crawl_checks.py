@@ -1,15 +1,16 @@
-"""Whether a host that asks to be crawled may be: its name, its answer to `describeServer`, and how many came today.
+"""Whether a host that asks to be crawled may be, and what it may do when it is new.
 
-The fleet calls these in the order that the reference relay has. Must not know how hosts are stored or dialled.
+Its name, its answer to `describeServer`, how many came today. NewHosts calls these in the order that the reference
+relay has. Must not know how hosts are stored or dialled.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Protocol
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
+from relay.config import Settings
 from relay.hosts.host import MILLISECONDS
 from relay.kit.errors import CrawlRefused, RelayError
 from relay.kit.limits import Window
@@ -21,10 +22,11 @@ DESCRIBE_PATH = "/xrpc/com.atproto.server.describeServer"
 DESCRIBE_SECONDS = 5.0
 DESCRIBE_BYTES = 64 << 10
 NEW_HOSTS_KEY = "new-hosts-window"
+TRUSTED_ACCOUNT_LIMIT = 10_000_000
 
 
 class Http(Protocol):
-    """`identity.http.GuardedHttp`, as far as a crawl request needs it."""
+    """`net.http.GuardedHttp`, as far as a crawl request needs it."""
 
     def get(self, url: str, *, timeout: float, max_bytes: int) -> Response:
         """One GET to a checked address, without redirects."""
@@ -53,12 +55,21 @@ def check_answers(http: Http, endpoint: Endpoint) -> None:
         raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, f"the host cannot be reached: {error}") from None
     if response.status != 200:
         raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, f"describeServer answers HTTP {response.status}")
-    try:
-        described = json.loads(response.body)
-    except (ValueError, RecursionError):
-        described = None
-    if not isinstance(described, dict):
+    if response.json_object() is None:
         raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, "describeServer's answer is not a PDS's")
+
+
+def is_trusted(settings: Settings, hostname: str) -> bool:
+    """True when a trusted domain names the host exactly or, as `*.example.com`, by the end of its name."""
+    return any(
+        hostname.endswith(pattern[1:]) if pattern.startswith("*") else hostname == pattern
+        for pattern in settings.trusted_domains
+    )
+
+
+def first_account_limit(settings: Settings, hostname: str) -> int:
+    """Accounts that a host may have when it is new."""
+    return TRUSTED_ACCOUNT_LIMIT if is_trusted(settings, hostname) else settings.default_account_limit
 
 
 def load_new_hosts(tx: Transaction) -> Window:

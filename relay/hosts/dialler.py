@@ -1,25 +1,25 @@
 """Dials hosts when they are due, a bounded number at a time, and decides what follows when a connection ends.
 
-One greenlet looks at the schedule; each dialled host has a greenlet of its own until its connection ends. A host that
-waits for its next attempt costs an entry in the schedule and nothing else. Used by the fleet. Must not know of SQL.
+One loop looks at the schedule; each dialled host has a greenlet of its own until its connection ends. A host that
+waits for its next attempt costs an entry in the schedule and nothing else. Owned by Hosts. Must not know of SQL.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import random
 import time
 
 import gevent
-from gevent.event import Event as Signal
 
-from relay.hosts import backoff
+from relay.hosts import lifecycle
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.registry import HostRegistry
-from relay.hosts.schedule import Schedule
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
+from relay.kit.background import Loop
 from relay.net.websocket_client import Connection, UpstreamError
 from relay.stream.cursors import NONE_YET
 
@@ -32,7 +32,7 @@ OUTSTANDING_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-class Dispatcher:
+class Dialler:
     """The schedule and the greenlets of the hosts that are dialled or connected."""
 
     def __init__(self, registry: HostRegistry, subscriber: Subscriber, replay_window: float) -> None:
@@ -42,10 +42,8 @@ class Dispatcher:
         self._schedule = Schedule()
         self._greenlets: dict[int, gevent.Greenlet[[Host], None]] = {}
         self._dialling: set[int] = set()
-        self._wake = Signal()
-        self._loop: gevent.Greenlet[[], None] | None = None
-        metrics.QUEUE_SIZE.labels("dials").set_function(lambda: len(self._dialling))
-        metrics.QUEUE_CAPACITY.labels("dials").set(MAX_DIALS)
+        self._loop = Loop("dialler", self._dial_those_due, LONGEST_SLEEP_SECONDS)
+        metrics.show_bound("dials", lambda: len(self._dialling), MAX_DIALS)
 
     def start(self) -> None:
         """Plan every known host, spread out so that thousands of handshakes are no spike, and begin."""
@@ -56,30 +54,28 @@ class Dispatcher:
                 self._schedule.set(host.id, now + to_connect * START_SPACING_SECONDS)
                 to_connect += 1
             elif host.status in (Status.IDLE, Status.OFFLINE):
-                self._schedule.set(host.id, now + backoff.probe_delay(random.random()))
-        self._loop = gevent.spawn(self._run)
+                self._schedule.set(host.id, now + lifecycle.probe_delay(random.random()))
+        self._loop.start()
 
     def stop(self, timeout: float) -> None:
         """End every connection. What was read of a host and not yet taken in comes again from its cursor."""
-        greenlets: list[gevent.Greenlet[..., None]] = list(self._greenlets.values())
-        if self._loop is not None:
-            greenlets.append(self._loop)
-        gevent.killall(greenlets, timeout=timeout)
+        self._loop.stop()
+        gevent.killall(list(self._greenlets.values()), timeout=timeout)
 
     def dial_now(self, host: Host) -> None:
         """Connect to the host at once, unless it is being dialled or connected already."""
         if host.id not in self._greenlets:
             self._schedule.set(host.id, time.monotonic())
-            self._wake.set()
+            self._loop.wake()
 
     def probe_later(self, host: Host) -> None:
         """Look at the host again in some hours."""
-        self._schedule.set(host.id, time.monotonic() + backoff.probe_delay(random.random()))
+        self._schedule.set(host.id, time.monotonic() + lifecycle.probe_delay(random.random()))
 
     def disconnect(self, host: Host) -> bool:
         """End the host's connection and forget its next attempt. False when it was not connected."""
         self._schedule.cancel(host.id)
-        connected = host.connected_at is not None
+        connected = host.connected
         greenlet = self._greenlets.get(host.id)
         if greenlet is not None:
             greenlet.kill(timeout=KILL_SECONDS)
@@ -94,25 +90,22 @@ class Dispatcher:
         due = self._schedule.due(host.id)
         return None if due is None else max(0.0, due - time.monotonic())
 
-    def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            self._dial_those_due()
-            due = self._schedule.next_due()
-            full = len(self._dialling) >= MAX_DIALS
-            pause = LONGEST_SLEEP_SECONDS if due is None or full else due - time.monotonic()
-            self._wake.wait(min(max(pause, 0.0), LONGEST_SLEEP_SECONDS))
-
-    def _dial_those_due(self) -> None:
+    def _dial_those_due(self) -> float:
+        """One pass of the loop; the seconds until the next one."""
         now = time.monotonic()
         while len(self._dialling) < MAX_DIALS:
             host_id = self._schedule.pop(now)
             if host_id is None:
-                return
+                break
             host = self._registry.by_id(host_id)
             if host is not None and host_id not in self._greenlets:
                 self._dialling.add(host_id)
                 self._greenlets[host_id] = gevent.spawn(self._attend, host)
+        due = self._schedule.next_due()
+        if due is None or len(self._dialling) >= MAX_DIALS:
+            # Ended early by `wake` when a host is planned, or a dial has ended.
+            return LONGEST_SLEEP_SECONDS
+        return min(max(due - time.monotonic(), 0.0), LONGEST_SLEEP_SECONDS)
 
     def _attend(self, host: Host) -> None:
         """One host, from the dial to the end of its connection."""
@@ -137,7 +130,7 @@ class Dispatcher:
     def _forget(self, host_id: int) -> None:
         self._greenlets.pop(host_id, None)
         self._dialling.discard(host_id)
-        self._wake.set()
+        self._loop.wake()
 
     def _dial(self, host: Host) -> Connection:
         host.row.last_attempt_at = time.time()
@@ -148,7 +141,7 @@ class Dispatcher:
             raise
         finally:
             self._dialling.discard(host.id)
-            self._wake.set()
+            self._loop.wake()
         metrics.DIALS.labels("connected").inc()
         return stream
 
@@ -196,12 +189,58 @@ class Dispatcher:
             self._failed(host, error, lasted)
 
     def _failed(self, host: Host, error: UpstreamError, lasted: float) -> None:
-        host.row.failures = backoff.failures_after(host.row.failures, lasted)
-        if host.row.failures >= backoff.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
+        host.row.failures = lifecycle.failures_after(host.row.failures, lasted)
+        if host.row.failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
             self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)
         if host.status in (Status.IDLE, Status.OFFLINE):
             self.probe_later(host)
             return
-        delay = backoff.retry_delay(host.row.failures, random.random())
+        delay = lifecycle.retry_delay(host.row.failures, random.random())
         self._schedule.set(host.id, time.monotonic() + delay)
         log.info("host %s: %s; attempt %d in %.0f s", host.hostname, error, host.row.failures, delay)
+
+
+class Schedule:
+    """Which host is to be dialled next, and when; the order in which hosts are due is what makes dialling fair.
+
+    At most one due time per host. Bounded by the number of hosts.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[int, float] = {}
+        self._heap: list[tuple[float, int]] = []
+
+    def set(self, host_id: int, due: float) -> None:
+        """Dial the host at `due` (seconds, monotonic), whatever was planned before."""
+        self._due[host_id] = due
+        heapq.heappush(self._heap, (due, host_id))
+        # Entries that were planned anew stay in the heap until they surface; too many of them are swept out.
+        if len(self._heap) > 2 * len(self._due) + 64:
+            self._heap = [(when, host) for host, when in self._due.items()]
+            heapq.heapify(self._heap)
+
+    def cancel(self, host_id: int) -> None:
+        """Do not dial the host until `set` is called again."""
+        self._due.pop(host_id, None)
+
+    def due(self, host_id: int) -> float | None:
+        """When the host is to be dialled, if it is."""
+        return self._due.get(host_id)
+
+    def next_due(self) -> float | None:
+        """The earliest due time, if any."""
+        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def pop(self, now: float) -> int | None:
+        """The id of the host that has been due the longest, taken out; None when none is due."""
+        due = self.next_due()
+        if due is None or due > now:
+            return None
+        _, host_id = heapq.heappop(self._heap)
+        del self._due[host_id]
+        return host_id
+
+    def __len__(self) -> int:
+        return len(self._due)

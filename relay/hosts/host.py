@@ -13,8 +13,7 @@ from typing import NamedTuple
 from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
-from relay.hosts.backoff import STEADY_SECONDS
-from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status
 from relay.kit.limits import Window
 from relay.store.hosts import HostRow
 from relay.stream.cursors import HostCursor
@@ -23,7 +22,6 @@ MAX_EVENTS_IN_FLIGHT = 1024
 MAX_BYTES_IN_FLIGHT = 16 << 20
 
 MILLISECONDS = {"second": 1_000, "hour": 3_600_000, "day": 86_400_000}
-TRUSTED_ACCOUNT_LIMIT = 10_000_000
 
 DROP_HOUR_SECONDS = 3600
 DROP_HOURS = 24
@@ -77,6 +75,11 @@ class Host:
         self.events_seen = 0
         self.last_event_time: str | None = None
         self.last_throttled_at: float | None = None
+
+    @property
+    def connected(self) -> bool:
+        """True while a connection to the host is open."""
+        return self.connected_at is not None
 
     @property
     def account_limit(self) -> int:

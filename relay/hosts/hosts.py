@@ -1,13 +1,12 @@
 """All upstream hosts: starting and stopping them, blocking and limiting them, and saying how each one does.
 
-The face of the room towards `app` and `web`. The table of hosts is the registry's, dialling the dispatcher's, new
-hosts the admission's; what is here is what admins may do, and what time alone changes.
+The face of the room towards `app`, `admin` and the pages. The table of hosts is the registry's, dialling the dialler's,
+and who may come in is decided by `new_hosts`; what is here is what admins may do, and what time alone changes.
 """
 
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -16,18 +15,17 @@ import gevent
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
-from relay.hosts import listing
+from relay.config import Settings
 from relay.hosts.autoscale import Autoscale
-from relay.hosts.dialler import Dispatcher
+from relay.hosts.dialler import Dialler
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
-from relay.hosts.listing import HostPage, HostQuery
-from relay.hosts.new_hosts import Admission
-from relay.hosts.policy import Policy
+from relay.hosts.new_hosts import NewHosts
 from relay.hosts.registry import HostRegistry
-from relay.hosts.report import HostStatus, describe
+from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
 from relay.hosts.subscriber import EventSink, Subscriber
+from relay.kit.background import Loop
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import bans
@@ -41,7 +39,7 @@ AUTOSCALE_SECONDS = 600.0
 log = logging.getLogger(__name__)
 
 
-class Fleet:
+class Hosts:
     """The relay's hosts. Methods named by an admin's action raise HostUnknown or StoreError."""
 
     def __init__(
@@ -51,35 +49,39 @@ class Fleet:
         sink: EventSink,
         release_throttled: Callable[[Host, int], int],
         http: GuardedHttp,
-        tls: ssl.SSLContext,
-        policy: Policy,
+        settings: Settings,
     ) -> None:
-        """`sink` is the intake; `release_throttled(host, most)` is moderation's."""
+        """`sink` are the lanes; `release_throttled(host, most)` is moderation's."""
         self._db = db
         self._release_throttled = release_throttled
-        self._policy = policy
+        self._settings = settings
         self._registry = registry
-        subscriber = Subscriber(http, tls, sink, policy.user_agent)
-        self._dispatcher = Dispatcher(self._registry, subscriber, policy.replay_window)
-        self._admission = Admission(db, http, self._registry, self._dispatcher, policy)
+        subscriber = Subscriber(http, http.tls_context(), sink, http.user_agent)
+        self._dialler = Dialler(registry, subscriber, settings.replay_window)
+        self.new_hosts = NewHosts(db, http, registry, self._dialler, settings)
         self._autoscale = Autoscale(db, self._set_account_limit)
-        self._tasks: list[gevent.Greenlet[[], None]] = []
+        self._autoscale_at = 0.0
+        self._upkeep = Loop("upkeep of hosts", self._look_after_hosts, FLUSH_SECONDS)
+        self._bootstrap: gevent.Greenlet[[], None] | None = None
 
     def start(self) -> None:
         """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
-        self._db.read(self._admission.load)
+        self._db.read(self.new_hosts.load)
         self._registry.load()
-        self._admission.take_in_configured()
+        self.new_hosts.take_in_configured()
         self._apply_domain_bans()
-        self._dispatcher.start()
-        self._tasks = [gevent.spawn(self._run)]
-        if self._admission.bootstrap_due:
-            self._tasks.append(gevent.spawn(self._admission.bootstrap))
+        self._dialler.start()
+        self._autoscale_at = time.monotonic() + AUTOSCALE_SECONDS
+        self._upkeep.start(after=FLUSH_SECONDS)
+        if self.new_hosts.bootstrap_due:
+            self._bootstrap = gevent.spawn(self.new_hosts.bootstrap)
 
     def stop(self, timeout: float) -> None:
         """End all connections and store what was seen of the hosts."""
-        self._dispatcher.stop(timeout)
-        gevent.killall(self._tasks, timeout=timeout)
+        self._dialler.stop(timeout)
+        self._upkeep.stop()
+        if self._bootstrap is not None:
+            self._bootstrap.kill(timeout=timeout)
         try:
             with within(timeout):
                 self._registry.flush()
@@ -87,40 +89,40 @@ class Fleet:
             log.warning("the hosts' state is not stored: %s", error)
 
     def request_crawl(self, hostname: str, *, admin: bool) -> None:
-        """See `Admission.request`."""
-        self._admission.request(hostname, admin=admin)
+        """See `NewHosts.request`."""
+        self.new_hosts.request(hostname, admin=admin)
 
     @property
     def crawl_enabled(self) -> bool:
         """Whether public crawl requests are taken; kept over restarts once it was set."""
-        return self._admission.crawl_enabled
+        return self.new_hosts.crawl_enabled
 
     @crawl_enabled.setter
     def crawl_enabled(self, enabled: bool) -> None:
-        self._admission.crawl_enabled = enabled
+        self.new_hosts.crawl_enabled = enabled
 
     @property
     def new_hosts_per_day(self) -> int:
         """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
-        return self._admission.new_hosts_per_day
+        return self.new_hosts.new_hosts_per_day
 
     @new_hosts_per_day.setter
     def new_hosts_per_day(self, limit: int) -> None:
-        self._admission.new_hosts_per_day = limit
+        self.new_hosts.new_hosts_per_day = limit
 
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
-        return sorted(host.hostname for host in self._registry if host.connected_at is not None)
+        return sorted(host.hostname for host in self._registry if host.connected)
 
     def disconnect(self, hostname: str, *, block: bool) -> bool:
         """End a host's connection; it is idle then, or banned with `block`. False when it was not connected."""
         host = self._known(hostname)
         if block:
             return self._ban(host, "blocked: by an admin")
-        connected = self._dispatcher.disconnect(host)
+        connected = self._dialler.disconnect(host)
         self._registry.change(host, Cause.DISCONNECTED)
         if host.status is not Status.BANNED:
-            self._dispatcher.probe_later(host)
+            self._dialler.probe_later(host)
         self._registry.flush()
         return connected
 
@@ -135,10 +137,6 @@ class Fleet:
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
         self._unban(host)
-
-    def banned_domains(self) -> list[str]:
-        """The domains whose hosts are all banned."""
-        return self._db.read(bans.all_domains)
 
     def ban_domain(self, domain: str) -> bool:
         """Ban a domain, and every known host in it at once. False when it was banned already."""
@@ -197,19 +195,19 @@ class Fleet:
         self._set_alert(host, False, WARNING if kind == "warning" else OK, sent_at)
         return True
 
-    def status(self, hostname: str) -> HostStatus:
+    def report(self, hostname: str) -> HostReport:
         """All that is known of one host."""
-        return self._describe(self._known(hostname))
+        return self._report(self._known(hostname))
 
-    def statuses(self) -> Iterator[HostStatus]:
+    def reports(self) -> Iterator[HostReport]:
         """All that is known of every host, by id, each as of when it is taken."""
-        return map(self._describe, self._registry)
+        return map(self._report, self._registry)
 
     def search(self, query: HostQuery) -> HostPage:
         """One page of the hosts that `query` asks for."""
         now = time.time()
-        found, by_state = listing.select(self._registry, query, lambda one: one.drops.total(now))
-        rows = [self._describe(host) for host in found[query.start : query.start + query.count]]
+        found, by_state = select(self._registry, query, lambda one: one.drops.total(now))
+        rows = [self._report(host) for host in found[query.start : query.start + query.count]]
         return HostPage(rows, len(found), by_state)
 
     def _apply_domain_bans(self) -> None:
@@ -221,28 +219,22 @@ class Fleet:
                     host.note_error(_domain_words(domain), time.time())
                     self._registry.change(host, Cause.BLOCKED)
 
-    def _run(self) -> None:
-        autoscale_at = time.monotonic() + AUTOSCALE_SECONDS
-        while True:
-            gevent.sleep(FLUSH_SECONDS)
-            try:
-                self._look_after_hosts()
-                self._registry.flush()
-                if self._policy.account_limit_autoscale and time.monotonic() > autoscale_at:
-                    autoscale_at += AUTOSCALE_SECONDS
-                    self._autoscale.run(self._registry)
-            except StoreError as error:
-                log.warning("the hosts' state waits for the database: %s", error)
-
     def _look_after_hosts(self) -> None:
         now = time.time()
         for host in self._registry:
-            cause = host.due_change(now, self._policy.idle_after)
+            cause = host.due_change(now, self._settings.host_idle_after)
             if cause is Cause.QUIET:
-                self._dispatcher.disconnect(host)
-                self._dispatcher.probe_later(host)
+                self._dialler.disconnect(host)
+                self._dialler.probe_later(host)
             if cause is not None:
                 self._registry.change(host, cause)
+        try:
+            self._registry.flush()
+            if self._settings.account_limit_autoscale and time.monotonic() > self._autoscale_at:
+                self._autoscale_at += AUTOSCALE_SECONDS
+                self._autoscale.run(self._registry)
+        except StoreError as error:
+            log.warning("the hosts' state waits for the database: %s", error)
 
     def _known(self, hostname: str) -> Host:
         try:
@@ -258,7 +250,7 @@ class Fleet:
         """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""
         host.note_error(words, time.time())
         self._registry.change(host, Cause.BLOCKED)
-        connected = self._dispatcher.disconnect(host)
+        connected = self._dialler.disconnect(host)
         self._registry.flush()
         return connected
 
@@ -266,7 +258,7 @@ class Fleet:
         self._registry.change(host, Cause.UNBLOCKED)
         host.row.failures = 0
         self._registry.flush()
-        self._dispatcher.dial_now(host)
+        self._dialler.dial_now(host)
 
     def _set_account_limit(self, host: Host, limit: int) -> None:
         self._db.write(table.set_account_limit, host.id, limit)
@@ -289,9 +281,9 @@ class Fleet:
         else:
             log.info("host %s: %d throttled accounts released", host.hostname, released)
 
-    def _describe(self, host: Host) -> HostStatus:
+    def _report(self, host: Host) -> HostReport:
         now = time.time()
-        return describe(host, host.drops.last_day(now), self._dispatcher.next_attempt_in(host), now)
+        return report_of(host, self._dialler.next_attempt_in(host), now)
 
 
 def _normal_domain(domain: str) -> str:

@@ -1,12 +1,19 @@
-"""The states of a host and every transition between them, as one table.
+"""The rules of a host's life: its states, every transition between them as one table, and when it is tried again.
 
-The fleet asks it before each change of a host's status; `docs/hosts.md` shows the same table and a test compares the
-two. The names are those of `com.atproto.sync.defs#hostStatus`. Pure data: must not know of connections or SQL.
+The registry asks before each change of a host's status, the dialler after each failed or ended connection;
+`docs/hosts.md` shows the same table and a test compares the two. The names of the states are those of
+`com.atproto.sync.defs#hostStatus`. Pure: randomness is passed in. Must not know of connections or SQL.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 300.0
+ATTEMPTS_BEFORE_OFFLINE = 15
+PROBE_SECONDS = 4 * 3600.0
+STEADY_SECONDS = 60.0
 
 
 class Status(StrEnum):
@@ -56,3 +63,26 @@ TRANSITIONS: dict[Cause, dict[Status, Status]] = {
 def after(status: Status, cause: Cause) -> Status | None:
     """The status that follows from `cause`, or None when the cause means nothing in this state."""
     return TRANSITIONS[cause].get(status)
+
+
+def retry_delay(failures: int, chance: float) -> float:
+    """Seconds to wait after `failures` in a row: doubling from one second to five minutes.
+
+    `chance` in [0, 1) spreads the delay over half to one and a half times that, since hosts that failed together
+    must not come back together.
+    """
+    return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(max(failures - 1, 0), 30)) * (0.5 + chance)
+
+
+def probe_delay(chance: float) -> float:
+    """Seconds until an idle or offline host is looked at again: some hours."""
+    return PROBE_SECONDS * (0.5 + chance)
+
+
+def failures_after(failures: int, lasted: float) -> int:
+    """The failures in a row once a connection ended that stood for `lasted` seconds (0 when it never opened).
+
+    A connection that soon ends counts as a failure: a host that accepts and drops would otherwise be dialled in a
+    tight loop.
+    """
+    return 1 if lasted > STEADY_SECONDS else failures + 1

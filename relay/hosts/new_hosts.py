@@ -1,7 +1,7 @@
 """How hosts come in: by a crawl request, from the settings, or from another relay's list.
 
-Owned by the fleet. Keeps the switch and the daily limit of crawl requests over restarts. What makes a single request
-acceptable is in `crawl`, paging another relay in `bootstrap`.
+Owned by Hosts. Keeps the switch and the daily limit of crawl requests over restarts. What makes a single request
+acceptable is in `crawl_checks`, paging another relay in `pull_hosts`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from relay.atproto.hostname import Endpoint
-from relay.hosts import backoff, crawl_checks, pull_hosts
-from relay.hosts.dialler import Dispatcher
+from relay.config import Settings
+from relay.hosts import crawl_checks, lifecycle, pull_hosts
+from relay.hosts.dialler import Dialler
 from relay.hosts.host import MILLISECONDS, Host
 from relay.hosts.lifecycle import Cause, Status
-from relay.hosts.policy import Policy
 from relay.hosts.registry import HostRegistry
 from relay.kit.errors import CrawlRefused, RelayError
 from relay.kit.limits import Window
 from relay.net.http import GuardedHttp
-from relay.store import bans, settings
+from relay.store import bans
 from relay.store import hosts as table
+from relay.store import settings as kept
 from relay.store.database import Database, Transaction
 from relay.store.hosts import HostRow
 
@@ -36,29 +37,29 @@ NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
 log = logging.getLogger(__name__)
 
 
-class Admission:
+class NewHosts:
     """Adds hosts to the registry and has them dialled."""
 
     def __init__(
-        self, db: Database, http: GuardedHttp, registry: HostRegistry, dispatcher: Dispatcher, policy: Policy
+        self, db: Database, http: GuardedHttp, registry: HostRegistry, dialler: Dialler, settings: Settings
     ) -> None:
         self._db = db
         self._http = http
         self._registry = registry
-        self._dispatcher = dispatcher
-        self._policy = policy
+        self._dialler = dialler
+        self._settings = settings
         self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
         self._new_hosts = Window(MILLISECONDS["day"])
-        self._crawl_enabled = not policy.disable_request_crawl
-        self._new_hosts_per_day = policy.new_hosts_per_day
+        self._crawl_enabled = not settings.disable_request_crawl
+        self._new_hosts_per_day = settings.new_hosts_per_day
 
     def load(self, tx: Transaction) -> None:
         """Read what an admin set, and how many hosts came in the last day."""
         self._new_hosts = crawl_checks.load_new_hosts(tx)
-        enabled = settings.get(tx, CRAWL_ENABLED_KEY)
+        enabled = kept.get(tx, CRAWL_ENABLED_KEY)
         if enabled is not None:
             self._crawl_enabled = enabled == "1"
-        per_day = settings.get(tx, NEW_HOSTS_PER_DAY_KEY)
+        per_day = kept.get(tx, NEW_HOSTS_PER_DAY_KEY)
         if per_day is not None:
             self._new_hosts_per_day = int(per_day)
 
@@ -70,7 +71,7 @@ class Admission:
         """
         if not admin and not self._crawl_enabled:
             raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
-        endpoint = crawl_checks.check_name(hostname, admin=admin, allow_insecure=self._policy.allow_insecure_hosts)
+        endpoint = crawl_checks.check_name(hostname, admin=admin, allow_insecure=self._settings.allow_insecure_hosts)
         self._refuse_banned(endpoint.hostname)
         if self._is_served(endpoint.hostname):
             return
@@ -83,7 +84,7 @@ class Admission:
         else:
             self._registry.change(host, Cause.CRAWL_REQUESTED)
             host.row.failures = 0
-        self._dispatcher.dial_now(host)
+        self._dialler.dial_now(host)
 
     @property
     def crawl_enabled(self) -> bool:
@@ -92,7 +93,7 @@ class Admission:
 
     @crawl_enabled.setter
     def crawl_enabled(self, enabled: bool) -> None:
-        self._db.write(settings.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
+        self._db.write(kept.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
         self._crawl_enabled = enabled
 
     @property
@@ -102,14 +103,14 @@ class Admission:
 
     @new_hosts_per_day.setter
     def new_hosts_per_day(self, limit: int) -> None:
-        self._db.write(settings.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
+        self._db.write(kept.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
         self._new_hosts_per_day = limit
 
     def take_in_configured(self) -> None:
         """Add the hosts that the settings name. They are not asked anything: this is the operator's word."""
-        for name in self._policy.hosts:
+        for name in self._settings.hosts:
             try:
-                endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=self._policy.allow_insecure_hosts)
+                endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=self._settings.allow_insecure_hosts)
                 if self._registry.by_name(endpoint.hostname) is None:
                     self._take_in(endpoint, counted=False)
             except CrawlRefused as error:
@@ -118,7 +119,7 @@ class Admission:
     @property
     def bootstrap_due(self) -> bool:
         """True when the bootstrap relay is to be asked: no host is known, or an earlier pull was not finished."""
-        return bool(self._policy.bootstrap_host) and (not len(self._registry) or pull_hosts.unfinished(self._db))
+        return bool(self._settings.bootstrap_host) and (not len(self._registry) or pull_hosts.unfinished(self._db))
 
     def bootstrap(self) -> None:
         """Pull the network's hosts from the bootstrap relay, however often it takes."""
@@ -128,16 +129,16 @@ class Admission:
                 pull_hosts.pull_hosts(
                     self._db,
                     self._http,
-                    self._policy.bootstrap_host,
+                    self._settings.bootstrap_host,
                     self._take_in_listed,
-                    check=not self._policy.skip_host_checks,
+                    check=not self._settings.skip_host_checks,
                     progress=lambda seen, taken: log.info("bootstrap: %d hosts listed, %d taken", seen, taken),
                 )
                 return
             except RelayError as error:
                 failures += 1
-                delay = backoff.retry_delay(failures + 3, random.random())
-                log.warning("bootstrap from %s: %s; again in %.0f s", self._policy.bootstrap_host, error, delay)
+                delay = lifecycle.retry_delay(failures + 3, random.random())
+                log.warning("bootstrap from %s: %s; again in %.0f s", self._settings.bootstrap_host, error, delay)
                 gevent.sleep(delay)
 
     def _refuse_banned(self, hostname: str) -> None:
@@ -153,7 +154,7 @@ class Admission:
         host = self._registry.by_name(hostname)
         if host is None or host.status in (Status.IDLE, Status.OFFLINE):
             return False
-        if host.connected_at is not None:
+        if host.connected:
             return True
         tried = host.row.last_attempt_at
         return tried is not None and time.time() - tried < WAKE_SPACING_SECONDS and host.row.failures <= 1
@@ -172,7 +173,8 @@ class Admission:
             if self._new_hosts.wait(now, self._new_hosts_per_day):
                 raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
             self._new_hosts.add(now)
-        limit, trusted = self._policy.first_account_limit(endpoint.hostname), self._policy.is_trusted(endpoint.hostname)
+        limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname)
+        trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
         log.info("new host %s", endpoint.hostname)
         return self._registry.add(row)
@@ -181,7 +183,7 @@ class Admission:
         """Add a host that another relay lists; False when it is known or banned."""
         if self._registry.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
             return False
-        self._dispatcher.dial_now(self._take_in(endpoint, counted=False))
+        self._dialler.dial_now(self._take_in(endpoint, counted=False))
         return True
 
 

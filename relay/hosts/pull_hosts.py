@@ -1,12 +1,11 @@
 """Learns of the network's hosts from another relay, by paging its `listHosts`.
 
-Run by `relay pull-hosts`, and in the background by the fleet of a relay that knows no host yet. Where it stands is
+Run by `relay pull-hosts`, and in the background by NewHosts of a relay that knows no host yet. Where it stands is
 stored after each page, so that it goes on after a stop. What taking a host means is the caller's.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -15,11 +14,12 @@ from urllib.parse import quote
 from gevent.pool import Pool
 
 from relay.atproto.hostname import Endpoint
+from relay.config import Settings
 from relay.hosts import crawl_checks
-from relay.hosts.policy import Policy
 from relay.kit.errors import CrawlRefused, HttpError
 from relay.net.http import GuardedHttp
-from relay.store import bans, hosts, settings
+from relay.store import bans, hosts
+from relay.store import settings as kept
 from relay.store.database import Database, Transaction
 
 CURSOR_KEY = "pull-hosts-cursor"
@@ -49,7 +49,7 @@ def pull_hosts(
     trusted_http = http.for_operator()
     pool: Pool = Pool(CHECKS_AT_ONCE)
     seen = taken = 0
-    cursor = db.read(settings.get, CURSOR_KEY) or ""
+    cursor = db.read(kept.get, CURSOR_KEY) or ""
     while True:
         page = _page(trusted_http, relay, batch, cursor)
         endpoints = [endpoint for endpoint in map(_wanted, page["hosts"]) if endpoint is not None]
@@ -62,26 +62,26 @@ def pull_hosts(
         following = page.get("cursor")
         # A relay that hands out the same cursor twice would be paged for ever.
         if not isinstance(following, str) or not following or following == cursor or not page["hosts"]:
-            db.write(settings.remove, CURSOR_KEY)
+            db.write(kept.remove, CURSOR_KEY)
             return taken
         cursor = following
-        db.write(settings.put, CURSOR_KEY, cursor)
+        db.write(kept.put, CURSOR_KEY, cursor)
 
 
 def unfinished(db: Database) -> bool:
     """True when a pull was stopped before its last page. Raises StoreError."""
-    return db.read(settings.get, CURSOR_KEY) is not None
+    return db.read(kept.get, CURSOR_KEY) is not None
 
 
-def store_host(db: Database, policy: Policy, endpoint: Endpoint) -> bool:
+def store_host(db: Database, settings: Settings, endpoint: Endpoint) -> bool:
     """What `relay pull-hosts` does with a host: store it for the next start. False when it is known or banned."""
-    return db.write(_store, endpoint.hostname, policy)
+    return db.write(_store, endpoint.hostname, settings)
 
 
-def _store(tx: Transaction, hostname: str, policy: Policy) -> bool:
+def _store(tx: Transaction, hostname: str, settings: Settings) -> bool:
     if hosts.by_hostname(tx, hostname) is not None or bans.ban_of(tx, hostname):
         return False
-    limit, trusted = policy.first_account_limit(hostname), policy.is_trusted(hostname)
+    limit, trusted = crawl_checks.first_account_limit(settings, hostname), crawl_checks.is_trusted(settings, hostname)
     hosts.insert(tx, hostname, no_ssl=False, account_limit=limit, trusted=trusted)
     return True
 
@@ -93,11 +93,8 @@ def _page(http: GuardedHttp, relay: str, batch: int, cursor: str) -> dict[str, A
     response = http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
     if response.status != 200:
         raise HttpError("http-broken", f"{url} answers HTTP {response.status}")
-    try:
-        page = json.loads(response.body)
-    except (ValueError, RecursionError):
-        page = None
-    if not isinstance(page, dict) or not isinstance(page.get("hosts"), list):
+    page = response.json_object()
+    if page is None or not isinstance(page.get("hosts"), list):
         raise HttpError("http-broken", f"{url} does not answer with a list of hosts")
     return page
 

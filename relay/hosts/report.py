@@ -1,46 +1,33 @@
-"""Why a host is, or is not, in the network: what the relay knows of it, in words that its operator can act on.
+"""What the relay tells of its hosts: of one, why it is or is not in the network, and one page of their table.
 
-Made by the fleet on demand for `GET /host/<hostname>` and for the admin's list. Pure: everything is passed in.
+Made by Hosts on demand for `GET /host/<hostname>`, the admin's list and the pages for people. The advice is in words
+that a host's operator can act on. A page is searched, filtered and sorted by what costs little, since there are
+thousands of hosts, and only its own rows are reported in full. Pure: everything is passed in.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, NamedTuple
 
-from relay.hosts.host import Host, Rates
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 
+ALL, CONNECTED, DISCONNECTED = "all", "connected", "disconnected"
+STATES = (ALL, CONNECTED, DISCONNECTED, *(status.value for status in Status))
 
-@dataclass(frozen=True, slots=True)
-class HostStatus:
-    """Everything that the relay tells of a host. Times are Unix seconds; None where nothing is known."""
 
-    id: int
-    hostname: str
-    tls: bool
-    status: Status
-    connected: bool
-    created_at: float
-    last_attempt_at: float | None
-    last_connected_at: float | None
-    last_event_at: float | None
-    last_error: str | None
-    last_error_at: float | None
-    failures: int
+class HostReport(NamedTuple):
+    """A host, and what follows from it now. `drops` are of the last day, by reason; times are Unix seconds."""
+
+    host: Host
+    drops: dict[str, int]
     next_attempt_at: float | None
-    cursor: int
     lag_seconds: float | None
-    events_since_start: int
-    account_count: int
-    account_limit: int
-    trusted: bool
-    rates: Rates
-    drops_last_day: dict[str, int]
     advice: str
-    alerts_silenced: bool
-    alert_state: str
-    alert_sent_at: datetime | None
 
 
 _BY_STATUS = {
@@ -83,7 +70,7 @@ def advise(host: Host, drops: dict[str, int]) -> str:
         return _BY_ERROR["loop"] if _reason(host) == "loop" else _BY_STATUS[Status.BANNED]
     if host.status is Status.THROTTLED:
         return _BY_STATUS[Status.THROTTLED]
-    if host.connected_at is None:
+    if not host.connected:
         specific = _BY_ERROR.get(_reason(host)) if host.status is not Status.IDLE else None
         return f"{specific} {_BY_STATUS[host.status]}" if specific else _BY_STATUS[host.status]
     if host.account_count >= host.account_limit:
@@ -91,36 +78,11 @@ def advise(host: Host, drops: dict[str, int]) -> str:
     return _DROPS if drops else _FINE
 
 
-def describe(host: Host, drops: dict[str, int], next_attempt_in: float | None, now: float) -> HostStatus:
+def report_of(host: Host, next_attempt_in: float | None, now: float) -> HostReport:
     """All that is known of a host at `now`; `next_attempt_in` is in seconds."""
-    row = host.row
-    return HostStatus(
-        id=row.id,
-        hostname=row.hostname,
-        tls=not row.no_ssl,
-        status=host.status,
-        connected=host.connected_at is not None,
-        created_at=row.created_at.timestamp(),
-        last_attempt_at=row.last_attempt_at,
-        last_connected_at=row.last_connected_at,
-        last_event_at=row.last_event_at,
-        last_error=row.last_error,
-        last_error_at=row.last_error_at,
-        failures=row.failures,
-        next_attempt_at=None if next_attempt_in is None else now + next_attempt_in,
-        cursor=host.cursor.position,
-        lag_seconds=lag_seconds(host),
-        events_since_start=host.events_seen,
-        account_count=host.account_count,
-        account_limit=host.account_limit,
-        trusted=row.trusted,
-        rates=host.rates,
-        drops_last_day=drops,
-        advice=advise(host, drops),
-        alerts_silenced=row.alerts_silenced,
-        alert_state=row.alert_state,
-        alert_sent_at=row.alert_sent_at,
-    )
+    drops = host.drops.last_day(now)
+    next_attempt_at = None if next_attempt_in is None else now + next_attempt_in
+    return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops))
 
 
 def lag_seconds(host: Host) -> float | None:
@@ -134,6 +96,106 @@ def lag_seconds(host: Host) -> float | None:
     if stated.tzinfo is None:
         stated = stated.replace(tzinfo=UTC)
     return max(0.0, host.row.last_event_at - stated.timestamp())
+
+
+SORT_KEYS: dict[str, Callable[[Host], Any]] = {
+    "name": lambda host: host.hostname,
+    "state": lambda host: (host.status.value, not host.connected),
+    "lag": lambda host: lag_seconds(host),
+    "last-event": lambda host: host.row.last_event_at,
+    "events": lambda host: host.events_seen,
+    "accounts": lambda host: host.account_count,
+    "limit": lambda host: host.account_limit,
+    "rate": lambda host: host.rates.second,
+    "error": lambda host: host.row.last_error,
+}
+BY_DROPS = "drops"
+SORTS = (*SORT_KEYS, BY_DROPS)
+
+
+@dataclass(frozen=True, slots=True)
+class HostQuery:
+    """What to show: `search` as `name_matcher` takes it, `state` of STATES, `sort` of SORTS; `start` counts from 0."""
+
+    search: str = ""
+    state: str = ALL
+    sort: str = "name"
+    descending: bool = False
+    start: int = 0
+    count: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class HostPage:
+    """The rows of one page, how many hosts there are on all pages, and how many of each state the search finds."""
+
+    rows: list[HostReport]
+    found: int
+    by_state: dict[str, int]
+
+
+def select(hosts: Iterable[Host], query: HostQuery, drops: Callable[[Host], int]) -> tuple[list[Host], dict[str, int]]:
+    """All hosts that `query` asks for, in order, and the number of each state among those with such a name.
+
+    Hosts without what is sorted by come last, whichever way it goes.
+    """
+    matches = name_matcher(query.search)
+    named = [host for host in hosts if matches(host.hostname)]
+    key = drops if query.sort == BY_DROPS else SORT_KEYS[query.sort]
+    keyed = [(key(host), host) for host in named if _is_in(host, query.state)]
+    known = [(value, host) for value, host in keyed if value is not None]
+    known.sort(key=lambda pair: pair[0], reverse=query.descending)
+    return [host for _, host in known] + [host for value, host in keyed if value is None], _count(named)
+
+
+def name_matcher(pattern: str) -> Callable[[str], bool]:
+    """True for the names that hold `pattern`: `*` is anything, `^` and `$` the name's ends, `|` parts alternatives.
+
+    `.*` and `\\.` mean what they do in a regular expression. Not all of those are taken: Python's engine can need time
+    without bound for one name, and everything else in the relay would wait.
+    """
+    alternatives = [_alternative(text.strip()) for text in pattern.lower().split("|") if text.strip()]
+    return lambda name: not alternatives or any(matches(name) for matches in alternatives)
+
+
+def _alternative(text: str) -> Callable[[str], bool]:
+    at_start, at_end = text.startswith("^"), text.endswith("$")
+    body = text.removeprefix("^").removesuffix("$").replace(".*", "*").replace("\\.", ".")
+    pieces = body.split("*")
+    first, last = pieces[0], pieces[-1]
+    middle = pieces[at_start : len(pieces) - at_end]
+
+    def matches(name: str) -> bool:
+        if at_start and at_end and len(pieces) == 1:
+            return name == first
+        if (at_start and not name.startswith(first)) or (at_end and not name.endswith(last)):
+            return False
+        low, high = len(first) if at_start else 0, len(name) - len(last) if at_end else len(name)
+        for piece in middle:
+            found = name.find(piece, low, high)
+            if found < 0:
+                return False
+            low = found + len(piece)
+        return low <= high
+
+    return matches
+
+
+def _is_in(host: Host, state: str) -> bool:
+    if state in (CONNECTED, DISCONNECTED):
+        return (host.connected) is (state == CONNECTED)
+    return state in (ALL, host.status.value)
+
+
+def _count(hosts: list[Host]) -> dict[str, int]:
+    statuses = Counter(host.status.value for host in hosts)
+    connected = sum(host.connected for host in hosts)
+    return {
+        **{state: statuses[state] for state in STATES},
+        ALL: len(hosts),
+        CONNECTED: connected,
+        DISCONNECTED: len(hosts) - connected,
+    }
 
 
 def _reason(host: Host) -> str:

@@ -1,7 +1,7 @@
-"""Reads one host's event stream for the life of one connection and puts each event into the intake.
+"""Reads one host's event stream for the life of one connection and puts each event into its lane.
 
-Run by the fleet in a greenlet of its own, which tells what became of it; retrying is the fleet's business. Waiting for
-the host's limits or for the intake stops the reading, so that TCP pushes back on the host and on nobody else.
+Run by the dialler in a greenlet of its own, which decides what follows when it ends. Waiting for the host's limits or
+for a lane stops the reading, so that TCP pushes back on the host and on nobody else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _RECEIVED = {kind: metrics.EVENTS_RECEIVED.labels(kind.name.lower()) for kind in
 
 
 class EventSink(Protocol):
-    """Where events go: `ingest.intake.Intake`."""
+    """Where events go: the lanes."""
 
     def put(self, host: Host, event: Event) -> None:
         """Take one event; blocks while there is no room."""

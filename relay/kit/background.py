@@ -36,17 +36,17 @@ class Loop:
         self._every = every
         self._woken = Event()
         self._stopping = False
-        self._greenlet: gevent.Greenlet[[bool], None] | None = None
+        self._greenlet: gevent.Greenlet[[float], None] | None = None
 
     @property
     def running(self) -> bool:
         """True between `start` and `stop`."""
         return self._greenlet is not None
 
-    def start(self, *, at_once: bool = True) -> None:
-        """Begin with a pass now, or after the first wait."""
+    def start(self, *, after: float = 0.0) -> None:
+        """Begin with a pass now, or `after` as many seconds."""
         self._stopping = False
-        self._greenlet = gevent.spawn(self._run, at_once)
+        self._greenlet = gevent.spawn(self._run, after)
         self._greenlet.name = self._name
 
     def wake(self) -> None:
@@ -64,8 +64,7 @@ class Loop:
             greenlet.join(timeout)
         greenlet.kill(timeout=1.0)
 
-    def _run(self, at_once: bool) -> None:
-        wait = 0.0 if at_once else self._every
+    def _run(self, wait: float) -> None:
         while not self._stopping:
             # Ended by `wake`, by `stop`, or by the time.
             if wait > 0:

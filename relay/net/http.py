@@ -66,7 +66,7 @@ class GuardedHttp:
 
     def __init__(self, user_agent: str, allow_insecure: bool) -> None:
         self.allow_insecure = allow_insecure
-        self._user_agent = user_agent
+        self.user_agent = user_agent
         # One context for all: one per connection costs 880 KiB and 22 ms each.
         self._tls = _tls_context()
         self._pools = urllib3.PoolManager(
@@ -76,7 +76,7 @@ class GuardedHttp:
 
     def for_operator(self) -> GuardedHttp:
         """A client of the same kind for addresses that the operator wrote down: those may be plain and private."""
-        return GuardedHttp(self._user_agent, allow_insecure=True)
+        return GuardedHttp(self.user_agent, allow_insecure=True)
 
     def tls_context(self) -> ssl.SSLContext:
         """The TLS context, shared by every connection: verifies the peer's certificate and name."""
@@ -143,7 +143,7 @@ class GuardedHttp:
     ) -> Response:
         """Any request, with `body` as it is; otherwise as `get`."""
         address = self._checked(url)
-        sent = {"User-Agent": self._user_agent, "Accept-Encoding": "identity", **(headers or {})}
+        sent = {"User-Agent": self.user_agent, "Accept-Encoding": "identity", **(headers or {})}
         try:
             # urllib3's own timeout would be per read: a host that trickles bytes would never meet it.
             with gevent.Timeout(timeout, HttpError("http-timeout", url)):

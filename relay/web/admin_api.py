@@ -149,8 +149,8 @@ def list_pds() -> ResponseReturnValue:
     """Every known host with its state, limits and rates."""
     # Thousands of hosts take longer than the hub may be kept from everything else.
     texts = []
-    for number, status in enumerate(parts().fleet.statuses()):
-        texts.append(json.dumps(host_view(status)))
+    for number, report in enumerate(parts().fleet.reports()):
+        texts.append(json.dumps(host_view(report)))
         if number % HOSTS_AT_A_TIME == 0:
             gevent.sleep(0)
     return Response(f"[{','.join(texts)}]", mimetype="application/json")

@@ -1,6 +1,6 @@
 """`GET /host/<hostname>`: why a host is, or is not, in the network, for whoever runs it.
 
-A page for browsers, JSON for everyone else. Public, like the answers of `getHostStatus`. The words are `upstream`'s.
+A page for browsers, JSON for everyone else. Public, like the answers of `getHostReport`. The words are `upstream`'s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, render_template_string, request
 from flask.typing import ResponseReturnValue
 
-from relay.hosts.report import HostStatus
+from relay.hosts.report import HostReport
 from relay.kit.errors import HostUnknown
 from relay.web.errors import XrpcError
 from relay.web.services import parts
@@ -39,7 +39,7 @@ POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-acti
 def host(hostname: str) -> ResponseReturnValue:
     """What the relay knows of a host, and what its operator can do: a page, or JSON."""
     try:
-        view = status_view(parts().fleet.status(hostname))
+        view = status_view(parts().fleet.report(hostname))
     except HostUnknown:
         raise XrpcError(404, "HostNotFound", "no such host is known here; call requestCrawl") from None
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
@@ -49,26 +49,27 @@ def host(hostname: str) -> ResponseReturnValue:
     return page
 
 
-def status_view(host: HostStatus) -> dict[str, Any]:
+def status_view(report: HostReport) -> dict[str, Any]:
     """A host's status as JSON: times in ISO 8601, rates and drops in words of their own."""
+    host, row = report.host, report.host.row
     return {
         "hostname": host.hostname,
         "status": host.status.value,
         "connected": host.connected,
-        "advice": host.advice,
-        "lastTried": _time(host.last_attempt_at),
-        "nextTry": _time(host.next_attempt_at),
-        "lastConnected": _time(host.last_connected_at),
-        "lastEvent": _time(host.last_event_at),
-        "lastError": host.last_error,
-        "lastErrorAt": _time(host.last_error_at),
-        "lagSeconds": host.lag_seconds,
+        "advice": report.advice,
+        "lastTried": _time(row.last_attempt_at),
+        "nextTry": _time(report.next_attempt_at),
+        "lastConnected": _time(row.last_connected_at),
+        "lastEvent": _time(row.last_event_at),
+        "lastError": row.last_error,
+        "lastErrorAt": _time(row.last_error_at),
+        "lagSeconds": report.lag_seconds,
         "accounts": host.account_count,
         "accountLimit": host.account_limit,
         "eventsPerSecond": host.rates.second,
         "eventsPerHour": host.rates.hour,
         "eventsPerDay": host.rates.day,
-        "droppedLastDay": host.drops_last_day,
+        "droppedLastDay": report.drops,
     }
 
 

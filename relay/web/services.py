@@ -16,7 +16,7 @@ from relay.collections.imports import Backfill
 from relay.config import Settings
 from relay.dash.history import History
 from relay.dash.sessions import Sessions
-from relay.hosts.hosts import Fleet
+from relay.hosts.hosts import Hosts
 from relay.ingest.moderation import Moderation
 from relay.kit.memory import MemoryDebug
 from relay.store.accounts import AccountRow, RepoRow
@@ -54,7 +54,7 @@ class Parts(Serving):
     traced.
     """
 
-    fleet: Fleet
+    fleet: Hosts
     moderation: Moderation
     backfill: Backfill
     siblings: Siblings

@@ -8,44 +8,46 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.hosts.report import HostStatus
+from relay.hosts.report import HostReport
 from relay.store.collection_imports import Progress, Summary
 from relay.web.consumers import Consumer
 
 SECOND, HOUR, DAY = 1, 3600, 86400
 
 
-def host_view(host: HostStatus) -> dict[str, Any]:
+def host_view(report: HostReport) -> dict[str, Any]:
     """A host; the fields from `Status` on are not indigo's."""
+    host, row = report.host, report.host.row
     return {
         "ID": host.id,
-        "CreatedAt": _time(host.created_at),
+        "CreatedAt": _go_time(row.created_at),
         "Host": host.hostname,
-        "SSL": host.tls,
-        "Cursor": host.cursor,
+        "SSL": host.endpoint.tls,
+        "Cursor": host.cursor.position,
         "Registered": host.status is Status.ACTIVE,
         "Blocked": host.status is Status.BANNED,
         "CrawlRateLimit": 0,
         "RepoCount": host.account_count,
         "RepoLimit": host.account_limit,
         "HasActiveConnection": host.connected,
-        "EventsSeenSinceStartup": host.events_since_start,
+        "EventsSeenSinceStartup": host.events_seen,
         "PerSecondEventRate": _rate(host, host.rates.second, SECOND),
         "PerHourEventRate": _rate(host, host.rates.hour, HOUR),
         "PerDayEventRate": _rate(host, host.rates.day, DAY),
         "UserCount": host.account_count,
-        "AccountLimitAlertsSilenced": host.alerts_silenced,
-        "AccountLimitAlertState": host.alert_state,
-        **({"AccountLimitAlertSentAt": _go_time(host.alert_sent_at)} if host.alert_sent_at else {}),
+        "AccountLimitAlertsSilenced": row.alerts_silenced,
+        "AccountLimitAlertState": row.alert_state,
+        **({"AccountLimitAlertSentAt": _go_time(row.alert_sent_at)} if row.alert_sent_at else {}),
         "Status": host.status.value,
-        "Trusted": host.trusted,
-        "Failures": host.failures,
-        "LastError": host.last_error,
-        "LastErrorAt": _time(host.last_error_at),
-        "LastEventAt": _time(host.last_event_at),
-        "LagSeconds": host.lag_seconds,
-        "Advice": host.advice,
+        "Trusted": row.trusted,
+        "Failures": row.failures,
+        "LastError": row.last_error,
+        "LastErrorAt": _time(row.last_error_at),
+        "LastEventAt": _time(row.last_event_at),
+        "LagSeconds": report.lag_seconds,
+        "Advice": report.advice,
     }
 
 
@@ -78,7 +80,7 @@ def progress_view(row: Progress) -> dict[str, Any]:
     }
 
 
-def _rate(host: HostStatus, most: int, window: int) -> dict[str, int]:
+def _rate(host: Host, most: int, window: int) -> dict[str, int]:
     # indigo shows -1 where no limiter runs.
     return {"Max": most if host.connected else -1, "Window": window}
 

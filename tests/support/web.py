@@ -15,8 +15,7 @@ from relay.dash.history import History
 from relay.dash.sessions import Sessions
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
-from relay.hosts.hosts import Fleet
-from relay.hosts.policy import Policy
+from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
@@ -58,16 +57,14 @@ class Web:
         accounts = Accounts(db, self.projector.account, Recent(1000).accounts, next_uid=1)
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
-        policy = Policy("relay-test (atproto-relay)", allow_insecure_hosts=True, default_account_limit=100)
         self.registry = HostRegistry(db, book)
-        self.fleet = Fleet(
+        self.fleet = Hosts(
             db,
             self.registry,
             NoEvents(),
             moderation.release_throttled,
             http,
-            http.tls_context(),
-            policy,
+            replace(self.settings, allow_insecure_hosts=True),
         )
         self.backfill = Backfill(db, http, pause=0.01, retries=(0.01, 0.01))
         self.problem: str | None = None

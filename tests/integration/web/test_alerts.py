@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from relay.hosts.limit_alerts import Alert, LimitAlerts, Rules
-from relay.hosts.webhook import Webhook
+from relay.config import Settings
+from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.kit.errors import HttpError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import hosts
@@ -23,7 +23,7 @@ from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-RULES = Rules(dashboard_url="https://relay.example.com/dash/")
+SETTINGS = Settings(alert_dashboard_url="https://relay.example.com/dash/")
 SUCCESS = {"success": "true"}
 
 
@@ -56,7 +56,7 @@ def announced() -> list[Alert]:
 @pytest.fixture
 def alerts(web: Web, chat: Chat, announced: list[Alert]) -> LimitAlerts:
     webhook = Webhook(GuardedHttp("relay-test", allow_insecure=False), chat.url)
-    return LimitAlerts(web.db, web.registry, webhook.send, announced.append, RULES)
+    return LimitAlerts(web.db, web.registry, webhook.send, announced.append, SETTINGS)
 
 
 def listed(web: Web, host: str) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def test_a_warning_repeats_and_one_recovery(
     assert alerts.run_once(NOW + timedelta(hours=5, minutes=59)) == 0
     again = start_web(db=web.db)
     count(again, pds2=80, pds3=10)
-    restarted = LimitAlerts(again.db, again.registry, chat.texts.append, announced.append, RULES)
+    restarted = LimitAlerts(again.db, again.registry, chat.texts.append, announced.append, SETTINGS)
     assert restarted.run_once(NOW + timedelta(hours=1)) == 1
     assert chat.texts[1].startswith(
         "Relay: 1 host(s) below 80% of their account limit again\n- pds3.example.com: 10.0%"
@@ -200,7 +200,7 @@ def test_what_no_sibling_says(web: Web, changes: dict[str, Any]) -> None:
 def test_the_webhooks_address_is_in_no_log(caplog: pytest.LogCaptureFixture, web: Web) -> None:
     webhook = Webhook(GuardedHttp("relay-test", allow_insecure=False), "http://127.0.0.1:1/services/secret")
     count(web, pds2=90)
-    alerts = LimitAlerts(web.db, web.registry, webhook.send, lambda alert: None, Rules(interval=0.01))
+    alerts = LimitAlerts(web.db, web.registry, webhook.send, lambda alert: None, Settings(alert_interval=0.01))
     with caplog.at_level(logging.DEBUG):
         alerts.start()
         until(lambda: "is not sent" in caplog.text)
@@ -209,7 +209,7 @@ def test_the_webhooks_address_is_in_no_log(caplog: pytest.LogCaptureFixture, web
 
 
 def test_the_database_being_away_sends_nothing_twice(chat: Chat, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    alerts = LimitAlerts(web.db, web.registry, chat.texts.append, lambda alert: None, RULES)
+    alerts = LimitAlerts(web.db, web.registry, chat.texts.append, lambda alert: None, SETTINGS)
     count(web, pds2=90)
 
     def away(*_: object, **__: object) -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
-from relay.hosts.crawl_checks import check_name
-from relay.hosts.policy import Policy
+from relay.config import Settings
+from relay.hosts.crawl_checks import check_name, first_account_limit, is_trusted
 from relay.kit.errors import CrawlRefused
 
-POLICY = Policy("test", trusted_domains=("*.host.bsky.network", "pds.example.com"), default_account_limit=100)
+SETTINGS = Settings(trusted_domains=("*.host.bsky.network", "pds.example.com"), default_account_limit=100)
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ POLICY = Policy("test", trusted_domains=("*.host.bsky.network", "pds.example.com
     ],
 )
 def test_trust_is_an_exact_name_or_the_end_of_one(hostname, trusted):
-    assert POLICY.is_trusted(hostname) is trusted
-    assert POLICY.first_account_limit(hostname) == (10_000_000 if trusted else 100)
+    assert is_trusted(SETTINGS, hostname) is trusted
+    assert first_account_limit(SETTINGS, hostname) == (10_000_000 if trusted else 100)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from relay.hosts.lifecycle import TRANSITIONS, Cause, Status, after
+from relay.hosts.lifecycle import TRANSITIONS, Cause, Status, after, failures_after, retry_delay
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
 
@@ -38,3 +38,15 @@ def test_the_documented_table_is_this_table():
         cause, _, *cells = [cell.strip() for cell in row.strip("|").split("|")]
         documented[cause] = dict(zip(states, [cell or None for cell in cells], strict=True))
     assert documented == {cause: {status: after(status, cause) for status in Status} for cause in Cause}
+
+
+def test_delays_double_to_minutes_and_are_spread():
+    assert [retry_delay(failures, 0.5) for failures in (1, 2, 3, 9, 10, 1_000)] == [1, 2, 4, 256, 300, 300]
+    assert retry_delay(10, 0.0) == 150
+    assert retry_delay(10, 0.999) > 449
+
+
+def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts_anew():
+    assert failures_after(3, 0.0) == 4
+    assert failures_after(3, 59.0) == 4
+    assert failures_after(14, 61.0) == 1

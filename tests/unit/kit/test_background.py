@@ -91,7 +91,7 @@ def test_a_stop_lets_a_pass_end_or_kills_it() -> None:
 def test_a_loop_can_begin_with_a_wait() -> None:
     passes: list[int] = []
     loop = Loop("the test", lambda: passes.append(1), every=3600.0)
-    loop.start(at_once=False)
+    loop.start(after=3600.0)
     gevent.sleep(0.01)
     assert passes == [] and loop.running
     loop.stop()

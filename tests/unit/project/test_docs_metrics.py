@@ -75,6 +75,7 @@ def test_every_queue_is_explained() -> None:
         set(re.findall(rf'QUEUE_{what}\.labels\("([a-z-]+)"\)', code)) for what in ("SIZE", "CAPACITY")
     )
     assert sizes == capacities
+    sizes |= set(re.findall(r'show_bound\(\s*"([a-z-]+)"', code))
     queues = DOCS.split("## Queues")[1].split("\n## ")[0]
     lanes = set(re.findall(r'Lane\(\s*"([a-z-]+)"', code))
     assert set(re.findall(r"^\| `([a-z-]+)` \|", queues, re.MULTILINE)) == sizes | lanes

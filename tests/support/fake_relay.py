@@ -1,30 +1,36 @@
-"""A fleet over a real database and real sockets; only what is behind the intake is left out."""
+"""A relay's hosts over a real database and real sockets; only what is behind the lanes is left out.
+
+The folders of tests that use the fixtures import them in their conftest.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import pytest
 
 from relay.atproto.frames import Event
-from relay.hosts import backoff
+from relay.config import Settings
+from relay.hosts import lifecycle
 from relay.hosts.host import Host
-from relay.hosts.hosts import Fleet
-from relay.hosts.policy import Policy
+from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
 from relay.kit.errors import AddressRefused
 from relay.net import http
+from relay.net.address import Address
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
 from tests.support.pds import FakePds
 
-LOCAL = Policy(user_agent="relay-test/1 (atproto-relay)", allow_insecure_hosts=True)
+LOCAL = Settings(allow_insecure_hosts=True)
 
 
 class Sink:
-    """Takes events like the intake does when everything is accepted at once; while `holding`, as if they waited."""
+    """Takes events like the lanes do when everything is accepted at once; while `holding`, as if they waited."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
@@ -54,29 +60,26 @@ class Relay:
 
     def __init__(self, db: Database) -> None:
         self.db = db
-        self.http = GuardedHttp("relay-test", allow_insecure=True)
+        self.http = GuardedHttp("relay-test/1 (atproto-relay)", allow_insecure=True)
         self.sink = Sink()
         self.released: Counter[str] = Counter()
-        self.running: list[Fleet] = []
+        self.running: list[Hosts] = []
 
-    def start(self, policy: Policy = LOCAL, book: CursorBook | None = None) -> Fleet:
+    def start(self, settings: Settings = LOCAL, book: CursorBook | None = None) -> Hosts:
         self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0))
-        fleet = Fleet(
-            self.db,
-            self.registry,
-            self.sink,
-            self._release,
-            self.http,
-            self.http.tls_context(),
-            policy,
-        )
-        fleet.start()
-        self.running.append(fleet)
-        return fleet
+        hosts = Hosts(self.db, self.registry, self.sink, self._release, self.http, settings)
+        hosts.start()
+        self.running.append(hosts)
+        return hosts
 
     def stop(self) -> None:
         while self.running:
             self.running.pop().stop(5)
+
+    def host(self, pds: FakePds) -> Host:
+        found = self.registry.by_name(pds.hostname)
+        assert found is not None
+        return found
 
     def _release(self, host: Host, most: int) -> int:
         self.released[host.hostname] += most
@@ -84,11 +87,11 @@ class Relay:
 
 
 @pytest.fixture(autouse=True)
-def loopback_only(monkeypatch):
+def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No name of a test is ever looked up outside."""
     resolve = http.resolve_public
 
-    def resolve_local(host: str, *how):
+    def resolve_local(host: str, *how: Any) -> list[Address]:
         if host not in ("localhost", "127.0.0.1"):
             raise AddressRefused("name-unresolved", host)
         return resolve(host, *how)
@@ -97,21 +100,21 @@ def loopback_only(monkeypatch):
 
 
 @pytest.fixture
-def relay(database):
+def relay(database: Database) -> Iterator[Relay]:
     one = Relay(database)
     yield one
     one.stop()
 
 
 @pytest.fixture
-def pds():
+def pds() -> Iterator[FakePds]:
     with FakePds() as host:
         yield host
 
 
 @pytest.fixture
-def quick_retries(monkeypatch):
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries in hundredths of a second, probes in tenths."""
-    monkeypatch.setattr(backoff, "FIRST_DELAY_SECONDS", 0.01)
-    monkeypatch.setattr(backoff, "LONGEST_DELAY_SECONDS", 0.05)
-    monkeypatch.setattr(backoff, "PROBE_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "FIRST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr(lifecycle, "LONGEST_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr(lifecycle, "PROBE_SECONDS", 0.3)

@@ -1,5 +1,7 @@
 """How many hosts come in, and from where: the daily limit over a restart, and another relay's list."""
 
+from dataclasses import replace
+
 import gevent
 import pytest
 
@@ -7,7 +9,7 @@ from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
 from relay.kit.errors import CrawlRefused, HttpError
 from relay.store import bans
 from relay.store import hosts as table
-from tests.integration.upstream.conftest import LOCAL
+from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds
 from tests.support.wait import until
 
@@ -23,14 +25,14 @@ def listed(hostname, seq=5, status="active", **more):
 
 
 def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, taken_at_their_word):
-    policy = LOCAL._replace(new_hosts_per_day=2)
-    running = relay.start(policy)
+    settings = replace(LOCAL, new_hosts_per_day=2)
+    running = relay.start(settings)
     running.request_crawl("one.pds.invalid-tld", admin=True)
     running.request_crawl("two.pds.test", admin=False)
     running.request_crawl("two.pds.test", admin=False)
     running.request_crawl("three.pds.test", admin=False)
     relay.stop()
-    running = relay.start(policy)
+    running = relay.start(settings)
     with pytest.raises(CrawlRefused) as caught:
         running.request_crawl("four.pds.test", admin=False)
     assert caught.value.status == 429
@@ -38,14 +40,16 @@ def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, ta
     running.new_hosts_per_day = 3
     running.request_crawl("five.pds.test", admin=False)
     relay.stop()
-    assert relay.start(policy).new_hosts_per_day == 3
+    assert relay.start(settings).new_hosts_per_day == 3
 
 
 def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_word):
-    running = relay.start(LOCAL._replace(trusted_domains=("*.pds.test",)))
+    running = relay.start(replace(LOCAL, trusted_domains=("*.pds.test",)))
     running.request_crawl("one.pds.test", admin=False)
     running.request_crawl("other.test", admin=False)
-    limits = {status.hostname: (status.trusted, status.account_limit) for status in running.statuses()}
+    limits = {
+        report.host.hostname: (report.host.row.trusted, report.host.account_limit) for report in running.reports()
+    }
     assert limits == {"one.pds.test": (True, 10_000_000), "other.test": (False, 100)}
 
 
@@ -127,13 +131,13 @@ def test_hosts_that_do_not_answer_are_not_taken(relay, monkeypatch):
 def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay):
     with FakePds() as other:
         other.hosts = [listed(f"h{number}.pds.test") for number in range(3)]
-        policy = LOCAL._replace(bootstrap_host=other.url, skip_host_checks=True)
-        running = relay.start(policy)
-        until(lambda: len(list(running.statuses())) == 3)
+        settings = replace(LOCAL, bootstrap_host=other.url, skip_host_checks=True)
+        running = relay.start(settings)
+        until(lambda: len(list(running.reports())) == 3)
         relay.stop()
         asked = len(other.requests)
-        relay.start(policy)
-        until(lambda: len(list(running.statuses())) == 3)
+        relay.start(settings)
+        until(lambda: len(list(running.reports())) == 3)
         assert len(other.requests) == asked
 
 
@@ -143,25 +147,25 @@ def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monke
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
     until(running.connected)
-    relay.registry.by_name(pds.hostname).account_count = 95
+    relay.host(pds).account_count = 95
     grow(running)
-    assert running.status(pds.hostname).account_limit == 125
+    assert running.report(pds.hostname).host.account_limit == 125
     assert [record.message for record in caplog.records if record.name == "relay.audit"] == [
         f"account limit of {pds.hostname} raised from 100 to 125 by itself"
     ]
-    relay.registry.by_name(pds.hostname).account_count = 125
+    relay.host(pds).account_count = 125
     grow(running)
-    assert running.status(pds.hostname).account_limit == 125
+    assert running.report(pds.hostname).host.account_limit == 125
     relay.stop()
 
     running = relay.start()
     until(running.connected)
-    relay.registry.by_name(pds.hostname).account_count = 125
+    relay.host(pds).account_count = 125
     grow(running)
-    assert running.status(pds.hostname).account_limit == 125
+    assert running.report(pds.hostname).host.account_limit == 125
     monkeypatch.setattr(autoscale, "SPACING_SECONDS", 0.0)
     grow(running)
-    assert running.status(pds.hostname).account_limit == 156
+    assert running.report(pds.hostname).host.account_limit == 156
     assert relay.db.read(table.by_hostname, pds.hostname).account_limit == 156
 
 
@@ -170,12 +174,12 @@ def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, m
     monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.02)
     monkeypatch.setattr(hosts, "AUTOSCALE_SECONDS", 0.0)
-    running = relay.start(LOCAL._replace(account_limit_autoscale=autoscale_on))
+    running = relay.start(replace(LOCAL, account_limit_autoscale=autoscale_on))
     running.request_crawl(pds.url, admin=True)
     until(running.connected)
-    relay.registry.by_name(pds.hostname).account_count = 95
+    relay.host(pds).account_count = 95
     gevent.sleep(0.5)
-    assert running.status(pds.hostname).account_limit == (125 if autoscale_on else 100)
+    assert running.report(pds.hostname).host.account_limit == (125 if autoscale_on else 100)
 
 
 def grow(running):

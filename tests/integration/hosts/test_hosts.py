@@ -1,6 +1,7 @@
 """Hosts over their lives: crawled, connected, dropped, woken, banned; and what survives a restart."""
 
 import time
+from dataclasses import replace
 
 import gevent
 import pytest
@@ -12,7 +13,7 @@ from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, StoreError
 from relay.store import bans
 from relay.store import hosts as table
-from tests.integration.upstream.conftest import LOCAL
+from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds, error_frame, identity_frame, websocket_frame
 from tests.support.repo import cbor, frame
 from tests.support.wait import until
@@ -64,7 +65,7 @@ def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
         pds.publish(seq, identity_frame(seq))
     until(lambda: relay.sink.seqs(pds) == [5, 6])
     assert [reason for _, _, reason in relay.sink.rejected] == ["seq-not-rising"] * 2
-    assert relay.registry.by_name(pds.hostname).cursor.position == 6
+    assert relay.host(pds).cursor.position == 6
 
 
 def test_one_bad_event_is_passed_over_and_a_broken_frame_ends_the_connection(relay, pds, quick_retries):
@@ -75,8 +76,8 @@ def test_one_bad_event_is_passed_over_and_a_broken_frame_ends_the_connection(rel
     until(lambda: relay.sink.seqs(pds) == [2])
     assert len(relay.sink.rejected) == 1
     pds.publish(3, b"\xff\xff\xff")
-    until(lambda: running.status(pds.hostname).last_error)
-    assert running.status(pds.hostname).last_error.startswith("frame-invalid")
+    until(lambda: running.report(pds.hostname).host.row.last_error)
+    assert running.report(pds.hostname).host.row.last_error.startswith("frame-invalid")
     pds.events.pop()
     crawl(running, pds)
     assert pds.cursors[-1] == "2"
@@ -94,46 +95,46 @@ def test_unknown_kinds_are_ignored(relay, pds):
 
 
 def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_once(relay, pds, monkeypatch):
-    monkeypatch.setattr("relay.hosts.backoff.LONGEST_DELAY_SECONDS", 0.01)
+    monkeypatch.setattr("relay.hosts.lifecycle.LONGEST_DELAY_SECONDS", 0.01)
     pds.refuse_upgrade = 503
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
-    until(lambda: running.status(pds.hostname).status is Status.OFFLINE, 10)
-    status = running.status(pds.hostname)
-    assert status.failures == 15
-    assert status.last_error == "handshake-refused: HTTP 503 Status"
+    until(lambda: running.report(pds.hostname).host.status is Status.OFFLINE, 10)
+    status = running.report(pds.hostname)
+    assert status.host.row.failures == 15
+    assert status.host.row.last_error == "handshake-refused: HTTP 503 Status"
     assert "WebSocket" in status.advice
     relay.stop()
     assert (row(relay, pds).status, row(relay, pds).failures) == ("offline", 15)
 
     running = relay.start()
     gevent.sleep(0.1)
-    assert running.status(pds.hostname).status is Status.OFFLINE
-    assert running.status(pds.hostname).next_attempt_at > time.time() + 3600
+    assert running.report(pds.hostname).host.status is Status.OFFLINE
+    assert running.report(pds.hostname).next_attempt_at > time.time() + 3600
     pds.refuse_upgrade = None
     crawl(running, pds)
-    assert running.status(pds.hostname).status is Status.ACTIVE
-    assert running.status(pds.hostname).failures == 0
+    assert running.report(pds.hostname).host.status is Status.ACTIVE
+    assert running.report(pds.hostname).host.row.failures == 0
 
 
 def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.hosts.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
     pds.refuse_upgrade = 503
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
-    until(lambda: running.status(pds.hostname).status is Status.OFFLINE)
+    until(lambda: running.report(pds.hostname).host.status is Status.OFFLINE)
     pds.refuse_upgrade = None
-    until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
-    assert running.status(pds.hostname).connected
+    until(lambda: running.report(pds.hostname).host.status is Status.ACTIVE)
+    assert running.report(pds.hostname).host.connected
 
 
 def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.hosts.backoff.ATTEMPTS_BEFORE_OFFLINE", 2)
+    monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
     for number in range(12):
         relay.db.write(table.insert, f"127.0.0.1:{number + 1}", no_ssl=True, account_limit=1, trusted=False)
     running = relay.start()
-    until(lambda: min(status.failures for status in running.statuses()) > 3)
-    assert {status.status for status in running.statuses()} == {Status.ACTIVE}
+    until(lambda: min(report.host.row.failures for report in running.reports()) > 3)
+    assert {report.host.status for report in running.reports()} == {Status.ACTIVE}
 
 
 def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, pds):
@@ -143,11 +144,11 @@ def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, 
     until(lambda: pds.cursors)
     gevent.sleep(1.2)
     assert len(pds.cursors) <= 3
-    assert running.status(pds.hostname).failures == len(pds.cursors)
+    assert running.report(pds.hostname).host.row.failures == len(pds.cursors)
 
 
 def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
-    monkeypatch.setattr("relay.hosts.backoff.PROBE_SECONDS", 3600.0)
+    monkeypatch.setattr("relay.hosts.lifecycle.PROBE_SECONDS", 3600.0)
     running = relay.start()
     crawl(running, pds)
     pds.publish(100, identity_frame(100))
@@ -157,13 +158,13 @@ def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quic
     until(lambda: pds.cursors == [None, "100", None])
     pds.publish(3, identity_frame(3))
     until(lambda: relay.sink.seqs(pds) == [100, 3])
-    assert running.status(pds.hostname).cursor == 3
+    assert running.report(pds.hostname).host.cursor.position == 3
 
     pds.on_stream = lambda sock: sock.sendall(websocket_frame(error_frame("FutureCursor")))
     pds.hang_up()
-    until(lambda: running.status(pds.hostname).status is Status.IDLE)
+    until(lambda: running.report(pds.hostname).host.status is Status.IDLE)
     assert pds.cursors[-2:] == ["3", None]
-    assert running.status(pds.hostname).next_attempt_at > time.time() + 1000
+    assert running.report(pds.hostname).next_attempt_at > time.time() + 1000
 
 
 def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick_retries, monkeypatch):
@@ -179,11 +180,11 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     pds.events = []
     pds.hang_up()
     until(lambda: pds.cursors[1:4] == ["100"] * 3)
-    assert running.status(pds.hostname).status is Status.ACTIVE
-    relay.registry.by_name(pds.hostname).cursor.finish(101)
+    assert running.report(pds.hostname).host.status is Status.ACTIVE
+    relay.host(pds).cursor.finish(101)
     until(lambda: pds.cursors[-1] is None)
     pds.publish(3, identity_frame(3))
-    until(lambda: running.status(pds.hostname).cursor == 3)
+    until(lambda: running.report(pds.hostname).host.cursor.position == 3)
 
 
 def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds):
@@ -199,7 +200,7 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds)
         running = relay.start(book=book_at(stored.id, 77))
         until(lambda: pds.cursors)
         assert pds.cursors == [cursor]
-        assert relay.registry.by_name(pds.hostname).cursor.position == (77 if cursor else -1)
+        assert relay.host(pds).cursor.position == (77 if cursor else -1)
         relay.stop()
 
 
@@ -231,12 +232,12 @@ def test_a_host_that_is_a_relay_is_banned_for_good(relay, pds):
     pds.server_header = "indigo-relay (atproto-relay)"
     running = relay.start()
     running.request_crawl(pds.url, admin=True)
-    until(lambda: running.status(pds.hostname).status is Status.BANNED)
+    until(lambda: running.report(pds.hostname).host.status is Status.BANNED)
     relay.stop()
     assert row(relay, pds).status == "banned"
     running = relay.start()
     assert refusal(running, pds.url) == ("HostBanned", 400)
-    assert "relay" in running.status(pds.hostname).advice
+    assert "relay" in running.report(pds.hostname).advice
 
 
 def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay, pds):
@@ -282,14 +283,14 @@ def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay
     running = relay.start()
     crawl(running, pds)
     assert running.ban_domain("Localhost.")
-    assert running.banned_domains() == ["localhost"]
+    assert relay.db.read(bans.all_domains) == ["localhost"]
     assert running.connected() == []
     assert refusal(running, pds.url) == ("DomainBan", 401)
     with pytest.raises(CrawlRefused):
         running.unblock(pds.hostname)
     relay.stop()
     running = relay.start()
-    assert running.status(pds.hostname).status is Status.BANNED
+    assert running.report(pds.hostname).host.status is Status.BANNED
     assert running.unban_domain("localhost")
     until(lambda: running.connected() == [pds.hostname])
 
@@ -300,11 +301,11 @@ def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay, pds):
     running.block(pds.hostname)
     running.ban_domain("localhost")
     running.unban_domain("localhost")
-    assert running.status(pds.hostname).status is Status.BANNED
+    assert running.report(pds.hostname).host.status is Status.BANNED
 
 
 def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds):
-    running = relay.start(LOCAL._replace(allow_insecure_hosts=False))
+    running = relay.start(replace(LOCAL, allow_insecure_hosts=False))
     assert refusal(running, "not a host") == ("BadRequest", 400)
     assert refusal(running, "http://pds.example.com") == ("BadRequest", 400)
     assert refusal(running, pds.url) == ("BadRequest", 400)
@@ -324,7 +325,7 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds
     pds.describe_status = 500
     assert refusal(running, pds.url) == ("HostNotFound", 400)
     with pytest.raises(HostUnknown):
-        running.status(pds.hostname)
+        running.report(pds.hostname)
 
 
 def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds):
@@ -332,7 +333,7 @@ def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds)
     relay.db.write(bans.add, "localhost")
     running = relay.start()
     gevent.sleep(0.1)
-    assert running.status(pds.hostname).status is Status.BANNED
+    assert running.report(pds.hostname).host.status is Status.BANNED
     assert pds.requests == []
 
 
@@ -346,17 +347,17 @@ def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch)
 
     monkeypatch.setattr(crawl_checks, "check_answers", ask_and_ban)
     assert refusal(running, pds.url) == ("DomainBan", 401)
-    assert list(running.statuses()) == []
+    assert list(running.reports()) == []
 
 
 def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay, pds):
     stored = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
     running = relay.start()
-    # As the dispatcher does when the host is due; its greenlet has not had its first step yet.
-    running._dispatcher._dial_those_due()
-    assert stored.id in running._dispatcher._greenlets
+    # As the dialler does when the host is due; its greenlet has not had its first step yet.
+    running._dialler._dial_those_due()
+    assert stored.id in running._dialler._greenlets
     running.block(pds.hostname)
-    assert running._dispatcher._greenlets == {}
+    assert running._dialler._greenlets == {}
     running.unblock(pds.hostname)
     until(running.connected)
 
@@ -388,22 +389,22 @@ def test_two_requests_at_once_make_one_host(relay, pds):
     running = relay.start()
     gevent.joinall([gevent.spawn(running.request_crawl, pds.url, admin=True) for _ in range(5)], raise_error=True)
     until(lambda: running.connected() == [pds.hostname])
-    assert len(list(running.statuses())) == 1
+    assert len(list(running.reports())) == 1
     gevent.sleep(0.1)
     assert pds.open_streams == 1
 
 
 def test_hosts_named_in_the_settings_are_connected_at_start(relay, pds):
-    running = relay.start(LOCAL._replace(hosts=(pds.url, "not a host")))
+    running = relay.start(replace(LOCAL, hosts=(pds.url, "not a host")))
     until(lambda: running.connected() == [pds.hostname])
 
 
 def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, pds, quick_retries, monkeypatch):
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
-    running = relay.start(LOCAL._replace(idle_after=0.2))
+    running = relay.start(replace(LOCAL, host_idle_after=0.2))
     crawl(running, pds)
     pds.publish(1, identity_frame(1))
-    until(lambda: running.status(pds.hostname).status is Status.IDLE)
+    until(lambda: running.report(pds.hostname).host.status is Status.IDLE)
     pds.events.append((2, identity_frame(2)))
     until(lambda: relay.sink.seqs(pds) == [1, 2])
     assert pds.cursors[:2] == [None, "1"]
@@ -422,7 +423,7 @@ def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised
     assert len(relay.sink.seqs(pds)) == 20
     running.change_limits(pds.hostname, rates={"per_second": None, "per_hour": None})
     until(lambda: relay.sink.seqs(pds) == list(range(1, 31)))
-    assert running.status(pds.hostname).rates == (50, 2_600, 21_000)
+    assert running.report(pds.hostname).host.rates == (50, 2_600, 21_000)
 
 
 def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatch):
@@ -434,11 +435,11 @@ def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatc
         pds.publish(seq, identity_frame(seq))
     waited = metrics.HOST_THROTTLED_SECONDS.labels("hour")._value
     before = waited.get()
-    until(lambda: running.status(pds.hostname).status is Status.THROTTLED)
+    until(lambda: running.report(pds.hostname).host.status is Status.THROTTLED)
     until(lambda: waited.get() > before)
     monkeypatch.setattr("relay.hosts.host.CLEARED_SECONDS", 0.1)
     running.change_limits(pds.hostname, rates={"per_hour": None})
-    until(lambda: running.status(pds.hostname).status is Status.ACTIVE)
+    until(lambda: running.report(pds.hostname).host.status is Status.ACTIVE)
 
 
 def test_hosts_near_their_account_limit_are_counted(relay, pds):
@@ -446,7 +447,7 @@ def test_hosts_near_their_account_limit_are_counted(relay, pds):
     crawl(running, pds)
     counts = []
     for accounts in (79, 80, 100):
-        relay.registry.by_name(pds.hostname).account_count = accounts
+        relay.host(pds).account_count = accounts
         counts.append(REGISTRY.get_sample_value("relay_hosts_near_account_limit"))
     assert counts == [0, 1, 1]
 
@@ -458,7 +459,7 @@ def test_a_raised_account_limit_releases_throttled_accounts(relay, pds):
     until(lambda: relay.released == {pds.hostname: 50})
     running.change_limits(pds.hostname, account_limit=120)
     assert row(relay, pds).account_limit == 120
-    assert relay.registry.by_name(pds.hostname).account_limit == 120
+    assert relay.host(pds).account_limit == 120
     gevent.sleep(0.05)
     assert relay.released == {pds.hostname: 50}
 
@@ -513,4 +514,4 @@ def test_a_start_with_many_hosts_returns_at_once(relay):
     started = time.monotonic()
     running = relay.start()
     assert time.monotonic() - started < 1
-    assert len(list(running.statuses())) == 3_000
+    assert len(list(running.reports())) == 3_000

@@ -1,7 +1,6 @@
-"""Who is dialled next, and how long a host that failed waits."""
+"""Who is dialled next."""
 
-from relay.hosts import backoff
-from relay.hosts.schedule import Schedule
+from relay.hosts.dialler import Schedule
 
 
 def test_hosts_come_in_the_order_in_which_they_are_due():
@@ -37,15 +36,3 @@ def test_planning_a_host_anew_for_ever_takes_no_more_room():
         schedule.set(1, float(due))
     assert len(schedule._heap) < 100
     assert schedule.pop(10_000.0) == 1
-
-
-def test_delays_double_to_minutes_and_are_spread():
-    assert [backoff.retry_delay(failures, 0.5) for failures in (1, 2, 3, 9, 10, 1_000)] == [1, 2, 4, 256, 300, 300]
-    assert backoff.retry_delay(10, 0.0) == 150
-    assert backoff.retry_delay(10, 0.999) > 449
-
-
-def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts_anew():
-    assert backoff.failures_after(3, 0.0) == 4
-    assert backoff.failures_after(3, 59.0) == 4
-    assert backoff.failures_after(14, 61.0) == 1
