@@ -71,7 +71,7 @@ class Relay:
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq, sync_mode=settings.log_sync)
         self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
         memory = Recent(settings.ident_cache_size)
-        self._resolver = Resolver(self._db, http, plc_host=settings.plc_host, memory=memory)
+        self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
         registry = HostRegistry(self._db, self._stream.cursors)
         processes = settings.validator_processes
         if processes is None:

@@ -25,6 +25,7 @@ from relay.kit.values import (
     parse_database_url,
     parse_duration,
     parse_http_url,
+    parse_http_urls,
     parse_list,
     parse_networks,
     parse_optional_http_url,
@@ -79,11 +80,11 @@ class Settings:
         also=("RELAY_ADMIN_KEY",),
         secret=True,
     )
-    plc_host: str = _setting(
+    plc_hosts: tuple[str, ...] = _setting(
         "RELAY_PLC_HOST",
         "https://plc.directory",
-        parse_http_url,
-        "PLC directory that resolves did:plc",
+        parse_http_urls,
+        "PLC directories that resolve did:plc, comma-separated, asked in this order",
         also=("ATP_PLC_HOST",),
     )
     log_level: str = _setting(

@@ -38,7 +38,7 @@ def command(settings: Settings) -> None:
                 bar.update(now_done - done)
                 done = now_done
 
-            lines = prime(db, GuardedHttp(SERVER, allow_insecure=False), settings.plc_host, show)
+            lines = prime(db, GuardedHttp(SERVER, allow_insecure=False), settings.plc_hosts[0], show)
     finally:
         db.close()
-    click.echo(f"{lines} operations read from {settings.plc_host}")
+    click.echo(f"{lines} operations read from {settings.plc_hosts[0]}")

@@ -97,6 +97,21 @@ class IdentityCache:
         self._memory.put(did, pack(fact, since))
         return fact
 
+    def stored(self, did: str) -> Fact | None:
+        """The fact that was last known, however old; None too when SQL is away."""
+        if did in self._pending:
+            packed = self._pending[did]
+            return None if packed is None else unpack(did, packed)
+        try:
+            row = self._rows.get(did)
+        except StoreError:
+            return None
+        return None if row is None else from_row(row)
+
+    def extend(self, fact: Fact, seconds: float) -> None:
+        """Let a stored fact be good for `seconds` more, in memory alone."""
+        self._memory.put(fact.did, pack(fact, self._clock() - GOOD_FOR_SECONDS + seconds))
+
     def put(self, fact: Fact) -> None:
         """Keep what was resolved just now."""
         packed = pack(fact, self._clock())

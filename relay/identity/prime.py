@@ -20,8 +20,8 @@ import gevent
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
 from relay.identity.cache import PRIMED_UNTIL
+from relay.identity.directory import hold_seconds
 from relay.identity.identity import Fact, Identity, Tombstone, to_row
-from relay.identity.lookup import retry_after
 from relay.kit.errors import AddressRefused, HttpError
 from relay.kit.limits import Pace
 from relay.net.http import GuardedHttp
@@ -100,7 +100,7 @@ def _lines(http: GuardedHttp, pace: Pace, plc_host: str, after: str) -> list[byt
                 return response.body.splitlines()
             failure = f"HTTP {response.status}"
             if response.status == 429:
-                pace.hold(time.monotonic(), retry_after(response))
+                pace.hold(time.monotonic(), hold_seconds(response))
         log.warning("%s failed: %s", url, failure)
         gevent.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
     raise HttpError("http-broken", f"{url} failed {TRIES} times: {failure}")

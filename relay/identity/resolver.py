@@ -1,20 +1,24 @@
 """Who is this DID? Memory, then the table, then the network: one lookup per DID at a time, all bounds in one place.
 
-The gate asks `cached`, which never blocks; the errands of parked accounts ask `resolve`, which does. Facts are kept
-by `cache`, the network is asked by `lookup` in the workers of two lanes. Must not know of events or accounts.
+The gate asks `cached`, which never blocks; held accounts ask `resolve`, which does. Facts are kept by `cache`, what is
+not found by `negatives`; the network is asked by `lookup`, in the workers of two queues that are fair between the hosts
+whose events are the reason. While the network cannot tell, what is stored stands, however old. Must not know of events
+or accounts.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
-from cachetools import TTLCache
+import gevent
 from gevent.event import Event
 
 from relay.identity.cache import IdentityCache
 from relay.identity.fair_queue import Lane
 from relay.identity.identity import Fact, Identity, Tombstone
 from relay.identity.lookup import Lookup, Target, locate
+from relay.identity.negatives import Negatives
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.kit.generations import Recent
@@ -30,19 +34,21 @@ WAIT_SECONDS = 60.0
 # How often a lookup asks anew because its DID changed meanwhile.
 ASKED_AGAIN = 3
 
-# A DID that does not exist, or whose document is none, is not asked for again for this long.
-REFUSED_SECONDS = 120.0
-# Nor is one that got no answer, so that its callers do not turn an outage of the directory into a storm.
-UNANSWERED_SECONDS = 5.0
-FAILURES_REMEMBERED = 50_000
+# How long a stored identity is good for once the network could not tell, and once it gave an answer that is doubted.
+AWAY_SECONDS = 300.0
+DOUBT_SECONDS = 60.0
 
 PLC_WORKERS = 100
+PLC_WORKERS_PER_HOST = 50
 PLC_QUEUE = 20_000
-# did:web is rare, and each of its hosts is a stranger: two workers each, and a short queue.
-WEB_WORKERS = 64
-WEB_WORKERS_PER_HOST = 2
+PLC_QUEUE_PER_HOST = 2_000
+# did:web is rare, and each of its servers is a stranger: a host whose accounts name silent ones waits for them alone.
+WEB_WORKERS = 128
+WEB_WORKERS_PER_HOST = 8
 WEB_QUEUE = 4096
-WEB_QUEUE_PER_HOST = 64
+WEB_QUEUE_PER_HOST = 256
+# A lookup that waits its turn may be wanted by others as well: it takes whichever turn comes first, of so many hosts.
+HOSTS_PER_LOOKUP = 8
 
 # Refreshes past the cache: a DID whose key, host or handle changes gets several in a row (a migration is a handful of
 # events), one that is merely sent with bad signatures soon only one a minute. Each host that causes them has a bound
@@ -55,30 +61,46 @@ REFRESHED_REMEMBERED = 65_536
 
 
 class _Flight:
-    """A lookup under way, joined by all who ask for its DID."""
+    """A lookup under way, joined by all who ask for its DID. `host` is whose event asked first."""
 
-    __slots__ = ("began", "did", "landed", "outcome", "outdated", "target")
+    __slots__ = (
+        "answers",
+        "began",
+        "did",
+        "first_answer_at",
+        "flying",
+        "hosts",
+        "landed",
+        "outcome",
+        "outdated",
+        "rest",
+        "target",
+    )
 
-    def __init__(self, did: str, target: Target) -> None:
+    def __init__(self, did: str, target: Target, host: str) -> None:
         self.did = did
         self.target = target
+        self.hosts = [host]
         self.landed = Event()
         self.outcome: Fact | IdentityError | None = None
+        self.flying = False
         # The DID changed after the lookup began: the answer may be from before that.
         self.outdated = False
         self.began = time.monotonic()
+        # How often the directory did not know the DID, since when, and what will ask it again.
+        self.answers = 0
+        self.first_answer_at = 0.0
+        self.rest: gevent.Greenlet[..., None] | None = None
 
 
 class Resolver:
-    """DIDs to identities. `plc_host` is the directory's base address; what is found is kept in `memory` as well."""
+    """DIDs to identities. `plc_hosts` are the directory's base addresses; `memory` bounds what is kept there."""
 
-    def __init__(self, db: Database, http: GuardedHttp, *, plc_host: str, memory: Recent) -> None:
-        self._plc_host = plc_host
+    def __init__(self, db: Database, http: GuardedHttp, *, plc_hosts: Sequence[str], memory: Recent) -> None:
         self._allow_insecure = http.allow_insecure
-        self._lookup = Lookup(http)
+        self._lookup = Lookup(http, plc_hosts)
         self._cache = IdentityCache(db, memory.identities)
-        self._refused: TTLCache[str, IdentityError] = TTLCache(FAILURES_REMEMBERED, REFUSED_SECONDS)
-        self._unanswered: TTLCache[str, IdentityError] = TTLCache(FAILURES_REMEMBERED, UNANSWERED_SECONDS)
+        self._negatives = Negatives()
         self._did_refreshes: Allowance[tuple[str, str | None]] = Allowance(
             REFRESHES_PER_DID, REFRESH_DID_SECONDS, REFRESHED_REMEMBERED
         )
@@ -88,9 +110,9 @@ class Resolver:
             "plc-lookups",
             self._fly,
             workers=PLC_WORKERS,
-            workers_per_host=PLC_WORKERS,
+            workers_per_host=PLC_WORKERS_PER_HOST,
             capacity=PLC_QUEUE,
-            capacity_per_host=PLC_QUEUE,
+            capacity_per_host=PLC_QUEUE_PER_HOST,
         )
         self._web_lane = Lane(
             "web-lookups",
@@ -100,12 +122,11 @@ class Resolver:
             capacity=WEB_QUEUE,
             capacity_per_host=WEB_QUEUE_PER_HOST,
         )
-        metrics.QUEUE_CAPACITY.labels("identity-failures").set(FAILURES_REMEMBERED)
-        metrics.QUEUE_CAPACITY.labels("identity-silences").set(FAILURES_REMEMBERED)
-        metrics.QUEUE_SIZE.labels("identity-refreshes").set_function(
-            lambda: len(self._did_refreshes) + len(self._host_refreshes)
+        metrics.show_bound(
+            "identity-refreshes",
+            lambda: len(self._did_refreshes) + len(self._host_refreshes),
+            2 * REFRESHED_REMEMBERED,
         )
-        metrics.QUEUE_CAPACITY.labels("identity-refreshes").set(2 * REFRESHED_REMEMBERED)
 
     def start(self) -> None:
         """Start the workers and the writing behind."""
@@ -118,6 +139,8 @@ class Resolver:
         self._plc_lane.stop()
         self._web_lane.stop()
         for flight in list(self._flights.values()):
+            if flight.rest is not None:
+                flight.rest.kill(block=False)
             self._land(flight, IdentityError("did-unavailable", "the relay is stopping"))
         self._cache.stop()
 
@@ -130,34 +153,41 @@ class Resolver:
         if fact is not None:
             _READS_MEMORY.inc()
             return _identity(fact)
-        refused: IdentityError | None = self._refused.get(did)
+        refused = self._negatives.refused(did)
         return None if refused is None else _identity(refused)
 
     def resolve(self, did: str, *, refresh: bool = False, host: str | None = None) -> Identity:
         """The identity, looked up if need be; blocks for WAIT_SECONDS at most.
 
         `refresh` asks the network past memory and table, as often as the DID and the `host` that caused it are
-        allowed to; beyond that, what is known is returned. Raises IdentityError.
+        allowed to; beyond that, what is known is returned. Raises IdentityError: `did-unavailable` when the network
+        cannot tell now and the DID was never known, or was to be refreshed.
         """
         refresh = refresh and self._may_refresh(did, host)
         if not refresh:
             known = self.cached(did)
             if known is not None:
                 return known
-        unanswered: IdentityError | None = self._unanswered.get(did)
-        if unanswered is not None:
-            return _identity(unanswered)
+        outcome = self._negatives.unanswered(did) or self._fly_or_join(did, host or "", refresh=refresh)
+        if not refresh and isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
+            stored = self._cache.stored(did)
+            if stored is not None:
+                self._cache.extend(stored, AWAY_SECONDS)
+                return _identity(stored)
+        return _identity(outcome)
+
+    def _fly_or_join(self, did: str, host: str, *, refresh: bool) -> Fact | IdentityError:
+        """The outcome of a lookup, the one that is under way or a new one."""
         give_up = time.monotonic() + WAIT_SECONDS
         flight = self._flights.get(did)
         if flight is None:
-            flight = self._take_off(did, past_table=refresh)
-        elif refresh:
+            flight = self._take_off(did, host, past_table=refresh)
+        else:
             # What is under way may have been answered before the change that this is about.
-            flight.outdated = True
+            flight.outdated = flight.outdated or refresh
+            self._hurry(flight, host)
         flight.landed.wait(max(0.0, give_up - time.monotonic()))
-        if flight.outcome is None:
-            raise IdentityError("did-unavailable", "no answer in time")
-        return _identity(flight.outcome)
+        return flight.outcome or IdentityError("did-unavailable", "no answer in time")
 
     def _may_refresh(self, did: str, host: str | None) -> bool:
         now = time.monotonic()
@@ -170,14 +200,14 @@ class Resolver:
             return False
         return True
 
-    def _take_off(self, did: str, *, past_table: bool) -> _Flight:
+    def _take_off(self, did: str, host: str, *, past_table: bool) -> _Flight:
         """Begin a lookup: from the table in the caller's greenlet, then in a worker."""
         try:
-            target = locate(did, self._plc_host, allow_insecure=self._allow_insecure)
+            target = locate(did, allow_insecure=self._allow_insecure)
         except IdentityError as error:
-            self._keep(did, _untraced(error))
+            self._negatives.note(did, _untraced(error))
             raise
-        flight = self._flights[did] = _Flight(did, target)
+        flight = self._flights[did] = _Flight(did, target, host)
         try:
             fact = None if past_table else self._cache.load(did)
             if fact is not None and not flight.outdated:
@@ -185,30 +215,70 @@ class Resolver:
                 self._land(flight, fact)
                 return flight
             _READS_NETWORK.inc()
-            lane = self._plc_lane if flight.target.is_plc else self._web_lane
-            if not lane.put(flight.target.host, flight, WAIT_SECONDS / 2):
-                self._land(flight, IdentityError("did-unavailable", "too many lookups are waiting"))
+            self._queue(flight)
         except BaseException as error:
             self._land(flight, IdentityError("did-unavailable", repr(error)))
             raise
         return flight
 
+    def _lane_of(self, flight: _Flight) -> Lane[_Flight]:
+        return self._plc_lane if flight.target.is_plc else self._web_lane
+
+    def _queue(self, flight: _Flight) -> None:
+        """Wait for a worker, in the line of the host that asked first."""
+        if not self._lane_of(flight).put(flight.hosts[0], flight, WAIT_SECONDS / 2):
+            self._land(flight, IdentityError("did-unavailable", "too many lookups are waiting"))
+
+    def _hurry(self, flight: _Flight, host: str) -> None:
+        """Have it wait in the line of `host` as well: the first host's may be long."""
+        if flight.flying or host in flight.hosts or len(flight.hosts) == HOSTS_PER_LOOKUP:
+            return
+        flight.hosts.append(host)
+        if flight.rest is None:
+            self._lane_of(flight).put(host, flight, 0)
+
     def _fly(self, flight: _Flight) -> None:
-        """Run by a lane's worker: ask the network, again if the DID changed meanwhile, and tell all who wait."""
+        """Run by a worker: ask the network, again if the DID changed meanwhile, and tell all who wait."""
+        if flight.flying or flight.landed.is_set():
+            # Its turn came in the line of another host before.
+            return
+        flight.flying = True
         metrics.IDENTITY_LOOKUPS_IN_FLIGHT.inc()
         outcome: Fact | IdentityError = IdentityError("did-unavailable", "the lookup was stopped")
+        resting = False
         try:
             for _ in range(ASKED_AGAIN + 1):
                 flight.outdated = False
                 outcome = self._ask(flight)
                 if not flight.outdated:
                     break
-            self._keep(flight.did, outcome)
+            resting = self._rest(flight, outcome)
+            if not resting:
+                outcome = self._keep(flight.did, outcome)
         finally:
+            flight.flying = False
             metrics.IDENTITY_LOOKUPS_IN_FLIGHT.dec()
-            metrics.IDENTITY_LOOKUP_SECONDS.observe(time.monotonic() - flight.began)
-            metrics.IDENTITY_LOOKUPS.labels(_word(outcome)).inc()
-            self._land(flight, outcome)
+            if not resting:
+                metrics.IDENTITY_LOOKUP_SECONDS.observe(time.monotonic() - flight.began)
+                metrics.IDENTITY_LOOKUPS.labels(_word(outcome)).inc()
+                self._land(flight, outcome)
+
+    def _rest(self, flight: _Flight, outcome: Fact | IdentityError) -> bool:
+        """Ask again later when the directory may not have the DID yet; False when there is no reason to."""
+        if not flight.target.is_plc or not isinstance(outcome, IdentityError) or outcome.reason != "did-not-found":
+            return False
+        now = time.monotonic()
+        flight.first_answer_at = flight.first_answer_at or now
+        flight.answers += 1
+        again_at = self._negatives.ask_again_at(flight.did, flight.answers, flight.hosts[0])
+        if again_at is None or self._cache.stored(flight.did) is not None:
+            return False
+        flight.rest = gevent.spawn_later(max(0.0, flight.first_answer_at + again_at - now), self._wake, flight)
+        return True
+
+    def _wake(self, flight: _Flight) -> None:
+        flight.rest = None
+        self._queue(flight)
 
     def _ask(self, flight: _Flight) -> Fact | IdentityError:
         try:
@@ -216,19 +286,20 @@ class Resolver:
         except IdentityError as error:
             return _untraced(error)
 
-    def _keep(self, did: str, outcome: Fact | IdentityError) -> None:
+    def _keep(self, did: str, outcome: Fact | IdentityError) -> Fact | IdentityError:
+        """Remember what the lookup ended with; what the callers are told."""
         if not isinstance(outcome, IdentityError):
-            self._refused.pop(did, None)
+            self._negatives.found(did)
             self._cache.put(outcome)
-        elif outcome.reason == "did-unavailable":
-            self._unanswered[did] = outcome
-        else:
-            # The network now says that there is none, whatever was known before.
+            return outcome
+        if outcome.reason != "did-unavailable":
+            stored = self._cache.stored(did)
+            if isinstance(stored, Identity) and self._negatives.doubts(did):
+                self._cache.extend(stored, DOUBT_SECONDS)
+                return stored
             self._cache.forget(did)
-            self._refused[did] = outcome
-        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-        metrics.QUEUE_SIZE.labels("identity-failures").set(len(self._refused))
-        metrics.QUEUE_SIZE.labels("identity-silences").set(len(self._unanswered))
+        self._negatives.note(did, outcome)
+        return outcome
 
     def _land(self, flight: _Flight, outcome: Fact | IdentityError) -> None:
         if self._flights.get(flight.did) is flight:

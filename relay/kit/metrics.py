@@ -61,6 +61,7 @@ CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevD
 
 # identity
 IDENTITY_READS = Counter("relay_identity_reads_total", "Identities resolved, by where they came from", ["source"])
+DIRECTORY_UP = Gauge("relay_plc_directory_up", "1 while this address of the PLC directory answers", ["address"])
 IDENTITY_LOOKUPS = Counter("relay_identity_lookups_total", "DIDs looked up in the network, by outcome", ["outcome"])
 IDENTITY_LOOKUPS_IN_FLIGHT = Gauge("relay_identity_lookups_in_flight", "DIDs that a worker is looking up")
 IDENTITY_LOOKUP_SECONDS = Histogram("relay_identity_lookup_seconds", "Time of one lookup, waiting and retries included")

@@ -114,6 +114,14 @@ def parse_http_url(text: str) -> str:
     return text.rstrip("/")
 
 
+def parse_http_urls(text: str) -> tuple[str, ...]:
+    """One or more addresses as `parse_http_url` takes them, comma-separated."""
+    urls = tuple(parse_http_url(part) for part in parse_list(text))
+    if not urls:
+        raise ValueError("is empty")
+    return urls
+
+
 def parse_optional_http_url(text: str) -> str:
     """Like `parse_http_url`, or empty."""
     return parse_http_url(text) if text else ""

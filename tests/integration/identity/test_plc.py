@@ -34,7 +34,9 @@ def directory() -> Iterator[Child]:
 def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, database: Database) -> None:
     ready = json.loads(directory.wait_for('"url"'))
     dids: dict[str, dict[str, Any]] = ready["dids"]
-    resolver = Resolver(database, GuardedHttp("test", allow_insecure=False), plc_host=ready["url"], memory=Recent(100))
+    resolver = Resolver(
+        database, GuardedHttp("test", allow_insecure=False), plc_hosts=(ready["url"],), memory=Recent(100)
+    )
     resolver.start()
     for name, made in dids.items():
         identity = resolver.resolve(made["did"])

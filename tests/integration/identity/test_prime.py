@@ -135,7 +135,7 @@ def test_only_a_finished_run_makes_old_rows_good(database: Database, http: Guard
     plc.documents = {did: did_document(did, OTHER_KEY, "https://pds.example.com") for did in dids}
 
     def resolved_key(did: str) -> bytes:
-        resolver = Resolver(database, http, plc_host=plc.url, memory=Recent(100))
+        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(100))
         resolver.start()
         try:
             identity = resolver.resolve(did)
@@ -166,7 +166,7 @@ def test_only_a_finished_run_makes_old_rows_good(database: Database, http: Guard
 def test_a_primed_tombstone_is_a_tombstone(database: Database, http: GuardedHttp, plc: FakePlc) -> None:
     plc.export = [_line(account_did(1), BEGUN, {"type": "plc_tombstone"})]
     prime(database, http, plc.url)
-    resolver = Resolver(database, http, plc_host=plc.url, memory=Recent(100))
+    resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(100))
     resolver.start()
     with pytest.raises(IdentityError) as error:
         resolver.resolve(account_did(1))

@@ -11,6 +11,7 @@ from typing import Any
 import gevent
 import pytest
 
+from relay.identity import directory, lookup, negatives
 from relay.identity import resolver as resolver_module
 from relay.identity.resolver import Identity, Resolver
 from relay.kit.errors import IdentityError
@@ -34,6 +35,12 @@ def plc() -> Iterator[FakePlc]:
         yield directory
 
 
+@pytest.fixture(autouse=True)
+def no_second_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the directory does not know is refused at once, but where a test is about that."""
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", ())
+
+
 @pytest.fixture
 def make(database: Database, plc: FakePlc) -> Iterator[MakeResolver]:
     """Resolvers on the same database and directory, stopped at the end."""
@@ -41,7 +48,7 @@ def make(database: Database, plc: FakePlc) -> Iterator[MakeResolver]:
 
     def make(cache_size: int = 10_000) -> Resolver:
         http = GuardedHttp("test (atproto-relay)", allow_insecure=True)
-        resolver = Resolver(database, http, plc_host=plc.url, memory=Recent(cache_size))
+        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(cache_size))
         resolver.start()
         made.append(resolver)
         return resolver
@@ -49,6 +56,14 @@ def make(database: Database, plc: FakePlc) -> Iterator[MakeResolver]:
     yield make
     for resolver in made:
         resolver.stop()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses that a test can wait for."""
+    monkeypatch.setattr(directory, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(directory, "FIRST_CLOSED_SECONDS", 0.5)
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -226,12 +241,11 @@ def test_refreshes_that_one_host_causes_are_limited(
 def test_facts_about_missing_dids_are_remembered_for_a_while(
     make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resolver_module, "REFUSED_SECONDS", 0.3)
+    monkeypatch.setattr(negatives, "REFUSED_SECONDS", 0.3)
     resolver = make()
-    unknown, broken, another = account_did(2), account_did(3), account_did(4)
-    plc.documents[broken] = b"[" * 60_000
-    plc.documents[another] = did_document(DID, KEY, "https://pds.example.com")
-    expected = {unknown: "did-not-found", broken: "did-document", another: "did-document"}
+    unknown, large = account_did(2), account_did(3)
+    plc.documents[large] = b" " * 70_000
+    expected = {unknown: "did-not-found", large: "did-document"}
     for did, reason in expected.items():
         assert _reason(resolver, did) == reason
         assert _reason(resolver, did) == reason
@@ -286,8 +300,8 @@ def test_a_document_is_bounded(resolver: Resolver, plc: FakePlc, size: int) -> N
 
 
 def test_no_answer_is_no_fact(make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolver_module, "UNANSWERED_SECONDS", 0.2)
-    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.2)
+    monkeypatch.setattr("relay.identity.directory.FIRST_PAUSE_SECONDS", 0.001)
     resolver = make()
     plc.failure_rate = 1.0
     assert _reason(resolver, DID) == "did-unavailable"
@@ -305,7 +319,7 @@ def test_no_answer_is_no_fact(make: MakeResolver, plc: FakePlc, monkeypatch: pyt
 def test_a_failed_refresh_leaves_what_is_known(
     resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("relay.identity.directory.FIRST_PAUSE_SECONDS", 0.001)
     resolver.resolve(DID)
     plc.failure_rate = 1.0
     assert _reason(resolver, DID, refresh=True) == "did-unavailable"
@@ -328,19 +342,165 @@ def test_a_directory_that_asks_for_a_pause_gets_it(resolver: Resolver, plc: Fake
     assert plc.requests == 3
 
 
-def test_a_long_pause_is_not_sat_out(resolver: Resolver, plc: FakePlc) -> None:
+def test_a_pause_is_kept_for_as_long_as_is_reasonable_and_loses_nothing_that_waits(
+    resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many wait: none of them uses up a turn of the time after the pause."""
+    monkeypatch.setattr(directory, "LONGEST_HOLD_SECONDS", 3.0)
+    dids = [account_did(number) for number in range(2, 1500)]
+    for did in dids:
+        plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
     plc.throttled, plc.retry_after = 1, "3600"
     begun = time.monotonic()
-    assert _reason(resolver, DID) == "did-unavailable"
-    assert time.monotonic() - begun < 3
+    first = gevent.spawn(resolver.resolve, DID)
+    gevent.sleep(0.1)
+    callers = [gevent.spawn(resolver.resolve, did, host=f"host{n % 5}") for n, did in enumerate(dids)]
+    gevent.sleep(0.5)
     assert plc.requests == 1
+    gevent.joinall([first, *callers], timeout=20, raise_error=True)
+    assert all(caller.successful() for caller in callers)
+    assert 3.0 <= time.monotonic() - begun < 17
+
+
+@pytest.mark.parametrize(
+    "status", ["302 Found", "403 Forbidden", "501 Not Implemented", "520 Unknown", "529 Overloaded"]
+)
+def test_only_three_answers_are_facts(make: MakeResolver, plc: FakePlc, status: str, quick: None) -> None:
+    resolver = make()
+    resolver.resolve(DID)
+    plc.instead = status
+    assert _reason(resolver, DID, refresh=True) == "did-unavailable"
+    assert _reason(resolver, account_did(2)) == "did-unavailable"
+    assert _key(resolver.cached(DID)) == KEY.public
+    plc.instead = None
+    gevent.sleep(0.6)
+    plc.documents[account_did(2)] = did_document(account_did(2), KEY, "https://pds.example.com")
+    assert _key(resolver.resolve(account_did(2))) == KEY.public
+
+
+@pytest.mark.parametrize("body", [b"<html>sign in</html>", b"[" * 60_000, b"{}", b'{"id":"did:plc:other"}'])
+def test_a_page_in_place_of_the_document_is_not_a_fact(
+    resolver: Resolver, plc: FakePlc, body: bytes, quick: None
+) -> None:
+    plc.documents[account_did(2)] = body
+    assert _reason(resolver, account_did(2)) == "did-unavailable"
+
+
+def test_what_is_stored_stands_while_the_network_cannot_tell(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    """However old it is; what is to be refreshed waits instead."""
+    begun = time.time()
+    now = begun
+    monkeypatch.setattr("relay.identity.cache.IdentityCache.__init__.__defaults__", (lambda: now,))
+    before = make()
+    before.resolve(DID)
+    before.stop()
+    now = begun + 30 * 24 * 3600
+    resolver = make()
+    plc.failure_rate = 1.0
+    assert resolver.cached(DID) is None
+    assert _key(resolver.resolve(DID)) == KEY.public
+    assert _key(resolver.cached(DID)) == KEY.public
+    assert _reason(resolver, DID, refresh=True) == "did-unavailable"
+    plc.failure_rate = 0.0
+    _rotate(plc)
+    now += resolver_module.AWAY_SECONDS
+    gevent.sleep(0.6)
+    assert _key(resolver.resolve(DID)) == OTHER_KEY.public
+
+
+def test_that_a_known_did_is_gone_is_believed_the_second_time(
+    resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "BELIEVED_AFTER_SECONDS", 0.2)
+    resolver.resolve(DID)
+    document = plc.documents.pop(DID)
+    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    plc.documents[DID] = document
+    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    del plc.documents[DID]
+    gevent.sleep(0.25)
+    # It was there in between: this is the first time again.
+    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    gevent.sleep(0.25)
+    assert _reason(resolver, DID, refresh=True) == "did-not-found"
+    with pytest.raises(IdentityError):
+        resolver.cached(DID)
+
+
+def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (0.2, 0.5, 1.0))
+    monkeypatch.setattr(negatives, "YOUNG_PER_HOST", 2)
+    monkeypatch.setattr(negatives, "YOUNG_HOST_SECONDS", 3600.0)
+    resolver = make()
+    late, never, third = (account_did(number) for number in (2, 3, 4))
+    callers = [gevent.spawn(resolver.resolve, late, host="pds") for _ in range(3)]
+    with gevent.Timeout(5):
+        while plc.asked[late] < 2:
+            gevent.sleep(0.01)
+    assert not any(caller.ready() for caller in callers)
+    plc.documents[late] = did_document(late, KEY, "https://pds.example.com")
+    gevent.joinall(callers, timeout=5, raise_error=True)
+    assert plc.asked[late] == 3
+    begun = time.monotonic()
+    assert _reason(resolver, never, host="pds") == "did-not-found"
+    assert time.monotonic() - begun > 0.9 and plc.asked[never] == 4
+    # Made-up DIDs of one host do not cost the directory four questions each.
+    assert _reason(resolver, third, host="pds") == "did-not-found"
+    assert plc.asked[third] == 1
+    resolver.stop()
+
+
+def test_another_address_is_asked_while_one_is_away_or_asks_for_a_pause(
+    database: Database, plc: FakePlc, quick: None
+) -> None:
+    with FakePlc() as mirror:
+        mirror.documents = plc.documents
+        dids = [account_did(number) for number in range(2, 30)]
+        for did in dids:
+            plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
+        resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(plc.url, mirror.url), memory=Recent(100))
+        resolver.start()
+        resolver.resolve(dids[0])
+        assert (plc.requests, mirror.requests) == (1, 0)
+        plc.throttled, plc.retry_after = 1, "1"
+        begun = time.monotonic()
+        for did in dids[1:10]:
+            resolver.resolve(did)
+        assert time.monotonic() - begun < 0.9
+        assert (plc.requests, mirror.requests) == (2, 9)
+        gevent.sleep(1.0)
+        plc.failure_rate = 1.0
+        for did in dids[10:25]:
+            resolver.resolve(did)
+        # It is closed by then: not each lookup asks it first.
+        assert plc.requests == 2 + directory.CLOSE_AFTER and mirror.requests == 24
+        plc.failure_rate = 0.0
+        gevent.sleep(1.1 * directory.FIRST_CLOSED_SECONDS)
+        resolver.resolve(dids[25])
+        assert plc.requests == 3 + directory.CLOSE_AFTER and mirror.requests == 24
+        resolver.stop()
+
+
+def test_a_directory_that_is_away_is_tried_by_one_at_a_time(
+    resolver: Resolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch, quick: None
+) -> None:
+    plc.failure_rate = 1.0
+    gevent.joinall([gevent.spawn(_reason, resolver, account_did(n), host="pds") for n in range(2, 30)], timeout=10)
+    asked = plc.requests
+    begun = time.monotonic()
+    assert _reason(resolver, account_did(50)) == "did-unavailable"
+    assert time.monotonic() - begun < 0.1 and plc.requests == asked
 
 
 def test_a_directory_that_is_away_is_no_fact(database: Database, plc: FakePlc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("relay.identity.directory.FIRST_PAUSE_SECONDS", 0.001)
     url = plc.url
     plc.stop()
-    resolver = Resolver(database, GuardedHttp("test", True), plc_host=url, memory=Recent(10))
+    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(url,), memory=Recent(10))
     resolver.start()
     assert _reason(resolver, DID) == "did-unavailable"
     resolver.stop()
@@ -385,10 +545,10 @@ def test_did_web_is_asked_at_its_host(resolver: Resolver) -> None:
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (reply(status="302 Found", headers=["Location: http://localhost/did.json"]), "did-document"),
+        (reply(status="302 Found", headers=["Location: http://localhost/did.json"]), "did-unavailable"),
         (reply(status="404 Not Found"), "did-not-found"),
         (reply(status="410 Gone"), "did-not-found"),
-        (reply(status="403 Forbidden"), "did-document"),
+        (reply(status="403 Forbidden"), "did-unavailable"),
         (reply(bytes(65_537)), "did-document"),
         (reply(b"<html>"), "did-document"),
     ],
@@ -396,7 +556,7 @@ def test_did_web_is_asked_at_its_host(resolver: Resolver) -> None:
 def test_what_a_did_web_host_may_answer(resolver: Resolver, answer: bytes, reason: str) -> None:
     with RawServer(lambda sock: sock.sendall(answer)) as server:
         assert _reason(resolver, _web_did(server)) == reason
-        assert len(server.requests) == 1
+        assert len(server.requests) == (lookup.WEB_TRIES if reason == "did-unavailable" else 1)
 
 
 def test_a_trickling_host_holds_its_share_of_workers_only(
@@ -421,12 +581,15 @@ def test_a_trickling_host_holds_its_share_of_workers_only(
         sock.sendall(reply(json.dumps(did_document(_web_did(good), KEY, "https://pds.example.com")).encode()))
 
     with RawServer(trickle) as bad, RawServer(quick) as good:
-        stuck = [gevent.spawn(_reason, resolver, f"{_web_did(bad)}:user{number}") for number in range(100)]
+        stuck = [gevent.spawn(_reason, resolver, f"{_web_did(bad)}:user{number}", host="bad") for number in range(100)]
         with gevent.Timeout(5):
-            while at_once < 2:
+            while at_once < resolver_module.WEB_WORKERS_PER_HOST:
                 gevent.sleep(0.005)
         begun = time.monotonic()
-        assert _key(resolver.resolve(_web_did(good))) == KEY.public
+        # Also one that the bad host had asked for before.
+        stuck.append(gevent.spawn(_reason, resolver, _web_did(good), host="bad"))
+        gevent.sleep(0.01)
+        assert _key(resolver.resolve(_web_did(good), host="good")) == KEY.public
         assert _key(resolver.resolve(DID)) == KEY.public
         assert time.monotonic() - begun < 0.5
         gevent.sleep(0.2)
@@ -440,7 +603,7 @@ _LENIENT_WEB = re.compile(r"did:web:localhost%3A(\d+)(?::\w+)?")
 
 
 def test_private_hosts_are_not_asked_in_public(database: Database, plc: FakePlc) -> None:
-    resolver = Resolver(database, GuardedHttp("test", False), plc_host=plc.url, memory=Recent(10))
+    resolver = Resolver(database, GuardedHttp("test", False), plc_hosts=(plc.url,), memory=Recent(10))
     resolver.start()
     with RawServer(lambda sock: sock.sendall(reply(b"{}"))) as server:
         assert _reason(resolver, _web_did(server)) == "did-not-found"
@@ -459,7 +622,7 @@ def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(databas
     dids = [account_did(number) for number in range(2000)]
     for did in dids:
         plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
-    resolver = Resolver(database, GuardedHttp("test", True), plc_host=plc.url, memory=Recent(10_000))
+    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(plc.url,), memory=Recent(10_000))
     resolver.start()
     callers = [gevent.spawn(resolver.resolve, did) for did in dids for _ in range(2)]
     gevent.joinall(callers, timeout=60, raise_error=True)

@@ -61,7 +61,7 @@ class EventPath:
         self.db = Database.open(self._url, max_connections=8)
         self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
         memory = Recent(10_000)
-        self.resolver = Resolver(self.db, http, plc_host=self.plc.url, memory=memory)
+        self.resolver = Resolver(self.db, http, plc_hosts=(self.plc.url,), memory=memory)
         self.registry = HostRegistry(self.db, self.stream.cursors)
         self.ingest = Ingest(
             self.db,
