@@ -47,13 +47,13 @@ def test_a_packed_identity_is_small() -> None:
 @pytest.mark.parametrize(
     ("did", "url"),
     [
-        (DID, f"http://plc/{DID}"),
+        (DID, ""),
         ("did:web:example.com", "https://example.com/.well-known/did.json"),
         ("did:web:a-b.xn--bcher-kva.example", "https://a-b.xn--bcher-kva.example/.well-known/did.json"),
     ],
 )
 def test_a_did_is_located(did: str, url: str) -> None:
-    assert locate(did, "http://plc", allow_insecure=False).url == url
+    assert locate(did, allow_insecure=False).url == url
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_a_did_is_located(did: str, url: str) -> None:
     ],
 )
 def test_localhost_is_for_test_networks_only(did: str, url: str) -> None:
-    assert locate(did, "http://plc", allow_insecure=True).url == url
+    assert locate(did, allow_insecure=True).url == url
     with pytest.raises(IdentityError):
-        locate(did, "http://plc", allow_insecure=False)
+        locate(did, allow_insecure=False)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +105,5 @@ def test_localhost_is_for_test_networks_only(did: str, url: str) -> None:
 def test_other_dids_are_not_asked_for(did: str) -> None:
     for allow_insecure in (False, True):
         with pytest.raises(IdentityError) as error:
-            locate(did, "http://plc", allow_insecure=allow_insecure)
+            locate(did, allow_insecure=allow_insecure)
         assert error.value.reason == "did-not-found"
