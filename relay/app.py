@@ -36,12 +36,12 @@ from relay.kit.generations import Recent
 from relay.kit.memory import MemoryDebug
 from relay.kit.systemd import Notifier
 from relay.kit.vitals import Vitals
-from relay.net.http import GuardedHttp
+from relay.net.http import SERVER, GuardedHttp
 from relay.store import mode
 from relay.store.database import Database
 from relay.stream import takeover
 from relay.stream.stream import Retention, Stream
-from relay.web.application import SERVER, create_app
+from relay.web.application import create_app
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
 from relay.web.metrics_server import MetricsServer

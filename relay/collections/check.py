@@ -6,7 +6,6 @@ and a host is asked rarely and by one account at a time. Must not touch the even
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from urllib.parse import quote
@@ -107,11 +106,8 @@ class CollectionCheck:
         response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
         if response.status >= 500 or response.status == 429:
             raise OSError(f"HTTP {response.status}")
-        try:
-            answer = json.loads(response.body) if response.status == 200 else None
-        except (ValueError, RecursionError):
-            answer = None
-        listed = answer.get("collections") if isinstance(answer, dict) and answer.get("did") == did else None
+        answer = response.json_object() if response.status == 200 else None
+        listed = answer.get("collections") if answer is not None and answer.get("did") == did else None
         if not isinstance(listed, list) or len(listed) > MAX_COLLECTIONS:
             return None
         return {name for name in listed if isinstance(name, str) and is_nsid(name)}

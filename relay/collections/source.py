@@ -6,7 +6,6 @@ Keeps nothing and stores nothing.
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -90,11 +89,8 @@ def _get(http: GuardedHttp, url: str) -> Response:
 
 
 def _object(answer: Response) -> dict[str, Any]:
-    try:
-        body = json.loads(answer.body)
-    except (ValueError, RecursionError):
-        body = None
-    if not isinstance(body, dict):
+    body = answer.json_object()
+    if body is None:
         raise BackfillError("backfill-answer", "the answer is no JSON object")
     return body
 

@@ -22,9 +22,8 @@ def command(settings: Settings) -> None:
 
     patch()
     from relay.identity.prime import FIRST_OPERATION, prime
-    from relay.net.http import GuardedHttp
+    from relay.net.http import SERVER, GuardedHttp
     from relay.store.database import Database
-    from relay.web.application import SERVER
 
     db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
     started = time.time()

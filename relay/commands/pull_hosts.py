@@ -20,9 +20,8 @@ def command(settings: Settings) -> None:
 
     patch()
     from relay.hosts.pull_hosts import pull_hosts, store_host
-    from relay.net.http import GuardedHttp
+    from relay.net.http import SERVER, GuardedHttp
     from relay.store.database import Database
-    from relay.web.application import SERVER
 
     db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
     try:

@@ -19,13 +19,12 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Janitor, Retention
 from relay.kit.errors import ConfigError
 from relay.kit.vitals import Vitals
-from relay.net.http import GuardedHttp
+from relay.net.http import SERVER, GuardedHttp
 from relay.store import mode
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.web.application import SERVER
 from relay.web.auth import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
 from relay.web.metrics_server import MetricsServer

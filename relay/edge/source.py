@@ -19,10 +19,9 @@ from relay.atproto.errors import FrameError
 from relay.atproto.frames import Info, StreamError
 from relay.atproto.hostname import Endpoint
 from relay.atproto.passing import Passed
-from relay.hosts.subscriber import PATH, TURN_SECONDS, stream_error
 from relay.kit import metrics
 from relay.net import websocket_client
-from relay.net.websocket_client import Connection, Network, Timing, UpstreamError
+from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 60.0
@@ -89,15 +88,15 @@ class Source:
             opened = time.monotonic()
             try:
                 self._copy_stream()
-            except UpstreamError as error:
+            except StreamEnded as error:
                 self._note_end(error)
             except Exception as error:
                 log.exception("copying from %s failed", self._upstream.hostname)
-                self._note_end(UpstreamError("internal-error", type(error).__name__))
+                self._note_end(StreamEnded("internal-error", type(error).__name__))
             failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures + 1
             gevent.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 
-    def _note_end(self, error: UpstreamError) -> None:
+    def _note_end(self, error: StreamEnded) -> None:
         self._ended = str(error)
         self._ahead = error.reason == "future-cursor"
         self._open_since = None
@@ -131,7 +130,7 @@ class Source:
             event = passing.peek(frame)
         except FrameError as error:
             if error.fatal:
-                raise UpstreamError("frame-invalid", str(error)) from None
+                raise StreamEnded("frame-invalid", str(error)) from None
             metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
             log.error("an event of %s cannot be read: %s", self._upstream.hostname, error)
             return

@@ -20,7 +20,7 @@ from relay.hosts.registry import HostRegistry
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
 from relay.kit.background import Loop
-from relay.net.websocket_client import Connection, UpstreamError
+from relay.net.websocket_client import Connection, StreamEnded
 from relay.stream.cursors import NONE_YET
 
 MAX_DIALS = 50
@@ -119,11 +119,11 @@ class Dialler:
             finally:
                 stream.close()
                 self._registry.disconnected(host)
-        except UpstreamError as error:
+        except StreamEnded as error:
             self._ended(host, error, 0.0 if opened is None else time.monotonic() - opened)
         except Exception as error:
             log.exception("subscriber of %s failed", host.hostname)
-            self._ended(host, UpstreamError("internal-error", type(error).__name__), 0.0)
+            self._ended(host, StreamEnded("internal-error", type(error).__name__), 0.0)
         finally:
             self._forget(host.id)
 
@@ -136,7 +136,7 @@ class Dialler:
         host.row.last_attempt_at = time.time()
         try:
             stream = self._subscriber.open(host, self._cursor(host))
-        except UpstreamError as error:
+        except StreamEnded as error:
             metrics.DIALS.labels(error.reason).inc()
             raise
         finally:
@@ -167,7 +167,7 @@ class Dialler:
             return host.row.status in (Status.IDLE, Status.OFFLINE)
         return time.time() - seen > self._replay_window
 
-    def _ended(self, host: Host, error: UpstreamError, lasted: float) -> None:
+    def _ended(self, host: Host, error: StreamEnded, lasted: float) -> None:
         """Note why the connection is no more, and plan the next one."""
         host.note_error(str(error), time.time())
         if lasted:
@@ -188,7 +188,7 @@ class Dialler:
         else:
             self._failed(host, error, lasted)
 
-    def _failed(self, host: Host, error: UpstreamError, lasted: float) -> None:
+    def _failed(self, host: Host, error: StreamEnded, lasted: float) -> None:
         host.row.failures = lifecycle.failures_after(host.row.failures, lasted)
         if host.row.failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
             self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)

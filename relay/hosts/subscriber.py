@@ -19,12 +19,9 @@ from relay.atproto.frames import Event, Info, Kind, StreamError
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.net import websocket_client
-from relay.net.websocket_client import Connection, Network, Timing, UpstreamError
+from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
 
-PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 LONGEST_WAIT_SECONDS = 1.0
-# All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.
-TURN_SECONDS = 0.001
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +51,12 @@ class Subscriber:
         self._timing = timing or Timing()
 
     def open(self, host: Host, cursor: int | None) -> Connection:
-        """Connect to the host, for the events after `cursor` or from now on. Raises UpstreamError."""
+        """Connect to the host, for the events after `cursor` or from now on. Raises StreamEnded."""
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
         return websocket_client.dial(self._network, self._tls, host.endpoint, path, self._user_agent, self._timing)
 
     def read(self, host: Host, stream: Connection) -> None:
-        """Hand on every event of `stream`. Returns never; raises UpstreamError when the connection has to end."""
+        """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end."""
         last_seq = 0
         turn = time.monotonic()
         while True:
@@ -107,13 +104,7 @@ class Subscriber:
         return event.seq
 
     def _reject_frame(self, host: Host, error: ProtocolError) -> None:
-        """Pass over one bad event; raise UpstreamError when the stream itself is broken (event stream spec)."""
+        """Pass over one bad event; raise StreamEnded when the stream itself is broken (event stream spec)."""
         if not isinstance(error, FrameError) or error.fatal:
-            raise UpstreamError("frame-invalid", str(error)) from None
+            raise StreamEnded("frame-invalid", str(error)) from None
         self._sink.reject(host, error.seq, error.reason, error.did)
-
-
-def stream_error(event: StreamError) -> UpstreamError:
-    """The end of a connection that the host announced itself. Reasons `future-cursor`, `too-slow`, `host-error`."""
-    reason = {"FutureCursor": "future-cursor", "ConsumerTooSlow": "too-slow"}.get(event.error, "host-error")
-    return UpstreamError(reason, f"{event.error} {event.message or ''}".strip()[:200])

@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 
-from gevent import Greenlet
-from gevent.event import Event
+import gevent
 
 from relay.identity.identity import Fact, from_row, pack, resolved_at, to_row, unpack
 from relay.kit import metrics
+from relay.kit.background import Loop
 from relay.kit.errors import StoreError
 from relay.kit.generations import Part
 from relay.store import identities as table
@@ -50,23 +50,22 @@ class IdentityCache:
         self._pending: dict[str, bytes | None] = {}
         self._primed_until = 0.0
         self._primed_check_at = 0.0
-        self._stopping = Event()
-        self._flusher: Greenlet[..., None] | None = None
-        metrics.QUEUE_SIZE.labels("identity-writes").set_function(lambda: len(self._pending))
-        metrics.QUEUE_CAPACITY.labels("identity-writes").set(MAX_PENDING)
+        self._writing = Loop("writing identities", self._flush, FLUSH_SECONDS)
+        metrics.show_bound("identity-writes", lambda: len(self._pending), MAX_PENDING)
 
     def start(self) -> None:
         """Start writing behind."""
         # Before the first question, since how long a row is good for depends on what is read here.
         self._flush()
-        self._flusher = Greenlet.spawn(self._run)
+        self._writing.start(at_once=False)
 
     def stop(self) -> None:
         """Write what is pending, for a few seconds at most, and stop."""
-        self._stopping.set()
-        if self._flusher:
-            self._flusher.join(DRAIN_SECONDS)
-            self._flusher.kill()
+        if not self._writing.running:
+            return
+        deadline = time.monotonic() + DRAIN_SECONDS
+        self._writing.stop(DRAIN_SECONDS)
+        gevent.with_timeout(max(0.1, deadline - time.monotonic()), self._flush, timeout_value=None)
 
     def get(self, did: str) -> Fact | None:
         """The fact in memory, if it is still good. Never blocks."""
@@ -128,11 +127,6 @@ class IdentityCache:
         self._pending[did] = packed
         if len(self._pending) > MAX_PENDING:
             del self._pending[next(iter(self._pending))]
-
-    def _run(self) -> None:
-        while not self._stopping.wait(FLUSH_SECONDS):
-            self._flush()
-        self._flush()
 
     def _flush(self) -> None:
         """Write all that is pending; what cannot be written stays for the next time."""

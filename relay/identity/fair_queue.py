@@ -1,6 +1,6 @@
 """A bounded queue of jobs with a fixed number of worker greenlets, fair between hosts.
 
-The resolver has one lane for the PLC directory and one for did:web hosts. Hosts take turns, and each has a share
+The resolver has one for the PLC directory and one for did:web hosts. Hosts take turns, and each has a share
 of workers and of the queue, so that a host which answers slowly holds up its own jobs only. Knows nothing of DIDs.
 """
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class _Share(Generic[Job]):
-    """What one host has in the lane. Exists only while it has something."""
+    """What one host has in the queue. Exists only while it has something."""
 
     __slots__ = ("jobs", "queued", "room", "running", "waiting")
 
@@ -35,7 +35,7 @@ class _Share(Generic[Job]):
         self.queued = False
 
 
-class Lane(Generic[Job]):
+class FairQueue(Generic[Job]):
     """Runs `work(job)` for each job that was put. `work` must not raise and must end within a bounded time."""
 
     def __init__(
@@ -57,8 +57,7 @@ class Lane(Generic[Job]):
         # Hosts that have a job and a worker to spare, each once, in the order of their turns. Bounded by the jobs.
         self._turns: Queue[str] = Queue()
         self._workers = Group()
-        metrics.QUEUE_SIZE.labels(name).set_function(lambda: capacity - self._room.counter)
-        metrics.QUEUE_CAPACITY.labels(name).set(capacity)
+        metrics.show_bound(name, lambda: capacity - self._room.counter, capacity)
 
     def start(self) -> None:
         """Start the workers."""

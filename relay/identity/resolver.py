@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from relay.identity.cache import IdentityCache
-from relay.identity.fair_queue import Lane
+from relay.identity.fair_queue import FairQueue
 from relay.identity.identity import Fact, Identity, Tombstone
 from relay.identity.lookup import Lookup, Target, locate
 from relay.identity.negatives import Negatives
@@ -106,7 +106,7 @@ class Resolver:
         )
         self._host_refreshes: Allowance[str] = Allowance(REFRESHES_PER_HOST, REFRESH_HOST_SECONDS, REFRESHED_REMEMBERED)
         self._flights: dict[str, _Flight] = {}
-        self._plc_lane = Lane(
+        self._plc_lookups = FairQueue(
             "plc-lookups",
             self._fly,
             workers=PLC_WORKERS,
@@ -114,7 +114,7 @@ class Resolver:
             capacity=PLC_QUEUE,
             capacity_per_host=PLC_QUEUE_PER_HOST,
         )
-        self._web_lane = Lane(
+        self._web_lookups = FairQueue(
             "web-lookups",
             self._fly,
             workers=WEB_WORKERS,
@@ -131,13 +131,13 @@ class Resolver:
     def start(self) -> None:
         """Start the workers and the writing behind."""
         self._cache.start()
-        self._plc_lane.start()
-        self._web_lane.start()
+        self._plc_lookups.start()
+        self._web_lookups.start()
 
     def stop(self) -> None:
         """Stop all lookups, their callers get `did-unavailable`; write what is known."""
-        self._plc_lane.stop()
-        self._web_lane.stop()
+        self._plc_lookups.stop()
+        self._web_lookups.stop()
         for flight in list(self._flights.values()):
             if flight.rest is not None:
                 flight.rest.kill(block=False)
@@ -221,12 +221,12 @@ class Resolver:
             raise
         return flight
 
-    def _lane_of(self, flight: _Flight) -> Lane[_Flight]:
-        return self._plc_lane if flight.target.is_plc else self._web_lane
+    def _queue_of(self, flight: _Flight) -> FairQueue[_Flight]:
+        return self._plc_lookups if flight.target.is_plc else self._web_lookups
 
     def _queue(self, flight: _Flight) -> None:
         """Wait for a worker, in the line of the host that asked first."""
-        if not self._lane_of(flight).put(flight.hosts[0], flight, WAIT_SECONDS / 2):
+        if not self._queue_of(flight).put(flight.hosts[0], flight, WAIT_SECONDS / 2):
             self._land(flight, IdentityError("did-unavailable", "too many lookups are waiting"))
 
     def _hurry(self, flight: _Flight, host: str) -> None:
@@ -235,7 +235,7 @@ class Resolver:
             return
         flight.hosts.append(host)
         if flight.rest is None:
-            self._lane_of(flight).put(host, flight, 0)
+            self._queue_of(flight).put(host, flight, 0)
 
     def _fly(self, flight: _Flight) -> None:
         """Run by a worker: ask the network, again if the DID changed meanwhile, and tell all who wait."""

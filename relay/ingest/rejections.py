@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 
-from cachetools import TTLCache
-
 from relay.hosts.host import Host
 from relay.kit import metrics
+from relay.kit.limits import Tally
 
 LINES_PER_WINDOW = 10
 WINDOW_SECONDS = 60.0
@@ -30,8 +29,8 @@ class Rejections:
     def __init__(self) -> None:
         # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
         self._counters = {"internal-error": metrics.EVENTS_DROPPED.labels("internal-error")}
-        self._lines: TTLCache[tuple[int, str], int] = TTLCache(CAPACITY, WINDOW_SECONDS)
-        metrics.QUEUE_CAPACITY.labels("drop-lines").set(CAPACITY)
+        self._lines: Tally[tuple[int, str]] = Tally(WINDOW_SECONDS, CAPACITY)
+        metrics.show_bound("drop-lines", lambda: len(self._lines), CAPACITY)
 
     def note(self, host: Host, reason: str, did: str | None, seq: int | None, detail: str = "") -> None:
         """One event of `host` was dropped for `reason`."""
@@ -42,13 +41,10 @@ class Rejections:
         if reason in QUIET:
             return
         host.drops.note(reason, time.time())
-        lines = self._lines.get((host.id, reason), 0)
-        if lines < LINES_PER_WINDOW:
-            self._lines[host.id, reason] = lines + 1
-            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-            metrics.QUEUE_SIZE.labels("drop-lines").set(len(self._lines))
+        lines = self._lines.add((host.id, reason), time.monotonic())
+        if lines <= LINES_PER_WINDOW:
             more = " (further ones of this host and reason are not logged for a minute)"
             log.warning(
                 "event rejected: reason=%s host=%s did=%s seq=%s %s%s",
-                reason, host.hostname, did, seq, detail, more if lines + 1 == LINES_PER_WINDOW else "",
+                reason, host.hostname, did, seq, detail, more if lines == LINES_PER_WINDOW else "",
             )  # fmt: skip

@@ -6,8 +6,8 @@ account at a time. Must not decide what becomes of the event: the gate looks aga
 
 from __future__ import annotations
 
-import json
 import logging
+import time
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts
 from relay.kit import metrics
 from relay.kit.errors import RelayError
+from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
 from relay.stream.projector import Projector
 
@@ -41,7 +42,7 @@ class StatusCheck:
         self._accounts = accounts
         self._projector = projector
         self._confirmed: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, REMEMBERED_SECONDS)
-        self._asked: TTLCache[int, int] = TTLCache(REMEMBERED_CAPACITY, HOST_WINDOW_SECONDS)
+        self._asked: Tally[int] = Tally(HOST_WINDOW_SECONDS, REMEMBERED_CAPACITY)
         self._unanswered: TTLCache[str, bool] = TTLCache(REMEMBERED_CAPACITY, UNANSWERED_SECONDS)
         metrics.QUEUE_CAPACITY.labels("status-checks").set(3 * REMEMBERED_CAPACITY)
 
@@ -50,11 +51,12 @@ class StatusCheck:
 
         Called for an account by one greenlet at a time.
         """
-        asked = self._asked.get(host.id, 0)
-        if did in self._confirmed or did in self._unanswered or asked >= QUESTIONS_PER_HOST_WINDOW:
+        now = time.monotonic()
+        asked_enough = self._asked.count(host.id, now) >= QUESTIONS_PER_HOST_WINDOW
+        if did in self._confirmed or did in self._unanswered or asked_enough:
             metrics.STATUS_CHECKS.labels("skipped").inc()
             return
-        self._asked[host.id] = asked + 1
+        self._asked.add(host.id, now)
         status = self._ask(did, host)
         remembered = self._unanswered if status is None else self._confirmed
         remembered[did] = True
@@ -71,11 +73,11 @@ class StatusCheck:
         url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
         try:
             response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
-            answer = json.loads(response.body) if response.status == 200 else None
-        except (RelayError, OSError, ValueError, RecursionError) as error:
+            answer = response.json_object() if response.status == 200 else None
+        except (RelayError, OSError) as error:
             log.debug("getRepoStatus of %s at %s failed: %s", did, host.hostname, error)
             answer = None
-        if not isinstance(answer, dict) or answer.get("did") != did:
+        if answer is None or answer.get("did") != did:
             metrics.STATUS_CHECKS.labels("unanswered").inc()
             return None
         metrics.STATUS_CHECKS.labels("answered").inc()

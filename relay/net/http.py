@@ -25,7 +25,11 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Url, parse_url
 
 from relay.kit.errors import HttpError
+from relay.kit.version import package_version
 from relay.net.address import Address, resolve_public
+
+SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
+"""Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_BYTES = 64 << 10

@@ -20,10 +20,14 @@ from websockets.frames import Close, CloseCode, Frame, Opcode
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
+from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit.errors import AddressRefused, RelayError
 from relay.net.websocket import MAX_MESSAGE_BYTES, MessageReader
 
+PATH = "/xrpc/com.atproto.sync.subscribeRepos"
+# All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.
+TURN_SECONDS = 0.001
 # By so much a relay's own seq may make the largest message of a host longer.
 RELAY_SEQ_BYTES = 64
 CONNECT_SECONDS = 5.0
@@ -37,14 +41,20 @@ WORDS_KEPT = 200
 HEAD_END = b"\r\n\r\n"
 
 
-class UpstreamError(RelayError):
+class StreamEnded(RelayError):
     """The connection to a host could not be opened or has ended; `detail` is for the host's operator to read.
 
     Reasons, when opening: `address-refused`, `name-unresolved`, `connect-failed`, `dial-timeout`, `tls-failed`,
     `handshake-refused`, `handshake-invalid`, `loop`. Afterwards: `closed`, `connection-lost`, `no-pong`,
     `message-stalled`, `message-too-big`, `websocket-invalid`, `websocket-flood`, `text-message`; and, from what the
-    messages say, those that `subscriber` raises.
+    messages say, those of `stream_error` and `frame-invalid`.
     """
+
+
+def stream_error(event: StreamError) -> StreamEnded:
+    """The end that the other side announced itself. Reasons `future-cursor`, `too-slow`, `host-error`."""
+    reason = {"FutureCursor": "future-cursor", "ConsumerTooSlow": "too-slow"}.get(event.error, "host-error")
+    return StreamEnded(reason, f"{event.error} {event.message or ''}".strip()[:WORDS_KEPT])
 
 
 class Timing(NamedTuple):
@@ -73,7 +83,7 @@ def dial(
     *,
     relay: bool = False,
 ) -> Connection:
-    """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises UpstreamError.
+    """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises StreamEnded.
 
     All steps share one deadline: a host that makes its TLS or HTTP handshake last for ever holds its place among the
     bounded number of dials for no longer than anyone else.
@@ -87,7 +97,7 @@ def dial(
         _close(opened)
         if timeout is not deadline:
             raise
-        raise UpstreamError("dial-timeout", f"no connection within {timing.dial:g} seconds") from None
+        raise StreamEnded("dial-timeout", f"no connection within {timing.dial:g} seconds") from None
     except BaseException:
         _close(opened)
         raise
@@ -111,9 +121,9 @@ def _dial(
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 20)
     except AddressRefused as error:
-        raise UpstreamError(error.reason, error.detail) from None
+        raise StreamEnded(error.reason, error.detail) from None
     except (RelayError, OSError) as error:
-        raise UpstreamError("connect-failed", _words(error)) from None
+        raise StreamEnded("connect-failed", _words(error)) from None
     # With no timeout on the socket itself only the common deadline counts.
     sock.settimeout(None)
     if endpoint.tls:
@@ -122,13 +132,13 @@ def _dial(
             opened[0] = sock
             sock.do_handshake()
         except (OSError, ValueError) as error:
-            raise UpstreamError("tls-failed", _words(error)) from None
+            raise StreamEnded("tls-failed", _words(error)) from None
     rest = _handshake(sock, uri, user_agent, relay)
     return Connection(sock, rest, timing, MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
 
 
 def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: bool) -> bytes:
-    """Upgrade to WebSocket. Returns what the host sent right after its answer. Raises UpstreamError."""
+    """Upgrade to WebSocket. Returns what the host sent right after its answer. Raises StreamEnded."""
     protocol = ClientProtocol(uri)
     answer = bytearray()
     rest = b""
@@ -150,19 +160,17 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
                 data, rest = data[: end + len(HEAD_END) - given], data[end + len(HEAD_END) - given :]
             protocol.receive_data(data)
     except OSError as error:
-        raise UpstreamError("connection-lost", _words(error)) from None
+        raise StreamEnded("connection-lost", _words(error)) from None
     response = protocol.events.pop(0) if protocol.events else None
     if isinstance(response, Response):
         # Relays that crawl each other would pass the same events round for ever.
         if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
-            raise UpstreamError("loop", "the host is a relay itself")
+            raise StreamEnded("loop", "the host is a relay itself")
         if response.status_code != 101:
-            raise UpstreamError(
-                "handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT]
-            )
+            raise StreamEnded("handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT])
     if protocol.handshake_exc is not None:
         known = isinstance(protocol.handshake_exc, InvalidHandshake)
-        raise UpstreamError("handshake-invalid", _words(protocol.handshake_exc) if known else "no HTTP answer")
+        raise StreamEnded("handshake-invalid", _words(protocol.handshake_exc) if known else "no HTTP answer")
     return rest
 
 
@@ -175,7 +183,7 @@ class Connection:
         self._socket = sock
         self._reader = MessageReader(max_bytes)
         self._timing = timing
-        self._ended: UpstreamError | None = None
+        self._ended: StreamEnded | None = None
         self._pinged = False
         self._small_frames = 0
         self._small_since = 0.0
@@ -183,7 +191,7 @@ class Connection:
         self._reader.feed(rest)
 
     def receive(self) -> list[bytes]:
-        """The next whole messages, at least one; blocks until there are any. Raises UpstreamError at the end.
+        """The next whole messages, at least one; blocks until there are any. Raises StreamEnded at the end.
 
         Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
         """
@@ -201,7 +209,7 @@ class Connection:
             if self._ended is not None:
                 raise self._ended
             if time.monotonic() - since > self._timing.whole_frame:
-                raise UpstreamError("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
+                raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
             frames = reader.frames
             self._read()
             if reader.frames != frames:
@@ -230,7 +238,7 @@ class Connection:
             data = self._socket.recv(READ_BYTES)
         except TimeoutError:
             if self._pinged:
-                raise UpstreamError("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
+                raise StreamEnded("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
             self._pinged = True
             self._send(Frame(Opcode.PING, b""))
             return
@@ -252,8 +260,8 @@ class Connection:
         except OSError as error:
             raise self._lost(_words(error)) from None
 
-    def _lost(self, words: str) -> UpstreamError:
-        self._ended = UpstreamError("connection-lost", words)
+    def _lost(self, words: str) -> StreamEnded:
+        self._ended = StreamEnded("connection-lost", words)
         return self._ended
 
     def _check_small(self) -> None:
@@ -265,18 +273,18 @@ class Connection:
         self._small_frames += self._reader.crumbs
         self._reader.crumbs = 0
         if self._small_frames > SMALL_FRAMES_ALLOWED:
-            raise UpstreamError("websocket-flood", "too many small or control frames")
+            raise StreamEnded("websocket-flood", "too many small or control frames")
 
-    def _end(self) -> UpstreamError:
+    def _end(self) -> StreamEnded:
         """Why the reader has ended."""
         failure, closed = self._reader.failure, self._reader.closed
         if failure is not None:
-            return UpstreamError(failure.reason, failure.detail)
+            return StreamEnded(failure.reason, failure.detail)
         try:
             close = Close.parse(closed or b"")
         except (ProtocolError, UnicodeDecodeError) as error:
-            return UpstreamError("websocket-invalid", _words(error))
-        return UpstreamError("closed", f"{close.code} {close.reason}".strip()[:WORDS_KEPT])
+            return StreamEnded("websocket-invalid", _words(error))
+        return StreamEnded("closed", f"{close.code} {close.reason}".strip()[:WORDS_KEPT])
 
 
 def _words(error: BaseException) -> str:

@@ -14,16 +14,13 @@ from werkzeug.exceptions import HTTPException
 
 from relay.dash import routes as dash
 from relay.kit.errors import CrawlRefused, LogError, StoreError
-from relay.kit.version import package_version
+from relay.net.http import SERVER
 from relay.web import admin_api, admin_backfill, collections, firehose, health, host_page, xrpc
 from relay.web.errors import XrpcError
 from relay.web.metrics_server import track_requests
 from relay.web.services import EXTENSION, Parts, Serving
 
 log = logging.getLogger(__name__)
-
-SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
-"""Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
 
 MAX_BODY = 64 << 10
 

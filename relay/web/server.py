@@ -19,8 +19,8 @@ from werkzeug import Request
 
 from relay.kit import metrics
 from relay.kit.values import Bind
+from relay.net.http import SERVER
 from relay.web import firehose
-from relay.web.application import SERVER
 from relay.web.services import Serving
 from relay.web.timed import TimedHandler
 

@@ -39,13 +39,11 @@ ROOMS: dict[str, set[str]] = {
 # Imports that the table does not have yet. Nothing is added here.
 LEFT_TO_MOVE = {
     ("admin", "web"),
-    ("edge", "hosts"),
     ("web", "collections"),
     ("web", "dash"),
     ("web", "ingest"),
     ("eventlog", "stream"),
     ("ingest", "collections"),
-    ("commands", "web"),
 }
 # Pure functions over bytes: no socket, no clock, no thread, no SQL, no logger.
 NOT_IN_ATPROTO = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
-KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Pool", "lru_cache", "Parking"}
+KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Pool", "Tally", "lru_cache", "Parking"}
 
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {

@@ -8,7 +8,7 @@ import pytest
 
 from relay.atproto.hostname import parse_endpoint
 from relay.net.http import GuardedHttp
-from relay.net.websocket_client import Connection, Timing, UpstreamError, dial
+from relay.net.websocket_client import Connection, StreamEnded, Timing, dial
 from tests.support.certificate import make_certificate, server_context
 from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 
@@ -36,14 +36,14 @@ def connect(pds: FakePds, timing: Timing = PATIENT, certificate=None, allow_inse
     return dial(network, tls, parse_endpoint(pds.url), PATH, "relay-test/1 (atproto-relay)", timing)
 
 
-def failure(pds: FakePds, timing: Timing = QUICK, **how) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
+def failure(pds: FakePds, timing: Timing = QUICK, **how) -> StreamEnded:
+    with pytest.raises(StreamEnded) as caught:
         connect(pds, timing, **how)
     return caught.value
 
 
-def end(stream: Connection) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
+def end(stream: Connection) -> StreamEnded:
+    with pytest.raises(StreamEnded) as caught:
         while True:
             stream.receive()
     stream.close()

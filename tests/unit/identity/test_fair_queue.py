@@ -1,4 +1,4 @@
-"""Lanes run every job once, within their bounds, and let no host have more than its share."""
+"""FairQueues run every job once, within their bounds, and let no host have more than its share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import gevent
 from gevent.event import Event
 
-from relay.identity.fair_queue import Lane
+from relay.identity.fair_queue import FairQueue
 
 Job = tuple[str, int]
 
@@ -36,17 +36,17 @@ class _Work:
 
 def _lane(
     work: _Work, *, workers: int = 6, per_host: int = 2, capacity: int = 100, host_capacity: int = 10
-) -> Lane[Job]:
-    lane: Lane[Job] = Lane(
-        "test-lane",
+) -> FairQueue[Job]:
+    queue: FairQueue[Job] = FairQueue(
+        "test",
         work,
         workers=workers,
         workers_per_host=per_host,
         capacity=capacity,
         capacity_per_host=host_capacity,
     )
-    lane.start()
-    return lane
+    queue.start()
+    return queue
 
 
 def _wait(until: object) -> None:
@@ -57,72 +57,72 @@ def _wait(until: object) -> None:
 
 def test_every_job_runs_once_and_nothing_is_kept_of_hosts_without_jobs() -> None:
     work = _Work()
-    lane = _lane(work)
+    queue = _lane(work)
     jobs = [(f"host{number % 7}", number) for number in range(200)]
     for job in jobs:
-        assert lane.put(job[0], job, 5)
+        assert queue.put(job[0], job, 5)
     _wait(lambda: len(work.done) == len(jobs))
     gevent.sleep(0)
     assert sorted(work.done) == sorted(jobs)
     assert max(work.most.values()) <= 2
-    assert not lane._shares
-    lane.stop()
+    assert not queue._shares
+    queue.stop()
 
 
 def test_a_slow_host_holds_its_share_of_workers_only() -> None:
     work = _Work("slow")
-    lane = _lane(work, workers=3)
+    queue = _lane(work, workers=3)
     for number in range(10):
-        assert lane.put("slow", ("slow", number), 0.1)
+        assert queue.put("slow", ("slow", number), 0.1)
     for number in range(50):
-        assert lane.put("quick", ("quick", number), 5)
+        assert queue.put("quick", ("quick", number), 5)
     _wait(lambda: len(work.done) == 50)
     assert work.running == {"slow": 2, "quick": 0}
     work.release.set()
     _wait(lambda: len(work.done) == 60)
-    lane.stop()
+    queue.stop()
 
 
 def test_a_full_host_waits_alone() -> None:
     work = _Work("slow")
-    lane = _lane(work, host_capacity=3)
+    queue = _lane(work, host_capacity=3)
     gevent.sleep(0)
-    taken = [lane.put("slow", ("slow", number), 0.01) for number in range(8)]
+    taken = [queue.put("slow", ("slow", number), 0.01) for number in range(8)]
     assert taken == [True] * 5 + [False] * 3  # two run, three wait
-    assert lane.put("quick", ("quick", 0), 0.01)
-    blocked = gevent.spawn(lane.put, "slow", ("slow", 99), 5)
+    assert queue.put("quick", ("quick", 0), 0.01)
+    blocked = gevent.spawn(queue.put, "slow", ("slow", 99), 5)
     work.release.set()
     assert blocked.get(timeout=5)
     _wait(lambda: len(work.done) == 7)
-    _wait(lambda: not lane._shares)
-    lane.stop()
+    _wait(lambda: not queue._shares)
+    queue.stop()
 
 
 def test_the_lane_as_a_whole_is_bounded() -> None:
     work = _Work("a", "b", "c")
-    lane = _lane(work, workers=1, capacity=2)
+    queue = _lane(work, workers=1, capacity=2)
     gevent.sleep(0)
-    assert lane.put("a", ("a", 1), 0.01)
+    assert queue.put("a", ("a", 1), 0.01)
     gevent.sleep(0)
-    assert lane.put("b", ("b", 1), 0.01)
-    assert lane.put("c", ("c", 1), 0.01)
-    assert not lane.put("d", ("d", 1), 0.01)
-    assert "d" not in lane._shares
+    assert queue.put("b", ("b", 1), 0.01)
+    assert queue.put("c", ("c", 1), 0.01)
+    assert not queue.put("d", ("d", 1), 0.01)
+    assert "d" not in queue._shares
     work.release.set()
     _wait(lambda: len(work.done) == 3)
-    lane.stop()
+    queue.stop()
 
 
 def test_hosts_take_turns() -> None:
     work = _Work()
-    lane: Lane[Job] = Lane("test-lane", work, workers=1, workers_per_host=1, capacity=100, capacity_per_host=50)
+    queue: FairQueue[Job] = FairQueue("test", work, workers=1, workers_per_host=1, capacity=100, capacity_per_host=50)
     for number in range(20):
-        lane.put("many", ("many", number), 1)
-    lane.put("few", ("few", 0), 1)
-    lane.start()
+        queue.put("many", ("many", number), 1)
+    queue.put("few", ("few", 0), 1)
+    queue.start()
     _wait(lambda: ("few", 0) in work.done)
     assert work.done.index(("few", 0)) <= 1
-    lane.stop()
+    queue.stop()
 
 
 def test_a_job_that_fails_does_not_cost_its_worker() -> None:
@@ -133,18 +133,18 @@ def test_a_job_that_fails_does_not_cost_its_worker() -> None:
             raise ValueError("a bug")
         done.append(job)
 
-    lane: Lane[Job] = Lane("test-lane", work, workers=1, workers_per_host=1, capacity=9, capacity_per_host=9)
-    lane.start()
+    queue: FairQueue[Job] = FairQueue("test", work, workers=1, workers_per_host=1, capacity=9, capacity_per_host=9)
+    queue.start()
     for number in range(6):
-        lane.put("host", ("host", number), 1)
+        queue.put("host", ("host", number), 1)
     _wait(lambda: len(done) == 3)
-    lane.stop()
+    queue.stop()
 
 
 def test_stopping_gives_back_what_was_not_begun() -> None:
     work = _Work("slow")
-    lane = _lane(work)
+    queue = _lane(work)
     for number in range(5):
-        lane.put("slow", ("slow", number), 1)
+        queue.put("slow", ("slow", number), 1)
         gevent.sleep(0)
-    assert lane.stop() == [("slow", number) for number in (2, 3, 4)]
+    assert queue.stop() == [("slow", number) for number in (2, 3, 4)]

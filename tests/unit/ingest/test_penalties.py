@@ -34,7 +34,7 @@ def test_the_book_is_bounded(monkeypatch) -> None:
     book = Penalties()
     for number in range(100):
         book.charge(f"did:web:{number}.example")
-    assert sum(book._charges.get(f"did:web:{n}.example", 0) for n in range(100)) == 10
+    assert len(book._charges) == 10
     for number in range(100):
         for _ in range(penalties.FREE_CHARGES + 1):
             book.charge(f"did:web:{number}.example")

@@ -77,8 +77,8 @@ def test_every_queue_is_explained() -> None:
     assert sizes == capacities
     sizes |= set(re.findall(r'show_bound\(\s*"([a-z-]+)"', code))
     queues = DOCS.split("## Queues")[1].split("\n## ")[0]
-    lanes = set(re.findall(r'Lane\(\s*"([a-z-]+)"', code))
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", queues, re.MULTILINE)) == sizes | lanes
+    fair = set(re.findall(r'FairQueue\(\s*"([a-z-]+)"', code))
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", queues, re.MULTILINE)) == sizes | fair
 
 
 def test_the_dashboard_asks_for_what_exists() -> None:
