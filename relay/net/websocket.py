@@ -1,43 +1,110 @@
-"""Whole messages out of the bytes that a host sends after the handshake: WebSocket frames without I/O.
+"""The WebSocket wire format for both of its ends, without I/O: messages and control frames out of bytes, and back.
 
-Used by `connection` for every byte of every host, which is why this is not left to the library that shakes hands: it
-makes objects of each frame. Strict as that is (RFC 6455 section 5): no masks, no extensions, lengths bounded on the
-header. Must not know of sockets, clocks or what is in a message.
+`websocket_client` reads what hosts send with it, `web` what consumers send; `stream` builds what consumers get. Reading
+is done here and not by the library that shakes hands, since it runs for every byte of every host. The rules are those
+of RFC 6455 section 5 and of the event stream specification, each with a test of its number:
+
+1. Reserved bits are 0: no extension was agreed on.
+2. Opcodes are those of the RFC.
+3. A client masks its frames, a server does not.
+4. A control frame is whole and has at most 125 bytes. It may come between the fragments of a message.
+5. A continuation follows a fragment, and nothing else does.
+6. A length is judged by its header, before a byte of the message is kept.
+7. A server sends binary messages. What a client sends in messages is skipped and never kept.
+8. After a close frame, or what breaks a rule, nothing is read.
+9. A close frame is empty, or has a code that may be sent and a reason in UTF-8.
+
+Must not know of sockets, clocks or what is in a message.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
+from enum import IntEnum
+
 from relay.kit.errors import RelayError
 
 MAX_MESSAGE_BYTES = 5_000_000
+MAX_CONTROL_BYTES = 125
 SMALL_FRAME_BYTES = 126
 
-_MAX_CONTROL_BYTES = 125
-_FIN, _RESERVED, _OPCODE = 0x80, 0x70, 0x0F
+_FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 _WHOLE = _FIN | _BINARY
+_MASK_BYTES = 4
+_MEDIUM = struct.Struct(">BBH")
+_LARGE = struct.Struct(">BBQ")
 
 
-class HostFrameInvalid(RelayError):
-    """What a host must not send. Reasons `websocket-invalid`, `message-too-big`, `text-message`."""
+class Opcode(IntEnum):
+    """RFC 6455 section 5.2, the control frames."""
+
+    CLOSE = _CLOSE
+    PING = _PING
+    PONG = _PONG
 
 
-class MessageReader:
-    """What has come of a stream. `failure` or `closed` is its end: what comes after that is not looked at.
+class CloseCode(IntEnum):
+    """RFC 6455 section 7.4.1, those that are sent here."""
 
-    `frames` counts all frames, `crumbs` those of them that are small and no message; `pings` are to be answered.
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    POLICY_VIOLATION = 1008
+    TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+
+
+class FrameInvalid(RelayError):
+    """What the other end must not send. Reasons `websocket-invalid`, `message-too-big`, `text-message`."""
+
+    @property
+    def code(self) -> CloseCode:
+        """What to close with."""
+        return CloseCode.TOO_BIG if self.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
+
+
+class FrameReader:
+    """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
+
+    `masked`: the other end is a client. Its messages are skipped, and `max_bytes` bounds them all the same. `frames`
+    counts all frames, `crumbs` those of them that are small and no whole message; `pings` are to be answered, `pongs`
+    counts answers.
     """
 
-    def __init__(self, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    __slots__ = (
+        "_buffer",
+        "_masked",
+        "_max_bytes",
+        "_messages",
+        "_part",
+        "_size",
+        "_skip",
+        "closed",
+        "crumbs",
+        "failure",
+        "frames",
+        "pings",
+        "pongs",
+    )
+
+    def __init__(self, *, masked: bool = False, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._masked = masked
         self._max_bytes = max_bytes
         self.frames = 0
         self.crumbs = 0
+        self.pongs = 0
         self.pings: list[bytes] = []
         self.closed: bytes | None = None
-        self.failure: HostFrameInvalid | None = None
+        self.failure: FrameInvalid | None = None
         self._messages: list[bytes] = []
         self._buffer = bytearray()
-        self._part: bytearray | None = None
+        # Of a message that has begun: its bytes so far, and how many; None between messages.
+        self._part = bytearray()
+        self._size: int | None = None
+        # So many bytes to come belong to a frame that is not kept.
+        self._skip = 0
 
     @property
     def ended(self) -> bool:
@@ -53,28 +120,32 @@ class MessageReader:
         """The stream goes on with `data`."""
         if self.ended:
             return
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
         self._buffer += data
         try:
             with memoryview(self._buffer) as view:
-                used = self._read_frames(view)
-        except HostFrameInvalid as error:
+                used = self._read_masked(view) if self._masked else self._read_frames(view)
+        except FrameInvalid as error:
             self.failure = error
             return
         del self._buffer[:used]
 
     def _read_frames(self, view: memoryview) -> int:
-        """Take the whole frames at the start of `view`; how many bytes they are."""
+        """Take a server's whole frames at the start of `view`; how many bytes they are."""
         at, size = 0, len(view)
         while size - at >= 2:
             head, length, start = view[at], view[at + 1], at + 2
-            if length > _MAX_CONTROL_BYTES:
-                if length & 0x80:
-                    raise HostFrameInvalid("websocket-invalid", "incorrect masking")
+            if length > MAX_CONTROL_BYTES:
+                if length & _MASKED:
+                    raise _invalid("incorrect masking")
                 start += 2 if length == 126 else 8
                 if start > size:
                     break
                 length = int.from_bytes(view[at + 2 : start])
-            if head != _WHOLE or self._part is not None:
+            if head != _WHOLE or self._size is not None:
                 self._check_head(head, length)
             elif length > self._max_bytes:
                 raise self._too_big()
@@ -91,39 +162,149 @@ class MessageReader:
                 break
         return at
 
+    def _read_masked(self, view: memoryview) -> int:
+        """Take a client's frames at the start of `view`, messages without waiting for their payload."""
+        at, size = 0, len(view)
+        while size - at >= 2 and self.closed is None:
+            head, length, start = view[at], view[at + 1] & ~_MASKED, at + 2
+            if not view[at + 1] & _MASKED:
+                raise _invalid("incorrect masking")
+            if length > MAX_CONTROL_BYTES:
+                start += 2 if length == 126 else 8
+                if start > size:
+                    break
+                length = int.from_bytes(view[at + 2 : start])
+            self._check_head(head, length)
+            end = start + _MASK_BYTES + length
+            if head & _CLOSE:
+                if end > size:
+                    break
+                mask = view[start : start + _MASK_BYTES]
+                self._take_other(head, _masked(view[start + _MASK_BYTES : end], mask))
+            else:
+                self._skip_message(head, length)
+                self._skip = max(0, end - size)
+            self.frames += 1
+            at = min(end, size)
+        return at
+
     def _check_head(self, head: int, length: int) -> None:
-        """Refuse a frame, other than a whole message where one may come, that must not be there or as it is."""
+        """Refuse a frame that must not be there or as it is, but for a server's whole message where one may come."""
         opcode = head & _OPCODE
         if head & _RESERVED:
-            raise HostFrameInvalid("websocket-invalid", "reserved bits must be 0")
+            raise _invalid("reserved bits must be 0")
         if opcode in (_CLOSE, _PING, _PONG):
-            if length > _MAX_CONTROL_BYTES or not head & _FIN:
-                raise HostFrameInvalid("websocket-invalid", "control frame too long or fragmented")
+            if length > MAX_CONTROL_BYTES or not head & _FIN:
+                raise _invalid("control frame too long or fragmented")
             return
         if opcode not in (_CONTINUATION, _TEXT, _BINARY):
-            raise HostFrameInvalid("websocket-invalid", "invalid opcode")
-        if (opcode == _CONTINUATION) != (self._part is not None):
-            raise HostFrameInvalid("websocket-invalid", "a fragment out of turn")
-        if opcode == _TEXT:
-            raise HostFrameInvalid("text-message", "a text message on a binary stream")
-        if length + len(self._part or b"") > self._max_bytes:
+            raise _invalid("invalid opcode")
+        if (opcode == _CONTINUATION) != (self._size is not None):
+            raise _invalid("a fragment out of turn")
+        if opcode == _TEXT and not self._masked:
+            raise FrameInvalid("text-message", "a text message on a binary stream")
+        if length + (self._size or 0) > self._max_bytes:
             raise self._too_big()
 
     def _take_other(self, head: int, payload: bytes) -> None:
+        """A frame that is no whole message of a server's."""
         if len(payload) < SMALL_FRAME_BYTES:
             self.crumbs += 1
         opcode = head & _OPCODE
         if opcode == _PING:
             self.pings.append(payload)
+        elif opcode == _PONG:
+            self.pongs += 1
         elif opcode == _CLOSE:
             self.closed = payload
-        elif opcode == _BINARY:
-            self._part = bytearray(payload)
-        elif opcode == _CONTINUATION and self._part is not None:
+        else:
             self._part += payload
+            self._size = (self._size or 0) + len(payload)
             if head & _FIN:
                 self._messages.append(bytes(self._part))
-                self._part = None
+                self._part, self._size = bytearray(), None
 
-    def _too_big(self) -> HostFrameInvalid:
-        return HostFrameInvalid("message-too-big", f"a message of more than {self._max_bytes} bytes")
+    def _skip_message(self, head: int, length: int) -> None:
+        if length < SMALL_FRAME_BYTES:
+            self.crumbs += 1
+        self._size = None if head & _FIN else (self._size or 0) + length
+
+    def _too_big(self) -> FrameInvalid:
+        return FrameInvalid("message-too-big", f"a message of more than {self._max_bytes} bytes")
+
+
+def close_words(payload: bytes) -> str:
+    """Code and reason of a close frame's payload, for people. Raises FrameInvalid."""
+    if not payload:
+        return "1005"
+    code = int.from_bytes(payload[:2])
+    if len(payload) < 2 or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code < 5000):
+        raise _invalid("invalid close code")
+    try:
+        return f"{code} {payload[2:].decode()}".strip()
+    except UnicodeDecodeError:
+        raise _invalid("the close reason is not UTF-8") from None
+
+
+def control_frame(opcode: Opcode, payload: bytes = b"", mask: bytes | None = None) -> bytes:
+    """A control frame: a server's, or a client's with its four random bytes of `mask`."""
+    assert len(payload) <= MAX_CONTROL_BYTES
+    if mask is None:
+        return bytes((_FIN | opcode, len(payload))) + payload
+    return bytes((_FIN | opcode, _MASKED | len(payload))) + mask + _masked(payload, mask)
+
+
+def close_payload(code: CloseCode, reason: str = "") -> bytes:
+    """What a close frame carries: its code and a short ASCII reason."""
+    return code.to_bytes(2) + reason.encode("ascii", "replace")[:120]
+
+
+def close_frame(code: CloseCode, reason: str = "") -> bytes:
+    """A server's close frame."""
+    return control_frame(Opcode.CLOSE, close_payload(code, reason))
+
+
+def frame_header(length: int) -> bytes:
+    """The header of a server's whole binary message of `length` bytes."""
+    if length < 126:
+        return bytes((_WHOLE, length))
+    if length < 65536:
+        return _MEDIUM.pack(_WHOLE, 126, length)
+    return _LARGE.pack(_WHOLE, 127, length)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """A server's binary message."""
+    return frame_header(len(payload)) + payload
+
+
+def joined(payloads: Iterable[bytes]) -> bytes:
+    """A server's binary message for each of `payloads`, as one piece."""
+    parts: list[bytes] = []
+    for payload in payloads:
+        parts += (frame_header(len(payload)), payload)
+    return b"".join(parts)
+
+
+def frame_end(chunk: bytes, sent: int) -> int:
+    """Where the frame ends of which byte `sent - 1` is a part: the first point at which other frames may follow.
+
+    `chunk` is whole frames of a server joined, as consumers get them.
+    """
+    end = 0
+    while end < sent:
+        length, header = chunk[end + 1], 2
+        if length >= 126:
+            header = 4 if length == 126 else 10
+            length = int.from_bytes(chunk[end + 2 : end + header])
+        end += header + length
+    return end
+
+
+def _masked(payload: bytes | memoryview, mask: bytes | memoryview) -> bytes:
+    """A short payload masked, or unmasked again."""
+    return bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
+
+
+def _invalid(detail: str) -> FrameInvalid:
+    return FrameInvalid("websocket-invalid", detail)

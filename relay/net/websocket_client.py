@@ -1,13 +1,14 @@
 """One WebSocket to one host: dialling, the handshake, keep-alive, and whole messages out of bytes.
 
-websockets' sans-I/O protocol shakes hands on a gevent socket, `framing` reads what comes then. Used by the subscriber,
-one greenlet per connection, which is the only one to read and write here. Knows nothing of frames' content, cursors or
-host states.
+websockets' sans-I/O protocol shakes hands on a gevent socket, `websocket` reads what comes then. Used by the
+subscriber, one greenlet per connection, which is the only one to read and write here. Knows nothing of frames' content,
+cursors or host states.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import time
@@ -15,15 +16,22 @@ from typing import NamedTuple, Protocol
 
 import gevent
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake, ProtocolError
-from websockets.frames import Close, CloseCode, Frame, Opcode
+from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
 from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit.errors import AddressRefused, RelayError
-from relay.net.websocket import MAX_MESSAGE_BYTES, MessageReader
+from relay.net.websocket import (
+    MAX_MESSAGE_BYTES,
+    FrameInvalid,
+    FrameReader,
+    Opcode,
+    close_payload,
+    close_words,
+    control_frame,
+)
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 # All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.
@@ -181,7 +189,7 @@ class Connection:
 
     def __init__(self, sock: socket.socket, rest: bytes, timing: Timing, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._socket = sock
-        self._reader = MessageReader(max_bytes)
+        self._reader = FrameReader(max_bytes=max_bytes)
         self._timing = timing
         self._ended: StreamEnded | None = None
         self._pinged = False
@@ -221,17 +229,14 @@ class Connection:
             self._socket.settimeout(0)
             # The goodbye is a courtesy: a full send buffer or a dead peer goes without.
             with contextlib.suppress(OSError):
-                self._socket.send(self._goodbye().serialize(mask=True))
+                self._socket.send(_control(Opcode.CLOSE, self._goodbye()))
         self._socket.close()
 
-    def _goodbye(self) -> Frame:
+    def _goodbye(self) -> bytes:
         failure, closed = self._reader.failure, self._reader.closed
-        if closed is not None:
-            return Frame(Opcode.CLOSE, closed)
-        if failure is None:
-            return Frame(Opcode.CLOSE, b"")
-        code = CloseCode.MESSAGE_TOO_BIG if failure.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
-        return Frame(Opcode.CLOSE, Close(code, "").serialize())
+        if failure is not None:
+            return close_payload(failure.code)
+        return closed or b""
 
     def _read(self) -> None:
         try:
@@ -240,7 +245,7 @@ class Connection:
             if self._pinged:
                 raise StreamEnded("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
             self._pinged = True
-            self._send(Frame(Opcode.PING, b""))
+            self._send(_control(Opcode.PING, b""))
             return
         except OSError as error:
             raise self._lost(_words(error)) from None
@@ -252,11 +257,11 @@ class Connection:
 
     def _answer_pings(self) -> None:
         pings, self._reader.pings = self._reader.pings, []
-        self._send(*(Frame(Opcode.PONG, payload) for payload in pings))
+        self._send(b"".join(_control(Opcode.PONG, payload) for payload in pings))
 
-    def _send(self, *frames: Frame) -> None:
+    def _send(self, data: bytes) -> None:
         try:
-            self._socket.sendall(b"".join(frame.serialize(mask=True) for frame in frames))
+            self._socket.sendall(data)
         except OSError as error:
             raise self._lost(_words(error)) from None
 
@@ -281,10 +286,13 @@ class Connection:
         if failure is not None:
             return StreamEnded(failure.reason, failure.detail)
         try:
-            close = Close.parse(closed or b"")
-        except (ProtocolError, UnicodeDecodeError) as error:
-            return StreamEnded("websocket-invalid", _words(error))
-        return StreamEnded("closed", f"{close.code} {close.reason}".strip()[:WORDS_KEPT])
+            return StreamEnded("closed", close_words(closed or b"")[:WORDS_KEPT])
+        except FrameInvalid as error:
+            return StreamEnded(error.reason, error.detail)
+
+
+def _control(opcode: Opcode, payload: bytes) -> bytes:
+    return control_frame(opcode, payload, mask=os.urandom(4))
 
 
 def _words(error: BaseException) -> str:

@@ -16,12 +16,9 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader
 from relay.eventlog.record import Record
 from relay.kit.errors import RelayError
-from relay.stream import wire
+from relay.net.websocket import joined
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.stream.wire import websocket_frame
-
-__all__ = ["ConsumerTooSlow", "Feed", "Firehose", "FutureCursor", "websocket_frame"]
 
 READ_THREADS = 4
 
@@ -158,7 +155,7 @@ class Feed:
             return b""
         self.position = records[-1].seq
         hides = self._suppressions.hides
-        return wire.joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))
+        return joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))
 
 
 def _read(reader: LogReader, after_seq: int) -> tuple[list[Record], Exception | None]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from relay.eventlog.record import Record
 from relay.kit import metrics
-from relay.stream import wire
+from relay.net.websocket import frame_header
 from relay.stream.bell import Bell
 from relay.stream.suppressions import Suppressions
 
@@ -63,7 +63,7 @@ def chunk_of(records: Iterable[Record], last_seq: int, suppressions: Suppression
         if suppressions.hides(record.uid, record.seq, record.kind):
             whole = False
             continue
-        header = wire.frame_header(len(record.frame))
+        header = frame_header(len(record.frame))
         parts += (header, record.frame)
         end = start + len(header) + len(record.frame)
         events.append(Placed(record.seq, record.uid, record.kind, start, end))

@@ -17,20 +17,22 @@ from gevent.socket import wait_read, wait_write
 from relay.atproto import frames
 from relay.kit import metrics
 from relay.kit.errors import LogError, RelayError
-from relay.stream.firehose import ConsumerTooSlow, Feed, websocket_frame
-from relay.web.consumers import Consumer
-from relay.web.framing import (
-    MAX_PAYLOAD,
-    ClientFrame,
-    ClientFrameInvalid,
+from relay.net.websocket import (
     CloseCode,
+    FrameInvalid,
+    FrameReader,
     Opcode,
+    binary_frame,
     close_frame,
+    close_words,
     control_frame,
     frame_end,
-    take_frame,
 )
+from relay.stream.firehose import ConsumerTooSlow, Feed
+from relay.web.consumers import Consumer
 
+# What a consumer sends in one message, and what is read of it at a time. None of it is kept.
+MAX_MESSAGE_BYTES = 64 << 10
 TICK = 1.0
 PING_INTERVAL = 30.0
 FAREWELL_TIMEOUT = 5.0
@@ -49,7 +51,11 @@ class ConsumerEnded(RelayError):
 
 def error_farewell(name: str, message: str) -> bytes:
     """An error frame and the close frame that must follow it."""
-    return websocket_frame(frames.error_frame(name, message)) + close_frame(CloseCode.POLICY_VIOLATION, name)
+    return binary_frame(frames.error_frame(name, message)) + close_frame(CloseCode.POLICY_VIOLATION, name)
+
+
+def _broken(error: FrameInvalid) -> ConsumerEnded:
+    return ConsumerEnded("websocket-protocol", close_frame(error.code, error.detail))
 
 
 class Connection:
@@ -61,7 +67,7 @@ class Connection:
         "_next_ping",
         "_next_tick",
         "_pong_due",
-        "_received",
+        "_reader",
         "_sent",
         "_socket",
         "_stall",
@@ -72,7 +78,8 @@ class Connection:
         # Never blocking in a call: a send takes what fits, and waiting for room is done here, with its own timeout.
         socket.setblocking(False)
         self._socket = socket
-        self._received = bytearray(received)
+        self._reader = FrameReader(masked=True, max_bytes=MAX_MESSAGE_BYTES)
+        self._reader.feed(received)
         self._consumer = consumer
         self._stall = stall
         self._sent = 0
@@ -89,7 +96,7 @@ class Connection:
         When `leaving` says so, the consumer still gets everything up to `last_seq`, then a close frame.
         """
         if feed.outdated:
-            self._send(websocket_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
+            self._send(binary_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
         self._consumer.first_position = self._consumer.position = self._counted = feed.position
         try:
             self._stream(feed, last_seq, leaving)
@@ -130,7 +137,7 @@ class Connection:
             deadline = time.monotonic() + FAREWELL_TIMEOUT
             while (left := deadline - time.monotonic()) > 0:
                 wait_read(self._socket.fileno(), left)
-                if not self._socket.recv(MAX_PAYLOAD):
+                if not self._socket.recv(MAX_MESSAGE_BYTES):
                     return
         except OSError:
             return
@@ -165,27 +172,29 @@ class Connection:
 
     def _listen(self) -> None:
         try:
-            data = self._socket.recv(MAX_PAYLOAD)
+            data = self._socket.recv(MAX_MESSAGE_BYTES)
             if not data:
                 raise ConsumerEnded("gone")
-            self._received += data
+            self._reader.feed(data)
         except BlockingIOError:
             pass
         except OSError:
             raise ConsumerEnded("gone") from None
-        try:
-            while frame := take_frame(self._received):
-                self._answer(frame)
-        except ClientFrameInvalid as error:
-            raise ConsumerEnded(error.reason, close_frame(error.code, error.detail)) from None
-
-    def _answer(self, frame: ClientFrame) -> None:
-        if frame.opcode is Opcode.PING:
-            self._send(control_frame(Opcode.PONG, frame.payload))
-        elif frame.opcode is Opcode.PONG:
+        reader = self._reader
+        pings, reader.pings = reader.pings, []
+        for payload in pings:
+            self._send(control_frame(Opcode.PONG, payload))
+        if reader.pongs:
+            reader.pongs = 0
             self._pong_due = False
-        elif frame.opcode is Opcode.CLOSE:
-            raise ConsumerEnded("left", control_frame(Opcode.CLOSE, frame.payload))
+        if reader.failure is not None:
+            raise _broken(reader.failure)
+        if reader.closed is not None:
+            try:
+                close_words(reader.closed)
+            except FrameInvalid as error:
+                raise _broken(error) from None
+            raise ConsumerEnded("left", control_frame(Opcode.CLOSE, reader.closed))
 
     def _keep_alive(self, now: float) -> None:
         if now < self._next_ping:

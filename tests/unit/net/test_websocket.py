@@ -1,32 +1,65 @@
-"""Messages out of a host's bytes: whatever the pieces, as RFC 6455 says; against websockets' own parser."""
+"""The WebSocket codec: whatever the pieces, as RFC 6455 says; against websockets' own parser and writer."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.client import ClientProtocol
-from websockets.exceptions import PayloadTooBig
-from websockets.frames import Frame, Opcode
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.frames import Close, Frame
+from websockets.frames import Opcode as TheirOpcode
 from websockets.protocol import Protocol
+from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from relay.net.websocket import MAX_MESSAGE_BYTES, MessageReader
+from relay.net import websocket
+from relay.net.websocket import (
+    MAX_MESSAGE_BYTES,
+    CloseCode,
+    FrameInvalid,
+    FrameReader,
+    Opcode,
+    binary_frame,
+    close_frame,
+    close_words,
+    control_frame,
+    frame_end,
+    joined,
+)
+from tests.support.stream import payloads
+
+MASK = bytes((0x11, 0x80, 0x00, 0xFF))
+CLIENT_BYTES = 64 << 10
+BOTH = pytest.mark.parametrize("masked", [False, True], ids=["server's", "client's"])
 
 
-def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, mask: bool = False) -> bytes:
-    length = len(payload)
+def frame(
+    opcode: int, payload: bytes = b"", *, fin: bool = True, reserved: int = 0, masked: bool = False, length: int = -1
+) -> bytes:
+    """A frame, also one that must not be; `length` is said when it is not the payload's."""
+    length = len(payload) if length < 0 else length
     head = bytes([fin << 7 | reserved << 4 | opcode])
     if length < 126:
-        return head + bytes([mask << 7 | length]) + payload
-    if length < 65536:
-        return head + bytes([mask << 7 | 126]) + length.to_bytes(2) + payload
-    return head + bytes([mask << 7 | 127]) + length.to_bytes(8) + payload
+        head += bytes([masked << 7 | length])
+    elif length < 65536:
+        head += bytes([masked << 7 | 126]) + length.to_bytes(2)
+    else:
+        head += bytes([masked << 7 | 127]) + length.to_bytes(8)
+    if not masked:
+        return head + payload
+    return head + MASK + bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload))
 
 
-def read(data: bytes, *cuts: int) -> tuple[list[bytes], MessageReader]:
+def reader_of(masked: bool) -> FrameReader:
+    return FrameReader(masked=True, max_bytes=CLIENT_BYTES) if masked else FrameReader()
+
+
+def read(data: bytes, *cuts: int, masked: bool = False) -> tuple[list[bytes], FrameReader]:
     """The messages in `data`, given in pieces that end at `cuts`."""
-    reader = MessageReader()
+    reader = reader_of(masked)
     found: list[bytes] = []
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         reader.feed(data[start:end])
@@ -34,32 +67,169 @@ def read(data: bytes, *cuts: int) -> tuple[list[bytes], MessageReader]:
     return found, reader
 
 
-def websockets_say(data: bytes) -> tuple[list[bytes], str]:
-    """The same by websockets: its messages, and how the stream ends."""
-    protocol = ClientProtocol(parse_uri("ws://localhost/"), max_size=MAX_MESSAGE_BYTES)
+def refused(data: bytes, *, masked: bool = False) -> str:
+    """Why `data` is refused, also when it comes in two pieces; "" when it is not."""
+    reasons = set()
+    for cut in (0, len(data) // 2, len(data)):
+        _, reader = read(data, cut, masked=masked)
+        assert reader.ended == (reader.failure is not None)
+        reasons.add(reader.failure.reason if reader.failure else "")
+    (reason,) = reasons
+    return reason
+
+
+# The rules, by the numbers in the module.
+
+
+@BOTH
+@pytest.mark.parametrize("opcode", [0x2, 0x9, 0xA])
+@pytest.mark.parametrize("reserved", [1, 2, 4, 7])
+def test_rule_1_reserved_bits_are_refused(masked: bool, opcode: int, reserved: int) -> None:
+    assert refused(frame(opcode, b"x", reserved=reserved, masked=masked), masked=masked) == "websocket-invalid"
+
+
+@BOTH
+def test_rule_2_other_opcodes_are_refused(masked: bool) -> None:
+    for opcode in range(16):
+        known = opcode in (0x2, 0x9, 0xA) or (masked and opcode == 0x1)
+        if opcode not in (0x0, 0x1, 0x8):
+            expected = "" if known else "websocket-invalid"
+            assert refused(frame(opcode, masked=masked), masked=masked) == expected, opcode
+
+
+@BOTH
+@pytest.mark.parametrize("size", [0, 10, 125, 126, 200, 65535])
+@pytest.mark.parametrize("opcode", [0x2, 0x9])
+def test_rule_3_masks_of_the_wrong_side_are_refused(masked: bool, size: int, opcode: int) -> None:
+    assert refused(frame(opcode, bytes(size), masked=not masked), masked=masked) == "websocket-invalid"
+
+
+@BOTH
+@pytest.mark.parametrize("opcode", [0x8, 0x9, 0xA])
+def test_rule_4_control_frames_are_whole_and_short(masked: bool, opcode: int) -> None:
+    assert refused(frame(opcode, fin=False, masked=masked), masked=masked) == "websocket-invalid"
+    assert refused(frame(opcode, bytes(126), masked=masked)[:4], masked=masked) == "websocket-invalid"
+    _, reader = read(frame(opcode, b"\x03\xe8" + bytes(123), masked=masked), masked=masked)
+    assert reader.failure is None and reader.frames == 1
+
+
+@BOTH
+def test_rule_4_a_control_frame_may_come_within_a_message(masked: bool) -> None:
+    parts = frame(2, b"a" * 200, fin=False, masked=masked), frame(0, b"b", masked=masked)
+    messages, reader = read(parts[0] + frame(9, b"ping", masked=masked) + parts[1], masked=masked)
+    assert reader.pings == [b"ping"] and reader.frames == 3 and not reader.ended
+    assert messages == ([] if masked else [b"a" * 200 + b"b"])
+
+
+@BOTH
+def test_rule_5_fragments_come_in_turn(masked: bool) -> None:
+    def sent(*frames: tuple[int, bool]) -> str:
+        return refused(b"".join(frame(opcode, b"x", fin=fin, masked=masked) for opcode, fin in frames), masked=masked)
+
+    assert sent((2, False), (0, False), (0, True), (2, True)) == ""
+    assert sent((0, True)) == "websocket-invalid"
+    assert sent((2, False), (2, True)) == "websocket-invalid"
+    assert sent((2, False), (0, True), (0, True)) == "websocket-invalid"
+
+
+@BOTH
+def test_rule_6_a_length_is_judged_by_its_header(masked: bool) -> None:
+    most = CLIENT_BYTES if masked else MAX_MESSAGE_BYTES
+    for length in (most + 1, 1 << 62, 1 << 63):
+        for fin in (True, False):
+            assert refused(frame(2, fin=fin, masked=masked, length=length), masked=masked) == "message-too-big"
+    begun = frame(2, b"x" * 10, fin=False, masked=masked)
+    assert refused(begun + frame(0, masked=masked, length=most - 9), masked=masked) == "message-too-big"
+    assert refused(begun + frame(0, masked=masked, length=most - 10), masked=masked) == ""
+    assert refused(frame(2, masked=masked, length=most), masked=masked) == ""
+
+
+def test_rule_6_a_message_of_the_full_size_passes() -> None:
+    payload = b"x" * MAX_MESSAGE_BYTES
+    stream = frame(2, payload[:-1], fin=False) + frame(9, b"p") + frame(0, payload[-1:])
+    messages, reader = read(stream, 1_000_000, 4_999_999)
+    assert messages == [payload] and not reader.ended
+
+
+def test_rule_7_a_text_message_of_a_server_is_refused() -> None:
+    assert refused(frame(1, b"text")) == "text-message"
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, CLIENT_BYTES])
+def test_rule_7_what_a_client_sends_in_messages_is_not_kept(size: int) -> None:
+    stream = frame(1, b"t" * size, masked=True) + frame(9, b"x", masked=True)
+    reader = reader_of(masked=True)
+    for start in range(0, len(stream), 1000):
+        reader.feed(stream[start : start + 1000])
+        assert len(reader._buffer) <= 14 + 125 and not reader._part
+    assert reader.frames == 2 and reader.pings == [b"x"] and reader.take() == []
+
+
+@BOTH
+def test_rule_8_nothing_is_read_after_the_end(masked: bool) -> None:
+    close = frame(8, b"\x03\xe8bye", masked=masked)
+    for end in (close, frame(3, masked=masked)):
+        stream = frame(9, b"1", masked=masked) + end + frame(9, b"2", masked=masked) + frame(2, b"x", masked=masked)
+        messages, reader = read(stream, len(end) + 3, masked=masked)
+        assert messages == [] and reader.pings == [b"1"] and reader.ended
+        assert reader.closed == (b"\x03\xe8bye" if end is close else None)
+        assert len(reader._buffer) <= len(stream)
+
+
+@given(st.one_of(st.binary(max_size=10), st.tuples(st.integers(0, 5100), st.binary(max_size=5)).map(
+    lambda said: said[0].to_bytes(2) + said[1])))  # fmt: skip
+def test_rule_9_a_close_frame_says_why(payload: bytes) -> None:
+    try:
+        close = Close.parse(payload)
+        expected = f"{close.code} {close.reason}".strip()
+    except (ProtocolError, UnicodeDecodeError):
+        expected = ""
+    try:
+        assert close_words(payload) == expected
+    except FrameInvalid as error:
+        assert expected == "" and error.code is CloseCode.PROTOCOL_ERROR
+
+
+def test_each_rule_has_a_test_of_its_number() -> None:
+    rules = set(re.findall(r"^(\d+)\. ", websocket.__doc__ or "", re.MULTILINE))
+    assert rules and rules == {found[1] for name in globals() if (found := re.match(r"test_rule_(\d+)_", name))}
+
+
+# Both sides against another implementation.
+
+
+def websockets_say(data: bytes, masked: bool) -> tuple[list[bytes], list[bytes], str]:
+    """The same by websockets: its messages and pings, and how the stream ends."""
+    if masked:
+        protocol: Protocol = ServerProtocol(max_size=CLIENT_BYTES)
+    else:
+        protocol = ClientProtocol(parse_uri("ws://localhost/"), max_size=MAX_MESSAGE_BYTES)
     # As after a handshake.
     protocol.parser = Protocol.parse(protocol)
     next(protocol.parser)
     protocol.state = protocol.state.OPEN
     protocol.receive_data(data)
     messages: list[bytes] = []
+    pings: list[bytes] = []
     part = b""
     for event in protocol.events_received():
         assert isinstance(event, Frame)
-        if event.opcode is Opcode.TEXT:
-            return messages, "text-message"
-        if event.opcode in (Opcode.BINARY, Opcode.CONT):
+        if event.opcode is TheirOpcode.TEXT and not masked:
+            return messages, pings, "text-message"
+        if event.opcode is TheirOpcode.PING:
+            pings.append(event.data)
+        if event.opcode in (TheirOpcode.TEXT, TheirOpcode.BINARY, TheirOpcode.CONT):
             part += event.data
             if event.fin:
                 messages.append(part)
                 part = b""
     error = protocol.parser_exc
     if isinstance(error, PayloadTooBig):
-        return messages, "message-too-big"
+        return messages, pings, "message-too-big"
     # What a close frame says is for the connection to judge.
     if protocol.close_rcvd is not None or error is None:
-        return messages, ""
-    return messages, "websocket-invalid"
+        return messages, pings, ""
+    return messages, pings, "websocket-invalid"
 
 
 frames_sent = st.tuples(
@@ -71,58 +241,76 @@ frames_sent = st.tuples(
 )
 
 
-@given(st.lists(frames_sent, max_size=8), st.data())
+@BOTH
+@given(sent=st.lists(frames_sent, max_size=8), data=st.data())
 def test_it_reads_what_websockets_reads_whatever_the_pieces(
-    sent: list[tuple[int, int, bool, int, bool]], data: st.DataObject
+    masked: bool, sent: list[tuple[int, int, bool, int, bool]], data: st.DataObject
 ) -> None:
     stream = b"".join(
-        frame(opcode, b"x" * size, fin=fin, reserved=reserved, mask=mask) for opcode, size, fin, reserved, mask in sent
+        frame(opcode, b"x" * size, fin=fin, reserved=reserved, masked=masked != wrong)
+        for opcode, size, fin, reserved, wrong in sent
     )
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
-    messages, reader = read(stream, *cuts)
-    expected, reason = websockets_say(stream)
-    assert messages == expected
+    messages, reader = read(stream, *cuts, masked=masked)
+    expected, pings, reason = websockets_say(stream, masked)
+    assert messages == ([] if masked else expected) and reader.pings == pings
     assert (reader.failure.reason if reader.failure else "") == reason
 
 
-def test_every_cut_gives_the_same() -> None:
-    stream = frame(2, b"a" * 300) + frame(9, b"ping") + frame(2, b"b", fin=False) + frame(10) + frame(0, b"c" * 200)
+@BOTH
+def test_every_cut_gives_the_same(masked: bool) -> None:
+    sent = [(2, b"a" * 300, True), (9, b"ping", True), (2, b"b", False), (10, b"", True), (0, b"c" * 200, True)]
+    stream = b"".join(frame(opcode, payload, fin=fin, masked=masked) for opcode, payload, fin in sent)
     for cut in range(len(stream)):
-        messages, reader = read(stream, cut)
-        assert messages == [b"a" * 300, b"b" + b"c" * 200]
-        assert reader.pings == [b"ping"] and reader.frames == 5 and reader.crumbs == 3 and not reader.ended
+        messages, reader = read(stream, cut, masked=masked)
+        assert messages == ([] if masked else [b"a" * 300, b"b" + b"c" * 200])
+        assert reader.pings == [b"ping"] and reader.pongs == 1 and reader.frames == 5 and reader.crumbs == 3
+        assert not reader.ended
 
 
-@pytest.mark.parametrize(
-    ("stream", "reason"),
-    [
-        (frame(2, b"x", reserved=4), "websocket-invalid"),
-        (frame(2, b"x" * 10, mask=True), "websocket-invalid"),
-        (frame(2, b"x" * 200, mask=True), "websocket-invalid"),
-        (frame(3), "websocket-invalid"),
-        (frame(9, fin=False), "websocket-invalid"),
-        (frame(9, b"x" * 126), "websocket-invalid"),
-        (frame(0, b"x"), "websocket-invalid"),
-        (frame(2, b"x", fin=False) + frame(2, b"y"), "websocket-invalid"),
-        (frame(1, b"text"), "text-message"),
-        (b"\x82\x7f" + (MAX_MESSAGE_BYTES + 1).to_bytes(8), "message-too-big"),
-        (b"\x02\x7f" + (1 << 63).to_bytes(8), "message-too-big"),
-        (frame(2, b"x" * 10, fin=False) + b"\x00\x7f" + (MAX_MESSAGE_BYTES - 9).to_bytes(8), "message-too-big"),
-    ],
-)
-def test_what_a_host_must_not_send_ends_the_stream_on_its_header(stream: bytes, reason: str) -> None:
-    messages, reader = read(frame(2, b"before") + stream + frame(2, b"after"), 3)
-    assert messages == [b"before"]
-    assert reader.ended and reader.failure is not None and reader.failure.reason == reason
+@BOTH
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_frames_an_end_or_too_few(masked: bool, data: bytes) -> None:
+    _, reader = read(data, masked=masked)
+    assert reader.ended or data.endswith(bytes(reader._buffer))
 
 
-def test_a_message_of_the_full_size_passes_and_a_ping_may_come_before_its_last_byte() -> None:
-    payload = b"x" * MAX_MESSAGE_BYTES
-    stream = frame(2, payload[:-1], fin=False) + frame(9, b"p") + frame(0, payload[-1:])
-    messages, reader = read(stream, 1_000_000, 4_999_999)
-    assert messages == [payload] and not reader.ended
+# What is built.
 
 
-def test_nothing_is_read_after_a_close() -> None:
-    messages, reader = read(frame(8, b"\x03\xe8bye") + frame(2, b"after") + frame(1))
-    assert messages == [] and reader.closed == b"\x03\xe8bye" and reader.failure is None
+@pytest.mark.parametrize("mask", [None, MASK])
+@pytest.mark.parametrize("payload", [b"", b"abc", bytes(range(125))])
+def test_a_control_frame_is_what_another_implementation_reads(mask: bytes | None, payload: bytes) -> None:
+    built = control_frame(Opcode.PING, payload, mask)
+    assert websockets_say(built, mask is not None) == ([], [payload], "")
+    if mask is None:
+        assert built == Frame(TheirOpcode.PING, payload).serialize(mask=False)
+
+
+def test_a_close_frame_is_what_another_implementation_builds() -> None:
+    expected = Frame(TheirOpcode.CLOSE, b"\x03\xe9bye").serialize(mask=False)
+    assert close_frame(CloseCode.GOING_AWAY, "bye") == expected
+    assert len(close_frame(CloseCode.GOING_AWAY, "x" * 500)) <= 127
+
+
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, 5_000_064])
+def test_a_message_is_what_another_implementation_makes(length: int) -> None:
+    payload = bytes(length)
+    assert binary_frame(payload) == Frame(TheirOpcode.BINARY, payload).serialize(mask=False)
+
+
+def test_joined() -> None:
+    frames = [bytes([n]) * n * 300 for n in range(5)]
+    assert payloads(joined(frames)) == frames
+    assert joined([]) == b""
+
+
+@pytest.mark.parametrize("sizes", [(5, 200, 70_000, 1), (0, 0, 126)])
+def test_frame_end_finds_the_next_place_for_another_frame(sizes: tuple[int, ...]) -> None:
+    frames = [binary_frame(bytes(size)) for size in sizes]
+    chunk = b"".join(frames)
+    ends = [sum(map(len, frames[:count])) for count in range(len(frames) + 1)]
+    for sent in range(0, len(chunk) + 1, 7):
+        assert frame_end(chunk, sent) == min(end for end in ends if end >= sent)
+    for end in ends:
+        assert frame_end(chunk, end) == end
