@@ -48,8 +48,8 @@ class Process:
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            # Reports and summaries begin with a ruler.
-            if self.report or line.startswith("==="):
+            # Reports begin with a ruler; with `-q` the last line is all there is of them.
+            if self.report or line.startswith("===") or re.match(r"\d+ [a-z]+[, ].*in \d", line):
                 self.report.append(line)
             else:
                 print(line, end="", flush=True)

@@ -1,4 +1,4 @@
-"""Background loops and calls into native threads: one of each for the whole relay.
+"""Background loops, turns of the hub and calls into native threads: one of each for the whole relay.
 
 Used by every room that does something again and again beside the events. Must not know what is done.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
 
 import gevent
+from gevent import get_hub
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
@@ -83,6 +84,20 @@ class Loop:
             return min(self._every, RETRY_SECONDS)
         self.problem = None
         return self._every if wait is None else wait
+
+
+def yield_hub() -> None:
+    """Let everyone else have a turn, whoever waits for a timer or for a socket as well; about 3 µs when nobody does.
+
+    What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets.
+    """
+    hub = get_hub()
+    # Over by now, and yet looked at only after the hub has asked for what is ready.
+    turn = hub.loop.timer(0.0)
+    try:
+        hub.wait(turn)
+    finally:
+        turn.close()
 
 
 def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from collections.abc import Callable
+
 import gevent
 import pytest
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
 from relay.kit import background
-from relay.kit.background import Loop, in_thread
+from relay.kit.background import Loop, in_thread, yield_hub
 
 
 def test_a_pass_that_fails_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +112,49 @@ def test_what_a_thread_raises_is_raised_here_and_the_hub_goes_on() -> None:
         in_thread(pool, lambda: 1 / 0)
     ticking.kill()
     pool.kill()
+
+
+def busy_turns(take_turn: Callable[[], None], wait: Callable[[], object]) -> int:
+    """How many turns of 1 ms a greenlet that always has work takes while another comes to the end of `wait`."""
+    turns, stopped = 0, False
+
+    def work() -> None:
+        nonlocal turns
+        while not stopped:
+            started = time.thread_time()
+            while time.thread_time() - started < 0.001:
+                pass
+            turns += 1
+            take_turn()
+
+    worker = gevent.spawn(work)
+    yield_hub()
+    before = turns
+    wait()
+    taken, stopped = turns - before, True
+    worker.join()
+    return taken
+
+
+def test_a_greenlet_that_yields_the_hub_lets_timers_run() -> None:
+    assert busy_turns(yield_hub, lambda: gevent.sleep(0.002)) <= 10
+    assert busy_turns(lambda: gevent.sleep(0), lambda: gevent.sleep(0.002)) >= 20
+
+
+def test_a_greenlet_that_yields_the_hub_lets_sockets_be_read() -> None:
+    ours, theirs = socket.socketpair()
+
+    def echo() -> None:
+        while data := theirs.recv(1):
+            theirs.send(data)
+
+    def ask() -> None:
+        for _ in range(5):
+            ours.send(b"x")
+            assert ours.recv(1) == b"x"
+
+    with ours, theirs:
+        answering = gevent.spawn(echo)
+        assert busy_turns(yield_hub, ask) <= 30
+        ours.shutdown(socket.SHUT_WR)
+        answering.join()
