@@ -57,7 +57,7 @@ class IdentityCache:
         """Start writing behind."""
         # Before the first question, since how long a row is good for depends on what is read here.
         self._flush()
-        self._writing.start(at_once=False)
+        self._writing.start(after=FLUSH_SECONDS)
 
     def stop(self) -> None:
         """Write what is pending, for a few seconds at most, and stop."""
