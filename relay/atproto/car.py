@@ -1,7 +1,8 @@
 """CAR v1: the container in which a commit's blocks travel.
 
-Called by `commit` on the `blocks` of an event. Reads everything, verifies every hash, keeps nothing it could not
-verify. Must not know what a block means.
+Called by `commit` on the `blocks` of an event. Verifies every hash of the two kinds that the protocol uses and keeps
+nothing it could not verify. Blocks in any order, twice, or of other kinds are put up with (repository draft, 5.3).
+Must not know what a block means.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from hashlib import sha256
 from typing import NamedTuple
 
 from relay.atproto import drisl
-from relay.atproto.cid import DAG_CBOR_PREFIX, LENGTH, PREFIXES, Cid
+from relay.atproto.cid import DAG_CBOR_PREFIX, LENGTH, PREFIXES, RAW_PREFIX, Cid, length_of
 from relay.atproto.errors import CarError, DrislError
 
 REASONS = frozenset(
     {
+        "car-block-count",
         "car-block-hash",
         "car-block-size",
         "car-cid",
-        "car-duplicate",
         "car-header",
         "car-root-missing",
         "car-truncated",
@@ -27,8 +28,10 @@ REASONS = frozenset(
 )
 
 MAX_HEADER = 16_384
-# A block of 1,000,000 bytes is already too large (sync specification, limits).
-MAX_BLOCK = 999_999
+# A record may take so many bytes (sync specification, limits), and no other object comes near it.
+MAX_BLOCK = 1_000_000
+# Two hundred operations need fewer, and a host that sends its whole trees along has room for one of 2,000,000 bytes.
+MAX_BLOCKS = 10_000
 
 # The header that nearly every file has is recognised without decoding it.
 _ANY_ROOT = Cid(b"\xff" * LENGTH)
@@ -39,58 +42,83 @@ _HEADER_END = _ROOT_END + len(_AFTER_ROOT)
 
 
 class Car(NamedTuple):
-    """A CAR file whose block hashes are all verified. The first root is among the blocks."""
+    """A CAR file whose blocks are all what their ids say. `root`, the first of the roots, is among them."""
 
-    roots: tuple[Cid, ...]
+    root: Cid
     blocks: dict[bytes, bytes]
-    """By the bytes of their ids, which a `Cid` is equal to."""
+    """By the bytes of their ids, which a `Cid` is equal to. Those of other kinds than the protocol's are left out."""
 
 
 def parse(data: bytes) -> Car:
     """Read a whole CAR v1 file. CarError with the first thing that is wrong with it."""
-    roots: tuple[Cid, ...]
+    root, position = _start(data)
+    blocks = _blocks(data, position)
+    if root not in blocks:
+        raise CarError("car-root-missing", str(root))
+    return Car(root, blocks)
+
+
+def root_block(data: bytes) -> tuple[Cid, bytes]:
+    """The first root and its block, whatever else is wrong with the file or too much in it.
+
+    CarError when the header cannot be read, or no block with the root's hash is found.
+    """
+    root, position = _start(data)
+    for _ in range(MAX_BLOCKS):
+        if position >= len(data):
+            break
+        length, position = _varint(data, position)
+        end = position + length
+        if data.startswith(root, position):
+            block = data[position + LENGTH : end]
+            if len(block) <= MAX_BLOCK and sha256(block).digest() == root.digest:
+                return root, block
+        position = end
+    raise CarError("car-root-missing", str(root))
+
+
+def of_root(root: Cid, block: bytes) -> bytes:
+    """A file with nothing but its root, as `#sync` events have it. `block` has fewer than 16,000 bytes."""
+    length = LENGTH + len(block)
+    return b"".join((_BEFORE_ROOT, root, _AFTER_ROOT, bytes((length & 0x7F | 0x80, length >> 7)), root, block))
+
+
+def _start(data: bytes) -> tuple[Cid, int]:
+    """The first root, and where the first block begins."""
     root = data[_ROOT_AT:_ROOT_END]
     if data.startswith(_BEFORE_ROOT) and data.startswith(_AFTER_ROOT, _ROOT_END) and root.startswith(PREFIXES):
-        roots, end = (Cid(root),), _HEADER_END
-    else:
-        roots, end = _read_header(data)
-    blocks = _blocks(data, end)
-    if roots[0] not in blocks:
-        raise CarError("car-root-missing", str(roots[0]))
-    return Car(roots, blocks)
-
-
-def _read_header(data: bytes) -> tuple[tuple[Cid, ...], int]:
-    """The roots, and where the first block begins."""
+        return Cid(root), _HEADER_END
     length, position = _varint(data, 0)
     if not 0 < length <= MAX_HEADER:
         raise CarError("car-header", f"{length} bytes")
     end = position + length
     if end > len(data):
         raise CarError("car-truncated", "in the header")
-    return _roots(data[position:end]), end
+    return _first_root(data[position:end]), end
 
 
-def _roots(header: bytes) -> tuple[Cid, ...]:
+def _first_root(header: bytes) -> Cid:
     try:
         value = drisl.decode(header)
     except DrislError as error:
         raise CarError("car-header", str(error)) from error
-    if not isinstance(value, dict) or value.get("version") != 1 or value["version"] is True:
+    version = value.get("version") if isinstance(value, dict) else None
+    if not isinstance(value, dict) or type(version) is not int or version != 1:
         raise CarError("car-header", "not version 1")
     roots = value.get("roots")
     if not isinstance(roots, list) or not roots:
         raise CarError("car-header", "no roots")
-    cids = tuple(root for root in roots if isinstance(root, Cid))
-    if len(cids) != len(roots):
+    if not isinstance(roots[0], Cid):
         raise CarError("car-cid", "a root of another kind")
-    return cids
+    return roots[0]
 
 
 def _blocks(data: bytes, position: int) -> dict[bytes, bytes]:
     blocks: dict[bytes, bytes] = {}
     size = len(data)
-    while position < size:
+    for _ in range(MAX_BLOCKS):
+        if position >= size:
+            return blocks
         length = data[position]
         position += 1
         if length > 0x7F:
@@ -105,30 +133,33 @@ def _blocks(data: bytes, position: int) -> dict[bytes, bytes]:
         cid, block = data[position:body], data[body:end]
         # What nearly every block is; all others are told apart elsewhere.
         if (
-            cid != DAG_CBOR_PREFIX + sha256(block).digest()
-            or cid in blocks
-            or length < LENGTH
-            or length > MAX_BLOCK + LENGTH
-            or end > size
-        ):
-            _check_block(cid, length, end - size, block, blocks)
-        blocks[cid] = block
+            cid == DAG_CBOR_PREFIX + sha256(block).digest() and LENGTH <= length <= MAX_BLOCK + LENGTH and end <= size
+        ) or _is_sound(data, position, end):
+            blocks[cid] = block
         position = end
+    if position < size:
+        raise CarError("car-block-count", f"over {MAX_BLOCKS}")
     return blocks
 
 
-def _check_block(cid: bytes, length: int, missing: int, block: bytes, blocks: dict[bytes, bytes]) -> None:
-    """Return for a raw block that is sound; CarError for any block that is not."""
-    if length > MAX_BLOCK + LENGTH:
-        raise CarError("car-block-size", f"{length - LENGTH} bytes")
-    if missing > 0:
-        raise CarError("car-truncated", f"{missing} bytes missing")
-    if length < LENGTH or not cid.startswith(PREFIXES):
-        raise CarError("car-cid", cid[:length].hex())
+def _is_sound(data: bytes, position: int, end: int) -> bool:
+    """True for a block of raw bytes that is what its id says, False for one of a kind that nobody here needs.
+
+    CarError for a block that is broken.
+    """
+    if end > len(data):
+        raise CarError("car-truncated", f"{end - len(data)} bytes missing")
+    cid = data[position : min(position + LENGTH, end)]
+    if len(cid) < LENGTH or not cid.startswith(PREFIXES):
+        if not length_of(data[position : min(position + 100, end)]):
+            raise CarError("car-cid", cid.hex())
+        return False
+    block = data[position + LENGTH : end]
+    if len(block) > MAX_BLOCK and not cid.startswith(RAW_PREFIX):
+        raise CarError("car-block-size", f"{len(block)} bytes")
     if sha256(block).digest() != cid[4:]:
         raise CarError("car-block-hash", str(Cid(cid)))
-    if cid in blocks:
-        raise CarError("car-duplicate", str(Cid(cid)))
+    return True
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:

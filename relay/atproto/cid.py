@@ -7,6 +7,7 @@ tree code on the hot path lives from. Must not know of CBOR: the tag around a li
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b32decode, b32encode
 
 from relay.atproto.errors import CidError
@@ -19,6 +20,12 @@ LENGTH = 36
 DAG_CBOR_PREFIX = b"\x01\x71\x12\x20"
 RAW_PREFIX = b"\x01\x55\x12\x20"
 PREFIXES = (DAG_CBOR_PREFIX, RAW_PREFIX)
+
+# The older kind, a bare multihash; and what a CIDv1 of any kind begins with, up to the length of its digest. No hash
+# function in use has a digest of more than 64 bytes.
+_V0_PREFIX, _V0_LENGTH = b"\x12\x20", 34
+_NUMBER = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,4}[\x01-\x7f])"
+_match_v1 = re.compile(rb"\x01%b%b([\x00-\x40])" % (_NUMBER, _NUMBER), re.DOTALL).match
 
 _TEXT_LENGTH = 59  # "b" and 36 bytes in base32 without padding
 
@@ -80,3 +87,13 @@ class Cid(bytes):
 
     def __repr__(self) -> str:
         return f"Cid({self})"
+
+
+def length_of(data: bytes) -> int:
+    """How many bytes the CID takes that `data` begins with, of whatever kind; 0 when it begins with none.
+
+    For what nobody follows: an unrelated block, or a link in an entry that a commit does not touch.
+    """
+    match = _match_v1(data)
+    length = match.end() + match[1][0] if match is not None else _V0_LENGTH
+    return length if length <= len(data) and (match is not None or data.startswith(_V0_PREFIX)) else 0

@@ -3,20 +3,32 @@
 Called by `ingest` once an event has passed the gate: pure functions over bytes, so they run in-line or in a worker
 process. Must not know of stored state: whether a commit follows on the last one is the caller's to compare.
 Specification: https://atproto.com/specs/repository and https://atproto.com/specs/sync
+
+A verification ends in one of three ways. `Verified`: the event is what it says, and may be passed on as it came.
+`Unproven`: the account has signed a commit, but the event does not prove what led there or contradicts it; it may be
+passed on as a `#sync` of that commit (`frames.sync_frame`). An error: the commit object itself is not sound.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import NamedTuple
 
-from relay.atproto import car, drisl, mst
-from relay.atproto.cid import Cid
+from relay.atproto import car, drisl, mst, operations
+from relay.atproto.cid import DAG_CBOR, Cid
 from relay.atproto.crypto import PublicKey
-from relay.atproto.errors import CommitError, DrislError, MstError, SignatureInvalid, SyntaxInvalid
-from relay.atproto.frames import Commit, RepoOp, Sync
-from relay.atproto.syntax import is_record_path, tid_micros
+from relay.atproto.errors import (
+    CarError,
+    CommitError,
+    FrameError,
+    MstError,
+    ProtocolError,
+    SignatureInvalid,
+    SyntaxInvalid,
+)
+from relay.atproto.frames import Commit, Sync
+from relay.atproto.mst_open import Opened, open_tree
+from relay.atproto.syntax import tid_micros
 
 REASONS = frozenset(
     {
@@ -25,8 +37,6 @@ REASONS = frozenset(
         "commit-rev",
         "commit-root",
         "commit-version",
-        "op-fields",
-        "op-path",
         "prev-data-mismatch",
         "record-malformed",
         "record-missing",
@@ -40,6 +50,9 @@ VERSION = 3
 
 # How far a rev may be ahead of the clock (sync specification: "a few minutes"), microseconds.
 MAX_REV_AHEAD = 5 * 60 * 1_000_000
+
+# The first byte of a map, up to the longest form of its length.
+_MAP_HEADS = range(0xA0, 0xBC)
 
 
 class CommitObject(NamedTuple):
@@ -61,42 +74,71 @@ class Verified(NamedTuple):
     inverted: bool
     lenient: str | None
     """The reason for which the operations would have been refused, had the caller not asked for leniency."""
-    blocks: Mapping[bytes, bytes]
-    """What came along, every hash verified."""
+    opened: Opened
+    """The nodes of the tree that came along; none when one of them breaks a rule, which only leniency puts up with."""
 
 
-def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool = False) -> Verified:
+class Unproven(NamedTuple):
+    """A commit that the account has signed, in an event that cannot be passed on as it came, for a stable reason.
+
+    `rev` is the commit's own, which a `#sync` event may contradict; `blocks` is a CAR file of the commit object alone.
+    """
+
+    reason: str
+    detail: str
+    commit: Cid
+    data: Cid
+    rev: str
+    blocks: bytes
+
+
+def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool = False) -> Verified | Unproven:
     """Verify everything about a `#commit` that the event and the account's key can tell.
 
-    `now_us` is the time in microseconds since 1970. Without `prevData` there is nothing to invert against: the caller
-    decides whether that may be. `lenient` lets operations pass that the blocks do not prove, as the reference relay
-    does. Raises CommitError, CarError, DrislError, MstError; SignatureInvalid when another key might do.
+    `now_us` is the time in microseconds since 1970. Without `prevData` there is nothing to invert against: then the
+    tree only has to hold what the operations say they wrote, and the caller decides whether that is enough. `lenient`
+    lets operations pass that the blocks do not prove, as the reference relay does. Raises CommitError or CarError when
+    the commit object is not sound or contradicts the event; SignatureInvalid when another key might do.
     """
     _check_rev(event.rev, now_us)
-    for op in event.ops:
-        _check_op(op)
-    content = car.parse(event.blocks)
-    if event.commit != content.roots[0]:
+    content, fault = _content(event)
+    if event.commit != content.root:
         raise CommitError("commit-root", "the CAR has another root than the event says")
-    commit = _signed_commit(content, event, key)
-    _check_records(event, content)
-    passed_over = None
+    commit = _signed_commit(content, event.did, key)
+    if commit.rev != event.rev:
+        raise CommitError("commit-rev", f"{commit.rev} in an event of {event.rev}")
+    if fault is not None:
+        return _unproven(fault, content, commit)
+    opened: Opened = {}
     try:
-        _prove_ops(event, commit, content)
+        operations.check(event.ops)
+        _check_records(event, content)
+    except CommitError as error:
+        return _unproven(error, content, commit)
+    try:
+        opened = open_tree(commit.data, content.blocks)
+        _prove(event, commit.data, content, opened)
     except (CommitError, MstError) as error:
-        if not lenient:
-            raise
-        passed_over = error.reason
-    inverted = event.prev_data is not None and passed_over is None
-    return Verified(event.commit, commit.data, inverted, passed_over, content.blocks)
+        if lenient:
+            return Verified(content.root, commit.data, False, error.reason, opened)
+        return _unproven(error, content, commit)
+    return Verified(content.root, commit.data, event.prev_data is not None, None, opened)
 
 
-def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified:
-    """Verify the commit that a `#sync` states. Raises as `verify_commit`, but for operations, which it has none of."""
-    _check_rev(event.rev, now_us)
-    content = car.parse(event.blocks)
-    commit = _signed_commit(content, event, key)
-    return Verified(content.roots[0], commit.data, False, None, content.blocks)
+def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified | Unproven:
+    """Verify the commit that a `#sync` states.
+
+    It is Unproven when the event says another `rev`, or has more than it may: then the signed commit is what counts.
+    Raises as `verify_commit`.
+    """
+    content, fault = _content(event)
+    commit = _signed_commit(content, event.did, key)
+    _check_rev(commit.rev, now_us)
+    if fault is None and commit.rev != event.rev:
+        fault = CommitError("commit-rev", f"{commit.rev} in an event of {event.rev[:40]}")
+    if fault is not None:
+        return _unproven(fault, content, commit)
+    return Verified(content.root, commit.data, False, None, {})
 
 
 def parse_commit(block: bytes) -> CommitObject:
@@ -122,16 +164,37 @@ _read_commit = re.compile(
 ).fullmatch
 
 
-def _signed_commit(content: car.Car, event: Commit | Sync, key: PublicKey) -> CommitObject:
-    """The commit at the root of the CAR, once it agrees with the event and `key` has signed it."""
-    commit = parse_commit(content.blocks[content.roots[0]])
-    if commit.did != event.did:
-        raise CommitError("commit-did", f"{commit.did[:80]} in the repository of {event.did}")
-    if commit.rev != event.rev:
-        raise CommitError("commit-rev", f"{commit.rev[:80]} in an event of {event.rev}")
+def _content(event: Commit | Sync) -> tuple[car.Car, ProtocolError | None]:
+    """The blocks of the event. With a fault, of the event or of the CAR, they are the commit object alone."""
+    if event.fault is not None:
+        root, block = car.root_block(event.blocks)
+        return car.Car(root, {root: block}), FrameError(event.fault)
+    try:
+        return car.parse(event.blocks), None
+    except CarError as error:
+        try:
+            root, block = car.root_block(event.blocks)
+        except CarError:
+            raise error from None
+        # Without the traceback, which holds the blocks.
+        return car.Car(root, {root: block}), CarError(error.reason, error.detail)
+
+
+def _signed_commit(content: car.Car, did: str, key: PublicKey) -> CommitObject:
+    """The commit at the root of the CAR, once it is one of `did` that `key` has signed."""
+    if content.root.codec != DAG_CBOR:
+        raise CommitError("commit-root", "not an object")
+    commit = parse_commit(content.blocks[content.root])
+    if commit.did != did:
+        raise CommitError("commit-did", f"{commit.did[:80]} in the repository of {did}")
     if not key.verify(commit.unsigned, commit.sig):
         raise SignatureInvalid("signature-invalid", f"{key.curve} key")
     return commit
+
+
+def _unproven(fault: ProtocolError, content: car.Car, commit: CommitObject) -> Unproven:
+    root = content.root
+    return Unproven(fault.reason, fault.detail, root, commit.data, commit.rev, car.of_root(root, content.blocks[root]))
 
 
 def _check_rev(rev: str, now_us: int) -> None:
@@ -143,45 +206,39 @@ def _check_rev(rev: str, now_us: int) -> None:
         raise CommitError("rev-future", rev)
 
 
-def _check_op(op: RepoOp) -> None:
-    """Path, and which of `cid` and `prev` an action has. That a `prev` is missing is left for inversion to find."""
-    if not is_record_path(op.path):
-        raise CommitError("op-path", repr(op.path[:80]))
-    match op.action:
-        case "create":
-            fits = op.cid is not None and op.prev is None
-        case "update":
-            fits = op.cid is not None
-        case "delete":
-            fits = op.cid is None
-        case _:
-            fits = False
-    if not fits:
-        raise CommitError("op-fields", f"{op.action[:20]} {op.path}")
-
-
 def _check_records(event: Commit, content: car.Car) -> None:
-    """Every record that came along is one map in its canonical encoding. What the map says is for lexicons to judge."""
-    # One block may be the record at every path of a commit.
-    for cid, path in {op.cid: op.path for op in event.ops if op.cid is not None}.items():
-        record = content.blocks.get(cid)
-        if record is None:
-            continue
-        try:
-            value = drisl.decode(record)
-        except DrislError as error:
-            raise CommitError("record-malformed", f"{path}: {error}") from error
-        if not isinstance(value, dict):
-            raise CommitError("record-malformed", f"{path}: no map")
-
-
-def _prove_ops(event: Commit, commit: CommitObject, content: car.Car) -> None:
-    """Every written record came along, and the operations taken back give the tree before."""
+    """Every record that came along begins as a map does. More is not for a relay to judge (repository draft, 3.3)."""
     for op in event.ops:
-        if op.cid is not None and op.cid not in content.blocks:
-            raise CommitError("record-missing", op.path)
+        record = content.blocks.get(op.cid) if op.cid is not None else None
+        if record is not None and (not record or record[0] not in _MAP_HEADS):
+            raise CommitError("record-malformed", op.path)
+
+
+def _prove(event: Commit, root: Cid, content: car.Car, opened: Opened) -> None:
+    """Every written record came along, and taking the operations back gives the tree before.
+
+    Where the tree before is not known, the one after must at least hold what the operations left.
+    """
     if event.prev_data is None:
+        _check_results(event, root, content, opened)
         return
-    before = mst.invert(commit.data, event.ops, content.blocks)
-    if before != event.prev_data:
-        raise CommitError("prev-data-mismatch", f"{before}, not {event.prev_data}")
+    changes = operations.changes(event.ops)
+    for path, before, after in changes:
+        # What has no effect in the end need not come along.
+        if after is not None and after not in content.blocks and after != before:
+            raise CommitError("record-missing", path)
+    inverted = mst.invert(root, changes, opened)
+    if inverted != event.prev_data:
+        raise CommitError("prev-data-mismatch", f"{inverted}, not {event.prev_data}")
+
+
+def _check_results(event: Commit, root: Cid, content: car.Car, opened: Opened) -> None:
+    for path, record in operations.results(event.ops).items():
+        if record is not None and record not in content.blocks:
+            raise CommitError("record-missing", path)
+        try:
+            mst.check_record(root, path, record, opened)
+        except MstError as error:
+            # Nodes on the way to a record that is gone did not change, so they may be left out.
+            if record is not None or error.reason != "mst-node-missing":
+                raise

@@ -69,6 +69,9 @@ class Commit:
     frame: bytes
     seq_at: int = field(default=0, compare=False)
     """Where the value of `seq` begins in the frame; 0 when that was not noticed."""
+    fault: str | None = None
+    """Why nothing of the frame counts but the signed commit in `blocks`. Such a frame is not passed on, and what could
+    not be read of it is empty."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class Sync:
     rev: str
     blocks: bytes
     frame: bytes
+    fault: str | None = None
+    """As that of a commit."""
 
 
 @dataclass(slots=True)

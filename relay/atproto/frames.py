@@ -52,6 +52,7 @@ __all__ = [
     "identity_frame",
     "info_frame",
     "split_at_seq",
+    "sync_frame",
     "uint",
 ]
 
@@ -157,6 +158,11 @@ def identity_frame(did: str, time: str, handle: str | None) -> tuple[bytes, byte
     """An #identity event of the relay's own, as `split_at_seq` would give it."""
     fields: Fields = {"did": did, "time": time}
     return _around_seq(_HEADERS[Kind.IDENTITY], fields if handle is None else fields | {"handle": handle})
+
+
+def sync_frame(did: str, rev: str, time: str, blocks: bytes) -> tuple[bytes, bytes]:
+    """A #sync event of the relay's own, as `split_at_seq` would give it; `blocks` is a CAR file of the commit."""
+    return _around_seq(_HEADERS[Kind.SYNC], {"did": did, "rev": rev, "time": time, "blocks": blocks})
 
 
 def error_frame(error: str, message: str) -> bytes:

@@ -1,44 +1,31 @@
-"""The Merkle search tree of a repository, as far as one commit shows it, and the undoing of its operations.
+"""The Merkle search tree of a repository, as far as one commit shows it, and the undoing of what the commit did.
 
-`commit` calls `invert` with the nodes of a commit's CAR: it takes the operations back out of the new tree and returns
-the root that the tree had before. Only nodes on the way are opened (`mst_node`) and only those are encoded again.
-Knows nothing of records, signatures or events. Specification: https://atproto.com/specs/repository
+`commit` calls this with the nodes that came along, opened and proven to keep the rules (`mst_open`). `invert` takes the
+changes back out of the new tree and returns the root that the tree had before: only nodes on the way are changed
+(`mst_node`) and encoded again. Knows nothing of records, signatures or events.
+Specification: https://atproto.com/specs/repository
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
-from relay.atproto.frames import RepoOp
-from relay.atproto.mst_node import (
-    HIGHEST,
-    LINK,
-    LOWEST,
-    NULL,
-    TREE_LINK,
-    Child,
-    Node,
-    decode,
-    encode,
-    is_bare,
-    key_depth,
-    read,
-    subtree_link,
-)
+from relay.atproto.mst_node import Child, Node, encode, is_bare, record_link, subtree_link
+from relay.atproto.mst_open import Opened
+from relay.atproto.mst_read import LINK, NULL, TREE_LINK, key_depth
+from relay.atproto.operations import Change
 
-__all__ = ["REASONS", "invert", "key_depth"]
+__all__ = ["REASONS", "check_record", "invert", "key_depth"]
 
 REASONS = frozenset(
     {
-        "mst-duplicate-path",
         "mst-key-missing",
         "mst-key-present",
         "mst-node-missing",
-        "mst-prev-missing",
         "mst-value-mismatch",
     }
 )
@@ -46,123 +33,139 @@ REASONS = frozenset(
 EMPTY_TREE = Cid.of_dag_cbor(b"\xa2ae\x80al\xf6")
 
 
-def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
-    """The root of the tree as it was before `ops`, given the blocks that the commit came with.
+def invert(root: Cid, changes: Sequence[Change], opened: Opened) -> Cid:
+    """The root of the tree as it was before `changes`, given the nodes that the commit came with.
 
-    Paths are distinct, so the operations can be undone in any order. Deletions first, then by path, is the reference
-    relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the operations are not
-    what led to this tree, the tree breaks a rule of its structure, or a node that is needed is not there.
+    Paths are distinct, so the changes can be undone in any order. Deletions first, then by path, is the reference
+    relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the changes are not
+    what led to this tree, or a node that is needed is not there.
     """
+    if len(changes) == 1:
+        before = _undo_in_one_node(root, changes[0], opened)
+        if before is not None:
+            return before
+    for path, before, after in changes:
+        if before == after:
+            check_record(root, path, after, opened)
+    undone = sorted([change for change in changes if change.before != change.after], key=_undo_order)
     # A commit without operations may come without a single node.
-    if not ops:
-        return root
-    if len(ops) == 1:
-        op = ops[0]
-        if op.action == "create" or op.prev is not None:
-            before = _undo_in_one_node(root, op, blocks)
-            if before is not None:
-                return before
-    elif len({op.path for op in ops}) != len(ops):
-        raise MstError("mst-duplicate-path")
-    return _undo_in_tree(root, ops, blocks)
+    return _undo_in_tree(root, undone, opened) if undone else root
 
 
-def _undo_in_tree(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
-    tree = _PartialTree(root, blocks)
-    for op in sorted(ops, key=_undo_order):
-        key = op.path.encode()
-        if op.cid is None:
-            tree.insert(key, LINK + _prev(op))
-        elif op.action == "create":
-            tree.remove(key, LINK + op.cid)
+def _undo_in_tree(root: Cid, changes: Sequence[Change], opened: Opened) -> Cid:
+    tree = _PartialTree(root, opened)
+    for change in changes:
+        key = change.path.encode()
+        if change.after is None:
+            assert change.before is not None
+            tree.insert(key, LINK + change.before)
+        elif change.before is None:
+            tree.remove(key, LINK + change.after)
         else:
-            tree.replace(key, LINK + op.cid, LINK + _prev(op))
+            tree.replace(key, LINK + change.after, LINK + change.before)
     return tree.root()
 
 
-def _undo_order(op: RepoOp) -> tuple[bool, str]:
-    return op.cid is not None, op.path
+def _undo_order(change: Change) -> tuple[bool, str]:
+    return change.after is not None, change.path
 
 
-def _prev(op: RepoOp) -> Cid:
-    if op.prev is None:
-        raise MstError("mst-prev-missing", op.path)
-    return op.prev
+def check_record(root: Cid, path: str, record: Cid | None, opened: Opened) -> None:
+    """Raise MstError unless the tree has this record at `path`, or none if it is None.
+
+    `mst-node-missing` when the nodes that came along do not tell.
+    """
+    key = path.encode()
+    cid: bytes = root
+    while True:
+        node = opened.get(cid)
+        if node is None:
+            raise MstError("mst-node-missing", str(Cid(cid)))
+        _, keys, fields, left, _ = node
+        i = bisect_left(keys, key)
+        if i < len(keys) and keys[i] == key:
+            if record is None:
+                raise MstError("mst-key-present", path)
+            if record_link(fields, i) != LINK + record:
+                raise MstError("mst-value-mismatch", path)
+            return
+        link = subtree_link(fields, i) if i else left
+        if link == NULL:
+            if record is not None:
+                raise MstError("mst-key-missing", path)
+            return
+        cid = link[len(LINK) :]
 
 
-def _undo_in_one_node(root: Cid, op: RepoOp, blocks: Mapping[bytes, bytes]) -> Cid | None:
-    """`invert` of one operation that changed the entries of one node, and nothing but links above it.
+def _undo_in_one_node(root: Cid, change: Change, opened: Opened) -> Cid | None:
+    """`invert` of one change to the entries of one node, and to nothing but links above it.
 
     Most commits are like that, and need no tree to be undone. None when this one is not, or when the tree has to find
     and name what is wrong with it.
     """
     above: list[tuple[bytes, bytes]] = []
-    key = op.path.encode()
+    key = change.path.encode()
     depth = key_depth(key)
-    layer, low, high = None, LOWEST, HIGHEST
-    link = LINK + root
+    cid: bytes = root
     while True:
-        data = blocks.get(link[len(LINK) :])
-        if data is None:
+        read = opened.get(cid)
+        if read is None:
             return None
-        layer, keys, fields, left = read(data, layer, low, high)
+        layer, keys, fields, left, data = read
         i = bisect_left(keys, key)
         if layer <= depth:
             break
-        if i < len(keys):
-            high = keys[i]
-        if i:
-            low = keys[i - 1]
-            link = subtree_link(fields, i)
-        else:
-            link = left
+        link = subtree_link(fields, i) if i else left
         if link == NULL:
             return None
         above.append((data, link))
-        layer -= 1
-    if layer < depth or not _undo_here(node := Node(layer, low, high, left, keys, fields, data), i, key, op):
+        cid = link[len(LINK) :]
+    if layer < depth or not _undo_here(node := Node.of(read, NULL), i, key, change):
         return None
     link = TREE_LINK + sha256(node.encoded()).digest()
     for data, old in reversed(above):
-        if data.count(old) != 1:
+        parts = data.split(old)
+        if len(parts) != 2:
             return None
-        link = TREE_LINK + sha256(data.replace(old, link)).digest()
+        link = TREE_LINK + sha256(link.join(parts)).digest()
     return Cid(link[len(LINK) :])
 
 
-def _undo_here(node: Node, i: int, key: bytes, op: RepoOp) -> bool:
-    """Undo the operation in the node if it leaves the subtrees as they are, and at least one entry."""
+def _undo_here(node: Node, i: int, key: bytes, change: Change) -> bool:
+    """Undo the change in the node if it leaves the subtrees as they are, and at least one entry."""
+    _, before, after = change
     found = i < len(node.keys) and node.keys[i] == key
-    before = node.subtree(i)
-    if op.cid is None:
-        if found or before != NULL:
+    subtree = node.subtree(i)
+    if after is None:
+        if found or subtree != NULL or before is None:
             return False
-        node.insert(i, key, LINK + _prev(op), (NULL, NULL))
+        node.insert(i, key, LINK + before, (NULL, NULL))
         return True
-    if not found or node.value(i) != LINK + op.cid:
+    if not found or node.value(i) != LINK + after:
         return False
-    if op.action != "create":
-        node.replace(i, LINK + _prev(op))
+    if before is not None:
+        node.replace(i, LINK + before)
         return True
-    after = node.subtree(i + 1)
-    if len(node.keys) == 1 or NULL not in (before, after):
+    next_subtree = node.subtree(i + 1)
+    if len(node.keys) == 1 or NULL not in (subtree, next_subtree):
         return False
-    node.remove(i, after if before == NULL else before)
+    node.remove(i, next_subtree if subtree == NULL else subtree)
     return True
 
 
 class _PartialTree:
-    """The nodes of a tree that have been opened. Undoing may leave some without entries: `root` drops them."""
+    """The nodes of a tree that have been taken up to be changed. Undoing may leave some without entries: `root` drops
+    them."""
 
-    def __init__(self, root: Cid, blocks: Mapping[bytes, bytes]) -> None:
-        self._blocks = blocks
-        self._root = decode(self._block(root), None, LOWEST, HIGHEST)
+    def __init__(self, root: Cid, opened: Opened) -> None:
+        self._opened = opened
+        self._root = self._take_up(LINK + root)
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Put back a record that is not in the tree."""
         layer = key_depth(key)
         while self._root.layer < layer:
-            raised = Node.bare(self._root.layer + 1, LOWEST, HIGHEST)
+            raised = Node.bare(self._root.layer + 1)
             raised.opened[0] = self._root
             self._root = raised
         node = self._root
@@ -194,7 +197,7 @@ class _PartialTree:
             if child == NULL:
                 return EMPTY_TREE
             # A bridge under the top can only have come with the commit, so a node that did not come along is none.
-            if isinstance(child, bytes) and (link := Cid(child[len(LINK) :])) not in self._blocks:
+            if isinstance(child, bytes) and (link := Cid(child[len(LINK) :])) not in self._opened:
                 return link
             node = self._child(node, 0)
         return Cid(encode(node)[len(LINK) :])
@@ -206,12 +209,9 @@ class _PartialTree:
             i = bisect_left(keys, key)
             if i < len(keys) and keys[i] == key:
                 break
-            child = node.subtree(i)
-            if child == NULL:
+            if node.subtree(i) == NULL:
                 raise MstError("mst-key-missing", key.decode())
-            node = child if isinstance(child, Node) else self._open(node, i, child)
-        if key_depth(key) != node.layer:
-            raise MstError("mst-key-layer", key.decode())
+            node = self._child(node, i)
         if node.value(i) != value:
             raise MstError("mst-value-mismatch", key.decode())
         return node, i
@@ -222,7 +222,7 @@ class _PartialTree:
             return NULL, NULL
         node = self._child(parent, i)
         at = bisect_left(node.keys, key)
-        return node.split(at, key, self._split(node, at, key))
+        return node.split(at, self._split(node, at, key))
 
     def _join(self, before: Node, i: int, after: Node, j: int) -> Child:
         """One subtree of two, `before`'s at `i` and `after`'s at `j`, that stand on the same layer."""
@@ -235,20 +235,14 @@ class _PartialTree:
         return left
 
     def _child(self, node: Node, i: int) -> Node:
-        """Subtree `i` of the node, which is not null, opened."""
+        """Subtree `i` of the node, which is not null, taken up."""
         child = node.subtree(i)
-        return child if isinstance(child, Node) else self._open(node, i, child)
+        if isinstance(child, bytes):
+            child = node.opened[i] = self._take_up(child)
+        return child
 
-    def _open(self, node: Node, i: int, link: bytes) -> Node:
-        if node.layer == 0:
-            raise MstError("mst-key-layer", "a subtree below layer 0")
-        low, high = node.bounds(i)
-        opened = node.opened[i] = decode(self._block(link[len(LINK) :]), node.layer - 1, low, high)
-        opened.link = link
-        return opened
-
-    def _block(self, cid: bytes) -> bytes:
-        data = self._blocks.get(cid)
-        if data is None:
-            raise MstError("mst-node-missing", str(Cid(cid)))
-        return data
+    def _take_up(self, link: bytes) -> Node:
+        read = self._opened.get(link[len(LINK) :])
+        if read is None:
+            raise MstError("mst-node-missing", str(Cid(link[len(LINK) :])))
+        return Node.of(read, link)

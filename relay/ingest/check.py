@@ -8,7 +8,7 @@ from __future__ import annotations
 from gevent.hub import Waiter, get_hub
 
 from relay.atproto.crypto import PublicKey
-from relay.ingest.verdict import Refusal, Verdict
+from relay.ingest.verdict import Outcome
 from relay.ingest.verification import Task
 
 
@@ -24,10 +24,10 @@ class Check:
         self.task = task
         self.size = size
         self.crashes = 0
-        self.outcome: Verdict | Refusal | None = None
+        self.outcome: Outcome | None = None
         self._waiter: Waiter[None] | None = None
 
-    def settle(self, outcome: Verdict | Refusal) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """It is verified."""
         self.outcome = outcome
         if self._waiter is not None:

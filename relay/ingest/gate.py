@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from relay.atproto import frames
+from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey
 from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
 from relay.atproto.frames import Account, Commit, Event, Sync
@@ -24,7 +25,7 @@ from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Errand, Hold, Item, Rejected, Unverified
 from relay.ingest.penalties import Penalties
-from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Refusal, Verdict, verify
+from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
@@ -90,6 +91,8 @@ class Gate:
     def _judge_repo_event(self, item: Item, event: Commit | Sync) -> Submission:
         state, key = self._admit(item, event)
         verdict = self._verdict(item, event, key)
+        if isinstance(verdict, Unproven):
+            raise self._refused(item, Refusal(verdict.reason, verdict.detail))
         if isinstance(verdict, Refusal):
             raise self._refused(item, verdict)
         return self._conclude(item, event, state, verdict)
@@ -109,7 +112,7 @@ class Gate:
             raise Rejected("no-signing-key")
         return state, identity.key
 
-    def _verdict(self, item: Item, event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+    def _verdict(self, item: Item, event: Commit | Sync, key: PublicKey) -> Outcome:
         if self._pool is None:
             return verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
         # What was verified ahead may have been so against a key that has been rotated since.

@@ -11,30 +11,32 @@ from collections.abc import Iterator
 from typing import Any
 
 from relay.atproto.cid import Cid
+from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, RepoOp, Sync
-from relay.ingest.verdict import Refusal, Verdict
+from relay.ingest.verdict import Outcome, Refusal, Verdict
 
 _LENGTH_BYTES = 4
 
 Task = tuple[Any, ...]
-"""An event and its account's key. A commit has ten parts, a sync five."""
+"""An event and its account's key. A commit has nine parts, a sync six."""
 
 
 def pack_task(event: Commit | Sync, key: PublicKey) -> Task:
     """The task of verifying `event` against `key`."""
     if isinstance(event, Sync):
-        return key.curve, key.compressed, event.did, event.rev, event.blocks
+        return key.curve, key.compressed, event.did, event.rev, event.blocks, event.fault
     ops = tuple([(op.action, op.path, op.cid, op.prev) for op in event.ops])
-    return key.curve, key.compressed, event.did, event.rev, event.blocks, event.commit, event.prev_data, ops
+    common = key.curve, key.compressed, event.did, event.rev, event.blocks, event.fault
+    return *common, event.commit, event.prev_data, ops
 
 
 def unpack_task(task: Task) -> tuple[Commit | Sync, PublicKey]:
     """The event, as far as the verifier reads it, and the key. Raises ValueError when `task` is none."""
-    curve, compressed, did, rev, blocks, *more = task
+    curve, compressed, did, rev, blocks, fault, *more = task
     key = PublicKey(curve, compressed)
     if not more:
-        return Sync(did, 0, "", rev, blocks, b""), key
+        return Sync(did, 0, "", rev, blocks, b"", fault), key
     commit, prev_data, ops = more
     return (
         Commit(
@@ -50,20 +52,24 @@ def unpack_task(task: Task) -> tuple[Commit | Sync, PublicKey]:
             too_big=False,
             rebase=False,
             frame=b"",
+            fault=fault,
         ),
         key,
     )
 
 
-def pack_outcome(outcome: Verdict | Refusal) -> tuple[Any, ...]:
-    """`outcome` as a plain tuple."""
+def pack_outcome(outcome: Outcome) -> tuple[Any, ...]:
+    """`outcome` as a plain tuple: two parts for a refusal, four for a verdict, six for what is unproven."""
     return tuple(outcome)
 
 
-def unpack_outcome(packed: tuple[Any, ...]) -> Verdict | Refusal:
+def unpack_outcome(packed: tuple[Any, ...]) -> Outcome:
     """The outcome that was packed."""
     if len(packed) == 2:
         return Refusal(*packed)
+    if len(packed) == 6:
+        reason, detail, commit, data, rev, blocks = packed
+        return Unproven(reason, detail, Cid(commit), Cid(data), rev, blocks)
     commit, data, lenient, touched = packed
     return Verdict(Cid(commit), Cid(data), lenient, touched)
 

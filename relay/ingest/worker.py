@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
-from relay.ingest.verdict import Refusal, Verdict, verify
+from relay.ingest.verdict import Outcome, verify
 from relay.ingest.verification import Inbox, encode, pack_outcome, unpack_task
 
 READ_BYTES = 256 << 10
 GC_THRESHOLDS = (50_000, 20, 100)
 _PR_SET_PDEATHSIG = 1
 
-Verify = Callable[[Commit | Sync, PublicKey], Verdict | Refusal]
+Verify = Callable[[Commit | Sync, PublicKey], Outcome]
 
 
 def serve(connection: socket.socket, verify_one: Verify) -> None:
@@ -58,7 +58,7 @@ def run(verify_one: Verify) -> None:
             return
 
 
-def verify_now(event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+def verify_now(event: Commit | Sync, key: PublicKey) -> Outcome:
     """`verify` by this machine's clock, as lenient as the command line says."""
     return verify(event, key, int(time.time() * 1_000_000), lenient=sys.argv[2] == "lenient")
 

@@ -42,8 +42,11 @@ def changes_of(
 
 
 def continues(event: Commit, repo: RepoRow) -> bool:
-    """True when `event` builds on exactly what is known of its repo (sync specification, `since` and `prevData`)."""
-    return (event.since, event.prev_data) == (repo.rev, repo.data)
+    """True when `event` builds on exactly what is known of its repo.
+
+    `prevData` alone decides that (synchronization draft, 4.5 step 6): some hosts never fill `since`.
+    """
+    return event.prev_data == repo.data
 
 
 def repo_after(event: Commit | Sync, uid: int, commit: Cid, data: Cid, before: RepoRow | None) -> RepoRow:

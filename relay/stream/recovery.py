@@ -7,15 +7,17 @@ all of them are when an older database was restored, and none when a newer one w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from relay.atproto import car, frames
+from relay.atproto.cid import Cid
 from relay.atproto.collections import touched
 from relay.atproto.commit import parse_commit
-from relay.atproto.errors import ProtocolError
+from relay.atproto.errors import MstError, ProtocolError
 from relay.atproto.events import STATUSES, effective_status
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
+from relay.atproto.mst_open import Opened, open_tree
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
@@ -160,10 +162,17 @@ def _own_status(event: Account, upstream: str) -> str:
 def _changes_of(uid: int, event: Commit | Sync, before: RepoRow | None) -> Changed | None:
     try:
         content = car.parse(event.blocks)
-        root = content.roots[0]
-        data = parse_commit(content.blocks[root]).data
-        told = {} if isinstance(event, Sync) else touched(event.ops, data, content.blocks)
+        data = parse_commit(content.blocks[content.root]).data
+        told = {} if isinstance(event, Sync) else touched(event.ops, data, _opened(data, content.blocks))
     except ProtocolError as error:
         log.error("the commit of event %d in the log cannot be read: %s", event.seq, error)
         return None
-    return changes_of(event, uid, root, data, told, before)
+    return changes_of(event, uid, content.root, data, told, before)
+
+
+def _opened(root: Cid, blocks: Mapping[bytes, bytes]) -> Opened:
+    """The nodes of a commit; none of a tree that was let through by leniency or by an older version."""
+    try:
+        return open_tree(root, blocks)
+    except MstError:
+        return {}

@@ -15,6 +15,7 @@ import pytest
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.collections import touched
+from relay.atproto.mst_open import open_tree
 from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
@@ -37,13 +38,13 @@ def test_what_a_commit_pays(action: str) -> None:
     built = repo.commit(create(f"{POST}/3kaaaa", {}) if action == "create" else delete(f"{POST}/3k1000"))
     event = frames.decode(built.frame(1))
     assert isinstance(event, frames.Commit) and repo.data
-    blocks = car.parse(event.blocks).blocks
+    opened = open_tree(Cid(repo.data), car.parse(event.blocks).blocks)
     row = RepoRow(1, event.rev, event.commit, Cid(repo.data))
     known = KnownPairs()
     rounds = 20_000
 
     def once() -> None:
-        for name, present in told_by(event, touched(event.ops, row.data, blocks), row, row).items():
+        for name, present in told_by(event, touched(event.ops, row.data, opened), row, row).items():
             if present:
                 known.add((1, name))
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from relay.atproto import car, commit, frames, mst
+from relay.atproto import car, commit, frames, mst, operations
 from relay.atproto.crypto import PublicKey, parse_did_key
+from relay.atproto.mst_open import open_tree
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create, tid
 
 NOW = EPOCH_US + 10**12
@@ -60,6 +61,8 @@ def test_verify_against_its_floor(curve: str) -> None:
     content = car.parse(event.blocks)
     signed = commit.parse_commit(content.blocks[event.commit])
     blocks = list(content.blocks.values())
+    opened = open_tree(signed.data, content.blocks)
+    changes = operations.changes(event.ops)
     times = best(
         {
             "verify": lambda: commit.verify_commit(event, key, NOW),
@@ -67,9 +70,11 @@ def test_verify_against_its_floor(curve: str) -> None:
             "hashing": lambda: [sha256(block).digest() for block in blocks],
             "CAR with hashing": lambda: car.parse(event.blocks),
             "commit object": lambda: commit.parse_commit(content.blocks[event.commit]),
-            "inversion": lambda: mst.invert(signed.data, event.ops, content.blocks),
+            "nodes and their rules": lambda: open_tree(signed.data, content.blocks),
+            "inversion": lambda: mst.invert(signed.data, changes, opened),
             "operations and records": lambda: (
-                [commit._check_op(op) for op in event.ops],
+                operations.check(event.ops),
+                operations.changes(event.ops),
                 commit._check_records(event, content),
             ),
         }
@@ -85,7 +90,7 @@ def test_verify_against_its_floor(curve: str) -> None:
 @pytest.mark.parametrize("curve", CURVES)
 def test_verify_commit(benchmark: Any, curve: str) -> None:
     event, key = typical_commit(curve)
-    assert benchmark(commit.verify_commit, event, key, NOW).inverted
+    assert isinstance(benchmark(commit.verify_commit, event, key, NOW), commit.Verified)
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -114,4 +119,11 @@ def test_invert(benchmark: Any) -> None:
     event, _ = typical_commit("k256")
     blocks = car.parse(event.blocks).blocks
     data = commit.parse_commit(blocks[event.commit]).data
-    assert benchmark(mst.invert, data, event.ops, blocks) == event.prev_data
+    opened = open_tree(data, blocks)
+    assert benchmark(mst.invert, data, operations.changes(event.ops), opened) == event.prev_data
+
+
+def test_open_tree(benchmark: Any) -> None:
+    event, _ = typical_commit("k256")
+    blocks = car.parse(event.blocks).blocks
+    assert len(benchmark(open_tree, commit.parse_commit(blocks[event.commit]).data, blocks)) == 6

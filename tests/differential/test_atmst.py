@@ -9,6 +9,8 @@ import pytest
 from relay.atproto import mst
 from relay.atproto.cid import Cid
 from relay.atproto.frames import RepoOp
+from relay.atproto.mst_open import open_tree
+from relay.atproto.operations import changes
 from tests.support.repo import build
 
 pytest.importorskip("atmst")
@@ -46,4 +48,5 @@ def test_inversion_as_writes(seed: int) -> None:
         ops.append(RepoOp("delete", path, None, prev))
         theirs = wrangler.put_record(theirs, path, CID(prev))
 
-    assert mst.invert(Cid(root), ops, {Cid(cid): block for cid, block in nodes.items()}) == bytes(theirs)
+    opened = open_tree(Cid(root), nodes)
+    assert mst.invert(Cid(root), changes(ops), opened) == bytes(theirs)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from relay.atproto.cid import Cid
-from relay.atproto.commit import verify_commit
+from relay.atproto.commit import Verified, verify_commit
 from relay.atproto.crypto import parse_did_key
 from relay.atproto.frames import Commit, RepoOp
 from tests.support.repo import (
@@ -109,7 +109,8 @@ def test_commits_of_the_reference_verify(ask: Ask, curve: str, seed: int) -> Non
             rebase=False,
             frame=b"",
         )
-        assert verify_commit(event, key, now_us).inverted
+        verified = verify_commit(event, key, now_us)
+        assert isinstance(verified, Verified) and verified.inverted
 
 
 def all_nodes(node: Node | None, blocks: dict[bytes, bytes]) -> None:

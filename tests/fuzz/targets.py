@@ -17,7 +17,7 @@ if atheris is not None and __name__ == "__main__":
         import relay.atproto.commit
         import relay.atproto.diddoc  # noqa: F401
 
-from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_node
+from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_read
 from relay.atproto.errors import ProtocolError
 
 DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
@@ -46,9 +46,12 @@ def fuzz_car(data: bytes) -> None:
 def fuzz_node(data: bytes) -> None:
     for layer in (None, 0, 3):
         try:
-            mst_node.decode(data, layer, mst_node.LOWEST, mst_node.HIGHEST)
+            _, keys, fields, _, _ = mst_read.read((b"", layer, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
         except ProtocolError as error:
-            assert error.reason in mst_node.REASONS, error
+            assert error.reason in mst_read.REASONS, error
+        else:
+            assert b"".join(fields) == data
+            assert keys == sorted(set(keys))
 
 
 def fuzz_commit(data: bytes) -> None:

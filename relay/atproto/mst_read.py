@@ -1,0 +1,218 @@
+"""The encoding of one node of a Merkle search tree, and the rules that a node must keep by itself.
+
+Called by `mst_open` for every node that came along; `mst_node` changes what was read. A node's encoding has one fixed
+shape, so a pattern reads it: strictly, without a general CBOR decoder, and into pieces that joined again are the node.
+Specification: https://atproto.com/specs/repository#mst-structure
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container
+from hashlib import sha256
+from typing import TypeAlias
+
+from relay.atproto.cid import DAG_CBOR_PREFIX, length_of
+from relay.atproto.drisl import head
+from relay.atproto.errors import MstError
+
+REASONS = frozenset(
+    {
+        "mst-empty-node",
+        "mst-key-layer",
+        "mst-key-order",
+        "mst-node-malformed",
+    }
+)
+
+# The specification asks for a limit on keys without naming one; this is the reference implementation's.
+MAX_KEY = 1024
+
+# Links are kept as they stand in a node: a CID behind tag 42, or null where there is no subtree.
+LINK = b"\xd8\x2a\x58\x25\x00"
+NULL = b"\xf6"
+TREE_LINK = LINK + DAG_CBOR_PREFIX
+LINK_SIZE = 41
+CID_AT = len(LINK)
+LINKED = LINK[0]
+"""The first byte of a link that is not null."""
+
+# Below and above all keys: the bounds of the root.
+LOWEST, HIGHEST = b"", b"\xff"
+
+# A node is read into fields: what stands before its first entry, and five for each entry: the head of the key's own
+# part, that part, how much it shares with the key before, the links to the subtree on its right and to its record, and
+# what follows up to the next entry.
+FIELDS = 5
+LINKS = 4
+
+Read: TypeAlias = tuple[int, list[bytes], list[bytes], bytes, bytes]
+"""What a node says: its layer, keys and fields, and the link to its leftmost subtree; and the node as it came."""
+
+Place: TypeAlias = tuple[bytes, int | None, bytes, bytes]
+"""Where a node must stand: its id, its layer, which is None for a root, and the keys between which its own lie."""
+
+# The pairs of zero bits at the front of a byte.
+_ZERO_PAIRS = [(8 - byte.bit_length()) // 2 for byte in range(256)]
+# The least and the greatest digest that a key of each layer has.
+_LAYER_DIGESTS = [
+    ((4 ** (127 - layer)).to_bytes(32) if layer < 128 else bytes(32), (4 ** (128 - layer) - 1).to_bytes(32))
+    for layer in range(129)
+]
+
+
+def key_depth(key: bytes) -> int:
+    """How far above the leaves a key stands: the zero bits that its sha-256 begins with, in pairs."""
+    return _depth(sha256(key).digest())
+
+
+def _depth(digest: bytes) -> int:
+    depth = _ZERO_PAIRS[digest[0]]
+    return depth if depth < 4 else (256 - int.from_bytes(digest).bit_length()) // 2
+
+
+_TREE_LINK = rb"\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32}"
+_VALUE_LINK = rb"\xd8\x2a\x58\x25\x00\x01[\x55\x71]\x12\x20.{32}"
+_KEY = rb"(\xa4ak(?:[\x40-\x57]|\x58.|\x59..))([A-Za-z0-9._:~/-]+)(ap(?:[\x00-\x17]|\x18.|\x19..)at)"
+
+# Splits a node into its fields. No byte of a key can begin the integer after "ap", so an entry reads in one way only.
+_fields_of = re.compile(rb"%b((?:\xf6|%b)av%b)" % (_KEY, _TREE_LINK, _VALUE_LINK), re.DOTALL).split
+# The same piece by piece, for a link to the record of any kind.
+_match_start = re.compile(rb"\xa2ae(?:[\x80-\x97]|\x98.|\x99..)", re.DOTALL).match
+_match_entry = re.compile(rb"%b(?:\xf6|%b)av\xd8\x2a([\x41-\x57]|\x58.)\x00" % (_KEY, _TREE_LINK), re.DOTALL).match
+_NO_LEFT = b"al" + NULL
+_LEFT = b"al" + TREE_LINK
+
+
+def key_field(length: int) -> bytes:
+    """What stands before a key's own part of `length` bytes."""
+    return b"\xa4ak" + head(0x40, length)
+
+
+def shared_field(number: int) -> bytes:
+    """What stands between a key's own part and the links, for a key that shares `number` bytes with the one before."""
+    return b"ap%bat" % head(0x00, number)
+
+
+def start(count: int) -> bytes:
+    """What stands before the first of `count` entries."""
+    return b"\xa2ae" + head(0x80, count)
+
+
+# All that a key can have; what is not among them is too long, or not the shortest form.
+_LENGTHS = {key_field(length): length for length in range(MAX_KEY + 1)}
+_NUMBERS = {shared_field(number): number for number in range(MAX_KEY + 1)}
+# The commonest beginnings of a node.
+_STARTS = [start(count) for count in range(24)]
+
+
+def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
+    """Read the node in `place`, and add the places of those of its subtrees to `below` that are in `blocks`.
+
+    Raises MstError when it is not canonical or breaks a rule of the structure: keys sorted, within the bounds, and each
+    on its layer; prefixes exact; no node without entries but the empty tree and bridges; nothing below the leaves.
+    """
+    _, layer, low, high = place
+    fields = _fields_of(data)
+    count = len(fields) // FIELDS
+    end = fields[-1]
+    if (
+        not count
+        or fields[0] != (_STARTS[count] if count < 24 else start(count))
+        or (end != _NO_LEFT and not _is_end(end))
+    ):
+        if data.startswith(_STARTS[0]) and _is_end(data[4:]):
+            return _read_bare(place, data, blocks, below)
+        fields = _fields_of_odd(data)
+        end = fields[-1]
+    if layer is None:
+        layer = key_depth(fields[2])
+    least, greatest = _LAYER_DIGESTS[layer]
+    keys: list[bytes] = []
+    key = b"\0"
+    # Where a link is null, what stands in the place of its id is the id of nothing.
+    child = end[7:]
+    each = iter(fields)
+    next(each)
+    for length, suffix, number, links, _ in zip(each, each, each, each, each):  # noqa: B905
+        try:
+            shared = _NUMBERS[number]
+            # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
+            if _LENGTHS[length] != len(suffix) or suffix[0] <= key[shared]:
+                raise _fault(fields)
+        except LookupError:
+            # Or none differs, as the key before is the beginning of this one.
+            if not keys or _LENGTHS.get(length) != len(suffix) or _NUMBERS.get(number) != len(key):
+                raise _fault(fields) from None
+        key = key[:shared] + suffix
+        if not least <= sha256(key).digest() <= greatest:
+            raise MstError("mst-key-layer", key.decode())
+        if child in blocks:
+            below.append((child, layer - 1, keys[-1] if keys else low, key))
+        child = links[5:41]
+        keys.append(key)
+    if child in blocks:
+        below.append((child, layer - 1, key, high))
+    if keys[0] <= low or key >= high:
+        raise MstError("mst-key-order", "not between the keys above")
+    if count > 1 and any(fields[FIELDS:-1:FIELDS]):
+        raise MstError("mst-node-malformed")
+    left = end[2:]
+    if layer == 0 and (left != NULL or any(links[0] == LINKED for links in fields[LINKS::FIELDS])):
+        raise MstError("mst-key-layer", "a subtree below layer 0")
+    return layer, keys, fields, left, data
+
+
+def _is_end(end: bytes) -> bool:
+    """Whether these are the last bytes of a node, with the link to the leftmost subtree."""
+    return end == _NO_LEFT or (len(end) == len(_LEFT) + 32 and end.startswith(_LEFT))
+
+
+def _read_bare(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
+    """A node without entries: the empty tree, or a bridge over a layer. Never a bridge at the top or to nothing."""
+    _, layer, low, high = place
+    left = data[6:]
+    if (layer is None) != (left == NULL) or layer == 0:
+        raise MstError("mst-empty-node")
+    if layer is not None and left[CID_AT:] in blocks:
+        below.append((left[CID_AT:], layer - 1, low, high))
+    return layer or 0, [], [data], left, data
+
+
+def _fields_of_odd(data: bytes) -> list[bytes]:
+    """The fields of a node whose links to records may be of any kind of CID. MstError when it is not built like a node.
+
+    Old repositories have such links. What they name does not matter, for as long as no operation touches the entry.
+    """
+    match = _match_start(data)
+    fields, at = ([match[0]], match.end()) if match is not None else ([b""], 0)
+    while match := _match_entry(data, at):
+        length, suffix, number, link_head = match.groups()
+        cid_at = match.end()
+        at = cid_at + (link_head[1] if len(link_head) > 1 else link_head[0] & 0x1F) - 1
+        cid = data[cid_at:at]
+        if not cid or length_of(cid) != at - cid_at or head(0x40, len(cid) + 1) != link_head:
+            break
+        fields += (length, suffix, number, data[match.end(3) : at], b"")
+    fields[-1] = data[at:]
+    count = len(fields) // FIELDS
+    if not count or fields[0] != start(count) or not _is_end(fields[-1]):
+        raise MstError("mst-node-malformed")
+    return fields
+
+
+def _fault(fields: list[bytes]) -> MstError:
+    """What is wrong with the keys of a node: their encoding, or if that is all right, their order."""
+    suffixes = fields[2::FIELDS]
+    if any(fields[FIELDS:-1:FIELDS]):
+        return MstError("mst-node-malformed")
+    if list(map(_LENGTHS.get, fields[1::FIELDS])) != list(map(len, suffixes)):
+        return MstError("mst-node-malformed", "length of a key")
+    key = b""
+    for suffix, shared in zip(suffixes, map(_NUMBERS.get, fields[3::FIELDS]), strict=True):
+        if shared is None or shared > len(key):
+            return MstError("mst-node-malformed", "prefix of a key")
+        if key[shared : shared + 1] >= suffix[:1]:
+            break
+        key = key[:shared] + suffix
+    return MstError("mst-key-order")

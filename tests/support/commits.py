@@ -1,0 +1,155 @@
+"""Commits for tests of verification: a repository, a batch of operations, ways to spoil it, and what becomes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from relay.atproto import frames
+from relay.atproto.cid import Cid
+from relay.atproto.commit import Unproven, Verified, verify_commit
+from relay.atproto.crypto import PublicKey, parse_did_key
+from relay.atproto.errors import ProtocolError
+from tests.support.repo import (
+    EPOCH_US,
+    CommitEvent,
+    RepoBuilder,
+    SigningKey,
+    account_did,
+    car,
+    cid_of,
+    create,
+    delete,
+    link,
+    tid,
+    update,
+)
+
+DID = account_did(1)
+NOW = EPOCH_US + 60_000_000
+PATHS = [f"app.bsky.feed.post/{tid(EPOCH_US + number)}" for number in range(40)]
+
+
+def public(key: SigningKey) -> PublicKey:
+    return parse_did_key(key.did_key)
+
+
+def repository(curve: str = "k256") -> RepoBuilder:
+    repo = RepoBuilder(DID, SigningKey.create(curve))
+    repo.commit(*[create(path, {"n": number}) for number, path in enumerate(PATHS[:30])])
+    return repo
+
+
+def batch(repo: RepoBuilder, **options: Any) -> CommitEvent:
+    """A commit with two operations of each kind."""
+    return repo.commit(
+        create(PATHS[30], {"new": 1}),
+        create(PATHS[31], {"new": 2}),
+        update(PATHS[3], {"changed": 1}),
+        update(PATHS[4], {"changed": 2}),
+        delete(PATHS[8]),
+        delete(PATHS[9]),
+        **options,
+    )
+
+
+def decoded(event: CommitEvent) -> frames.Commit:
+    result = frames.decode(event.frame(7))
+    assert isinstance(result, frames.Commit)
+    return result
+
+
+def verified(event: CommitEvent, key: SigningKey, **options: Any) -> Verified:
+    outcome = verify_commit(decoded(event), public(key), NOW, **options)
+    assert isinstance(outcome, Verified), outcome
+    return outcome
+
+
+def refusal(event: CommitEvent, key: SigningKey, now_us: int = NOW, **options: Any) -> str:
+    """Why the commit itself is not sound."""
+    with pytest.raises(ProtocolError) as caught:
+        verify_commit(decoded(event), public(key), now_us, **options)
+    return caught.value.reason
+
+
+def unproven(event: CommitEvent, repo: RepoBuilder, **options: Any) -> str:
+    """Why the event does not prove what led to its commit, which is sound; that is all there, for a `#sync`."""
+    outcome = verify_commit(decoded(event), public(repo.key), NOW, **options)
+    assert isinstance(outcome, Unproven), outcome
+    assert outcome[2:] == (repo.head, repo.data, repo.rev, car([repo.head], {repo.head: repo.head_block}))
+    return outcome.reason
+
+
+Spoil: TypeAlias = Callable[[CommitEvent], None]
+OTHER = link(cid_of(b"other"))
+
+
+def spoil_field(name: str, value: Any) -> Spoil:
+    def spoil(event: CommitEvent) -> None:
+        event.fields[name] = value
+
+    return spoil
+
+
+def spoil_op(index: int, **changes: Any) -> Spoil:
+    def spoil(event: CommitEvent) -> None:
+        event.ops[index].update(changes)
+
+    return spoil
+
+
+def drop_op(index: int) -> Spoil:
+    return lambda event: event.ops.pop(index) and None
+
+
+def repeat_op(event: CommitEvent) -> None:
+    event.ops.append(event.ops[0])
+
+
+def without_record(event: CommitEvent) -> None:
+    del event.blocks[event.ops[0]["cid"].value[1:]]
+
+
+def without_root(event: CommitEvent) -> None:
+    del event.blocks[event.fields["commit"].value[1:]]
+
+
+def without_tree(event: CommitEvent) -> None:
+    for cid in event.proof:
+        del event.blocks[cid]
+
+
+def false_block(event: CommitEvent) -> None:
+    cid = event.ops[0]["cid"].value[1:]
+    event.blocks[cid] += b"\0"
+
+
+def false_root(event: CommitEvent) -> None:
+    event.blocks[event.root] += b"\0"
+
+
+def update_to_the_same(event: CommitEvent) -> None:
+    event.ops[2]["prev"] = event.ops[2]["cid"]
+
+
+def no_cid(event: CommitEvent) -> None:
+    event.blocks[b"no id at all"] = b""
+
+
+def too_large(event: CommitEvent) -> None:
+    block = bytes(1_000_001)
+    event.blocks[cid_of(block)] = block
+
+
+def other_root(event: CommitEvent) -> None:
+    event.root = event.ops[0]["cid"].value[1:]
+
+
+def raw_root(event: CommitEvent) -> None:
+    """The commit as a blob."""
+    block = event.blocks[event.root]
+    event.root = bytes(Cid.of_raw(block))
+    event.blocks[event.root] = block
+    event.fields["commit"] = link(event.root)
