@@ -7,7 +7,7 @@ from relay.patched import patch
 
 patch()
 
-from relay.commands.serve import command  # noqa: E402
+from relay.commands.serve import serve  # noqa: E402
 
 if __name__ == "__main__":
-    command()
+    serve()

@@ -17,11 +17,12 @@ from pathlib import Path
 import gevent
 from gevent.event import Event as Signal
 
-from relay.admin.siblings import Siblings
-from relay.collections.imports import Backfill
+from relay.admin.actions import Admin
+from relay.admin.siblings import Siblings, announcement
+from relay.collections.imports import Imports
 from relay.config import Settings, environment_with, unknown_variables
 from relay.dash.history import History
-from relay.dash.sessions import Sessions
+from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
 from relay.eventlog.log import SegmentLog
 from relay.hosts.hosts import Hosts
@@ -42,12 +43,11 @@ from relay.store.database import Database
 from relay.stream import takeover
 from relay.stream.stream import Retention, Stream
 from relay.web.application import create_app
-from relay.web.auth import AdminAuth, passwords_or_random
+from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
 from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
-from relay.web.services import Parts
-from relay.web.sibling_alerts import announcement
+from relay.web.services import RelayServices
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
@@ -95,27 +95,25 @@ class Relay:
             http,
             settings,
         )
-        self._backfill = Backfill(self._db, http)
-        self._siblings = Siblings(http, settings.sibling_relays)
+        self._imports = Imports(self._db, http)
+        # A random password opens no sibling.
+        password = settings.admin_passwords[0] if settings.admin_passwords else None
+        self._siblings = Siblings(http, settings.sibling_relays, password)
         self._history = History()
         self._limit_alerts = _limit_alerts(settings, self._db, registry, self._siblings, http)
-        parts = Parts(
+        services = RelayServices(
             settings=settings,
             db=self._db,
             firehose=self._stream.firehose,
             fleet=self._hosts,
-            moderation=ingest.moderation,
-            backfill=self._backfill,
+            admin=Admin(self._hosts, ingest.moderation, self._imports, self._siblings),
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
-            siblings=self._siblings,
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
-            sessions=Sessions(),
-            history=self._history,
             find_account=self._stream.projector.account,
             problem=lambda: self._stream.problem or ingest.problem,
             memory=self._memory_debug,
         )
-        self._api = ApiServer(create_app(parts), parts, settings.api_bind)
+        self._api = ApiServer(create_app(services, [pages_of(self._history)]), services, settings.api_bind)
         self._metrics = MetricsServer(settings.metrics_bind)
 
     def start(self) -> None:
@@ -126,7 +124,7 @@ class Relay:
         self._resolver.start()
         self._ingest.start()
         self._collection_check.start()
-        self._backfill.start()
+        self._imports.start()
         self._siblings.start()
         self._history.start()
         self._api.start()
@@ -146,7 +144,7 @@ class Relay:
             self._limit_alerts.stop()
         self._hosts.stop(min(left(), 5.0))
         self._collection_check.stop()
-        self._backfill.stop()
+        self._imports.stop()
         self._ingest.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))
@@ -170,9 +168,7 @@ def _limit_alerts(
         return None
 
     def announce(alert: Alert) -> None:
-        # A random password opens no sibling.
-        if settings.admin_passwords:
-            siblings.forward(announcement(alert, settings.admin_passwords[0], SERVER))
+        siblings.forward(siblings.own(announcement(alert)))
 
     return LimitAlerts(db, registry, Webhook(http, settings.alert_webhook_url).send, announce, settings)
 

@@ -6,26 +6,27 @@ once and `serve` can patch the standard library before the relay is imported.
 
 from __future__ import annotations
 
-import os
 from importlib import import_module
 from pathlib import Path
 
 import click
 
+# Name to module, attribute and the line in `--help`.
 COMMANDS = {
-    "serve": ("relay.commands.serve", "Run the relay."),
-    "status": ("relay.commands.status", "Show how the running relay does."),
-    "hosts": ("relay.commands.hosts", "List, add, block and limit hosts."),
-    "accounts": ("relay.commands.accounts", "Show accounts, take them down, restore them."),
-    "bans": ("relay.commands.bans", "List, add and remove domain bans."),
-    "consumers": ("relay.commands.consumers", "List who consumes the firehose."),
+    "serve": ("serve", "serve", "Run the relay."),
+    "status": ("admin", "status", "Show how the running relay does."),
+    "hosts": ("admin", "hosts", "List, add, block and limit hosts."),
+    "accounts": ("admin", "accounts", "Show accounts, take them down, restore them."),
+    "bans": ("admin", "bans", "List, add and remove domain bans."),
+    "consumers": ("admin", "consumers", "List who consumes the firehose."),
     "backfill-collections": (
-        "relay.commands.backfill_collections",
+        "backfill_collections",
+        "backfill_collections",
         "Import which accounts have which collections from another relay.",
     ),
-    "log": ("relay.commands.log", "Inspect, verify and follow the event log on disk."),
-    "pull-hosts": ("relay.commands.pull_hosts", "Add the hosts that another relay knows."),
-    "prime-identities": ("relay.commands.prime_identities", "Fill the identity table from the PLC directory."),
+    "log": ("log", "log", "Inspect, verify and follow the event log on disk."),
+    "pull-hosts": ("tools", "pull_hosts", "Add the hosts that another relay knows."),
+    "prime-identities": ("tools", "prime_identities", "Fill the identity table from the PLC directory."),
 }
 
 
@@ -40,14 +41,15 @@ class LazyGroup(click.Group):
         """The command, imported."""
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(COMMANDS[cmd_name][0]).command
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(import_module(f"relay.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in `--help`, without importing any of them."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+            formatter.write_dl([(name, summary) for name, (*_, summary) in COMMANDS.items()])
 
 
 def show_version(context: click.Context, _parameter: click.Parameter, asked: bool) -> None:
@@ -76,12 +78,10 @@ def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""
     if env_file is None:
         return
-    from relay.config import read_env_file
+    from relay.config import take_env_file
     from relay.kit.errors import ConfigError
 
     try:
-        found = read_env_file(env_file)
+        take_env_file(env_file)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    for name, value in found.items():
-        os.environ.setdefault(name, value)

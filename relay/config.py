@@ -24,7 +24,6 @@ from relay.kit.values import (
     parse_count_or_auto,
     parse_database_url,
     parse_duration,
-    parse_http_url,
     parse_http_urls,
     parse_list,
     parse_networks,
@@ -298,18 +297,6 @@ class Settings:
         parse_bool,
         "Pull hosts without asking each for describeServer",
     )
-    pull_hosts_from: str = _setting(
-        "RELAY_HOST",
-        "https://bsky.network",
-        parse_http_url,
-        "Relay that `relay pull-hosts` asks",
-    )
-    pull_hosts_batch_size: int = _setting(
-        "RELAY_PULL_HOSTS_BATCH_SIZE",
-        "500",
-        parse_count,
-        "Hosts per page of `relay pull-hosts`",
-    )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Settings:
@@ -344,6 +331,9 @@ def _parsed(item: Field[Any], name: str, text: str) -> Any:
 # What indigo's relay reads and this one has no use for: known, so not worth a warning.
 INDIGO_ONLY = frozenset({"RELAY_HOST_CONCURRENCY", "RELAY_CONCURRENCY_PER_PDS"})
 
+# What options of `relay pull-hosts` are read from when they are not given.
+OPTIONS = frozenset({"RELAY_HOST", "RELAY_PULL_HOSTS_BATCH_SIZE"})
+
 
 def setting_lines() -> list[tuple[str, str, str]]:
     """(variable, default, help) of every setting, in order; for `--help` and for the README's test."""
@@ -354,7 +344,9 @@ def setting_lines() -> list[tuple[str, str, str]]:
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """The `RELAY_*` names in `environment` that nothing reads, sorted."""
     known = {name for item in fields(Settings) for name in (item.metadata["env"], *item.metadata["also"])}
-    return sorted(name for name in environment if name.startswith("RELAY_") and name not in known | INDIGO_ONLY)
+    return sorted(
+        name for name in environment if name.startswith("RELAY_") and name not in known | INDIGO_ONLY | OPTIONS
+    )
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -387,3 +379,10 @@ def _unquoted(value: str) -> str:
 def environment_with(env_file: Path | None) -> dict[str, str]:
     """The process environment over what `env_file` says: a variable that is set wins over the file."""
     return {**(read_env_file(env_file) if env_file else {}), **os.environ}
+
+
+def take_env_file(path: Path | None) -> None:
+    """Put what an env file says into the process environment, where variables that are set win. Raises ConfigError."""
+    if path is not None:
+        for name, value in read_env_file(path).items():
+            os.environ.setdefault(name, value)

@@ -1,21 +1,28 @@
-"""Forwards what admins and crawl requests change to sibling relays, in the background.
+"""Tells sibling relays what was changed here, in the background: one bounded queue and one greenlet for each.
 
-Called by `admin` and `xrpc` with the request as it came. A `Via` header marks what was forwarded, and what carries
-it is never forwarded again, so relays that name each other make no loop. Must not know what any request means.
+`Admin` hands over a request as it came, or a call of this relay's own. A `Via` header marks what was sent on, and what
+carries it is never sent on again, so relays that name each other make no loop. Must not know what any change means.
 """
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC
+from functools import partial
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-import gevent
 from gevent.queue import Full, Queue
 
+from relay.hosts.limit_alerts import Alert
 from relay.kit import metrics
+from relay.kit.background import Loop
 from relay.kit.errors import RelayError
-from relay.net.http import GuardedHttp
+from relay.net.http import SERVER, GuardedHttp
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +30,14 @@ LOOP_MARK = "atproto-relay"
 TIMEOUT = 10.0
 QUEUE_SIZE = 256
 COPIED_HEADERS = ("Accept", "User-Agent", "Authorization", "Content-Type")
+
+
+class Call(NamedTuple):
+    """A POST of the admin API: its path, its query, and its JSON body if it takes one."""
+
+    path: str
+    query: Mapping[str, str] = {}
+    body: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +58,44 @@ def forward_of(method: str, target: str, headers: Mapping[str, str], body: bytes
     return Forward(method, target, copied | {"Via": f"{protocol.removeprefix('HTTP/')} {LOOP_MARK}"}, body)
 
 
-class Siblings:
-    """One bounded queue and one greenlet per sibling, so that one that does not answer delays no other. Their addresses
-    are the operator's word, and so may be plain or private.
-    """
+def announcement(alert: Alert) -> Call:
+    """What tells a sibling of an alert that was sent: indigo's JSON."""
+    body = {
+        "kind": alert.kind,
+        "hostID": alert.host_id,
+        "hostname": alert.hostname,
+        "accountCount": alert.account_count,
+        "accountLimit": alert.account_limit,
+        "usage": alert.usage,
+        "sentAt": alert.sent_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+    }
+    return Call("/admin/alerts/accountLimitSent", body=body)
 
-    def __init__(self, http: GuardedHttp, siblings: Sequence[str]) -> None:
+
+class Siblings:
+    """The operator's other relays. Their addresses are the operator's word, and so may be plain or private."""
+
+    def __init__(self, http: GuardedHttp, siblings: Sequence[str], password: str | None = None) -> None:
+        """`password` goes with this relay's own calls; without one, as a random one opens no sibling, none is made."""
         self._http = http.for_operator()
+        self._password = password
         self._queues: dict[str, Queue[Forward]] = {_base_url(name): Queue(QUEUE_SIZE) for name in siblings}
-        metrics.QUEUE_SIZE.labels("forwards").set_function(lambda: sum(map(len, self._queues.values())))
-        metrics.QUEUE_CAPACITY.labels("forwards").set(QUEUE_SIZE * len(self._queues))
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        # A sibling that does not answer delays no other.
+        self._loops = [
+            Loop(f"forwarding to {base}", partial(self._send_next, base, queue), every=1.0)
+            for base, queue in self._queues.items()
+        ]
+        metrics.show_bound("forwards", lambda: sum(map(len, self._queues.values())), QUEUE_SIZE * len(self._queues))
 
     def start(self) -> None:
         """Begin to forward."""
-        self._greenlets = [gevent.spawn(self._run, base, queue) for base, queue in self._queues.items()]
+        for loop in self._loops:
+            loop.start()
 
     def stop(self) -> None:
         """Stop at once: what was not forwarded yet is lost, as it is when a sibling is down."""
-        gevent.killall(self._greenlets)
+        for loop in self._loops:
+            loop.stop()
 
     def forward(self, forward: Forward | None) -> None:
         """Send to every sibling, some time soon."""
@@ -74,21 +108,36 @@ class Siblings:
                 metrics.FORWARDS.labels("dropped").inc()
                 log.warning("sibling %s does not keep up: %s is not forwarded", base, forward.target)
 
-    def _run(self, base: str, queue: Queue[Forward]) -> None:
-        while True:
-            forward = queue.get()
-            gevent.sleep(0)
-            try:
-                answer = self._http.request(
-                    forward.method, base + forward.target, forward.body, timeout=TIMEOUT, headers=forward.headers
-                )
-            except RelayError as error:
-                metrics.FORWARDS.labels("failed").inc()
-                log.warning("forwarding %s to %s failed: %s", forward.target, base, error)
-                continue
-            metrics.FORWARDS.labels("sent" if answer.status < 400 else "refused").inc()
-            if answer.status >= 400:
-                log.warning("forwarding %s to %s: HTTP %d", forward.target, base, answer.status)
+    def own(self, call: Call) -> Forward | None:
+        """`call` as this relay sends it by itself."""
+        if self._password is None:
+            return None
+        credentials = base64.b64encode(f"admin:{self._password}".encode()).decode()
+        headers = {
+            "Authorization": f"Basic {credentials}",
+            "User-Agent": SERVER,
+            "Via": f"1.1 {LOOP_MARK}",
+        }
+        target = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
+        if call.body is None:
+            return Forward("POST", target, headers, b"")
+        return Forward("POST", target, headers | {"Content-Type": "application/json"}, json.dumps(call.body).encode())
+
+    def _send_next(self, base: str, queue: Queue[Forward]) -> float:
+        """Send the next one, when there is one."""
+        forward = queue.get()
+        try:
+            answer = self._http.request(
+                forward.method, base + forward.target, forward.body, timeout=TIMEOUT, headers=forward.headers
+            )
+        except RelayError as error:
+            metrics.FORWARDS.labels("failed").inc()
+            log.warning("forwarding %s to %s failed: %s", forward.target, base, error)
+            return 0.0
+        metrics.FORWARDS.labels("sent" if answer.status < 400 else "refused").inc()
+        if answer.status >= 400:
+            log.warning("forwarding %s to %s: HTTP %d", forward.target, base, answer.status)
+        return 0.0
 
 
 def _base_url(sibling: str) -> str:

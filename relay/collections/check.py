@@ -1,6 +1,6 @@
 """Asks accounts' hosts for their collections where the events did not tell: the index's doubts, settled one by one.
 
-A greenlet of its own, started by `app`; nothing waits for it. Doubts are marks in SQL, so that they outlive a restart,
+A loop of its own, started by `app`; nothing waits for it. Doubts are marks in SQL, so that they outlive a restart,
 and a host is asked rarely and by one account at a time. Must not touch the event path.
 """
 
@@ -10,13 +10,13 @@ import logging
 import time
 from urllib.parse import quote
 
-import gevent
 from cachetools import TTLCache
 
 from relay.atproto.syntax import is_nsid
 from relay.hosts.host import Host
 from relay.hosts.registry import HostRegistry
 from relay.kit import metrics
+from relay.kit.background import Loop
 from relay.kit.errors import RelayError, StoreError
 from relay.kit.limits import Allowance
 from relay.net.http import GuardedHttp
@@ -53,17 +53,15 @@ class CollectionCheck:
         self._silent: TTLCache[int, bool] = TTLCache(HOSTS_REMEMBERED, SILENT_SECONDS)
         metrics.QUEUE_CAPACITY.labels("collection-checks").set(2 * HOSTS_REMEMBERED)
         self._after_uid = 0
-        self._greenlet: gevent.Greenlet[[], None] | None = None
+        self._loop = Loop("checking collections", self._pass, PASS_SECONDS)
 
     def start(self) -> None:
         """Start asking."""
-        self._greenlet = gevent.spawn(self._run)
+        self._loop.start(after=PASS_SECONDS)
 
     def stop(self) -> None:
         """Stop; what is not settled stays marked."""
-        if self._greenlet is not None:
-            self._greenlet.kill(timeout=1.0)
-            self._greenlet = None
+        self._loop.stop()
 
     def run_once(self) -> int:
         """Ask about the next accounts that are marked; how many were settled. Raises StoreError."""
@@ -74,15 +72,11 @@ class CollectionCheck:
         metrics.QUEUE_SIZE.labels("collection-checks").set(len(self._silent) + len(self._allowance))
         return settled
 
-    def _run(self) -> None:
-        while True:
-            gevent.sleep(PASS_SECONDS)
-            try:
-                self.run_once()
-            except StoreError as error:
-                log.warning("no collections are checked: %s", error)
-            except Exception:
-                log.exception("checking collections failed")
+    def _pass(self) -> None:
+        try:
+            self.run_once()
+        except StoreError as error:
+            log.warning("no collections are checked: %s", error)
 
     def _check(self, account: Marked) -> bool:
         host = self._registry.by_id(account.host_id)

@@ -40,7 +40,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Backfill:
+class Imports:
     """The import that runs, if one does. `pause` and `retries` are seconds; tests make them short."""
 
     def __init__(

@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, with_client
-from relay.commands.output import print_fields, print_json
+from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, print_fields, print_json, with_client
 
 PATH = "/admin/backfill-collections"
 POLL_SECONDS = 1.0
@@ -22,7 +21,7 @@ POLL_SECONDS = 1.0
 @click.option("--stop", is_flag=True, help="Stop the import; what it took stays.")
 @click.option("--background", is_flag=True, help="Do not wait for its end.")
 @with_client
-def command(
+def backfill_collections(
     client: Client, source: str, collections: tuple[str, ...], status: bool, stop: bool, background: bool
 ) -> None:
     """Import which accounts have records of which collection from the relay SOURCE.

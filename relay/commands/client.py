@@ -1,7 +1,7 @@
-"""The client side of the admin API, for the commands that ask a running relay.
+"""The client side of the admin API, for the commands that ask a running relay; and how commands print.
 
 Standard library only, so that `relay hosts list` starts quickly. Where the relay listens and its password come from
-the same environment and env file that the relay itself reads.
+the same environment and env file that the relay itself reads. Tables are for people, JSON is for scripts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,3 +102,46 @@ def _refusal(error: urllib.error.HTTPError) -> str:
     if not isinstance(body, dict):
         return f"HTTP {error.code}"
     return f"{body.get('error', f'HTTP {error.code}')}: {body.get('message', body.get('msg'))}"
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    click.echo(json.dumps(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    click.echo(json.dumps(value))
+
+
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows under their titles; numbers stand to the right."""
+    texts = [[_cell(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
+    click.echo(_line(titles, widths, [False] * len(titles)))
+    for row, cells in zip(rows, texts, strict=True):
+        click.echo(_line(cells, widths, [isinstance(cell, int | float) for cell in row]))
+
+
+def print_fields(fields: Sequence[tuple[str, object]]) -> None:
+    """Print names and values, one pair a line."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        click.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    aligned = [
+        cell.rjust(width) if to_right else cell.ljust(width)
+        for cell, width, to_right in zip(cells, widths, right, strict=True)
+    ]
+    return "  ".join(aligned).rstrip()
+
+
+def _cell(value: object) -> str:
+    """For a terminal: texts from the network lose their control characters."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "".join(character if character.isprintable() else "?" for character in str(value))

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail
-from relay.commands.local import with_settings
-from relay.commands.output import print_json, print_json_line, print_table
+from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail, print_json, print_json_line, print_table
+from relay.commands.tools import with_settings
 from relay.config import Settings
 
 if TYPE_CHECKING:
@@ -22,11 +21,11 @@ POLL_SECONDS = 0.5
 
 
 @click.group("log")
-def command() -> None:
+def log() -> None:
     """Inspect, verify and follow the event log in RELAY_PERSIST_DIR."""
 
 
-@command.command("inspect")
+@log.command("inspect")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @with_settings
 def inspect_log(settings: Settings, as_json: bool) -> None:
@@ -50,7 +49,7 @@ def inspect_log(settings: Settings, as_json: bool) -> None:
     return print_table(titles, [list(row.values()) for row in rows])
 
 
-@command.command("verify")
+@log.command("verify")
 @with_settings
 def verify_log(settings: Settings) -> None:
     """Read every record and compare its checksum. Exit code 1 when anything is damaged or missing."""
@@ -70,7 +69,7 @@ def verify_log(settings: Settings) -> None:
         sys.exit(EXIT_REFUSED)
 
 
-@command.command("tail")
+@log.command("tail")
 @click.option("--after", metavar="SEQ", type=click.IntRange(0), help="Start after this seq [default: the last ten].")
 @click.option("--follow", "-f", is_flag=True, help="Go on as events are logged.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each event.")

@@ -1,7 +1,7 @@
-"""What an admin can change from the pages: each a form, a route of the admin API, and words for both.
+"""What an admin can change from the pages: each a form, an action of `Admin`, and words for both.
 
 Whatever cannot be taken back by a second click is asked about first, on a page of its own, so that it works without a
-script. Must not know how a change is made: that is the admin API's.
+script. Fields are read as the admin API reads them, and refused in its words. Must not know how a change is made.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from flask import abort, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import MultiDict
 
-from relay.dash import guard
-from relay.dash.admin_call import AdminCall, ask_admin_api
+from relay.admin.actions import Actor, Admin
+from relay.dash import access
+from relay.dash.access import Notice
 from relay.dash.pages import account_view
 from relay.dash.rendering import page
-from relay.dash.sessions import Notice
-from relay.web.services import parts
+from relay.kit.errors import Refused, RelayError, StoreError
+from relay.web import params
+from relay.web.errors import XrpcError
+from relay.web.services import relay_services
 
 Form = MultiDict[str, str]
 
@@ -32,7 +35,7 @@ class Action:
     label: str
     effect: str
     done: str
-    call: Callable[[Form], AdminCall]
+    perform: Callable[[Admin, Actor, Form], None]
     back: Callable[[Form], str]
     danger: bool = False
 
@@ -49,35 +52,42 @@ def _account(form: Form) -> str:
     return url_for("dash.account_list", did=form.get("did", ""))
 
 
-def _by_query(path: str, *names: str) -> Callable[[Form], AdminCall]:
-    return lambda form: AdminCall(path, query={name: form.get(name, "") for name in names})
+def _host(form: Form) -> str:
+    return params.hostname(params.required(form, "host"))
 
 
-def _by_body(path: str, field: str, name: str) -> Callable[[Form], AdminCall]:
-    return lambda form: AdminCall(path, body={name: form.get(field, "").strip()})
+def _domain(form: Form) -> str:
+    return params.hostname(_text(form, "domain"))
 
 
-def _reconnect(form: Form) -> AdminCall:
-    endpoint = parts().fleet.report(form.get("host", "")).host.endpoint
-    return AdminCall("/admin/pds/requestCrawl", body={"hostname": endpoint.url})
+def _did(form: Form) -> str:
+    return params.did(_text(form, "did"))
 
 
-def _change_limits(form: Form) -> AdminCall:
-    body: dict[str, Any] = {"host": form.get("host", "")}
+def _text(form: Form, name: str) -> str:
+    return params.body_text({name: form.get(name, "").strip()}, name)
+
+
+def _reconnect(admin: Admin, actor: Actor, form: Form) -> None:
+    admin.crawl(actor, relay_services().fleet.report(form.get("host", "")).host.endpoint.url)
+
+
+def _change_limits(admin: Admin, actor: Actor, form: Form) -> None:
+    body: dict[str, Any] = {}
     if form.get("repo_limit"):
         body["repo_limit"] = _number(form["repo_limit"])
     # An empty rate gives the tier back to the formula.
-    body |= {tier: _number(form[tier]) for tier in ("per_second", "per_hour", "per_day") if tier in form}
-    return AdminCall("/admin/pds/changeLimits", body=body)
+    body |= {tier: _number(form[tier]) for tier in params.RATE_TIERS if tier in form}
+    admin.change_limits(actor, _host(form), params.limit_change(body))
 
 
-def _silence(form: Form) -> AdminCall:
-    body = {"host": form.get("host", ""), "account_limit_alerts_silenced": form.get("silenced") == "true"}
-    return AdminCall("/admin/pds/changeLimits", body=body)
+def _silence(admin: Admin, actor: Actor, form: Form) -> None:
+    body = {"account_limit_alerts_silenced": form.get("silenced") == "true"}
+    admin.change_limits(actor, _host(form), params.limit_change(body))
 
 
 def _number(text: str) -> int | str | None:
-    """A JSON number where it is one. Anything else goes as it is, for the API to refuse in its own words."""
+    """A JSON number where it is one. Anything else goes as it is, to be refused in the words of the API."""
     text = text.strip()
     if text.isascii() and text.isdigit() and len(text) < 17:
         return int(text)
@@ -90,7 +100,7 @@ ACTIONS = {
         "Request a crawl",
         "The relay asks the host who it is, and subscribes to it.",
         "The relay connects to {}.",
-        _by_body("/admin/pds/requestCrawl", "hostname", "hostname"),
+        lambda admin, actor, form: admin.crawl(actor, _text(form, "hostname")),
         _crawling,
     ),
     "reconnect": Action(
@@ -106,7 +116,7 @@ ACTIONS = {
         "Disconnect",
         "The connection ends and the host is idle. It comes back with a crawl request, or when the relay looks again.",
         "{} is disconnected.",
-        _by_query("/admin/subs/killUpstream", "host"),
+        lambda admin, actor, form: admin.disconnect(actor, _host(form), block=False),
         _host_page,
         danger=True,
     ),
@@ -115,7 +125,7 @@ ACTIONS = {
         "Block",
         "The connection ends, and no event of this host passes until it is unblocked. Its past events stay in replay.",
         "{} is blocked.",
-        _by_query("/admin/pds/block", "host"),
+        lambda admin, actor, form: admin.block(actor, _host(form)),
         _host_page,
         danger=True,
     ),
@@ -124,7 +134,7 @@ ACTIONS = {
         "Unblock",
         "The host is no longer blocked, and the relay connects to it at once.",
         "{} is unblocked.",
-        _by_query("/admin/pds/unblock", "host"),
+        lambda admin, actor, form: admin.unblock(actor, _host(form)),
         _host_page,
     ),
     "limits": Action(
@@ -148,7 +158,7 @@ ACTIONS = {
         "Change",
         "Whether the public may ask for a crawl of new hosts.",
         "Public crawl requests are changed.",
-        _by_query("/admin/subs/setEnabled", "enabled"),
+        lambda admin, actor, form: admin.open_crawling(actor, params.flag(form, "enabled")),
         _crawling,
     ),
     "new-hosts": Action(
@@ -156,7 +166,9 @@ ACTIONS = {
         "Change",
         "How many new hosts the public may bring in 24 hours.",
         "The limit is {} new hosts in 24 hours.",
-        _by_query("/admin/subs/setPerDayLimit", "limit"),
+        lambda admin, actor, form: admin.limit_new_hosts(
+            actor, params.whole_number(params.required(form, "limit"), "limit")
+        ),
         _crawling,
     ),
     "ban-domain": Action(
@@ -164,7 +176,7 @@ ACTIONS = {
         "Ban domain",
         "Every host of this domain and below it is blocked, connected ones at once, and none of them can come in.",
         "{} is banned.",
-        _by_body("/admin/subs/banDomain", "domain", "Domain"),
+        lambda admin, actor, form: admin.ban_domain(actor, _domain(form)),
         _crawling,
         danger=True,
     ),
@@ -173,7 +185,7 @@ ACTIONS = {
         "Lift ban",
         "Hosts of this domain may come in again; those that were blocked with it are connected at once.",
         "The ban of {} is lifted.",
-        _by_body("/admin/subs/unbanDomain", "domain", "Domain"),
+        lambda admin, actor, form: admin.unban_domain(actor, _domain(form)),
         _crawling,
     ),
     "take-down": Action(
@@ -181,7 +193,7 @@ ACTIONS = {
         "Take down",
         "The account's events stop at once, its past ones cannot be replayed any more, and consumers are told.",
         "{} is taken down.",
-        _by_body("/admin/repo/takeDown", "did", "did"),
+        lambda admin, actor, form: admin.take_down(actor, _did(form)),
         _account,
         danger=True,
     ),
@@ -190,7 +202,7 @@ ACTIONS = {
         "Restore",
         "The account's events pass again, its past ones can be replayed, and consumers are told.",
         "{} is restored.",
-        _by_body("/admin/repo/reverseTakedown", "did", "did"),
+        lambda admin, actor, form: admin.restore(actor, _did(form)),
         _account,
     ),
 }
@@ -203,19 +215,31 @@ def confirm(action: str) -> ResponseReturnValue:
     if not subject:
         abort(400, f"No {known.subject} is given.")
     account = account_view(subject) if known.subject == "did" else None
-    host = parts().fleet.report(subject).host if known.subject == "host" else None
+    host = relay_services().fleet.report(subject).host if known.subject == "host" else None
     back = known.back(request.args)
     return page("confirm.html", name=action, action=known, subject=subject, account=account, host=host, back=back)
 
 
 def perform(action: str) -> ResponseReturnValue:
-    """The form of an action: asks the admin API for the change, and goes back to where it shows."""
+    """The form of an action: makes the change, and goes back to where it shows."""
     known = _known(action)
-    refused = ask_admin_api(known.call(request.form), guard.session().authorization)
-    subject = request.form.get(known.subject, "")
-    words = known.done.format(subject) if refused is None else f"{known.label}: {refused}"
-    guard.session().notice = Notice(refused is None, words)
+    try:
+        known.perform(relay_services().admin, access.actor(), request.form)
+    except (XrpcError, RelayError) as error:
+        notice = Notice(False, f"{known.label}: {_words(error)}")
+    else:
+        notice = Notice(True, known.done.format(request.form.get(known.subject, "")))
+    access.session().notice = notice
     return redirect(known.back(request.form), 303)
+
+
+def _words(error: XrpcError | RelayError) -> str:
+    """What the admin API answers in this case."""
+    if isinstance(error, XrpcError):
+        return error.message
+    if isinstance(error, Refused):
+        return error.detail
+    return "the database does not answer" if isinstance(error, StoreError) else str(error)
 
 
 def _known(action: str) -> Action:

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import gevent
 from prometheus_client import Counter, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from relay.kit import metrics
+from relay.kit.background import Loop
 
 SAMPLE_SECONDS = 5.0
 SAMPLES = 121
@@ -62,18 +62,16 @@ class History:
 
     def __init__(self) -> None:
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-        metrics.QUEUE_SIZE.labels("dash-samples").set_function(lambda: len(self._samples))
-        metrics.QUEUE_CAPACITY.labels("dash-samples").set(SAMPLES)
+        self._loop = Loop("sampling metrics", self.sample, SAMPLE_SECONDS)
+        metrics.show_bound("dash-samples", self._samples.__len__, SAMPLES)
 
     def start(self) -> None:
         """Begin to sample."""
-        self._greenlet = gevent.spawn(self._run)
+        self._loop.start()
 
     def stop(self) -> None:
         """Stop sampling."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
+        self._loop.stop()
 
     def sample(self) -> None:
         """Note how everything stands now."""
@@ -116,11 +114,6 @@ class History:
         course = [quantile(bounds, earlier, later, 0.99) or 0.0 for earlier, later in pairwise(seen)]
         whole = bounds, seen[0], seen[-1]
         return Latency(name, quantile(*whole, 0.5), quantile(*whole, 0.99), course)
-
-    def _run(self) -> None:
-        while True:
-            self.sample()
-            gevent.sleep(SAMPLE_SECONDS)
 
 
 def quantile(bounds: Sequence[float], before: Sequence[float], now: Sequence[float], part: float) -> float | None:

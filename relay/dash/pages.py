@@ -16,6 +16,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_client import Gauge
 
 from relay.atproto.events import effective_status
+from relay.dash.access import state
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
@@ -24,7 +25,7 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.consumers import Consumer
-from relay.web.services import parts
+from relay.web.services import relay_services
 
 HOSTS_PER_PAGE = 50
 CONSUMERS_PER_PAGE = 100
@@ -44,12 +45,12 @@ STARTED = time.time()
 
 def overview() -> ResponseReturnValue:
     """The dashboard for people, behind a login: rates, latencies, drops, the log's window."""
-    here = parts()
+    here = relay_services()
     window = here.firehose.window()
     positions = [consumer.position for consumer in here.consumers]
     return page(
         "overview.html",
-        history=here.history,
+        history=state().history,
         hosts=here.fleet.search(HostQuery(count=0)).by_state,
         consumers=len(positions),
         worst_lag=window.last_seq - min(positions) if positions else 0,
@@ -75,7 +76,7 @@ def host_list() -> ResponseReturnValue:
     )
     shown = _shown(query.sort, query.descending, paging) | {"search": query.search, "state": query.state}
     defaults = {"search": "", "state": ALL, "sort": "name", "order": "asc", "page": 1}
-    found = parts().fleet.search(query)
+    found = relay_services().fleet.search(query)
     return page(
         "hosts.html",
         reports=found.rows,
@@ -89,18 +90,18 @@ def host_list() -> ResponseReturnValue:
 
 def host_detail(hostname: str) -> ResponseReturnValue:
     """One host: its state and what to do about it, its limits, its drops."""
-    report = parts().fleet.report(hostname)
+    report = relay_services().fleet.report(hostname)
     return page("host.html", report=report, host=report.host, row=report.host.row)
 
 
 def crawling() -> ResponseReturnValue:
     """How hosts come in: crawl requests, their limit, banned domains."""
-    fleet = parts().fleet
+    fleet = relay_services().fleet
     return page(
         "crawling.html",
         enabled=fleet.crawl_enabled,
         new_hosts_per_day=fleet.new_hosts_per_day,
-        domains=parts().db.read(bans.all_domains),
+        domains=relay_services().db.read(bans.all_domains),
     )
 
 
@@ -117,18 +118,18 @@ class AccountView:
 
 def account_view(did: str) -> AccountView | None:
     """What is known of an account, None when nothing is. Raises XrpcError when `did` is none, StoreError."""
-    found = parts().find_account(params.did(did))
+    found = relay_services().find_account(params.did(did))
     if found is None:
         return None
     account, repo = found
     active, status = effective_status(account.status, account.upstream_status)
-    return AccountView(account, repo, parts().db.read(hosts.by_id, account.host_id), active, status)
+    return AccountView(account, repo, relay_services().db.read(hosts.by_id, account.host_id), active, status)
 
 
 def account_list() -> ResponseReturnValue:
     """`did`, `cursor`: an account, and all that are taken down here."""
     did = request.args.get("did", "").strip()
-    rows = parts().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
+    rows = relay_services().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
     return page(
         "accounts.html",
         did=did,
@@ -143,12 +144,12 @@ def consumer_list() -> ResponseReturnValue:
     paging = Paging.asked(CONSUMERS_PER_PAGE)
     sort = chosen("sort", tuple(CONSUMER_SORTS), "lag")
     descending = chosen("order", ("asc", "desc"), "desc") == "desc"
-    found: list[Consumer] = sorted(parts().consumers, key=CONSUMER_SORTS[sort], reverse=descending)
+    found: list[Consumer] = sorted(relay_services().consumers, key=CONSUMER_SORTS[sort], reverse=descending)
     shown = _shown(sort, descending, paging)
     return page(
         "consumers.html",
         consumers=found[paging.start : paging.start + paging.size],
-        last_seq=parts().firehose.last_seq,
+        last_seq=relay_services().firehose.last_seq,
         paging=replace(paging, found=len(found)),
         query=shown,
         link=linker("dash.consumer_list", shown, {"sort": "lag", "order": "desc", "page": 1}),

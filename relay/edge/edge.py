@@ -25,11 +25,11 @@ from relay.store.database import Database
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
-from relay.web.auth import AdminAuth, passwords_or_random
+from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
 from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
-from relay.web.services import Serving
+from relay.web.services import Services
 
 DRAIN_SECONDS = 25.0
 
@@ -59,7 +59,7 @@ class Edge:
         self._firehose = Firehose(self._log, tail, suppressions)
         retention = Retention(settings.replay_window, settings.persist_max_bytes)
         self._janitor = Janitor(self._log, retention, suppressions, lambda: self._hidden.stored_position + 1)
-        serving = Serving(
+        services = Services(
             settings=settings,
             db=self._db,
             firehose=self._firehose,
@@ -67,7 +67,7 @@ class Edge:
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
         )
-        self._api = ApiServer(create_edge_app(serving), serving, settings.api_bind)
+        self._api = ApiServer(create_edge_app(services), services, settings.api_bind)
         self._metrics = MetricsServer(settings.metrics_bind)
 
     def start(self) -> None:

@@ -13,35 +13,34 @@ from flask.typing import ResponseReturnValue
 from relay.web import firehose, health
 from relay.web.application import application
 from relay.web.errors import XrpcError
-from relay.web.services import Serving, requester, serving
+from relay.web.services import PREFIX, Services, requester, services
 from relay.web.views import consumer_view
-from relay.web.xrpc import PREFIX
 
 blueprint = Blueprint("edge", __name__)
 
 
-def create_edge_app(serving: Serving) -> Flask:
+def create_edge_app(services: Services) -> Flask:
     """The WSGI application of an edge."""
-    return application(serving, (firehose.blueprint, health.blueprint, blueprint))
+    return application(services, (firehose.blueprint, health.blueprint, blueprint))
 
 
 @blueprint.route(f"{PREFIX}<method>", methods=["GET", "POST"])
 def ask_upstream(method: str) -> ResponseReturnValue:
     """A redirect to the upstream relay, which knows hosts and accounts; method and body are kept."""
     query = request.query_string.decode("latin-1")
-    return redirect(f"{serving().settings.edge_upstream}{PREFIX}{method}{f'?{query}' if query else ''}", 307)
+    return redirect(f"{services().settings.edge_upstream}{PREFIX}{method}{f'?{query}' if query else ''}", 307)
 
 
 @blueprint.get("/admin/consumers/list")
 def list_consumers() -> ResponseReturnValue:
     """Who consumes the firehose now."""
-    serving().auth.check(request.headers.get("Authorization"), requester())
-    return jsonify([consumer_view(consumer) for consumer in serving().consumers])
+    services().auth.check(request.headers.get("Authorization"), requester())
+    return jsonify([consumer_view(consumer) for consumer in services().consumers])
 
 
 @blueprint.route("/admin/<path:rest>", methods=["GET", "POST"])
 def not_here(rest: str) -> NoReturn:
     """Everything else an admin can do is done at the upstream relay."""
-    serving().auth.check(request.headers.get("Authorization"), requester())
-    upstream = serving().settings.edge_upstream
+    services().auth.check(request.headers.get("Authorization"), requester())
+    upstream = services().settings.edge_upstream
     raise XrpcError(501, "MethodNotImplemented", f"this is an edge: ask {upstream}/admin/{rest}")

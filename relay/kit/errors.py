@@ -43,13 +43,21 @@ class HttpError(RelayError):
     """
 
 
-class CrawlRefused(RelayError):
-    """A crawl request that is not granted; `name` and `status` are the XRPC error and HTTP status to answer with."""
+class Refused(RelayError):
+    """What is asked for is not granted; `name` and `status` are the XRPC error and HTTP status to answer with."""
 
     def __init__(self, reason: str, name: str, status: int, detail: str) -> None:
         super().__init__(reason, detail)
         self.name = name
         self.status = status
+
+
+class CrawlRefused(Refused):
+    """A crawl request, or the lifting of a ban."""
+
+
+class ActionRefused(Refused):
+    """An admin's action that does not fit what is. Reasons: `host-not-connected`, `import-not-running`."""
 
 
 class BackfillError(RelayError):

@@ -1,7 +1,7 @@
-"""The admin API: indigo's routes and JSON, so that its tools and dashboards work unchanged.
+"""The admin API: indigo's routes and JSON, so that its tools and dashboards work unchanged, and zlay's for imports.
 
-Every route needs the admin password; every change is stored, survives a restart, leaves an audit line, and is sent
-on to sibling relays where indigo does so. Must not know how hosts are connected or accounts announced.
+Every route needs the admin password. Routes parse, call `Admin`, and answer; what they show is read from memory and
+SQL. Must not know what a change does, nor who else is told of it.
 """
 
 from __future__ import annotations
@@ -9,34 +9,31 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
-from relay.admin.actions import audit
-from relay.atproto.errors import SyntaxInvalid
-from relay.atproto.hostname import parse_endpoint
-from relay.kit.errors import AccountUnknown, HostUnknown
-from relay.store import accounts, bans
-from relay.store.hosts import RateTier
-from relay.web import params, sibling_alerts
+from relay.admin.actions import Admin
+from relay.hosts.limit_alerts import Kind
+from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
+from relay.store import accounts, bans, collection_imports
+from relay.web import params
 from relay.web.errors import XrpcError, invalid
-from relay.web.forwarding import forward_request
-from relay.web.services import parts, requester
-from relay.web.views import consumer_view, host_view
+from relay.web.services import actor, relay_services, requester, services
+from relay.web.views import backfill_view, consumer_view, host_view, progress_view
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 TAKEDOWNS_PER_PAGE = 500
 HOSTS_AT_A_TIME = 50
-RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
+COLLECTIONS_PER_PAGE = 1000
 
 
 @blueprint.before_request
 def authenticate() -> None:
     """Every route of the admin API needs the admin password."""
-    parts().auth.check(request.headers.get("Authorization"), requester())
+    services().auth.check(request.headers.get("Authorization"), requester())
 
 
 @blueprint.errorhandler(HostUnknown)
@@ -51,77 +48,76 @@ def account_unknown(error: AccountUnknown) -> ResponseReturnValue:
     return jsonify(error="RepoNotFound", message=str(error)), 404
 
 
+@blueprint.errorhandler(ImportBusy)
+def import_busy(error: ImportBusy) -> ResponseReturnValue:
+    """One import at a time."""
+    return jsonify(error="BackfillRunning", message=error.detail), 409
+
+
 @blueprint.get("/subs/getUpstreamConns")
 def get_upstream_conns() -> ResponseReturnValue:
     """Hostnames of the connected hosts."""
-    return jsonify(sorted(parts().fleet.connected()))
+    return jsonify(sorted(relay_services().fleet.connected()))
 
 
 @blueprint.post("/subs/killUpstream")
 def kill_upstream() -> ResponseReturnValue:
     """`host`, `block`: disconnect a host, and ban it with `block=true`."""
-    hostname = _hostname(params.required(request.args, "host"))
-    block = params.flag(request.args, "block", default=False)
-    if hostname not in parts().fleet.connected():
-        raise XrpcError(400, "NoActiveConnection", "the host is not connected")
-    parts().fleet.disconnect(hostname, block=block)
-    return changed("disconnect", host=hostname, block=block)
+    hostname = params.hostname(params.required(request.args, "host"))
+    admin().disconnect(actor(), hostname, block=params.flag(request.args, "block", default=False))
+    return done()
 
 
 @blueprint.get("/subs/getEnabled")
 def get_enabled() -> ResponseReturnValue:
     """Whether requestCrawl is open to the public."""
-    return jsonify(enabled=parts().fleet.crawl_enabled)
+    return jsonify(enabled=relay_services().fleet.crawl_enabled)
 
 
 @blueprint.post("/subs/setEnabled")
 def set_enabled() -> ResponseReturnValue:
     """`enabled`: open requestCrawl to the public, or close it."""
-    enabled = params.flag(request.args, "enabled")
-    parts().fleet.crawl_enabled = enabled
-    return changed("set-enabled", forward=False, enabled=enabled)
+    admin().open_crawling(actor(), params.flag(request.args, "enabled"))
+    return done()
 
 
 @blueprint.get("/subs/perDayLimit")
 def per_day_limit() -> ResponseReturnValue:
     """New hosts that requestCrawl takes in 24 hours."""
-    return jsonify(limit=parts().fleet.new_hosts_per_day)
+    return jsonify(limit=relay_services().fleet.new_hosts_per_day)
 
 
 @blueprint.post("/subs/setPerDayLimit")
 def set_per_day_limit() -> ResponseReturnValue:
     """`limit`: change how many new hosts requestCrawl takes in 24 hours."""
-    limit = params.whole_number(params.required(request.args, "limit"), "limit")
-    parts().fleet.new_hosts_per_day = limit
-    return changed("set-per-day-limit", forward=False, limit=limit)
+    admin().limit_new_hosts(actor(), params.whole_number(params.required(request.args, "limit"), "limit"))
+    return done()
 
 
 @blueprint.get("/subs/listDomainBans")
 def list_domain_bans() -> ResponseReturnValue:
     """Domains none of whose hosts are crawled."""
-    return jsonify(banned_domains=parts().db.read(bans.all_domains))
+    return jsonify(banned_domains=relay_services().db.read(bans.all_domains))
 
 
 @blueprint.post("/subs/banDomain")
 def ban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: ban a domain with all its hosts, connected ones as well."""
-    domain = _hostname(params.body_text(_body(), "domain"))
-    parts().fleet.ban_domain(domain)
-    return changed("ban-domain", domain=domain)
+    admin().ban_domain(actor(), params.hostname(params.body_text(_body(), "domain")))
+    return done()
 
 
 @blueprint.post("/subs/unbanDomain")
 def unban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: lift a domain's ban."""
-    domain = _hostname(params.body_text(_body(), "domain"))
-    parts().fleet.unban_domain(domain)
-    return changed("unban-domain", domain=domain)
+    admin().unban_domain(actor(), params.hostname(params.body_text(_body(), "domain")))
+    return done()
 
 
 @blueprint.get("/repo/takedowns")
 def takedowns() -> ResponseReturnValue:
     """`cursor`: accounts taken down here."""
-    rows = parts().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
+    rows = relay_services().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
     view: dict[str, Any] = {"dids": [did for _, did in rows]}
     if len(rows) == TAKEDOWNS_PER_PAGE:
         view["cursor"] = str(rows[-1][0])
@@ -131,17 +127,15 @@ def takedowns() -> ResponseReturnValue:
 @blueprint.post("/repo/takeDown")
 def take_down() -> ResponseReturnValue:
     """`{"did"}`: take an account down; its events stop, and its past ones cannot be replayed any more."""
-    did = params.did(params.body_text(_body(), "did"))
-    parts().moderation.takedown(did)
-    return changed("takedown", did=did)
+    admin().take_down(actor(), params.did(params.body_text(_body(), "did")))
+    return done()
 
 
 @blueprint.post("/repo/reverseTakedown")
 def reverse_takedown() -> ResponseReturnValue:
     """`{"did"}`: undo a takedown."""
-    did = params.did(params.body_text(_body(), "did"))
-    parts().moderation.restore(did)
-    return changed("reverse-takedown", did=did)
+    admin().restore(actor(), params.did(params.body_text(_body(), "did")))
+    return done()
 
 
 @blueprint.get("/pds/list")
@@ -149,7 +143,7 @@ def list_pds() -> ResponseReturnValue:
     """Every known host with its state, limits and rates."""
     # Thousands of hosts take longer than the hub may be kept from everything else.
     texts = []
-    for number, report in enumerate(parts().fleet.reports()):
+    for number, report in enumerate(relay_services().fleet.reports()):
         texts.append(json.dumps(host_view(report)))
         if number % HOSTS_AT_A_TIME == 0:
             gevent.sleep(0)
@@ -159,60 +153,50 @@ def list_pds() -> ResponseReturnValue:
 @blueprint.post("/pds/requestCrawl")
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""
-    hostname = params.body_text(_body(), "hostname")
-    parts().fleet.request_crawl(hostname, admin=True)
-    return changed("request-crawl", hostname=hostname)
+    admin().crawl(actor(), params.body_text(_body(), "hostname"))
+    return done()
 
 
 @blueprint.post("/pds/changeLimits")
 def change_limits() -> ResponseReturnValue:
     """`{"host", "repo_limit", "per_second", "per_hour", "per_day", "account_limit_alerts_silenced"}`: change limits."""
     body = _body()
-    hostname = _hostname(params.body_text(body, "host"))
-    account_limit = params.body_number(body, "repo_limit")
-    rates: dict[RateTier, int | None] = {tier: params.body_number(body, tier) for tier in RATE_TIERS if tier in body}
-    silenced = params.body_flag(body, "account_limit_alerts_silenced")
-    if account_limit is None and not rates and silenced is None:
-        raise invalid("no limit is given")
-    parts().fleet.change_limits(hostname, account_limit=account_limit, rates=rates, alerts_silenced=silenced)
-    return changed("change-limits", host=hostname, repo_limit=account_limit, rates=rates, alerts_silenced=silenced)
+    hostname = params.hostname(params.body_text(body, "host"))
+    admin().change_limits(actor(), hostname, params.limit_change(body))
+    return done()
 
 
 @blueprint.post("/pds/block")
 def block_pds() -> ResponseReturnValue:
     """`host`: ban one host and disconnect it."""
-    hostname = _hostname(params.required(request.args, "host"))
-    parts().fleet.block(hostname)
-    return changed("block", host=hostname)
+    admin().block(actor(), params.hostname(params.required(request.args, "host")))
+    return done()
 
 
 @blueprint.post("/pds/unblock")
 def unblock_pds() -> ResponseReturnValue:
     """`host`: lift one host's ban and connect to it."""
-    hostname = _hostname(params.required(request.args, "host"))
-    parts().fleet.unblock(hostname)
-    return changed("unblock", host=hostname)
+    admin().unblock(actor(), params.hostname(params.required(request.args, "host")))
+    return done()
 
 
 @blueprint.post("/alerts/accountLimitSent")
 def account_limit_alert_sent() -> ResponseReturnValue:
     """`{"kind", "hostID", "hostname", "sentAt"}`: a sibling relay alerted of a host's account limit."""
-    sent = sibling_alerts.parse(_body(), datetime.now(UTC))
-    if not parts().fleet.note_alert(sent.hostname, sent.kind, sent.sent_at):
-        return jsonify(success="true")
-    return changed("alert-sent", forward=False, host=sent.hostname, kind=sent.kind)
+    admin().note_alert(actor(), *alert_sent(_body(), datetime.now(UTC)))
+    return done()
 
 
 @blueprint.get("/consumers/list")
 def list_consumers() -> ResponseReturnValue:
     """Who consumes the firehose now."""
-    return jsonify([consumer_view(consumer) for consumer in parts().consumers])
+    return jsonify([consumer_view(consumer) for consumer in relay_services().consumers])
 
 
 @blueprint.get("/debug/memory")
 def debug_memory() -> ResponseReturnValue:
     """Where the memory is, and what grew since this was last asked; with `RELAY_DEBUG_MEMORY` only."""
-    memory = parts().memory
+    memory = relay_services().memory
     if memory is None:
         raise XrpcError(400, "DebugMemoryOff", "start the relay with RELAY_DEBUG_MEMORY=true")
     report = memory.report()
@@ -221,11 +205,47 @@ def debug_memory() -> ResponseReturnValue:
     return jsonify(report)
 
 
-def changed(action: str, *, forward: bool = True, **values: object) -> ResponseReturnValue:
-    """A change is made: say so in the audit log, to siblings and to the admin."""
-    audit(action, **values)
-    if forward:
-        forward_request()
+@blueprint.get("/backfill-collections")
+def show_imports() -> ResponseReturnValue:
+    """`source`, `limit`, `cursor`: the imports of collections; of one source, with each of its collections."""
+    summaries = relay_services().db.read(collection_imports.summaries)
+    if params.optional(request.args, "source") is None:
+        return jsonify(backfills=[backfill_view(summary) for summary in summaries])
+    source = params.endpoint(params.required(request.args, "source"), "source").url
+    found = next((summary for summary in summaries if summary.source == source), None)
+    if found is None:
+        raise XrpcError(404, "BackfillNotFound", "nothing was imported from this source")
+    after = params.optional(request.args, "cursor") or ""
+    if after:
+        params.nsid(after, "cursor")
+    limit = params.limit(request.args, default=COLLECTIONS_PER_PAGE, maximum=COLLECTIONS_PER_PAGE)
+    rows = relay_services().db.read(collection_imports.progress, source, after, limit)
+    view = backfill_view(found) | {"progress": [progress_view(row) for row in rows]}
+    return jsonify(view | ({"cursor": rows[-1].nsid} if len(rows) == limit else {}))
+
+
+@blueprint.post("/backfill-collections")
+def begin_import() -> ResponseReturnValue:
+    """`source`, `{"collections"}` (all when absent), or `stop=true`: import another relay's collection index."""
+    source = params.endpoint(params.required(request.args, "source"), "source")
+    if params.flag(request.args, "stop", default=False):
+        admin().end_import(actor(), source)
+        return done()
+    body = params.json_body(request.get_data() or b"{}")
+    nsids = params.body_texts(body, "collections", most=collection_imports.MAX_COLLECTIONS)
+    for nsid in nsids:
+        params.nsid(nsid, "collections")
+    admin().begin_import(actor(), source, nsids)
+    return done()
+
+
+def admin() -> Admin:
+    """What the routes change things with."""
+    return relay_services().admin
+
+
+def done() -> ResponseReturnValue:
+    """indigo's answer to a change."""
     return jsonify(success="true")
 
 
@@ -233,8 +253,38 @@ def _body() -> Mapping[str, Any]:
     return params.json_body(request.get_data())
 
 
-def _hostname(text: str) -> str:
+class AlertSent(NamedTuple):
+    """An alert that a sibling sent. Host ids are each relay's own: the name says which host is meant."""
+
+    hostname: str
+    kind: Kind
+    sent_at: datetime
+
+
+def alert_sent(body: params.Body, now: datetime) -> AlertSent:
+    """The body of a sibling's request. Raises XrpcError 400. A time in the future counts as `now`."""
+    kind = params.body_text(body, "kind")
+    if kind not in ("warning", "recovery"):
+        raise invalid("kind must be warning or recovery")
+    if not params.body_number(body, "hostid"):
+        raise invalid("hostID is required")
+    for name in ("accountcount", "accountlimit"):
+        params.body_number(body, name)
+    usage = body.get("usage", 0)
+    if isinstance(usage, bool) or not isinstance(usage, int | float) or not usage >= 0:
+        raise invalid("usage must be a number, zero or above")
+    hostname = params.endpoint(params.body_text(body, "hostname"), "hostname").hostname
+    return AlertSent(hostname, "warning" if kind == "warning" else "recovery", _time_sent(body, now))
+
+
+def _time_sent(body: params.Body, now: datetime) -> datetime:
+    if body.get("sentat") is None:
+        return now
     try:
-        return parse_endpoint(text).hostname
-    except SyntaxInvalid as error:
-        raise invalid(f"no hostname: {error}") from None
+        sent_at = datetime.fromisoformat(params.body_text(body, "sentat"))
+    except ValueError:
+        raise invalid("sentAt is no time such as 2026-01-01T00:00:00Z") from None
+    if sent_at.tzinfo is None:
+        raise invalid("sentAt has no time zone")
+    # Go's zero time stands for none. It is compared by year, since it has no place in every time zone.
+    return now if sent_at.year == 1 else min(sent_at.astimezone(UTC), now)

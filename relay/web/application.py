@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from functools import partial
 
 from flask import Blueprint, Flask, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
-from relay.dash import routes as dash
-from relay.kit.errors import CrawlRefused, LogError, StoreError
+from relay.kit.errors import LogError, Refused, StoreError
 from relay.net.http import SERVER
-from relay.web import admin_api, admin_backfill, collections, firehose, health, host_page, xrpc
+from relay.web import admin_api, collections, firehose, health, host_page, xrpc
 from relay.web.errors import XrpcError
 from relay.web.metrics_server import track_requests
-from relay.web.services import EXTENSION, Parts, Serving
+from relay.web.services import EXTENSION, RelayServices, Services
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +47,29 @@ _HTTP_NAMES = {
 }
 
 
-def create_app(parts: Parts) -> Flask:
-    """The WSGI application of a relay."""
-    modules = (xrpc, collections, firehose, host_page, admin_api, admin_backfill, health, dash)
-    return application(parts, [module.blueprint for module in modules])
+def create_app(services: RelayServices, pages: Iterable[Blueprint] = ()) -> Flask:
+    """The WSGI application of a relay. `pages` are for people who are logged in: other origins may not read them."""
+    modules = (xrpc, collections, firehose, host_page, admin_api, health)
+    return application(services, [module.blueprint for module in modules], pages)
 
 
-def application(serving: Serving, blueprints: Iterable[Blueprint]) -> Flask:
-    """A WSGI application over `serving` with these routes."""
+def application(services: Services, blueprints: Iterable[Blueprint], without_cors: Iterable[Blueprint] = ()) -> Flask:
+    """A WSGI application over `services` with these routes; pages of any origin read all but those `without_cors`."""
     app = Flask(__name__, static_folder=None)
-    app.extensions[EXTENSION] = serving
+    app.extensions[EXTENSION] = services
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False
     track_requests(app)
-    for blueprint in blueprints:
+    guarded = list(without_cors)
+    for blueprint in (*blueprints, *guarded):
         app.register_blueprint(blueprint)
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)
-    app.after_request(add_headers)
+    app.after_request(partial(add_headers, tuple(f"{blueprint.url_prefix}/" for blueprint in guarded)))
     app.register_error_handler(XrpcError, answer_error)
-    app.register_error_handler(CrawlRefused, lambda error: error_response(error.status, error.name, error.detail))
+    app.register_error_handler(Refused, lambda error: error_response(error.status, error.name, error.detail))
     app.register_error_handler(StoreError, answer_store_error)
     app.register_error_handler(LogError, lambda error: error_response(503, "ServiceUnavailable", str(error)))
     app.register_error_handler(HTTPException, answer_http_error)
@@ -86,10 +87,11 @@ def answer_preflight() -> ResponseReturnValue | None:
     return Response(status=204) if request.method == "OPTIONS" else None
 
 
-def add_headers(response: Response) -> Response:
-    """Every answer says what runs here; all but the pages for admins may be read by pages of any origin."""
+def add_headers(without_cors: tuple[str, ...], response: Response) -> Response:
+    """Every answer says what runs here; those of paths that do not begin `without_cors` are for pages of any origin."""
     response.headers["Server"] = SERVER
-    if request.blueprint != dash.blueprint.name:
+    # By path, since an error may come before a route is found.
+    if not request.path.startswith(without_cors):
         response.headers.update(CORS)
     return response
 

@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 
 from relay.store import collections
 from relay.web import params
-from relay.web.services import parts
-from relay.web.xrpc import PREFIX, page
+from relay.web.services import PREFIX, relay_services
+from relay.web.xrpc import page
 
 blueprint = Blueprint("collections", __name__)
 
@@ -21,5 +21,5 @@ def list_repos_by_collection() -> ResponseReturnValue:
     """`collection`, `limit`, `cursor`: active accounts with records of a collection."""
     nsid = params.nsid(params.required(request.args, "collection"), "collection")
     limit = params.limit(request.args, default=500, maximum=2000)
-    found = parts().db.read(collections.list_repos, nsid, params.cursor(request.args), limit)
+    found = relay_services().db.read(collections.list_repos, nsid, params.cursor(request.args), limit)
     return page("repos", [{"did": did} for _, did in found.repos], found.next_uid)

@@ -15,7 +15,7 @@ from datetime import datetime
 from gevent.event import Event as Signal
 
 from relay.kit import metrics
-from relay.web.addresses import counted_as
+from relay.web.callers import counted_as
 from relay.web.errors import XrpcError, too_many
 
 RETRY_AFTER = 60

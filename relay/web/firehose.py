@@ -23,10 +23,10 @@ from werkzeug import Request
 from relay.kit import metrics
 from relay.stream.firehose import Feed, FutureCursor
 from relay.web import params
-from relay.web.addresses import client_address
+from relay.web.callers import client_address
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.errors import XrpcError, invalid
-from relay.web.services import Serving, requester, serving
+from relay.web.services import Services, requester, services
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)
@@ -67,12 +67,12 @@ def subscribe_repos() -> ResponseReturnValue:
     user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
     handler = websocket.handler
     request.environ[CONSUME] = partial(
-        _consume, serving(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
+        _consume, services(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
     )
     return ""
 
 
-def refusal(serving: Serving, request: Request) -> XrpcError | None:
+def refusal(services: Services, request: Request) -> XrpcError | None:
     """What speaks against opening a WebSocket for `request`, or None."""
     try:
         _check_handshake(request)
@@ -80,9 +80,9 @@ def refusal(serving: Serving, request: Request) -> XrpcError | None:
     except XrpcError as error:
         return error
     environ = request.environ
-    trusted = serving.settings.trusted_proxies
+    trusted = services.settings.trusted_proxies
     address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
-    refused = serving.consumers.refusal(address)
+    refused = services.consumers.refusal(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
     return refused
@@ -113,24 +113,24 @@ def _received(handler: WebSocketHandler) -> bytes:
 
 
 def _consume(
-    serving: Serving, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None
+    services: Services, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
-    with serving.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
-        connection = Connection(socket, received, consumer, serving.settings.consumer_stall)
+    with services.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
+        connection = Connection(socket, received, consumer, services.settings.consumer_stall)
         try:
-            feed = _attach(serving, cursor)
+            feed = _attach(services, cursor)
             log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)
-            connection.serve(feed, lambda: serving.firehose.last_seq, lambda: serving.consumers.leaving)
+            connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
         except ConsumerEnded as ended:
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)
 
 
-def _attach(serving: Serving, cursor: int | None) -> Feed:
+def _attach(services: Services, cursor: int | None) -> Feed:
     try:
-        return serving.firehose.attach(cursor)
+        return services.firehose.attach(cursor)
     except FutureCursor:
-        message = f"the cursor is ahead of the newest event, {serving.firehose.last_seq}"
+        message = f"the cursor is ahead of the newest event, {services.firehose.last_seq}"
         raise ConsumerEnded("future-cursor", error_farewell("FutureCursor", message)) from None

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 
 from relay.kit.errors import StoreError
 from relay.store.database import ping, within
-from relay.web.services import serving
+from relay.web.services import services
 
 # A database that hangs is told of before who asks gives up: load balancers wait some seconds.
 ANSWER_SECONDS = 3.0
@@ -46,13 +46,13 @@ def ready() -> ResponseReturnValue:
 
 def current_problem() -> str | None:
     """Why health is red, in words, or None."""
-    return serving().problem() or _database_problem()
+    return services().problem() or _database_problem()
 
 
 def _database_problem() -> str | None:
     try:
         with within(ANSWER_SECONDS):
-            serving().db.read(ping)
+            services().db.read(ping)
     except StoreError as error:
         return f"can't connect to database: {error.reason}"
     return None

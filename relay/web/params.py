@@ -12,12 +12,15 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
+from relay.admin.actions import LimitChange, RateTier
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.kit.values import parse_bool
 from relay.web.errors import invalid
 
 Query = MultiDict[str, str]
+RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
 
 MAX_INTEGER = 2**53 - 1
 """The largest integer every JSON reader can hold; no uid, seq or limit is above it."""
@@ -72,6 +75,22 @@ def flag(query: Query, name: str, *, default: bool | None = None) -> bool:
         return parse_bool(text)
     except ValueError as error:
         raise invalid(f"{name} is {error}") from None
+
+
+def hostname(text: str) -> str:
+    """The hostname that `text` names, by itself or as an address: `pds.example.com`, `https://pds.example.com`."""
+    try:
+        return parse_endpoint(text).hostname
+    except SyntaxInvalid as error:
+        raise invalid(f"no hostname: {error}") from None
+
+
+def endpoint(text: str, name: str) -> Endpoint:
+    """The address that `text` is."""
+    try:
+        return parse_endpoint(text)
+    except SyntaxInvalid as error:
+        raise invalid(f"{name}: {error}") from None
 
 
 def did(text: str) -> str:
@@ -143,3 +162,15 @@ def body_number(body: Body, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
         raise invalid(f"{name} must be an integer from 0 to {MAX_INTEGER}")
     return value
+
+
+def limit_change(body: Body) -> LimitChange:
+    """The limits that a body changes, one at least."""
+    change = LimitChange(
+        body_number(body, "repo_limit"),
+        {tier: body_number(body, tier) for tier in RATE_TIERS if tier in body},
+        body_flag(body, "account_limit_alerts_silenced"),
+    )
+    if change.account_limit is None and not change.rates and change.alerts_silenced is None:
+        raise invalid("no limit is given")
+    return change

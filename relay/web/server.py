@@ -21,7 +21,7 @@ from relay.kit import metrics
 from relay.kit.values import Bind
 from relay.net.http import SERVER
 from relay.web import firehose
-from relay.web.services import Serving
+from relay.web.services import Services
 from relay.web.timed import TimedHandler
 
 log = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ class Listener(WSGIServer):
 class ApiServer:
     """Listens, and on stop lets consumers have what is logged before it goes."""
 
-    def __init__(self, app: Flask, serving: Serving, bind: Bind) -> None:
-        self._serving = serving
-        capacity = serving.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
+    def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
+        self._services = services
+        capacity = services.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
         self._pool = pool = Pool(capacity)
         metrics.QUEUE_SIZE.labels("api-connections").set_function(lambda: len(pool))
         metrics.QUEUE_CAPACITY.labels("api-connections").set(capacity)
-        serving.consumers.export_lag(lambda: serving.firehose.last_seq)
+        services.consumers.export_lag(lambda: services.firehose.last_seq)
         self._server = Listener(
             (bind.host, bind.port),
             app,
@@ -108,8 +108,8 @@ class ApiServer:
         """Take no more connections, send consumers all that is logged and a close frame, end the rest."""
         deadline = time.monotonic() + timeout
         self._server.close()
-        if not self._serving.consumers.leave(timeout):
-            log.warning("%d consumers did not take the rest in time", len(list(self._serving.consumers)))
+        if not self._services.consumers.leave(timeout):
+            log.warning("%d consumers did not take the rest in time", len(list(self._services.consumers)))
         self._server.stop(timeout=max(0.1, min(1.0, deadline - time.monotonic())))
 
     def _answer_without_upgrade(self, handler: Handler) -> bool:
@@ -118,5 +118,5 @@ class ApiServer:
         assert environ is not None
         if environ["PATH_INFO"] != firehose.PATH or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
             return True
-        environ[firehose.REFUSAL] = firehose.refusal(self._serving, Request(environ))
+        environ[firehose.REFUSAL] = firehose.refusal(self._services, Request(environ))
         return environ[firehose.REFUSAL] is not None

@@ -1,6 +1,6 @@
 """What the web gets from the rest of the relay, in one dataclass.
 
-Built by `app`, kept by the Flask application, reached by routes through `parts()`. Holds no logic.
+Built by `app`, kept by the Flask application, reached by routes through `services()`. Holds no logic.
 """
 
 from __future__ import annotations
@@ -11,28 +11,25 @@ from typing import cast
 
 from flask import current_app, request
 
-from relay.admin.siblings import Siblings
-from relay.collections.imports import Backfill
+from relay.admin.actions import Actor, Admin
+from relay.admin.siblings import forward_of
 from relay.config import Settings
-from relay.dash.history import History
-from relay.dash.sessions import Sessions
 from relay.hosts.hosts import Hosts
-from relay.ingest.moderation import Moderation
 from relay.kit.memory import MemoryDebug
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
-from relay.web.addresses import client_address
-from relay.web.auth import AdminAuth
+from relay.web.callers import AdminAuth, client_address
 from relay.web.consumers import Consumers
 
 EXTENSION = "relay"
+PREFIX = "/xrpc/com.atproto.sync."
 
 FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serving:
+class Services:
     """What it takes to serve the firehose, for a relay and for an edge.
 
     `problem` says in words what is wrong with the event path, or None.
@@ -47,35 +44,39 @@ class Serving:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts(Serving):
-    """The parts that a relay's routes use.
+class RelayServices(Services):
+    """What a relay's routes use beside that.
 
     `find_account` knows an account by its DID as of the newest event; `memory` is there when the operator wants it
     traced.
     """
 
     fleet: Hosts
-    moderation: Moderation
-    backfill: Backfill
-    siblings: Siblings
-    sessions: Sessions
-    history: History
+    admin: Admin
     find_account: FindAccount
     memory: MemoryDebug | None = None
 
 
-def serving() -> Serving:
-    """The parts of the application that handles the current request, a relay's or an edge's."""
-    return cast(Serving, current_app.extensions[EXTENSION])
+def services() -> Services:
+    """The services of the application that handles the current request, a relay's or an edge's."""
+    return cast(Services, current_app.extensions[EXTENSION])
 
 
-def parts() -> Parts:
-    """The parts of the relay that handles the current request."""
-    return cast(Parts, current_app.extensions[EXTENSION])
+def relay_services() -> RelayServices:
+    """The services of the relay that handles the current request."""
+    return cast(RelayServices, current_app.extensions[EXTENSION])
 
 
 def requester() -> str:
     """The address that the current request comes from."""
     environ = request.environ
-    trusted = serving().settings.trusted_proxies
+    trusted = services().settings.trusted_proxies
     return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def actor() -> Actor:
+    """Whoever sent the current request, which siblings are sent as it came, unless a relay sent it."""
+    target = request.full_path if request.query_string else request.path
+    protocol = str(request.environ.get("SERVER_PROTOCOL", "HTTP/1.1"))
+    forward = forward_of(request.method, target, dict(request.headers), request.get_data(cache=True), protocol)
+    return Actor(requester(), lambda _: forward)

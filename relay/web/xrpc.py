@@ -19,11 +19,9 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
-from relay.web.forwarding import forward_request
-from relay.web.services import parts
+from relay.web.services import PREFIX, actor, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
-PREFIX = "/xrpc/com.atproto.sync."
 
 # The reference's names: what getLatestCommit answers for an account that is not active.
 _INACTIVE_NAMES = {
@@ -38,7 +36,7 @@ _INACTIVE_NAMES = {
 def list_hosts() -> ResponseReturnValue:
     """`limit`, `cursor`: hosts that sent events, by the time they were first seen."""
     limit = params.limit(request.args, default=200, maximum=1000)
-    rows = parts().db.read(hosts.list_hosts, params.cursor(request.args), limit)
+    rows = relay_services().db.read(hosts.list_hosts, params.cursor(request.args), limit)
     return page("hosts", [_host_view(row) for row in rows], rows[-1].id if len(rows) == limit else None)
 
 
@@ -50,7 +48,7 @@ def get_host_status() -> ResponseReturnValue:
         hostname = parse_endpoint(text).hostname
     except SyntaxInvalid as error:
         raise invalid(f"hostname: {error}") from None
-    row = parts().db.read(hosts.by_hostname, hostname)
+    row = relay_services().db.read(hosts.by_hostname, hostname)
     if row is None:
         raise XrpcError(404, "HostNotFound", "no such host is known here")
     return jsonify(_host_view(row))
@@ -60,7 +58,7 @@ def get_host_status() -> ResponseReturnValue:
 def list_repos() -> ResponseReturnValue:
     """`limit`, `cursor`: active accounts with their repo's head and rev."""
     limit = params.limit(request.args, default=500, maximum=1000)
-    rows = parts().db.read(accounts.list_repos, params.cursor(request.args), limit)
+    rows = relay_services().db.read(accounts.list_repos, params.cursor(request.args), limit)
     repos = [{"did": row.did, "head": row.head, "rev": row.rev, "active": True} for row in rows]
     return page("repos", repos, rows[-1].uid if len(rows) == limit else None)
 
@@ -99,7 +97,7 @@ def get_repo() -> ResponseReturnValue:
     account, _ = _known_account()
     if account.status == "takendown":
         raise XrpcError(403, "RepoTakendown", "the account is taken down here")
-    host = parts().db.read(hosts.by_id, account.host_id)
+    host = relay_services().db.read(hosts.by_id, account.host_id)
     if host is None:
         raise XrpcError(404, "RepoNotFound", "no host of this account is known here")
     scheme = "http" if host.no_ssl else "https"
@@ -111,9 +109,7 @@ def get_repo() -> ResponseReturnValue:
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host that asks for it."""
     hostname = params.body_text(params.json_body(request.get_data()), "hostname")
-    parts().fleet.request_crawl(hostname, admin=False)
-    # Only what was granted: anybody may ask, and a refused request must not become one to each sibling.
-    forward_request()
+    relay_services().admin.public_crawl(actor(), hostname)
     return Response(status=200)
 
 
@@ -124,7 +120,7 @@ def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Respon
 
 def _known_account() -> tuple[AccountRow, RepoRow | None]:
     did = params.did(params.required(request.args, "did"))
-    found = parts().find_account(did)
+    found = relay_services().find_account(did)
     if found is None:
         raise XrpcError(404, "RepoNotFound", "no event of this account was seen here")
     return found

@@ -44,4 +44,4 @@ def test_refresh(benchmark: Any, web: Web, path: str) -> None:
 
 
 def test_sample(benchmark: Any, web: Web) -> None:
-    benchmark(web.parts.history.sample)
+    benchmark(web.history.sample)

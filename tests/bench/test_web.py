@@ -55,7 +55,9 @@ def test_fan_out(tmp_path: Path, count: int) -> None:
     web.start()
     before = rss()
     with subprocess.Popen([sys.executable, "-c", READER, str(web.server.port), str(count)]):
-        consumers = until(lambda: list(web.parts.consumers) if len(list(web.parts.consumers)) == count else [], 60)
+        consumers = until(
+            lambda: list(web.services.consumers) if len(list(web.services.consumers)) == count else [], 60
+        )
         gevent.sleep(1)
         memory = (rss() - before) / count
         idle = time.process_time()

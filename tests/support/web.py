@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from relay.admin.actions import Admin
 from relay.admin.siblings import Siblings
 from relay.atproto.frames import Kind, identity_frame, uint
-from relay.collections.imports import Backfill
+from relay.collections.imports import Imports
 from relay.config import Settings
 from relay.dash.history import History
-from relay.dash.sessions import Sessions
+from relay.dash.routes import pages_of
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.hosts.hosts import Hosts
@@ -30,10 +31,10 @@ from relay.stream.sequencer import Sequencer
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from relay.web.application import create_app
-from relay.web.auth import AdminAuth
+from relay.web.callers import AdminAuth
 from relay.web.consumers import Consumers
 from relay.web.server import ApiServer
-from relay.web.services import Parts
+from relay.web.services import RelayServices
 from tests.support.http import Answer, call
 
 PASSWORD = "test-password"
@@ -66,39 +67,38 @@ class Web:
             http,
             replace(self.settings, allow_insecure_hosts=True),
         )
-        self.backfill = Backfill(db, http, pause=0.01, retries=(0.01, 0.01))
+        self.imports = Imports(db, http, pause=0.01, retries=(0.01, 0.01))
         self.problem: str | None = None
-        self.parts = Parts(
+        password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None
+        self.siblings = Siblings(http, self.settings.sibling_relays, password)
+        self.history = History()
+        self.services = RelayServices(
             settings=self.settings,
             db=db,
             firehose=self.firehose,
             fleet=self.fleet,
-            moderation=moderation,
-            backfill=self.backfill,
+            admin=Admin(self.fleet, moderation, self.imports, self.siblings),
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
-            siblings=Siblings(http, self.settings.sibling_relays),
             auth=AdminAuth(self.settings.admin_passwords),
-            sessions=Sessions(),
-            history=History(),
             find_account=self.projector.account,
             problem=lambda: self.problem,
         )
-        self.app = create_app(self.parts)
-        self.server = ApiServer(self.app, self.parts, Bind("127.0.0.1", 0))
+        self.app = create_app(self.services, [pages_of(self.history)])
+        self.server = ApiServer(self.app, self.services, Bind("127.0.0.1", 0))
 
     def start(self) -> None:
         self.projector.start()
         self.sequencer.start()
         self.fleet.start()
-        self.backfill.start()
-        self.parts.siblings.start()
+        self.imports.start()
+        self.siblings.start()
         self.server.start()
 
     def stop(self) -> None:
         self.server.stop(5)
-        self.parts.siblings.stop()
+        self.siblings.stop()
         self.fleet.stop(1)
-        self.backfill.stop()
+        self.imports.stop()
         self.sequencer.stop(1)
         self.projector.stop(1)
         self.log.close()

@@ -38,10 +38,6 @@ ROOMS: dict[str, set[str]] = {
 }
 # Imports that the table does not have yet. Nothing is added here.
 LEFT_TO_MOVE = {
-    ("admin", "web"),
-    ("web", "collections"),
-    ("web", "dash"),
-    ("web", "ingest"),
     ("eventlog", "stream"),
     ("ingest", "collections"),
 }

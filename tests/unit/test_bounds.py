@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
-KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Pool", "Tally", "lru_cache", "Parking"}
+KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "lru_cache", "Parking"}
 
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {
@@ -37,9 +37,9 @@ MEASURED = {
     "ingest/status_check.py _confirmed": "status-checks",
     "ingest/status_check.py _unanswered": "status-checks",
     "stream/group_commit.py _queue": "sequencer",
-    "web/auth.py _failures": "auth-failures",
+    "web/callers.py _failures": "auth-failures",
     "dash/history.py _samples": "dash-samples",
-    "dash/sessions.py _sessions": "dash-sessions",
+    "dash/access.py _sessions": "dash-sessions",
     "web/metrics_server.py pool": "metrics-connections",
     "web/server.py pool": "api-connections",
     "admin/siblings.py _queues": "forwards",

@@ -29,8 +29,8 @@ PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 @contextmanager
 def consumer(web: Web, query: str = "", **options: object) -> Iterator[ClientConnection]:
     with connect(web.stream + query, max_size=None, ping_interval=None, **options) as client:
-        number = len(list(web.parts.consumers))
-        until(lambda: number or list(web.parts.consumers))
+        number = len(list(web.services.consumers))
+        until(lambda: number or list(web.services.consumers))
         yield client
 
 
@@ -81,7 +81,7 @@ def test_without_a_cursor_it_is_live_and_with_one_it_replays(web: Web) -> None:
     }
     with ExitStack() as connected:
         clients = {query: connected.enter_context(consumer(web, query)) for query in wanted}
-        until(lambda: len(list(web.parts.consumers)) == len(wanted))
+        until(lambda: len(list(web.services.consumers)) == len(wanted))
         web.publish(2)
         assert {query: seqs(client, len(wanted[query])) for query, client in clients.items()} == wanted
 
@@ -141,7 +141,7 @@ def test_a_broken_handshake_is_an_http_error(web: Web, change: tuple[bytes, byte
     with raw(web, handshake().replace(*change)) as sock:
         line = head_of(sock).split(b"\r\n")[0]
     assert line.split(b" ")[1].startswith(status), line
-    assert not list(web.parts.consumers)
+    assert not list(web.services.consumers)
 
 
 def test_the_upgrade_names_the_relay(web: Web) -> None:
@@ -162,12 +162,12 @@ def test_limits_are_told_before_the_upgrade_and_room_comes_back(start_web: Start
 
     one = {"additional_headers": {"X-Forwarded-For": "198.51.100.1"}}
     with consumer(web, **one), consumer(web, **one):
-        until(lambda: len(list(web.parts.consumers)) == 2)
+        until(lambda: len(list(web.services.consumers)) == 2)
         assert attempt("198.51.100.1") == 429
         with consumer(web, additional_headers={"X-Forwarded-For": "198.51.100.2"}):
-            until(lambda: len(list(web.parts.consumers)) == 3)
+            until(lambda: len(list(web.services.consumers)) == 3)
             assert attempt("198.51.100.3") == 429
-    until(lambda: not list(web.parts.consumers))
+    until(lambda: not list(web.services.consumers))
     assert attempt("198.51.100.1") == 101
 
 
@@ -214,7 +214,7 @@ def test_what_a_consumer_must_not_send_ends_it_with_a_code(web: Web, sent: bytes
         sock.shutdown(socket.SHUT_WR)
         while sock.recv(1000):
             pass
-    until(lambda: not list(web.parts.consumers))
+    until(lambda: not list(web.services.consumers))
 
 
 def test_data_from_a_consumer_is_ignored(web: Web) -> None:
@@ -230,8 +230,8 @@ def test_data_from_a_consumer_is_ignored(web: Web) -> None:
 def test_a_consumer_that_is_gone_is_forgotten(web: Web) -> None:
     with raw(web, handshake()) as sock:
         head_of(sock)
-        until(lambda: list(web.parts.consumers))
-    until(lambda: not list(web.parts.consumers))
+        until(lambda: list(web.services.consumers))
+    until(lambda: not list(web.services.consumers))
 
 
 def test_a_consumer_that_answers_no_ping_is_closed(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_a_consumer_that_reads_nothing_is_told_when_it_reads_again(start_web: St
     with raw(web, handshake()) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         head_of(sock)
-        until(lambda: list(web.parts.consumers))
+        until(lambda: list(web.services.consumers))
         web.publish(100, size=200_000)
         gevent.sleep(0.6)
         received = bytearray()
@@ -315,7 +315,7 @@ def test_stopping_sends_what_is_logged_then_says_goodbye(start_web: StartWeb) ->
         gevent.sleep(0)
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", web.server.port), timeout=1)
-        assert list(web.parts.consumers)
+        assert list(web.services.consumers)
         messages, code = ending(behind)
         assert (len(messages), code) == (2001, 1001)
         assert ending(live)[1] == 1001

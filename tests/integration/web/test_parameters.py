@@ -13,7 +13,7 @@ import pytest
 from werkzeug.test import TestResponse
 
 from relay.dash.actions import ACTIONS
-from relay.web.auth import MAX_FAILURES
+from relay.web.callers import MAX_FAILURES
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.web import ADMIN, PASSWORD, Web
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.dash.guard import HEADERS
+from relay.dash.access import HEADERS
 from relay.kit.errors import StoreError
 from relay.kit.values import parse_networks
 from tests.support.accounts import add_accounts, add_hosts, did
@@ -202,7 +202,7 @@ def test_hostile_text_is_text(start_web: StartWeb) -> None:
         host.note_error(f"handshake-refused: {EVIL}", 1.0)
         host.drops.note(EVIL, 1e10)
     web.problem = EVIL
-    with web.parts.consumers.connected("127.0.0.1", EVIL, datetime.now(UTC)):
+    with web.services.consumers.connected("127.0.0.1", EVIL, datetime.now(UTC)):
         paths = [*PAGES, f"/dash/hosts?search={EVIL}", "/dash/hosts?sort=error", f"/dash/accounts?did={EVIL}"]
         for path in paths:
             body = admin.get(path.replace('"', "%22").replace(">", "%3E").replace("<", "%3C")).body.decode()
@@ -233,10 +233,10 @@ def test_without_the_database_pages_say_so(web: Web, admin: DashAdmin, monkeypat
 
 def test_the_overview_shows_rates_and_the_window(web: Web, admin: DashAdmin) -> None:
     assert "Events none yet" in admin.page("/dash/") and "measuring" in admin.page("/dash/")
-    web.parts.history.sample()
+    web.history.sample()
     web.publish(7)
-    web.parts.history.sample()
-    web.parts.history.sample()
+    web.history.sample()
+    web.history.sample()
     page = admin.page("/dash/")
     assert "Newest seq 7" in page and "Oldest seq 1" in page
     assert admin.get("/dash/").body.count(b"<polyline") >= 4
@@ -278,7 +278,7 @@ def test_an_account_is_looked_up_and_takedowns_are_listed(start_web: StartWeb) -
 def test_consumers_are_listed_the_slowest_first(web: Web, admin: DashAdmin) -> None:
     assert "Nobody consumes" in admin.page("/dash/consumers")
     web.publish(10)
-    connected = web.parts.consumers.connected
+    connected = web.services.consumers.connected
     now = datetime.now(UTC)
     with connected("192.0.2.1", "fast/1", now) as fast, connected("192.0.2.2", "slow/1", now):
         fast.position = 10

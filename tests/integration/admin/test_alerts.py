@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
+from relay.admin.siblings import announcement
 from relay.config import Settings
 from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.kit.errors import HttpError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import hosts
 from relay.store.database import Database
-from relay.web.sibling_alerts import announcement
 from tests.support.accounts import add_hosts
 from tests.support.chat import Chat
 from tests.support.fixtures import StartWeb
 from tests.support.wait import until
-from tests.support.web import PASSWORD, Web
+from tests.support.web import Web
 
 NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 SETTINGS = Settings(alert_dashboard_url="https://relay.example.com/dash/")
@@ -144,7 +144,7 @@ def test_what_a_sibling_said_is_not_said_again(web: Web, alerts: LimitAlerts, st
     count(web, pds2=90)
     alert = Alert("warning", 77, "pds2.example.com", 90, 100, NOW)
     other = start_web(sibling_relays=(web.url,))
-    other.parts.siblings.forward(announcement(alert, PASSWORD, "relay-test (atproto-relay)"))
+    other.siblings.forward(other.siblings.own(announcement(alert)))
     until(lambda: listed(web, "pds2.example.com")["AccountLimitAlertState"] == "warning")
     assert alerts.run_once(NOW + timedelta(hours=1)) == 0
     stored = web.db.read(hosts.by_hostname, "pds2.example.com")

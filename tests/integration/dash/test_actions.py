@@ -47,10 +47,10 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
         assert "active" in admin.page(f"/dash/hosts/{host}")
 
         admin.do("limits", host=host, repo_limit="5000", per_second="7", per_hour="", per_day="9")
-        status = web.fleet.status(host)
+        status = web.fleet.report(host).host
         assert status.account_limit == 5000 and (status.rates.second, status.rates.day) == (7, 9)
         admin.do("limits", host=host, repo_limit="5000", per_second="", per_hour="", per_day="")
-        assert web.fleet.status(host).rates.second == 55
+        assert web.fleet.report(host).host.rates.second == 55
 
         admin.do("alerts", host=host, silenced="true")
         assert "alerts: silenced Alert again" in admin.page(f"/dash/hosts/{host}")
@@ -62,7 +62,7 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
         admin.do("reconnect", host=host)
         until(lambda: web.fleet.connected() == [host])
         admin.do("block", host=host)
-        assert web.fleet.status(host).status == "banned"
+        assert web.fleet.report(host).host.status == "banned"
         assert "Unblock" in admin.page(f"/dash/hosts/{host}")
         admin.do("unblock", host=host)
         until(lambda: web.fleet.connected() == [host])
@@ -90,10 +90,10 @@ def test_crawl_requests_and_domains(web: Web, admin: DashAdmin, audit: list[str]
     admin.do("new-hosts", limit="7")
     assert web.fleet.new_hosts_per_day == 7
     admin.do("ban-domain", domain="Spammers.Net.")
-    assert web.fleet.banned_domains() == ["spammers.net"]
+    assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]}
     assert "spammers.net Lift ban" in admin.page("/dash/crawling")
     admin.do("unban-domain", domain="spammers.net")
-    assert web.fleet.banned_domains() == []
+    assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": []}
     assert [line.split()[0] for line in audit] == [
         "set-enabled",
         "set-enabled",
@@ -172,7 +172,7 @@ def test_dangerous_actions_are_asked_about_first(web: Web, admin: DashAdmin) -> 
 def test_siblings_hear_of_it_as_of_any_change_by_the_api(start_web: StartWeb) -> None:
     web = start_web(sibling_relays=("http://127.0.0.1:9",))
     heard: Queue[Forward] = Queue()
-    web.parts.siblings._queues = {"sibling": heard}
+    web.siblings._queues = {"sibling": heard}
     admin = DashAdmin(web.url)
     admin.log_in(PASSWORD)
     admin.do("ban-domain", domain="spammers.net")

@@ -78,7 +78,7 @@ def test_bans(run: Run) -> None:
 
 def test_consumers_and_status(run: Run, web: Web, pds: FakePds) -> None:
     with raw(web, handshake(extra="User-Agent: evil\x1b[31m/1\r\n")):
-        until(lambda: list(web.parts.consumers))
+        until(lambda: list(web.services.consumers))
         shown = run("consumers").output
         assert "evil?[31m/1" in shown and "\x1b" not in shown
         status = json.loads(run("status", "--json").output)

@@ -116,7 +116,7 @@ def test_a_restart_goes_on_with_the_running_import(web: Web, source: CollectionS
     source.fault = lambda nsid, cursor, count: None if cursor != "3" else (held.wait(20), None)[1]
     ask(web, source, POST)
     until(lambda: source.asked[-1:] == [(POST, "3")])
-    web.backfill.stop()
+    web.imports.stop()
     held.set()
     source.asked.clear()
     again = start_web(db=web.db)

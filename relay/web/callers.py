@@ -1,6 +1,7 @@
-"""Who may use the admin API: HTTP Basic `admin:PASSWORD` or `Bearer PASSWORD`, with guessing slowed down.
+"""Who asks: a request's address, also behind reverse proxies, and whether it has the admin password.
 
-Asked by `admin` before every route. Knows passwords and addresses, and nothing of what the routes do.
+Used by the admin API and the pages before every route, and by what is limited per address. Knows passwords and header
+texts, and nothing of what the routes do.
 """
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ import base64
 import binascii
 import hmac
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Sequence
-
-from cachetools import TTLCache
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from relay.kit import metrics
-from relay.web.addresses import counted_as
+from relay.kit.limits import Tally
 from relay.web.errors import XrpcError, too_many
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 MAX_FAILURES = 10
 FAILURE_WINDOW = 60.0
 MAX_ADDRESSES = 10_000
+
+Network = IPv4Network | IPv6Network
+Address = IPv4Address | IPv6Address
 
 
 def passwords_or_random(passwords: Sequence[str]) -> tuple[str, ...]:
@@ -40,22 +44,20 @@ class AdminAuth:
 
     def __init__(self, passwords: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._passwords = [password.encode() for password in passwords]
-        self._failures: TTLCache[str, int] = TTLCache(MAX_ADDRESSES, FAILURE_WINDOW, timer=clock)
-        metrics.QUEUE_CAPACITY.labels("auth-failures").set(MAX_ADDRESSES)
+        self._clock = clock
+        self._failures: Tally[str] = Tally(FAILURE_WINDOW, MAX_ADDRESSES)
+        metrics.show_bound("auth-failures", self._failures.__len__, MAX_ADDRESSES)
 
     def check(self, authorization: str | None, address: str) -> None:
         """Return when the header's password is one of ours. Raises XrpcError 401 or 429 otherwise."""
-        key = counted_as(address)
-        failures = self._failures.get(key, 0)
-        if failures >= MAX_FAILURES:
-            raise too_many("too many wrong passwords", int(FAILURE_WINDOW))
+        key, now = counted_as(address), self._clock()
+        if self._failures.count(key, now) >= MAX_FAILURES:
+            raise too_many("too many wrong passwords", math.ceil(self._failures.ends_in(key, now)))
         if self._is_ours(password_in(authorization)):
             return
         # No credentials at all is a browser about to ask for them, and no guess.
         if authorization:
-            self._failures[key] = failures + 1
-            # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-            metrics.QUEUE_SIZE.labels("auth-failures").set(len(self._failures))
+            self._failures.add(key, now)
             log.warning("wrong admin password from %s", address)
         raise XrpcError(
             401, "AuthenticationRequired", "the admin password is needed", {"WWW-Authenticate": 'Basic realm="relay"'}
@@ -79,3 +81,48 @@ def password_in(authorization: str | None) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return password if colon and password and hmac.compare_digest(user, b"admin") else None
+
+
+def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:
+    """The address of the client: `peer` itself, or the last untrusted one in X-Forwarded-For.
+
+    Each proxy appends whom it got the request from, so the list is read from its end, for only as long as the
+    one who appended is trusted: what stands further left may be invented by the client.
+    """
+    address = _parsed(peer)
+    if address is None:
+        return peer
+    for hop in reversed(forwarded_for.split(",")):
+        if not _is_trusted(address, trusted):
+            break
+        previous = _parsed(hop)
+        if previous is None:
+            break
+        address = previous
+    return str(address)
+
+
+def counted_as(address: str) -> str:
+    """The key that limits count an address under: a whole /64 in IPv6, since one client holds at least that."""
+    parsed = _parsed(address)
+    if isinstance(parsed, IPv6Address):
+        return str(IPv6Network((parsed, 64), strict=False))
+    return address
+
+
+def is_proxy(peer: str, trusted: Sequence[Network]) -> bool:
+    """True when what `peer` says in X-Forwarded headers is believed."""
+    address = _parsed(peer)
+    return address is not None and _is_trusted(address, trusted)
+
+
+def _parsed(text: str) -> Address | None:
+    try:
+        address = ip_address(text.strip().strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _is_trusted(address: Address, trusted: Sequence[Network]) -> bool:
+    return any(address in network for network in trusted if network.version == address.version)

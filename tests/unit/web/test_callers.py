@@ -1,4 +1,4 @@
-"""The admin password: both schemes, several passwords, and guessing slowed down per address."""
+"""Who asks: the admin password in both schemes, guessing slowed down, and what X-Forwarded-For is believed of."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import logging
 
 import pytest
 
-from relay.web.auth import FAILURE_WINDOW, MAX_FAILURES, AdminAuth, passwords_or_random
+from relay.kit.values import parse_networks
+from relay.web.callers import (
+    FAILURE_WINDOW,
+    MAX_FAILURES,
+    AdminAuth,
+    client_address,
+    counted_as,
+    passwords_or_random,
+)
 from relay.web.errors import XrpcError
+
+LOCAL = parse_networks("127.0.0.1,::1,10.0.0.0/8")
 
 
 def basic(user: str, password: str) -> str:
@@ -103,3 +113,31 @@ def test_a_random_password_is_made_and_logged_only_when_none_is_set(caplog: pyte
         (password,) = passwords_or_random(())
     assert len(password) >= 24 and password in caplog.text
     assert passwords_or_random(()) != (password,)
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded_for", "expected"),
+    [
+        ("203.0.113.9", "", "203.0.113.9"),
+        ("203.0.113.9", "198.51.100.1", "203.0.113.9"),
+        ("127.0.0.1", "", "127.0.0.1"),
+        ("127.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("127.0.0.1", "1.1.1.1, 198.51.100.1", "198.51.100.1"),
+        ("127.0.0.1", "1.1.1.1, 198.51.100.1, 10.1.2.3", "198.51.100.1"),
+        ("127.0.0.1", "junk", "127.0.0.1"),
+        ("127.0.0.1", "198.51.100.1, junk", "127.0.0.1"),
+        ("::1", "2001:db8::1", "2001:db8::1"),
+        ("::1", "[2001:db8::1]", "2001:db8::1"),
+        ("::ffff:127.0.0.1", "198.51.100.1", "198.51.100.1"),
+        ("", "198.51.100.1", ""),
+    ],
+)
+def test_client_address(peer: str, forwarded_for: str, expected: str) -> None:
+    assert client_address(peer, forwarded_for, LOCAL) == expected
+
+
+def test_an_ipv6_client_is_counted_by_its_network() -> None:
+    assert counted_as("2001:db8:1:2:3::4") == counted_as("2001:db8:1:2::9") != counted_as("2001:db8:1:3::4")
+    assert counted_as("fe80::1%eth0") == "fe80::/64"
+    assert counted_as("198.51.100.1") == "198.51.100.1"
+    assert counted_as("unix:") == "unix:"

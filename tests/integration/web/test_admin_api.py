@@ -188,10 +188,10 @@ def test_siblings_hear_of_changes_once(start_web: StartWeb) -> None:
     second = start_web()
     # They name each other: without the loop mark, one change would go round for ever.
     first = start_web(sibling_relays=(second.url,))
-    second.parts.siblings._queues[first.url] = next(iter(first.parts.siblings._queues.values()))
+    second.siblings._queues[first.url] = next(iter(first.siblings._queues.values()))
     assert first.admin("/admin/subs/banDomain", {"Domain": "spammers.net"}).json == SUCCESS
     until(lambda: second.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]})
-    assert all(not len(queue) for queue in first.parts.siblings._queues.values())
+    assert all(not len(queue) for queue in first.siblings._queues.values())
 
 
 def test_memory_is_traced_only_when_the_operator_wants_it(web: Web) -> None:
@@ -203,7 +203,7 @@ def test_memory_is_traced_only_when_the_operator_wants_it(web: Web) -> None:
 def test_where_the_memory_is_and_what_grew(web: Web) -> None:
     memory = MemoryDebug()
     try:
-        client = create_app(replace(web.parts, memory=memory)).test_client()
+        client = create_app(replace(web.services, memory=memory)).test_client()
         first = client.get("/admin/debug/memory", headers=ADMIN).json
         kept = [bytes(1000) for _ in range(2000)]
         second = client.get("/admin/debug/memory", headers=ADMIN).json
@@ -213,10 +213,10 @@ def test_where_the_memory_is_and_what_grew(web: Web) -> None:
     assert len(kept) == 2000
     assert first["grown_since_last_report"] == []
     grown = second["grown_since_last_report"][0]
-    assert "test_admin.py" in grown["line"]
+    assert "test_admin_api.py" in grown["line"]
     assert grown["bytes"] > 2_000_000
     assert grown["count"] >= 2000
-    assert any("test_admin.py" in entry["line"] for entry in second["lines"])
+    assert any("test_admin_api.py" in entry["line"] for entry in second["lines"])
     assert second["objects"]["function"] > 1000
     assert second["queues"]["tail-bytes"]["capacity"] > 0
     assert second["resident_bytes"] > second["traced_bytes"]
@@ -246,7 +246,7 @@ def test_every_changing_route_leaves_one_audit_line_and_tells_siblings_where_ind
 ) -> None:
     add_accounts(web.db, 1, [("active", "active")])
     forwarded: list[Forward | None] = []
-    monkeypatch.setattr(web.parts.siblings, "forward", forwarded.append)
+    monkeypatch.setattr(web.siblings, "forward", forwarded.append)
     assert {path.partition("?")[0] for path, *_ in CHANGES} == {
         p for method, p in admin_routes(web) if method == "POST"
     }
@@ -272,7 +272,7 @@ def test_a_crawl_request_that_is_refused_goes_to_no_sibling(
 ) -> None:
     """Anybody may ask: what is refused here must not be multiplied."""
     forwarded: list[Forward | None] = []
-    monkeypatch.setattr(web.parts.siblings, "forward", forwarded.append)
+    monkeypatch.setattr(web.siblings, "forward", forwarded.append)
     crawl = f"{web.url}/xrpc/com.atproto.sync.requestCrawl"
     web.admin("/admin/subs/banDomain", {"Domain": "spammers.net"})
     forwarded.clear()

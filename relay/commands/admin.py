@@ -1,0 +1,203 @@
+"""`relay status`, `hosts`, `accounts`, `bans` and `consumers`: what an operator does, through the admin API.
+
+Each asks a running relay and shows the answer. Must not know how the relay does what it is asked.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import click
+
+from relay.commands.client import EXIT_USAGE, Client, fail, print_fields, print_json, print_table, with_client
+
+
+@click.command("status")
+@with_client
+def status(client: Client) -> None:
+    """How the running relay does. Exit code 1 when it is not healthy."""
+    found = client.get("/admin/pds/list")
+    view = {
+        "health": client.get("/_health")["status"],
+        "hosts": len(found),
+        "connected": sum(host["HasActiveConnection"] for host in found),
+        "by_status": dict(Counter(host["Status"] for host in found)),
+        "accounts": sum(host["UserCount"] for host in found),
+        "consumers": len(client.get("/admin/consumers/list")),
+        "crawl_enabled": client.get("/admin/subs/getEnabled")["enabled"],
+        "new_hosts_per_day": client.get("/admin/subs/perDayLimit")["limit"],
+    }
+    if client.as_json:
+        return print_json(view)
+    statuses = ", ".join(f"{count} {status}" for status, count in sorted(view["by_status"].items()))
+    fields = [(name.replace("_", " "), value) for name, value in view.items() if name != "by_status"]
+    return print_fields([*fields, ("hosts by status", statuses or None)])
+
+
+@click.group("hosts")
+def hosts() -> None:
+    """List, add, block and limit hosts."""
+
+
+@hosts.command("list")
+@click.option("--status", help="Only hosts of this status: active, idle, offline, throttled or banned.")
+@click.option("--search", default="", help="Only hosts with this in their name.")
+@with_client
+def list_hosts(client: Client, status: str | None, search: str) -> None:
+    """Every host the relay knows."""
+    rows = [
+        row
+        for row in client.get("/admin/pds/list")
+        if search in row["Host"] and (status is None or row["Status"] == status)
+    ]
+    if client.as_json:
+        return print_json(rows)
+    columns = ("Host", "Status", "HasActiveConnection", "UserCount", "RepoLimit", "Cursor", "EventsSeenSinceStartup")
+    titles = ("HOST", "STATUS", "CONNECTED", "ACCOUNTS", "LIMIT", "CURSOR", "EVENTS", "LAST ERROR")
+    return print_table(titles, [[*(row[name] for name in columns), row["LastError"]] for row in rows])
+
+
+@hosts.command("add")
+@click.argument("host")
+@with_client
+def add_host(client: Client, host: str) -> None:
+    """Subscribe to HOST now, past the checks that only the public has to pass."""
+    _done(client, client.post("/admin/pds/requestCrawl", {"hostname": host}), f"{host} is subscribed to")
+
+
+@hosts.command("block")
+@click.argument("host")
+@with_client
+def block(client: Client, host: str) -> None:
+    """Disconnect HOST and keep it out."""
+    _done(client, client.post("/admin/pds/block", host=host), f"{host} is blocked")
+
+
+@hosts.command("unblock")
+@click.argument("host")
+@with_client
+def unblock(client: Client, host: str) -> None:
+    """Let HOST in again."""
+    _done(client, client.post("/admin/pds/unblock", host=host), f"{host} is unblocked")
+
+
+@hosts.command("limits")
+@click.argument("host")
+@click.option("--accounts", "repo_limit", type=click.IntRange(0), help="Accounts it may have.")
+@click.option("--per-second", type=click.IntRange(0), help="Events it may send in a second.")
+@click.option("--per-hour", type=click.IntRange(0), help="Events it may send in an hour.")
+@click.option("--per-day", type=click.IntRange(0), help="Events it may send in a day.")
+@click.option(
+    "--silence-alerts/--hear-alerts",
+    "account_limit_alerts_silenced",
+    default=None,
+    help="Whether to be alerted when it comes near its account limit.",
+)
+@with_client
+def limits(client: Client, host: str, **limits: int | None) -> None:
+    """Change what HOST may send."""
+    given = {name: value for name, value in limits.items() if value is not None}
+    if not given:
+        fail(EXIT_USAGE, "name at least one limit")
+    _done(client, client.post("/admin/pds/changeLimits", {"host": host, **given}), f"the limits of {host} are changed")
+
+
+@click.group("accounts")
+def accounts() -> None:
+    """Show accounts, take them down, restore them."""
+
+
+@accounts.command("show")
+@click.argument("did")
+@with_client
+def show_account(client: Client, did: str) -> None:
+    """The status of DID at this relay, and its newest rev."""
+    view = client.get("/xrpc/com.atproto.sync.getRepoStatus", did=did)
+    if client.as_json:
+        return print_json(view)
+    return print_fields([(name, view.get(name)) for name in ("did", "active", "status", "rev")])
+
+
+@accounts.command("takedown")
+@click.argument("did")
+@with_client
+def takedown(client: Client, did: str) -> None:
+    """Stop the events of DID and hide its past ones."""
+    _done(client, client.post("/admin/repo/takeDown", {"did": did}), f"{did} is taken down")
+
+
+@accounts.command("restore")
+@click.argument("did")
+@with_client
+def restore(client: Client, did: str) -> None:
+    """Undo the takedown of DID."""
+    _done(client, client.post("/admin/repo/reverseTakedown", {"did": did}), f"{did} is restored")
+
+
+@accounts.command("takedowns")
+@with_client
+def takedowns(client: Client) -> None:
+    """Every account taken down here."""
+    dids: list[str] = []
+    page: dict[str, Any] = {"cursor": ""}
+    while "cursor" in page:
+        page = client.get("/admin/repo/takedowns", cursor=page["cursor"])
+        dids += page["dids"]
+    if client.as_json:
+        return print_json(dids)
+    for did in dids:
+        click.echo(did)
+    return None
+
+
+@click.group("bans")
+def bans() -> None:
+    """List, add and remove domain bans."""
+
+
+@bans.command("list")
+@with_client
+def list_bans(client: Client) -> None:
+    """Every banned domain."""
+    domains = client.get("/admin/subs/listDomainBans")["banned_domains"]
+    if client.as_json:
+        return print_json(domains)
+    for domain in domains:
+        click.echo(domain)
+    return None
+
+
+@bans.command("add")
+@click.argument("domain")
+@with_client
+def add_ban(client: Client, domain: str) -> None:
+    """Ban DOMAIN with all hosts under it."""
+    _done(client, client.post("/admin/subs/banDomain", {"Domain": domain}), f"{domain} is banned")
+
+
+@bans.command("remove")
+@click.argument("domain")
+@with_client
+def remove_ban(client: Client, domain: str) -> None:
+    """Lift the ban of DOMAIN."""
+    _done(client, client.post("/admin/subs/unbanDomain", {"Domain": domain}), f"{domain} is not banned any more")
+
+
+@click.command("consumers")
+@with_client
+def consumers(client: Client) -> None:
+    """Every connected consumer of the firehose."""
+    rows = client.get("/admin/consumers/list")
+    if client.as_json:
+        return print_json(rows)
+    columns = ("id", "remote_addr", "user_agent", "cursor", "events_consumed", "connected_at")
+    titles = ("ID", "ADDRESS", "USER AGENT", "CURSOR", "EVENTS", "CONNECTED")
+    return print_table(titles, [[row[name] for name in columns] for row in rows])
+
+
+def _done(client: Client, answer: object, message: str) -> None:
+    if client.as_json:
+        print_json(answer)
+    else:
+        click.echo(message)
