@@ -41,19 +41,21 @@ class Process:
             text=True,
             errors="replace",
         )
-        self.report: list[str] = []
+        self._report: list[str] = []
+        self._last = ""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            # Reports begin with a ruler; with `-q` the last line is all there is of them.
-            if self.report or line.startswith("===") or re.match(r"\d+ [a-z]+[, ].*in \d", line):
-                self.report.append(line)
+            self._last = line.strip() or self._last
+            # Reports begin with a ruler.
+            if self._report or line.startswith("==="):
+                self._report.append(line)
             else:
                 print(line, end="", flush=True)
-        print("".join(self.report), end="", flush=True)
+        print("".join(self._report), end="", flush=True)
 
     def wait(self) -> int:
         """The exit code. Each test has a limit of its own, and so has their number."""
@@ -62,8 +64,7 @@ class Process:
 
     def counts(self) -> dict[str, int]:
         """How many passed, failed, …: what pytest says in its last line."""
-        last = next((line for line in reversed(self.report) if " in " in line), "")
-        return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", last.partition(" in ")[0])}
+        return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", self._last.partition(" in ")[0])}
 
 
 def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:

@@ -20,7 +20,7 @@ def test_it_is_noted(number):
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.side_by_side", "--jobs=2", "-q", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.side_by_side", "--jobs=2", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
 
 
