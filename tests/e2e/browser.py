@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from PIL import Image
-from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
@@ -33,7 +34,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-STEADY_SECONDS = 5.0
+# Enough for a busy machine: what is waited for is a state of the page.
+WAIT_SECONDS = 60.0
 T = TypeVar("T")
 
 # Elements whose box is not inside the window. What scrolls in a box of its own counts by that box.
@@ -44,6 +46,23 @@ return [...document.body.querySelectorAll('*')].filter((one) => {
   const seen = box.width > 1 && box.height > 1 && !scrolls(one.parentElement);
   return seen && (box.left < -1 || box.right > innerWidth + 1);
 }).map((one) => one.outerHTML.slice(0, 100));
+"""
+# What tells this document from every other, once it is loaded.
+DOCUMENT = "return document.readyState === 'complete' ? performance.timeOrigin : null"
+# Brings a link or button where it can be clicked on, and says whether it leads to another page.
+LEADS_AWAY = """
+arguments[0].scrollIntoView({block: 'center'});
+return Boolean(arguments[0].href || (arguments[0].type === 'submit' && arguments[0].form));
+"""
+TIMERS = """
+window.pendingTimers = new Set();
+const {setTimeout: begin, clearTimeout: end} = window;
+window.setTimeout = (call, after) => {
+  const timer = begin(() => { pendingTimers.delete(timer); call(); }, after);
+  pendingTimers.add(timer);
+  return timer;
+};
+window.clearTimeout = (timer) => { pendingTimers.delete(timer); end(timer); };
 """
 
 
@@ -73,7 +92,7 @@ class Browser:
         if not script:
             options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
         self.driver = Chrome(options=options, service=Service(str(DRIVER)))
-        self.driver.set_page_load_timeout(30)
+        self.driver.set_page_load_timeout(WAIT_SECONDS)
         size = {"width": window.width, "height": window.height, "deviceScaleFactor": 1, "mobile": window.phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
 
@@ -91,50 +110,84 @@ class Browser:
 
     def text(self, css: str = "main") -> str:
         """What is to be read in an element, in one line."""
-        return _steady(lambda: " ".join(self.find(css).text.split()))
+        return self.wait(lambda: [" ".join(self.find(css).text.split())])[0]
 
     def texts(self, css: str) -> list[str]:
-        return _steady(lambda: [one.text for one in self.all(css)])
+        return self.wait(lambda: [[one.text for one in self.all(css)]])[0]
 
     def sees(self, words: str, css: str = "main") -> None:
         """Wait until `words` are to be read in an element."""
-        self.wait(lambda: words in self.text(css))
+        self.wait(lambda: words in " ".join(self.find(css).text.split()))
 
     def fill(self, label: str, text: str) -> None:
         """Type into the field of a label."""
 
-        def type_in() -> None:
+        def filled() -> bool:
             field = self._labelled(label)
             field.clear()
             field.send_keys(text)
+            return field.get_attribute("value") == text
 
-        _steady(type_in)
+        self.wait(filled)
 
     def choose(self, label: str, option: str) -> None:
         """Pick an option of the list with a label."""
-        _steady(lambda: Select(self._labelled(label)).select_by_visible_text(option))
+
+        def chosen() -> bool:
+            Select(self._labelled(label)).select_by_visible_text(option)
+            return True
+
+        self.wait(chosen)
 
     def press(self, words: str, within: str = "body") -> None:
-        """Click on the button or link that says `words`."""
+        """Click on the button or link that says `words`. Where that leads to another page, wait for that page."""
         path = f".//*[self::a or self::button][normalize-space()={words!r}]"
+        before, leads_away = self.script(DOCUMENT), False
 
-        def click() -> None:
+        def clicked() -> bool:
+            nonlocal leads_away
+            # A click that has led away does not always come back to tell.
+            if leads_away and self.script(DOCUMENT) != before:
+                return True
             found = self.find(within).find_element(By.XPATH, path)
-            self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+            leads_away = self.driver.execute_script(LEADS_AWAY, found)
             found.click()
+            return True
 
-        _steady(click)
+        self.wait(clicked)
+        if leads_away:
+            self.wait(lambda: self.script(DOCUMENT) not in (before, None))
 
-    def wait(self, condition: Callable[[], T], timeout: float = 20) -> T:
-        """What `condition` gives once it is true."""
+    def wait(self, condition: Callable[[], T], timeout: float = WAIT_SECONDS) -> T:
+        """What `condition` gives once it is true. While the page changes under its hands, it is not."""
         deadline = time.monotonic() + timeout
-        while not (value := condition()):
-            assert time.monotonic() < deadline, f"waited {timeout} s in vain; the page says: {self.text('body')}"
-            time.sleep(0.1)
-        return value
+        while True:
+            failure: WebDriverException | None = None
+            try:
+                if value := condition():
+                    return value
+            except WebDriverException as error:
+                failure = error
+            if time.monotonic() > deadline:
+                raise AssertionError(f"waited {timeout} s in vain; the page says: {self._said()}") from failure
+            time.sleep(0.05)
+
+    def _said(self) -> str:
+        try:
+            return str(self.script("return document.body.innerText"))
+        except WebDriverException as error:
+            return f"nothing ({error.msg})"
 
     def script(self, source: str) -> Any:
         return self.driver.execute_script(source)
+
+    def count_timers(self) -> None:
+        """From the next page on, `window.pendingTimers` has the timers that a page is waiting for."""
+        self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": TIMERS})
+
+    def press_key(self, key: str) -> None:
+        """Press a key, for whatever has the focus."""
+        ActionChains(self.driver).send_keys(key).perform()
 
     def complaints(self) -> list[str]:
         """What the browser has had to say since it was last asked: errors of scripts, broken policies, failed loads."""
@@ -146,7 +199,7 @@ class Browser:
         picture.save(self.folder / f"{name}-{self.window.name}.png")
         assert picture.size == (self.window.width, self.window.height)
         assert colours(picture) > 40, f"{name}: hardly anything is drawn"
-        heading = _steady(lambda: self.find("h1").rect)
+        heading = self.wait(lambda: self.find("h1").rect)
         box = (heading["x"], heading["y"], heading["x"] + heading["width"], heading["y"] + heading["height"])
         assert colours(picture.crop(tuple(map(int, box)))) > 8, f"{name}: the heading is not drawn"
         assert self.script("return document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
@@ -156,18 +209,6 @@ class Browser:
     def _labelled(self, label: str) -> WebElement:
         found = self.driver.find_element(By.XPATH, f"//label[normalize-space()={label!r}]")
         return self.driver.find_element(By.ID, str(found.get_attribute("for")))
-
-
-def _steady(use: Callable[[], T]) -> T:
-    """Use elements of the page, again when it, or a region of it, was replaced meanwhile."""
-    deadline = time.monotonic() + STEADY_SECONDS
-    while True:
-        try:
-            return use()
-        except (StaleElementReferenceException, NoSuchElementException):
-            if time.monotonic() > deadline:
-                raise
-        time.sleep(0.05)
 
 
 def colours(picture: Image.Image) -> int:

@@ -1,4 +1,4 @@
-"""A reference network and a relay for each end-to-end test; skipped where the network is not installed."""
+"""A reference network for all end-to-end tests, and a relay for each; skipped where the network is not installed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from tests.e2e.network import MODULES, ReferenceNetwork
 from tests.support.relay_process import RelayProcess
 
 
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[ReferenceNetwork]:
-    """A PLC directory and two PDSs."""
+@pytest.fixture(scope="session")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceNetwork]:
+    """A PLC directory and two PDSs for the whole run. A new relay sees nothing of earlier tests' accounts."""
     if not MODULES.exists():
         pytest.skip("the reference network is not installed; tests/e2e/install.sh does it")
-    folder = tmp_path / "network"
-    folder.mkdir()
-    network = ReferenceNetwork(folder)
+    network = ReferenceNetwork(tmp_path_factory.mktemp("network"))
     yield network
     network.close()
 
