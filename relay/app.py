@@ -20,11 +20,12 @@ from gevent.event import Event as Signal
 from relay.admin.actions import Admin
 from relay.admin.siblings import Siblings, announcement
 from relay.collections.imports import Imports
-from relay.config import Settings, environment_with, unknown_variables
+from relay.config import Settings, environment_with, gone_variables, unknown_variables
 from relay.dash.history import History
 from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
 from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Keep
 from relay.hosts.hosts import Hosts
 from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.hosts.registry import HostRegistry
@@ -33,15 +34,16 @@ from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import WorkerPool, processes_for
 from relay.kit import log_lines
 from relay.kit.errors import RelayError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.kit.memory import MemoryDebug
 from relay.kit.systemd import Notifier
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
-from relay.store import mode
+from relay.store import installation
 from relay.store.database import Database
+from relay.store.open import open_database
 from relay.stream import takeover
-from relay.stream.stream import Retention, Stream
+from relay.stream.stream import Stream
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
@@ -65,12 +67,12 @@ class Relay:
         self._vitals = Vitals()
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
-        self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
-        self._db.write(mode.claim, "relay")
+        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
+        self._db.write(installation.claim, "relay")
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
-        segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq, sync_mode=settings.log_sync)
-        self._stream = Stream(segment_log, self._db, Retention(settings.replay_window, settings.persist_max_bytes))
-        memory = Recent(settings.ident_cache_size)
+        segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq)
+        self._stream = Stream(segment_log, self._db, Keep(settings.replay_window, settings.persist_max_bytes))
+        memory = RecordCache(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
         registry = HostRegistry(self._db, self._stream.cursors)
         processes = settings.validator_processes
@@ -191,6 +193,8 @@ def main(env_file: Path | None) -> int:
     log_lines.take_uncaught()
     for name in unknown_variables(environment):
         log.warning("%s is set, but is no setting of this relay", name)
+    for name, advice in gone_variables(environment):
+        log.warning("%s: %s", name, advice)
     notifier = Notifier(os.environ)
     stopped = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):

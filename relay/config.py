@@ -141,12 +141,6 @@ class Settings:
         parse_size,
         "Most bytes of the segment log, by which the oldest events go before the window ends; 0: no bound",
     )
-    log_sync: str = _setting(
-        "RELAY_LOG_SYNC",
-        "batch",
-        one_of("batch", "interval", "off"),
-        "When the log is synced to disk: before a batch is published, ten times a second, or by the kernel",
-    )
     initial_seq: int = _setting(
         "RELAY_INITIAL_SEQ_NUMBER",
         "1",
@@ -328,6 +322,9 @@ def _parsed(item: Field[Any], name: str, text: str) -> Any:
         raise ConfigError(f"{name}={shown}: {error}") from None
 
 
+# Settings that are gone, with what to tell an operator who still has them.
+GONE = {"RELAY_LOG_SYNC": "it is not used any more: every batch is synced before it is published. Take it away"}
+
 # What indigo's relay reads and this one has no use for: known, so not worth a warning.
 INDIGO_ONLY = frozenset({"RELAY_HOST_CONCURRENCY", "RELAY_CONCURRENCY_PER_PDS"})
 
@@ -344,9 +341,13 @@ def setting_lines() -> list[tuple[str, str, str]]:
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """The `RELAY_*` names in `environment` that nothing reads, sorted."""
     known = {name for item in fields(Settings) for name in (item.metadata["env"], *item.metadata["also"])}
-    return sorted(
-        name for name in environment if name.startswith("RELAY_") and name not in known | INDIGO_ONLY | OPTIONS
-    )
+    known |= INDIGO_ONLY | OPTIONS | GONE.keys()
+    return sorted(name for name in environment if name.startswith("RELAY_") and name not in known)
+
+
+def gone_variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """(name, what to do) of the settings in `environment` that a former release had, sorted."""
+    return sorted((name, advice) for name, advice in GONE.items() if name in environment)
 
 
 def read_env_file(path: Path) -> dict[str, str]:

@@ -103,9 +103,9 @@ def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_check
     from relay.hosts.pull_hosts import pull_hosts as pull
     from relay.hosts.pull_hosts import store_host
     from relay.net.http import SERVER, GuardedHttp
-    from relay.store.database import Database
+    from relay.store.open import open_database
 
-    db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+    db = open_database(settings.database_url, max_connections=settings.max_db_connections)
     try:
         taken = pull(
             db,
@@ -134,9 +134,9 @@ def prime_identities(settings: Settings) -> None:
     patch()
     from relay.identity.prime import FIRST_OPERATION, prime
     from relay.net.http import SERVER, GuardedHttp
-    from relay.store.database import Database
+    from relay.store.open import open_database
 
-    db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
+    db = open_database(settings.database_url, max_connections=settings.max_db_connections)
     started = time.time()
     done = 0
     try:

@@ -20,7 +20,7 @@ from relay.dash.access import state
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
-from relay.store import accounts, bans, hosts
+from relay.store import accounts, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
@@ -101,7 +101,7 @@ def crawling() -> ResponseReturnValue:
         "crawling.html",
         enabled=fleet.crawl_enabled,
         new_hosts_per_day=fleet.new_hosts_per_day,
-        domains=relay_services().db.read(bans.all_domains),
+        domains=relay_services().db.read(hosts.all_bans),
     )
 
 

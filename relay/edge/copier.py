@@ -1,12 +1,14 @@
 """Writes another relay's events into the log of this edge, as they are, and publishes them once they are durable.
 
-Fed by the source; the one writer of the log, as the sequencer is in a relay, but seqs come with the events. Must not
-know of connections, consumers or SQL.
+The copier is fed by the source and is the log's one writer, as the sequencer is in a relay, but seqs come with the
+events. `Hidden` keeps in SQL whose past events the log must not hand out, so that no start has to read the whole log.
+Must not know of connections or consumers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 
@@ -14,13 +16,21 @@ from relay.atproto.events import HIDING_STATUSES
 from relay.atproto.frames import Kind
 from relay.atproto.passing import Passed
 from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
 from relay.eventlog.record import FLAG_HIDES, Record
-from relay.eventlog.writer import encode_block
 from relay.kit import metrics
-from relay.stream.durable import DurableLog
-from relay.stream.group_commit import QUEUE_BYTES, QUEUE_EVENTS, Batches
+from relay.kit.background import Loop
+from relay.kit.errors import StoreError
+from relay.store import projection
+from relay.store.database import Database
+from relay.store.projection import ProjectionBatch
+from relay.stream.group_commit import GroupCommit
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
+
+FLUSH_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 def uid_of(did: str) -> int:
@@ -46,22 +56,17 @@ class Copier:
         backfill: bool,
     ) -> None:
         self._log = segment_log
-        self._tail = tail
-        self._suppressions = suppressions
         self._logged = logged
         self._backfill = backfill
         self._last_seq = segment_log.last_seq
-        self._disk = DurableLog(segment_log)
-        self._batches = batches = Batches("edge", self._disk, self._log_batch)
-        metrics.QUEUE_SIZE.labels("edge").set_function(lambda: len(batches))
-        metrics.QUEUE_CAPACITY.labels("edge").set(QUEUE_EVENTS)
-        metrics.QUEUE_SIZE.labels("edge-bytes").set_function(lambda: batches.bytes)
-        metrics.QUEUE_CAPACITY.labels("edge-bytes").set(QUEUE_BYTES)
+        self._commits: GroupCommit[tuple[Passed, bytes]] = GroupCommit(
+            "edge", segment_log, tail, suppressions, self._records_of, self._published
+        )
 
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        return self._batches.problem
+        return self._commits.problem
 
     @property
     def cursor(self) -> int | None:
@@ -73,30 +78,24 @@ class Copier:
         if event.seq <= self._last_seq:
             metrics.EDGE_PASSED_OVER.labels("repeated").inc()
             return
-        self._batches.put((event, frame), len(frame))
+        self._commits.put((event, frame), len(frame))
         self._last_seq = event.seq
 
     def start(self) -> None:
         """Start logging."""
-        self._batches.start()
+        self._commits.start()
 
     def stop(self, timeout: float) -> None:
         """Log all that was put, within `timeout` seconds, then stop; the rest comes again from the upstream."""
-        self._batches.stop(timeout)
+        self._commits.stop(timeout)
 
-    def _log_batch(self, batch: list[tuple[Passed, bytes]]) -> None:
+    def _records_of(self, batch: list[tuple[Passed, bytes]]) -> list[Record]:
         # The clock may be set back; the time in the log never is.
         time_us = max(time.time_ns() // 1000, self._log.last_time_us)
-        records = [_record(event, frame, time_us) for event, frame in batch]
-        self._disk.write(encode_block(records))
-        for record in records:
-            if record.flags:
-                self._suppressions.apply(record)
-        self._tail.publish(records)
+        return [_record(event, frame, time_us) for event, frame in batch]
+
+    def _published(self, _: list[tuple[Passed, bytes]], records: list[Record]) -> None:
         self._logged(records[-1].seq)
-        metrics.LOG_BATCH_EVENTS.observe(len(batch))
-        for event, _ in batch:
-            _EVENTS_LOGGED[event.kind].inc()
 
 
 def _record(event: Passed, frame: bytes, time_us: int) -> Record:
@@ -108,4 +107,75 @@ def _record(event: Passed, frame: bytes, time_us: int) -> Record:
     return Record(event.seq, time_us, uid_of(event.did), 0, 0, event.kind, 0, flags, frame)
 
 
-_EVENTS_LOGGED = {kind: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}
+class Hidden:
+    """The marks of `suppressions` in SQL, with the position in the log that they stand for.
+
+    The log has the same in its flags, so what SQL lacks after a crash is read from there.
+    """
+
+    def __init__(self, db: Database, segment_log: SegmentLog, suppressions: Suppressions) -> None:
+        """Bring `suppressions` up to the log. Blocks. Raises StoreError, LogError."""
+        self._db = db
+        self._changed: dict[int, int | None] = {}
+        self._trouble: str | None = None
+        self._loop = Loop("hidden", self.flush, FLUSH_SECONDS)
+        suppressions.restore(db.read(projection.suppressions))
+        suppressions.watch(self._note)
+        position, _ = db.read(projection.position)
+        self.stored_position = min(position, segment_log.last_seq)
+        self.position = _apply(segment_log, suppressions, self.stored_position)
+
+    @property
+    def problem(self) -> str | None:
+        """Why SQL falls behind, in words, or None."""
+        return self._trouble or self._loop.problem
+
+    def advance(self, position: int) -> None:
+        """Everything up to `position` is in the log, and its marks are set."""
+        self.position = position
+
+    def start(self) -> None:
+        """Start writing."""
+        self._loop.start(after=FLUSH_SECONDS)
+
+    def stop(self) -> None:
+        """Stop after a last write; what it misses is in the log."""
+        self._loop.stop()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what changed. When SQL is away it is kept."""
+        position, changed = self.position, self._changed
+        if position == self.stored_position and not changed:
+            return
+        self._changed = {}
+        batch = ProjectionBatch(
+            position,
+            position + 1,
+            suppressed={uid: seq for uid, seq in changed.items() if seq is not None},
+            unsuppressed={uid for uid, seq in changed.items() if seq is None},
+        )
+        try:
+            self._db.write(projection.write, batch)
+        except StoreError as error:
+            self._changed = changed | self._changed
+            self._trouble = f"database: {error}"
+            log.warning("what is hidden is not written: %s", error)
+            return
+        self._trouble = None
+        self.stored_position = position
+
+    def _note(self, uid: int, before_seq: int | None) -> None:
+        self._changed[uid] = before_seq
+
+
+def _apply(segment_log: SegmentLog, suppressions: Suppressions, position: int) -> int:
+    """Set the marks of the records after `position`; the log's last seq."""
+    reader = LogReader(segment_log)
+    seq = max(position, segment_log.first_seq - 1)
+    while records := reader.read(seq):
+        seq = records[-1].seq
+        for record in records:
+            if record.flags:
+                suppressions.apply(record)
+    return seq

@@ -11,17 +11,16 @@ import time
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
 from relay.config import Settings
-from relay.edge.copier import Copier
-from relay.edge.hidden import Hidden
+from relay.edge.copier import Copier, Hidden
 from relay.edge.routes import create_edge_app
 from relay.edge.source import Source
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.retention import Janitor, Retention
+from relay.eventlog.retention import Keep, Retention
 from relay.kit.errors import ConfigError
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
-from relay.store import mode
-from relay.store.database import Database
+from relay.store import installation
+from relay.store.open import open_database
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -48,17 +47,19 @@ class Edge:
         self._vitals = Vitals()
         # The upstream's address is the operator's word.
         http = GuardedHttp(SERVER, allow_insecure=True)
-        self._db = Database.open(settings.database_url, max_connections=settings.max_db_connections)
-        self._db.write(mode.claim, "edge")
-        self._log = SegmentLog(settings.persist_dir, copy=True, sync_mode=settings.log_sync)
+        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
+        self._db.write(installation.claim, "edge")
+        self._log = SegmentLog(settings.persist_dir, copy=True)
         suppressions = Suppressions()
         self._hidden = Hidden(self._db, self._log, suppressions)
         tail = Tail(self._log.last_seq, suppressions)
         self._copier = Copier(self._log, tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill)
         self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
         self._firehose = Firehose(self._log, tail, suppressions)
-        retention = Retention(settings.replay_window, settings.persist_max_bytes)
-        self._janitor = Janitor(self._log, retention, suppressions, lambda: self._hidden.stored_position + 1)
+        keep = Keep(settings.replay_window, settings.persist_max_bytes)
+        self._retention = Retention(
+            self._log, keep, lambda: self._hidden.stored_position + 1, suppressions.forget_before
+        )
         services = Services(
             settings=settings,
             db=self._db,
@@ -76,7 +77,7 @@ class Edge:
         self._metrics.start()
         self._hidden.start()
         self._copier.start()
-        self._janitor.start()
+        self._retention.start()
         self._api.start()
         self._source.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
@@ -87,7 +88,7 @@ class Edge:
         self._source.stop()
         self._copier.stop(10.0)
         self._api.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))
-        self._janitor.stop()
+        self._retention.stop()
         self._hidden.stop()
         self._firehose.close()
         self._log.close()

@@ -23,11 +23,12 @@ _CRC = struct.Struct("<I")
 _MAGIC = b"ATRELAYM"
 
 
-class Mark(NamedTuple):
+class HighWater(NamedTuple):
     """No seq from `reserved` on was ever given out.
 
     `segment` is the first seq of the newest segment that was begun. `clean`: the run ended in order, with everything
-    synced. `synced`: events were published only after they were synced.
+    synced. `synced`: events were published only after they were synced, as they are now;
+    older relays could do without.
     """
 
     reserved: int
@@ -36,7 +37,7 @@ class Mark(NamedTuple):
     synced: bool
 
 
-def load(directory: Path) -> Mark | None:
+def load(directory: Path) -> HighWater | None:
     """The mark in `directory`; None when there is none or it is damaged."""
     try:
         data = (directory / NAME).read_bytes()
@@ -46,10 +47,10 @@ def load(directory: Path) -> Mark | None:
     if len(packed) != _LAYOUT.size or crc != _CRC.pack(crc32c(packed)):
         return None
     magic, reserved, segment, clean, synced = _LAYOUT.unpack(packed)
-    return Mark(reserved, segment, bool(clean), bool(synced)) if magic == _MAGIC else None
+    return HighWater(reserved, segment, bool(clean), bool(synced)) if magic == _MAGIC else None
 
 
-def store(directory: Path, mark: Mark) -> None:
+def store(directory: Path, mark: HighWater) -> None:
     """Replace the mark in `directory`, durable on return. Raises OSError."""
     packed = _LAYOUT.pack(_MAGIC, *mark)
     scratch = directory / f"{NAME}.tmp"

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from relay.eventlog import index
 from relay.eventlog.record import Record
 from relay.eventlog.repair import last_record
-from relay.eventlog.segment import START, Damage, Handle, Segment, load, paths, scan, start_of
+from relay.eventlog.segment import Damage, Handle, Segment, load, load_index, paths, scan, start_of
 
 MAX_SEQ = 1 << 64
 
@@ -79,28 +78,10 @@ def events(directory: Path, after_seq: int = 0) -> Iterator[Record]:
         if limit <= after_seq + 1:
             continue
         handle = Handle(segment)
-        offset = start_of(handle, after_seq + 1, index.load(segment.path))
+        offset = start_of(handle, after_seq + 1, load_index(segment.path))
         for found in scan(handle, handle.size(), offset):
             if not isinstance(found, Damage) and after_seq < found[1].seq < limit:
                 yield found[1]
-
-
-def seq_before(directory: Path, time_us: int) -> int:
-    """The newest seq that is older than `time_us` (microseconds since the epoch); 0 when all are newer."""
-    seq = 0
-    for segment in _segments(directory):
-        if segment.created_us >= time_us:
-            break
-        handle = Handle(segment)
-        earlier = [point for point in index.load(segment.path) if point.time_us < time_us]
-        offset = start_of(handle, earlier[-1].seq, earlier) if earlier else START
-        for found in scan(handle, handle.size(), offset):
-            if isinstance(found, Damage):
-                continue
-            if found[1].time_us >= time_us:
-                break
-            seq = found[1].seq
-    return seq
 
 
 def _segments(directory: Path) -> list[Segment]:

@@ -1,6 +1,6 @@
 """The log: segments in a folder, one of them being written, and the seq that comes next.
 
-The sequencer writes blocks, one at a time, in a native thread; feeds and recovery read; the janitor trims. Opening it
+The group commit writes blocks, one at a time, in a native thread; feeds and recovery read; retention trims. Opening it
 takes the folder's lock and settles what a crash left. Must not know of consumers or of SQL.
 """
 
@@ -15,16 +15,12 @@ from operator import attrgetter
 from pathlib import Path
 
 from relay.eventlog import high_water, repair
-from relay.eventlog.high_water import RESERVE, Mark
-from relay.eventlog.record import Record
+from relay.eventlog.high_water import RESERVE, HighWater
 from relay.eventlog.repair import End
 from relay.eventlog.segment import Segment, load, name_of, paths
-from relay.eventlog.writer import Block, SegmentWriter, SyncFunction, encode_block
+from relay.eventlog.writer import Block, SegmentWriter, SyncFunction
 from relay.kit import metrics
 from relay.kit.errors import LogError
-
-# When it is synced: before `write` returns, by calls of `sync`, or only when it is closed.
-SYNC_MODES = ("batch", "interval", "off")
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 3600.0
@@ -46,12 +42,11 @@ class SegmentLog:
         *,
         initial_seq: int = 1,
         copy: bool = False,
-        sync_mode: str = "batch",
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
         sync: SyncFunction = os.fdatasync,
     ) -> None:
-        """Open the log in `directory`, which is made when it is not there. `sync_mode` is one of SYNC_MODES.
+        """Open the log in `directory`, which is made when it is not there.
 
         `copy`: its records are another relay's, who alone gives out seqs. Those that a crash took come again as they
         were, so `next_seq` follows the newest record that is there, whatever was published; it may be passed over.
@@ -60,7 +55,6 @@ class SegmentLog:
         """
         self.directory = directory
         self._copy = copy
-        self.sync_mode = sync_mode
         self._segment_bytes = segment_bytes
         self._segment_us = int(segment_seconds * 1_000_000)
         self._sync_function = sync
@@ -109,8 +103,7 @@ class SegmentLog:
             self._seal()
 
     def write(self, block: Block) -> None:
-        """Append `block`, which must start at `next_seq`, or later in a copy; in sync mode `batch` it is on the disk on
-        return.
+        """Append `block`, which must start at `next_seq`, or later in a copy. It is on the disk on return.
 
         Blocks on the disk. Raises LogError `log-io`; then nothing was appended, and the same block may be tried again.
         """
@@ -121,35 +114,22 @@ class SegmentLog:
             if block.last_seq >= self._mark.reserved or self._mark.segment != self._segments[-1].first_seq:
                 self._reserve(clean=False)
             writer.write(block)
-            if self.sync_mode == "batch":
-                self._sync(writer)
+            self._sync(writer)
         except OSError as error:
             raise LogError("log-io", str(error)) from error
         self.next_seq = block.last_seq + 1
         self.last_time_us = block.last_time_us
 
-    def append(self, records: list[Record]) -> None:
-        """`write` for records that are not encoded yet."""
-        self.write(encode_block(records))
-
-    def sync(self) -> None:
-        """Bring what was written to the disk, in the modes in which `write` does not. Raises LogError `log-io`."""
-        try:
-            if self._writer is not None and self._writer.synced < self._writer.size:
-                self._sync(self._writer)
-        except OSError as error:
-            raise LogError("log-io", str(error)) from error
-
     def end_of(self, segment: Segment) -> int:
         """The offset up to which the segment may be read now. Raises FileNotFoundError when it was trimmed."""
         writer = self._writer
         if writer is not None and writer.segment is segment:
-            return writer.synced if self.sync_mode == "batch" else writer.size
+            return writer.synced
         return segment.path.stat().st_size
 
     def segment_with(self, seq: int) -> Segment | None:
         """The segment in which `seq` is, would be, or that comes next after it; None past the newest record."""
-        # A copy: the janitor's thread may delete the oldest at any time.
+        # A copy: retention's thread may delete the oldest at any time.
         segments = self.segments
         if seq >= self.next_seq or not segments:
             return None
@@ -180,9 +160,8 @@ class SegmentLog:
         return removed
 
     def close(self) -> None:
-        """Sync, say that the run ended in order, and give up the lock. Raises LogError `log-io`."""
+        """Say that the run ended in order, and give up the lock. Raises LogError `log-io`."""
         try:
-            self.sync()
             self._seal()
             self._reserve(clean=True)
         except OSError as error:
@@ -196,14 +175,14 @@ class SegmentLog:
                 metrics.LOG_DAMAGE.inc()
                 log.error("segments between %s and %s are missing", earlier.path.name, later.path.name)
 
-    def _in_doubt(self, before: Mark | None) -> bool:
+    def _in_doubt(self, before: HighWater | None) -> bool:
         """True when events may have been published that the log does not have any more."""
         if before is None:
             return bool(self._segments)
         newest = self._segments[-1].first_seq if self._segments else 0
         return before.segment > newest or not (before.clean or before.synced)
 
-    def _pass_over_what_was_given_out(self, before: Mark | None, in_doubt: bool, lowest: int) -> None:
+    def _pass_over_what_was_given_out(self, before: HighWater | None, in_doubt: bool, lowest: int) -> None:
         self.next_seq = lowest
         if in_doubt:
             log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
@@ -227,7 +206,7 @@ class SegmentLog:
     def _reserve(self, *, clean: bool) -> None:
         newest = self._segments[-1].first_seq if self._segments else 0
         reserved = self.next_seq if clean else self.next_seq + RESERVE
-        self._mark = Mark(reserved, newest, clean, self.sync_mode == "batch")
+        self._mark = HighWater(reserved, newest, clean, synced=True)
         high_water.store(self.directory, self._mark)
 
     def _unlock(self) -> None:
@@ -250,7 +229,6 @@ class SegmentLog:
             return
         full = writer.size + size > self._segment_bytes
         if full or now_us - writer.segment.created_us >= self._segment_us:
-            self.sync()
             self._seal()
 
     def _seal(self) -> None:
@@ -270,11 +248,10 @@ class SegmentLog:
     def _abandon(self, writer: SegmentWriter) -> None:
         """Leave a segment that could not be synced: what is tried again goes into a new file."""
         self._seal()
-        if self.sync_mode == "batch":
-            try:
-                os.truncate(writer.segment.path, writer.synced)
-            except OSError as error:
-                log.warning("%s: not cut: %s", writer.segment.path.name, error)
+        try:
+            os.truncate(writer.segment.path, writer.synced)
+        except OSError as error:
+            log.warning("%s: not cut: %s", writer.segment.path.name, error)
         if writer.segment.first_seq == self.next_seq:
             self._segments.pop()
 

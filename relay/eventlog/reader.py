@@ -6,10 +6,9 @@ Must not know who reads.
 
 from __future__ import annotations
 
-from relay.eventlog import index
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record, records_in
-from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, read_block, start_of
+from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, load_index, read_block, start_of
 from relay.kit import metrics
 from relay.kit.errors import LogError
 
@@ -63,7 +62,7 @@ class LogReader:
         self._handle = Handle(segment)
         self._offset = START
         if seq > segment.first_seq:
-            self._offset = start_of(self._handle, seq, index.load(segment.path))
+            self._offset = start_of(self._handle, seq, load_index(segment.path))
 
     def _read(self, after_seq: int, size: int) -> list[Record]:
         while (handle := self._handle) is not None:
@@ -91,7 +90,7 @@ class LogReader:
             self._offset += length
         else:
             metrics.LOG_DAMAGE.inc()
-            self._offset = after_damage(handle, self._offset, end, index.load(handle.segment.path))
+            self._offset = after_damage(handle, self._offset, end, load_index(handle.segment.path))
         return records
 
     def _check_follows(self, segment: Segment, following: Segment) -> None:

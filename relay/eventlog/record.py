@@ -25,7 +25,6 @@ _HEADER_REST = struct.Struct("<IIQQQQQBBH")
 # Past the keyword arguments of a NamedTuple, which cost as much as all else of a small record.
 _new = tuple.__new__
 HEADER_SIZE = _HEADER.size
-MAX_SIZE = HEADER_SIZE + MAX_FRAME
 
 
 class Record(NamedTuple):

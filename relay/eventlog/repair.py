@@ -11,10 +11,20 @@ import os
 from contextlib import suppress
 from typing import NamedTuple
 
-from relay.eventlog import index
-from relay.eventlog.index import Point
 from relay.eventlog.record import HEADER_SIZE
-from relay.eventlog.segment import START, Damage, Handle, Segment, scan, start_of
+from relay.eventlog.segment import (
+    INDEX_EVERY,
+    START,
+    Damage,
+    Handle,
+    Point,
+    Segment,
+    index_path,
+    load_index,
+    replace_index,
+    scan,
+    start_of,
+)
 from relay.kit import metrics
 
 log = logging.getLogger(__name__)
@@ -44,7 +54,7 @@ def cut_torn_end(segment: Segment) -> End:
             damaged += 1
             continue
         offset, record = found
-        if not points or offset >= points[-1].offset + index.EVERY:
+        if not points or offset >= points[-1].offset + INDEX_EVERY:
             points.append(Point(record.seq, record.time_us, offset))
         last_seq, time_us, whole = record.seq, record.time_us, offset + record.size
     torn = max(size - whole, 0)
@@ -57,13 +67,13 @@ def cut_torn_end(segment: Segment) -> End:
         metrics.LOG_DAMAGE.inc(damaged)
         log.error("%s: %d damaged stretches are left out of replay", segment.path.name, damaged)
     if last_seq:
-        index.replace(segment.path, points)
+        replace_index(segment.path, points)
     return End(last_seq, time_us, (last_seq + 1 if last_seq else segment.first_seq) + lost)
 
 
 def remove(segment: Segment) -> None:
     """Delete a segment's files; it is fine if they are gone already."""
-    for path in (segment.path, index.path_of(segment.path)):
+    for path in (segment.path, index_path(segment.path)):
         with suppress(FileNotFoundError):
             path.unlink()
 
@@ -71,7 +81,7 @@ def remove(segment: Segment) -> None:
 def last_record(segment: Segment) -> End:
     """The end of a sealed segment, read from its last index point on. Raises OSError."""
     handle = Handle(segment)
-    points = index.load(segment.path)
+    points = load_index(segment.path)
     offset = start_of(handle, points[-1].seq, points) if points else START
     end = End(0, 0, segment.first_seq)
     for found in scan(handle, handle.size(), offset, after_seq=segment.first_seq - 1):

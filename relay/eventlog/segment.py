@@ -3,31 +3,39 @@
 Written by `log`, read by `reader`, recovery and `inspect`, each with its own handle. A segment ends where the next one
 begins, so records it may hold from there on (a write that failed and was made again) do not count. Must not know of
 other segments, threads or retention.
+
+Beside a segment lies its sparse index: every so many bytes, which seq and time stand at which offset. It is a hint and
+nothing more, written without sync. It may be missing or cut off, and every point is checked against the segment before
+it is used; a log reads the same without it, only slower.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
-from relay.eventlog import index
-from relay.eventlog.index import Point
 from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 
 MAGIC = b"ATRELAYL"
 VERSION = 1
 SUFFIX = ".seg"
+INDEX_SUFFIX = ".idx"
+INDEX_EVERY = 256 << 10
 BLOCK = 512 << 10
 
 # magic, version, first seq, creation time, first seq of the segment before; then the CRC of these
 _HEADER = struct.Struct("<8sIQQQ")
 _CRC = struct.Struct("<I")
 START = _HEADER.size + _CRC.size
+
+# seq, time, offset; then the CRC of these
+_POINT = struct.Struct("<QQQ")
+_POINT_SIZE = _POINT.size + _CRC.size
 
 
 class Segment(NamedTuple):
@@ -41,6 +49,14 @@ class Segment(NamedTuple):
     first_seq: int
     created_us: int
     previous: int | None
+
+
+class Point(NamedTuple):
+    """The record `seq`, of `time_us` (microseconds since the epoch), starts at `offset` of the segment."""
+
+    seq: int
+    time_us: int
+    offset: int
 
 
 class Damage(NamedTuple):
@@ -76,6 +92,42 @@ def load(path: Path) -> Segment:
 def paths(directory: Path) -> list[Path]:
     """The segment files of a log, oldest first."""
     return sorted(path for path in directory.glob(f"*{SUFFIX}") if path.name.removesuffix(SUFFIX).isdigit())
+
+
+def index_path(segment: Path) -> Path:
+    """The index file of the segment at that path."""
+    return segment.with_suffix(INDEX_SUFFIX)
+
+
+def encode_points(points: Iterable[Point]) -> bytes:
+    """Points as they stand in an index file."""
+    packed = (_POINT.pack(*point) for point in points)
+    return b"".join(point + _CRC.pack(crc32c(point)) for point in packed)
+
+
+def load_index(segment: Path) -> list[Point]:
+    """The points of a segment's index up to the first that is damaged or does not rise; none without the file."""
+    try:
+        data = index_path(segment).read_bytes()
+    except OSError:
+        return []
+    points: list[Point] = []
+    for start in range(0, len(data) - _POINT_SIZE + 1, _POINT_SIZE):
+        packed = data[start : start + _POINT.size]
+        point = Point(*_POINT.unpack(packed))
+        rises = not points or (point.seq > points[-1].seq and point.offset > points[-1].offset)
+        if _CRC.unpack_from(data, start + _POINT.size)[0] != crc32c(packed) or not rises:
+            break
+        points.append(point)
+    return points
+
+
+def replace_index(segment: Path, points: Iterable[Point]) -> None:
+    """Write a segment's whole index anew. Raises OSError."""
+    target = index_path(segment)
+    scratch = target.with_suffix(".tmp")
+    scratch.write_bytes(encode_points(points))
+    os.replace(scratch, target)
 
 
 class Handle:
@@ -158,7 +210,7 @@ def scan(handle: Handle, end: int, offset: int = START, *, after_seq: int = 0) -
         offset += length
         if length:
             continue
-        points = index.load(handle.segment.path) if points is None else points
+        points = load_index(handle.segment.path) if points is None else points
         resume = after_damage(handle, offset, end, points)
         yield Damage(offset, resume - offset)
         offset = resume

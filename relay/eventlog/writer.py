@@ -11,12 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from relay.eventlog import index
 from relay.eventlog.high_water import sync_directory
-from relay.eventlog.index import Point
 from relay.eventlog.record import Record
 from relay.eventlog.record import encode_header as encode_record_header
-from relay.eventlog.segment import START, Segment, encode_header
+from relay.eventlog.segment import INDEX_EVERY, START, Point, Segment, encode_header, encode_points, index_path
 
 SyncFunction = Callable[[int], None]
 
@@ -61,7 +59,7 @@ class SegmentWriter:
             self._sync(self._fd)
             sync_directory(segment.path.parent)
             self._index_fd = os.open(
-                index.path_of(segment.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640
+                index_path(segment.path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640
             )
         except BaseException:
             self.close()
@@ -97,7 +95,7 @@ class SegmentWriter:
             offset += count
 
     def _add_point(self, point: Point) -> None:
-        self._next_point = point.offset + index.EVERY
+        self._next_point = point.offset + INDEX_EVERY
         # The index is a hint: a disk that is too full for it is no reason to refuse the event.
         with suppress(OSError):
-            os.write(self._index_fd, index.encode((point,)))
+            os.write(self._index_fd, encode_points((point,)))

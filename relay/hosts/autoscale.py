@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.store import settings
+from relay.store import installation
 from relay.store.database import Database
 
 USED_SHARE = 0.8
@@ -63,13 +63,13 @@ class Autoscale:
                 continue
             grown[str(host.id)] = now
             # Stored first: a crash in between costs the host a day, the other way round would grow it twice.
-            self._db.write(settings.put, GROWN_KEY, json.dumps(grown))
+            self._db.write(installation.put, GROWN_KEY, json.dumps(grown))
             before = host.account_limit
             self._change(host, limit)
             audit.info("account limit of %s raised from %d to %d by itself", host.hostname, before, limit)
 
     def _recently_grown(self, now: float) -> dict[str, float]:
         if self._grown is None:
-            self._grown = json.loads(self._db.read(settings.get, GROWN_KEY) or "{}")
+            self._grown = json.loads(self._db.read(installation.get, GROWN_KEY) or "{}")
         self._grown = {host: when for host, when in self._grown.items() if now - when < SPACING_SECONDS}
         return self._grown

@@ -15,7 +15,7 @@ from relay.hosts.host import MILLISECONDS
 from relay.kit.errors import CrawlRefused, RelayError
 from relay.kit.limits import Window
 from relay.net.http import Response
-from relay.store import settings as table
+from relay.store import installation as table
 from relay.store.database import Transaction
 
 DESCRIBE_PATH = "/xrpc/com.atproto.server.describeServer"

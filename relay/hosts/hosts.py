@@ -28,10 +28,9 @@ from relay.hosts.subscriber import EventSink, Subscriber
 from relay.kit.background import Loop
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
-from relay.store import bans
 from relay.store import hosts as table
 from relay.store.database import Database, within
-from relay.store.hosts import RateTier
+from relay.store.hosts import RateTier, add_ban, all_bans, ban_of, remove_ban, suffixes
 
 FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
@@ -133,7 +132,7 @@ class Hosts:
     def unblock(self, hostname: str) -> None:
         """Lift a host's ban and connect to it. Raises CrawlRefused while its domain is banned."""
         host = self._known(hostname)
-        domain = self._db.read(bans.ban_of, host.hostname)
+        domain = self._db.read(ban_of, host.hostname)
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
         self._unban(host)
@@ -141,19 +140,19 @@ class Hosts:
     def ban_domain(self, domain: str) -> bool:
         """Ban a domain, and every known host in it at once. False when it was banned already."""
         domain = _normal_domain(domain)
-        added = self._db.write(bans.add, domain)
+        added = self._db.write(add_ban, domain)
         for host in self._registry:
-            if host.status is not Status.BANNED and domain in bans.suffixes(host.hostname):
+            if host.status is not Status.BANNED and domain in suffixes(host.hostname):
                 self._ban(host, _domain_words(domain))
         return added
 
     def unban_domain(self, domain: str) -> bool:
         """Lift a domain's ban, and that of the hosts which were banned with it. False when there was none."""
         domain = _normal_domain(domain)
-        removed = self._db.write(bans.remove, domain)
+        removed = self._db.write(remove_ban, domain)
         for host in self._registry:
             with_it = host.status is Status.BANNED and host.row.last_error == _domain_words(domain)
-            if with_it and not self._db.read(bans.ban_of, host.hostname):
+            if with_it and not self._db.read(ban_of, host.hostname):
                 self._unban(host)
         return removed
 
@@ -212,9 +211,9 @@ class Hosts:
 
     def _apply_domain_bans(self) -> None:
         """A database that another relay wrote may have active hosts in domains that it has banned."""
-        domains = set(self._db.read(bans.all_domains))
+        domains = set(self._db.read(all_bans))
         for host in self._registry:
-            for domain in domains.intersection(bans.suffixes(host.hostname)):
+            for domain in domains.intersection(suffixes(host.hostname)):
                 if host.status is not Status.BANNED:
                     host.note_error(_domain_words(domain), time.time())
                     self._registry.change(host, Cause.BLOCKED)

@@ -23,11 +23,10 @@ from relay.hosts.registry import HostRegistry
 from relay.kit.errors import CrawlRefused, RelayError
 from relay.kit.limits import Window
 from relay.net.http import GuardedHttp
-from relay.store import bans
 from relay.store import hosts as table
-from relay.store import settings as kept
+from relay.store import installation
 from relay.store.database import Database, Transaction
-from relay.store.hosts import HostRow
+from relay.store.hosts import HostRow, ban_of
 
 CHECKS_AT_ONCE = 20
 WAKE_SPACING_SECONDS = 30.0
@@ -56,10 +55,10 @@ class NewHosts:
     def load(self, tx: Transaction) -> None:
         """Read what an admin set, and how many hosts came in the last day."""
         self._new_hosts = crawl_checks.load_new_hosts(tx)
-        enabled = kept.get(tx, CRAWL_ENABLED_KEY)
+        enabled = installation.get(tx, CRAWL_ENABLED_KEY)
         if enabled is not None:
             self._crawl_enabled = enabled == "1"
-        per_day = kept.get(tx, NEW_HOSTS_PER_DAY_KEY)
+        per_day = installation.get(tx, NEW_HOSTS_PER_DAY_KEY)
         if per_day is not None:
             self._new_hosts_per_day = int(per_day)
 
@@ -93,7 +92,7 @@ class NewHosts:
 
     @crawl_enabled.setter
     def crawl_enabled(self, enabled: bool) -> None:
-        self._db.write(kept.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
+        self._db.write(installation.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
         self._crawl_enabled = enabled
 
     @property
@@ -103,7 +102,7 @@ class NewHosts:
 
     @new_hosts_per_day.setter
     def new_hosts_per_day(self, limit: int) -> None:
-        self._db.write(kept.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
+        self._db.write(installation.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
         self._new_hosts_per_day = limit
 
     def take_in_configured(self) -> None:
@@ -142,7 +141,7 @@ class NewHosts:
                 gevent.sleep(delay)
 
     def _refuse_banned(self, hostname: str) -> None:
-        domain = self._db.read(bans.ban_of, hostname)
+        domain = self._db.read(ban_of, hostname)
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
         host = self._registry.by_name(hostname)
@@ -181,7 +180,7 @@ class NewHosts:
 
     def _take_in_listed(self, endpoint: Endpoint) -> bool:
         """Add a host that another relay lists; False when it is known or banned."""
-        if self._registry.by_name(endpoint.hostname) is not None or self._db.read(bans.ban_of, endpoint.hostname):
+        if self._registry.by_name(endpoint.hostname) is not None or self._db.read(ban_of, endpoint.hostname):
             return False
         self._dialler.dial_now(self._take_in(endpoint, counted=False))
         return True

@@ -18,9 +18,9 @@ from relay.config import Settings
 from relay.hosts import crawl_checks
 from relay.kit.errors import CrawlRefused, HttpError
 from relay.net.http import GuardedHttp
-from relay.store import bans, hosts
-from relay.store import settings as kept
+from relay.store import hosts, installation
 from relay.store.database import Database, Transaction
+from relay.store.hosts import ban_of
 
 CURSOR_KEY = "pull-hosts-cursor"
 PAGE_SECONDS = 30.0
@@ -49,7 +49,7 @@ def pull_hosts(
     trusted_http = http.for_operator()
     pool: Pool = Pool(CHECKS_AT_ONCE)
     seen = taken = 0
-    cursor = db.read(kept.get, CURSOR_KEY) or ""
+    cursor = db.read(installation.get, CURSOR_KEY) or ""
     while True:
         page = _page(trusted_http, relay, batch, cursor)
         endpoints = [endpoint for endpoint in map(_wanted, page["hosts"]) if endpoint is not None]
@@ -62,15 +62,15 @@ def pull_hosts(
         following = page.get("cursor")
         # A relay that hands out the same cursor twice would be paged for ever.
         if not isinstance(following, str) or not following or following == cursor or not page["hosts"]:
-            db.write(kept.remove, CURSOR_KEY)
+            db.write(installation.remove, CURSOR_KEY)
             return taken
         cursor = following
-        db.write(kept.put, CURSOR_KEY, cursor)
+        db.write(installation.put, CURSOR_KEY, cursor)
 
 
 def unfinished(db: Database) -> bool:
     """True when a pull was stopped before its last page. Raises StoreError."""
-    return db.read(kept.get, CURSOR_KEY) is not None
+    return db.read(installation.get, CURSOR_KEY) is not None
 
 
 def store_host(db: Database, settings: Settings, endpoint: Endpoint) -> bool:
@@ -79,7 +79,7 @@ def store_host(db: Database, settings: Settings, endpoint: Endpoint) -> bool:
 
 
 def _store(tx: Transaction, hostname: str, settings: Settings) -> bool:
-    if hosts.by_hostname(tx, hostname) is not None or bans.ban_of(tx, hostname):
+    if hosts.by_hostname(tx, hostname) is not None or ban_of(tx, hostname):
         return False
     limit, trusted = crawl_checks.first_account_limit(settings, hostname), crawl_checks.is_trusted(settings, hostname)
     hosts.insert(tx, hostname, no_ssl=False, account_limit=limit, trusted=trusted)

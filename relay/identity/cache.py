@@ -17,10 +17,10 @@ from relay.identity.identity import Fact, from_row, pack, resolved_at, to_row, u
 from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import StoreError
-from relay.kit.generations import Part
+from relay.kit.generations import RecordPart
 from relay.store import identities as table
-from relay.store import settings
-from relay.store.batched_reads import Together
+from relay.store import installation
+from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction
 
 GOOD_FOR_SECONDS = 24 * 3600.0
@@ -41,11 +41,11 @@ log = logging.getLogger(__name__)
 class IdentityCache:
     """DID to fact. `memory` bounds what is kept there; `clock` gives seconds since the epoch."""
 
-    def __init__(self, db: Database, memory: Part, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, db: Database, memory: RecordPart, clock: Callable[[], float] = time.time) -> None:
         self._db = db
         self._clock = clock
         self._memory = memory
-        self._rows = Together(db, table.load_many)
+        self._rows = BatchedReads(db, table.load_many)
         # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
         self._pending: dict[str, bytes | None] = {}
         self._primed_until = 0.0
@@ -144,7 +144,7 @@ class IdentityCache:
 
     def _read_primed_until(self) -> None:
         if self._clock() >= self._primed_check_at:
-            self._primed_until = float(self._db.read(settings.get, PRIMED_UNTIL) or 0)
+            self._primed_until = float(self._db.read(installation.get, PRIMED_UNTIL) or 0)
             self._primed_check_at = self._clock() + PRIMED_CHECK_SECONDS
 
 

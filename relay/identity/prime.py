@@ -25,7 +25,7 @@ from relay.identity.identity import Fact, Identity, Tombstone, to_row
 from relay.kit.errors import AddressRefused, HttpError
 from relay.kit.limits import Pace
 from relay.net.http import GuardedHttp
-from relay.store import identities, settings
+from relay.store import identities, installation
 from relay.store.database import Database, Transaction
 
 POSITION = "identity_prime_after"
@@ -71,7 +71,7 @@ def prime(
     """
     directory = http.for_operator()
     pace = Pace(PAGES_PER_SECOND, 1)
-    after = db.read(settings.get, POSITION) or ""
+    after = db.read(installation.get, POSITION) or ""
     total = 0
     while True:
         asked_at = time.time()
@@ -175,6 +175,6 @@ def _store(tx: Transaction, page: Sequence[Operation], after: str, primed_until:
     # A row is as old as its operation, so it never takes the place of what was resolved later.
     rows = {op.fact.did: to_row(op.fact, op.created) for op in page if op.fact}
     identities.upsert_many(tx, list(rows.values()))
-    settings.put(tx, POSITION, after)
+    installation.put(tx, POSITION, after)
     if primed_until is not None:
-        settings.put(tx, PRIMED_UNTIL, str(primed_until))
+        installation.put(tx, PRIMED_UNTIL, str(primed_until))

@@ -21,7 +21,7 @@ from relay.identity.lookup import Lookup, Target, locate
 from relay.identity.negatives import Negatives
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.kit.limits import Allowance
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
@@ -96,7 +96,7 @@ class _Flight:
 class Resolver:
     """DIDs to identities. `plc_hosts` are the directory's base addresses; `memory` bounds what is kept there."""
 
-    def __init__(self, db: Database, http: GuardedHttp, *, plc_hosts: Sequence[str], memory: Recent) -> None:
+    def __init__(self, db: Database, http: GuardedHttp, *, plc_hosts: Sequence[str], memory: RecordCache) -> None:
         self._allow_insecure = http.allow_insecure
         self._lookup = Lookup(http, plc_hosts)
         self._cache = IdentityCache(db, memory.identities)

@@ -15,7 +15,7 @@ from relay.hosts.host import Host
 from relay.ingest.account_record import pack, unpack
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown
-from relay.kit.generations import Part
+from relay.kit.generations import RecordPart
 from relay.store import accounts as table
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
@@ -36,7 +36,7 @@ class AccountState:
     def __init__(self, row: AccountRow, repo: RepoRow | None) -> None:
         self._row = row
         self._repo = repo
-        self._memory: Part | None = None
+        self._memory: RecordPart | None = None
 
     @property
     def row(self) -> AccountRow:
@@ -60,7 +60,7 @@ class AccountState:
         if self._memory is not None:
             self.pack_into(self._memory)
 
-    def pack_into(self, memory: Part) -> None:
+    def pack_into(self, memory: RecordPart) -> None:
         """Keep the account in `memory`, as it is now and as whoever still holds this makes it."""
         self._memory = memory
         memory.put(self._row.did, pack(self._row, self._repo))
@@ -79,7 +79,7 @@ class Accounts:
     Behind them, `find` knows every account as of the newest published event.
     """
 
-    def __init__(self, db: Database, find: FindAccount, memory: Part, next_uid: int) -> None:
+    def __init__(self, db: Database, find: FindAccount, memory: RecordPart, next_uid: int) -> None:
         self._db = db
         self._find = find
         self._memory = memory

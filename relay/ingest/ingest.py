@@ -19,7 +19,7 @@ from relay.ingest.status_check import StatusCheck
 from relay.ingest.waits import Errands
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.stream import Stream
@@ -36,7 +36,7 @@ class Ingest:
         registry: HostRegistry,
         http: GuardedHttp,
         *,
-        memory: Recent,
+        memory: RecordCache,
         lenient: bool = False,
         pool: WorkerPool | None = None,
     ) -> None:

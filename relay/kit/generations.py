@@ -1,11 +1,13 @@
-"""What is in memory of the accounts used most recently: two packed records under one key per DID.
+"""Bounded memory of what was used last: two generations, of which the older goes when the newer is full.
 
-Built by `app`; `identity` keeps what a DID document says in one part, `ingest` the account's state in the other. A
-million accounts cost what their bytes cost: no object per field, and nothing for the garbage collector to walk. Must
-not know what is in a record.
+`RecordCache` keeps two packed records under one key per DID: `app` builds it, `identity` keeps what a DID document says
+in one part, `ingest` the account's state in the other. A million accounts cost what their bytes cost: no object per
+field, and nothing for the garbage collector to walk. `RecentSet` keeps keys alone. Must not know what is in a record.
 """
 
 from __future__ import annotations
+
+from collections.abc import Hashable
 
 from relay.kit import metrics
 
@@ -29,17 +31,16 @@ class _Shard:
         self.older: dict[str, bytes] = {}
 
 
-class Recent:
+class RecordCache:
     """DID to two records. At most `capacity` DIDs are kept (two at least), and always the half used last."""
 
     def __init__(self, capacity: int) -> None:
         count = max(1, min(SHARDS, capacity // SMALLEST_SHARD))
         self._shards = [_Shard() for _ in range(count)]
         self._generation = max(1, capacity // count // 2)
-        self.identities = Part(self, first=True)
-        self.accounts = Part(self, first=False)
-        metrics.QUEUE_SIZE.labels("accounts").set_function(lambda: len(self))
-        metrics.QUEUE_CAPACITY.labels("accounts").set(2 * self._generation * count)
+        self.identities = RecordPart(self, first=True)
+        self.accounts = RecordPart(self, first=False)
+        metrics.show_bound("accounts", lambda: len(self), 2 * self._generation * count)
 
     def find(self, did: str) -> bytes | None:
         """The entry of `did`, which counts as used now."""
@@ -75,12 +76,12 @@ class Recent:
         return sum(len(shard.newer) + len(shard.older) for shard in self._shards)
 
 
-class Part:
+class RecordPart:
     """One of the two records of each DID; empty is the same as not there."""
 
     __slots__ = ("_first", "_recent")
 
-    def __init__(self, recent: Recent, *, first: bool) -> None:
+    def __init__(self, recent: RecordCache, *, first: bool) -> None:
         self._recent = recent
         self._first = first
 
@@ -110,6 +111,38 @@ class Part:
         self.put(did, b"")
         if self._recent.find(did) == bytes(_LENGTH_BYTES):
             self._recent.forget(did)
+
+
+class RecentSet:
+    """The keys used most recently: `capacity` of them at least, twice as many at most, 70 bytes each.
+
+    A key is kept as its hash, 64 bits of a keyed function that nobody outside can aim at; a new key would be taken for
+    a known one once in 10^13.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._newer: set[int] = set()
+        self._older: set[int] = set()
+
+    def add(self, item: Hashable) -> bool:
+        """Remember `item`; True when it was not known."""
+        key = hash(item)
+        if key in self._newer:
+            return False
+        if len(self._newer) >= self._capacity:
+            self._older, self._newer = self._newer, set()
+        self._newer.add(key)
+        return key not in self._older
+
+    def discard(self, item: Hashable) -> None:
+        """Forget `item`."""
+        key = hash(item)
+        self._newer.discard(key)
+        self._older.discard(key)
+
+    def __len__(self) -> int:
+        return len(self._newer) + len(self._older)
 
 
 def _key(did: str) -> str:

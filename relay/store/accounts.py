@@ -54,12 +54,6 @@ _ACCOUNT_AND_REPO = (
 )
 
 
-def by_uid(tx: Transaction, uid: int) -> tuple[AccountRow, RepoRow | None] | None:
-    """The account numbered `uid` and its repo, if a commit of it is known; None when the account is not."""
-    row = tx.row(f"{_ACCOUNT_AND_REPO} WHERE a.uid = ?", (uid,))
-    return _account_and_repo(row) if row else None
-
-
 def many_by_did(tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
     """Those of `dids` that are known, each with its repo if a commit of it is."""
     found = map(_account_and_repo, tx.rows_in(f"{_ACCOUNT_AND_REPO} WHERE a.did IN ({{}})", dids))

@@ -16,7 +16,7 @@ from relay.store.database import Database, Transaction
 
 Found = TypeVar("Found")
 
-MOST = 512
+MAX_KEYS = 512
 WAIT_SECONDS = 60.0
 
 
@@ -30,8 +30,8 @@ class _Batch(Generic[Found]):
         self.error: Exception | None = None
 
 
-class Together(Generic[Found]):
-    """Reads by `read_many(tx, keys)`, which gives what it finds by key. One read at a time, of up to MOST keys.
+class BatchedReads(Generic[Found]):
+    """Reads by `read_many(tx, keys)`, which gives what it finds by key. One read at a time, of up to MAX_KEYS keys.
 
     A key that is asked for while nothing is being read is read at once; those that come meanwhile are the next read.
     """
@@ -45,7 +45,7 @@ class Together(Generic[Found]):
     def get(self, key: str) -> Found | None:
         """What there is for `key`, as of after this was called. Raises StoreError."""
         batch = self._open
-        if batch is None or len(batch.keys) >= MOST:
+        if batch is None or len(batch.keys) >= MAX_KEYS:
             before, batch = self._newest, _Batch()
             self._open = self._newest = batch
             batch.keys.append(key)

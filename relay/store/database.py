@@ -23,7 +23,6 @@ Engine = Literal["sqlite", "postgres"]
 
 # Values in one `IN (…)`: far under SQLite's 32,766 variables, and a statement that is quick to parse.
 VALUES_PER_QUERY = 1000
-MIGRATION_SECONDS = 3600.0
 
 
 class Transaction(ABC):
@@ -63,35 +62,6 @@ class Transaction(ABC):
 
 class Database(ABC):
     """Runs work against one SQL database. Safe to use from any greenlet; every call ends within a minute."""
-
-    @staticmethod
-    def open(url: str, *, max_connections: int) -> Database:
-        """The database at a `sqlite://PATH` or `postgres://…` address, its schema brought up to date.
-
-        `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. Raises StoreError:
-        `store-unavailable`, or `store-schema` when a newer relay has been here.
-        """
-        # The engines are imported here since they subclass what this module defines, and so that a relay on SQLite
-        # runs without libpq.
-        from relay.store import migrate
-
-        database: Database
-        if url.startswith("sqlite://"):
-            from relay.store.sqlite import SqliteDatabase
-
-            database = SqliteDatabase(url.removeprefix("sqlite://"))
-        elif url.startswith(("postgres://", "postgresql://")):
-            from relay.store.postgres import PostgresDatabase
-
-            database = PostgresDatabase(url, max_connections)
-        else:
-            raise StoreError("store-unavailable", "not a sqlite:// or postgres:// address")
-        try:
-            database.migrate(migrate.apply, MIGRATION_SECONDS)
-        except BaseException:
-            database.close()
-            raise
-        return database
 
     @abstractmethod
     def read(self, work: Callable[Concatenate[Transaction, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

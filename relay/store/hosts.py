@@ -1,4 +1,4 @@
-"""The `host` table and our `host_state` beside it: every host ever known, its limits, and what was last seen of it.
+"""The `host` table, our `host_state` beside it, and `domain_bans`: every host ever known, and which may not be crawled.
 
 Read and written by `upstream`; `web` lists it. Cursors and account counts are written by `projection` alone, so that
 they never get ahead of the log. Must not know which status may follow which.
@@ -144,6 +144,38 @@ def save_states(tx: Transaction, hosts: Sequence[HostRow]) -> None:
                 for host in hosts
             ],
         )
+
+
+def add_ban(tx: Transaction, domain: str) -> bool:
+    """Ban `domain`, given in lower case. False when it was banned already."""
+    added = tx.execute(
+        "INSERT INTO domain_bans (created_at, domain) VALUES (?, ?) ON CONFLICT (domain) DO NOTHING",
+        (_now_text(), domain),
+    )
+    return added > 0
+
+
+def remove_ban(tx: Transaction, domain: str) -> bool:
+    """Lift the ban of `domain`. False when there was none."""
+    # Compared without case: indigo stored domains as they were typed.
+    return tx.execute("DELETE FROM domain_bans WHERE lower(domain) = ?", (domain,)) > 0
+
+
+def all_bans(tx: Transaction) -> list[str]:
+    """Every banned domain, in the order they were banned."""
+    return [domain for (domain,) in tx.rows("SELECT domain FROM domain_bans ORDER BY id")]
+
+
+def ban_of(tx: Transaction, hostname: str) -> str | None:
+    """The banned domain that `hostname` is or lies under, None when it is free. A port is no part of the name."""
+    found = tx.rows_in("SELECT domain FROM domain_bans WHERE lower(domain) IN ({})", suffixes(hostname))
+    return found[0][0] if found else None
+
+
+def suffixes(hostname: str) -> list[str]:
+    """The names by which a host can be banned: itself and every parent of at least two labels."""
+    labels = hostname.partition(":")[0].split(".")
+    return [".".join(labels[start:]) for start in range(max(1, len(labels) - 1))]
 
 
 def _host(row: Row) -> HostRow:

@@ -1,6 +1,6 @@
 """The database on PostgreSQL, through psycopg2 in the greenlet that asks: for the full network.
 
-Opened by `Database.open`. SQL is written with `?` and translated here; many rows go out as few statements. A lost
+Opened by `open_database`. SQL is written with `?` and translated here; many rows go out as few statements. A lost
 connection is StoreError to the caller; `pool` connects again by itself.
 """
 

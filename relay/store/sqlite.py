@@ -1,7 +1,7 @@
 """The database in one SQLite file: the default, with nothing to set up.
 
 One writer thread and up to four reader threads, all native, so that a disk that is slow or syncing never stops the
-hub. Opened by `Database.open`. The log's lock keeps a second relay away; another program's reads are harmless (WAL).
+hub. Opened by `open_database`. The log's lock keeps a second relay away; another program's reads are harmless (WAL).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Concatenate, cast
+from typing import Concatenate
 
 import gevent
 from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay.kit import metrics
+from relay.kit.background import in_thread
 from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
 
@@ -124,33 +125,27 @@ class SqliteDatabase(Database):
         started = time.monotonic()
         try:
             with gevent.Timeout(limit, _Unanswered):
-                # The thread hands exceptions over as values: gevent would print each one that leaves it.
-                result, error = pool.apply(self._in_thread, (idle, work, writes))
+                return in_thread(pool, self._attempt, idle, work, writes)
         except _Unanswered:
             metrics.STORE_FAILURES.inc()
             raise StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s") from None
-        finally:
-            metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
-        if error is None:
-            return cast(T, result)
-        if _is_outage(error, writes):
+        except Exception as error:
+            if not _is_outage(error, writes):
+                raise
             metrics.STORE_FAILURES.inc()
             raise StoreError("store-unavailable", f"{self._path}: {error}") from error
-        raise error
+        finally:
+            metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
 
-    def _in_thread(
-        self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], writes: bool
-    ) -> tuple[T | None, BaseException | None]:
-        connection = None
+    def _attempt(self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], writes: bool) -> T:
+        connection = self._take(idle, writes)
         try:
-            connection = self._take(idle, writes)
             result = _transact(connection, work) if writes else work(SqliteTransaction(connection))
-        except BaseException as error:
-            if connection is not None:
-                self._put_back(idle, connection)
-            return None, error
+        except BaseException:
+            self._put_back(idle, connection)
+            raise
         idle.append(connection)
-        return result, None
+        return result
 
     def _take(self, idle: deque[sqlite3.Connection], writes: bool) -> sqlite3.Connection:
         # Four threads share the readers' deque, so it may be empty by the time it is popped.

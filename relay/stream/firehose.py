@@ -15,6 +15,7 @@ from gevent.threadpool import ThreadPool
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader
 from relay.eventlog.record import Record
+from relay.kit.background import in_thread
 from relay.kit.errors import RelayError
 from relay.net.websocket import joined
 from relay.stream.suppressions import Suppressions
@@ -91,10 +92,7 @@ class Firehose:
         reader = LogReader(self._log)
 
         def read(after_seq: int) -> list[Record]:
-            records, error = self._pool.apply(_read, (reader, after_seq))
-            if error is not None:
-                raise error
-            return records
+            return in_thread(self._pool, reader.read, after_seq)
 
         return Feed(position, outdated, self._tail, self._suppressions, read)
 
@@ -156,11 +154,3 @@ class Feed:
         self.position = records[-1].seq
         hides = self._suppressions.hides
         return joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))
-
-
-def _read(reader: LogReader, after_seq: int) -> tuple[list[Record], Exception | None]:
-    """In a native thread; errors are values, since gevent would print each one that leaves it."""
-    try:
-        return reader.read(after_seq), None
-    except Exception as error:
-        return [], error

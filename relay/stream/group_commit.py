@@ -1,27 +1,37 @@
-"""The pace of the log's one writer: a bounded queue, taken in batches that are as large as they get within some time.
+"""The log's one writer: takes what is put in batches, makes each durable off the hub, and only then lets anyone see it.
 
-Used by the sequencer, and by the copier of an edge. Whoever puts waits while the queue is full. Must not know what is
-in the queue or what becomes of a batch.
+Used by the sequencer of a relay and by the copier of an edge, which say what the records of a batch are. Whoever puts
+waits while the queue is full; the hub never waits for the disk, however long it is full or broken. Must not know of
+hosts, SQL or what is in a frame.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import gevent
 from gevent.event import Event as Signal
+from gevent.threadpool import ThreadPool
 
-from relay.stream.durable import DurableLog
+from relay.atproto.events import Kind
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
+from relay.eventlog.writer import Block, encode_block
+from relay.kit import metrics
+from relay.kit.background import in_thread
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
 
 QUEUE_EVENTS = 4096
 QUEUE_BYTES = 32 << 20
 BATCH_EVENTS = 512
 BATCH_BYTES = 1 << 20
 WAIT_SECONDS = 1.0
+RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 # Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
 BATCH_SECONDS = 0.01
@@ -30,35 +40,49 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-class Batches(Generic[T]):
-    """The queue and the greenlet that hands its batches to `log_batch`, one after the other and in order.
+class GroupCommit(Generic[T]):
+    """The queue and the greenlet that works it off, one batch after the other and in order.
 
-    `ready` is called before each batch is taken, and may block. `name` is whose they are, `bytes` what is queued.
+    `records_of` gives the records of a batch; `published` is told of both once consumers may have them; `ready` is
+    called before each batch is taken, and may block. `name` is whose they are, `bytes` what is queued.
     """
 
     def __init__(
-        self, name: str, disk: DurableLog, log_batch: Callable[[list[T]], None], ready: Callable[[], None] | None = None
+        self,
+        name: str,
+        segment_log: SegmentLog,
+        tail: Tail,
+        suppressions: Suppressions,
+        records_of: Callable[[list[T]], list[Record]],
+        published: Callable[[list[T], list[Record]], None],
+        ready: Callable[[], None] | None = None,
     ) -> None:
-        self._name = name
-        self._disk = disk
-        self._log_batch = log_batch
-        self._ready = ready
-        self._death: str | None = None
-        self._queue: deque[tuple[T, int]] = deque()
         self.bytes = 0
+        self._name = name
+        self._log = segment_log
+        self._tail = tail
+        self._suppressions = suppressions
+        self._records_of = records_of
+        self._published = published
+        self._ready = ready
+        # Why nothing can be written now; why nothing ever will be.
+        self._trouble: str | None = None
+        self._death: str | None = None
+        # One native thread: the log is written by one at a time.
+        self._disk = ThreadPool(1)
+        self._queue: deque[tuple[T, int]] = deque()
         self._filled = Signal()
         self._room = Signal()
         self._idle = Signal()
         self._idle.set()
         self._greenlet: gevent.Greenlet[[], None] | None = None
+        metrics.show_bound(name, lambda: len(self._queue), QUEUE_EVENTS)
+        metrics.show_bound(f"{name}-bytes", lambda: self.bytes, QUEUE_BYTES)
 
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        return self._death or self._disk.problem
-
-    def __len__(self) -> int:
-        return len(self._queue)
+        return self._death or self._trouble
 
     def put(self, item: T, size: int) -> None:
         """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of returning."""
@@ -89,21 +113,48 @@ class Batches(Generic[T]):
             if not self._queue:
                 self._idle.set()
                 self._filled.clear()
-                self._filled.wait(min(self._disk.sync_seconds, WAIT_SECONDS))
-                self._disk.sync_if_due()
+                self._filled.wait(WAIT_SECONDS)
                 continue
             started = time.monotonic()
             if self._ready is not None:
                 self._ready()
-            self._log_batch(self._take())
-            self._disk.sync_if_due()
+            self._commit(self._take())
             pause = 0.0 if self._queue else started + BATCH_SECONDS - time.monotonic()
             gevent.sleep(max(pause, 0.0))
 
-    def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        # A bug: the log is as it was, but only a restart helps, and the health check must say so.
-        self._death = f"{self._name}: {greenlet.exception!r}"
-        log.critical("the %s has ended: %r", self._name, greenlet.exception)
+    def _commit(self, batch: list[T]) -> None:
+        """Write, sync, publish, tell. Never in another order."""
+        records = self._records_of(batch)
+        self._write(encode_block(records))
+        for record in records:
+            if record.flags:
+                self._suppressions.apply(record)
+        self._tail.publish(records)
+        metrics.LOG_BATCH_EVENTS.observe(len(records))
+        for kind, count in Counter(record.kind for record in records).items():
+            _EVENTS_LOGGED[kind].inc(count)
+        self._published(batch, records)
+
+    def _write(self, block: Block) -> None:
+        """Return once `block` is on the disk."""
+        attempt = 0
+        while (error := self._failure(block)) is not None:
+            self._trouble = f"log: {error}"
+            metrics.LOG_FAILURES.inc()
+            if attempt == 0:
+                log.error("the log cannot be written, events wait: %s", error)
+            gevent.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
+            attempt += 1
+        if attempt:
+            log.warning("the log can be written again, after %d attempts", attempt)
+        self._trouble = None
+
+    def _failure(self, block: Block) -> Exception | None:
+        try:
+            in_thread(self._disk, self._log.write, block)
+        except Exception as error:
+            return error.with_traceback(None)
+        return None
 
     def _take(self) -> list[T]:
         batch: list[T] = []
@@ -115,3 +166,11 @@ class Batches(Generic[T]):
         self.bytes -= taken
         self._room.set()
         return batch
+
+    def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
+        # A bug: the log is as it was, but only a restart helps, and the health check must say so.
+        self._death = f"{self._name}: {greenlet.exception!r}"
+        log.critical("the %s has ended: %r", self._name, greenlet.exception)
+
+
+_EVENTS_LOGGED = {kind.value: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}

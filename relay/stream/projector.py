@@ -12,26 +12,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-import gevent
 from gevent.event import Event as Signal
 
 from relay.kit import metrics
+from relay.kit.background import Loop
 from relay.kit.errors import StoreError
+from relay.kit.generations import RecentSet
 from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.batched_reads import Together
+from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, within
 from relay.store.projection import ProjectionBatch
 from relay.stream.cursors import CursorBook
-from relay.stream.known_pairs import CAPACITY, KnownPairs
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
 FLUSH_ROWS = 5_000
+# (account, collection) pairs that SQL is known to have, so that the thousandth post is not written as the first was.
+KNOWN_PAIRS = 250_000
 RETRY_SECONDS = 1.0
 
-# What may wait for SQL. The events must be fewer than `mark.RESERVE`: by so many is the log's seq put ahead of the
-# position in SQL when a log is found to be behind it.
+# What may wait for SQL. The events must be fewer than `high_water.RESERVE`: by so many is the log's seq put ahead of
+# the position in SQL when a log is found to be behind it.
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
 
@@ -69,27 +71,30 @@ class Projector:
     """SQL's way behind the log: everything up to `position` was gathered, up to `stored_position` written."""
 
     def __init__(self, db: Database, book: CursorBook, suppressions: Suppressions, position: int) -> None:
-        self.problem: str | None = None
         self.position = position
         self.stored_position = position
         self._db = db
         self._book = book
-        self._stored = Together(db, accounts.many_by_did)
-        self._known = KnownPairs()
+        self._stored = BatchedReads(db, accounts.many_by_did)
+        self._known = RecentSet(KNOWN_PAIRS)
         self._gathered = Changes()
         self._writing = Changes()
-        self._wake = Signal()
+        self._loop = Loop("projection", self._pass, FLUSH_SECONDS)
+        self._trouble: str | None = None
+        self._next_try = 0.0
         self._flushed = Signal()
         # Writes begun, and the newest of them that succeeded.
         self._rounds = 0
         self._stored_round = 0
-        self._greenlet: gevent.Greenlet[[], None] | None = None
         suppressions.watch(self._note_suppression)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
-        metrics.QUEUE_SIZE.labels("projection").set_function(self._size)
-        metrics.QUEUE_CAPACITY.labels("projection").set(MAX_ROWS)
-        metrics.QUEUE_SIZE.labels("collections").set_function(lambda: len(self._known))
-        metrics.QUEUE_CAPACITY.labels("collections").set(2 * CAPACITY)
+        metrics.show_bound("projection", self._size, MAX_ROWS)
+        metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
+
+    @property
+    def problem(self) -> str | None:
+        """Why SQL falls behind the log, in words, or None."""
+        return self._trouble or self._loop.problem
 
     @property
     def full(self) -> bool:
@@ -115,7 +120,7 @@ class Projector:
             self._add_collections(uid, told)
         self.position = position
         if len(self._gathered) >= FLUSH_ROWS:
-            self._wake.set()
+            self._loop.wake()
 
     def note_account(self, row: AccountRow) -> None:
         """Gather a change of an account that no event carries."""
@@ -136,7 +141,7 @@ class Projector:
     def wait_for_room(self, timeout: float) -> bool:
         """Block while `full`, for `timeout` seconds at most. True when there is room."""
         if self.full:
-            self._wake.set()
+            self._loop.wake()
             self._flushed.clear()
             self._flushed.wait(timeout)
         return not self.full
@@ -148,20 +153,18 @@ class Projector:
             left = give_up - time.monotonic()
             if left <= 0:
                 return False
-            self._wake.set()
+            self._loop.wake()
             self._flushed.clear()
             self._flushed.wait(left)
         return True
 
     def start(self) -> None:
         """Start writing."""
-        self._greenlet = gevent.spawn(self._run)
+        self._loop.start(after=FLUSH_SECONDS)
 
     def stop(self, timeout: float) -> None:
         """Stop after a last write, which is given `timeout` seconds; what it misses is in the log."""
-        if self._greenlet is not None:
-            self._greenlet.kill(timeout=timeout)
-            self._greenlet = None
+        self._loop.stop()
         with suppress(StoreError), within(timeout):
             self.flush()
 
@@ -190,31 +193,28 @@ class Projector:
             self._book.give_back(batch.cursors, batch.started)
             if not isinstance(error, StoreError):
                 raise
-            self.problem = f"database: {error}"
+            self._trouble = f"database: {error}"
             log.warning("the projection is not written: %s", error)
             return False
-        self.problem = None
+        self._trouble = None
         self._writing = Changes()
         self.stored_position = position
         self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
         return True
 
-    def _run(self) -> None:
-        while True:
-            self._wake.wait(FLUSH_SECONDS)
-            self._wake.clear()
-            if (len(self._gathered) or len(self._writing) or self._book.dirty) and not self._flushed_or_logged():
-                gevent.sleep(RETRY_SECONDS)
-
-    def _flushed_or_logged(self) -> bool:
-        """`flush`; an error that is no outage is a bug, and must not end the writing of everything else."""
-        try:
-            return self.flush()
-        except Exception as error:
-            self.problem = f"projection: {error}"
-            log.exception("writing the projection failed")
-            return False
+    def _pass(self) -> float | None:
+        # Whoever waits for SQL wakes the loop, and must not make it ask a database that is away without a pause.
+        now = time.monotonic()
+        if now < self._next_try:
+            return self._next_try - now
+        if not (len(self._gathered) or len(self._writing) or self._book.dirty):
+            return None
+        self._next_try = now + RETRY_SECONDS
+        if not self.flush():
+            return RETRY_SECONDS
+        self._next_try = 0.0
+        return None
 
     def _add_collections(self, uid: int, told: Mapping[str, bool | None]) -> None:
         for name, present in told.items():

@@ -1,24 +1,20 @@
-"""The single writer: gives events their seq, makes them durable in batches, and only then lets anyone see them.
+"""Gives events their seq, and says what becomes of them once they are durable and published.
 
-Accepted events come from the partitions and from admins. Per batch: number, write and sync off the hub, publish,
-project, and tell the sender. Never in another order. Must not know of hosts, consumers or SQL.
+Accepted events come from the lanes and from moderation. Per batch: number, commit, project, and tell the sender. Must
+not know of hosts, consumers or files.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 
 from relay.atproto.frames import Kind, uint
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
-from relay.eventlog.writer import encode_block
-from relay.kit import metrics
 from relay.store.accounts import AccountRow, RepoRow
-from relay.stream.durable import DurableLog
-from relay.stream.group_commit import QUEUE_BYTES, QUEUE_EVENTS, Batches
+from relay.stream.group_commit import GroupCommit
 from relay.stream.projector import Projector
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -105,43 +101,34 @@ class Sequencer:
 
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
         self._log = log
-        self._disk = DurableLog(log)
-        self._tail = tail
         self._projector = projector
         self._suppressions = suppressions
-        self._batches = batches = Batches("sequencer", self._disk, self._log_batch, self._wait_for_sql)
-        metrics.QUEUE_SIZE.labels("sequencer").set_function(lambda: len(batches))
-        metrics.QUEUE_CAPACITY.labels("sequencer").set(QUEUE_EVENTS)
-        metrics.QUEUE_SIZE.labels("sequencer-bytes").set_function(lambda: batches.bytes)
-        metrics.QUEUE_CAPACITY.labels("sequencer-bytes").set(QUEUE_BYTES)
+        self._commits: GroupCommit[Entry] = GroupCommit(
+            "sequencer", log, tail, suppressions, self._number, self._published, self._wait_for_sql
+        )
 
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        return self._batches.problem
+        return self._commits.problem
 
-    def submit(self, item: Entry) -> None:
+    def submit(self, entry: Entry) -> None:
         """Take one event; blocks while the queue is full. Events come out in the order in which this returns."""
-        self._batches.put(item, len(item.head) + len(item.tail))
+        self._commits.put(entry, len(entry.head) + len(entry.tail))
 
     def start(self) -> None:
         """Start logging."""
-        self._batches.start()
+        self._commits.start()
 
     def stop(self, timeout: float) -> bool:
         """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
         unfinished, and comes again from its hosts.
         """
-        return self._batches.stop(timeout)
+        return self._commits.stop(timeout)
 
     def _wait_for_sql(self) -> None:
         while not self._projector.wait_for_room(WAIT_SECONDS):
             pass
-
-    def _log_batch(self, batch: list[Entry]) -> None:
-        records = self._number(batch)
-        self._disk.write(encode_block(records))
-        self._publish(batch, records)
 
     def _number(self, batch: list[Entry]) -> list[Record]:
         # The clock may be set back; the time in the log never is.
@@ -150,36 +137,26 @@ class Sequencer:
             Record(
                 seq,
                 time_us,
-                item.uid,
-                item.host_id,
-                item.upstream_seq,
-                item.kind,
-                item.status,
-                self._suppressions.flags_for(item.uid, item.hides) if item.kind == Kind.ACCOUNT else 0,
-                b"".join((item.head, uint(seq), item.tail)),
+                entry.uid,
+                entry.host_id,
+                entry.upstream_seq,
+                entry.kind,
+                entry.status,
+                self._suppressions.flags_for(entry.uid, entry.hides) if entry.kind == Kind.ACCOUNT else 0,
+                b"".join((entry.head, uint(seq), entry.tail)),
             )
-            for seq, item in enumerate(batch, self._log.next_seq)
+            for seq, entry in enumerate(batch, self._log.next_seq)
         ]
 
-    def _publish(self, batch: list[Entry], records: list[Record]) -> None:
-        for record in records:
-            if record.flags:
-                self._suppressions.apply(record)
-        self._tail.publish(records)
+    def _published(self, batch: list[Entry], records: list[Record]) -> None:
         self._projector.add(
             records[-1].seq,
-            [item.account for item in batch if item.account is not None],
-            [item.repo for item in batch if item.repo is not None],
-            [(item.uid, item.collections) for item in batch if item.collections],
+            [entry.account for entry in batch if entry.account is not None],
+            [entry.repo for entry in batch if entry.repo is not None],
+            [(entry.uid, entry.collections) for entry in batch if entry.collections],
         )
-        metrics.LOG_BATCH_EVENTS.observe(len(batch))
-        for kind, count in Counter(item.kind for item in batch).items():
-            _EVENTS_LOGGED[kind].inc(count)
-        for item in batch:
+        for entry in batch:
             try:
-                item.logged()
+                entry.logged()
             except Exception:
-                log.exception("after logging an event of uid %d", item.uid)
-
-
-_EVENTS_LOGGED = {kind: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}
+                log.exception("after logging an event of uid %d", entry.uid)

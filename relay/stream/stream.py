@@ -1,4 +1,4 @@
-"""Builds the room: opens the log, brings SQL up to it, and starts and stops what runs, in order.
+"""Builds the room over an open log: brings SQL up to it, and starts and stops what runs, in order.
 
 Used by `app` and by tests that need the whole room. Holds no logic of the event path.
 """
@@ -9,7 +9,7 @@ import logging
 import time
 
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.retention import Janitor, Retention
+from relay.eventlog.retention import Keep, Retention
 from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.store.database import Database
@@ -21,15 +21,13 @@ from relay.stream.sequencer import Sequencer
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
-__all__ = ["Retention", "Stream"]
-
 log = logging.getLogger(__name__)
 
 
 class Stream:
     """The room's parts, recovered but not yet started. `next_uid` is above every uid ever used."""
 
-    def __init__(self, segment_log: SegmentLog, db: Database, retention: Retention) -> None:
+    def __init__(self, segment_log: SegmentLog, db: Database, keep: Keep) -> None:
         """Raises StoreError, LogError."""
         self.log = segment_log
         self.suppressions = Suppressions()
@@ -40,7 +38,9 @@ class Stream:
         self.tail = Tail(segment_log.last_seq, self.suppressions)
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
-        self.janitor = Janitor(segment_log, retention, self.suppressions, lambda: self.projector.stored_position + 1)
+        self.retention = Retention(
+            segment_log, keep, lambda: self.projector.stored_position + 1, self.suppressions.forget_before
+        )
         metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))
@@ -54,7 +54,7 @@ class Stream:
         """Start logging, projecting and trimming."""
         self.projector.start()
         self.sequencer.start()
-        self.janitor.start()
+        self.retention.start()
 
     def drain(self, timeout: float) -> None:
         """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
@@ -64,7 +64,7 @@ class Stream:
     def stop(self, timeout: float) -> None:
         """Drain, write the projection, and close the log. Takes `timeout` seconds at most, and a little."""
         deadline = time.monotonic() + timeout
-        self.janitor.stop()
+        self.retention.stop()
         self.drain(timeout)
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()

@@ -1,25 +1,32 @@
 """The newest part of the log in memory, as the chunks that consumers are sent, and the waking of those who wait.
 
-The sequencer publishes one chunk per group commit; every consumer at the head is handed the same bytes. Bounded by
+The group commit publishes one chunk per batch; every consumer at the head is handed the same bytes. Bounded by
 bytes; older events come from the disk. Must not know of sockets or files.
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import NamedTuple
 
+import gevent
+from gevent.hub import Waiter, get_hub
+
 from relay.eventlog.record import Record
 from relay.kit import metrics
 from relay.net.websocket import frame_header
-from relay.stream.bell import Bell
 from relay.stream.suppressions import Suppressions
 
 CAPACITY_BYTES = 8 << 20
 # What an event takes beside its bytes on the wire.
 EVENT_OVERHEAD = 200
+
+TICK = 0.05
+# Each woken consumer runs until it waits again, so between so many of them others get their turn.
+WOKEN_TOGETHER = 64
 
 
 class Placed(NamedTuple):
@@ -96,8 +103,7 @@ class Tail:
         self._chunks: dict[int, Chunk] = {}
         self._bell = Bell()
         suppressions.watch(self._renew)
-        metrics.QUEUE_SIZE.labels("tail-bytes").set_function(lambda: self._bytes)
-        metrics.QUEUE_CAPACITY.labels("tail-bytes").set(capacity)
+        metrics.show_bound("tail-bytes", lambda: self._bytes, capacity)
 
     def publish(self, records: list[Record]) -> None:
         """Make `records`, the next in the log, available, and wake all who wait for them."""
@@ -141,3 +147,52 @@ class Tail:
 
     def _drop(self, start: int) -> None:
         self._bytes -= self._chunks.pop(start).size
+
+
+class Bell:
+    """Wakes every consumer that waits at the head, at once and for little: 1,000 of them a hundred times a second.
+
+    A wait may end up to TICK seconds after its deadline: one shared timer ends those that take too long. A timer of its
+    own made each wake cost 5.4 us instead of 1.1.
+    """
+
+    def __init__(self) -> None:
+        # Bounded by the consumers; one that is gone leaves its entry until the next ring or its deadline.
+        self._waiting: list[tuple[float, Waiter[None]]] = []
+        self._timekeeper: gevent.Greenlet[[], None] | None = None
+
+    def wait(self, deadline: float) -> None:
+        """Block until the bell is rung or `deadline` (monotonic seconds) is past."""
+        if deadline <= time.monotonic():
+            return
+        waiter: Waiter[None] = Waiter()
+        self._waiting.append((deadline, waiter))
+        if self._timekeeper is None:
+            self._timekeeper = gevent.spawn(self._keep_time)
+        waiter.get()
+
+    def ring(self) -> None:
+        """Wake all who wait, as soon as the hub runs."""
+        waiting, self._waiting = self._waiting, []
+        self._wake([waiter for _, waiter in waiting])
+
+    def _keep_time(self) -> None:
+        while self._waiting:
+            gevent.sleep(TICK)
+            now = time.monotonic()
+            late = [waiter for deadline, waiter in self._waiting if deadline <= now]
+            if late:
+                self._waiting = [entry for entry in self._waiting if entry[0] > now]
+                self._wake(late)
+        self._timekeeper = None
+
+    def _wake(self, waiters: list[Waiter[None]]) -> None:
+        loop = get_hub().loop
+        for start in range(0, len(waiters), WOKEN_TOGETHER):
+            loop.run_callback(_switch_to, waiters[start : start + WOKEN_TOGETHER])
+
+
+def _switch_to(waiters: list[Waiter[None]]) -> None:
+    # In the hub: a consumer that waits for its socket, or for the next ring, comes back here.
+    for waiter in waiters:
+        waiter.switch(None)

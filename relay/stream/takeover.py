@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from relay.eventlog.high_water import RESERVE
 from relay.kit.errors import LogError
-from relay.store import log_files
+from relay.store import installation
 from relay.store.database import Database
 
 # flags, kind, length of the body, uid, seq; little-endian
@@ -39,7 +39,7 @@ def next_seq(db: Database, directory: Path) -> int:
     StoreError, or LogError `log-io` when a file cannot be read.
     """
     files = dict(_files_in(directory))
-    files.update({first_seq: directory / path for path, first_seq in db.read(log_files.listed)})
+    files.update({first_seq: directory / path for path, first_seq in db.read(installation.indigo_log_files)})
     if not files:
         return 0
     newest = max(files)

@@ -18,7 +18,8 @@ from flask.typing import ResponseReturnValue
 from relay.admin.actions import Admin
 from relay.hosts.limit_alerts import Kind
 from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
-from relay.store import accounts, bans, collection_imports
+from relay.store import accounts, collection_imports
+from relay.store.hosts import all_bans
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
 from relay.web.services import actor, relay_services, requester, services
@@ -97,7 +98,7 @@ def set_per_day_limit() -> ResponseReturnValue:
 @blueprint.get("/subs/listDomainBans")
 def list_domain_bans() -> ResponseReturnValue:
     """Domains none of whose hosts are crawled."""
-    return jsonify(banned_domains=relay_services().db.read(bans.all_domains))
+    return jsonify(banned_domains=relay_services().db.read(all_bans))
 
 
 @blueprint.post("/subs/banDomain")

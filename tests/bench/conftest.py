@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.store.database import Database
+from relay.store.open import open_database
 from tests.support.postgres import BINARIES, Cluster
 
 
@@ -22,7 +23,7 @@ def empty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             pytest.skip("PostgreSQL is not installed: `make test` does that")
         cluster = Cluster()
         url = cluster.create()
-    database = Database.open(url, max_connections=4)
+    database = open_database(url, max_connections=4)
     yield database
     database.close()
     if cluster:

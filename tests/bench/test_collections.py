@@ -16,11 +16,12 @@ from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.collections import touched
 from relay.atproto.mst_open import open_tree
+from relay.kit.generations import RecentSet
 from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.stream.changes import told_by
-from relay.stream.known_pairs import KnownPairs
+from relay.stream.projector import KNOWN_PAIRS
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
 
 ACCOUNTS = int(os.environ.get("RELAY_BENCH_ACCOUNTS", "1000000"))
@@ -40,7 +41,7 @@ def test_what_a_commit_pays(action: str) -> None:
     assert isinstance(event, frames.Commit) and repo.data
     opened = open_tree(Cid(repo.data), car.parse(event.blocks).blocks)
     row = RepoRow(1, event.rev, event.commit, Cid(repo.data))
-    known = KnownPairs()
+    known = RecentSet(KNOWN_PAIRS)
     rounds = 20_000
 
     def once() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from relay.store import hosts
-from relay.store.database import Database, Transaction
+from relay.store.database import Transaction
+from relay.store.open import open_database
 from tests.support.web import PASSWORD, Web
 
 HOSTS = 3_000
@@ -22,7 +23,7 @@ def insert_hosts(tx: Transaction) -> None:
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("dash")
-    db = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=4)
+    db = open_database(f"sqlite://{folder}/relay.sqlite", max_connections=4)
     db.write(insert_hosts)
     web = Web(db, folder, 64 << 20)
     web.registry.load()

@@ -14,7 +14,7 @@ from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
 from relay.identity.identity import Identity, pack
 from relay.ingest.accounts import AccountState
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.store.accounts import AccountRow, RepoRow
 from tests.support.repo import SigningKey, account_did, tid
 
@@ -29,7 +29,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def fill(recent: Recent, count: int) -> None:
+def fill(recent: RecordCache, count: int) -> None:
     key = PublicKey.from_compressed("k256", SigningKey.create("k256", 1).public)
     now = time.time()
     for number in range(count):
@@ -43,7 +43,7 @@ def fill(recent: Recent, count: int) -> None:
 
 def measured() -> tuple[int, float]:
     """(accounts in memory, bytes that each took). Run in a fresh process, which has no free memory to fill first."""
-    recent = Recent(CAPACITY)
+    recent = RecordCache(CAPACITY)
     fill(recent, 1)
     before = resident_bytes()
     fill(recent, ACCOUNTS)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.store import accounts, bans, hosts, identities, projection, settings
+from relay.store import accounts, hosts, identities, installation, projection
 from relay.store.database import Database, Transaction
 from relay.store.identities import IdentityRow
 from tests.bench.accounts import ACCOUNTS, BATCH, HOSTS, QUERY_LIMIT_SECONDS, batch, did, fill
@@ -53,8 +53,8 @@ QUERIES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
     "list_hosts": (hosts.list_hosts, (0, 1000)),
     "all hosts": (hosts.all_rows, ()),
     "host by name": (hosts.by_hostname, ("pds7.example.com",)),
-    "ban_of": (bans.ban_of, ("pds7.example.com",)),
-    "setting": (settings.get, ("crawl",)),
+    "ban_of": (hosts.ban_of, ("pds7.example.com",)),
+    "setting": (installation.get, ("crawl",)),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from relay.store.database import Database
+from relay.store.open import open_database
 from tests.support.wait import until
 from tests.support.web import Web
 
@@ -50,7 +50,7 @@ def rss() -> float:
 def test_fan_out(tmp_path: Path, count: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    db = Database.open(f"sqlite://{tmp_path}/relay.sqlite", max_connections=4)
+    db = open_database(f"sqlite://{tmp_path}/relay.sqlite", max_connections=4)
     web = Web(db, tmp_path, 64 << 20, max_consumers=count, max_consumers_per_address=count)
     web.start()
     before = rss()

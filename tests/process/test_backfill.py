@@ -17,7 +17,7 @@ from gevent import subprocess
 from gevent.os import make_nonblocking, nb_read
 
 from relay.store import collections, projection
-from relay.store.database import Database
+from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.relay_process import RelayProcess
@@ -29,7 +29,7 @@ ACCOUNTS = 24_000
 
 def prepare(url: str, *, indexed: bool) -> None:
     """A relay's database with all accounts, and with the index that the other one lacks."""
-    db = Database.open(url, max_connections=4)
+    db = open_database(url, max_connections=4)
     (host,) = add_hosts(db, 1)
     add_accounts(db, host, [("active", "active")] * ACCOUNTS)
     if indexed:

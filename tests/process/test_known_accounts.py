@@ -9,8 +9,9 @@ import pytest
 
 from relay.store import accounts, hosts, identities
 from relay.store.accounts import AccountRow
-from relay.store.database import Database, Transaction
+from relay.store.database import Transaction
 from relay.store.identities import IdentityRow
+from relay.store.open import open_database
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
@@ -39,7 +40,7 @@ def test_a_restart_asks_nobody_about_accounts_that_are_known(tmp_path: Path, dat
     learnt = [account_did(KNOWN + number) for number in range(1, LEARNT + 1)]
     repos = {did: RepoBuilder(did, KEY) for did in (*known, *learnt)}
     with FakePlc() as plc, FakePds() as pds:
-        database = Database.open(database_url, max_connections=1)
+        database = open_database(database_url, max_connections=1)
         database.write(store_known, pds)
         database.close()
         for did in learnt:

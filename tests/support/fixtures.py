@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from relay.store.database import Database
+from relay.store.open import open_database
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.postgres import BINARIES, Cluster, Databases
@@ -70,7 +71,7 @@ def database_url(new_database_url: Callable[[], str]) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """An open, migrated, empty database."""
-    opened = Database.open(database_url, max_connections=4)
+    opened = open_database(database_url, max_connections=4)
     yield opened
     opened.close()
 
@@ -81,7 +82,7 @@ def start_web(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[S
     started: list[Web] = []
 
     def start(db: Database | None = None, tail_bytes: int = 64 << 20, **settings: Any) -> Web:
-        opened = db or Database.open(new_database_url(), max_connections=4)
+        opened = db or open_database(new_database_url(), max_connections=4)
         web = Web(opened, tmp_path / str(len(started)), tail_bytes, **settings)
         web.start()
         started.append(web)

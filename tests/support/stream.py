@@ -20,11 +20,13 @@ from relay.atproto.events import STATUSES
 from relay.atproto.frames import Account, Kind, account_frame, decode
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
+from relay.eventlog.retention import Keep
+from relay.eventlog.writer import encode_block
 from relay.store import hosts
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.database import Database
+from relay.store.open import open_database
 from relay.stream.sequencer import Submission
-from relay.stream.stream import Retention, Stream
+from relay.stream.stream import Stream
 from tests.support.repo import account_did
 
 TIME = "2026-01-01T00:00:00.000Z"
@@ -51,6 +53,11 @@ def record(seq: int, *, frame: bytes = b"", uid: int = 0, kind: Kind = Kind.COMM
     return Record(seq, 1_700_000_000_000_000 + seq, uid or seq % 7 + 1, 1, seq + 100, kind, 0, flags, frame)
 
 
+def append(log: SegmentLog, records: list[Record]) -> None:
+    """Write `records` into `log` as one batch."""
+    log.write(encode_block(records))
+
+
 def payloads(data: bytes) -> list[bytes]:
     """The payloads of joined WebSocket frames, read by RFC 6455's own rules."""
     found, at = [], 0
@@ -70,11 +77,11 @@ def payloads(data: bytes) -> list[bytes]:
 class Room:
     """An opened stream with its database, in `folder` and at `url`, which may have been used before."""
 
-    def __init__(self, folder: Path, url: str, *, retention: Retention | None = None, **log_options: Any) -> None:
-        self.db = Database.open(url, max_connections=4)
+    def __init__(self, folder: Path, url: str, *, keep: Keep | None = None, **log_options: Any) -> None:
+        self.db = open_database(url, max_connections=4)
         self.host = self.db.write(hosts.insert, "pds.test", no_ssl=False, account_limit=100, trusted=False)
         self.log = SegmentLog(folder / "persist", **log_options)
-        self.stream = Stream(self.log, self.db, retention or Retention(3600.0, 0))
+        self.stream = Stream(self.log, self.db, keep or Keep(3600.0, 0))
         self.cursor = self.stream.cursors.get(self.host.id)
         self.finished: list[int] = []
         self.upstream_seq = max(self.cursor.position, 0)
@@ -88,10 +95,11 @@ class Room:
 
     def abandon(self) -> None:
         """End without any order, as far as that goes in one process: nothing is flushed, only the lock is let go."""
-        for part in (self.stream.sequencer._batches, self.stream.projector, self.stream.janitor):
-            if part._greenlet is not None:
-                part._greenlet.kill()
-        self.stream.sequencer._disk.close()
+        commits = self.stream.sequencer._commits
+        if commits._greenlet is not None:
+            commits._greenlet.kill()
+        self.stream.projector._loop.stop()
+        self.stream.retention.stop()
         self.log._unlock()
         self.db.close()
 

@@ -20,7 +20,7 @@ from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.kit.values import Bind
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
@@ -36,6 +36,7 @@ from relay.web.consumers import Consumers
 from relay.web.server import ApiServer
 from relay.web.services import RelayServices
 from tests.support.http import Answer, call
+from tests.support.stream import append
 
 PASSWORD = "test-password"
 ADMIN = {"Authorization": "Basic " + base64.b64encode(f"admin:{PASSWORD}".encode()).decode()}
@@ -55,7 +56,7 @@ class Web:
         self.projector = Projector(db, book, suppressions, 0)
         self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
         self.firehose = Firehose(self.log, self.tail, suppressions)
-        accounts = Accounts(db, self.projector.account, Recent(1000).accounts, next_uid=1)
+        accounts = Accounts(db, self.projector.account, RecordCache(1000).accounts, next_uid=1)
         moderation = Moderation(db, accounts, self.sequencer, suppressions)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         self.registry = HostRegistry(db, book)
@@ -125,7 +126,7 @@ class Web:
             Record(seq, 1, uid, 0, 0, Kind.IDENTITY, 0, 0, head + uint(seq) + tail)
             for seq in range(first, first + count)
         ]
-        self.log.append(records)
+        append(self.log, records)
         self.tail.publish(records)
 
 

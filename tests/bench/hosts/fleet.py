@@ -26,8 +26,9 @@ from gevent.socket import socket  # noqa: E402
 
 from relay.store import hosts as host_table  # noqa: E402
 from relay.store import identities  # noqa: E402
-from relay.store.database import Database, Transaction  # noqa: E402
+from relay.store.database import Transaction  # noqa: E402
 from relay.store.identities import IdentityRow  # noqa: E402
+from relay.store.open import open_database  # noqa: E402
 from tests.bench.hosts.traffic import Owner, Shape, frames_of, order_of, owners_of, stamped  # noqa: E402
 from tests.support.certificate import make_certificate, server_context  # noqa: E402
 from tests.support.pds import FakePds, websocket_frame  # noqa: E402
@@ -131,7 +132,7 @@ def main(folder: Path, traffic: Path, shape: Shape) -> None:
     streams = Streams(hosts)
     for host in (*hosts, *bad):
         host.__enter__()
-    database = Database.open(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    database = open_database(f"sqlite://{folder}/relay.sqlite", max_connections=1)
     database.write(store, [*hosts, *bad], owners_of(traffic))
     database.close()
     frames = [frames_of(traffic, rank) for rank in range(shape.hosts)]

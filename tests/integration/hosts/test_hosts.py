@@ -11,7 +11,6 @@ from relay.hosts import crawl_checks, dialler, hosts, subscriber
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, StoreError
-from relay.store import bans
 from relay.store import hosts as table
 from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds, error_frame, identity_frame, websocket_frame
@@ -283,7 +282,7 @@ def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay
     running = relay.start()
     crawl(running, pds)
     assert running.ban_domain("Localhost.")
-    assert relay.db.read(bans.all_domains) == ["localhost"]
+    assert relay.db.read(table.all_bans) == ["localhost"]
     assert running.connected() == []
     assert refusal(running, pds.url) == ("DomainBan", 401)
     with pytest.raises(CrawlRefused):
@@ -330,7 +329,7 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds
 
 def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds):
     relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
-    relay.db.write(bans.add, "localhost")
+    relay.db.write(table.add_ban, "localhost")
     running = relay.start()
     gevent.sleep(0.1)
     assert running.report(pds.hostname).host.status is Status.BANNED

@@ -7,7 +7,6 @@ import pytest
 
 from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
 from relay.kit.errors import CrawlRefused, HttpError
-from relay.store import bans
 from relay.store import hosts as table
 from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds
@@ -68,7 +67,7 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
             {"hostname": 7},
             "nonsense",
         ]
-        relay.db.write(bans.add, "evil.test")
+        relay.db.write(table.add_ban, "evil.test")
         progress = []
         taken = pull_hosts.pull_hosts(
             relay.db,

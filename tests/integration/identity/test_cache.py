@@ -13,7 +13,7 @@ from relay.identity import cache as cache_module
 from relay.identity.cache import IdentityCache
 from relay.identity.identity import Fact, Identity, Tombstone
 from relay.kit.errors import StoreError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.store.database import Database
 from tests.support.repo import account_did
 
@@ -50,7 +50,7 @@ def flaky(database: Database) -> Flaky:
 
 
 def _cache(flaky: Flaky, capacity: int = 100) -> IdentityCache:
-    return IdentityCache(flaky, Recent(capacity).identities)  # type: ignore[arg-type]
+    return IdentityCache(flaky, RecordCache(capacity).identities)  # type: ignore[arg-type]
 
 
 def _fact(number: int, host: str = "pds.example.com") -> Identity:
@@ -58,7 +58,7 @@ def _fact(number: int, host: str = "pds.example.com") -> Identity:
 
 
 def _stored(flaky: Flaky, did: str) -> Fact | None:
-    return IdentityCache(flaky.database, Recent(10).identities).load(did)
+    return IdentityCache(flaky.database, RecordCache(10).identities).load(did)
 
 
 def test_facts_wait_for_a_database_that_is_away(flaky: Flaky) -> None:

@@ -12,7 +12,7 @@ import pytest
 from relay.atproto.hostname import Endpoint
 from relay.identity.resolver import Resolver
 from relay.kit.errors import IdentityError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from tests.support.child import Child
@@ -35,7 +35,7 @@ def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, databa
     ready = json.loads(directory.wait_for('"url"'))
     dids: dict[str, dict[str, Any]] = ready["dids"]
     resolver = Resolver(
-        database, GuardedHttp("test", allow_insecure=False), plc_hosts=(ready["url"],), memory=Recent(100)
+        database, GuardedHttp("test", allow_insecure=False), plc_hosts=(ready["url"],), memory=RecordCache(100)
     )
     resolver.start()
     for name, made in dids.items():

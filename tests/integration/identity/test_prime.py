@@ -17,10 +17,11 @@ from relay.identity.cache import GOOD_FOR_SECONDS
 from relay.identity.prime import POSITION, prime
 from relay.identity.resolver import Resolver
 from relay.kit.errors import HttpError, IdentityError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
-from relay.store import identities, settings
+from relay.store import identities, installation
 from relay.store.database import Database
+from relay.store.open import open_database
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RELAY
 from tests.support.repo import SigningKey, account_did, did_document
@@ -135,7 +136,7 @@ def test_only_a_finished_run_makes_old_rows_good(database: Database, http: Guard
     plc.documents = {did: did_document(did, OTHER_KEY, "https://pds.example.com") for did in dids}
 
     def resolved_key(did: str) -> bytes:
-        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(100))
+        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=RecordCache(100))
         resolver.start()
         try:
             identity = resolver.resolve(did)
@@ -159,14 +160,14 @@ def test_only_a_finished_run_makes_old_rows_good(database: Database, http: Guard
     assert plc.asked[dids[0]] == 1
     assert plc.asked[dids[1]] == 0
     # A day after, the directory is asked again.
-    database.write(settings.put, "identity_primed_until", str(time.time() - GOOD_FOR_SECONDS - 1))
+    database.write(installation.put, "identity_primed_until", str(time.time() - GOOD_FOR_SECONDS - 1))
     assert resolved_key(dids[2]) == OTHER_KEY.public
 
 
 def test_a_primed_tombstone_is_a_tombstone(database: Database, http: GuardedHttp, plc: FakePlc) -> None:
     plc.export = [_line(account_did(1), BEGUN, {"type": "plc_tombstone"})]
     prime(database, http, plc.url)
-    resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(100))
+    resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=RecordCache(100))
     resolver.start()
     with pytest.raises(IdentityError) as error:
         resolver.resolve(account_did(1))
@@ -207,7 +208,7 @@ def test_an_export_that_is_none_stops_the_run(
     with pytest.raises(HttpError) as error:
         prime(database, http, plc.url)
     assert error.value.reason == "http-broken"
-    assert database.read(settings.get, POSITION) is None
+    assert database.read(installation.get, POSITION) is None
 
 
 def test_an_export_that_stands_still_stops_the_run(database: Database, http: GuardedHttp, plc: FakePlc) -> None:
@@ -233,6 +234,6 @@ def test_the_command_tells_how_far_it_is_and_goes_on_where_it_stopped(database_u
     assert operations_read() == 31
     plc.export.append(_line(account_did(30), BEGUN + 30, _operation(OTHER_KEY)))
     assert operations_read() <= 4
-    database = Database.open(database_url, max_connections=1)
+    database = open_database(database_url, max_connections=1)
     assert [_row(database, account_did(number)).curve for number in (0, 29, 30)] == ["k256", "k256", "p256"]
     database.close()

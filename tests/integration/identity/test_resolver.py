@@ -15,7 +15,7 @@ from relay.identity import directory, lookup, negatives
 from relay.identity import resolver as resolver_module
 from relay.identity.resolver import Identity, Resolver
 from relay.kit.errors import IdentityError
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from tests.support.plc import FakePlc
@@ -48,7 +48,7 @@ def make(database: Database, plc: FakePlc) -> Iterator[MakeResolver]:
 
     def make(cache_size: int = 10_000) -> Resolver:
         http = GuardedHttp("test (atproto-relay)", allow_insecure=True)
-        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=Recent(cache_size))
+        resolver = Resolver(database, http, plc_hosts=(plc.url,), memory=RecordCache(cache_size))
         resolver.start()
         made.append(resolver)
         return resolver
@@ -462,7 +462,9 @@ def test_another_address_is_asked_while_one_is_away_or_asks_for_a_pause(
         dids = [account_did(number) for number in range(2, 30)]
         for did in dids:
             plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
-        resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(plc.url, mirror.url), memory=Recent(100))
+        resolver = Resolver(
+            database, GuardedHttp("test", True), plc_hosts=(plc.url, mirror.url), memory=RecordCache(100)
+        )
         resolver.start()
         resolver.resolve(dids[0])
         assert (plc.requests, mirror.requests) == (1, 0)
@@ -500,7 +502,7 @@ def test_a_directory_that_is_away_is_no_fact(database: Database, plc: FakePlc, m
     monkeypatch.setattr("relay.identity.directory.FIRST_PAUSE_SECONDS", 0.001)
     url = plc.url
     plc.stop()
-    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(url,), memory=Recent(10))
+    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(url,), memory=RecordCache(10))
     resolver.start()
     assert _reason(resolver, DID) == "did-unavailable"
     resolver.stop()
@@ -603,7 +605,7 @@ _LENIENT_WEB = re.compile(r"did:web:localhost%3A(\d+)(?::\w+)?")
 
 
 def test_private_hosts_are_not_asked_in_public(database: Database, plc: FakePlc) -> None:
-    resolver = Resolver(database, GuardedHttp("test", False), plc_hosts=(plc.url,), memory=Recent(10))
+    resolver = Resolver(database, GuardedHttp("test", False), plc_hosts=(plc.url,), memory=RecordCache(10))
     resolver.start()
     with RawServer(lambda sock: sock.sendall(reply(b"{}"))) as server:
         assert _reason(resolver, _web_did(server)) == "did-not-found"
@@ -622,7 +624,7 @@ def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(databas
     dids = [account_did(number) for number in range(2000)]
     for did in dids:
         plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
-    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(plc.url,), memory=Recent(10_000))
+    resolver = Resolver(database, GuardedHttp("test", True), plc_hosts=(plc.url,), memory=RecordCache(10_000))
     resolver.start()
     callers = [gevent.spawn(resolver.resolve, did) for did in dids for _ in range(2)]
     gevent.joinall(callers, timeout=60, raise_error=True)

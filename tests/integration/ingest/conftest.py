@@ -18,17 +18,18 @@ from relay.atproto import frames
 from relay.atproto.hostname import parse_endpoint
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
+from relay.eventlog.retention import Keep
 from relay.hosts.host import Host
 from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import HUNG_SECONDS, WORKER, WorkerPool
 from relay.kit import metrics
-from relay.kit.generations import Recent
+from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
 from relay.store import hosts
-from relay.store.database import Database
-from relay.stream.stream import Retention, Stream
+from relay.store.open import open_database
+from relay.stream.stream import Stream
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document
@@ -58,9 +59,9 @@ class EventPath:
 
     def _open(self) -> None:
         http = GuardedHttp("tests", allow_insecure=True)
-        self.db = Database.open(self._url, max_connections=8)
-        self.stream = Stream(SegmentLog(self._folder), self.db, Retention(3600.0, 0))
-        memory = Recent(10_000)
+        self.db = open_database(self._url, max_connections=8)
+        self.stream = Stream(SegmentLog(self._folder), self.db, Keep(3600.0, 0))
+        memory = RecordCache(10_000)
         self.resolver = Resolver(self.db, http, plc_hosts=(self.plc.url,), memory=memory)
         self.registry = HostRegistry(self.db, self.stream.cursors)
         self.ingest = Ingest(

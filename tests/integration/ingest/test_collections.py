@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from relay.hosts.host import Host
 from relay.store import collections
-from relay.store.database import Database, Transaction
+from relay.store.database import Transaction
+from relay.store.open import open_database
 from tests.integration.ingest.conftest import EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import create, delete, update
@@ -134,7 +135,7 @@ def test_the_log_brings_the_index_up_after_a_crash(path: EventPath, pds: FakePds
     path.put(host, other.commit(delete(f"{LIKE}/a")).frame(4))
     path.logged(4)
     path.close()
-    database = Database.open(path._url, max_connections=2)
+    database = open_database(path._url, max_connections=2)
     database.write(_put_back, before)
     database.close()
     path._open()

@@ -238,7 +238,7 @@ def test_after_a_restart_no_kind_of_event_is_taken_twice(path: EventPath, pds: F
     assert kinds == [Commit, Identity, Account, Sync, Commit]
     # SQL is as it was before any of them, as after a crash that came before the first projection.
     path.stream.projector.stop = lambda timeout: None
-    path.stream.projector._greenlet.kill()
+    path.stream.projector._loop.stop()
     path.restart()
     host = path.host(pds.url)
     for event in sent:
@@ -303,7 +303,7 @@ def test_a_commit_that_says_other_than_it_signed_is_dropped(
 def crash(path: EventPath) -> None:
     """Start again on what is in the log, and in SQL by now."""
     path.stream.projector.stop = lambda timeout: None
-    path.stream.projector._greenlet.kill()
+    path.stream.projector._loop.stop()
     path.restart()
 
 
@@ -311,7 +311,7 @@ def crash(path: EventPath) -> None:
 def seldom_flushed(monkeypatch: pytest.MonkeyPatch, path: EventPath) -> None:
     """SQL is written only when somebody waits for it."""
     monkeypatch.setattr("relay.stream.projector.FLUSH_SECONDS", 3600.0)
-    path.stream.projector._wake.set()
+    path.stream.projector._loop.wake()
 
 
 @pytest.mark.usefixtures("seldom_flushed")

@@ -9,8 +9,10 @@ import gevent
 import pytest
 
 from relay.kit.errors import StoreError
-from relay.store import migrate, settings
+from relay.store import installation
+from relay.store import open as open_
 from relay.store.database import Database
+from relay.store.open import open_database
 
 
 def versions(database: Database) -> list[int]:
@@ -23,24 +25,24 @@ def query(database: Database, sql: str) -> list[tuple[Any, ...]]:
 
 def test_every_migration_is_applied_once(database_url: str) -> None:
     for _ in range(2):
-        database = Database.open(database_url, max_connections=2)
-        assert versions(database) == list(range(1, len(migrate.migrations()) + 1))
+        database = open_database(database_url, max_connections=2)
+        assert versions(database) == list(range(1, len(open_.migrations()) + 1))
         database.close()
 
 
 def test_a_newer_database_is_refused_in_one_line(database_url: str) -> None:
-    database = Database.open(database_url, max_connections=2)
+    database = open_database(database_url, max_connections=2)
     database.write(lambda tx: tx.execute("INSERT INTO relay_schema (version, applied_at) VALUES (9999, 0)"))
     database.close()
     with pytest.raises(StoreError) as caught:
-        Database.open(database_url, max_connections=2)
+        open_database(database_url, max_connections=2)
     assert caught.value.reason == "store-schema"
     assert "9999" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_relays_that_start_at_once_take_turns(database_url: str) -> None:
     def start() -> list[int]:
-        database = Database.open(database_url, max_connections=2)
+        database = open_database(database_url, max_connections=2)
         try:
             return versions(database)
         finally:
@@ -48,20 +50,20 @@ def test_relays_that_start_at_once_take_turns(database_url: str) -> None:
 
     starts = [gevent.spawn(start) for _ in range(4)]
     gevent.joinall(starts, timeout=30, raise_error=True)
-    assert {tuple(start.value) for start in starts} == {tuple(range(1, len(migrate.migrations()) + 1))}
+    assert {tuple(start.value) for start in starts} == {tuple(range(1, len(open_.migrations()) + 1))}
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Database.open(database_url, max_connections=2).close()
-    real = migrate.migrations()
+    open_database(database_url, max_connections=2).close()
+    real = open_.migrations()
     broken = [*real, ("9999_broken.sql", "CREATE TABLE half (id {{int}});\nINSERT INTO nowhere (id) VALUES (1);\n")]
     with monkeypatch.context() as patched:
-        patched.setattr(migrate, "migrations", lambda: broken)
+        patched.setattr(open_, "migrations", lambda: broken)
         with pytest.raises(Exception, match="nowhere"):
-            Database.open(database_url, max_connections=2)
-    database = Database.open(database_url, max_connections=2)
+            open_database(database_url, max_connections=2)
+    database = open_database(database_url, max_connections=2)
     try:
         assert versions(database) == list(range(1, len(real) + 1))
         with pytest.raises(Exception, match="half"):
@@ -71,9 +73,9 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
 
 
 def test_a_closed_database_says_so(database: Database) -> None:
-    database.write(settings.put, "a", "b")
+    database.write(installation.put, "a", "b")
     database.close()
-    for call in (lambda: database.read(settings.get, "a"), lambda: database.write(settings.put, "a", "c")):
+    for call in (lambda: database.read(installation.get, "a"), lambda: database.write(installation.put, "a", "c")):
         with pytest.raises(StoreError) as caught:
             call()
         assert caught.value.reason == "store-unavailable"
@@ -83,13 +85,13 @@ def test_a_closed_database_says_so(database: Database) -> None:
 @pytest.mark.parametrize("url", ["mysql://db", "postgres://relay:s3cret@[::1/x", "postgres://relay:s3cret@h/x?nope=1"])
 def test_an_address_that_cannot_be_used(url: str) -> None:
     with pytest.raises(StoreError) as caught:
-        Database.open(url, max_connections=2)
+        open_database(url, max_connections=2)
     assert "s3cret" not in str(caught.value)
 
 
 def test_folders_are_made_and_relative_paths_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Database.open("sqlite://data/relay/relay.sqlite", max_connections=2).close()
+    open_database("sqlite://data/relay/relay.sqlite", max_connections=2).close()
     assert (tmp_path / "data/relay/relay.sqlite").exists()
-    Database.open(f"sqlite://{tmp_path}/other/relay.sqlite", max_connections=2).close()
+    open_database(f"sqlite://{tmp_path}/other/relay.sqlite", max_connections=2).close()
     assert (tmp_path / "other/relay.sqlite").exists()

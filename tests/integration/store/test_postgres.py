@@ -15,9 +15,10 @@ import psycopg2
 import pytest
 
 from relay.kit.errors import StoreError
-from relay.store import hosts, postgres, postgres_pool, projection, settings
+from relay.store import hosts, installation, postgres, postgres_pool, projection
 from relay.store.database import Database, Transaction, ping
 from relay.store.hosts import HostRow
+from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
 from tests.support.postgres import Cluster
 
@@ -34,7 +35,7 @@ def cluster(postgres_cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.fixture
 def database(cluster: Cluster) -> Iterator[Database]:
-    opened = Database.open(cluster.create(), max_connections=CONNECTIONS)
+    opened = open_database(cluster.create(), max_connections=CONNECTIONS)
     yield opened
     opened.close()
 
@@ -108,10 +109,10 @@ def test_a_connection_that_died_at_rest_is_not_noticed(database: Database, clust
 
     def put(tx: Transaction) -> None:
         runs.append(1)
-        settings.put(tx, "a", "b")
+        installation.put(tx, "a", "b")
 
     database.write(put)
-    assert database.read(settings.get, "a") == "b"
+    assert database.read(installation.get, "a") == "b"
     # Once on a dead connection; that tells of all the others.
     assert len(runs) == 2
 
@@ -120,7 +121,7 @@ def test_a_connection_that_dies_in_a_transaction_is_an_outage_or_all_is_done_aga
     database: Database, cluster: Cluster
 ) -> None:
     def dying(tx: Transaction) -> None:
-        settings.put(tx, "count", str(int(settings.get(tx, "count") or "0") + 1))
+        installation.put(tx, "count", str(int(installation.get(tx, "count") or "0") + 1))
         pids.append(backend(tx))
         if len(pids) == 1:
             cluster.execute(f"SELECT pg_terminate_backend({pids[0]})")
@@ -129,7 +130,7 @@ def test_a_connection_that_dies_in_a_transaction_is_an_outage_or_all_is_done_aga
     pids: list[int] = []
     database.write(dying)
     assert len(pids) == 2 and pids[0] != pids[1]
-    assert database.read(settings.get, "count") == "1"
+    assert database.read(installation.get, "count") == "1"
 
 
 def test_nothing_is_done_again_once_the_commit_was_sent(database: Database) -> None:
@@ -150,13 +151,13 @@ def test_nothing_is_done_again_once_the_commit_was_sent(database: Database) -> N
 
     def put(tx: Transaction) -> None:
         runs.append(1)
-        settings.put(tx, "a", "b")
+        installation.put(tx, "a", "b")
 
     with pytest.raises(StoreError) as caught:
         database.write(put)
     assert caught.value.reason == "store-unavailable"
     assert runs == [1]
-    assert database.read(settings.get, "a") is None
+    assert database.read(installation.get, "a") is None
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
@@ -166,7 +167,7 @@ def test_an_outage_fails_fast_and_ends_by_itself(database: Database, cluster: Cl
     cluster.stop(how)
     try:
         started = time.monotonic()
-        calls = [gevent.spawn(database.write, settings.put, str(number), "x") for number in range(100)]
+        calls = [gevent.spawn(database.write, installation.put, str(number), "x") for number in range(100)]
         gevent.joinall(calls, timeout=20)
         assert time.monotonic() - started < 5
         assert all(isinstance(call.exception, StoreError) for call in calls)
@@ -211,7 +212,7 @@ def test_a_server_that_hangs_fails_in_time_and_is_used_again(
 
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(StoreError) as caught:
-        Database.open("postgres://relay:s3cret@127.0.0.1:1/relay", max_connections=2)
+        open_database("postgres://relay:s3cret@127.0.0.1:1/relay", max_connections=2)
     assert caught.value.reason == "store-unavailable"
     assert "s3cret" not in str(caught.value)
 
@@ -221,7 +222,7 @@ def test_a_server_that_takes_connections_and_never_answers(monkeypatch: pytest.M
     with socket.create_server(("127.0.0.1", 0)) as silent:
         started = time.monotonic()
         with pytest.raises(StoreError, match="no answer") as caught:
-            Database.open(f"postgres://relay@127.0.0.1:{silent.getsockname()[1]}/relay", max_connections=2)
+            open_database(f"postgres://relay@127.0.0.1:{silent.getsockname()[1]}/relay", max_connections=2)
     assert caught.value.reason == "store-unavailable"
     assert time.monotonic() - started < 5
 
@@ -236,7 +237,7 @@ def test_names_are_looked_up_without_stopping_the_hub(cluster: Cluster, monkeypa
 
     monkeypatch.setattr(gevent.socket, "getaddrinfo", getaddrinfo)
     address = cluster.create().replace("127.0.0.1", "database.invalid")
-    database = Database.open(address, max_connections=2)
+    database = open_database(address, max_connections=2)
     database.read(ping)
     database.close()
     assert asked == ["database.invalid"]
@@ -251,11 +252,12 @@ def test_a_broken_rule_of_the_schema_is_a_bug_and_not_an_outage(database: Databa
 def test_it_works_without_gevents_patches(cluster: Cluster) -> None:
     script = """
 import sys
-from relay.store import settings
+from relay.store import installation
+from relay.store.open import open_database
 from relay.store.database import Database
-database = Database.open(sys.argv[1], max_connections=2)
-database.write(settings.put, "a", "b")
-print(database.read(settings.get, "a"), database.read(settings.get, "c"))
+database = open_database(sys.argv[1], max_connections=2)
+database.write(installation.put, "a", "b")
+print(database.read(installation.get, "a"), database.read(installation.get, "c"))
 database.close()
 """
     done = subprocess.run(

@@ -9,6 +9,7 @@ from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
+from tests.support.tables import by_uid
 
 OLD = Cid.of_dag_cbor(b"\xa0")
 NEW = Cid.of_dag_cbor(b"\x80")
@@ -47,8 +48,8 @@ def test_a_batch_is_stored_whole_and_again_without_harm(database: Database, host
     for _ in range(2):
         database.write(projection.write, batch)
         assert database.read(projection.position) == (70, 60)
-        assert database.read(accounts.by_uid, 1) == (batch.accounts[1], batch.repos[1])
-        assert database.read(accounts.by_uid, 2) == (batch.accounts[2], None)
+        assert database.read(by_uid, 1) == (batch.accounts[1], batch.repos[1])
+        assert database.read(by_uid, 2) == (batch.accounts[2], None)
         assert [row.last_seq for row in database.read(hosts.all_rows)] == [500, -1, 7]
         assert counts(database) == [1, 1, 0]
         assert database.read(projection.suppressions) == {2: 65}
@@ -62,7 +63,7 @@ def test_a_batch_that_fails_leaves_no_trace(database: Database, host_ids: list[i
     with pytest.raises(Exception, match="no space left"):
         database.write(fail_after)
     assert database.read(projection.position) == (0, 0)
-    assert database.read(accounts.by_uid, 1) is None
+    assert database.read(by_uid, 1) is None
     assert counts(database) == [0, 0, 0]
 
 
@@ -70,7 +71,7 @@ def test_rev_never_goes_back(database: Database, host_ids: list[int]) -> None:
     def store(rev: str, cid: Cid) -> str:
         batch = ProjectionBatch(1, 1, {1: account(1, host_ids[0])}, {1: RepoRow(1, rev, cid, cid)})
         database.write(projection.write, batch)
-        found = database.read(accounts.by_uid, 1)
+        found = database.read(by_uid, 1)
         assert found is not None and found[1] is not None
         return found[1].rev
 
@@ -94,10 +95,10 @@ def test_an_old_row_neither_lifts_a_takedown_nor_brings_it_back(database: Databa
     database.write(projection.write, ProjectionBatch(1, 1, {1: account(1, host_ids[0])}))
     database.write(accounts.set_status, 1, "takendown")
     database.write(projection.write, ProjectionBatch(2, 2, {1: account(1, host_ids[1], "active", "deactivated")}))
-    assert database.read(accounts.by_uid, 1) == (account(1, host_ids[1], "takendown", "deactivated"), None)
+    assert database.read(by_uid, 1) == (account(1, host_ids[1], "takendown", "deactivated"), None)
     database.write(accounts.set_status, 1, "active")
     database.write(projection.write, ProjectionBatch(3, 3, {1: account(1, host_ids[1], "takendown", "active")}))
-    assert database.read(accounts.by_uid, 1) == (account(1, host_ids[1]), None)
+    assert database.read(by_uid, 1) == (account(1, host_ids[1]), None)
 
 
 def test_counts_follow_accounts_between_hosts(database: Database, host_ids: list[int]) -> None:

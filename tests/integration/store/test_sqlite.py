@@ -13,8 +13,9 @@ import gevent
 import pytest
 
 from relay.kit.errors import StoreError
-from relay.store import settings, sqlite
+from relay.store import installation, sqlite
 from relay.store.database import Database, Transaction, ping
+from relay.store.open import open_database
 
 SLOW = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000) SELECT sum(i) FROM n"
 
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def database(path: Path) -> Iterator[Database]:
-    opened = Database.open(f"sqlite://{path}", max_connections=1)
+    opened = open_database(f"sqlite://{path}", max_connections=1)
     yield opened
     opened.close()
 
@@ -62,11 +63,11 @@ def test_the_hub_is_free_while_sql_runs(database: Database) -> None:
 
 
 def test_a_read_sees_the_state_before_a_write_that_is_under_way(database: Database) -> None:
-    database.write(settings.put, "a", "old")
+    database.write(installation.put, "a", "old")
     seen = []
 
     def write(tx: Transaction) -> None:
-        settings.put(tx, "a", "new")
+        installation.put(tx, "a", "new")
         # In the writer's thread: another connection of its own looks at the file.
         other = sqlite3.connect(database._path)  # type: ignore[attr-defined]
         seen.append(other.execute("SELECT value FROM relay_setting").fetchone()[0])
@@ -74,27 +75,27 @@ def test_a_read_sees_the_state_before_a_write_that_is_under_way(database: Databa
 
     database.write(write)
     assert seen == ["old"]
-    assert database.read(settings.get, "a") == "new"
+    assert database.read(installation.get, "a") == "new"
 
 
 def test_a_read_must_not_write(database: Database) -> None:
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
-        database.read(settings.put, "a", "b")
+        database.read(installation.put, "a", "b")
 
 
 def test_a_file_held_by_another_program_is_an_outage_and_passes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 50)
-    database = Database.open(f"sqlite://{path}", max_connections=1)
+    database = open_database(f"sqlite://{path}", max_connections=1)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match="locked") as caught:
-        database.write(settings.put, "a", "b")
+        database.write(installation.put, "a", "b")
     assert caught.value.reason == "store-unavailable"
-    assert database.read(settings.get, "a") is None
+    assert database.read(installation.get, "a") is None
     other.execute("ROLLBACK")
     other.close()
-    database.write(settings.put, "a", "b")
-    assert database.read(settings.get, "a") == "b"
+    database.write(installation.put, "a", "b")
+    assert database.read(installation.get, "a") == "b"
     database.close()
 
 
@@ -103,11 +104,11 @@ def test_a_full_disk_is_an_outage_and_passes(database: Database) -> None:
     pages = database.write(pragma, "page_count")
     database.write(pragma, f"max_page_count = {pages}")
     with pytest.raises(StoreError, match="full") as caught:
-        database.write(settings.put, "a", "x" * 1_000_000)
+        database.write(installation.put, "a", "x" * 1_000_000)
     assert caught.value.reason == "store-unavailable"
     database.write(pragma, "max_page_count = 100000")
-    assert database.read(settings.get, "a") is None
-    database.write(settings.put, "a", "x" * 1_000_000)
+    assert database.read(installation.get, "a") is None
+    database.write(installation.put, "a", "x" * 1_000_000)
 
 
 def test_a_statement_that_never_ends_gives_its_caller_back(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,25 +122,26 @@ def test_a_statement_that_never_ends_gives_its_caller_back(database: Database, m
 def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_bytes(b"no database at all" * 1000)
     with pytest.raises(StoreError, match="not a database") as caught:
-        Database.open(f"sqlite://{path}", max_connections=1)
+        open_database(f"sqlite://{path}", max_connections=1)
     assert caught.value.reason == "store-unavailable"
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError) as caught:
-        Database.open(f"sqlite://{tmp_path}/file/relay.sqlite", max_connections=1)
+        open_database(f"sqlite://{tmp_path}/file/relay.sqlite", max_connections=1)
     assert caught.value.reason == "store-unavailable"
 
 
 def test_it_works_without_gevents_patches(path: Path) -> None:
     script = """
 import sys
-from relay.store import settings
+from relay.store import installation
+from relay.store.open import open_database
 from relay.store.database import Database
-database = Database.open(sys.argv[1], max_connections=2)
-database.write(settings.put, "a", "b")
-print(database.read(settings.get, "a"), database.read(settings.get, "c"))
+database = open_database(sys.argv[1], max_connections=2)
+database.write(installation.put, "a", "b")
+print(database.read(installation.get, "a"), database.read(installation.get, "c"))
 database.close()
 """
     done = subprocess.run(
@@ -153,7 +155,7 @@ def test_turning_the_wal_on_waits_for_whoever_has_the_new_file(path: Path) -> No
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("CREATE TABLE somebody_elses (x)")
     other.execute("BEGIN IMMEDIATE")
-    starting = gevent.spawn(Database.open, f"sqlite://{path}", max_connections=1)
+    starting = gevent.spawn(open_database, f"sqlite://{path}", max_connections=1)
     assert starting.join(0.2) is None and not starting.ready()
     other.execute("COMMIT")
     other.close()
@@ -164,11 +166,11 @@ def test_a_write_that_reads_first_has_the_file_to_itself(database: Database, pat
     """Another program that wrote between its read and its write would make it fail half-way."""
 
     def read_then_write(tx: Transaction) -> None:
-        settings.get(tx, "a")
+        installation.get(tx, "a")
         other = sqlite3.connect(path, timeout=0, isolation_level=None)
         with pytest.raises(sqlite3.OperationalError, match="locked"):
             other.execute("INSERT INTO relay_setting (key, value) VALUES ('b', 'c')")
         other.close()
-        settings.put(tx, "a", "b")
+        installation.put(tx, "a", "b")
 
     database.write(read_then_write)

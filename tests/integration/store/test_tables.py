@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 import pytest
 
 from relay.atproto.cid import Cid
-from relay.store import accounts, bans, hosts, identities, projection, settings
+from relay.store import accounts, hosts, identities, installation, projection
 from relay.store.accounts import AccountRow, ListedRepo, RepoRow
 from relay.store.database import Database, Transaction, ping
 from relay.store.hosts import HostRow
 from relay.store.identities import IdentityRow
 from relay.store.projection import ProjectionBatch
+from tests.support.tables import by_uid
 
 COMMIT = Cid.of_dag_cbor(b"\xa0")
 DATA = Cid.of_dag_cbor(b"\x80")
@@ -110,9 +111,9 @@ def test_an_account_is_found_with_its_repo_in_one_query(database: Database) -> N
     add_accounts(database, without, repos=False)
     repo = RepoRow(1, "3k2a", COMMIT, DATA)
     assert database.read(accounts.many_by_did, [with_repo.did]).get(with_repo.did) == (with_repo, repo)
-    assert database.read(accounts.by_uid, 2) == (without, None)
+    assert database.read(by_uid, 2) == (without, None)
     assert database.read(accounts.many_by_did, ["did:plc:unknown"]).get("did:plc:unknown") is None
-    assert database.read(accounts.by_uid, 3) is None
+    assert database.read(by_uid, 3) is None
     asked = [with_repo.did, "did:plc:unknown", without.did]
     assert database.read(accounts.many_by_did, asked) == {
         with_repo.did: (with_repo, repo),
@@ -166,7 +167,7 @@ def test_own_status_of_an_account(database: Database) -> None:
     add_accounts(database, account(1))
     assert database.write(accounts.set_status, 1, "takendown") == 1
     assert database.write(accounts.set_status, 2, "takendown") == 0
-    found = database.read(accounts.by_uid, 1)
+    found = database.read(by_uid, 1)
     assert found is not None and found[0].status == "takendown"
 
 
@@ -174,36 +175,36 @@ def test_a_takedown_may_come_before_the_account_is_projected(database: Database)
     host = add_host(database)
     database.write(accounts.put_status, account(1, host.id, "takendown"))
     add_accounts(database, account(1, host.id))
-    found = database.read(accounts.by_uid, 1)
+    found = database.read(by_uid, 1)
     assert found is not None and found[0].status == "takendown" and found[1] is not None
     stored = database.read(hosts.by_id, host.id)
     assert stored is not None and stored.account_count == 1
     database.write(accounts.put_status, account(1, host.id, "active"))
-    found = database.read(accounts.by_uid, 1)
+    found = database.read(by_uid, 1)
     assert found is not None and found[0].status == "active"
 
 
 def test_bans(database: Database) -> None:
-    assert database.write(bans.add, "example.com") is True
-    assert database.write(bans.add, "example.com") is False
-    assert database.write(bans.add, "bad.example.org") is True
-    assert database.read(bans.all_domains) == ["example.com", "bad.example.org"]
-    assert database.read(bans.ban_of, "pds.deep.example.com") == "example.com"
-    assert database.read(bans.ban_of, "example.com") == "example.com"
-    assert database.read(bans.ban_of, "notexample.com") is None
-    assert database.read(bans.ban_of, "good.example.org") is None
-    assert database.write(bans.remove, "example.com") is True
-    assert database.write(bans.remove, "example.com") is False
-    assert database.read(bans.ban_of, "example.com") is None
+    assert database.write(hosts.add_ban, "example.com") is True
+    assert database.write(hosts.add_ban, "example.com") is False
+    assert database.write(hosts.add_ban, "bad.example.org") is True
+    assert database.read(hosts.all_bans) == ["example.com", "bad.example.org"]
+    assert database.read(hosts.ban_of, "pds.deep.example.com") == "example.com"
+    assert database.read(hosts.ban_of, "example.com") == "example.com"
+    assert database.read(hosts.ban_of, "notexample.com") is None
+    assert database.read(hosts.ban_of, "good.example.org") is None
+    assert database.write(hosts.remove_ban, "example.com") is True
+    assert database.write(hosts.remove_ban, "example.com") is False
+    assert database.read(hosts.ban_of, "example.com") is None
 
 
 def test_settings(database: Database) -> None:
-    assert database.read(settings.get, "crawl") is None
-    database.write(settings.put, "crawl", "on")
-    database.write(settings.put, "crawl", "off")
-    assert database.read(settings.get, "crawl") == "off"
-    database.write(settings.remove, "crawl")
-    assert database.read(settings.get, "crawl") is None
+    assert database.read(installation.get, "crawl") is None
+    database.write(installation.put, "crawl", "on")
+    database.write(installation.put, "crawl", "off")
+    assert database.read(installation.get, "crawl") == "off"
+    database.write(installation.remove, "crawl")
+    assert database.read(installation.get, "crawl") is None
 
 
 def test_identities(database: Database) -> None:
@@ -226,13 +227,13 @@ def test_identities(database: Database) -> None:
 
 def test_a_failed_write_stores_nothing(database: Database) -> None:
     def half_way(tx: Transaction) -> None:
-        settings.put(tx, "crawl", "on")
+        installation.put(tx, "crawl", "on")
         raise ValueError("half way")
 
     with pytest.raises(ValueError, match="half way"):
         database.write(half_way)
-    assert database.read(settings.get, "crawl") is None
-    database.write(settings.put, "crawl", "on")
+    assert database.read(installation.get, "crawl") is None
+    database.write(installation.put, "crawl", "on")
 
 
 def test_wrong_sql_is_a_bug_and_not_an_outage(database: Database) -> None:

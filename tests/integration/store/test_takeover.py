@@ -12,10 +12,11 @@ import psycopg2
 import pytest
 
 from relay.atproto.cid import Cid
-from relay.store import accounts, bans, hosts, projection
+from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.database import Database
+from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
+from tests.support.tables import by_uid
 
 COMMIT = "bafyreigbtj4x7ip5legnfznufuopl4sg4knzc2cof6duas4b3q2fy6swua"
 DATA = "bafyreie5737gdxlw5i64vzichcalba3z2v5n6icifvx5xytvske7mr3hpm"
@@ -71,7 +72,7 @@ def indigo(request: pytest.FixtureRequest, database_url: str) -> str:
 
 
 def test_its_rows_are_ours(indigo: str) -> None:
-    database = Database.open(indigo, max_connections=2)
+    database = open_database(indigo, max_connections=2)
     try:
         first, second = database.read(hosts.all_rows)
         assert (first.hostname, first.account_limit, first.trusted, first.status) == (
@@ -86,14 +87,14 @@ def test_its_rows_are_ours(indigo: str) -> None:
         )
         assert second.created_at == datetime(2025, 3, 4, 23, 0, 0, 0, UTC)
         assert second.status == "banned"
-        assert database.read(accounts.by_uid, 1) == (
+        assert database.read(by_uid, 1) == (
             AccountRow(1, "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", 1, "active", "active"),
             RepoRow(1, "3ljqmdqb2sk2a", Cid.parse(COMMIT), Cid.parse(DATA)),
         )
         assert database.read(accounts.takedowns, 0, 10) == [(2, "did:plc:bbbbbbbbbbbbbbbbbbbbbbbb")]
         assert database.read(accounts.max_uid) == 2
-        assert database.read(bans.ban_of, "pds.example.net") == "Example.NET"
-        assert database.write(bans.remove, "example.net") is True
+        assert database.read(hosts.ban_of, "pds.example.net") == "Example.NET"
+        assert database.write(hosts.remove_ban, "example.net") is True
         assert database.read(projection.position) == (0, 0)
     finally:
         database.close()
@@ -101,7 +102,7 @@ def test_its_rows_are_ours(indigo: str) -> None:
 
 def test_indigo_could_take_it_back(indigo: str) -> None:
     """After we wrote hosts, accounts and bans, indigo's own statements still work on the same tables."""
-    database = Database.open(indigo, max_connections=2)
+    database = open_database(indigo, max_connections=2)
     host = database.write(hosts.insert, "new.example.com", no_ssl=False, account_limit=5, trusted=False)
     row = AccountRow(3, "did:plc:cccccccccccccccccccccccc", host.id, "active", "active")
     repo = RepoRow(3, "3ljqmdqb2sk2b", Cid.parse(COMMIT), Cid.parse(DATA))
@@ -131,7 +132,7 @@ def test_our_tables_have_its_columns(database_url: str) -> None:
     shapes = []
     for make in (
         lambda: run(_tables(engine, ALERT_COLUMNS[engine])),
-        lambda: Database.open(database_url, max_connections=2).close(),
+        lambda: open_database(database_url, max_connections=2).close(),
     ):
         make()
         shapes.append([_columns(run, engine, table) for table in _ITS_TABLES])

@@ -28,13 +28,14 @@ from relay.atproto.cid import Cid
 from relay.atproto.events import STATUSES
 from relay.atproto.frames import Account, Commit
 from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Keep
 from relay.store import hosts
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.database import Database
+from relay.store.open import open_database
 from relay.stream import projector
 from relay.stream.cursors import HostCursor
 from relay.stream.sequencer import Submission
-from relay.stream.stream import Retention, Stream
+from relay.stream.stream import Stream
 
 LANES = 8
 
@@ -52,9 +53,9 @@ class Process:
     """The room and the lanes in front of it."""
 
     def __init__(self, folder: Path, url: str, ledger: dict[str, list[Entry]]) -> None:
-        self.db = Database.open(url, max_connections=2)
+        self.db = open_database(url, max_connections=2)
         rows = {name: self.db.write(_insert, name) for name in ledger}
-        self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Retention(3600.0, 0))
+        self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Keep(3600.0, 0))
         self.next_uid = self.stream.next_uid
         self.rows: dict[str, AccountRow] = {}
         self.lanes: list[Queue] = [Queue(20) for _ in range(LANES)]

@@ -24,6 +24,7 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.store import accounts, hosts, projection
 from relay.store.database import Database
+from relay.store.open import open_database
 from tests.integration.stream.logging_process import Entry
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import payloads
@@ -201,7 +202,7 @@ def check_log_and_sql(
             logged.append((record.seq, event.did, event.time))
     assert logged == events
     assert len(set(uids.values())) == len(uids)
-    database = Database.open(url, max_connections=1)
+    database = open_database(url, max_connections=1)
     assert database.read(projection.position)[0] == log.last_seq
     log.close()
     for host, entries in ledger.items():

@@ -12,12 +12,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from relay.eventlog.high_water import NAME
 from relay.eventlog.log import SegmentLog
 from tests.support import databases
-from tests.support.stream import Room, record
+from tests.support.stream import Room
 
 
 class Platter:
@@ -63,19 +61,6 @@ def test_everything_published_survives(tmp_path: Path, new_database_url: Callabl
         assert again.read(0, until=published)[:published] == list(range(1, published + 1))
         again.stop()
     room.stop()
-
-
-@pytest.mark.parametrize("mode", ["interval", "off"])
-def test_modes_that_may_lose_published_events_never_use_their_seqs_again(tmp_path: Path, mode: str) -> None:
-    log = SegmentLog(tmp_path / "persist", sync_mode=mode)
-    for seq in range(1, 101):
-        log.append([record(seq)])
-    segment = log.segments[0].path
-    log._unlock()
-    os.truncate(segment, 500)
-    after = SegmentLog(tmp_path / "persist", sync_mode=mode)
-    assert after.next_seq > 100 and after.first_seq == 1
-    after.close()
 
 
 def test_sql_is_never_ahead_of_the_safe_log(tmp_path: Path, database_url: str) -> None:

@@ -13,15 +13,16 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Kind, decode, identity_frame, split_at_seq
 from relay.eventlog.high_water import RESERVE
+from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.firehose import ConsumerTooSlow, FutureCursor
-from relay.stream.stream import Retention
 from relay.stream.tail import Tail
 from tests.support import databases
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
-from tests.support.stream import TIME, Room, payloads, record
+from tests.support.stream import TIME, Room, append, payloads, record
+from tests.support.tables import by_uid
 
 KEY = SigningKey.create("k256")
 
@@ -161,27 +162,11 @@ def test_time_never_goes_back(tmp_path: Path, database_url: str, monkeypatch: py
     room.stop()
 
 
-@pytest.mark.parametrize("mode", ["interval", "off"])
-def test_other_sync_modes(tmp_path: Path, database_url: str, mode: str) -> None:
-    disk = Disk()
-    room = Room(tmp_path, database_url, sync=disk, sync_mode=mode)
-    room.start()
-    room.submit(1)
-    room.wait_for(1)
-    synced = disk.calls
-    room.submit(1)
-    room.wait_for(2)
-    if mode == "interval":
-        room.wait_until(lambda: disk.calls > synced)
-    assert room.read(0) == [1, 2]
-    room.stop()
-
-
 # Feeds
 
 
 def test_cursors(tmp_path: Path, database_url: str) -> None:
-    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 10_000))
+    room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 10_000))
     firehose = room.stream.firehose
     assert firehose.attach(0).position == firehose.attach(None).position == 0
     room.start()
@@ -191,7 +176,7 @@ def test_cursors(tmp_path: Path, database_url: str) -> None:
             room.wait_for(number + 1)
     room.wait_for(200)
     room.wait_until(lambda: room.stream.projector.stored_position == 200)
-    room.stream.janitor.trim()
+    room.stream.retention.trim()
     first = firehose.first_seq
     assert 1 < first < 200
     whole = firehose.attach(0)
@@ -253,7 +238,7 @@ def test_a_feed_on_disk_stops_at_what_is_published(
     for seq in range(1, 6):
         room.submit(1)
         room.wait_for(seq)
-    room.log.append([record(6), record(7)])
+    append(room.log, [record(6), record(7)])
     feed = room.stream.firehose.attach(0)
     assert len(payloads(feed.next(0.01) or b"")) == 5 and feed.position == 5
     assert feed.next(0.01) is None
@@ -264,7 +249,7 @@ def test_a_feed_on_disk_stops_at_what_is_published(
 
 def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
-    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 9000))
+    room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 9000))
     room.start()
     feed = room.stream.firehose.attach(0)
     for number in range(300):
@@ -272,14 +257,14 @@ def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatc
         if number % 10 == 0:
             room.wait_for(number + 1)
     room.wait_until(lambda: room.stream.projector.stored_position == 300)
-    room.stream.janitor.trim()
+    room.stream.retention.trim()
     with pytest.raises(ConsumerTooSlow):
         feed.next(1.0)
     room.stop()
 
 
 def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_url: str) -> None:
-    room = Room(tmp_path, database_url, segment_bytes=3000, retention=Retention(3600.0, 9000))
+    room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 9000))
     room.start()
     for number in range(1, 301):
         uid = 2 if number in (100, 290) else 1
@@ -288,10 +273,10 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
             room.wait_for(number)
     room.wait_until(lambda: room.stream.projector.stored_position == 300)
     assert room.db.read(projection.suppressions) == {2: 100, 3: 290}
-    room.stream.janitor.tidy()
+    room.stream.retention.tidy()
     assert 100 < room.log.first_seq < 290
     assert room.stream.suppressions.hides(2, 99, Kind.COMMIT), "a feed may still hold it"
-    room.stream.janitor.tidy()
+    room.stream.retention.tidy()
     assert not room.stream.suppressions.hides(2, 99, Kind.COMMIT)
     assert room.stream.suppressions.hides(3, 289, Kind.COMMIT)
     room.stop()
@@ -359,7 +344,7 @@ def test_a_takedown_hides_at_once_and_for_good(
 def test_what_sql_did_not_have_is_applied_again(tmp_path: Path, database_url: str) -> None:
     room = Room(tmp_path, database_url)
     room.start()
-    room.stream.projector._greenlet.kill()
+    room.stream.projector._loop.stop()
     repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
     rows = {}
     for number in range(30):
@@ -377,7 +362,7 @@ def test_what_sql_did_not_have_is_applied_again(tmp_path: Path, database_url: st
     statuses = {1: "active", 2: "deactivated", 3: "deleted"}
     for uid, row in rows.items():
         expected = AccountRow(uid, account_did(uid), room.host.id, "active", statuses[uid])
-        assert room.db.read(accounts.by_uid, uid) == (expected, row)
+        assert room.db.read(by_uid, uid) == (expected, row)
     assert room.db.read(hosts.by_id, room.host.id).account_count == 3
     assert room.stream.next_uid == 4 and room.log.next_seq == 33
     assert room.cursor.position == 0
@@ -435,7 +420,7 @@ def test_an_older_database_beside_a_newer_log(tmp_path: Path, database_url: str)
     for uid, row in rows.items():
         status = "takendown" if uid == 2 else "active"
         account = AccountRow(uid, account_did(uid), room.host.id, status, "active")
-        assert room.db.read(accounts.by_uid, uid) == (account, row)
+        assert room.db.read(by_uid, uid) == (account, row)
     assert room.read(0) == [1, 3, 4, 5], "the takedown is in force again"
     assert [room.cursor.begin(seq) for seq in (3, 4, 5)] == [False, False, True]
     room.stop()
@@ -528,7 +513,7 @@ def test_a_failed_write_is_made_up_for(tmp_path: Path, database_url: str, monkey
     """Rows, suppressions and cursors of a batch that SQL refused are all in the next, also when nothing new came."""
     room = Room(tmp_path, database_url)
     room.start()
-    room.stream.projector._greenlet.kill()
+    room.stream.projector._loop.stop()
     room.submit(1, status="deleted", hides=True)
     room.wait_for(1)
 
@@ -541,7 +526,7 @@ def test_a_failed_write_is_made_up_for(tmp_path: Path, database_url: str, monkey
     assert room.stream.projector.flush()
     assert room.db.read(hosts.by_id, room.host.id).last_seq == 1
     assert room.db.read(projection.suppressions) == {1: 1} and room.db.read(projection.position)[0] == 1
-    assert room.db.read(accounts.by_uid, 1)[0].upstream_status == "deleted"
+    assert room.db.read(by_uid, 1)[0].upstream_status == "deleted"
     room.stop()
 
 

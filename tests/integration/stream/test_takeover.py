@@ -16,6 +16,7 @@ from relay.eventlog.high_water import RESERVE
 from relay.kit.errors import LogError
 from relay.store import accounts, hosts
 from relay.store.database import Database
+from relay.store.open import open_database
 from relay.stream import takeover
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
@@ -74,7 +75,7 @@ class Indigo:
         )
 
     def next_seq(self) -> int:
-        database = Database.open(self.url, max_connections=2)
+        database = open_database(self.url, max_connections=2)
         try:
             return takeover.next_seq(database, self.folder)
         finally:
@@ -169,7 +170,7 @@ def test_the_relay_goes_on_where_indigo_stopped(tmp_path: Path, indigo: Indigo) 
             assert relay.stop() == 0
         finally:
             relay.close()
-    database = Database.open(indigo.url, max_connections=2)
+    database = open_database(indigo.url, max_connections=2)
     (host,) = database.read(hosts.all_rows)
     found = database.read(accounts.many_by_did, [repo.did]).get(repo.did)
     database.close()

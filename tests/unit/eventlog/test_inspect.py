@@ -7,19 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from relay.eventlog import index, inspect
+from relay.eventlog import inspect
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import HEADER_SIZE, encode_header
 from relay.eventlog.segment import paths
-from tests.support.stream import record
+from tests.support.stream import append, record
 
 
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SegmentLog:
-    monkeypatch.setattr(index, "EVERY", 300)
+    monkeypatch.setattr("relay.eventlog.writer.INDEX_EVERY", 300)
+    monkeypatch.setattr("relay.eventlog.repair.INDEX_EVERY", 300)
     log = SegmentLog(tmp_path, segment_bytes=1200)
     for start in range(1, 101, 4):
-        log.append([record(seq) for seq in range(start, start + 4)])
+        append(log, [record(seq) for seq in range(start, start + 4)])
     return log
 
 
@@ -34,12 +35,6 @@ def test_summaries(log: SegmentLog) -> None:
 @pytest.mark.parametrize("after", [0, 1, 37, 99, 100, 500])
 def test_events(log: SegmentLog, after: int) -> None:
     assert list(inspect.events(log.directory, after)) == [record(seq) for seq in range(after + 1, 101)]
-
-
-@pytest.mark.parametrize("seq", [1, 2, 50, 97, 100])
-def test_seq_before(log: SegmentLog, seq: int) -> None:
-    assert inspect.seq_before(log.directory, record(seq).time_us) == seq - 1
-    assert inspect.seq_before(log.directory, record(seq).time_us + 1) == seq
 
 
 def test_a_sound_log(log: SegmentLog) -> None:
@@ -68,4 +63,3 @@ def test_what_is_wrong_is_found(log: SegmentLog) -> None:
 
 def test_no_log(tmp_path: Path) -> None:
     assert inspect.summaries(tmp_path) == list(inspect.verify(tmp_path)) == list(inspect.events(tmp_path)) == []
-    assert inspect.seq_before(tmp_path, 1) == 0

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from relay.eventlog import high_water, index
+from relay.eventlog import high_water
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader
 from relay.eventlog.record import HEADER_SIZE, Record, encode_header
-from relay.eventlog.segment import paths
+from relay.eventlog.segment import Point, index_path, load_index, paths, replace_index
 from relay.kit.errors import LogError
-from tests.support.stream import record
+from tests.support.stream import append, record
 
 SMALL = 2000
 """Bytes of a segment, so that a few records fill one."""
@@ -34,7 +34,7 @@ def filled(folder: Path, count: int, *, batch: int = 4, **options: Any) -> Segme
     log = opened(folder, **options)
     end = log.next_seq + count
     for start in range(log.next_seq, end, batch):
-        log.append([record(seq) for seq in range(start, min(start + batch, end))])
+        append(log, [record(seq) for seq in range(start, min(start + batch, end))])
     return log
 
 
@@ -88,7 +88,7 @@ def test_a_reader_follows_the_writer(tmp_path: Path) -> None:
     reader, found = LogReader(log), []
     for seq in range(1, 60):
         assert reader.read(seq - 1) == []
-        log.append([record(seq)])
+        append(log, [record(seq)])
         found += reader.read(seq - 1)
     assert [one.seq for one in found] == list(range(1, 60))
 
@@ -97,7 +97,7 @@ def test_a_frame_larger_than_a_block(tmp_path: Path) -> None:
     log = opened(tmp_path)
     frames = [os.urandom(10), os.urandom(3_000_000), os.urandom(20)]
     written = [record(seq, frame=frame) for seq, frame in enumerate(frames, 1)]
-    log.append(written)
+    append(log, written)
     assert everything(log) == written
 
 
@@ -110,7 +110,7 @@ def test_it_goes_on_after_closing(tmp_path: Path) -> None:
 def test_initial_seq(tmp_path: Path) -> None:
     log = opened(tmp_path, initial_seq=1000)
     assert (log.first_seq, log.last_seq) == (1000, 999)
-    log.append([record(1000)])
+    append(log, [record(1000)])
     log.close()
     assert opened(tmp_path, initial_seq=5).next_seq == 1001
 
@@ -127,7 +127,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_segments_are_rotated_by_age(tmp_path: Path) -> None:
     log = opened(tmp_path, segment_bytes=1 << 20, segment_seconds=10.0)
     for seq in range(1, 5):
-        log.append([record(seq)._replace(time_us=seq * 6_000_000)])
+        append(log, [record(seq)._replace(time_us=seq * 6_000_000)])
     assert [segment.first_seq for segment in log.segments] == [1, 3]
 
 
@@ -135,7 +135,7 @@ def test_seqs_may_be_passed_over(tmp_path: Path) -> None:
     log = filled(tmp_path, 10)
     log.advance(1000)
     assert log.last_seq == 999
-    log.append([record(1000)])
+    append(log, [record(1000)])
     assert seqs(log) == [*range(1, 11), 1000]
     log.advance(5)
     assert log.next_seq == 1001
@@ -201,7 +201,7 @@ def test_a_torn_end_is_cut(tmp_path: Path, lost: int) -> None:
     log = opened(tmp_path)
     assert path.stat().st_size == offset_of(path, 9) + record(9).size
     assert log.next_seq >= 11, "the seq of what was cut is not used again"
-    log.append([record(log.next_seq)])
+    append(log, [record(log.next_seq)])
     assert seqs(log) == [*range(1, 10), log.last_seq]
 
 
@@ -230,7 +230,7 @@ def test_a_segment_without_a_record_is_removed(tmp_path: Path) -> None:
     log = opened(tmp_path)
     assert 11 <= log.next_seq <= 12
     assert log.segments[-1].first_seq < 11
-    log.append([record(log.next_seq)])
+    append(log, [record(log.next_seq)])
     assert seqs(log) == [*range(1, 11), log.last_seq]
 
 
@@ -248,11 +248,12 @@ def test_a_damaged_frame_costs_one_event(tmp_path: Path, sealed: bool) -> None:
 
 
 def test_a_damaged_header_costs_up_to_the_next_index_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "EVERY", 500)
+    monkeypatch.setattr("relay.eventlog.writer.INDEX_EVERY", 500)
+    monkeypatch.setattr("relay.eventlog.repair.INDEX_EVERY", 500)
     log = filled(tmp_path, 60, segment_bytes=1 << 20)
     crash(log)
     path = paths(tmp_path)[0]
-    points = index.load(path)
+    points = load_index(path)
     assert len(points) > 4
     spoil(path, offset_of(path, points[2].seq) + 10)
     found = seqs(opened(tmp_path))
@@ -265,7 +266,7 @@ def test_a_record_inside_a_frame_is_never_served(tmp_path: Path) -> None:
     hostile = record(5, frame=b"x" * 40 + encode_header(forged) + forged.frame + b"y" * 40)
     log = opened(tmp_path, segment_bytes=1 << 20)
     written = [hostile if seq == 5 else record(seq) for seq in range(1, 11)]
-    log.append(written)
+    append(log, written)
     crash(log)
     path = paths(tmp_path)[0]
     data = path.read_bytes()
@@ -296,7 +297,7 @@ def test_a_missing_newest_segment_leaves_a_gap(tmp_path: Path) -> None:
     log = opened(tmp_path)
     assert log.next_seq > RESERVE
     assert seqs(log) == list(range(1, int(newest.stem)))
-    log.append([record(log.next_seq)])
+    append(log, [record(log.next_seq)])
     crash(log)
     assert opened(tmp_path).next_seq == log.next_seq
 
@@ -327,19 +328,27 @@ def test_seqs_passed_over_stay_so_after_a_clean_end(tmp_path: Path) -> None:
 def test_the_reserve_is_renewed(tmp_path: Path) -> None:
     log = filled(tmp_path, 10)
     log.advance(RESERVE * 3)
-    log.append([record(log.next_seq)])
+    append(log, [record(log.next_seq)])
     crash(log)
     paths(tmp_path)[-1].unlink()
     assert opened(tmp_path).next_seq > RESERVE * 3
 
 
-@pytest.mark.parametrize("mode", ["interval", "off"])
-def test_unsynced_modes_are_in_doubt_after_a_crash_only(tmp_path: Path, mode: str) -> None:
-    log = filled(tmp_path, 10, sync_mode=mode)
+def test_a_log_that_was_not_synced_is_in_doubt_after_a_crash_only(tmp_path: Path) -> None:
+    """Older relays could publish before they synced, and left a mark that says so."""
+
+    def leave_mark(clean: bool) -> None:
+        mark = high_water.load(tmp_path)
+        assert mark is not None
+        high_water.store(tmp_path, mark._replace(clean=clean, synced=False))
+
+    log = filled(tmp_path, 10)
     log.close()
-    log = filled(tmp_path, 10, sync_mode=mode)
+    leave_mark(clean=True)
+    log = filled(tmp_path, 10)
     assert seqs(log) == list(range(1, 21))
     crash(log)
+    leave_mark(clean=False)
     assert opened(tmp_path).next_seq > RESERVE
 
 
@@ -348,21 +357,21 @@ def test_unsynced_modes_are_in_doubt_after_a_crash_only(tmp_path: Path, mode: st
 
 def lies() -> dict[str, Callable[[Path], None]]:
     def points_elsewhere(path: Path) -> None:
-        points = index.load(path)
-        index.replace(path, [point._replace(offset=point.offset + 13) for point in points])
+        points = load_index(path)
+        replace_index(path, [point._replace(offset=point.offset + 13) for point in points])
 
     def names_other_seqs(path: Path) -> None:
-        points = index.load(path)
-        index.replace(path, [point._replace(seq=max(point.seq - 3, 1) + number) for number, point in enumerate(points)])
+        points = load_index(path)
+        replace_index(path, [point._replace(seq=max(point.seq - 3, 1) + number) for number, point in enumerate(points)])
 
     def points_past_the_end(path: Path) -> None:
-        index.replace(path, [index.Point(1, 1, 1 << 40)])
+        replace_index(path, [Point(1, 1, 1 << 40)])
 
     return {
-        "missing": lambda path: index.path_of(path).unlink(),
-        "empty": lambda path: index.path_of(path).write_bytes(b""),
-        "rubbish": lambda path: index.path_of(path).write_bytes(os.urandom(999)),
-        "cut": lambda path: os.truncate(index.path_of(path), 40),
+        "missing": lambda path: index_path(path).unlink(),
+        "empty": lambda path: index_path(path).write_bytes(b""),
+        "rubbish": lambda path: index_path(path).write_bytes(os.urandom(999)),
+        "cut": lambda path: os.truncate(index_path(path), 40),
         "elsewhere": points_elsewhere,
         "other-seqs": names_other_seqs,
         "past-the-end": points_past_the_end,
@@ -373,7 +382,8 @@ def lies() -> dict[str, Callable[[Path], None]]:
 def test_a_lying_index_changes_nothing(
     tmp_path: Path, lie: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index, "EVERY", 300)
+    monkeypatch.setattr("relay.eventlog.writer.INDEX_EVERY", 300)
+    monkeypatch.setattr("relay.eventlog.repair.INDEX_EVERY", 300)
     log = filled(tmp_path, 100)
     for segment in log.segments:
         lie(segment.path)
@@ -383,7 +393,7 @@ def test_a_lying_index_changes_nothing(
     log = opened(tmp_path)
     assert log.next_seq == 101
     assert seqs(log) == list(range(1, 101))
-    assert index.load(log.segments[-1].path), "made anew for the newest segment"
+    assert load_index(log.segments[-1].path), "made anew for the newest segment"
 
 
 def test_a_damaged_segment_header_costs_nothing(tmp_path: Path) -> None:
@@ -416,11 +426,11 @@ def test_a_failed_sync_is_tried_again_in_a_new_segment(tmp_path: Path) -> None:
     disk.failing = True
     for _ in range(3):
         with pytest.raises(LogError) as caught:
-            log.append([record(11), record(12)])
+            append(log, [record(11), record(12)])
         assert caught.value.reason == "log-io"
         assert seqs(log) == list(range(1, 11)), "what is not durable is not read"
     disk.failing = False
-    log.append([record(11), record(12)])
+    append(log, [record(11), record(12)])
     assert len(log.segments) == 2, "what the kernel says of the old file's pages is not to be trusted any more"
     assert seqs(log) == list(range(1, 13))
     crash(log)
@@ -452,10 +462,10 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pwrite", full)
     for _ in range(3):
         with pytest.raises(LogError):
-            log.append(batch)
+            append(log, batch)
     assert seqs(log) == list(range(1, 11))
     monkeypatch.setattr(os, "pwrite", pwrite)
-    log.append(batch)
+    append(log, batch)
     assert everything(log) == [record(seq) for seq in range(1, 11)] + batch
     assert len(log.segments) == 1
 
@@ -464,8 +474,8 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_copy_goes_on_after_its_newest_record(tmp_path: Path, accident: str) -> None:
     """Its seqs are another relay's: what is gone comes again with the seq it had, so none is passed over."""
     log = opened(tmp_path, copy=True)
-    log.append([record(1_000_000), record(1_000_007)])
-    log.append([record(seq) for seq in range(1_000_010, 1_000_050)])
+    append(log, [record(1_000_000), record(1_000_007)])
+    append(log, [record(seq) for seq in range(1_000_010, 1_000_050)])
     assert seqs(log) == [1_000_000, 1_000_007, *range(1_000_010, 1_000_050)]
     assert seqs(log, after=1_000_003)[:2] == [1_000_007, 1_000_010]
     if accident == "in order":
@@ -483,7 +493,7 @@ def test_a_copy_goes_on_after_its_newest_record(tmp_path: Path, accident: str) -
     kept = seqs(log)
     assert log.next_seq == kept[-1] + 1 <= 1_000_050
     again = list(range(log.next_seq, 1_000_060))
-    log.append([record(seq) for seq in again])
+    append(log, [record(seq) for seq in again])
     assert seqs(log) == [*kept, *again]
 
 

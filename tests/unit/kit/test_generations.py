@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 
-from relay.kit.generations import SHARDS, SMALLEST_SHARD, Recent
+from relay.kit.generations import SHARDS, SMALLEST_SHARD, RecentSet, RecordCache
 from tests.support.repo import account_did
 
 DID = account_did(1)
 
 
 def test_the_two_records_of_a_did_are_kept_apart() -> None:
-    recent = Recent(10)
+    recent = RecordCache(10)
     recent.identities.put(DID, b"identity")
     assert recent.accounts.get(DID) is None
     recent.accounts.put(DID, b"account")
@@ -24,7 +24,7 @@ def test_the_two_records_of_a_did_are_kept_apart() -> None:
 
 
 def test_records_may_be_long() -> None:
-    recent = Recent(10)
+    recent = RecordCache(10)
     recent.identities.put("did:web:example.com", bytes(65535))
     recent.accounts.put("did:web:example.com", bytes(70_000))
     assert recent.identities.get("did:web:example.com") == bytes(65535)
@@ -32,7 +32,7 @@ def test_records_may_be_long() -> None:
 
 
 def test_what_was_used_last_is_kept_and_the_rest_goes() -> None:
-    recent = Recent(20)
+    recent = RecordCache(20)
     for number in range(1000):
         recent.accounts.put(account_did(number), b"%d" % number)
         # In use all the time, so never among the oldest.
@@ -45,7 +45,7 @@ def test_what_was_used_last_is_kept_and_the_rest_goes() -> None:
 
 def test_many_shards_hold_no_more_than_their_capacity_and_agree_with_a_dict() -> None:
     capacity = SHARDS * SMALLEST_SHARD
-    recent, chance = Recent(capacity), random.Random(1)
+    recent, chance = RecordCache(capacity), random.Random(1)
     newest: dict[int, bytes] = {}
     for _ in range(2 * capacity):
         number = int(capacity * chance.random())
@@ -54,3 +54,29 @@ def test_many_shards_hold_no_more_than_their_capacity_and_agree_with_a_dict() ->
     assert capacity / 3 < len(recent) <= capacity
     found = {number: recent.accounts.get(account_did(number)) for number in newest}
     assert all(record is None or record == newest[number] for number, record in found.items())
+
+
+def test_a_key_is_new_once() -> None:
+    known = RecentSet(1000)
+    assert [known.add(pair) for pair in ((1, "a"), (1, "b"), (2, "a"), (1, "a"))] == [True, True, True, False]
+    known.discard((1, "a"))
+    known.discard((9, "never"))
+    assert known.add((1, "a"))
+
+
+def test_keys_that_are_used_stay_and_the_rest_goes() -> None:
+    known = RecentSet(100)
+    for uid in range(10_000):
+        known.add((uid, "a"))
+        assert not known.add((0, "a")) or uid == 0
+        assert len(known) <= 200
+    assert known.add((1, "a"))
+    assert not known.add((9_999, "a"))
+
+
+def test_a_key_is_forgotten_also_in_the_older_generation() -> None:
+    known = RecentSet(10)
+    for uid in range(12):
+        known.add((uid, "a"))
+    known.discard((3, "a"))
+    assert known.add((3, "a"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import Settings, environment_with, read_env_file, setting_lines, unknown_variables
+from relay.config import Settings, environment_with, gone_variables, read_env_file, setting_lines, unknown_variables
 from relay.kit.errors import ConfigError
 from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
 
@@ -63,6 +63,13 @@ def test_secrets_are_redacted_on_print() -> None:
 
 def test_unknown_relay_variables_are_found_and_indigos_are_not() -> None:
     assert unknown_variables({"RELAY_TYPO": "1", "RELAY_HOST_CONCURRENCY": "40", "PATH": "x"}) == ["RELAY_TYPO"]
+
+
+def test_a_setting_that_is_gone_is_said_and_not_called_unknown() -> None:
+    environment = {"RELAY_LOG_SYNC": "interval", "RELAY_LOG_LEVEL": "info"}
+    assert unknown_variables(environment) == []
+    assert [name for name, _ in gone_variables(environment)] == ["RELAY_LOG_SYNC"]
+    assert gone_variables({}) == []
 
 
 def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,8 @@ def test_every_queue_is_explained() -> None:
     )
     assert sizes == capacities
     shown = set(re.findall(r'show_bound\(\s*"([a-z-]+)"', code))
+    commits = set(re.findall(r'GroupCommit\(\s*"([a-z-]+)"', code))
+    shown |= commits | {f"{name}-bytes" for name in commits}
     queues = DOCS.split("## Queues")[1].split("\n## ")[0]
     fair = set(re.findall(r'FairQueue\(\s*"([a-z-]+)"', code))
     assert set(re.findall(r"^\| `([a-z-]+)` \|", queues, re.MULTILINE)) == sizes | shown | fair

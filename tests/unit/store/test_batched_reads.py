@@ -11,7 +11,7 @@ from gevent.event import Event
 
 from relay.kit.errors import StoreError
 from relay.store import batched_reads
-from relay.store.batched_reads import Together
+from relay.store.batched_reads import BatchedReads
 
 
 class Slow:
@@ -35,7 +35,7 @@ def found(_tx: object, keys: Sequence[str]) -> dict[str, int]:
     return {key: int(key) for key in keys if key.isdigit()}
 
 
-def asked(rows: Together[int], *keys: str) -> list[gevent.Greenlet[..., int | None]]:
+def asked(rows: BatchedReads[int], *keys: str) -> list[gevent.Greenlet[..., int | None]]:
     greenlets = [gevent.spawn(rows.get, key) for key in keys]
     gevent.sleep(0.01)
     return greenlets
@@ -43,7 +43,7 @@ def asked(rows: Together[int], *keys: str) -> list[gevent.Greenlet[..., int | No
 
 def test_one_key_is_read_at_once_and_all_that_come_meanwhile_together() -> None:
     db = Slow()
-    rows: Together[int] = Together(db, found)  # type: ignore[arg-type]
+    rows: BatchedReads[int] = BatchedReads(db, found)  # type: ignore[arg-type]
     db.gate.clear()
     first = asked(rows, "1")
     later = asked(rows, "2", "3", "none", "3")
@@ -55,9 +55,9 @@ def test_one_key_is_read_at_once_and_all_that_come_meanwhile_together() -> None:
 
 
 def test_a_read_takes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batched_reads, "MOST", 10)
+    monkeypatch.setattr(batched_reads, "MAX_KEYS", 10)
     db = Slow()
-    rows: Together[int] = Together(db, found)  # type: ignore[arg-type]
+    rows: BatchedReads[int] = BatchedReads(db, found)  # type: ignore[arg-type]
     db.gate.clear()
     greenlets = asked(rows, *map(str, range(35)))
     db.gate.set()
@@ -67,7 +67,7 @@ def test_a_read_takes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_outage_is_told_to_all_and_passes() -> None:
     db = Slow()
-    rows: Together[int] = Together(db, found)  # type: ignore[arg-type]
+    rows: BatchedReads[int] = BatchedReads(db, found)  # type: ignore[arg-type]
     db.gate.clear()
     greenlets = asked(rows, "1", "2", "3")
     db.error = StoreError("store-unavailable", "away")
@@ -81,7 +81,7 @@ def test_an_outage_is_told_to_all_and_passes() -> None:
 
 def test_who_is_killed_while_reading_for_others_leaves_nobody_waiting() -> None:
     db = Slow()
-    rows: Together[int] = Together(db, found)  # type: ignore[arg-type]
+    rows: BatchedReads[int] = BatchedReads(db, found)  # type: ignore[arg-type]
     db.gate.clear()
     busy, leader, follower = asked(rows, "1", "2", "3")
     leader.kill()

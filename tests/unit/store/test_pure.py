@@ -3,7 +3,8 @@
 import pytest
 
 from relay.atproto.events import STATUSES, effective_status
-from relay.store import bans, migrate
+from relay.store import hosts
+from relay.store import open as open_
 
 
 def test_status_codes_are_those_in_old_log_records() -> None:
@@ -38,12 +39,12 @@ def test_own_status_wins(local: str, upstream: str, shown: tuple[bool, str | Non
     ],
 )
 def test_a_ban_covers_parents_of_two_labels(hostname: str, names: list[str]) -> None:
-    assert bans.suffixes(hostname) == names
+    assert hosts.suffixes(hostname) == names
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 def test_migrations_leave_no_placeholder(engine: str) -> None:
-    for name, sql in migrate.migrations():
-        for statement in migrate.statements(sql, engine):  # type: ignore[arg-type]
+    for name, sql in open_.migrations():
+        for statement in open_.statements(sql, engine):  # type: ignore[arg-type]
             assert "{{" not in statement, name
             assert "--" not in statement, name

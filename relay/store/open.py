@@ -1,7 +1,8 @@
-"""Brings the schema up to date: numbered SQL files, each applied once, all in one transaction.
+"""Opens the database that an address names and brings its schema up to date.
 
-Run by `Database.open`. A file says everything once for both engines; the few words that differ are `{{…}}`
-placeholders. The table `relay_schema` holds what was applied. Must not know what the tables are for.
+Called once by whoever needs a database. The schema is numbered SQL files, each applied once, all in one transaction. A
+file says everything once for both engines; the few words that differ are `{{…}}` placeholders. The table
+`relay_schema` holds what was applied. Must not know what the tables are for.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import time
 from importlib.resources import files
 
 from relay.kit.errors import StoreError
-from relay.store.database import Engine, Transaction
+from relay.store.database import Database, Engine, Transaction
 
 log = logging.getLogger(__name__)
 
 # Any fixed number: two relays starting at once on one PostgreSQL take turns by it.
 ADVISORY_LOCK = 0x617470726F746F
+MIGRATION_SECONDS = 3600.0
 
 # indigo's column types on each engine, and the two that only our tables use.
 _WORDS: dict[Engine, dict[str, str]] = {
@@ -40,6 +42,34 @@ _WORDS: dict[Engine, dict[str, str]] = {
 }
 
 _ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ")
+
+
+def open_database(url: str, *, max_connections: int) -> Database:
+    """The database at a `sqlite://PATH` or `postgres://…` address, its schema brought up to date.
+
+    `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. Raises StoreError:
+    `store-unavailable`, or `store-schema` when a newer relay has been here.
+    """
+    database = _engine(url, max_connections)
+    try:
+        database.migrate(apply, MIGRATION_SECONDS)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _engine(url: str, max_connections: int) -> Database:
+    # Each engine is imported when it is asked for: a relay on SQLite runs without libpq.
+    if url.startswith("sqlite://"):
+        from relay.store.sqlite import SqliteDatabase
+
+        return SqliteDatabase(url.removeprefix("sqlite://"))
+    if url.startswith(("postgres://", "postgresql://")):
+        from relay.store.postgres import PostgresDatabase
+
+        return PostgresDatabase(url, max_connections)
+    raise StoreError("store-unavailable", "not a sqlite:// or postgres:// address")
 
 
 def apply(tx: Transaction) -> None:
