@@ -21,6 +21,7 @@ from relay.atproto.hostname import Endpoint
 from relay.atproto.passing import Passed
 from relay.kit import metrics
 from relay.net import websocket_client
+from relay.net.websocket import PassedOver
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -125,12 +126,14 @@ class Source:
                     gevent.sleep(0)
                     turn = time.monotonic()
 
-    def _take(self, frame: bytes) -> None:
+    def _take(self, frame: bytes | PassedOver) -> None:
+        if isinstance(frame, PassedOver):
+            metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
+            log.error("a message of %s is passed over: %s: %s", self._upstream.hostname, frame.reason, frame.detail)
+            return
         try:
             event = passing.peek(frame)
         except FrameError as error:
-            if error.fatal:
-                raise StreamEnded("frame-invalid", str(error)) from None
             metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
             log.error("an event of %s cannot be read: %s", self._upstream.hostname, error)
             return

@@ -28,6 +28,8 @@ START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0
 KILL_SECONDS = 5.0
 OUTSTANDING_SECONDS = 1.0
+# What one message can end a connection for.
+MESSAGE_REASONS = {"message-stalled", "message-too-big", "websocket-invalid"}
 
 log = logging.getLogger(__name__)
 
@@ -151,14 +153,15 @@ class Dialler:
         Weeks of a dormant host's events would flood everyone, and are outside of what consumers can replay anyway.
         """
         position = host.cursor.position
-        if position == NONE_YET:
+        if position == NONE_YET or host.go_live:
+            host.go_live = False
             return None
         if self._long_unseen(host) and not host.cursor.outstanding:
             log.warning("host %s was not seen for longer than the replay window: starting live", host.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             host.cursor.reset()
             return None
-        return position
+        return position + host.skip
 
     def _long_unseen(self, host: Host) -> bool:
         seen = host.row.last_connected_at
@@ -174,6 +177,11 @@ class Dialler:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
         if error.reason == "loop":
             self._registry.change(host, Cause.LOOP)
+        elif error.reason == "future-cursor" and host.skip:
+            # There is nothing yet behind the messages that could not be read.
+            host.skip = 0
+            host.go_live = True
+            self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
         elif error.reason == "future-cursor" and host.cursor.outstanding:
             # Its last events are still on their way, by the old numbers.
             self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
@@ -185,7 +193,13 @@ class Dialler:
         elif error.reason == "future-cursor":
             self._registry.change(host, Cause.FUTURE_CURSOR)
             self.probe_later(host)
+        elif error.reason == "frames-unreadable":
+            host.step_over(alone=False)
+            # However long it stood: the host has to wait longer each time.
+            self._failed(host, error, 0.0)
         else:
+            if error.reason in MESSAGE_REASONS:
+                host.step_over(alone=True)
             self._failed(host, error, lasted)
 
     def _failed(self, host: Host, error: StreamEnded, lasted: float) -> None:

@@ -47,6 +47,7 @@ class Host:
         "drops",
         "endpoint",
         "events_seen",
+        "go_live",
         "hostname",
         "id",
         "last_event_time",
@@ -54,7 +55,10 @@ class Host:
         "limiter",
         "live_restart",
         "row",
+        "skip",
         "status",
+        "stuck_at",
+        "unread",
     )
 
     def __init__(self, row: HostRow, cursor: HostCursor) -> None:
@@ -72,9 +76,15 @@ class Host:
         self.changed = False
         self.connected_at: float | None = None
         self.live_restart = False
+        self.go_live = False
         self.events_seen = 0
         self.last_event_time: str | None = None
         self.last_throttled_at: float | None = None
+        # Messages without a seq that could not be read since the last event; by how much the cursor of the next
+        # connection is put ahead for them; and the cursor at which a message ended the connection before.
+        self.unread = 0
+        self.skip = 0
+        self.stuck_at: int | None = None
 
     @property
     def connected(self) -> bool:
@@ -96,8 +106,26 @@ class Host:
     def note_event(self, stated_time: str, now: float) -> None:
         """An event came; `stated_time` is what it says of itself, kept as it is and only read when somebody asks."""
         self.events_seen += 1
+        self.unread = self.skip = 0
         self.row.last_event_at = now
         self.last_event_time = stated_time
+
+    def note_unread(self) -> None:
+        """A message came that tells not even its seq."""
+        self.unread += 1
+
+    def step_over(self, alone: bool) -> None:
+        """A connection ended for what could not be read: the next one asks from behind it.
+
+        With `alone` one message ended it. That may have been chance, so the first time it is asked for again; after
+        that by twice as much ahead each time, since numbers may have gaps.
+        """
+        if not alone:
+            self.skip += self.unread
+        elif self.stuck_at == self.cursor.position:
+            self.skip = 2 * self.skip or 1
+        self.stuck_at = self.cursor.position
+        self.unread = 0
 
     def note_throttled(self, tier: str, now: float) -> None:
         """The host waits. Reaching the limit of a second is ordinary; only the slower ones say something of a host."""

@@ -49,9 +49,11 @@ _BY_ERROR = {
     "handshake-refused": "The host answered without a WebSocket. Check that the proxy passes upgrades on "
     "for /xrpc/com.atproto.sync.subscribeRepos.",
     "handshake-invalid": "The answer was no WebSocket handshake. Check what listens behind the hostname.",
-    "frame-invalid": "The stream holds frames that are no valid DRISL-CBOR. Update the PDS software.",
-    "text-message": "The stream holds text messages; event streams are binary. Update the PDS software.",
-    "message-too-big": "The stream holds a message of over 5 MB, which the protocol forbids.",
+    "frames-unreadable": "Most of what the stream holds cannot be read, and the relay waits longer each time before it "
+    "goes on behind it. The rejected frames say what is wrong with them. Update the PDS software.",
+    "message-too-big": "The stream holds a WebSocket frame of over 1 GB. The relay goes on behind it.",
+    "message-stalled": "A message took over five minutes to arrive. The relay goes on behind it.",
+    "websocket-invalid": "The stream is not WebSocket frames. Check what the proxy makes of it.",
     "future-cursor": "The host's sequence numbers went back, perhaps after a restore. They must go on rising.",
     "no-pong": "The host stopped answering pings. Check its load and the proxy's time limits for WebSockets.",
     "loop": "The host is itself a relay; a relay crawls PDS hosts only.",

@@ -19,9 +19,15 @@ from relay.atproto.frames import Event, Info, Kind, StreamError
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.net import websocket_client
+from relay.net.websocket import PassedOver
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
 
 LONGEST_WAIT_SECONDS = 1.0
+# A host has to wait that sends this many messages in as many seconds that cannot be read, and half as many that can.
+UNREADABLE_ALLOWED = 100
+UNREADABLE_SECONDS = 60.0
+# The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
+LONGEST_STEP = 1_000_000
 
 log = logging.getLogger(__name__)
 
@@ -57,13 +63,12 @@ class Subscriber:
 
     def read(self, host: Host, stream: Connection) -> None:
         """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end."""
-        last_seq = 0
+        reading = _Reading(host, self._sink)
         turn = time.monotonic()
         while True:
             for message in stream.receive():
                 self._wait_for_limits(host)
-                last_seq = self._take(host, message, last_seq)
-                host.live_restart = False
+                reading.take(message)
                 # Neither a socket that always has data nor a queue that always has room switches by itself.
                 if time.monotonic() - turn > TURN_SECONDS:
                     gevent.sleep(0)
@@ -80,31 +85,74 @@ class Subscriber:
             gevent.sleep(seconds)
             metrics.HOST_THROTTLED_SECONDS.labels(tier).inc(seconds)
 
-    def _take(self, host: Host, message: bytes, last_seq: int) -> int:
-        """Handle one message; the `seq` that the next event has to exceed."""
+
+class _Reading:
+    """What one connection has brought so far."""
+
+    def __init__(self, host: Host, sink: EventSink) -> None:
+        self._host = host
+        self._sink = sink
+        self._last_seq = 0
+        self._window_since = 0.0
+        self._readable = 0
+        self._unreadable = 0
+
+    def take(self, message: bytes | PassedOver) -> None:
+        """Handle one message. Raises StreamEnded for the host's own word, or when hardly anything can be read."""
+        if isinstance(message, PassedOver):
+            self._reject(message.reason, None, None)
+            self._note_unreadable(f"{message.reason}: {message.detail}")
+            return
         try:
             event = frames.decode(message)
         except ProtocolError as error:
-            self._reject_frame(host, error)
-            return last_seq
-        if event is None:
-            return last_seq
+            told = error if isinstance(error, FrameError) else None
+            self._reject(error.reason, told.seq if told else None, told.did if told else None)
+            if told is None or told.fatal:
+                self._note_unreadable(str(error))
+            return
+        except Exception as error:
+            # A bug of ours: the message would come again after every reconnect, and stop the host for good.
+            log.exception("a message of %s cannot be read", self._host.hostname)
+            self._reject("internal-error", None, None)
+            self._note_unreadable(f"internal-error: {type(error).__name__}")
+            return
         if isinstance(event, StreamError):
             raise stream_error(event)
+        self._host.live_restart = False
+        if event is None:
+            return
         if isinstance(event, Info):
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
-            log.info("host %s says %.100r: %.200r", host.hostname, event.name, event.message)
-            return last_seq
-        _RECEIVED[event.kind].inc()
-        host.note_event(event.time, time.time())
-        if event.seq <= last_seq:
-            self._sink.reject(host, None, "seq-not-rising", event.did)
-            return last_seq
-        self._sink.put(host, event)
-        return event.seq
+            log.info("host %s says %.100r: %.200r", self._host.hostname, event.name, event.message)
+            return
+        self._put(event)
 
-    def _reject_frame(self, host: Host, error: ProtocolError) -> None:
-        """Pass over one bad event; raise StreamEnded when the stream itself is broken (event stream spec)."""
-        if not isinstance(error, FrameError) or error.fatal:
-            raise StreamEnded("frame-invalid", str(error)) from None
-        self._sink.reject(host, error.seq, error.reason, error.did)
+    def _put(self, event: Event) -> None:
+        self._readable += 1
+        _RECEIVED[event.kind].inc()
+        self._host.note_event(event.time, time.time())
+        if event.seq <= self._last_seq:
+            self._sink.reject(self._host, None, "seq-not-rising", event.did)
+            return
+        self._sink.put(self._host, event)
+        self._last_seq = event.seq
+
+    def _reject(self, reason: str, seq: int | None, did: str | None) -> None:
+        """Count a message that is no event. The cursor moves past it if its `seq` can be believed."""
+        newest = max(self._last_seq, self._host.cursor.position)
+        if seq is not None and not newest < seq <= newest + LONGEST_STEP:
+            seq = None
+        if seq is None:
+            self._host.note_unread()
+        self._sink.reject(self._host, seq, reason, did)
+
+    def _note_unreadable(self, words: str) -> None:
+        """Raise StreamEnded when the host sends little else."""
+        now = time.monotonic()
+        if now - self._window_since > UNREADABLE_SECONDS:
+            self._window_since = now
+            self._readable = self._unreadable = 0
+        self._unreadable += 1
+        if self._unreadable >= UNREADABLE_ALLOWED and self._unreadable > 2 * self._readable:
+            raise StreamEnded("frames-unreadable", f"{self._unreadable} messages in a minute, the last one {words}")

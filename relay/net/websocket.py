@@ -11,8 +11,10 @@ of RFC 6455 section 5 and of the event stream specification, each with a test of
 5. A continuation follows a fragment, and nothing else does.
 6. A length is judged by its header, before a byte of the message is kept.
 7. A server sends binary messages. What a client sends in messages is skipped and never kept.
-8. After a close frame, or what breaks a rule, nothing is read.
+8. After a close frame nothing is read, and nothing after what breaks a rule if a client sent it.
 9. A close frame is empty, or has a code that may be sent and a reason in UTF-8.
+10. What a server sends against the rules 1 to 7 is passed over as far as its header says, and what comes behind it is
+    read: a host has it in its backlog and would send it again after every reconnect.
 
 Must not know of sockets, clocks or what is in a message.
 """
@@ -22,12 +24,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
+from typing import NamedTuple
 
 from relay.kit.errors import RelayError
 
 MAX_MESSAGE_BYTES = 5_000_000
 MAX_CONTROL_BYTES = 125
 SMALL_FRAME_BYTES = 126
+# Of a message that is passed over: so much of its beginning is kept, to tell which one it was.
+KEPT_BYTES = 64 << 10
+# Nobody waits for the end of a frame that says it is longer.
+MAX_PASSED_OVER_BYTES = 1 << 30
 
 _FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
 _CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
@@ -65,6 +72,18 @@ class FrameInvalid(RelayError):
         return CloseCode.TOO_BIG if self.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
 
 
+class PassedOver(NamedTuple):
+    """What a server sent and must not send. `head` is its beginning, up to KEPT_BYTES; it had `size` bytes.
+
+    Reasons are those of FrameInvalid.
+    """
+
+    reason: str
+    detail: str
+    head: bytes
+    size: int
+
+
 class FrameReader:
     """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
 
@@ -81,6 +100,8 @@ class FrameReader:
         "_part",
         "_size",
         "_skip",
+        "_skips_last",
+        "_wrong",
         "closed",
         "crumbs",
         "failure",
@@ -98,21 +119,25 @@ class FrameReader:
         self.pings: list[bytes] = []
         self.closed: bytes | None = None
         self.failure: FrameInvalid | None = None
-        self._messages: list[bytes] = []
+        self._messages: list[bytes | PassedOver] = []
         self._buffer = bytearray()
         # Of a message that has begun: its bytes so far, and how many; None between messages.
         self._part = bytearray()
         self._size: int | None = None
-        # So many bytes to come belong to a frame that is not kept.
+        # Reason and detail of why the message that has begun is passed over, if it is.
+        self._wrong: tuple[str, str] | None = None
+        # So many bytes to come belong to a frame that is not kept. Whether it is the last of a message that is passed
+        # over; None when it is of no such message.
         self._skip = 0
+        self._skips_last: bool | None = None
 
     @property
     def ended(self) -> bool:
         """True when no more messages will come."""
         return self.failure is not None or self.closed is not None
 
-    def take(self) -> list[bytes]:
-        """The messages that are whole since the last call."""
+    def take(self) -> list[bytes | PassedOver]:
+        """The messages that are whole since the last call, and in their places those that were passed over."""
         messages, self._messages = self._messages, []
         return messages
 
@@ -123,6 +148,10 @@ class FrameReader:
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
+            if self._skips_last is not None:
+                self._keep_head(data[:skipped])
+                if self._skips_last and not self._skip:
+                    self._pass_over()
             data = data[skipped:]
         self._buffer += data
         try:
@@ -138,29 +167,78 @@ class FrameReader:
         at, size = 0, len(view)
         while size - at >= 2:
             head, length, start = view[at], view[at + 1], at + 2
+            masked = length & _MASKED
             if length > MAX_CONTROL_BYTES:
-                if length & _MASKED:
-                    raise _invalid("incorrect masking")
-                start += 2 if length == 126 else 8
-                if start > size:
-                    break
-                length = int.from_bytes(view[at + 2 : start])
-            if head != _WHOLE or self._size is not None:
-                self._check_head(head, length)
-            elif length > self._max_bytes:
-                raise self._too_big()
+                length &= ~_MASKED
+                if length > MAX_CONTROL_BYTES:
+                    start += 2 if length == 126 else 8
+                    if start > size:
+                        break
+                    length = int.from_bytes(view[at + 2 : start])
+                if masked:
+                    start += _MASK_BYTES
+                    if start > size:
+                        break
             end = start + length
-            if end > size:
-                break
-            self.frames += 1
-            if head == _WHOLE:
+            if head == _WHOLE and self._size is None and length <= self._max_bytes and not masked:
+                if end > size:
+                    break
                 self._messages.append(view[start:end].tobytes())
+            elif self._is_wrong(head, length, masked):
+                self._skip_wrong(head, view[start:end], length)
+                end = min(end, size)
+            elif end > size:
+                break
             else:
                 self._take_other(head, view[start:end].tobytes())
+            self.frames += 1
             at = end
             if self.closed is not None:
                 break
         return at
+
+    def _is_wrong(self, head: int, length: int, masked: int) -> bool:
+        """Whether a server's frame is passed over, with its message if it is part of one."""
+        try:
+            if masked:
+                raise _invalid("incorrect masking")
+            self._check_head(head, length)
+        except FrameInvalid as error:
+            if length > MAX_PASSED_OVER_BYTES:
+                raise
+            if head & _CLOSE:
+                self._messages.append(PassedOver(error.reason, error.detail, b"", length))
+                return True
+            if self._size is not None and head & _OPCODE != _CONTINUATION:
+                # A message begins within another, which has no end then.
+                self._wrong = self._wrong or (error.reason, error.detail)
+                self._pass_over()
+                return self._is_wrong(head, length, masked)
+            self._wrong = self._wrong or (error.reason, error.detail)
+        return self._wrong is not None and not head & _CLOSE
+
+    def _skip_wrong(self, head: int, payload: memoryview, length: int) -> None:
+        """Pass over a frame of which `payload` is there and the rest of `length` bytes is to come."""
+        self._skip, self._skips_last = length - len(payload), None
+        if not head & _CLOSE:
+            self._size = (self._size or 0) + length
+            self._keep_head(payload)
+            self._skips_last = bool(head & _FIN)
+            if self._skips_last and not self._skip:
+                self._pass_over()
+        if length < SMALL_FRAME_BYTES:
+            self.crumbs += 1
+
+    def _keep_head(self, payload: bytes | memoryview) -> None:
+        del self._part[KEPT_BYTES:]
+        self._part += payload[: KEPT_BYTES - len(self._part)]
+
+    def _pass_over(self) -> None:
+        """The message that is passed over has come to its end."""
+        assert self._wrong is not None
+        self._keep_head(b"")
+        self._messages.append(PassedOver(*self._wrong, bytes(self._part), self._size or 0))
+        self._part, self._size, self._wrong = bytearray(), None, None
 
     def _read_masked(self, view: memoryview) -> int:
         """Take a client's frames at the start of `view`, messages without waiting for their payload."""

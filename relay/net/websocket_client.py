@@ -15,6 +15,7 @@ import time
 from typing import NamedTuple, Protocol
 
 import gevent
+from gevent.socket import wait_read
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake
 from websockets.http11 import Response
@@ -22,12 +23,14 @@ from websockets.uri import WebSocketURI, parse_uri
 
 from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
+from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, RelayError
 from relay.net.websocket import (
     MAX_MESSAGE_BYTES,
     FrameInvalid,
     FrameReader,
     Opcode,
+    PassedOver,
     close_payload,
     close_words,
     control_frame,
@@ -43,7 +46,7 @@ DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 WHOLE_FRAME_SECONDS = 300.0
 READ_BYTES = 16 << 10
-SMALL_FRAMES_ALLOWED = 2_000
+SMALL_FRAMES_ALLOWED = 10_000
 SMALL_FRAMES_SECONDS = 10.0
 WORDS_KEPT = 200
 HEAD_END = b"\r\n\r\n"
@@ -54,8 +57,8 @@ class StreamEnded(RelayError):
 
     Reasons, when opening: `address-refused`, `name-unresolved`, `connect-failed`, `dial-timeout`, `tls-failed`,
     `handshake-refused`, `handshake-invalid`, `loop`. Afterwards: `closed`, `connection-lost`, `no-pong`,
-    `message-stalled`, `message-too-big`, `websocket-invalid`, `websocket-flood`, `text-message`; and, from what the
-    messages say, those of `stream_error` and `frame-invalid`.
+    `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found; and, from what
+    the messages say, those of `stream_error` and `frames-unreadable`.
     """
 
 
@@ -198,16 +201,18 @@ class Connection:
         sock.settimeout(timing.quiet)
         self._reader.feed(rest)
 
-    def receive(self) -> list[bytes]:
-        """The next whole messages, at least one; blocks until there are any. Raises StreamEnded at the end.
+    def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
+        """The next messages, those that were passed over in their places; blocks until there are any, or, with
+        `patience`, until as many seconds have gone by. Raises StreamEnded at the end.
 
         Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
         """
         reader = self._reader
-        since = time.monotonic()
+        since = turn = time.monotonic()
+        give_up = None if patience is None else since + patience
         while True:
             if reader.crumbs:
-                self._check_small()
+                self._slow_small()
             if reader.pings:
                 self._answer_pings()
             if messages := reader.take():
@@ -218,10 +223,17 @@ class Connection:
                 raise self._ended
             if time.monotonic() - since > self._timing.whole_frame:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
+            if give_up is not None and not self._readable(give_up - time.monotonic()):
+                return []
             frames = reader.frames
             self._read()
+            now = time.monotonic()
             if reader.frames != frames:
-                since = time.monotonic()
+                since = now
+            # A socket that always has data never switches by itself, and a long message is read in many pieces.
+            if now - turn > TURN_SECONDS:
+                yield_hub()
+                turn = now
 
     def close(self) -> None:
         """Say goodbye if that takes no waiting, and close the socket."""
@@ -255,6 +267,16 @@ class Connection:
         else:
             self._ended = self._lost("the host closed the connection")
 
+    def _readable(self, seconds: float) -> bool:
+        """Wait until there is something to read, for `seconds` at most."""
+        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
+            return True
+        try:
+            wait_read(self._socket.fileno(), max(0.001, seconds))
+        except TimeoutError:
+            return False
+        return True
+
     def _answer_pings(self) -> None:
         pings, self._reader.pings = self._reader.pings, []
         self._send(b"".join(_control(Opcode.PONG, payload) for payload in pings))
@@ -269,8 +291,8 @@ class Connection:
         self._ended = StreamEnded("connection-lost", words)
         return self._ended
 
-    def _check_small(self) -> None:
-        """Refuse a flood of frames that cost work and carry nothing: pings, or a message in crumbs."""
+    def _slow_small(self) -> None:
+        """Read on more slowly in a flood of frames that cost work and carry little: pings, or a message in crumbs."""
         now = time.monotonic()
         if now - self._small_since > SMALL_FRAMES_SECONDS:
             self._small_since = now
@@ -278,7 +300,7 @@ class Connection:
         self._small_frames += self._reader.crumbs
         self._reader.crumbs = 0
         if self._small_frames > SMALL_FRAMES_ALLOWED:
-            raise StreamEnded("websocket-flood", "too many small or control frames")
+            gevent.sleep(max(0.0, self._small_since + SMALL_FRAMES_SECONDS - now))
 
     def _end(self) -> StreamEnded:
         """Why the reader has ended."""

@@ -67,6 +67,8 @@ class FakePds:
         self.hosts: list[dict[str, Any]] = []
         self.on_accept: Callable[[socket.socket], None] | None = None
         self.on_stream: Callable[[socket.socket], None] | None = None
+        # By seq: bytes that are sent as they are, in place of a WebSocket frame.
+        self.unframed: dict[int, bytes] = {}
         self._news = Signal()
         self._sockets: set[socket.socket] = set()
         arguments = {} if tls is None else {"ssl_context": tls}
@@ -181,7 +183,8 @@ class FakePds:
             while not reader.dead:
                 news = self._news
                 while sent < len(self.events):
-                    sock.sendall(websocket_frame(self.events[sent][1]))
+                    seq, event = self.events[sent]
+                    sock.sendall(self.unframed.get(seq) or websocket_frame(event))
                     sent += 1
                 gevent.wait([news, reader], timeout=60, count=1)
         finally:

@@ -67,19 +67,73 @@ def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
     assert relay.host(pds).cursor.position == 6
 
 
-def test_one_bad_event_is_passed_over_and_a_broken_frame_ends_the_connection(relay, pds, quick_retries):
+def test_one_message_never_stops_a_host(relay, pds):
+    """Whatever it is, what comes behind it is read, on the same connection."""
     running = relay.start()
     crawl(running, pds)
-    pds.publish(1, frame("#identity", {"seq": 1, "did": 7, "time": "2026-11-24T00:00:00.000Z"}))
-    pds.publish(2, identity_frame(2))
-    until(lambda: relay.sink.seqs(pds) == [2])
-    assert len(relay.sink.rejected) == 1
-    pds.publish(3, b"\xff\xff\xff")
-    until(lambda: running.report(pds.hostname).host.row.last_error)
-    assert running.report(pds.hostname).host.row.last_error.startswith("frame-invalid")
-    pds.events.pop()
+    bad = [
+        frame("#identity", {"seq": 1, "did": 7, "time": "2026-11-24T00:00:00.000Z"}),
+        b"",
+        b"\xff\xff\xff",
+        cbor({"op": 1, "t": "#identity"}) + b"\xa1\x63seq\xc1\x02",
+        b"\xa2\x62op\x01\x61t" + cbor("#identity") + cbor({"seq": 5}),
+        identity_frame(6) + b"x" * 5_000_000,
+    ]
+    for seq, message in enumerate(bad, 1):
+        pds.publish(2 * seq - 1, message)
+        pds.publish(2 * seq, identity_frame(2 * seq))
+    until(lambda: relay.sink.seqs(pds) == [2, 4, 6, 8, 10, 12])
+    assert len(relay.sink.rejected) == len(bad)
+    assert relay.sink.rejected[-1] == (pds.hostname, None, "message-too-big")
+    assert pds.cursors == [None] and running.connected() == [pds.hostname]
+
+
+@pytest.mark.parametrize("gap", [1, 6])
+def test_a_message_that_ends_the_connection_is_asked_for_again_and_then_stepped_over(relay, pds, quick_retries, gap):
+    """Nobody can tell where the next message begins: no such length can be waited for."""
+    running = relay.start()
     crawl(running, pds)
-    assert pds.cursors[-1] == "2"
+    pds.publish(10, identity_frame(10))
+    until(lambda: relay.sink.seqs(pds) == [10])
+    pds.unframed[10 + gap] = b"\x82\x7f" + (1 << 62).to_bytes(8)
+    pds.publish(10 + gap, b"")
+    pds.publish(30, identity_frame(30))
+    until(lambda: relay.sink.seqs(pds) == [10, 30])
+    asked = [int(cursor) - 10 for cursor in pds.cursors[1:]]
+    assert asked == [0, 1, 2, 4, 8][: len(asked)] and asked[-1] >= gap
+    assert relay.host(pds).skip == 0
+
+
+def test_a_host_that_sends_little_else_is_backed_off_and_moves_on(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr(subscriber, "UNREADABLE_ALLOWED", 10)
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(1, identity_frame(1))
+    until(lambda: relay.sink.seqs(pds) == [1])
+    for seq in range(2, 40):
+        pds.publish(seq, b"\xff")
+    pds.publish(40, identity_frame(40))
+    until(lambda: relay.sink.seqs(pds) == [1, 40])
+    assert [int(cursor) for cursor in pds.cursors[1:]] == [11, 21, 31]
+    assert relay.host(pds).row.failures == 3
+    assert relay.host(pds).row.last_error.startswith("frames-unreadable: 10 messages in a minute")
+    assert "cannot be read" in running.report(pds.hostname).advice or running.connected()
+
+
+def test_a_host_whose_last_messages_cannot_be_read_starts_live(relay, pds, quick_retries, monkeypatch):
+    monkeypatch.setattr(subscriber, "UNREADABLE_ALLOWED", 10)
+    monkeypatch.setattr(dialler, "OUTSTANDING_SECONDS", 0.05)
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(1, identity_frame(1))
+    until(lambda: relay.sink.seqs(pds) == [1])
+    # Two messages for one number: the cursor is put ahead of the host's last one.
+    for number in range(10):
+        pds.publish(2 + number // 2, b"\xff")
+    until(lambda: pds.cursors[-2:] == ["11", None])
+    until(running.connected)
+    pds.publish(7, identity_frame(7))
+    until(lambda: relay.sink.seqs(pds) == [1, 7])
 
 
 def test_unknown_kinds_are_ignored(relay, pds):

@@ -17,11 +17,14 @@ from websockets.uri import parse_uri
 
 from relay.net import websocket
 from relay.net.websocket import (
+    KEPT_BYTES,
     MAX_MESSAGE_BYTES,
+    MAX_PASSED_OVER_BYTES,
     CloseCode,
     FrameInvalid,
     FrameReader,
     Opcode,
+    PassedOver,
     binary_frame,
     close_frame,
     close_words,
@@ -57,23 +60,33 @@ def reader_of(masked: bool) -> FrameReader:
     return FrameReader(masked=True, max_bytes=CLIENT_BYTES) if masked else FrameReader()
 
 
-def read(data: bytes, *cuts: int, masked: bool = False) -> tuple[list[bytes], FrameReader]:
-    """The messages in `data`, given in pieces that end at `cuts`."""
+def read_all(data: bytes, *cuts: int, masked: bool = False) -> tuple[list[bytes | PassedOver], FrameReader]:
+    """The messages in `data`, given in pieces that end at `cuts`, and those that were passed over."""
     reader = reader_of(masked)
-    found: list[bytes] = []
+    found: list[bytes | PassedOver] = []
     for start, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
         reader.feed(data[start:end])
         found += reader.take()
     return found, reader
 
 
+def read(data: bytes, *cuts: int, masked: bool = False) -> tuple[list[bytes], FrameReader]:
+    """The messages alone."""
+    found, reader = read_all(data, *cuts, masked=masked)
+    return [message for message in found if isinstance(message, bytes)], reader
+
+
 def refused(data: bytes, *, masked: bool = False) -> str:
-    """Why `data` is refused, also when it comes in two pieces; "" when it is not."""
+    """Why `data` is refused or passed over, also when it comes in two pieces; "" when it is not."""
     reasons = set()
     for cut in (0, len(data) // 2, len(data)):
-        _, reader = read(data, cut, masked=masked)
+        found, reader = read_all(data, cut, masked=masked)
         assert reader.ended == (reader.failure is not None)
-        reasons.add(reader.failure.reason if reader.failure else "")
+        assert masked or reader.failure is None or reader.failure.reason == "message-too-big"
+        wrong = [message.reason for message in found if isinstance(message, PassedOver)]
+        wrong += [reader._wrong[0]] if reader._wrong else []
+        wrong += [reader.failure.reason] if reader.failure else []
+        reasons.add((wrong or [""])[0])
     (reason,) = reasons
     return reason
 
@@ -168,7 +181,7 @@ def test_rule_7_what_a_client_sends_in_messages_is_not_kept(size: int) -> None:
 @BOTH
 def test_rule_8_nothing_is_read_after_the_end(masked: bool) -> None:
     close = frame(8, b"\x03\xe8bye", masked=masked)
-    for end in (close, frame(3, masked=masked)):
+    for end in (close, *([frame(3, masked=masked)] if masked else [])):
         stream = frame(9, b"1", masked=masked) + end + frame(9, b"2", masked=masked) + frame(2, b"x", masked=masked)
         messages, reader = read(stream, len(end) + 3, masked=masked)
         assert messages == [] and reader.pings == [b"1"] and reader.ended
@@ -188,6 +201,69 @@ def test_rule_9_a_close_frame_says_why(payload: bytes) -> None:
         assert close_words(payload) == expected
     except FrameInvalid as error:
         assert expected == "" and error.code is CloseCode.PROTOCOL_ERROR
+
+
+WRONG_FRAMES = {
+    "a text message": frame(1, b"text"),
+    "an empty text message": frame(1),
+    "a text message in parts": frame(1, b"te", fin=False) + frame(9, b"") + frame(0, b"xt"),
+    "compressed": frame(2, b"x" * 300, reserved=4),
+    "compressed in parts": frame(2, b"x" * 300, fin=False, reserved=4) + frame(0, b"y" * 70_000),
+    "an opcode that is not there": frame(3, b"x" * 200),
+    "a control frame that is not there": frame(11, b"x"),
+    "masked": frame(2, b"x" * 130, masked=True),
+    "masked and empty": frame(2, masked=True),
+    "a masked ping": frame(9, b"x", masked=True),
+    "a long ping": frame(9, b"x" * 126),
+    "a ping in parts": frame(9, b"x", fin=False),
+    "a compressed ping": frame(9, b"x", reserved=4),
+    "a continuation of nothing": frame(0, b"x"),
+    "a continuation of nothing in parts": frame(0, b"x", fin=False) + frame(0, b"x"),
+    "too long": frame(2, bytes(MAX_MESSAGE_BYTES + 1)),
+    "too long in parts": frame(2, bytes(3_000_000), fin=False) + frame(0, bytes(2_000_001)),
+    "too long in more parts": frame(2, bytes(5_000_000), fin=False) + frame(0, b"x", fin=False) + frame(0, b"x" * 999),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_FRAMES)
+def test_rule_10_what_comes_behind_is_read(wrong: str) -> None:
+    sent = WRONG_FRAMES[wrong]
+    stream = frame(2, b"before") + sent + frame(2, b"behind") + frame(9, b"last")
+    middle = 8 + len(sent) // 2
+    for cuts in ((), (3,), (9, 10, 11), (middle,), (middle, len(stream) - 3), tuple(range(1, min(60, len(stream))))):
+        found, reader = read_all(stream, *cuts)
+        assert [type(message) for message in found] == [bytes, PassedOver, bytes]
+        assert (found[0], found[2]) == (b"before", b"behind") and reader.pings[-1] == b"last"
+        assert not reader.ended and not reader._buffer and not reader._part
+
+
+def test_rule_10_a_message_within_another_is_taken() -> None:
+    stream = frame(2, b"begun", fin=False) + frame(2, b"whole") + frame(2, b"more ", fin=False) + frame(0, b"whole")
+    found, _ = read_all(stream)
+    assert found == [
+        PassedOver("websocket-invalid", "a fragment out of turn", b"begun", 5), b"whole", b"more whole"
+    ]  # fmt: skip
+
+
+def test_rule_10_of_a_long_message_only_the_beginning_is_kept() -> None:
+    payload = bytes(range(256)) * 40_000
+    reader = FrameReader()
+    stream = frame(2, payload) + frame(2, b"behind")
+    most = 0
+    for start in range(0, len(stream), 50_000):
+        reader.feed(stream[start : start + 50_000])
+        most = max(most, len(reader._buffer) + len(reader._part))
+    over, behind = reader.take()
+    assert isinstance(over, PassedOver) and behind == b"behind"
+    assert (over.reason, over.size, over.head) == ("message-too-big", len(payload), payload[:KEPT_BYTES])
+    assert most <= KEPT_BYTES
+
+
+def test_rule_10_no_frame_is_waited_for_that_is_too_long_for_anybody() -> None:
+    _, reader = read(frame(2, length=MAX_PASSED_OVER_BYTES + 1))
+    assert reader.failure is not None and reader.failure.reason == "message-too-big"
+    _, reader = read(frame(2, length=MAX_PASSED_OVER_BYTES))
+    assert not reader.ended
 
 
 def test_each_rule_has_a_test_of_its_number() -> None:
@@ -253,8 +329,13 @@ def test_it_reads_what_websockets_reads_whatever_the_pieces(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=6)))
     messages, reader = read(stream, *cuts, masked=masked)
     expected, pings, reason = websockets_say(stream, masked)
-    assert messages == ([] if masked else expected) and reader.pings == pings
-    assert (reader.failure.reason if reader.failure else "") == reason
+    if masked or not reason:
+        assert messages == ([] if masked else expected) and reader.pings == pings
+        assert (reader.failure.reason if reader.failure else "") == reason
+        return
+    # Of a host's stream the rest is read as well.
+    assert messages[: len(expected)] == expected and reader.pings[: len(pings)] == pings
+    assert refused(stream)
 
 
 @BOTH

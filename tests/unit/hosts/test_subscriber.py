@@ -1,0 +1,138 @@
+"""What becomes of each message of a host: read, rejected, or too much of nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.atproto.frames import Event
+from relay.hosts import subscriber
+from relay.hosts.host import Host
+from relay.hosts.subscriber import LONGEST_STEP, Subscriber
+from relay.net.websocket import PassedOver
+from relay.net.websocket_client import StreamEnded
+from tests.support.hosts import known_host
+from tests.support.pds import error_frame, identity_frame
+from tests.support.repo import cbor, frame
+
+BROKEN = {
+    "empty": b"",
+    "no CBOR": b"\xff\xff\xff",
+    "a header alone": cbor({"op": 1, "t": "#identity"}),
+    "a header of another order": b"\xa2\x62op\x01\x61t"
+    + cbor("#identity")
+    + identity_frame(2)[len(cbor("#identity")) :],
+    "a header with a tag": b"\xc0" + identity_frame(2),
+    "a header that is a list": cbor([1]) + cbor({}),
+    "a payload that is a list": cbor({"op": 1, "t": "#identity"}) + cbor([1]),
+    "bytes after the payload": identity_frame(2) + b"\x00",
+    "broken UTF-8": frame("#identity", {"seq": 2, "did": "did:web:abc.test", "time": ""}).replace(b"abc", b"\xff\xfea"),
+    "a tag in the payload": cbor({"op": 1, "t": "#identity"}) + b"\xa1\x63seq\xc1\x02",
+    "an error that cannot be read": cbor({"op": -1}) + cbor([1]),
+    "an info that cannot be read": cbor({"op": 1, "t": "#info"}) + b"\xff",
+    "deep": cbor({"op": 1, "t": "#identity"}) + b"\x81" * 5_000,
+    "long": cbor({"op": 1, "t": "#identity"}) + b"\x5a\xff\xff\xff\xff",
+}
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        self.rejected: list[tuple[str, int | None]] = []
+
+    def put(self, host: Host, event: Event) -> None:
+        self.taken.append(event.seq)
+
+    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
+        self.rejected.append((reason, seq))
+
+
+class Stream:
+    """Messages one by one, then the end."""
+
+    def __init__(self, *messages: bytes | PassedOver) -> None:
+        self._messages = list(messages)
+
+    def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
+        if not self._messages:
+            raise StreamEnded("closed")
+        return [self._messages.pop(0)]
+
+
+def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
+    sink = Sink()
+    nothing: Any = None
+    with pytest.raises(StreamEnded) as caught:
+        Subscriber(nothing, nothing, sink, "").read(host, Stream(*messages))  # type: ignore[arg-type]
+    return sink, caught.value.reason
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_what_cannot_be_read_is_rejected_and_the_stream_goes_on(broken: str) -> None:
+    sink, end = read(known_host(), identity_frame(1), BROKEN[broken], identity_frame(3))
+    assert sink.taken == [1, 3] and end == "closed"
+    ((reason, _),) = sink.rejected
+    assert reason.startswith("frame-")
+
+
+def test_what_the_connection_passed_over_is_rejected_for_its_reason() -> None:
+    host = known_host()
+    sink, end = read(host, identity_frame(1), PassedOver("message-too-big", "", b"", 6_000_000), identity_frame(3))
+    assert (sink.taken, sink.rejected, end) == ([1, 3], [("message-too-big", None)], "closed")
+
+
+def test_a_bug_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = subscriber.frames.decode
+
+    def fail(message: bytes) -> object:
+        if message == b"x":
+            raise ZeroDivisionError
+        return decode(message)
+
+    monkeypatch.setattr(subscriber.frames, "decode", fail)
+    sink, end = read(known_host(), b"x", identity_frame(2))
+    assert (sink.taken, sink.rejected, end) == ([2], [("internal-error", None)], "closed")
+
+
+def test_the_hosts_own_word_ends_the_stream() -> None:
+    sink, end = read(known_host(), identity_frame(1), error_frame("FutureCursor"), identity_frame(2))
+    assert sink.taken == [1] and end == "future-cursor"
+
+
+def test_a_rejected_seq_is_believed_if_it_is_near() -> None:
+    def bad(seq: object) -> bytes:
+        return frame("#identity", {"seq": seq, "did": 7, "time": "2026-11-24T00:00:00.000Z"})
+
+    sink, _ = read(known_host(), identity_frame(10), bad(11), bad(10), bad(12 + LONGEST_STEP), bad("x"))
+    assert [seq for _, seq in sink.rejected] == [11, None, None, None]
+
+
+def test_a_host_that_sends_little_else_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = known_host(trusted=True)
+    sink, end = read(host, *[b"\xff"] * 200)
+    assert end == "frames-unreadable" and len(sink.rejected) == 100 and host.unread == 100
+    mixed = [part for seq in range(1, 201) for part in (identity_frame(seq), b"\xff")]
+    sink, end = read(known_host(trusted=True), *mixed)
+    assert end == "closed" and len(sink.taken) == len(sink.rejected) == 200
+    monkeypatch.setattr(subscriber, "UNREADABLE_SECONDS", -1.0)
+    assert read(known_host(trusted=True), *[b"\xff"] * 200)[1] == "closed"
+
+
+def test_the_next_connection_asks_from_behind_what_stopped_the_last() -> None:
+    host = known_host()
+    for _ in range(3):
+        host.note_unread()
+    host.step_over(alone=False)
+    assert host.skip == 3
+    host.note_event("", 0.0)
+    assert host.skip == 0
+    steps = []
+    for _ in range(5):
+        host.step_over(alone=True)
+        steps.append(host.skip)
+    # The step before was at the same place already.
+    assert steps == [1, 2, 4, 8, 16]
+    other = known_host()
+    other.step_over(alone=True)
+    assert other.skip == 0
