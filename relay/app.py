@@ -47,6 +47,7 @@ from relay.stream.stream import Stream
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
+from relay.web.health import HealthWatch
 from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
 from relay.web.services import RelayServices
@@ -116,7 +117,8 @@ class Relay:
             memory=self._memory_debug,
         )
         self._api = ApiServer(create_app(services, [pages_of(self._history)]), services, settings.api_bind)
-        self._metrics = MetricsServer(settings.metrics_bind)
+        self._health = HealthWatch(services)
+        self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
 
     def start(self) -> None:
         """Start everything, the API first: it answers whatever the hosts do. Raises OSError when a port is taken."""
@@ -129,6 +131,7 @@ class Relay:
         self._imports.start()
         self._siblings.start()
         self._history.start()
+        self._health.start()
         self._api.start()
         self._hosts.start()
         if self._limit_alerts is not None:
@@ -154,6 +157,7 @@ class Relay:
         self._siblings.stop()
         self._history.stop()
         self._resolver.stop()
+        self._health.stop()
         self._db.close()
         self._metrics.stop()
         self._vitals.stop()

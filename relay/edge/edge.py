@@ -26,6 +26,7 @@ from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
+from relay.web.health import HealthWatch
 from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
 from relay.web.services import Services
@@ -69,7 +70,8 @@ class Edge:
             problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
         )
         self._api = ApiServer(create_edge_app(services), services, settings.api_bind)
-        self._metrics = MetricsServer(settings.metrics_bind)
+        self._health = HealthWatch(services)
+        self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
 
     def start(self) -> None:
         """Start everything, the upstream last. Raises OSError when a port is taken."""
@@ -78,6 +80,7 @@ class Edge:
         self._hidden.start()
         self._copier.start()
         self._retention.start()
+        self._health.start()
         self._api.start()
         self._source.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
@@ -92,6 +95,7 @@ class Edge:
         self._hidden.stop()
         self._firehose.close()
         self._log.close()
+        self._health.stop()
         self._db.close()
         self._metrics.stop()
         self._vitals.stop()

@@ -103,6 +103,7 @@ FORWARDS = Counter("relay_forwards_total", "Requests forwarded to sibling relays
 
 # process
 BUILD = Info("relay_build", "Version, git revision, Python and libraries of what runs here")
+HEALTHY = Gauge("relay_healthy", "1 while `/_health` is well, 0 while it names a problem")
 HUB_LAG_SECONDS = Histogram(
     "relay_hub_lag_seconds",
     "How much too late the hub wakes a greenlet that slept, ten times a second",

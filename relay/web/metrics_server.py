@@ -1,4 +1,4 @@
-"""Prometheus metrics: of HTTP requests on the API, and the exposition of all of them.
+"""Prometheus metrics: of HTTP requests on the API, and the exposition of all of them beside `/_health`.
 
 `track_requests` is called by `application`, MetricsServer is run by `app`. Holds no instruments of its own: those
 are in `relay.kit.metrics`.
@@ -6,9 +6,12 @@ are in `relay.kit.metrics`.
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
+from collections.abc import Callable, Iterable
 from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import gevent
 from flask import Flask
@@ -23,11 +26,18 @@ from relay.kit import metrics
 from relay.kit.values import Bind
 from relay.web.timed import TimedHandler
 
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
 FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
 MAX_CONNECTIONS = 64
+# A client for which there is no room here waits a second before it tries again.
+BACKLOG = 1024
 CONNECTION_SECONDS = 10.0
 STOP_SECONDS = 5.0
 STOP_POLL_SECONDS = 0.2
+
+Connection: TypeAlias = "gevent.Greenlet[..., object]"
 
 log = logging.getLogger(__name__)
 
@@ -41,24 +51,76 @@ def track_requests(app: Flask) -> None:
 
 
 class MetricsHandler(TimedHandler):
-    """A scraper's connection, which is over after some seconds, whatever it says or reads meanwhile."""
+    """A scraper's connection, which is over after some seconds, whatever it says or reads meanwhile.
+
+    Once there are too many the oldest goes: a scrape is over long before that, and idle connections keep nobody out.
+    """
 
     request_timeout = 5.0
+    server: Listener
 
     def handle(self) -> None:
         """Serve the connection until it ends."""
-        with suppress(TimeoutError), gevent.Timeout(CONNECTION_SECONDS, TimeoutError("the connection takes too long")):
-            super().handle()
+        open_ones, this = self.server.open_ones, cast(Connection, gevent.getcurrent())
+        if len(open_ones) >= MAX_CONNECTIONS:
+            oldest = next(iter(open_ones))
+            del open_ones[oldest]
+            oldest.kill(block=False)
+        open_ones[this] = None
+        try:
+            with suppress(TimeoutError), gevent.Timeout(CONNECTION_SECONDS, TimeoutError("it takes too long")):
+                super().handle()
+        finally:
+            open_ones.pop(this, None)
+
+
+class Listener(WSGIServer):
+    """pywsgi's server, with its connections in the order in which they came."""
+
+    def __init__(self, listener: socket.socket, app: WSGIApplication) -> None:
+        self.open_ones: dict[Connection, None] = {}
+        # Those that are told to end are in it until they have.
+        pool = Pool(2 * MAX_CONNECTIONS)
+        super().__init__(
+            listener,
+            app,
+            spawn=pool,
+            handler_class=MetricsHandler,
+            log=None,
+            error_log=LoggingLogAdapter(log, logging.DEBUG),
+        )
+
+
+def metrics_app(problem: Callable[[], str | None]) -> WSGIApplication:
+    """Answers `/metrics` with the exposition and `/_health` as the API does, going by `problem`; 404 for all else."""
+    exposition: WSGIApplication = make_wsgi_app()
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/metrics":
+            return exposition(environ, start_response)
+        if environ["PATH_INFO"] != "/_health":
+            status, said = "404 Not Found", {"error": "NotFound", "message": "here are /metrics and /_health"}
+        elif (found := problem()) is not None:
+            status, said = "500 Internal Server Error", {"status": "error", "msg": found}
+        else:
+            status, said = "200 OK", {"status": "ok"}
+        body = json.dumps(said).encode() + b"\n"
+        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+    return answer
 
 
 class MetricsServer:
     """Serves every instrument at `/metrics` on an address of its own, from a native thread with a hub of its own.
 
     So a scrape is answered while the relay's hub is busy, and a scraper that does not read waits for itself alone.
+    `problem` is called from that thread for `/_health`.
     """
 
-    def __init__(self, bind: Bind) -> None:
+    def __init__(self, bind: Bind, problem: Callable[[], str | None]) -> None:
         self._bind = bind
+        self._app = metrics_app(problem)
         self._thread = ThreadPool(1)
         self._serving: AsyncResult[None] | None = None
         self._stopping = False
@@ -78,17 +140,9 @@ class MetricsServer:
             self._serving.get(timeout=STOP_SECONDS)
 
     def _serve(self, descriptor: int) -> None:
-        pool = Pool(MAX_CONNECTIONS)
-        metrics.QUEUE_SIZE.labels("metrics-connections").set_function(lambda: len(pool))
+        server = Listener(socket.socket(fileno=descriptor), self._app)
+        metrics.QUEUE_SIZE.labels("metrics-connections").set_function(lambda: len(server.open_ones))
         metrics.QUEUE_CAPACITY.labels("metrics-connections").set(MAX_CONNECTIONS)
-        server = WSGIServer(
-            socket.socket(fileno=descriptor),
-            make_wsgi_app(),
-            spawn=pool,
-            handler_class=MetricsHandler,
-            log=None,
-            error_log=LoggingLogAdapter(log, logging.DEBUG),
-        )
         server.start()
         while not self._stopping:
             gevent.sleep(STOP_POLL_SECONDS)
@@ -98,5 +152,5 @@ class MetricsServer:
 def _listener(bind: Bind) -> socket.socket:
     if bind.host or not socket.has_dualstack_ipv6():
         family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
-        return socket.create_server((bind.host, bind.port), family=family, backlog=MAX_CONNECTIONS)
-    return socket.create_server(("::", bind.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=MAX_CONNECTIONS)
+        return socket.create_server((bind.host, bind.port), family=family, backlog=BACKLOG)
+    return socket.create_server(("::", bind.port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG)

@@ -22,6 +22,7 @@ def test_both_entries_start_and_stop(tmp_path: Path, command: tuple[str, ...]) -
             assert call(relay.url + path).status == 200, path
         assert call(relay.url + "/_health").json == {"status": "ok"}
         assert b"relay_events_logged_total" in call(relay.metrics_url).body
+        assert call(relay.metrics_health).json == {"status": "ok"}
         assert relay.xrpc("listHosts").json["hosts"] == []
         assert relay.xrpc("subscribeRepos").status == 426
         assert relay.xrpc("getNothing").status == 501

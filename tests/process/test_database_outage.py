@@ -117,6 +117,9 @@ def check_outage(relay: RelayProcess, plc: FakePlc, outage: AbstractContextManag
         with outage:
             began = time.monotonic()
             relay.wait_until(lambda: health(relay).status == 500, RED_SECONDS)
+            relay.wait_until(
+                lambda: call(relay.metrics_health).status == 500 and relay.metric("relay_healthy") == 0, 10
+            )
             red_after = time.monotonic() - began
             while time.monotonic() < began + max(OUTAGE_SECONDS, red_after + 1):
                 assert health(relay).status == 500
@@ -125,6 +128,7 @@ def check_outage(relay: RelayProcess, plc: FakePlc, outage: AbstractContextManag
                 gevent.sleep(0.2)
         ended = time.monotonic()
         relay.wait_until(lambda: health(relay).status == 200, GREEN_SECONDS)
+        relay.wait_until(lambda: call(relay.metrics_health).status == 200 and relay.metric("relay_healthy") == 1, 10)
         green_after = time.monotonic() - ended
         gevent.sleep(0.5)
         writing.kill()

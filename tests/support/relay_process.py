@@ -30,6 +30,7 @@ class RelayProcess:
         api, metrics = free_ports(2)
         self.url = f"http://127.0.0.1:{api}"
         self.metrics_url = f"http://127.0.0.1:{metrics}/metrics"
+        self.metrics_health = f"http://127.0.0.1:{metrics}/_health"
         self.firehose = f"ws://127.0.0.1:{api}/xrpc/com.atproto.sync.subscribeRepos"
         self.settings = {
             "DATABASE_URL": f"sqlite://{folder}/relay.sqlite",

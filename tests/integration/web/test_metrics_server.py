@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,8 +20,14 @@ from tests.support.http import call
 
 
 @pytest.fixture
-def server() -> Iterator[MetricsServer]:
-    server = MetricsServer(Bind("127.0.0.1", 0))
+def problems() -> list[str]:
+    """What is wrong with the relay; the last one is told."""
+    return []
+
+
+@pytest.fixture
+def server(problems: list[str]) -> Iterator[MetricsServer]:
+    server = MetricsServer(Bind("127.0.0.1", 0), lambda: problems[-1] if problems else None)
     server.start()
     yield server
     server.stop()
@@ -30,6 +37,21 @@ def test_every_instrument_is_shown(server: MetricsServer) -> None:
     answer = call(f"http://127.0.0.1:{server.port}/metrics")
     assert answer.status == 200
     assert b"relay_consumers " in answer.body and b"relay_events_received_total" in answer.body
+
+
+def test_health_is_told_beside_the_metrics(server: MetricsServer, problems: list[str]) -> None:
+    url = f"http://127.0.0.1:{server.port}/_health"
+    well = call(url)
+    assert (well.status, well.json, well.headers["Content-Type"]) == (200, {"status": "ok"}, "application/json")
+    assert (call(url + "?verbose=1").status, call(url, method="HEAD").body) == (200, b"")
+    problems.append("the log cannot be written")
+    assert (call(url).status, call(url).json) == (500, {"status": "error", "msg": "the log cannot be written"})
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics/", "/_health/", "/metrics.json", "/favicon.ico", "/xrpc/_health"])
+def test_nothing_else_is_there(server: MetricsServer, path: str) -> None:
+    answer = call(f"http://127.0.0.1:{server.port}{path}")
+    assert (answer.status, answer.json["error"]) == (404, "NotFound")
 
 
 def test_a_busy_hub_does_not_hold_up_a_scrape(server: MetricsServer) -> None:
@@ -47,12 +69,22 @@ def test_a_busy_hub_does_not_hold_up_a_scrape(server: MetricsServer) -> None:
         assert child.stdout is not None and float(child.stdout.read()) < 5
 
 
-def test_scrapers_that_say_nothing_do_not_keep_others_out(server: MetricsServer) -> None:
-    silent = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(MAX_CONNECTIONS // 2)]
+@pytest.mark.parametrize("head", [b"", b"GET /metrics HTTP/1.1\r\n"])
+def test_a_crowd_of_connections_does_not_hold_up_a_scrape(server: MetricsServer, head: bytes) -> None:
+    """Those that say nothing, or half a request: the oldest go."""
+    crowd = []
     try:
-        assert call(f"http://127.0.0.1:{server.port}/metrics", timeout=3).status == 200
+        for _ in range(200):
+            crowd.append(socket.create_connection(("127.0.0.1", server.port)))
+            crowd[-1].sendall(head)
+        began = time.monotonic()
+        assert call(f"http://127.0.0.1:{server.port}/metrics", timeout=5).status == 200
+        assert time.monotonic() - began < 2
+        text = call(f"http://127.0.0.1:{server.port}/metrics").body.decode()
+        size = re.search(r'relay_queue_size{queue="metrics-connections"} (\S+)', text)
+        assert size and float(size[1]) <= MAX_CONNECTIONS
     finally:
-        for connection in silent:
+        for connection in crowd:
             connection.close()
 
 
@@ -80,11 +112,11 @@ def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytes
 
 def test_a_taken_port_is_an_error_at_the_start(server: MetricsServer) -> None:
     with pytest.raises(OSError, match="in use"):
-        MetricsServer(Bind("127.0.0.1", server.port)).start()
+        MetricsServer(Bind("127.0.0.1", server.port), lambda: None).start()
 
 
 def test_stop_closes_the_port() -> None:
-    server = MetricsServer(Bind("127.0.0.1", 0))
+    server = MetricsServer(Bind("127.0.0.1", 0), lambda: None)
     server.start()
     server.stop()
     with pytest.raises(ConnectionRefusedError):

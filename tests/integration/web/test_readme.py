@@ -65,7 +65,7 @@ def test_the_table_of_commands_is_the_codes() -> None:
 def test_the_curl_lines_work(web: Web) -> None:
     lines = [line.strip() for line in re.sub(r"\\\n\s*", "", README).splitlines() if line.strip().startswith("curl ")]
     assert len(lines) >= 3
-    metrics = MetricsServer(Bind("127.0.0.1", 0))
+    metrics = MetricsServer(Bind("127.0.0.1", 0), lambda: None)
     metrics.start()
     with FakePds() as pds:
         replaced = {
