@@ -73,6 +73,9 @@ class SegmentLog:
             if not copy:
                 self._pass_over_what_was_given_out(before, in_doubt, max(end.next_seq, initial_seq, 1))
             self._reserve(clean=False)
+        except LogError:
+            self._unlock()
+            raise
         except OSError as error:
             self._unlock()
             raise LogError("log-io", f"{directory}: {error}") from error

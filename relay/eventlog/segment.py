@@ -20,6 +20,7 @@ from typing import NamedTuple
 from google_crc32c import value as crc32c
 
 from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
+from relay.kit.errors import LogError
 
 MAGIC = b"ATRELAYL"
 VERSION = 1
@@ -78,7 +79,10 @@ def encode_header(segment: Segment) -> bytes:
 
 
 def load(path: Path) -> Segment:
-    """The segment at `path`. A damaged header costs no event: the name and the file's time stand in for it."""
+    """The segment at `path`. A damaged header costs no event: the name and the file's time stand in for it.
+
+    Raises LogError `log-format` for a segment of a newer relay, whose records would look like damage.
+    """
     first_seq = int(path.name.removesuffix(SUFFIX))
     with path.open("rb") as file:
         header = file.read(START)
@@ -86,6 +90,8 @@ def load(path: Path) -> Segment:
             magic, version, named_seq, created_us, previous = _HEADER.unpack(header[:-4])
             if (magic, version, named_seq) == (MAGIC, VERSION, first_seq):
                 return Segment(path, first_seq, created_us, previous)
+            if magic == MAGIC and version > VERSION:
+                raise LogError("log-format", f"{path.name} has format {version} and this relay reads {VERSION}")
         return Segment(path, first_seq, os.fstat(file.fileno()).st_mtime_ns // 1000, None)
 
 

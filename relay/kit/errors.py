@@ -95,7 +95,7 @@ class ImportBusy(RelayError):
 
 
 class LogError(RelayError):
-    """The segment log cannot be written or read. Reasons: `log-io`, `log-corrupt`, `log-locked`."""
+    """The segment log cannot be written or read. Reasons: `log-io`, `log-corrupt`, `log-locked`, `log-format`."""
 
 
 class StoreError(RelayError):

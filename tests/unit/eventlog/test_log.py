@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google_crc32c import value as crc32c
 
 from relay.eventlog import high_water
 from relay.eventlog.high_water import RESERVE
@@ -500,3 +501,25 @@ def test_a_copy_goes_on_after_its_newest_record(tmp_path: Path, accident: str) -
 def test_version_is_in_the_header(tmp_path: Path) -> None:
     crash(filled(tmp_path, 1))
     assert struct.unpack("<8sI", paths(tmp_path)[0].read_bytes()[:12]) == (b"ATRELAYL", 1)
+
+
+def test_a_log_of_a_newer_relay_is_refused_and_left_alone(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 40))
+    newest = paths(tmp_path)[-1]
+    fields = struct.Struct("<8sIQQQ")
+    magic, version, *rest = fields.unpack(newest.read_bytes()[: fields.size])
+    header = fields.pack(magic, version + 1, *rest)
+    newest.write_bytes(header + struct.pack("<I", crc32c(header)) + b"records of a form that nobody here knows")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for _ in range(2):
+        with pytest.raises(LogError) as refused:
+            opened(tmp_path)
+        assert refused.value.reason == "log-format" and newest.name in str(refused.value)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_damaged_version_is_damage(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 40))
+    newest = paths(tmp_path)[-1]
+    newest.write_bytes(newest.read_bytes()[:8] + b"\x02" + newest.read_bytes()[9:])
+    assert seqs(opened(tmp_path)) == list(range(1, 41))
