@@ -19,6 +19,7 @@ from gevent.event import Event as Signal
 
 from relay.admin.actions import Admin
 from relay.admin.siblings import Siblings, announcement
+from relay.collections.check import CollectionCheck
 from relay.collections.imports import Imports
 from relay.config import Settings, environment_with, gone_variables, unknown_variables
 from relay.dash.history import History
@@ -89,11 +90,11 @@ class Relay:
             lenient=settings.lenient_sync_validation,
             pool=WorkerPool(processes, lenient=settings.lenient_sync_validation) if processes else None,
         )
-        self._collection_check = ingest.collection_check
+        self._collection_check = CollectionCheck(self._db, http, registry, self._stream.projector)
         self._hosts = Hosts(
             self._db,
             registry,
-            ingest.intake,
+            ingest.lanes,
             ingest.moderation.release_throttled,
             http,
             settings,

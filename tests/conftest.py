@@ -8,4 +8,4 @@ from gevent import monkey
 
 monkey.patch_all()
 
-pytest_plugins = ["tests.support.fixtures"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.event_path"]

@@ -35,7 +35,7 @@ _RECEIVED = {kind: metrics.EVENTS_RECEIVED.labels(kind.name.lower()) for kind in
 
 
 class EventSink(Protocol):
-    """Where events go: the lanes."""
+    """Where events go: `ingest.lanes.Lanes`."""
 
     def put(self, host: Host, event: Event) -> None:
         """Take one event; blocks while there is no room."""

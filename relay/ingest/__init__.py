@@ -1,5 +1,5 @@
-"""Everything between a decoded frame and the log: parking, the gate, verification, verdicts.
+"""From an event to a decision: the lanes, what a held event waits for, the gate, verification, accounts, moderation.
 
-Fed by `upstream` through `Intake.put`; hands accepted events to `stream.Sequencer`. Must not know of sockets,
-of HTTP routes or of who consumes the firehose.
+Fed by `hosts` through `Lanes.put`; hands accepted events to `stream.Sequencer`. Must not know of sockets (but those of
+its workers), routes or consumers.
 """

@@ -1,18 +1,20 @@
 """The accounts in memory: who hosts them, their status, their last rev and data, and how admins change that.
 
-Partitions look accounts up here and put new state back; the admin API takes down and restores through it. SQL is
+Lanes look accounts up here and put new state back; the admin API takes down and restores through it. SQL is
 behind it: read on a miss, written by the projector. Must not know of frames or verification.
 """
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
+from relay.atproto.cid import LENGTH, Cid
+from relay.atproto.events import STATUSES
 from relay.hosts.host import Host
-from relay.ingest.account_record import pack, unpack
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown
 from relay.kit.generations import RecordPart
@@ -22,6 +24,10 @@ from relay.store.database import Database
 
 # An account takes a kilobyte as objects, packed a tenth of that; to unpack it costs a twentieth of an event.
 BUSY = 4096
+
+# uid, host id, both statuses, whether commits were missed
+_HEAD = struct.Struct(">QQBBB")
+_CODES = {status: code for code, status in enumerate(STATUSES)}
 
 
 class AccountState:
@@ -88,8 +94,7 @@ class Accounts:
         self._held: WeakValueDictionary[str, AccountState] = WeakValueDictionary()
         self._next_uid = next_uid
         self._generation = 0
-        metrics.QUEUE_SIZE.labels("busy-accounts").set_function(lambda: len(self._busy))
-        metrics.QUEUE_CAPACITY.labels("busy-accounts").set(BUSY)
+        metrics.show_bound("busy-accounts", self._busy.__len__, BUSY)
 
     def lookup(self, did: str) -> AccountState | None:
         """The account of `did`, or None when it is new here. Raises StoreError when SQL is needed and away."""
@@ -156,3 +161,26 @@ class Accounts:
             did, idle = self._busy.popitem(last=False)
             idle.pack_into(self._memory)
             self._held[did] = idle
+
+
+def pack(row: AccountRow, repo: RepoRow | None) -> bytes:
+    """The account and its repo, without the DID. Empty when they cannot be packed: then SQL is asked each time.
+
+    That is so for a status that is none of ours, which only another relay can have put into the database.
+    """
+    status, upstream = _CODES.get(row.status), _CODES.get(row.upstream_status)
+    if status is None or upstream is None:
+        return b""
+    head = _HEAD.pack(row.uid, row.host_id, status, upstream, repo is not None and repo.desynchronized)
+    return head if repo is None else b"".join((head, repo.commit, repo.data, repo.rev.encode()))
+
+
+def unpack(did: str, record: bytes) -> tuple[AccountRow, RepoRow | None]:
+    """What was packed for `did`."""
+    uid, host_id, status, upstream, gap = _HEAD.unpack_from(record)
+    row = AccountRow(uid, did, host_id, STATUSES[status], STATUSES[upstream])
+    repo = record[_HEAD.size :]
+    if not repo:
+        return row, None
+    commit, data, rev = Cid(repo[:LENGTH]), Cid(repo[LENGTH : 2 * LENGTH]), repo[2 * LENGTH :].decode()
+    return row, RepoRow(uid, rev, commit, data, bool(gap))

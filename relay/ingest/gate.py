@@ -1,8 +1,8 @@
 """Judges one event: who may send it, for which account, in which state; then has it verified.
 
-Called by partitions, one event of an account at a time. The answer is a Submission for the sequencer, `Rejected`, or
+Called by lanes, one event of an account at a time. The answer is a Submission for the sequencer, `Rejected`, or
 `Hold` when something must be found out first. Asks nobody itself: it must not wait on the network. What a repo's event
-goes through is admitted by what is known, verified without any state (`verdict`), and concluded.
+goes through is admitted by what is known, verified without any state (`verification`), and concluded.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from relay.hosts.host import Host
 from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.delivery import Errand, Hold, Item, Rejected, Unverified
-from relay.ingest.penalties import Penalties
-from relay.ingest.verdict import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
+from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
+from relay.ingest.rejections import Penalties
+from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
@@ -59,80 +59,80 @@ class Gate:
         self._pool = pool
         self._lenient = lenient
 
-    def judge(self, item: Item) -> Submission:
+    def judge(self, delivery: Delivery) -> Submission:
         """The event as the log takes it.
 
         Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold or
         Unverified when it has to wait; StoreError when SQL is needed and away.
         """
-        event = item.event
+        event = delivery.event
         check_account_did(event.did)
         if isinstance(event, IdentityEvent):
-            return self._judge_identity(item, event)
+            return self._judge_identity(delivery, event)
         if isinstance(event, Account):
-            return self._judge_account(item, event)
-        return self._judge_repo_event(item, event)
+            return self._judge_account(delivery, event)
+        return self._judge_repo_event(delivery, event)
 
-    def look_ahead(self, item: Item) -> None:
+    def look_ahead(self, delivery: Delivery) -> None:
         """Have an event verified before its turn, if there are processes for it and nothing known speaks against it.
 
         Decides nothing: when its turn comes the event is judged by what is known then, the outcome being one more fact.
         """
-        event = item.event
+        event = delivery.event
         if self._pool is None or not isinstance(event, Commit | Sync):
             return
         identity = self._known_identity(event.did)
-        if identity is None or identity.key is None or identity.pds != item.host.endpoint:
+        if identity is None or identity.key is None or identity.pds != delivery.host.endpoint:
             return
         state = self._accounts.if_busy(event.did)
         if state is None or state.repo is None or event.rev > state.repo.rev:
-            item.check = self._pool.ahead(event, identity.key)
+            delivery.check = self._pool.ahead(event, identity.key)
 
-    def _judge_repo_event(self, item: Item, event: Commit | Sync) -> Submission:
-        state, key = self._admit(item, event)
-        verdict = self._verdict(item, event, key)
+    def _judge_repo_event(self, delivery: Delivery, event: Commit | Sync) -> Submission:
+        state, key = self._admit(delivery, event)
+        verdict = self._verdict(delivery, event, key)
         if isinstance(verdict, Unproven):
-            raise self._refused(item, Refusal(verdict.reason, verdict.detail))
+            raise self._refused(delivery, Refusal(verdict.reason, verdict.detail))
         if isinstance(verdict, Refusal):
-            raise self._refused(item, verdict)
-        return self._conclude(item, event, state, verdict)
+            raise self._refused(delivery, verdict)
+        return self._conclude(delivery, event, state, verdict)
 
-    def _admit(self, item: Item, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
+    def _admit(self, delivery: Delivery, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
         """The account and its key, once all that costs little speaks for the event."""
-        identity = self._authoritative_identity(item)
-        state = self._hosted_account(item)
+        identity = self._authoritative_identity(delivery)
+        state = self._hosted_account(delivery)
         _check_local_status(state.row)
         if state.repo is not None and event.rev <= state.repo.rev:
             raise Rejected("rev-old", f"{event.rev} is not after {state.repo.rev}")
-        self._check_upstream_status(item, state.row)
-        self._check_conduct(item)
+        self._check_upstream_status(delivery, state.row)
+        self._check_conduct(delivery)
         if identity.key is None:
-            if Errand.REFRESH not in item.done:
-                raise Hold(Errand.REFRESH)
+            if Wait.REFRESH not in delivery.done:
+                raise Hold(Wait.REFRESH)
             raise Rejected("no-signing-key")
         return state, identity.key
 
-    def _verdict(self, item: Item, event: Commit | Sync, key: PublicKey) -> Outcome:
+    def _verdict(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
         if self._pool is None:
             return verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
         # What was verified ahead may have been so against a key that has been rotated since.
-        if item.check is None or item.check.key != key:
-            item.check = self._pool.begin(event, key)
-        if item.check.outcome is None:
+        if delivery.check is None or delivery.check.key != key:
+            delivery.check = self._pool.begin(event, key)
+        if delivery.check.outcome is None:
             raise Unverified
-        return item.check.outcome
+        return delivery.check.outcome
 
-    def _refused(self, item: Item, refusal: Refusal) -> Hold | Rejected:
+    def _refused(self, delivery: Delivery, refusal: Refusal) -> Hold | Rejected:
         # The key may have been rotated since the document was read.
-        if refusal.reason == SIGNATURE_INVALID and Errand.REFRESH not in item.done:
-            return Hold(Errand.REFRESH)
-        self._penalties.charge(item.event.did)
+        if refusal.reason == SIGNATURE_INVALID and Wait.REFRESH not in delivery.done:
+            return Hold(Wait.REFRESH)
+        self._penalties.charge(delivery.event.did)
         if refusal.reason == INTERNAL_ERROR:
-            log.error("verifying an event of %s failed: %s", item.event.did, refusal.detail)
+            log.error("verifying an event of %s failed: %s", delivery.event.did, refusal.detail)
             return Rejected(INTERNAL_ERROR)
         return Rejected(refusal.reason, refusal.detail)
 
-    def _conclude(self, item: Item, event: Commit | Sync, state: AccountState, verdict: Verdict) -> Submission:
+    def _conclude(self, delivery: Delivery, event: Commit | Sync, state: AccountState, verdict: Verdict) -> Submission:
         """Put the verified event after what is known of its repo."""
         if isinstance(event, Sync):
             self._penalties.charge(event.did)
@@ -141,36 +141,36 @@ class Gate:
         if verdict.lenient:
             metrics.EVENTS_LENIENT.labels(verdict.lenient).inc()
         state.repo, told = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, state.repo)
-        return _submission(item, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
+        return _submission(delivery, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
 
-    def _judge_account(self, item: Item, event: Account) -> Submission:
+    def _judge_account(self, delivery: Delivery, event: Account) -> Submission:
         state = self._accounts.lookup(event.did)
-        if state is None or state.row.host_id != item.host.id:
-            self._authoritative_identity(item)
-            state = self._hosted_account(item)
+        if state is None or state.row.host_id != delivery.host.id:
+            self._authoritative_identity(delivery)
+            state = self._hosted_account(delivery)
         row = state.row = replace(state.row, upstream_status=_upstream_status(event))
         active, status = effective_status(row.status, row.upstream_status)
         if (active, status) == (event.active, event.status):
             parts = frames.split_at_seq(event)
         else:
             parts = frames.account_frame(event.did, event.time, active, status)
-        return _submission(item, row, parts, account=row, hides=status in HIDING_STATUSES)
+        return _submission(delivery, row, parts, account=row, hides=status in HIDING_STATUSES)
 
-    def _judge_identity(self, item: Item, event: IdentityEvent) -> Submission:
-        if Errand.REFRESH not in item.done:
-            raise Hold(Errand.REFRESH)
+    def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> Submission:
+        if Wait.REFRESH not in delivery.done:
+            raise Hold(Wait.REFRESH)
         identity = self._known_identity(event.did)
         state = self._accounts.lookup(event.did)
         if state is None:
-            if identity is None or identity.pds != item.host.endpoint:
-                raise Rejected("wrong-host", item.host.hostname)
-            state = self._hosted_account(item)
+            if identity is None or identity.pds != delivery.host.endpoint:
+                raise Rejected("wrong-host", delivery.host.hostname)
+            state = self._hosted_account(delivery)
         # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
         if event.handle is None or (identity is not None and identity.handle == event.handle):
             parts = frames.split_at_seq(event)
         else:
             parts = frames.identity_frame(event.did, event.time, None)
-        return _submission(item, state.row, parts)
+        return _submission(delivery, state.row, parts)
 
     def _known_identity(self, did: str) -> Identity | None:
         try:
@@ -178,25 +178,25 @@ class Gate:
         except IdentityError:
             return None
 
-    def _authoritative_identity(self, item: Item) -> Identity:
+    def _authoritative_identity(self, delivery: Delivery) -> Identity:
         """The DID's identity, once it names the host that sent the event."""
-        identity = self._resolver.cached(item.event.did)
+        identity = self._resolver.cached(delivery.event.did)
         if identity is None:
-            raise Hold(Errand.IDENTITY)
-        if identity.pds != item.host.endpoint:
-            if Errand.REFRESH not in item.done:
-                raise Hold(Errand.REFRESH)
-            raise Rejected("wrong-host", f"{item.host.hostname} is not {identity.pds}")
+            raise Hold(Wait.IDENTITY)
+        if identity.pds != delivery.host.endpoint:
+            if Wait.REFRESH not in delivery.done:
+                raise Hold(Wait.REFRESH)
+            raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")
         return identity
 
-    def _hosted_account(self, item: Item) -> AccountState:
+    def _hosted_account(self, delivery: Delivery) -> AccountState:
         """The account, made or moved to the host that sent the event; its authority is established."""
-        state = self._accounts.lookup(item.event.did)
+        state = self._accounts.lookup(delivery.event.did)
         if state is None:
-            state = self._accounts.create(item.event.did, item.host)
+            state = self._accounts.create(delivery.event.did, delivery.host)
             self._projector.note_account(state.row)
-        elif state.row.host_id != item.host.id:
-            self._move(state, item.host)
+        elif state.row.host_id != delivery.host.id:
+            self._move(state, delivery.host)
         return state
 
     def _move(self, state: AccountState, host: Host) -> None:
@@ -207,16 +207,16 @@ class Gate:
         state.row = replace(state.row, host_id=host.id)
         self._projector.note_account(state.row)
 
-    def _check_upstream_status(self, item: Item, row: AccountRow) -> None:
+    def _check_upstream_status(self, delivery: Delivery, row: AccountRow) -> None:
         if row.upstream_status == "active":
             return
-        if Errand.STATUS not in item.done:
-            raise Hold(Errand.STATUS)
+        if Wait.STATUS not in delivery.done:
+            raise Hold(Wait.STATUS)
         raise Rejected("account-inactive", row.upstream_status)
 
-    def _check_conduct(self, item: Item) -> None:
-        if Errand.COOL_DOWN not in item.done and self._penalties.owed(item.event.did):
-            raise Hold(Errand.COOL_DOWN)
+    def _check_conduct(self, delivery: Delivery) -> None:
+        if Wait.COOL_DOWN not in delivery.done and self._penalties.owed(delivery.event.did):
+            raise Hold(Wait.COOL_DOWN)
 
     def _check_chain(self, event: Commit, repo: RepoRow) -> None:
         """Compare with the last commit seen. A gap is counted, marked and passed: the commit itself is proven."""
@@ -238,7 +238,7 @@ def _upstream_status(event: Account) -> str:
 
 
 def _submission(
-    item: Item,
+    delivery: Delivery,
     row: AccountRow,
     parts: tuple[bytes, bytes],
     *,
@@ -247,11 +247,11 @@ def _submission(
     collections: Mapping[str, bool | None] | None = None,
     hides: bool = False,
 ) -> Submission:
-    event: Event = item.event
+    event: Event = delivery.event
     return Submission(
         kind=event.kind,
         uid=row.uid,
-        host_id=item.host.id,
+        host_id=delivery.host.id,
         upstream_seq=event.seq,
         status=STATUSES.index(row.upstream_status),
         head=parts[0],

@@ -6,17 +6,14 @@ Used by `app` and by tests that need the whole room. Holds no logic of the event
 from __future__ import annotations
 
 from relay.atproto.crypto import PARSED_KEYS, parsed_keys
-from relay.collections.check import CollectionCheck
 from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
-from relay.ingest.lanes import Intake
+from relay.ingest.lanes import Lanes
 from relay.ingest.moderation import Moderation
-from relay.ingest.penalties import Penalties
-from relay.ingest.rejections import Rejections
-from relay.ingest.status_check import StatusCheck
-from relay.ingest.waits import Errands
+from relay.ingest.rejections import Penalties, Rejections
+from relay.ingest.waits import StatusCheck, Waits
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
 from relay.kit.generations import RecordCache
@@ -44,11 +41,9 @@ class Ingest:
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
         penalties = Penalties()
         gate = Gate(self.accounts, resolver, registry, stream.projector, penalties, pool, lenient=lenient)
-        errands = Errands(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
-        self.collection_check = CollectionCheck(db, http, registry, stream.projector)
-        metrics.QUEUE_SIZE.labels("parsed-keys").set_function(parsed_keys)
-        metrics.QUEUE_CAPACITY.labels("parsed-keys").set(PARSED_KEYS)
-        self.intake = Intake(gate, errands, stream.sequencer, stream.projector, Rejections())
+        waits = Waits(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
+        metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
+        self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections())
         self._pool = pool
 
     @property
@@ -60,10 +55,10 @@ class Ingest:
         """Start judging."""
         if self._pool:
             self._pool.start()
-        self.intake.start()
+        self.lanes.start()
 
     def stop(self, timeout: float) -> None:
         """Judge what is in, for `timeout` seconds at most, and stop."""
-        self.intake.stop(timeout)
+        self.lanes.stop(timeout)
         if self._pool:
             self._pool.stop()

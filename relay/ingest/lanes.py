@@ -1,52 +1,69 @@
-"""The door of the event path: subscribers put events in, and wait here when the relay cannot take more.
+"""The way of events from subscribers to the gate: 32 lanes, and beside them the lines of accounts that wait.
 
-Owns the lanes and the choice of lane by DID. Called by subscribers and, at start and stop, by `app`. Must not know
-what a subscriber is.
+Subscribers put events in, and wait here when the relay cannot take more. Every event of one account goes into the same
+lane, by a stable hash of its DID, so that they are judged in order. One that has to wait first moves with its account
+to a line of its own, and the lane goes on. Must not know what a subscriber is, or how events are judged.
 """
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import deque
+from functools import partial
 from zlib import crc32
 
 import gevent
+from gevent.lock import BoundedSemaphore
+from gevent.pool import Group
+from gevent.queue import Queue
 
-from relay.atproto.frames import Event
+from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Event, Kind
 from relay.hosts.host import Host
-from relay.ingest.delivery import Item
+from relay.ingest.delivery import Delivery, Hold, Rejected, Sampler, Unverified, Wait
 from relay.ingest.gate import Gate
-from relay.ingest.partition import QUEUE_CAPACITY, Parking, Partition
 from relay.ingest.rejections import Rejections
-from relay.ingest.stopwatch import Sampler
-from relay.ingest.waits import Errands
+from relay.ingest.waits import Waits
 from relay.kit import metrics
+from relay.kit.errors import IdentityError, StoreError
 from relay.stream.cursors import NONE_YET
 from relay.stream.projector import Projector
-from relay.stream.sequencer import Sequencer
+from relay.stream.sequencer import Sequencer, Submission
 
-PARTITIONS = 32
+LANES = 32
 WAIT_SECONDS = 1.0
+# Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
+# their hosts' sockets instead.
+QUEUE_CAPACITY = 16
+PARKED_EVENTS = 10_000
+PARKED_BYTES = 128 << 20
+EVENTS_PER_TURN = 4
+STORE_RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
-class Intake:
-    """A fixed set of lanes, each event's chosen by a stable hash of its DID."""
+class Lanes:
+    """All lanes. Called by subscribers and, at start and stop, by `app`."""
 
     def __init__(
-        self, gate: Gate, errands: Errands, sequencer: Sequencer, projector: Projector, rejections: Rejections
+        self, gate: Gate, waits: Waits, sequencer: Sequencer, projector: Projector, rejections: Rejections
     ) -> None:
         self._gate = gate
         self._projector = projector
         self._rejections = rejections
         self._parking = Parking()
         self._sampler = Sampler()
-        self._partitions = [Partition(gate, errands, sequencer, rejections, self._parking) for _ in range(PARTITIONS)]
+        self._lanes = [Lane(gate, waits, sequencer, rejections, self._parking) for _ in range(LANES)]
         self._greenlets: list[gevent.Greenlet[[], None]] = []
-        metrics.QUEUE_SIZE.labels("partitions").set_function(lambda: sum(p.queue.qsize() for p in self._partitions))
-        metrics.QUEUE_CAPACITY.labels("partitions").set(PARTITIONS * QUEUE_CAPACITY)
+        metrics.show_bound(
+            "partitions", lambda: sum(lane.queue.qsize() for lane in self._lanes), LANES * QUEUE_CAPACITY
+        )
 
     def start(self) -> None:
         """Start the lanes."""
-        self._greenlets = [gevent.spawn(partition.run) for partition in self._partitions]
+        self._greenlets = [gevent.spawn(lane.run) for lane in self._lanes]
 
     def put(self, host: Host, event: Event) -> None:
         """Take one event of `host`; blocks while the host's budget or the lane is full.
@@ -55,18 +72,18 @@ class Intake:
         """
         self._start_if_new(host, event.seq)
         size = len(event.frame)
-        partition = self._partitions[crc32(event.did.encode()) % PARTITIONS]
-        self._wait_for_room(host, partition)
+        lane = self._lanes[crc32(event.did.encode()) % LANES]
+        self._wait_for_room(host, lane)
         if not host.cursor.begin(event.seq):
-            partition.room.release()
+            lane.room.release()
             metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
             self._rejections.note(host, "duplicate", event.did, event.seq)
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
         host.budget.take(size)
-        item = Item(host, event, size, watch=self._sampler.next())
-        self._gate.look_ahead(item)
-        partition.queue.put_nowait(item)
+        delivery = Delivery(host, event, size, watch=self._sampler.next())
+        self._gate.look_ahead(delivery)
+        lane.queue.put_nowait(delivery)
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
         """Count an event that never became one; with a `seq`, the host's cursor moves past it."""
@@ -79,11 +96,11 @@ class Intake:
     def stop(self, timeout: float) -> None:
         """Wait until the lanes are empty, for `timeout` seconds at most; the rest comes again from the hosts."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline and not all(partition.idle for partition in self._partitions):
+        while time.monotonic() < deadline and not all(lane.idle for lane in self._lanes):
             gevent.sleep(0.02)
         gevent.killall(self._greenlets, timeout=5)
-        for partition in self._partitions:
-            partition.kill()
+        for lane in self._lanes:
+            lane.kill()
 
     def _start_if_new(self, host: Host, seq: int) -> None:
         """Have it stored where a host's numbers start before its first event is taken up: see `HostCursor.start`."""
@@ -92,11 +109,180 @@ class Intake:
             while not self._projector.wait_until_stored(WAIT_SECONDS):
                 pass
 
-    def _wait_for_room(self, host: Host, partition: Partition) -> None:
+    def _wait_for_room(self, host: Host, lane: Lane) -> None:
         """Return with one place in the lane taken, once the host may have more in flight."""
         while host.budget.full:
             host.budget.wait_for_room(WAIT_SECONDS)
         while host.cursor.full or (self._parking.full and host.budget.parked):
             gevent.sleep(WAIT_SECONDS)
-        while not partition.room.acquire(timeout=WAIT_SECONDS):
+        while not lane.room.acquire(timeout=WAIT_SECONDS):
             pass
+
+
+class Lane:
+    """A queue, its greenlet, and the lines beside it. `room` is taken before `queue` is filled: that bound is the
+    backpressure on subscribers.
+    """
+
+    def __init__(
+        self, gate: Gate, waits: Waits, sequencer: Sequencer, rejections: Rejections, parking: Parking
+    ) -> None:
+        self.room = BoundedSemaphore(QUEUE_CAPACITY)
+        self.queue: Queue[Delivery] = Queue()
+        self._gate = gate
+        self._waits = waits
+        self._sequencer = sequencer
+        self._rejections = rejections
+        self._parking = parking
+        self._lines: dict[str, deque[Delivery]] = {}
+        self._attendants = Group()
+        self._busy = False
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is queued, being judged, or parked."""
+        return not self._busy and self.queue.empty() and not self._lines
+
+    def run(self) -> None:
+        """Work the queue off, for ever. Waiting for work is the one wait here without a timeout."""
+        handled = 0
+        while True:
+            delivery = self.queue.get()
+            self.room.release()
+            self._busy = True
+            self._take(delivery)
+            self._busy = False
+            handled += 1
+            if handled % EVENTS_PER_TURN == 0:
+                # A queue that always has something never switches by itself.
+                gevent.sleep(0)
+
+    def kill(self) -> None:
+        """End the greenlets of the lines; their events stay unfinished and come again from the host."""
+        self._attendants.kill(timeout=5)
+
+    def _take(self, delivery: Delivery) -> None:
+        did = delivery.event.did
+        line = self._lines.get(did)
+        if line is not None:
+            self._parking.enter(delivery)
+            line.append(delivery)
+            return
+        wait = self._settle(delivery)
+        if wait is not None:
+            self._parking.enter(delivery)
+            self._lines[did] = line = deque([delivery])
+            self._attendants.spawn(self._attend, did, line, wait)
+
+    def _attend(self, did: str, line: deque[Delivery], wait: Wait | None) -> None:
+        """Work off one account's line, in order, with all that its first event has to wait for."""
+        while line:
+            delivery = line[0]
+            while wait is not None and self._ran(delivery, wait):
+                wait = self._settle(delivery)
+            line.popleft()
+            self._parking.leave(delivery)
+            gevent.sleep(0)
+            wait = self._settle(line[0]) if line else None
+        # No switch since the line was seen empty: the next event of the account finds it gone.
+        del self._lines[did]
+
+    def _ran(self, delivery: Delivery, wait: Wait) -> bool:
+        """Wait for what `delivery` is held for. False when that failed, and the event is dropped for it."""
+        try:
+            self._waits.run(delivery, wait)
+        except IdentityError as error:
+            self._drop(delivery, error.reason, error.detail)
+            return False
+        except StoreError as error:
+            log.warning("account status not stored: %s", error)
+        delivery.done |= {wait}
+        return True
+
+    def _settle(self, delivery: Delivery) -> Wait | None:
+        """Judge `delivery` and pass it on or drop it; or say what it is held for."""
+        if delivery.watch is not None:
+            delivery.watch.end("parked" if delivery.done else "queued")
+        while True:
+            if delivery.check is not None:
+                delivery.check.wait()
+            try:
+                submission = self._gate.judge(delivery)
+            except Hold as hold:
+                # Not the exception itself: its traceback holds the frames, and they it, until a collection.
+                return hold.wait
+            except Unverified:
+                continue
+            except (Rejected, IdentityError) as error:
+                self._drop(delivery, error.reason, error.detail)
+            except ProtocolError as error:
+                self._drop(delivery, error.reason, str(error))
+            except StoreError as error:
+                # Without SQL nobody's state can be told: this lane waits, and pushes back on its hosts.
+                log.warning("waiting for the database: %s", error)
+                gevent.sleep(STORE_RETRY_SECONDS)
+                continue
+            except Exception:
+                log.exception("judging an event of %s failed", delivery.event.did)
+                self._drop(delivery, "internal-error", "")
+            else:
+                self._pass_on(delivery, submission)
+            return None
+
+    def _pass_on(self, delivery: Delivery, submission: Submission) -> None:
+        if delivery.watch is not None:
+            delivery.watch.end("judged")
+        _ACCEPTED[delivery.event.kind].inc()
+        submission.finished = partial(_logged, delivery)
+        self._sequencer.submit(submission)
+
+    def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
+        _DROPPED[delivery.event.kind].inc()
+        self._rejections.note(delivery.host, reason, delivery.event.did, delivery.event.seq, detail)
+        _finish(delivery)
+
+
+class Parking:
+    """How many events wait beside the lanes, over all of them. At the bound, hosts that have events here wait."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        metrics.show_bound("parked", lambda: self.events, PARKED_EVENTS)
+        metrics.show_bound("parked-bytes", lambda: self.bytes, PARKED_BYTES)
+
+    @property
+    def full(self) -> bool:
+        """True when a host with parked events must not park more."""
+        return self.events >= PARKED_EVENTS or self.bytes >= PARKED_BYTES
+
+    def enter(self, delivery: Delivery) -> None:
+        """Count `delivery` as parked."""
+        self.events += 1
+        self.bytes += delivery.size
+        delivery.host.budget.parked += 1
+
+    def leave(self, delivery: Delivery) -> None:
+        """`delivery` is judged at last."""
+        self.events -= 1
+        self.bytes -= delivery.size
+        delivery.host.budget.parked -= 1
+
+
+def _logged(delivery: Delivery) -> None:
+    """The event is durable and published."""
+    if delivery.watch is not None:
+        delivery.watch.end("logged")
+    _finish(delivery)
+
+
+def _finish(delivery: Delivery) -> None:
+    """The event is durable or rejected: its host's cursor may move past it, and its room is free."""
+    delivery.host.cursor.finish(delivery.event.seq)
+    delivery.host.budget.release(delivery.size)
+
+
+_ACCEPTED, _DROPPED = (
+    {kind: metrics.EVENTS_JUDGED.labels(kind.name.lower(), outcome) for kind in Kind}
+    for outcome in ("accepted", "dropped")
+)

@@ -1,6 +1,6 @@
 """What admins decide about accounts: takedown, its reversal, and the release of accounts over a host's limit.
 
-Called by the admin API and by `upstream` when a limit is raised. Each change is stored, then announced on the
+Called by the admin API and by `hosts` when a limit is raised. Each change is stored, then announced on the
 firehose by an `#account` event of the relay's own. Must not know of HTTP.
 """
 

@@ -1,7 +1,8 @@
-"""Counts and logs what is dropped, so that an operator can tell why a host's or an account's events are missing.
+"""Counts and logs what is dropped, and slows single accounts that send much which is invalid or `#sync`.
 
-Told by partitions and subscribers. The counter sees every drop; the log is limited per host and reason, since a
-hostile host must not fill the disk.
+Lanes and subscribers tell of every drop: the counter sees all of them, the log is limited per host and reason, since a
+hostile host must not fill the disk. The gate charges accounts of an authoritative host only, so that nobody can slow
+somebody else's account, and holds those that owe time; `waits` waits it off.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ from relay.kit import metrics
 from relay.kit.limits import Tally
 
 LINES_PER_WINDOW = 10
-WINDOW_SECONDS = 60.0
-CAPACITY = 10_000
+LINES_SECONDS = 60.0
+LINES_CAPACITY = 10_000
+
+FREE_CHARGES = 20
+CHARGES_SECONDS = 600.0
+CHARGES_CAPACITY = 50_000
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 60.0
 
 # Ordinary in any replay after a reconnect: counted, but no line in the log.
 QUIET = frozenset({"rev-old", "duplicate"})
@@ -29,8 +36,8 @@ class Rejections:
     def __init__(self) -> None:
         # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
         self._counters = {"internal-error": metrics.EVENTS_DROPPED.labels("internal-error")}
-        self._lines: Tally[tuple[int, str]] = Tally(WINDOW_SECONDS, CAPACITY)
-        metrics.show_bound("drop-lines", lambda: len(self._lines), CAPACITY)
+        self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
+        metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
 
     def note(self, host: Host, reason: str, did: str | None, seq: int | None, detail: str = "") -> None:
         """One event of `host` was dropped for `reason`."""
@@ -48,3 +55,23 @@ class Rejections:
                 "event rejected: reason=%s host=%s did=%s seq=%s %s%s",
                 reason, host.hostname, did, seq, detail, more if lines == LINES_PER_WINDOW else "",
             )  # fmt: skip
+
+
+class Penalties:
+    """Charges per account within ten minutes of its first one, and the delay that they come to."""
+
+    def __init__(self) -> None:
+        self._charges: Tally[str] = Tally(CHARGES_SECONDS, CHARGES_CAPACITY)
+        metrics.show_bound("penalties", self._charges.__len__, CHARGES_CAPACITY)
+
+    def charge(self, did: str) -> None:
+        """Count one offence of `did`."""
+        if self._charges.add(did, time.monotonic()) == FREE_CHARGES + 1:
+            log.warning("account %s is slowed: over %d invalid or #sync events in ten minutes", did, FREE_CHARGES)
+
+    def owed(self, did: str) -> float:
+        """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""
+        excess = self._charges.count(did, time.monotonic()) - FREE_CHARGES
+        if excess <= 0:
+            return 0.0
+        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(excess - 1, 16))

@@ -1,54 +1,76 @@
-"""Runs what a held event waits for: a DID lookup, a status question, a cool-down.
+"""What a held delivery waits for: a DID lookup, a question about an account's status, a cool-down.
 
-Called by a parked account's own greenlet, so it may block; each errand ends within a bounded time. Must not touch
-queues or judge events.
+Called by the greenlet of a held account's line, so it may block; each wait ends within a bounded time. Must not touch
+queues or judge events: the gate looks again afterwards.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
+from dataclasses import replace
+from urllib.parse import quote
 
 import gevent
 
+from relay.atproto.events import STATUSES
+from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
-from relay.ingest.delivery import Errand, Item
-from relay.ingest.penalties import Penalties
-from relay.ingest.status_check import StatusCheck
+from relay.ingest.accounts import Accounts
+from relay.ingest.delivery import Delivery, Wait
+from relay.ingest.rejections import Penalties
 from relay.kit import metrics
-from relay.kit.errors import IdentityError
+from relay.kit.errors import IdentityError, RelayError
+from relay.kit.limits import Tally
+from relay.net.http import GuardedHttp
+from relay.stream.projector import Projector
 
 RESOLVE_FOR_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
 
+TIMEOUT_SECONDS = 5.0
+MAX_BYTES = 64 << 10
+REMEMBERED_SECONDS = 600.0
+# No answer confirms nothing; yet a host that is away is not asked again for each event of the account.
+UNANSWERED_SECONDS = 30.0
+REMEMBERED_CAPACITY = 100_000
+QUESTIONS_PER_HOST_WINDOW = 60
+HOST_WINDOW_SECONDS = 60.0
 
-class Errands:
-    """The errands, by kind."""
+log = logging.getLogger(__name__)
+
+
+class Waits:
+    """The waits, by kind."""
 
     def __init__(self, resolver: Resolver, status_check: StatusCheck, penalties: Penalties) -> None:
         self._resolver = resolver
         self._status_check = status_check
         self._penalties = penalties
 
-    def run(self, item: Item, errand: Errand) -> None:
-        """Do `errand` for `item`. Raises IdentityError `did-unavailable` when a lookup got no answer for minutes."""
-        if errand is Errand.IDENTITY or errand is Errand.REFRESH:
-            self._resolve(item, refresh=errand is Errand.REFRESH)
-        elif errand is Errand.STATUS:
-            self._status_check.run(item.event.did, item.host)
+    def run(self, delivery: Delivery, wait: Wait) -> None:
+        """Block until `wait` is over.
+
+        Raises IdentityError `did-unavailable` when a lookup got no answer for minutes.
+        """
+        if wait is Wait.IDENTITY or wait is Wait.REFRESH:
+            self._resolve(delivery, refresh=wait is Wait.REFRESH)
+        elif wait is Wait.STATUS:
+            self._status_check.run(delivery.event.did, delivery.host)
         else:
-            owed = self._penalties.owed(item.event.did)
+            owed = self._penalties.owed(delivery.event.did)
             gevent.sleep(owed)
             metrics.ACCOUNT_THROTTLED_SECONDS.inc(owed)
 
-    def _resolve(self, item: Item, *, refresh: bool) -> None:
+    def _resolve(self, delivery: Delivery, *, refresh: bool) -> None:
         """Look the DID up, and again while the directory gives no answer: an outage must not cost events."""
         give_up = time.monotonic() + RESOLVE_FOR_SECONDS
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
-                self._resolver.resolve(item.event.did, refresh=refresh, host=item.host.hostname)
+                self._resolver.resolve(delivery.event.did, refresh=refresh, host=delivery.host.hostname)
                 return
             except IdentityError as error:
                 if error.reason != "did-unavailable":
@@ -58,3 +80,63 @@ class Errands:
                     raise
             gevent.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_RETRY_SECONDS)
+
+
+class StatusCheck:
+    """`getRepoStatus` at the host of an account that is stored as inactive and yet sends commits.
+
+    An `#account` event may have been missed; then the account is healed here. Limited per host, and the answer is
+    remembered for ten minutes.
+    """
+
+    def __init__(self, http: GuardedHttp, accounts: Accounts, projector: Projector) -> None:
+        self._http = http
+        self._accounts = accounts
+        self._projector = projector
+        self._confirmed: Tally[str] = Tally(REMEMBERED_SECONDS, REMEMBERED_CAPACITY)
+        self._unanswered: Tally[str] = Tally(UNANSWERED_SECONDS, REMEMBERED_CAPACITY)
+        self._asked: Tally[int] = Tally(HOST_WINDOW_SECONDS, REMEMBERED_CAPACITY)
+        metrics.show_bound("status-checks", self._remembered, 3 * REMEMBERED_CAPACITY)
+
+    def run(self, did: str, host: Host) -> None:
+        """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing.
+
+        Called for an account by one greenlet at a time.
+        """
+        now = time.monotonic()
+        if (
+            self._confirmed.count(did, now)
+            or self._unanswered.count(did, now)
+            or self._asked.count(host.id, now) >= QUESTIONS_PER_HOST_WINDOW
+        ):
+            metrics.STATUS_CHECKS.labels("skipped").inc()
+            return
+        self._asked.add(host.id, now)
+        status = self._ask(did, host)
+        remembered = self._unanswered if status is None else self._confirmed
+        remembered.add(did, time.monotonic())
+        state = self._accounts.lookup(did)
+        if status is None or state is None or status == state.row.upstream_status:
+            return
+        state.row = replace(state.row, upstream_status=status)
+        self._projector.note_account(state.row)
+
+    def _remembered(self) -> int:
+        return len(self._confirmed) + len(self._unanswered) + len(self._asked)
+
+    def _ask(self, did: str, host: Host) -> str | None:
+        url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
+        try:
+            response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
+            answer = response.json_object() if response.status == 200 else None
+        except (RelayError, OSError) as error:
+            log.debug("getRepoStatus of %s at %s failed: %s", did, host.hostname, error)
+            answer = None
+        if answer is None or answer.get("did") != did:
+            metrics.STATUS_CHECKS.labels("unanswered").inc()
+            return None
+        metrics.STATUS_CHECKS.labels("answered").inc()
+        if answer.get("active") is True:
+            return "active"
+        status = answer.get("status")
+        return status if status in STATUSES and status != "active" else "inactive"

@@ -1,7 +1,7 @@
 """A worker process: verifies the batches that come over its socket, answers them in order, ends when the socket does.
 
-Started by `slot` as `python -m relay.ingest.worker SOCKET LENIENT`. Nothing is patched here, and gevent, SQL and
-metrics are not imported: what a crash takes along is this process and the batch in it.
+Its supervisor starts it as `python -m relay.ingest.worker SOCKET LENIENT`. Nothing is patched here, and gevent, SQL
+and metrics are not imported: what a crash takes along is this process and the batch in it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ from collections.abc import Callable
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
-from relay.ingest.verdict import Outcome, verify
-from relay.ingest.verification import Inbox, encode, pack_outcome, unpack_task
+from relay.ingest.verification import Inbox, Outcome, encode, pack_outcome, unpack_task, verify
 
 READ_BYTES = 256 << 10
 GC_THRESHOLDS = (50_000, 20, 100)

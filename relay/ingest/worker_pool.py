@@ -1,7 +1,7 @@
 """The pool of worker processes that verify events, so that more than one core can.
 
-Built by `opening` when RELAY_VALIDATOR_PROCESSES asks for it; the gate begins checks here. An account's events always
-go to the same process, which keeps its key parsed. Must not know of order: partitions keep it.
+Built by `app` when RELAY_VALIDATOR_PROCESSES asks for it; the gate begins checks here. An account's events always
+go to the same process, which keeps its key parsed. Must not know of order: lanes keep it.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from zlib import crc32
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
-from relay.ingest.check import Check
 from relay.ingest.verification import pack_task
-from relay.ingest.worker_supervisor import BATCHES_OUTSTANDING, Slot
+from relay.ingest.worker_supervisor import BATCHES_OUTSTANDING, Check, WorkerSupervisor
 from relay.kit import metrics
 
 # Events that may be verified before their turn; those whose turn it is are bounded by the lanes and what is parked.
@@ -40,43 +39,45 @@ class WorkerPool:
         self, processes: int, *, lenient: bool, worker: str = WORKER, hung_seconds: float = HUNG_SECONDS
     ) -> None:
         command = (worker, "lenient" if lenient else "strict")
-        self._slots = [Slot(index, command, hung_seconds) for index in range(processes)]
+        self._supervisors = [WorkerSupervisor(index, command, hung_seconds) for index in range(processes)]
         self._ahead_of_each = AHEAD_CAPACITY // processes
-        metrics.VERIFIERS.set_function(lambda: sum(slot.ready for slot in self._slots))
-        metrics.QUEUE_SIZE.labels("verifier-events").set_function(lambda: sum(s.waiting for s in self._slots))
-        metrics.QUEUE_CAPACITY.labels("verifier-events").set(AHEAD_CAPACITY)
-        metrics.QUEUE_SIZE.labels("verifier-batches").set_function(lambda: sum(s.outstanding for s in self._slots))
-        metrics.QUEUE_CAPACITY.labels("verifier-batches").set(processes * BATCHES_OUTSTANDING)
+        metrics.VERIFIERS.set_function(lambda: sum(supervisor.ready for supervisor in self._supervisors))
+        metrics.show_bound("verifier-events", lambda: sum(s.waiting for s in self._supervisors), AHEAD_CAPACITY)
+        metrics.show_bound(
+            "verifier-batches", lambda: sum(s.outstanding for s in self._supervisors), processes * BATCHES_OUTSTANDING
+        )
 
     @property
     def problem(self) -> str | None:
         """What keeps events from being verified, or None."""
-        failing = [str(index) for index, slot in enumerate(self._slots) if slot.failures >= FAILURES_TOLD]
+        failing = [
+            str(index) for index, supervisor in enumerate(self._supervisors) if supervisor.failures >= FAILURES_TOLD
+        ]
         return f"verifiers do not start: {', '.join(failing)}" if failing else None
 
     def start(self) -> None:
         """Start the processes; checks may be begun before they are ready."""
-        for slot in self._slots:
-            slot.start()
+        for supervisor in self._supervisors:
+            supervisor.start()
 
     def stop(self) -> None:
         """End the processes; checks that have no outcome never get one."""
-        for slot in self._slots:
-            slot.stop()
+        for supervisor in self._supervisors:
+            supervisor.stop()
 
     def begin(self, event: Commit | Sync, key: PublicKey) -> Check:
         """Have `event` verified against `key`. Never blocks."""
-        return self._begin(self._slot_of(event), event, key)
+        return self._begin(self._supervisor_of(event), event, key)
 
     def ahead(self, event: Commit | Sync, key: PublicKey) -> Check | None:
         """`begin` for an event whose turn has not come; None when too many of those wait. Never blocks."""
-        slot = self._slot_of(event)
-        return self._begin(slot, event, key) if slot.waiting < self._ahead_of_each else None
+        supervisor = self._supervisor_of(event)
+        return self._begin(supervisor, event, key) if supervisor.waiting < self._ahead_of_each else None
 
-    def _begin(self, slot: Slot, event: Commit | Sync, key: PublicKey) -> Check:
+    def _begin(self, supervisor: WorkerSupervisor, event: Commit | Sync, key: PublicKey) -> Check:
         check = Check(key, pack_task(event, key), len(event.blocks))
-        slot.submit(check)
+        supervisor.submit(check)
         return check
 
-    def _slot_of(self, event: Commit | Sync) -> Slot:
-        return self._slots[crc32(event.did.encode()) % len(self._slots)]
+    def _supervisor_of(self, event: Commit | Sync) -> WorkerSupervisor:
+        return self._supervisors[crc32(event.did.encode()) % len(self._supervisors)]

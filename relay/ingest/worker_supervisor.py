@@ -1,8 +1,8 @@
-"""One place in the pool of workers: the process in it, what waits for it, and what becomes of both when it fails.
+"""One worker process and its work: the checks that wait for it, and what becomes of both when it fails.
 
-Used by `pool`. A process that ends or hangs is replaced and what it had is verified again, so nothing is lost; the
-events that it may have died of go alone from then on, and one that alone ends its process twice is refused. Must not
-know what a task says.
+Used by the worker pool; lanes wait for its checks. A process that ends or hangs is replaced and what it had is
+verified again, so nothing is lost; the events that it may have died of go alone from then on, and one that alone ends
+its process twice is refused. Must not know what a task says.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 import gevent
 from gevent import socket, subprocess
 from gevent.event import Event as Signal
+from gevent.hub import Waiter, get_hub
 
-from relay.ingest.check import Check
-from relay.ingest.verdict import Refusal
-from relay.ingest.verification import Inbox, encode, unpack_outcome
+from relay.atproto.crypto import PublicKey
+from relay.ingest.verification import Inbox, Outcome, Refusal, Task, encode, unpack_outcome
 from relay.kit import metrics
 
 BATCH_EVENTS = 16
@@ -41,7 +41,39 @@ SOURCES = Path(__file__).parents[2]
 log = logging.getLogger(__name__)
 
 
-class Slot:
+class Check:
+    """A verification of `size` bytes against `key`. `outcome` is None until it is there; `crashes` counts the
+    processes that ended over it alone.
+    """
+
+    __slots__ = ("_waiter", "crashes", "key", "outcome", "size", "task")
+
+    def __init__(self, key: PublicKey, task: Task, size: int) -> None:
+        self.key = key
+        self.task = task
+        self.size = size
+        self.crashes = 0
+        self.outcome: Outcome | None = None
+        self._waiter: Waiter[None] | None = None
+
+    def settle(self, outcome: Outcome) -> None:
+        """It is verified."""
+        self.outcome = outcome
+        if self._waiter is not None:
+            get_hub().loop.run_callback(self._waiter.switch, None)
+
+    def wait(self) -> None:
+        """Block until there is an outcome, for one greenlet at a time.
+
+        Without a timeout of its own: each event would pay for one, and the supervisor lets nothing go unanswered.
+        """
+        if self.outcome is None:
+            self._waiter = Waiter()
+            self._waiter.get()
+            self._waiter = None
+
+
+class WorkerSupervisor:
     """A worker process and its work. `failures` counts the processes in a row that never got ready."""
 
     def __init__(self, index: int, command: Sequence[str], hung_seconds: float) -> None:

@@ -7,12 +7,12 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, decode
 from relay.ingest import accounts as accounts_module
-from relay.ingest import penalties
+from relay.ingest import rejections
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown
 from relay.store import accounts, hosts
-from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.integration.ingest.test_event_path import post
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import SigningKey, create
 from tests.support.stream import payloads
@@ -158,8 +158,8 @@ def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("signature-invalid")
-    monkeypatch.setattr(penalties, "FREE_CHARGES", 3)
-    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 0.4)
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 3)
+    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.4)
     throttled = metrics.ACCOUNT_THROTTLED_SECONDS._value.get()
     host, bad, good = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     for seq in range(1, 10):
@@ -210,7 +210,7 @@ def test_a_host_that_gave_no_answer_is_asked_again_soon(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No answer confirms nothing: an account must not be silent for minutes because its host was for a moment."""
-    monkeypatch.setattr("relay.ingest.status_check.UNANSWERED_SECONDS", 0.2)
+    monkeypatch.setattr("relay.ingest.waits.UNANSWERED_SECONDS", 0.2)
     drops.watch("account-inactive")
     path.restart()
     host, repo = path.host(pds.url), path.repo(pds.url)

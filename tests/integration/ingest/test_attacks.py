@@ -10,8 +10,8 @@ import pytest
 
 from relay.identity.resolver import REFRESHES_PER_DID
 from relay.store import accounts
-from tests.integration.ingest.conftest import DropCounter, EventPath
 from tests.integration.ingest.test_event_path import POST, post, revs
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, create, did_document
@@ -76,7 +76,7 @@ def test_two_hosts_that_fight_over_an_account_cannot_take_its_rev_back(
 def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.ingest.penalties.FREE_CHARGES", 1000)
+    monkeypatch.setattr("relay.ingest.rejections.FREE_CHARGES", 1000)
     drops.watch("signature-invalid")
     host, repo = path.host(pds.url), path.repo(pds.url)
     wrong = SigningKey.create(seed=99)

@@ -9,10 +9,10 @@ import pytest
 
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
-from relay.ingest import partition
+from relay.ingest import lanes
 from relay.ingest.delivery import Hold
-from tests.integration.ingest.conftest import EventPath
 from tests.integration.ingest.test_event_path import post
+from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder
@@ -69,8 +69,8 @@ def test_when_all_parking_is_taken_only_hosts_with_parked_events_wait(
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
     plc.latency = LATENCY
-    parking = path.ingest.intake._parking
-    monkeypatch.setattr(partition, bound, 10 if bound == "PARKED_EVENTS" else 5_000)
+    parking = path.ingest.lanes._parking
+    monkeypatch.setattr(lanes, bound, 10 if bound == "PARKED_EVENTS" else 5_000)
     strangers(path, slow, other_pds, 40)
     until(lambda: parking.full)
     for seq in range(2, 22):
@@ -91,7 +91,7 @@ def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, 
         for seq, repo in enumerate(repos, 1):
             path.put(host, post(repo, "one").frame(seq))
         path.logged(len(repos))
-        until(lambda: path.ingest.intake._parking.events == 0)
+        until(lambda: path.ingest.lanes._parking.events == 0)
         assert not [found for found in gc.get_objects() if isinstance(found, Hold)]
     finally:
         gc.enable()

@@ -6,7 +6,7 @@ from relay.hosts.host import Host
 from relay.store import collections
 from relay.store.database import Transaction
 from relay.store.open import open_database
-from tests.integration.ingest.conftest import EventPath
+from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import create, delete, update
 
@@ -75,7 +75,7 @@ def test_the_host_settles_what_is_in_doubt(path: EventPath, pds: FakePds) -> Non
     path.logged(2)
     assert marked(path) == [repo.did]
     pds.collections[repo.did] = [LIKE, FOLLOW, "not a name"]
-    assert path.ingest.collection_check.run_once() == 1
+    assert path.collection_check.run_once() == 1
     assert (listed(path, POST), listed(path, LIKE), listed(path, FOLLOW)) == ([], [repo.did], [repo.did])
     assert marked(path) == []
     path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
@@ -91,7 +91,7 @@ def test_an_event_between_answer_and_settling_is_not_undone(path: EventPath, pds
     path.put(host, repo.sync_frame(2))
     path.logged(2)
     assert marked(path) == [repo.did]
-    check = path.ingest.collection_check
+    check = path.collection_check
     ask = check._ask
 
     def and_then_a_post(did: str, host_asked: Host) -> set[str] | None:
@@ -114,7 +114,7 @@ def test_a_host_that_fails_is_left_alone_for_a_while(path: EventPath, pds: FakeP
     path.logged(1)
     assert marked(path) == [repo.did]
     pds.on_accept = lambda sock: None
-    check = path.ingest.collection_check
+    check = path.collection_check
     assert check.run_once() == 0 and marked(path) == [repo.did]
     pds.on_accept = None
     assert check.run_once() == 0, "not so soon"

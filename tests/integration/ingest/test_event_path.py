@@ -11,7 +11,7 @@ import pytest
 from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.kit import metrics
 from relay.store import accounts, hosts
-from tests.integration.ingest.conftest import DropCounter, EventPath
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import (
@@ -253,7 +253,7 @@ def test_an_event_the_relay_cannot_handle_does_not_stop_the_lane(
 ) -> None:
     drops.watch("internal-error")
     host, repo = path.host(pds.url), path.repo(pds.url)
-    gate = path.ingest.intake._partitions[0]._gate
+    gate = path.ingest.lanes._lanes[0]._gate
     real = gate.judge
     monkeypatch.setattr(type(gate), "judge", lambda self, item: 1 / 0 if item.event.seq == 1 else real(item))
     path.put(host, post(repo, "3kaaa").frame(1))

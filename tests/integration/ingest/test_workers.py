@@ -20,10 +20,10 @@ from relay.atproto import frames
 from relay.atproto.crypto import parse_did_key
 from relay.atproto.errors import FrameError
 from relay.ingest import verification, worker_supervisor
-from relay.ingest.verdict import Refusal, Verdict, verify
+from relay.ingest.verification import Refusal, Verdict, verify
 from relay.ingest.worker_pool import WorkerPool, processes_for
 from relay.kit import metrics
-from tests.integration.ingest.conftest import DropCounter, EventPath
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, update
@@ -31,7 +31,7 @@ from tests.support.wait import until
 
 ROOT = Path(__file__).parents[3]
 POST = "app.bsky.feed.post"
-ODD = "tests.integration.ingest.odd_worker"
+ODD = "tests.support.odd_worker"
 
 Open = Callable[..., EventPath]
 
@@ -107,6 +107,8 @@ def test_nothing_is_lost_when_workers_are_killed_under_load(opened: Open, pds: F
 
     def kill_now_and_then() -> None:
         for _ in range(3):
+            # One that is killed before it is ready counts as one that failed to start.
+            until(lambda: metrics.VERIFIERS.collect()[0].samples[0].value == 2, timeout=30)
             pids = until(lambda: [pid for pid in workers() if pid not in killed], timeout=20)
             killed.update(pids)
             for pid in pids:
@@ -270,11 +272,10 @@ def test_a_drain_does_not_wait_for_ever(opened: Open, pds: FakePds) -> None:
 def test_workers_die_with_the_relay_even_when_they_are_stopped() -> None:
     program = """
 import gevent, os, pathlib, time
-from relay.ingest import slot, tasks
 from relay.ingest.worker_pool import WorkerPool
 pool = WorkerPool(2, lenient=False)
 pool.start()
-while pool._slots[0].ready + pool._slots[1].ready < 2:
+while sum(one.ready for one in pool._supervisors) < 2:
     gevent.sleep(0.01)
 print(*pathlib.Path(f"/proc/self/task/{os.getpid()}/children").read_text().split(), flush=True)
 gevent.sleep(60)

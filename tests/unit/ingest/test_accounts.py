@@ -6,7 +6,7 @@ import pytest
 
 from relay.atproto.cid import Cid
 from relay.atproto.events import STATUSES
-from relay.ingest.account_record import pack, unpack
+from relay.ingest.accounts import pack, unpack
 from relay.store.accounts import AccountRow, RepoRow
 from tests.support.repo import account_did
 

@@ -1,4 +1,4 @@
-"""The event path from the intake to the log, all real: SQL, segment log, resolver; a fake PLC directory and PDS.
+"""The event path from the lanes to the log, all real: SQL, segment log, resolver; a fake PLC directory and PDS.
 
 path = EventPath(folder, url, plc)         # started; `restart()` opens the same data again
 host = path.host(pds.url)                  # a stored host with its cursor
@@ -16,6 +16,7 @@ import pytest
 
 from relay.atproto import frames
 from relay.atproto.hostname import parse_endpoint
+from relay.collections.check import CollectionCheck
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.retention import Keep
@@ -74,6 +75,7 @@ class EventPath:
             lenient=self._lenient,
             pool=self._pool() if self._processes else None,
         )
+        self.collection_check = CollectionCheck(self.db, http, self.registry, self.stream.projector)
         self.stream.start()
         self.resolver.start()
         self.ingest.start()
@@ -108,7 +110,7 @@ class EventPath:
     def put(self, host: Host, frame: bytes) -> None:
         event = frames.decode(frame)
         assert isinstance(event, frames.Commit | frames.Sync | frames.Identity | frames.Account)
-        self.ingest.intake.put(host, event)
+        self.ingest.lanes.put(host, event)
 
     def logged(self, count: int) -> list[frames.Event]:
         """All events in the log, once there are `count`."""

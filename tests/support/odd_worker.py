@@ -12,7 +12,7 @@ import time
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
 from relay.ingest import worker
-from relay.ingest.verdict import Refusal, Verdict
+from relay.ingest.verification import Refusal, Verdict
 
 
 def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
