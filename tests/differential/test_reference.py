@@ -47,11 +47,12 @@ def ask() -> Iterator[Ask]:
         [str(NODE), str(HERE / "reference.mjs")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert process.stdin and process.stdout
+    questions, answers = process.stdin, process.stdout
 
     def request(name: str, **fields: Any) -> Any:
-        process.stdin.write(json.dumps({"ask": name, **fields}) + "\n")
-        process.stdin.flush()
-        answer = json.loads(process.stdout.readline())
+        questions.write(json.dumps({"ask": name, **fields}) + "\n")
+        questions.flush()
+        answer = json.loads(answers.readline())
         assert "ok" in answer, answer
         return answer["ok"]
 

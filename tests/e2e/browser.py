@@ -191,7 +191,7 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """What the browser has had to say since it was last asked: errors of scripts, broken policies, failed loads."""
-        return [entry["message"] for entry in self.driver.get_log("browser")]
+        return [entry["message"] for entry in self.driver.get_log("browser")]  # type: ignore[no-untyped-call]
 
     def look(self, name: str) -> Image.Image:
         """A screenshot of the page as it is, on which something must be seen, with nothing outside the window."""
@@ -200,8 +200,9 @@ class Browser:
         assert picture.size == (self.window.width, self.window.height)
         assert colours(picture) > 40, f"{name}: hardly anything is drawn"
         heading = self.wait(lambda: self.find("h1").rect)
-        box = (heading["x"], heading["y"], heading["x"] + heading["width"], heading["y"] + heading["height"])
-        assert colours(picture.crop(tuple(map(int, box)))) > 8, f"{name}: the heading is not drawn"
+        left, top = int(heading["x"]), int(heading["y"])
+        box = (left, top, left + int(heading["width"]), top + int(heading["height"]))
+        assert colours(picture.crop(box)) > 8, f"{name}: the heading is not drawn"
         assert self.script("return document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
         assert self.script(OUTSIDE) == [], name
         return picture
@@ -219,4 +220,5 @@ def colours(picture: Image.Image) -> int:
 def background(picture: Image.Image) -> int:
     """How bright the commonest colour of a picture is, 0 to 255."""
     _, commonest = max(picture.getcolors(picture.width * picture.height) or [(0, (0, 0, 0))])
-    return sum(commonest) // 3  # type: ignore[arg-type]
+    assert isinstance(commonest, tuple)
+    return sum(commonest) // 3

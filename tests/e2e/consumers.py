@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter, defaultdict
 from contextlib import suppress
+from pathlib import Path
 
 from tests.e2e.network import HERE, Ledger, Op, node
 from tests.support.child import Child
@@ -38,14 +39,20 @@ class Consumer:
     def reference(cls, relay: str, plc: str, cursor: int = 0) -> Consumer:
         """`@atproto/sync`, which verifies every commit. `relay` is its http address."""
         address = relay.replace("http", "ws")
-        command = [node(), HERE / "consumer.mjs", f"--relay={address}", f"--plc={plc}", f"--cursor={cursor}"]
+        command: list[str | Path] = [
+            node(),
+            HERE / "consumer.mjs",
+            f"--relay={address}",
+            f"--plc={plc}",
+            f"--cursor={cursor}",
+        ]
         return cls(Child(command), "@atproto/sync", one_at_a_time=False)
 
     @classmethod
     def python(cls, relay: str, cursor: int = 0) -> Consumer:
         """PyPI's `atproto`."""
         address = relay.replace("http", "ws") + "/xrpc"
-        command = [sys.executable, HERE / "python_consumer.py", address, str(cursor)]
+        command: list[str | Path] = [sys.executable, HERE / "python_consumer.py", address, str(cursor)]
         return cls(Child(command, cwd=ROOT), "atproto", one_at_a_time=True)
 
     def errors(self) -> list[str]:

@@ -158,7 +158,13 @@ class ReferenceNetwork:
 
     def __init__(self, folder: Path, pds_count: int = 2) -> None:
         plc, *pds = free_ports(1 + pds_count)
-        command = [node(), HERE / "network.mjs", f"--plc={plc}", f"--pds={','.join(map(str, pds))}", f"--dir={folder}"]
+        command: list[str | Path] = [
+            node(),
+            HERE / "network.mjs",
+            f"--plc={plc}",
+            f"--pds={','.join(map(str, pds))}",
+            f"--dir={folder}",
+        ]
         self.child = Child(command, env={"LOG_ENABLED": "false"}, stderr=folder / "network.log")
         self.child.wait_for('"ready":true', 60)
         self.plc = f"http://localhost:{plc}"

@@ -132,7 +132,7 @@ def caddy(program: str, folder: Path, plain: int, tls: int, upstream: str, pem: 
 def test_the_firehose_is_passed_on_with_the_clients_address(proxy: Proxy, relay: RelayProcess) -> None:
     url = f"wss://localhost:{proxy.port}/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
     with connect(url, ssl=proxy.tls, source_address=STRANGER, additional_headers=NOBODY) as stream:
-        event = frames.decode(bytes(stream.recv(timeout=10)))
+        event = frames.decode(stream.recv(timeout=10, decode=False))
         assert isinstance(event, frames.Identity) and event.seq == 1
         (consumer,) = relay.admin("consumers/list")
         assert consumer["remote_addr"] == STRANGER[0]

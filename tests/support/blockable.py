@@ -11,7 +11,7 @@ import os  # noqa: E402
 import signal  # noqa: E402
 import time  # noqa: E402
 
-from relay.commands.serve import command  # noqa: E402
+from relay.commands.serve import serve  # noqa: E402
 
 
 def block(*_: object) -> None:
@@ -23,4 +23,4 @@ def block(*_: object) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGUSR1, block)
-    command()
+    serve()

@@ -101,7 +101,10 @@ def spoil_op(index: int, **changes: Any) -> Spoil:
 
 
 def drop_op(index: int) -> Spoil:
-    return lambda event: event.ops.pop(index) and None
+    def spoil(event: CommitEvent) -> None:
+        del event.ops[index]
+
+    return spoil
 
 
 def repeat_op(event: CommitEvent) -> None:

@@ -71,7 +71,7 @@ class FakePds:
         self.unframed: dict[int, bytes] = {}
         self._news = Signal()
         self._sockets: set[socket.socket] = set()
-        arguments = {} if tls is None else {"ssl_context": tls}
+        arguments: dict[str, Any] = {} if tls is None else {"ssl_context": tls}
         self._server = StreamServer(("127.0.0.1", 0), self._serve, **arguments)
         self._scheme = "http" if tls is None else "https"
 

@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 
@@ -158,7 +159,9 @@ class Cluster(Databases):
             conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
     def _popen(self, program: str, *arguments: str | Path, output: object) -> subprocess.Popen[bytes]:
-        user = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        user: dict[str, Any] = (
+            {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
+        )
         return subprocess.Popen(
             [self._binaries / program, *arguments],
             cwd=self.folder,

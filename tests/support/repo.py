@@ -114,7 +114,7 @@ class SigningKey:
     def sign(self, message: bytes) -> bytes:
         """64 bytes, low-S."""
         if self.curve == "k256":
-            return serialize_compact(der_to_cdata(self._k256.sign(message)))
+            return bytes(serialize_compact(der_to_cdata(self._k256.sign(message))))
         r, s = decode_dss_signature(self._p256.sign(message, ec.ECDSA(SHA256())))
         return r.to_bytes(32) + min(s, P256_ORDER - s).to_bytes(32)
 
@@ -393,7 +393,7 @@ class RepoBuilder:
         self.data = encode(self._root, nodes)
         proof = self._proof(ops)
         self._sign(sign_with or self.key, commit_fields or {}, at_us)
-        fields = {
+        fields: dict[str, Any] = {
             "repo": self.did,
             "rev": self.rev,
             "since": previous_rev,

@@ -31,7 +31,7 @@ class RawServer:
         self.connections = 0
         self.requests: list[bytes] = []
         self._tls = tls
-        options = {"ssl_context": tls} if tls else {}
+        options: dict[str, Any] = {"ssl_context": tls} if tls else {}
         self._server = StreamServer(("127.0.0.1", 0), self._serve, **options)
 
     @property

@@ -156,5 +156,5 @@ class Room:
         while feed.position < until:
             data = feed.next(0.01)
             if data is not None:
-                found += [event for event in map(decode, payloads(data)) if event is not None]
+                found += [event for event in map(decode, payloads(data)) if isinstance(event, Account)]
         return found

@@ -67,7 +67,8 @@ class ResumingConsumer:
             try:
                 with connect(f"{self.url}?cursor={cursor}", max_size=None) as stream:
                     for message in stream:
-                        event = frames.decode(bytes(message))
+                        assert isinstance(message, bytes)
+                        event = frames.decode(message)
                         if isinstance(event, Info):
                             self.infos.append(event.name)
                             continue

@@ -45,6 +45,7 @@ class Consumer(threading.Thread):
     def run(self) -> None:
         try:
             for message in self._socket:
+                assert isinstance(message, bytes)
                 now, sent = time.time(), sent_at(message)
                 if sent is not None:
                     self.latencies.append(now - sent)

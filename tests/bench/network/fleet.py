@@ -25,7 +25,8 @@ import gevent  # noqa: E402
 from gevent.event import Event  # noqa: E402
 from gevent.server import StreamServer  # noqa: E402
 from gevent.socket import socket  # noqa: E402
-from websockets.frames import Opcode  # noqa: E402
+from websockets.frames import Frame, Opcode  # noqa: E402
+from websockets.http11 import Request  # noqa: E402
 from websockets.server import ServerProtocol  # noqa: E402
 
 from tests.bench.network.traffic import HostIndex, frames_of, index_of  # noqa: E402
@@ -73,6 +74,7 @@ class FleetHost:
         protocol = ServerProtocol()
         protocol.receive_data(head)
         (request,) = protocol.events_received()
+        assert isinstance(request, Request)
         protocol.send_response(protocol.accept(request))
         client.sendall(b"".join(protocol.data_to_send()))
         position = int(cursor[0]) if cursor else self.released
@@ -81,7 +83,9 @@ class FleetHost:
             while data := client.recv(4096):
                 protocol.receive_data(data)
                 client.sendall(b"".join(protocol.data_to_send()))
-                if any(frame.opcode is Opcode.CLOSE for frame in protocol.events_received()):
+                if any(
+                    isinstance(frame, Frame) and frame.opcode is Opcode.CLOSE for frame in protocol.events_received()
+                ):
                     return
         finally:
             sender.kill()

@@ -31,7 +31,7 @@ def tree_usage(pid: int) -> Usage:
 
 def process_usage(pid: int) -> Usage:
     """What `pid` alone uses."""
-    return _usage(pid)
+    return _usage(pid) or Usage(0.0, 0, 0)
 
 
 def _tree(pid: int) -> list[int]:

@@ -8,10 +8,12 @@ what they call.
 
 from __future__ import annotations
 
+import heapq
 import signal
 import sys
 import time
-from collections import Counter
+from collections import defaultdict
+from operator import itemgetter
 from pathlib import Path
 from types import FrameType
 
@@ -23,9 +25,9 @@ class Sampler:
     """Counts of CPU seconds by function, alone and with what it calls, and by module."""
 
     def __init__(self) -> None:
-        self.own: Counter[str] = Counter()
-        self.with_callees: Counter[str] = Counter()
-        self.modules: Counter[str] = Counter()
+        self.own: defaultdict[str, float] = defaultdict(float)
+        self.with_callees: defaultdict[str, float] = defaultdict(float)
+        self.modules: defaultdict[str, float] = defaultdict(float)
         self.used = time.thread_time()
 
     def start(self) -> None:
@@ -59,7 +61,10 @@ class Sampler:
             ("functions, with what they call", self.with_callees),
         ):
             lines.append(f"\n{title}\n")
-            lines += [f"{count / total:7.1%}  {name}\n" for name, count in counts.most_common(ROWS)]
+            lines += [
+                f"{count / total:7.1%}  {name}\n"
+                for name, count in heapq.nlargest(ROWS, counts.items(), key=itemgetter(1))
+            ]
         path.write_text("".join(lines))
 
 

@@ -84,7 +84,7 @@ class Contestant:
     def _insert(self, hostnames: list[str]) -> None:
         rows = [(name, True, ACCOUNT_LIMIT, False) for name in hostnames]
         if self._cluster:
-            with closing(psycopg2.connect(self.database)) as connection, connection, connection.cursor() as cursor:
+            with closing(psycopg2.connect(self.database)) as server, server, server.cursor() as cursor:
                 cursor.executemany(INSERT.format("%s"), rows)
         else:
             with closing(sqlite3.connect(self.database.removeprefix("sqlite://"))) as connection, connection:

@@ -54,6 +54,6 @@ def fill(database: str, accounts: int, hosts: int) -> None:
             for statement in statements:
                 connection.execute(statement)
     else:
-        with closing(psycopg2.connect(database)) as connection, connection, connection.cursor() as cursor:
+        with closing(psycopg2.connect(database)) as server, server, server.cursor() as cursor:
             for statement in (*statements, "ANALYZE"):
                 cursor.execute(statement)

@@ -45,7 +45,7 @@ def sibling() -> Iterator[Sibling]:
 
 
 def count(outcome: str) -> float:
-    return FORWARDS.labels(outcome)._value.get()
+    return float(FORWARDS.labels(outcome)._value.get())
 
 
 def test_a_request_arrives_as_it_was_with_the_loop_mark(sibling: Sibling) -> None:

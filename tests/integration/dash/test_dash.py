@@ -131,7 +131,7 @@ def test_a_session_ends_with_logout(web: Web, admin: DashAdmin) -> None:
     assert other.get("/dash/").status == 200
 
 
-FOREIGN = (
+FOREIGN: tuple[dict[str, str], ...] = (
     {},
     {"Origin": "https://evil.example"},
     {"Origin": "null"},

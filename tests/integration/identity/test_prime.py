@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -224,7 +225,7 @@ def test_the_command_tells_how_far_it_is_and_goes_on_where_it_stopped(database_u
 
     def operations_read() -> int:
         environment = {**os.environ, "DATABASE_URL": database_url, "RELAY_PLC_HOST": plc.url}
-        command = [RELAY, "prime-identities"]
+        command: list[str | Path] = [RELAY, "prime-identities"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
         label, total = done.stdout.splitlines()
         assert label == "operations" and total.endswith(f" operations read from {plc.url}")

@@ -55,7 +55,8 @@ def test_a_run_of_inactive_accounts_ends_a_page_and_not_the_list(
     monkeypatch.setattr(collections, "MAX_SCANNED", 4)
     for uid in range(1, 10):
         filled.write(accounts.set_status, uid, "takendown")
-    pages, after = [], 0
+    pages: list[list[int]] = []
+    after: int | None = 0
     while after is not None:
         page = filled.read(collections.list_repos, POST, after, 2)
         pages.append([uid for uid, _ in page.repos])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import gevent
 import psycopg2
@@ -170,8 +171,8 @@ def test_an_outage_fails_fast_and_ends_by_itself(database: Database, cluster: Cl
         calls = [gevent.spawn(database.write, installation.put, str(number), "x") for number in range(100)]
         gevent.joinall(calls, timeout=20)
         assert time.monotonic() - started < 5
-        assert all(isinstance(call.exception, StoreError) for call in calls)
-        assert {call.exception.reason for call in calls} == {"store-unavailable"}
+        reasons = {call.exception.reason for call in calls if isinstance(call.exception, StoreError)}
+        assert reasons == {"store-unavailable"} and not any(call.successful() for call in calls)
     finally:
         cluster.start()
     deadline = time.monotonic() + 10
@@ -231,7 +232,7 @@ def test_names_are_looked_up_without_stopping_the_hub(cluster: Cluster, monkeypa
     asked = []
     real = gevent.socket.getaddrinfo
 
-    def getaddrinfo(host: str, *args: object, **kwargs: object) -> object:
+    def getaddrinfo(host: str, *args: Any, **kwargs: Any) -> object:
         asked.append(host)
         return real("127.0.0.1" if host == "database.invalid" else host, *args, **kwargs)
 

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import gevent
 import pytest
@@ -27,7 +28,7 @@ PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
 
 @contextmanager
-def consumer(web: Web, query: str = "", **options: object) -> Iterator[ClientConnection]:
+def consumer(web: Web, query: str = "", **options: Any) -> Iterator[ClientConnection]:
     with connect(web.stream + query, max_size=None, ping_interval=None, **options) as client:
         number = len(list(web.services.consumers))
         until(lambda: number or list(web.services.consumers))
@@ -160,7 +161,7 @@ def test_limits_are_told_before_the_upgrade_and_room_comes_back(start_web: Start
             assert refused.response.headers["Retry-After"] == "60"
             return refused.response.status_code
 
-    one = {"additional_headers": {"X-Forwarded-For": "198.51.100.1"}}
+    one: dict[str, Any] = {"additional_headers": {"X-Forwarded-For": "198.51.100.1"}}
     with consumer(web, **one), consumer(web, **one):
         until(lambda: len(list(web.services.consumers)) == 2)
         assert attempt("198.51.100.1") == 429

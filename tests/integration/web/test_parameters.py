@@ -138,8 +138,8 @@ def test_no_query_crashes_any_route(known: Web) -> None:
 def test_no_body_crashes_any_route(known: Web) -> None:
     client = known.app.test_client()
     posts = [path for method, path in routes(known) if method == "POST"]
-    for path, body in itertools.product(posts, RAW_BODIES):
-        check(client.post(path, data=body, headers=ADMIN), (path, body[:20]))
+    for path, raw in itertools.product(posts, RAW_BODIES):
+        check(client.post(path, data=raw, headers=ADMIN), (path, raw[:20]))
     for path, name, value in itertools.product(posts, NAMES, BODIES + VALUES):
         # A public name would be looked up in the DNS, and is another test's business.
         if not (path.endswith("requestCrawl") and "example" in str(value)):
@@ -242,7 +242,7 @@ def test_answers_are_those_of_the_lexicon(known: Web, method: str) -> None:
     matches(answer, main["output"]["schema"], definitions)
 
 
-KINDS = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
+KINDS: dict[str, type] = {"string": str, "integer": int, "boolean": bool, "array": list, "object": dict}
 
 
 def matches(value: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> None:

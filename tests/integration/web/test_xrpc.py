@@ -139,14 +139,16 @@ def test_request_crawl_subscribes_and_refuses_by_name(web: Web) -> None:
         assert (local.status, local.json["error"]) == (400, "BadRequest")
         assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == {"success": "true"}
         until(lambda: web.fleet.connected() == [pds.hostname])
-    for body in ({}, {"hostname": 1}, {"hostname": ""}, [], "x"):
+    bodies: list[Any] = [{}, {"hostname": 1}, {"hostname": ""}, [], "x"]
+    for body in bodies:
         answer = call(f"{web.url}{SYNC}requestCrawl", body)
         assert (answer.status, answer.json["error"]) == (400, "InvalidRequest")
 
 
 def test_unknown_methods_wrong_verbs_and_unknown_paths(web: Web) -> None:
     for path in (f"{SYNC}getBlob", "/xrpc/com.example.thing", "/xrpc/", "/xrpc/%00", "/xrpc/a/b"):
-        for body in (None, {}):
+        bodies: list[Any] = [None, {}]
+        for body in bodies:
             answer = call(web.url + path, body)
             assert (answer.status, answer.json["error"]) == (501, "MethodNotImplemented"), path
     wrong = call(f"{web.url}{SYNC}listRepos", {})

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay.kit import background
@@ -17,8 +18,8 @@ from relay.kit.background import Loop, in_thread, yield_hub
 
 def test_a_pass_that_fails_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(background, "RETRY_SECONDS", 0.01)
-    passes = []
-    problems = []
+    passes: list[int] = []
+    problems: list[str | None] = []
     done = Event()
 
     def work() -> None:
@@ -103,10 +104,19 @@ def test_a_loop_can_begin_with_a_wait() -> None:
 
 def test_what_a_thread_raises_is_raised_here_and_the_hub_goes_on() -> None:
     pool = ThreadPool(1)
-    ticks = []
-    ticking = gevent.spawn(lambda: [(ticks.append(1), gevent.sleep(0.01)) for _ in range(100)])
-    sleep = gevent.monkey.get_original("time", "sleep")
-    assert in_thread(pool, lambda a, b: (sleep(0.1), a + b)[1], 1, b=2) == 3
+    ticks: list[float] = []
+
+    def tick() -> None:
+        for _ in range(100):
+            ticks.append(1)
+            gevent.sleep(0.01)
+
+    def add(a: int, b: int) -> int:
+        get_original("time", "sleep")(0.1)
+        return a + b
+
+    ticking = gevent.spawn(tick)
+    assert in_thread(pool, add, 1, b=2) == 3
     assert len(ticks) > 3
     with pytest.raises(ZeroDivisionError):
         in_thread(pool, lambda: 1 / 0)

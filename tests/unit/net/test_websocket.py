@@ -293,7 +293,7 @@ def websockets_say(data: bytes, masked: bool) -> tuple[list[bytes], list[bytes],
         if event.opcode is TheirOpcode.TEXT and not masked:
             return messages, pings, "text-message"
         if event.opcode is TheirOpcode.PING:
-            pings.append(event.data)
+            pings.append(bytes(event.data))
         if event.opcode in (TheirOpcode.TEXT, TheirOpcode.BINARY, TheirOpcode.CONT):
             part += event.data
             if event.fin:

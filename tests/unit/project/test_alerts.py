@@ -103,6 +103,6 @@ def test_each_alert_is_told_from_health(tmp_path: Path) -> None:
     cases += [check(WELL | changed, [EXPRESSIONS[alert]], found=True) for alert, changed in ILL.items()]
     # JSON is YAML.
     (tmp_path / "tests.yml").write_text(json.dumps({"evaluation_interval": "1m", "tests": cases}))
-    command = [tool("promtool") or "", "test", "rules", tmp_path / "tests.yml"]
+    command: list[str | Path] = [tool("promtool") or "", "test", "rules", tmp_path / "tests.yml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr

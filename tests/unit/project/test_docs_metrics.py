@@ -36,7 +36,7 @@ TYPES = {Counter: "counter", Gauge: "gauge", Histogram: "histogram", Info: "info
 
 def name_of(instrument: MetricWrapperBase) -> str:
     """The name as a query writes it."""
-    return instrument._name + {Counter: "_total", Info: "_info"}.get(type(instrument), "")
+    return f"{instrument._name}{ {Counter: '_total', Info: '_info'}.get(type(instrument), '') }"
 
 
 def rows() -> list[str]:
