@@ -8,6 +8,7 @@ https://atproto.com/specs/did
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from relay.atproto.syntax import is_handle
 REASONS = frozenset({"did-document-id", "did-document-json", "did-document-size"})
 
 MAX_DOCUMENT = 65_536
+# How many entries of one id are looked at: reading a key takes as long as a signature.
+MAX_ENTRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,7 @@ class DidDocument:
 def parse(body: bytes, did: str) -> DidDocument:
     """Read the document of `did`. DidDocumentError when it is no JSON object, too large, or another DID's.
 
-    Where several entries have the same id the first one counts, also when it is of no use.
+    Where several entries have the same id, the first one that is of use counts.
     """
     document = _load(body)
     if document.get("id") != did:
@@ -55,25 +58,21 @@ def _load(body: bytes) -> dict[str, Any]:
 
 
 def _key(document: dict[str, Any], did: str) -> PublicKey | None:
-    method = _entry(document.get("verificationMethod"), did, "#atproto")
-    kind, multibase = method.get("type"), method.get("publicKeyMultibase")
-    if not isinstance(kind, str) or not isinstance(multibase, str):
-        return None
-    try:
-        return parse_verification_method(kind, multibase)
-    except KeyInvalid:
-        return None
+    for method in _entries(document.get("verificationMethod"), did, "#atproto"):
+        kind, multibase = method.get("type"), method.get("publicKeyMultibase")
+        if method.get("controller") == did and isinstance(kind, str) and isinstance(multibase, str):
+            with suppress(KeyInvalid):
+                return parse_verification_method(kind, multibase)
+    return None
 
 
 def _pds(document: dict[str, Any], did: str) -> Endpoint | None:
-    service = _entry(document.get("service"), did, "#atproto_pds")
-    url = service.get("serviceEndpoint")
-    if service.get("type") != "AtprotoPersonalDataServer" or not isinstance(url, str) or "://" not in url:
-        return None
-    try:
-        return parse_endpoint(url)
-    except SyntaxInvalid:
-        return None
+    for service in _entries(document.get("service"), did, "#atproto_pds"):
+        url = service.get("serviceEndpoint")
+        if service.get("type") == "AtprotoPersonalDataServer" and isinstance(url, str) and _is_http(url):
+            with suppress(SyntaxInvalid):
+                return parse_endpoint(url)
+    return None
 
 
 def _handle(document: dict[str, Any]) -> str | None:
@@ -84,9 +83,15 @@ def _handle(document: dict[str, Any]) -> str | None:
     return None
 
 
-def _entry(entries: object, did: str, fragment: str) -> dict[str, Any]:
-    """The first entry with this id, full or relative; empty when there is none."""
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and entry.get("id") in (fragment, did + fragment):
-            return entry
-    return {}
+def _entries(entries: object, did: str, fragment: str) -> list[dict[str, Any]]:
+    """The first entries with this id, full or relative."""
+    found = [
+        entry
+        for entry in (entries if isinstance(entries, list) else ())
+        if isinstance(entry, dict) and entry.get("id") in (fragment, did + fragment)
+    ]
+    return found[:MAX_ENTRIES]
+
+
+def _is_http(url: str) -> bool:
+    return url.lower().startswith(("https://", "http://"))

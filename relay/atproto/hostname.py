@@ -15,15 +15,16 @@ from relay.atproto.syntax import is_handle
 
 REASONS = frozenset({"hostname-syntax"})
 
-MAX_ENDPOINT = 300
+MAX_ENDPOINT = 2048
 
 _ENDPOINT = re.compile(
-    r"(?:(?P<scheme>https?)://)?"
+    r"(?:(?P<scheme>https?|wss?)://)?"
     r"(?P<host>[a-z0-9.-]+|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
-    r"/?",
+    r"(?:[/?#][!-~]*)?",
     re.IGNORECASE | re.ASCII,
 )
+_TLS = ("https", "wss")
 
 # Top-level names that are never delegated, as the handle specification lists them.
 _LOCAL_NAMES = frozenset({"alt", "arpa", "example", "internal", "invalid", "local", "localhost", "onion"})
@@ -51,22 +52,24 @@ class Endpoint(NamedTuple):
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """Read a host name or the URL of one: "pds.example.com", "https://Pds.Example.com./", "http://localhost:2583".
+    """Read a host name or a URL of the host: "pds.example.com", "https://Pds.Example.com./", "ws://localhost:2583/xrpc/".
 
-    Without a scheme it is https, but http for localhost. SyntaxInvalid `hostname-syntax` for a path, a query, user
-    information, and for what is no domain name of two labels, address literal or localhost.
+    A host is its name and port, so a path or a query says nothing. Without a scheme it is https, but http for
+    localhost. SyntaxInvalid `hostname-syntax` for user information, another scheme, and for what is no domain name of
+    two labels, address literal or localhost.
     """
     match = _ENDPOINT.fullmatch(text) if len(text) <= MAX_ENDPOINT else None
     if match is None:
         raise SyntaxInvalid("hostname-syntax", repr(text[:80]))
     host = _normal_host(match["host"].lower())
     scheme = (match["scheme"] or ("http" if host == "localhost" else "https")).lower()
+    tls = scheme in _TLS
     port = int(match["port"] or 0)
     if host is None or port > 0xFFFF:
         raise SyntaxInvalid("hostname-syntax", repr(text[:80]))
-    if port and port != (443 if scheme == "https" else 80):
+    if port and port != (443 if tls else 80):
         host = f"{host}:{port}"
-    return Endpoint(host, scheme == "https")
+    return Endpoint(host, tls)
 
 
 def _normal_host(host: str) -> str | None:

@@ -145,7 +145,12 @@ def _document(did: str, operation: dict[str, Any]) -> dict[str, Any]:
         "id": did,
         "alsoKnownAs": names,
         "verificationMethod": [
-            {"id": "#atproto", "type": "Multikey", "publicKeyMultibase": key.removeprefix("did:key:")}
+            {
+                "id": "#atproto",
+                "type": "Multikey",
+                "controller": did,
+                "publicKeyMultibase": key.removeprefix("did:key:"),
+            }
         ],
         "service": [
             {"id": "#atproto_pds", "type": service.get("type"), "serviceEndpoint": service.get("endpoint")},

@@ -64,10 +64,33 @@ def test_odd_members_count_as_missing(value: Any) -> None:
     assert diddoc.parse(body, DID) == diddoc.DidDocument(DID, None, None, None)
 
 
-def test_the_first_key_with_the_id_counts() -> None:
+ED25519 = "z6MkhaXgBZDvotDkL5257faiztiGiC2QtKLGpbnnEGta2doK"
+
+
+def test_the_first_valid_key_with_the_id_counts() -> None:
     assert key_of(method(id=f"{DID}#other", publicKeyMultibase=OTHER), method()) == parse_multikey(K256)
     assert key_of(method(), method(publicKeyMultibase=OTHER)) == parse_multikey(K256)
-    assert key_of(method(type="RsaKey"), method()) is None
+    unusable = [
+        method(type="RsaKey"),
+        method(type="Ed25519VerificationKey2020", publicKeyMultibase=ED25519),
+        method(publicKeyMultibase=ED25519),
+        method(publicKeyMultibase="zBroken"),
+        method(publicKeyMultibase=None),
+        method(controller="did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"),
+        {name: value for name, value in method().items() if name != "controller"},
+        "#atproto",
+    ]
+    for entry in unusable:
+        assert key_of(entry) is None
+    assert key_of(*unusable, method(), method(publicKeyMultibase=OTHER)) == parse_multikey(K256)
+
+
+def test_how_many_entries_are_looked_at() -> None:
+    unusable = method(publicKeyMultibase=ED25519)
+    assert key_of(*[unusable] * (diddoc.MAX_ENTRIES - 1), method()) == parse_multikey(K256)
+    assert key_of(*[unusable] * diddoc.MAX_ENTRIES, method()) is None
+    others = [method(id=f"{DID}#{number}") for number in range(100)]
+    assert key_of(*others, method()) == parse_multikey(K256)
 
 
 def test_a_key_id_may_be_relative_but_is_this_accounts() -> None:
@@ -113,8 +136,10 @@ def base58(data: bytes) -> str:
         ("https://PDS.Example.COM.", Endpoint("pds.example.com", True)),
         ("https://pds.example.com:443", Endpoint("pds.example.com", True)),
         ("http://localhost:2583", Endpoint("localhost:2583", False)),
-        ("https://pds.example.com/path", None),
-        ("https://pds.example.com//", None),
+        ("https://pds.example.com/path", Endpoint("pds.example.com", True)),
+        ("https://pds.example.com//", Endpoint("pds.example.com", True)),
+        ("HTTPS://pds.example.com:8443/a?b", Endpoint("pds.example.com:8443", True)),
+        ("wss://pds.example.com", None),
         ("https://user@pds.example.com", None),
         ("pds.example.com", None),
         ("ftp://pds.example.com", None),
@@ -128,11 +153,13 @@ def test_service_endpoints(url: Any, endpoint: Endpoint | None) -> None:
     assert pds_of(service(serviceEndpoint=url)) == endpoint
 
 
-def test_the_first_service_with_the_id_counts() -> None:
+def test_the_first_service_that_matches_counts() -> None:
     other = service(serviceEndpoint="https://other.example.com")
     assert pds_of(service(id="#labeler"), other) == Endpoint("other.example.com", True)
     assert pds_of(service(id=f"{DID}#atproto_pds"), other) == Endpoint("pds.example.com", True)
-    assert pds_of(service(type="Other"), other) is None
+    assert pds_of(service(type="Other"), other) == Endpoint("other.example.com", True)
+    assert pds_of(service(serviceEndpoint="ftp://pds.example.com"), other) == Endpoint("other.example.com", True)
+    assert pds_of(service(id="did:plc:aaaaaaaaaaaaaaaaaaaaaaaa#atproto_pds")) is None
 
 
 @pytest.mark.parametrize(

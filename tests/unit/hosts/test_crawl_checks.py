@@ -33,6 +33,9 @@ def test_trust_is_an_exact_name_or_the_end_of_one(hostname, trusted):
         ("pds.example.org:8443", True, False),
         ("http://localhost:2583", True, True),
         ("http://pds.example.org", False, True),
+        ("https://pds.example.org/path", False, False),
+        ("wss://pds.example.org/xrpc/com.atproto.sync.subscribeRepos", False, False),
+        ("ws://pds.example.org", False, True),
     ],
 )
 def test_names_that_are_taken(text, admin, insecure):
@@ -43,9 +46,9 @@ def test_names_that_are_taken(text, admin, insecure):
     ("text", "admin", "insecure"),
     [
         ("", True, True),
-        ("https://pds.example.org/path", True, True),
         ("https://user@pds.example.org", True, True),
         ("http://pds.example.org", True, False),
+        ("ws://pds.example.org", True, False),
         ("pds.example.org:8443", False, False),
         ("localhost:2583", False, True),
         ("localhost:2583", True, False),
