@@ -21,6 +21,7 @@ import click
 
 from relay.config import Settings, environment_with
 from relay.kit.errors import ConfigError
+from relay.kit.tls import verifying_context
 
 TIMEOUT = 60.0
 EXIT_REFUSED = 1
@@ -50,7 +51,8 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         try:
             request = urllib.request.Request(target, data=data, headers=self._headers, method=method)
-            with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+            context = verifying_context() if target.startswith("https:") else None
+            with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
             fail(EXIT_REFUSED, _refusal(error))

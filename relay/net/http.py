@@ -25,6 +25,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Url, parse_url
 
 from relay.kit.errors import HttpError
+from relay.kit.tls import verifying_context
 from relay.kit.version import package_version
 from relay.net.address import Address, resolve_public
 
@@ -72,7 +73,7 @@ class GuardedHttp:
         self.allow_insecure = allow_insecure
         self.user_agent = user_agent
         # One context for all: one per connection costs 880 KiB and 22 ms each.
-        self._tls = _tls_context()
+        self._tls = verifying_context()
         self._pools = urllib3.PoolManager(
             KEPT_HOSTS, maxsize=KEPT_PER_HOST, retries=False, ssl_context=self._tls, timeout=DEFAULT_TIMEOUT
         )
@@ -184,17 +185,6 @@ class GuardedHttp:
         if not parts.host or not (parts.scheme == "https" or (parts.scheme == "http" and self.allow_insecure)):
             raise HttpError("http-url", f"{url} is not an https address")
         return parts
-
-
-def _tls_context() -> ssl.SSLContext:
-    """A context that verifies a peer's chain and name with the system's authorities, the same on every Python.
-
-    From Python 3.13 on, the default also refuses certificates that leave out what RFC 5280 asks for, such as the
-    Authority Key Identifier. Browsers and other relays take them, so hosts have them.
-    """
-    context = ssl.create_default_context()
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
 
 
 def _connected(address: Address, timeout: float) -> socket.socket:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from relay.config import setting_lines
 from tests.integration.web.test_firehose import handshake, raw
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
+from tests.support.strangers import RawServer, certificate, reply
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 
@@ -110,6 +112,26 @@ def test_password_and_address_can_come_from_the_relays_env_file(run: Run, web: W
     refused = run("--env-file", str(env_file), "bans", "list", **unset | {"RELAY_ADMIN_PASSWORD": "wrong"})
     assert refused.exit_code == 1
     assert run("--env-file", str(tmp_path / "missing"), "bans", "list").exit_code == 2
+
+
+def test_a_relay_behind_tls_is_verified_by_chain_and_name_alone(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As hosts are (tests/integration/net/test_http.py): the form of the certificate is not judged."""
+    default = ssl.create_default_context
+
+    def strict() -> ssl.SSLContext:
+        context = default()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    ca_file, context = certificate(tmp_path, "localhost")
+    with RawServer(lambda sock: sock.sendall(reply(b'{"banned_domains": []}')), context) as server:
+        assert run("bans", "list", "--url", server.url).exit_code == 3
+        monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+        assert run("bans", "list", "--url", server.url).exit_code == 0
+        assert run("bans", "list", "--url", server.url.replace("localhost", "127.0.0.1")).exit_code == 3
 
 
 def test_an_env_file_is_never_run_as_shell(run: Run, web: Web, tmp_path: Path) -> None:
