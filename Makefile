@@ -2,7 +2,7 @@
 # kept: .venv/ in the repository, the reference network in a cache folder; the second time is quick.
 
 SHELL := /bin/bash
-PYTHON ?= $(firstword $(shell command -v python3.11 python3.13) python3)
+PYTHON ?= $(firstword $(wildcard .venv/bin/python) $(shell command -v python3.11 python3.13) python3)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --constraint conf/constraints.txt
