@@ -95,6 +95,7 @@ class Relay:
             self._db,
             registry,
             ingest.lanes,
+            ingest.renumbering.starts_again,
             ingest.moderation.release_throttled,
             http,
             settings,

@@ -113,11 +113,13 @@ class Dialler:
         """One host, from the dial to the end of its connection."""
         opened: float | None = None
         try:
+            from_the_start = self._from_the_start(host)
             stream = self._dial(host)
+            host.go_live = False
             try:
                 opened = time.monotonic()
                 self._registry.connected(host)
-                self._subscriber.read(host, stream)
+                self._subscriber.read(host, stream, from_the_start=from_the_start)
             finally:
                 stream.close()
                 self._registry.disconnected(host)
@@ -148,20 +150,28 @@ class Dialler:
         return stream
 
     def _cursor(self, host: Host) -> int | None:
-        """Where to resume, or None to start live: a new host, or one unseen for longer than the replay window.
+        """Where to resume, or None to start live: as a host unseen for longer than the replay window does.
 
         Weeks of a dormant host's events would flood everyone, and are outside of what consumers can replay anyway.
         """
         position = host.cursor.position
-        if position == NONE_YET or host.go_live:
-            host.go_live = False
+        if host.go_live:
             return None
+        if position == NONE_YET:
+            return 0 if self._from_the_start(host) else host.ask_from
         if self._long_unseen(host) and not host.cursor.outstanding:
             log.warning("host %s was not seen for longer than the replay window: starting live", host.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             host.cursor.reset()
             return None
         return position + host.skip
+
+    def _from_the_start(self, host: Host) -> bool:
+        """True when the few events that a host may have sent so far are wanted, if they are few."""
+        if host.cursor.position != NONE_YET or host.go_live or host.ask_from is not None:
+            return False
+        # One that was connected and had sent nothing yet may have in between.
+        return host.first_crawl or host.row.last_connected_at is not None
 
     def _long_unseen(self, host: Host) -> bool:
         seen = host.row.last_connected_at
@@ -172,6 +182,10 @@ class Dialler:
 
     def _ended(self, host: Host, error: StreamEnded, lasted: float) -> None:
         """Note why the connection is no more, and plan the next one."""
+        if error.reason == "backlog-long":
+            host.go_live = True
+            self._schedule.set(host.id, time.monotonic())
+            return
         host.note_error(str(error), time.time())
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
@@ -187,7 +201,9 @@ class Dialler:
             self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
         elif error.reason == "future-cursor" and not host.live_restart:
             # The host's numbers started again: nothing it has can be asked for by the old ones.
-            host.live_restart = True
+            host.live_restart = host.go_live = True
+            if host.cursor.position != NONE_YET:
+                host.note_restart(time.time())
             host.cursor.reset()
             self._schedule.set(host.id, time.monotonic())
         elif error.reason == "future-cursor":

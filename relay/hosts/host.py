@@ -7,6 +7,7 @@ called otherwise. Must not know of sockets or of how any of this is stored.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
 from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status
+from relay.kit import metrics
 from relay.kit.limits import Window
 from relay.store.hosts import HostRow
 from relay.stream.cursors import HostCursor
@@ -30,6 +32,8 @@ SEEN_SECONDS = 600.0
 THROTTLED_SECONDS = 60.0
 CLEARED_SECONDS = 600.0
 
+log = logging.getLogger(__name__)
+
 
 class Host:
     """One known host. `row.status` is the status that SQL has, `status` the one in force.
@@ -40,6 +44,7 @@ class Host:
 
     __slots__ = (
         "account_count",
+        "ask_from",
         "budget",
         "changed",
         "connected_at",
@@ -47,6 +52,7 @@ class Host:
         "drops",
         "endpoint",
         "events_seen",
+        "first_crawl",
         "go_live",
         "hostname",
         "id",
@@ -54,6 +60,7 @@ class Host:
         "last_throttled_at",
         "limiter",
         "live_restart",
+        "restarted_at",
         "row",
         "skip",
         "status",
@@ -76,7 +83,13 @@ class Host:
         self.changed = False
         self.connected_at: float | None = None
         self.live_restart = False
+        # Until there is a position: whether the host asked to be crawled just now, the cursor that an operator set, and
+        # whether the next connection is to start live all the same.
+        self.first_crawl = False
+        self.ask_from: int | None = None
         self.go_live = False
+        # When the host's sequence numbers started again.
+        self.restarted_at: float | None = None
         self.events_seen = 0
         self.last_event_time: str | None = None
         self.last_throttled_at: float | None = None
@@ -107,6 +120,7 @@ class Host:
         """An event came; `stated_time` is what it says of itself, kept as it is and only read when somebody asks."""
         self.events_seen += 1
         self.unread = self.skip = 0
+        self.ask_from = None
         self.row.last_event_at = now
         self.last_event_time = stated_time
 
@@ -126,6 +140,12 @@ class Host:
             self.skip = 2 * self.skip or 1
         self.stuck_at = self.cursor.position
         self.unread = 0
+
+    def note_restart(self, now: float) -> None:
+        """The host's sequence numbers started again."""
+        self.restarted_at = now
+        metrics.HOST_SEQ_RESETS.inc()
+        log.warning("host %s: its sequence numbers started again; its events pass if their revs are new", self.hostname)
 
     def note_throttled(self, tier: str, now: float) -> None:
         """The host waits. Reaching the limit of a second is ordinary; only the slower ones say something of a host."""

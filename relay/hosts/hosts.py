@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Literal
 
 import gevent
 
@@ -24,7 +25,7 @@ from relay.hosts.limit_alerts import OK, WARNING, Kind
 from relay.hosts.new_hosts import NewHosts
 from relay.hosts.registry import HostRegistry
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
-from relay.hosts.subscriber import EventSink, Subscriber
+from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
@@ -34,6 +35,7 @@ from relay.store.hosts import RateTier, add_ban, all_bans, ban_of, remove_ban, s
 
 FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
+SETTLE_SECONDS = 20.0
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +48,17 @@ class Hosts:
         db: Database,
         registry: HostRegistry,
         sink: EventSink,
+        starts_again: StartsAgain,
         release_throttled: Callable[[Host, int], int],
         http: GuardedHttp,
         settings: Settings,
     ) -> None:
-        """`sink` are the lanes; `release_throttled(host, most)` is moderation's."""
+        """`sink` are the lanes, `starts_again` and `release_throttled(host, most)` are ingest's as well."""
         self._db = db
         self._release_throttled = release_throttled
         self._settings = settings
         self._registry = registry
-        subscriber = Subscriber(http, http.tls_context(), sink, http.user_agent)
+        subscriber = Subscriber(http, http.tls_context(), sink, starts_again, http.user_agent)
         self._dialler = Dialler(registry, subscriber, settings.replay_window)
         self.new_hosts = NewHosts(db, http, registry, self._dialler, settings)
         self._autoscale = Autoscale(db, self._set_account_limit)
@@ -115,7 +118,7 @@ class Hosts:
 
     def disconnect(self, hostname: str, *, block: bool) -> bool:
         """End a host's connection; it is idle then, or banned with `block`. False when it was not connected."""
-        host = self._known(hostname)
+        host = self.known(hostname)
         if block:
             return self._ban(host, "blocked: by an admin")
         connected = self._dialler.disconnect(host)
@@ -127,11 +130,11 @@ class Hosts:
 
     def block(self, hostname: str) -> None:
         """Ban a host, its live connection included."""
-        self._ban(self._known(hostname), "blocked: by an admin")
+        self._ban(self.known(hostname), "blocked: by an admin")
 
     def unblock(self, hostname: str) -> None:
         """Lift a host's ban and connect to it. Raises CrawlRefused while its domain is banned."""
-        host = self._known(hostname)
+        host = self.known(hostname)
         domain = self._db.read(ban_of, host.hostname)
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
@@ -156,6 +159,24 @@ class Hosts:
                 self._unban(host)
         return removed
 
+    def set_cursor(self, hostname: str, position: int | Literal["oldest", "live"]) -> None:
+        """Connect to a host anew, for the events after `position`, for all that it has, or from now on.
+
+        Raises RelayError `host-busy` when the events that are under way do not come to their end.
+        """
+        host = self.known(hostname)
+        self._dialler.disconnect(host)
+        if not self._settled(host):
+            if host.status is not Status.BANNED:
+                self._dialler.dial_now(host)
+            raise RelayError("host-busy", f"events of {host.hostname} are still under way")
+        host.cursor.reset()
+        host.skip = 0
+        host.go_live = position == "live"
+        host.ask_from = None if position == "live" else 0 if position == "oldest" else position
+        if host.status is not Status.BANNED:
+            self._dialler.dial_now(host)
+
     def change_limits(
         self,
         hostname: str,
@@ -167,7 +188,7 @@ class Hosts:
         """Change a host's account limit, its rates per tier (None: by the formula again), or whether its account limit
         is alerted of. Applies at once.
         """
-        host = self._known(hostname)
+        host = self.known(hostname)
         if alerts_silenced is not None:
             # As in indigo, one that is silenced starts afresh when it is heard again.
             self._set_alert(
@@ -196,7 +217,7 @@ class Hosts:
 
     def report(self, hostname: str) -> HostReport:
         """All that is known of one host."""
-        return self._report(self._known(hostname))
+        return self._report(self.known(hostname))
 
     def reports(self) -> Iterator[HostReport]:
         """All that is known of every host, by id, each as of when it is taken."""
@@ -235,7 +256,8 @@ class Hosts:
         except StoreError as error:
             log.warning("the hosts' state waits for the database: %s", error)
 
-    def _known(self, hostname: str) -> Host:
+    def known(self, hostname: str) -> Host:
+        """The host of that name, however it is written. Raises HostUnknown."""
         try:
             name = parse_endpoint(hostname).hostname
         except SyntaxInvalid:
@@ -244,6 +266,13 @@ class Hosts:
         if host is None:
             raise HostUnknown(hostname)
         return host
+
+    def _settled(self, host: Host) -> bool:
+        """Wait until nothing of the host is under way. True when that is so in time."""
+        give_up = time.monotonic() + SETTLE_SECONDS
+        while host.cursor.outstanding and time.monotonic() < give_up:
+            gevent.sleep(0.05)
+        return not host.cursor.outstanding
 
     def _ban(self, host: Host, words: str) -> bool:
         """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""

@@ -80,6 +80,8 @@ class NewHosts:
         host = self._registry.by_name(endpoint.hostname)
         if host is None:
             host = self._take_in(endpoint, counted=not admin)
+            # A new host asks when it has its first account: whose events came before we did.
+            host.first_crawl = True
         else:
             self._registry.change(host, Cause.CRAWL_REQUESTED)
             host.row.failures = 0

@@ -54,7 +54,7 @@ _BY_ERROR = {
     "message-too-big": "The stream holds a WebSocket frame of over 1 GB. The relay goes on behind it.",
     "message-stalled": "A message took over five minutes to arrive. The relay goes on behind it.",
     "websocket-invalid": "The stream is not WebSocket frames. Check what the proxy makes of it.",
-    "future-cursor": "The host's sequence numbers went back, perhaps after a restore. They must go on rising.",
+    "future-cursor": "The host's sequence numbers started again, perhaps after a restore. They must go on rising.",
     "no-pong": "The host stopped answering pings. Check its load and the proxy's time limits for WebSockets.",
     "loop": "The host is itself a relay; a relay crawls PDS hosts only.",
 }
@@ -62,11 +62,16 @@ _BY_ERROR = {
 _ACCOUNT_LIMIT = (
     "The host has reached its account limit: new accounts are throttled. Ask the relay's operator for more."
 )
+_RESTARTED = (
+    "The host's sequence numbers started again, perhaps after a restore. Its events pass as long as their revs are "
+    "new; the numbers must go on rising."
+)
+RESTARTED_SECONDS = 86_400.0
 _DROPS = "The host is connected, but events were dropped in the last day; the reasons are listed."
 _FINE = "The host is connected and its events pass."
 
 
-def advise(host: Host, drops: dict[str, int]) -> str:
+def advise(host: Host, drops: dict[str, int], now: float) -> str:
     """What the host's operator can do, the most pressing thing first."""
     if host.status is Status.BANNED:
         return _BY_ERROR["loop"] if _reason(host) == "loop" else _BY_STATUS[Status.BANNED]
@@ -77,6 +82,8 @@ def advise(host: Host, drops: dict[str, int]) -> str:
         return f"{specific} {_BY_STATUS[host.status]}" if specific else _BY_STATUS[host.status]
     if host.account_count >= host.account_limit:
         return _ACCOUNT_LIMIT
+    if host.restarted_at is not None and now - host.restarted_at < RESTARTED_SECONDS:
+        return _RESTARTED
     return _DROPS if drops else _FINE
 
 
@@ -84,7 +91,7 @@ def report_of(host: Host, next_attempt_in: float | None, now: float) -> HostRepo
     """All that is known of a host at `now`; `next_attempt_in` is in seconds."""
     drops = host.drops.last_day(now)
     next_attempt_at = None if next_attempt_in is None else now + next_attempt_in
-    return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops))
+    return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops, now))
 
 
 def lag_seconds(host: Host) -> float | None:

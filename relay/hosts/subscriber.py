@@ -9,9 +9,13 @@ from __future__ import annotations
 import logging
 import ssl
 import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Protocol
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
@@ -26,6 +30,15 @@ LONGEST_WAIT_SECONDS = 1.0
 # A host has to wait that sends this many messages in as many seconds that cannot be read, and half as many that can.
 UNREADABLE_ALLOWED = 100
 UNREADABLE_SECONDS = 60.0
+# What a host that was never heard of may have sent, and how long a pause says that this is all of it. If it is more, it
+# is wanted only when it began less than BACKLOG_AGE_SECONDS ago.
+BACKLOG_MESSAGES = 500
+BACKLOG_BYTES = 2 << 20
+BACKLOG_PAUSE_SECONDS = 1.0
+BACKLOG_SECONDS = 10.0
+BACKLOG_AGE_SECONDS = 7200.0
+BACKLOGS_AT_ONCE = 32
+BACKLOG_WAIT_SECONDS = 30.0
 # The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
 LONGEST_STEP = 1_000_000
 
@@ -44,16 +57,28 @@ class EventSink(Protocol):
         """Count an event that cannot be taken."""
 
 
+# Whether an event of a host, whose number is not new, shows that the host's numbers started again. May block.
+StartsAgain = Callable[[Host, Event], bool]
+
+
 class Subscriber:
     """Opens connections to hosts and reads them to their end."""
 
     def __init__(
-        self, network: Network, tls: ssl.SSLContext, sink: EventSink, user_agent: str, timing: Timing | None = None
+        self,
+        network: Network,
+        tls: ssl.SSLContext,
+        sink: EventSink,
+        starts_again: StartsAgain,
+        user_agent: str,
+        timing: Timing | None = None,
     ) -> None:
         self._network = network
         self._user_agent = user_agent
         self._tls = tls
         self._sink = sink
+        self._starts_again = starts_again
+        self._backlogs = BoundedSemaphore(BACKLOGS_AT_ONCE)
         self._timing = timing or Timing()
 
     def open(self, host: Host, cursor: int | None) -> Connection:
@@ -61,9 +86,15 @@ class Subscriber:
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
         return websocket_client.dial(self._network, self._tls, host.endpoint, path, self._user_agent, self._timing)
 
-    def read(self, host: Host, stream: Connection) -> None:
-        """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end."""
-        reading = _Reading(host, self._sink)
+    def read(self, host: Host, stream: Connection, *, from_the_start: bool = False) -> None:
+        """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end.
+
+        With `from_the_start` the host sends all it has. That is taken if it is little or new, else the end is
+        `backlog-long`.
+        """
+        reading = _Reading(host, self._sink, self._starts_again)
+        if from_the_start:
+            self._take_backlog(host, stream, reading)
         turn = time.monotonic()
         while True:
             for message in stream.receive():
@@ -73,6 +104,20 @@ class Subscriber:
                 if time.monotonic() - turn > TURN_SECONDS:
                     gevent.sleep(0)
                     turn = time.monotonic()
+
+    def _take_backlog(self, host: Host, stream: Connection, reading: _Reading) -> None:
+        """Hold what comes until nothing comes, and take it then: a new or quiet host's few events."""
+        if not self._backlogs.acquire(timeout=BACKLOG_WAIT_SECONDS):
+            raise StreamEnded("backlog-long", "too many hosts are asked for all they have")
+        try:
+            held, end = _hold(stream)
+        finally:
+            self._backlogs.release()
+        for message in held:
+            self._wait_for_limits(host)
+            reading.take(message)
+        if end is not None:
+            raise end
 
     def _wait_for_limits(self, host: Host) -> None:
         while True:
@@ -89,9 +134,10 @@ class Subscriber:
 class _Reading:
     """What one connection has brought so far."""
 
-    def __init__(self, host: Host, sink: EventSink) -> None:
+    def __init__(self, host: Host, sink: EventSink, starts_again: StartsAgain) -> None:
         self._host = host
         self._sink = sink
+        self._starts_again = starts_again
         self._last_seq = 0
         self._window_since = 0.0
         self._readable = 0
@@ -131,10 +177,13 @@ class _Reading:
     def _put(self, event: Event) -> None:
         self._readable += 1
         _RECEIVED[event.kind].inc()
+        if event.seq <= max(self._last_seq, self._host.cursor.position):
+            if self._starts_again(self._host, event):
+                self._host.note_restart(time.time())
+            elif event.seq <= self._last_seq:
+                self._sink.reject(self._host, None, "seq-not-rising", event.did)
+                return
         self._host.note_event(event.time, time.time())
-        if event.seq <= self._last_seq:
-            self._sink.reject(self._host, None, "seq-not-rising", event.did)
-            return
         self._sink.put(self._host, event)
         self._last_seq = event.seq
 
@@ -156,3 +205,38 @@ class _Reading:
         self._unreadable += 1
         if self._unreadable >= UNREADABLE_ALLOWED and self._unreadable > 2 * self._readable:
             raise StreamEnded("frames-unreadable", f"{self._unreadable} messages in a minute, the last one {words}")
+
+
+def _hold(stream: Connection) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
+    """What comes before a pause, or before the end of the stream, which is given as well.
+
+    Raises StreamEnded `backlog-long` when it is much; then nothing is kept.
+    """
+    held: list[bytes | PassedOver] = []
+    size, give_up = 0, time.monotonic() + BACKLOG_SECONDS
+    while time.monotonic() < give_up:
+        try:
+            messages = stream.receive(BACKLOG_PAUSE_SECONDS)
+        except StreamEnded as end:
+            return held, end
+        if not messages:
+            break
+        held += messages
+        size += sum(len(message.head if isinstance(message, PassedOver) else message) for message in messages)
+        if len(held) > BACKLOG_MESSAGES or size > BACKLOG_BYTES:
+            if _began_long_ago(held):
+                raise StreamEnded("backlog-long", f"over {BACKLOG_MESSAGES} messages or {BACKLOG_BYTES} bytes")
+            break
+    return held, None
+
+
+def _began_long_ago(messages: Iterable[bytes | PassedOver]) -> bool:
+    """By what the first event says that can be read and tells its time."""
+    for message in messages:
+        with suppress(ProtocolError, ValueError):
+            event = None if isinstance(message, PassedOver) else frames.decode(message)
+            if event is not None and not isinstance(event, StreamError | Info):
+                stated = datetime.fromisoformat(event.time)
+                stated = stated if stated.tzinfo else stated.replace(tzinfo=UTC)
+                return time.time() - stated.timestamp() > BACKLOG_AGE_SECONDS
+    return False

@@ -13,6 +13,7 @@ from relay.ingest.gate import Gate
 from relay.ingest.lanes import Lanes
 from relay.ingest.moderation import Moderation
 from relay.ingest.rejections import Penalties, Rejections
+from relay.ingest.renumbering import Renumbering
 from relay.ingest.waits import StatusCheck, Waits
 from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
@@ -41,6 +42,7 @@ class Ingest:
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
         penalties = Penalties()
         gate = Gate(self.accounts, resolver, registry, stream.projector, penalties, pool, lenient=lenient)
+        self.renumbering = Renumbering(self.accounts, resolver)
         waits = Waits(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
         self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections())

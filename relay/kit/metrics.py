@@ -14,6 +14,7 @@ HOSTS = Gauge("relay_hosts", "Known hosts, by status", ["status"])
 HOSTS_CONNECTED = Gauge("relay_hosts_connected", "Hosts with an open connection")
 HOSTS_NEAR_ACCOUNT_LIMIT = Gauge("relay_hosts_near_account_limit", "Hosts with 80 % of their account limit or more")
 HOST_TRANSITIONS = Counter("relay_host_transitions_total", "Changes of a host's status", ["cause"])
+HOST_SEQ_RESETS = Counter("relay_host_seq_resets_total", "Hosts whose sequence numbers started again")
 HOST_THROTTLED_SECONDS = Counter(
     "relay_host_throttled_seconds_total", "Time that hosts waited for their own limits", ["tier"]
 )

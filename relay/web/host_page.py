@@ -63,6 +63,7 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "lastEvent": _time(row.last_event_at),
         "lastError": row.last_error,
         "lastErrorAt": _time(row.last_error_at),
+        "numbersStartedAgain": _time(host.restarted_at),
         "lagSeconds": report.lag_seconds,
         "accounts": host.account_count,
         "accountLimit": host.account_limit,

@@ -12,7 +12,7 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.atproto.frames import Event
+from relay.atproto.frames import Event, Kind
 from relay.config import Settings
 from relay.hosts import lifecycle
 from relay.hosts.host import Host
@@ -67,7 +67,7 @@ class Relay:
 
     def start(self, settings: Settings = LOCAL, book: CursorBook | None = None) -> Hosts:
         self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0))
-        hosts = Hosts(self.db, self.registry, self.sink, self._release, self.http, settings)
+        hosts = Hosts(self.db, self.registry, self.sink, self._starts_again, self._release, self.http, settings)
         hosts.start()
         self.running.append(hosts)
         return hosts
@@ -80,6 +80,13 @@ class Relay:
         found = self.registry.by_name(pds.hostname)
         assert found is not None
         return found
+
+    def _starts_again(self, host: Host, event: Event) -> bool:
+        """As when only events of this kind are new."""
+        if event.kind is not Kind.SYNC:
+            return False
+        host.cursor.reset()
+        return True
 
     def _release(self, host: Host, most: int) -> int:
         self.released[host.hostname] += most

@@ -42,6 +42,12 @@ def identity_frame(seq: int, did: str = "did:plc:" + "a" * 24) -> bytes:
     return frame("#identity", {"seq": seq, "did": did, "time": "2026-11-24T00:00:00.000Z"})
 
 
+def sync_frame(seq: int, did: str = "did:plc:" + "a" * 24) -> bytes:
+    """A `#sync` of the right form, and nothing more."""
+    stated = {"rev": "3kabcdefghij2", "blocks": b"", "time": "2026-11-24T00:00:00.000Z"}
+    return frame("#sync", {"seq": seq, "did": did, **stated})
+
+
 def error_frame(error: str, message: str = "") -> bytes:
     """What a host sends before it closes."""
     return cbor({"op": -1}) + cbor({"error": error, "message": message})

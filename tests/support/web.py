@@ -64,6 +64,7 @@ class Web:
             db,
             self.registry,
             NoEvents(),
+            lambda *_: False,
             moderation.release_throttled,
             http,
             replace(self.settings, allow_insecure_hosts=True),

@@ -30,6 +30,7 @@ MEASURED = {
     "ingest/lanes.py queue": "partitions",
     "ingest/rejections.py _charges": "penalties",
     "ingest/rejections.py _lines": "drop-lines",
+    "ingest/renumbering.py _checks": "renumbering-checks",
     "ingest/worker_supervisor.py _sent": "verifier-batches",
     "ingest/worker_supervisor.py _suspects": "verifier-events",
     "ingest/worker_supervisor.py _waiting": "verifier-events",

@@ -10,10 +10,10 @@ from prometheus_client import REGISTRY
 from relay.hosts import crawl_checks, dialler, hosts, subscriber
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
-from relay.kit.errors import CrawlRefused, HostUnknown, StoreError
+from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.store import hosts as table
 from tests.support.fake_relay import LOCAL
-from tests.support.pds import FakePds, error_frame, identity_frame, websocket_frame
+from tests.support.pds import FakePds, error_frame, identity_frame, sync_frame, websocket_frame
 from tests.support.repo import cbor, frame
 from tests.support.wait import until
 
@@ -33,15 +33,21 @@ def row(relay, pds):
     return relay.db.read(table.by_hostname, pds.hostname)
 
 
-def test_a_crawled_host_is_checked_stored_connected_live_and_read(relay, pds):
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    """A new host's few events are all of them after a tenth of a second."""
+    monkeypatch.setattr(subscriber, "BACKLOG_PAUSE_SECONDS", 0.1)
+
+
+def test_a_crawled_host_is_checked_stored_connected_and_read_from_its_first_event(relay, pds):
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 6)]
     running = relay.start()
     crawl(running, pds)
     assert any("describeServer" in request for request in pds.requests)
-    assert pds.cursors == [None]
+    assert pds.cursors == ["0"]
     pds.publish(6, identity_frame(6))
     pds.publish(9, identity_frame(9))
-    until(lambda: relay.sink.seqs(pds) == [6, 9])
+    until(lambda: relay.sink.seqs(pds) == [1, 2, 3, 4, 5, 6, 9])
     stored = row(relay, pds)
     assert (stored.status, stored.no_ssl, stored.account_limit, stored.trusted) == ("active", True, 100, False)
 
@@ -54,7 +60,7 @@ def test_a_dropped_connection_resumes_from_the_cursor(relay, pds, quick_retries)
     pds.events += [(11, identity_frame(11)), (12, identity_frame(12))]
     pds.hang_up()
     until(lambda: relay.sink.seqs(pds) == [10, 11, 12])
-    assert pds.cursors == [None, "10"]
+    assert pds.cursors == ["0", "10"]
 
 
 def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
@@ -85,7 +91,7 @@ def test_one_message_never_stops_a_host(relay, pds):
     until(lambda: relay.sink.seqs(pds) == [2, 4, 6, 8, 10, 12])
     assert len(relay.sink.rejected) == len(bad)
     assert relay.sink.rejected[-1] == (pds.hostname, None, "message-too-big")
-    assert pds.cursors == [None] and running.connected() == [pds.hostname]
+    assert pds.cursors == ["0"] and running.connected() == [pds.hostname]
 
 
 @pytest.mark.parametrize("gap", [1, 6])
@@ -208,7 +214,7 @@ def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quic
     until(lambda: relay.sink.seqs(pds) == [100])
     pds.events = []
     pds.hang_up()
-    until(lambda: pds.cursors == [None, "100", None])
+    until(lambda: pds.cursors == ["0", "100", None])
     pds.publish(3, identity_frame(3))
     until(lambda: relay.sink.seqs(pds) == [100, 3])
     assert running.report(pds.hostname).host.cursor.position == 3
@@ -238,6 +244,111 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     until(lambda: pds.cursors[-1] is None)
     pds.publish(3, identity_frame(3))
     until(lambda: running.report(pds.hostname).host.cursor.position == 3)
+
+
+def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(relay, pds, monkeypatch):
+    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
+    pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: pds.cursors == ["0", None] and running.connected())
+    pds.publish(20, identity_frame(20))
+    until(lambda: relay.sink.seqs(pds) == [20])
+    assert relay.host(pds).row.last_error is None and relay.host(pds).row.failures == 0
+
+
+def test_of_a_new_host_that_has_just_begun_all_is_read(relay, pds, monkeypatch):
+    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
+    monkeypatch.setattr(subscriber, "BACKLOG_AGE_SECONDS", 1e12)
+    pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: relay.sink.seqs(pds) == list(range(1, 20)))
+    assert pds.cursors == ["0"]
+
+
+def test_what_a_quiet_host_sent_between_two_connections_is_fetched(relay, pds, quick_retries):
+    relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
+    running = relay.start()
+    until(running.connected)
+    assert pds.cursors == [None]
+    pds.refuse_upgrade = 503
+    pds.hang_up()
+    until(lambda: not running.connected())
+    pds.publish(7, identity_frame(7))
+    pds.refuse_upgrade = None
+    until(lambda: relay.sink.seqs(pds) == [7])
+    assert pds.cursors == [None, "0"]
+    # Over a restart as well.
+    relay.stop()
+    relay.sink.events.clear()
+    pds.publish(8, identity_frame(8))
+    relay.start()
+    until(lambda: relay.sink.seqs(pds) == [7, 8])
+
+
+def test_a_quiet_host_that_says_goodbye_behind_its_first_event_loses_nothing(relay, pds):
+    def speak_and_go(sock):
+        sock.sendall(websocket_frame(identity_frame(1)) + websocket_frame(identity_frame(2)))
+
+    pds.on_stream = speak_and_go
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: relay.sink.seqs(pds) == [1, 2])
+
+
+def test_a_host_whose_numbers_start_again_is_followed(relay, pds, quick_retries):
+    """It goes live whatever cursor it is asked for, with numbers that were used before."""
+    running = relay.start()
+    crawl(running, pds)
+    for seq in (1000, 1001):
+        pds.publish(seq, identity_frame(seq))
+    until(lambda: relay.sink.seqs(pds) == [1000, 1001])
+    before = metrics.HOST_SEQ_RESETS._value.get()
+    for seq, event in ((1, identity_frame(1)), (2, sync_frame(2)), (3, identity_frame(3)), (3, identity_frame(3))):
+        pds.publish(seq, event)
+    until(lambda: relay.sink.seqs(pds) == [1000, 1001, 2, 3])
+    assert relay.host(pds).cursor.position == 3
+    assert metrics.HOST_SEQ_RESETS._value.get() == before + 1
+    assert [reason for _, _, reason in relay.sink.rejected] == ["seq-not-rising"] * 2
+    assert "started again" in running.report(pds.hostname).advice
+    pds.events = [(4, identity_frame(4)), (5, identity_frame(5))]
+    pds.hang_up()
+    until(lambda: relay.sink.seqs(pds)[-2:] == [4, 5])
+    assert pds.cursors == ["0", "3"]
+
+
+def test_an_operator_sets_where_a_host_is_asked_from(relay, pds):
+    running = relay.start()
+    crawl(running, pds)
+    for seq in range(1, 6):
+        pds.publish(seq, identity_frame(seq))
+    until(lambda: relay.sink.seqs(pds) == [1, 2, 3, 4, 5])
+    for position, cursor, again in ((3, "3", [4, 5]), ("oldest", "0", [1, 2, 3, 4, 5]), ("live", None, [])):
+        relay.sink.events.clear()
+        running.set_cursor(pds.hostname, position)
+        until(lambda cursor=cursor: running.connected() == [pds.hostname] and pds.cursors[-1] == cursor)
+        until(lambda again=again: relay.sink.seqs(pds) == again)
+    pds.publish(6, identity_frame(6))
+    until(lambda: relay.sink.seqs(pds) == [6])
+    assert relay.host(pds).cursor.position == 6
+
+
+def test_a_cursor_is_not_set_under_events_that_are_under_way(relay, pds, monkeypatch):
+    monkeypatch.setattr(hosts, "SETTLE_SECONDS", 0.1)
+    running = relay.start()
+    crawl(running, pds)
+    relay.sink.holding = True
+    pds.publish(1, identity_frame(1))
+    until(lambda: relay.sink.seqs(pds) == [1])
+    with pytest.raises(RelayError, match="host-busy"):
+        running.set_cursor(pds.hostname, "oldest")
+    until(lambda: running.connected() == [pds.hostname])
+    running.block(pds.hostname)
+    relay.host(pds).cursor.finish(1)
+    running.set_cursor(pds.hostname, "oldest")
+    gevent.sleep(0.1)
+    assert running.connected() == []
 
 
 def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds):
@@ -460,7 +571,7 @@ def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, 
     until(lambda: running.report(pds.hostname).host.status is Status.IDLE)
     pds.events.append((2, identity_frame(2)))
     until(lambda: relay.sink.seqs(pds) == [1, 2])
-    assert pds.cursors[:2] == [None, "1"]
+    assert pds.cursors[:2] == ["0", "1"]
 
 
 def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised_limit_applies_live(relay, pds):
@@ -521,6 +632,7 @@ def test_an_intake_that_is_full_stops_the_reading(relay, pds):
     running = relay.start()
     crawl(running, pds)
     relay.sink.blocked = True
+    gevent.sleep(0.2)
     for seq in range(1, 2_000):
         pds.publish(seq, identity_frame(seq))
     gevent.sleep(0.2)

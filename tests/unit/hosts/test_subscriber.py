@@ -64,7 +64,7 @@ def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
     sink = Sink()
     nothing: Any = None
     with pytest.raises(StreamEnded) as caught:
-        Subscriber(nothing, nothing, sink, "").read(host, Stream(*messages))  # type: ignore[arg-type]
+        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(host, Stream(*messages))  # type: ignore[arg-type]
     return sink, caught.value.reason
 
 

@@ -1,0 +1,89 @@
+"""Tells whether a host's sequence numbers have started again: after a restored backup, or with a new database.
+
+Asked by the host's subscriber about an event whose number is not above those that were seen. Such an event is usually a
+repetition. When an account of the host has signed it, and after what is known of the account, it is not: then what the
+host's numbers said before means nothing any more. Must not judge the event, which goes the way of all others.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+import gevent
+
+from relay.atproto.commit import Unproven, verify_commit, verify_sync
+from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Commit, Event, Sync
+from relay.atproto.syntax import check_account_did
+from relay.hosts.host import Host
+from relay.identity.resolver import Resolver
+from relay.ingest.accounts import Accounts
+from relay.kit import metrics
+from relay.kit.errors import IdentityError, StoreError
+from relay.kit.limits import Tally
+
+OUTSTANDING_SECONDS = 0.05
+STORE_RETRY_SECONDS = 1.0
+# What is looked at costs a verification: so many of one host in a minute, the others count as repetitions.
+CHECKS = 20
+CHECKS_SECONDS = 60.0
+CAPACITY = 10_000
+
+log = logging.getLogger(__name__)
+
+
+class Renumbering:
+    """The question, with what it takes to answer it."""
+
+    def __init__(self, accounts: Accounts, resolver: Resolver) -> None:
+        self._accounts = accounts
+        self._resolver = resolver
+        self._checks: Tally[int] = Tally(CHECKS_SECONDS, CAPACITY)
+        metrics.show_bound("renumbering-checks", self._checks.__len__, CAPACITY)
+
+    def starts_again(self, host: Host, event: Event) -> bool:
+        """Whether `event` shows that the host's numbers started again; its cursor has begun anew then.
+
+        Blocks until the host's earlier events are through, and for an identity.
+        """
+        if not isinstance(event, Commit | Sync):
+            # Of another event nobody can tell whether it is new.
+            return False
+        # One of those under way may be this very one. Ended by the lanes, which settle every event.
+        while host.cursor.outstanding:
+            gevent.sleep(OUTSTANDING_SECONDS)
+        if not self._is_new(host, event):
+            return False
+        host.cursor.reset()
+        return True
+
+    def _is_new(self, host: Host, event: Commit | Sync) -> bool:
+        try:
+            check_account_did(event.did)
+            known = self._known_rev(event.did)
+            if event.rev <= known or self._checks.add(host.id, time.monotonic()) > CHECKS:
+                return False
+            identity = self._resolver.resolve(event.did, host=host.hostname)
+            if identity.pds != host.endpoint or identity.key is None:
+                return False
+            now_us = int(time.time() * 1_000_000)
+            if isinstance(event, Sync):
+                proven = verify_sync(event, identity.key, now_us)
+            else:
+                proven = verify_commit(event, identity.key, now_us)
+        except (ProtocolError, IdentityError) as error:
+            log.debug("an event of %s with an old number is not new: %s", host.hostname, error)
+            return False
+        return not isinstance(proven, Unproven) or proven.rev > known
+
+    def _known_rev(self, did: str) -> str:
+        """The account's last rev, "" when there is none."""
+        while True:
+            try:
+                state = self._accounts.lookup(did)
+            except StoreError as error:
+                log.warning("waiting for the database: %s", error)
+                gevent.sleep(STORE_RETRY_SECONDS)
+                continue
+            return state.repo.rev if state is not None and state.repo is not None else ""

@@ -1,0 +1,94 @@
+"""When a host's numbers start again, and when it only repeats what it sent."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from relay.atproto import frames
+from relay.atproto.frames import Account, Commit, Identity, Sync
+from relay.hosts.host import Host
+from relay.ingest import renumbering
+from tests.support.event_path import EventPath
+from tests.support.pds import FakePds
+from tests.support.repo import CommitEvent, RepoBuilder, create
+from tests.support.wait import until
+
+
+def post(repo: RepoBuilder, name: str) -> CommitEvent:
+    return repo.commit(create(f"app.bsky.feed.post/{name}", {"text": name}))
+
+
+def starts_again(path: EventPath, host: Host, frame: bytes) -> bool:
+    event = frames.decode(frame)
+    assert isinstance(event, Commit | Sync | Identity | Account)
+    return path.ingest.renumbering.starts_again(host, event)
+
+
+def test_a_new_rev_under_an_old_number_begins_the_cursor_anew(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    for seq in (1000, 1001):
+        path.put(host, post(repo, f"3k{seq}").frame(seq))
+    path.logged(2)
+    assert not starts_again(path, host, repo.identity_frame(1))
+    after = post(repo, "3kafter")
+    assert starts_again(path, host, after.frame(1))
+    path.put(host, after.frame(1))
+    path.put(host, post(repo, "3kthen").frame(2))
+    path.logged(4)
+    assert until(lambda: host.cursor.position == 2)
+    path.restart()
+    again = path.host(pds.url)
+    assert again.cursor.position == 2
+
+
+def test_what_was_settled_is_a_repetition_whatever_its_number(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    first, second = post(repo, "3kaaa"), post(repo, "3kbbb")
+    path.put(host, first.frame(10))
+    path.put(host, second.frame(11))
+    # Asked while both are under way.
+    assert not starts_again(path, host, second.frame(11))
+    assert not starts_again(path, host, first.frame(1))
+    assert not starts_again(path, host, repo.sync_frame(5))
+    assert host.cursor.position == 11
+
+
+def test_an_account_that_is_new_here_shows_it_as_well(path: EventPath, pds: FakePds) -> None:
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.logged(1)
+    assert starts_again(path, host, post(other, "3kaaa").frame(1))
+    path.put(host, other.sync_frame(1))
+    path.logged(2)
+    post(other, "3kbbb")
+    assert starts_again(path, host, other.sync_frame(1))
+
+
+def test_nobody_but_the_account_at_its_own_host_can_show_it(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, repo, foreign = path.host(pds.url), path.repo(pds.url), path.repo(other_pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.logged(1)
+    assert not starts_again(path, host, post(foreign, "3kaaa").frame(1))
+    forged = post(repo, "3kbbb").frame(1)
+    at = forged.index(b"csig") + 8
+    assert not starts_again(path, host, forged[:at] + bytes(8) + forged[at + 8 :])
+    # What is looked at is bounded, since each look costs a verification.
+    monkeypatch.setattr(renumbering, "CHECKS", 2)
+    assert not starts_again(path, host, forged)
+    assert host.cursor.position == 10
+
+
+def test_it_waits_for_the_earlier_events(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.logged(1)
+    until(lambda: host.cursor.position == 10)
+    assert host.cursor.begin(11)
+    asking = gevent.spawn(starts_again, path, host, post(repo, "3kbbb").frame(1))
+    gevent.sleep(0.2)
+    assert not asking.ready()
+    host.cursor.finish(11)
+    assert asking.get(timeout=5)
