@@ -9,6 +9,7 @@ room.stop()
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 import gevent
 
 from relay.atproto.events import STATUSES
-from relay.atproto.frames import Account, Kind, account_frame, decode
+from relay.atproto.frames import Account, Commit, Kind, account_frame, decode, split_at_seq
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.eventlog.retention import Keep
@@ -27,7 +28,7 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.open import open_database
 from relay.stream.sequencer import Submission
 from relay.stream.stream import Stream
-from tests.support.repo import account_did
+from tests.support.repo import RepoBuilder, account_did, create
 
 TIME = "2026-01-01T00:00:00.000Z"
 
@@ -158,3 +159,19 @@ class Room:
             if data is not None:
                 found += [event for event in map(decode, payloads(data)) if isinstance(event, Account)]
         return found
+
+
+def commit_parts(repo: RepoBuilder) -> tuple[Commit, tuple[bytes, bytes]]:
+    """The next commit of `repo`, with a post, and its frame around `seq`."""
+    event = decode(repo.commit(create(f"app.bsky.feed.post/{random.randbytes(6).hex()}", {"text": "hi"})).frame(1))
+    assert isinstance(event, Commit)
+    return event, split_at_seq(event)
+
+
+def submit_commit(room: Room, uid: int, repo: RepoBuilder) -> RepoRow:
+    """Submit the next commit of `repo`, account `uid`; the row that it leaves."""
+    event, parts = commit_parts(repo)
+    assert repo.data is not None
+    row = RepoRow(uid, event.rev, event.commit, type(event.commit)(repo.data))
+    room.submit(uid, kind=Kind.COMMIT, parts=parts, repo=row)
+    return row

@@ -1,0 +1,153 @@
+"""The room after restarts, on real files and both databases: SQL behind, ahead, older or empty beside the log."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from relay.atproto.frames import Account, decode
+from relay.eventlog.high_water import RESERVE
+from relay.store import accounts, hosts, projection
+from relay.store.accounts import AccountRow
+from tests.support import databases
+from tests.support.repo import RepoBuilder, SigningKey, account_did
+from tests.support.stream import Room, payloads, submit_commit
+from tests.support.tables import by_uid
+
+KEY = SigningKey.create("k256")
+
+
+def test_what_sql_did_not_have_is_applied_again(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.stream.projector._loop.stop()
+    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
+    rows = {}
+    for number in range(30):
+        rows[number % 3 + 1] = submit_commit(room, number % 3 + 1, repos[number % 3 + 1])
+    room.submit(2, status="deactivated")
+    room.submit(3, status="deleted", hides=True)
+    room.wait_for(32)
+    assert room.stream.projector.account(account_did(1)) == (
+        AccountRow(1, account_did(1), room.host.id, "active", "active"),
+        rows[1],
+    )
+    room.abandon()
+    room = Room(tmp_path, database_url)
+    assert room.db.read(projection.position)[0] == 32
+    statuses = {1: "active", 2: "deactivated", 3: "deleted"}
+    for uid, row in rows.items():
+        expected = AccountRow(uid, account_did(uid), room.host.id, "active", statuses[uid])
+        assert room.db.read(by_uid, uid) == (expected, row)
+    assert room.db.read(hosts.by_id, room.host.id).account_count == 3
+    assert room.stream.next_uid == 4 and room.log.next_seq == 33
+    assert room.cursor.position == 0
+    assert not any(room.cursor.begin(seq) for seq in range(1, 33)), "all of them are in the log"
+    assert room.cursor.position == 32 and room.cursor.begin(33)
+    room.stop()
+
+
+def test_duplicates_are_known_over_two_crashes(tmp_path: Path, database_url: str) -> None:
+    """An outstanding event holds the cursor back; what was logged after it must not be taken again, ever."""
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.upstream_seq = 9
+    room.submit(1)
+    room.wait_for(1)
+    assert room.cursor.begin(11)
+    room.upstream_seq = 11
+    for uid in range(2, 30):
+        room.submit(uid)
+    room.wait_for(29)
+    room.wait_until(lambda: room.stream.projector.stored_position == 29)
+    room.abandon()
+    for _ in range(2):
+        room = Room(tmp_path, database_url)
+        room.start()
+        assert room.cursor.position == 10
+        # The projector writes again, with another host's event in the log, before this host comes back.
+        room.stream.projector.note_account(AccountRow(77, account_did(77), room.host.id, "active", "active"))
+        room.stream.projector.flush()
+        room.abandon()
+    room = Room(tmp_path, database_url)
+    assert [seq for seq in range(10, 50) if room.cursor.begin(seq)] == [11, *range(40, 50)]
+    room.stop()
+
+
+def test_an_older_database_beside_a_newer_log(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
+    room.start()
+    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2, 3)}
+    rows = {uid: submit_commit(room, uid, repos[uid]) for uid in (1, 2)}
+    room.wait_for(2)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
+    room.start()
+    rows[1] = submit_commit(room, 1, repos[1])
+    rows[3] = submit_commit(room, 3, repos[3])
+    room.db.write(accounts.set_status, 2, "takendown")
+    room.submit(2, status="takendown", own=True, hides=True)
+    room.wait_for(5)
+    room.stop()
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url)
+    assert room.log.next_seq == 6 and room.stream.next_uid == 4
+    for uid, row in rows.items():
+        status = "takendown" if uid == 2 else "active"
+        account = AccountRow(uid, account_did(uid), room.host.id, status, "active")
+        assert room.db.read(by_uid, uid) == (account, row)
+    assert room.read(0) == [1, 3, 4, 5], "the takedown is in force again"
+    assert [room.cursor.begin(seq) for seq in (3, 4, 5)] == [False, False, True]
+    room.stop()
+
+
+def test_an_empty_database_beside_a_log(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
+    room.start()
+    repo = RepoBuilder(account_did(1), KEY)
+    rows = [submit_commit(room, 1, repo) for _ in range(20)]
+    room.wait_for(20)
+    room.stop()
+    databases.wipe(database_url)
+    room = Room(tmp_path, database_url)
+    assert room.read(0) == list(range(1, 21)) and room.log.next_seq == 21
+    assert room.db.read(accounts.many_by_did, [account_did(1)]).get(account_did(1))[1] == rows[-1]
+    room.stop()
+
+
+@pytest.mark.parametrize("wiped", [True, False])
+def test_a_newer_database_beside_an_older_log(tmp_path: Path, database_url: str, wiped: bool) -> None:
+    """Consumers have seen seqs that the log does not know: a gap is left, and their cursors are not from the future."""
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.submit(1)
+    room.stop()
+    shutil.copytree(tmp_path / "persist", tmp_path / "backup")
+    room = Room(tmp_path, database_url)
+    room.start()
+    for _ in range(50):
+        room.submit(1)
+    room.wait_for(51)
+    room.stop()
+    shutil.rmtree(tmp_path / "persist")
+    if not wiped:
+        shutil.copytree(tmp_path / "backup", tmp_path / "persist")
+    for _ in range(2):
+        room = Room(tmp_path, database_url)
+        assert room.log.next_seq == 52 + RESERVE
+        feed = room.stream.firehose.attach(51)
+        assert not feed.outdated or wiped
+        room.start()
+        room.stop()
+    room = Room(tmp_path, database_url)
+    room.start()
+    feed = room.stream.firehose.attach(51)
+    room.submit(1)
+    room.wait_for(52 + RESERVE)
+    event = decode(payloads(feed.next(1.0) or b"")[0])
+    assert isinstance(event, Account) and event.seq == 52 + RESERVE
+    assert room.read(0) == ([] if wiped else [1]) + [52 + RESERVE]
+    room.stop()
