@@ -14,6 +14,9 @@ from google_crc32c import value as crc32c
 # An #account record after which the account's earlier events must not be replayed, and one that undoes this.
 FLAG_HIDES = 1
 FLAG_REVEALS = 2
+# The record gives the account a status of the relay's own: its code is the high byte of the flags (`own_flags`).
+FLAG_OWN = 4
+_OWN_SHIFT = 8
 
 # The largest frame that a segment holds: the protocol's 5 MB and room for the relay's longer `seq`.
 MAX_FRAME = 5_000_000 + 64
@@ -49,6 +52,16 @@ class Record(NamedTuple):
     def size(self) -> int:
         """Bytes in the segment."""
         return HEADER_SIZE + len(self.frame)
+
+
+def own_flags(code: int) -> int:
+    """The flags that say the relay's own status of an account, an index in `events.STATUSES`."""
+    return FLAG_OWN | code << _OWN_SHIFT
+
+
+def own_code(flags: int) -> int | None:
+    """What `own_flags` was given; None when the record says nothing of the relay's own status."""
+    return flags >> _OWN_SHIFT if flags & FLAG_OWN else None
 
 
 class Header(NamedTuple):

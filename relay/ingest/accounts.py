@@ -16,11 +16,8 @@ from relay.atproto.cid import LENGTH, Cid
 from relay.atproto.events import STATUSES
 from relay.hosts.host import Host
 from relay.kit import metrics
-from relay.kit.errors import AccountUnknown
 from relay.kit.generations import RecordPart
-from relay.store import accounts as table
 from relay.store.accounts import AccountRow, RepoRow
-from relay.store.database import Database
 
 # An account takes a kilobyte as objects, packed a tenth of that; to unpack it costs a twentieth of an event.
 BUSY = 4096
@@ -85,8 +82,7 @@ class Accounts:
     Behind them, `find` knows every account as of the newest published event.
     """
 
-    def __init__(self, db: Database, find: FindAccount, memory: RecordPart, next_uid: int) -> None:
-        self._db = db
+    def __init__(self, find: FindAccount, memory: RecordPart, next_uid: int) -> None:
         self._find = find
         self._memory = memory
         self._busy: OrderedDict[str, AccountState] = OrderedDict()
@@ -128,24 +124,10 @@ class Accounts:
         self._keep_busy(state)
         return state
 
-    def set_local_status(self, did: str, status: str) -> AccountState:
-        """Give `did` a status of the relay's own, in memory and in SQL, durable on return.
-
-        Raises AccountUnknown, or StoreError when SQL is away; then nothing has changed.
-        """
-        state = self.lookup(did)
-        if state is None:
-            raise AccountUnknown(did)
-        before = state.row.status
-        # Memory first: from here on nothing of a taken-down account passes the gate while SQL is being written.
+    def set_own_status(self, state: AccountState, status: str) -> None:
+        """Give the account a status of the relay's own, in memory: until it is in the log, the caller holds `state`."""
         state.row = replace(state.row, status=status)
         self._generation += 1
-        try:
-            self._db.write(table.put_status, state.row)
-        except BaseException:
-            state.row = replace(state.row, status=before)
-            raise
-        return state
 
     def _in_memory(self, did: str) -> AccountState | None:
         state = self._held.get(did)

@@ -38,8 +38,8 @@ class Ingest:
         lenient: bool = False,
         pool: WorkerPool | None = None,
     ) -> None:
-        self.accounts = Accounts(db, stream.projector.account, memory.accounts, stream.next_uid)
-        self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.suppressions)
+        self.accounts = Accounts(stream.projector.account, memory.accounts, stream.next_uid)
+        self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.projector)
         penalties = Penalties()
         gate = Gate(self.accounts, resolver, registry, stream.projector, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)

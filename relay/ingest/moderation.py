@@ -1,11 +1,13 @@
 """What admins decide about accounts: takedown, its reversal, and the release of accounts over a host's limit.
 
-Called by the admin API and by `hosts` when a limit is raised. Each change is stored, then announced on the
-firehose by an `#account` event of the relay's own. Must not know of HTTP.
+Called by `admin`, and by `hosts` when a limit is raised. The log comes first: each change is an `#account` event of the
+relay's own that carries the new status, and SQL follows the log, so that no crash leaves the two apart. Must not know
+of HTTP.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from gevent.event import Event as Signal
@@ -14,61 +16,99 @@ from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
 from relay.atproto.frames import Kind, account_frame
 from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts, AccountState
-from relay.kit.errors import LogError
+from relay.kit.errors import AccountUnknown, LogError
 from relay.store import accounts as table
 from relay.store.database import Database
-from relay.stream.sequencer import Sequencer, Submission
-from relay.stream.suppressions import Suppressions
+from relay.stream.projector import Projector
+from relay.stream.sequencer import Entry, Sequencer
 
 ANNOUNCE_SECONDS = 20.0
+# Lists are read from SQL: an admin who asks for one right after a change should find it there.
+PROJECTION_SECONDS = 1.0
+
+
+class _Announcement(Entry):
+    """The relay's own word on an account, on its way into the log."""
+
+    __slots__ = ("durable", "state")
+
+    def __init__(self, state: AccountState) -> None:
+        super().__init__(Kind.ACCOUNT)
+        # Held until it is in the log: nowhere else is it known, so memory must not forget it.
+        self.state = state
+        self.durable = Signal()
+
+    def logged(self) -> None:
+        """Tell who waits for it."""
+        self.durable.set()
 
 
 class Moderation:
-    """Changes of the relay's own account status. Every method returns once the announcement is durable."""
+    """Changes of the relay's own account status. Every method returns once the change is durable in the log."""
 
-    def __init__(self, db: Database, accounts: Accounts, sequencer: Sequencer, suppressions: Suppressions) -> None:
+    def __init__(self, db: Database, accounts: Accounts, sequencer: Sequencer, projector: Projector) -> None:
         self._db = db
         self._accounts = accounts
         self._sequencer = sequencer
-        self._suppressions = suppressions
+        self._projector = projector
 
     def takedown(self, did: str) -> None:
         """Stop the account's events and hide its past ones. Raises AccountUnknown, StoreError, LogError."""
-        self._announce(self._accounts.set_local_status(did, "takendown"))
+        state = self._known(did)
+        before = state.row.status
+        # Memory first: from here on nothing of the account passes the gate.
+        self._accounts.set_own_status(state, "takendown")
+        try:
+            announcement = self._submit(state, "takendown")
+        except BaseException:
+            self._accounts.set_own_status(state, before)
+            raise
+        self._wait(announcement)
 
     def restore(self, did: str) -> None:
         """Undo a takedown; replay shows the account's past again. Raises AccountUnknown, StoreError, LogError."""
-        state = self._accounts.set_local_status(did, "active")
-        self._suppressions.lift(state.row.uid)
-        self._announce(state)
+        self._wait(self._release(self._known(did), reveals=True))
 
     def release_throttled(self, host: Host, most: int) -> int:
         """Make up to `most` of the host's throttled accounts active, the oldest first. Returns how many."""
         rows = self._db.read(table.throttled_oldest, host.id, most)
-        for row in rows:
-            self._announce(self._accounts.set_local_status(row.did, "active"))
+        announcements = [self._release(self._known(row.did), reveals=False) for row in rows]
+        for announcement in announcements:
+            self._wait(announcement)
         return len(rows)
 
-    def _announce(self, state: AccountState) -> None:
+    def _known(self, did: str) -> AccountState:
+        state = self._accounts.lookup(did)
+        if state is None:
+            raise AccountUnknown(did)
+        return state
+
+    def _release(self, state: AccountState, *, reveals: bool) -> _Announcement:
+        announcement = self._submit(state, "active", reveals=reveals)
+        # Memory last: what passes the gate now is behind the announcement.
+        self._accounts.set_own_status(state, "active")
+        return announcement
+
+    def _submit(self, state: AccountState, own_status: str, *, reveals: bool = False) -> _Announcement:
         row = state.row
-        active, status = effective_status(row.status, row.upstream_status)
+        active, status = effective_status(own_status, row.upstream_status)
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        head, tail = account_frame(row.did, now, active, status)
-        durable = Signal()
-        self._sequencer.submit(
-            Submission(
-                kind=Kind.ACCOUNT,
-                uid=row.uid,
-                host_id=0,
-                upstream_seq=0,
-                status=STATUSES.index(row.upstream_status),
-                head=head,
-                tail=tail,
-                account=row,
-                repo=None,
-                hides=status in HIDING_STATUSES,
-                finished=durable.set,
+        entry = _Announcement(state)
+        entry.uid = row.uid
+        entry.status = STATUSES.index(row.upstream_status)
+        entry.head, entry.tail = account_frame(row.did, now, active, status)
+        entry.account = replace(row, status=own_status)
+        entry.own_status = own_status
+        entry.hides = status in HIDING_STATUSES
+        entry.reveals = reveals
+        self._sequencer.submit(entry)
+        return entry
+
+    def _wait(self, announcement: _Announcement) -> None:
+        if not announcement.durable.wait(ANNOUNCE_SECONDS):
+            raise LogError(
+                "log-io",
+                "the change is in force, and becomes durable when the log can be written; should the relay end before"
+                " that, it has to be made again",
             )
-        )
-        if not durable.wait(ANNOUNCE_SECONDS):
-            raise LogError("log-io", "the change is stored, its announcement is not durable yet")
+        self._projector.wait_until_stored(PROJECTION_SECONDS)

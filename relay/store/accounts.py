@@ -1,12 +1,12 @@
 """The `account` and `account_repo` tables: who is hosted where, in what status, and at which commit.
 
-Read by `ingest` on a cache miss and by `web` for its lists; written by `projection`, and by admin changes of the
-relay's own status. Must not know how a status is announced.
+Read by `ingest` on a cache miss and by `web` for its lists; written by `projection` alone. Must not know how a status
+is announced.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -108,16 +108,14 @@ def throttled_oldest(tx: Transaction, host_id: int, limit: int) -> list[AccountR
     ]
 
 
-def set_status(tx: Transaction, uid: int, status: str) -> int:
-    """Give an account a status of the relay's own. Returns 0 when SQL does not have the account yet, else 1."""
-    return tx.execute("UPDATE account SET status = ? WHERE uid = ?", (status, uid))
-
-
-def put_status(tx: Transaction, account: AccountRow) -> None:
-    """`set_status` for an account that the projection may not have written yet: then it is stored as it is given."""
-    if not set_status(tx, account.uid, account.status):
-        insert_many(tx, [account])
-        tx.execute("UPDATE host SET account_count = account_count + 1 WHERE id = ?", (account.host_id,))
+def set_statuses(tx: Transaction, statuses: Mapping[int, str]) -> None:
+    """Give accounts (uid -> status) a status of the relay's own."""
+    if statuses:
+        tx.many(
+            "WITH new (uid, status) AS (VALUES (?, ?)) UPDATE account SET status = new.status FROM new"
+            " WHERE account.uid = new.uid",
+            sorted(statuses.items()),
+        )
 
 
 def insert_many(tx: Transaction, accounts: Sequence[AccountRow]) -> None:

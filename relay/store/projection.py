@@ -22,8 +22,8 @@ class ProjectionBatch:
     `accounts` and `repos` are by uid; `cursors` are host id -> upstream seq; `started` is host id -> the log seq after
     which the host's records have its present numbers, for hosts whose numbers started anew; `suppressed` is uid -> the
     log seq below which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has
-    records of it, None when that is in doubt. A restart scans the log from `replay_from`, and applies it from
-    `position`.
+    records of it, None when that is in doubt; `own_statuses` is uid -> the status of the relay's own that the log gives
+    the account. A restart scans the log from `replay_from`, and applies it from `position`.
     """
 
     position: int
@@ -35,16 +35,18 @@ class ProjectionBatch:
     suppressed: dict[int, int] = field(default_factory=dict)
     unsuppressed: set[int] = field(default_factory=set)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
+    own_statuses: dict[int, str] = field(default_factory=dict)
 
 
 def write(tx: Transaction, batch: ProjectionBatch) -> None:
     """Store `batch`; the caller's transaction makes it one.
 
-    An account's own status is stored with a new account only. After that `accounts.set_status` alone may change it:
-    a row that waited here while an admin acted must neither lift a takedown nor bring it back.
+    The relay's own status of an account is stored with a new account. After that `own_statuses` alone changes it: a row
+    that waited here while an admin acted must neither lift a takedown nor bring it back.
     """
     stored = _stored(tx, sorted(batch.accounts.keys() | batch.repos.keys()))
     _write_accounts(tx, batch, stored)
+    accounts.set_statuses(tx, batch.own_statuses)
     _write_repos(tx, batch, stored)
     if batch.cursors:
         tx.many(

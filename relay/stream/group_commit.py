@@ -72,7 +72,8 @@ class GroupCommit(Generic[T]):
         self._disk = ThreadPool(1)
         self._queue: deque[tuple[T, int]] = deque()
         self._filled = Signal()
-        self._room = Signal()
+        # Who waits for room, in their order: what was judged before a takedown must be in the log before it.
+        self._blocked: deque[Signal] = deque()
         self._idle = Signal()
         self._idle.set()
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -85,10 +86,9 @@ class GroupCommit(Generic[T]):
         return self._death or self._trouble
 
     def put(self, item: T, size: int) -> None:
-        """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of returning."""
-        while len(self._queue) >= QUEUE_EVENTS or self.bytes >= QUEUE_BYTES:
-            self._room.clear()
-            self._room.wait(WAIT_SECONDS)
+        """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of the calls."""
+        if self._blocked or self._full:
+            self._wait_for_room()
         self._queue.append((item, size))
         self.bytes += size
         self._idle.clear()
@@ -164,8 +164,28 @@ class GroupCommit(Generic[T]):
             batch.append(item)
             taken += size
         self.bytes -= taken
-        self._room.set()
+        self._call_next()
         return batch
+
+    @property
+    def _full(self) -> bool:
+        return len(self._queue) >= QUEUE_EVENTS or self.bytes >= QUEUE_BYTES
+
+    def _wait_for_room(self) -> None:
+        turn = Signal()
+        self._blocked.append(turn)
+        try:
+            while self._blocked[0] is not turn or self._full:
+                turn.clear()
+                turn.wait(WAIT_SECONDS)
+        finally:
+            self._blocked.remove(turn)
+            # It sees the room when it runs, which is after the caller has taken its own.
+            self._call_next()
+
+    def _call_next(self) -> None:
+        if self._blocked:
+            self._blocked[0].set()
 
     def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
         # A bug: the log is as it was, but only a restart helps, and the health check must say so.

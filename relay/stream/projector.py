@@ -48,6 +48,7 @@ class Changes:
     repos: dict[int, RepoRow] = field(default_factory=dict)
     suppressed: dict[int, int | None] = field(default_factory=dict)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
+    own_statuses: dict[int, str] = field(default_factory=dict)
     uids: dict[str, int] = field(default_factory=dict)
 
     def put_account(self, row: AccountRow) -> None:
@@ -61,10 +62,12 @@ class Changes:
         self.repos |= later.repos
         self.suppressed |= later.suppressed
         self.collections |= later.collections
+        self.own_statuses |= later.own_statuses
         self.uids |= later.uids
 
     def __len__(self) -> int:
-        return len(self.accounts) + len(self.repos) + len(self.suppressed) + len(self.collections)
+        rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
+        return rows + len(self.collections) + len(self.own_statuses)
 
 
 class Projector:
@@ -107,10 +110,12 @@ class Projector:
         account_rows: list[AccountRow],
         repo_rows: list[RepoRow],
         collections: Sequence[tuple[int, Mapping[str, bool | None]]] = (),
+        own_statuses: Mapping[int, str] | None = None,
     ) -> None:
         """Gather what the events up to `position` change, once they are published.
 
-        `collections` are uids with what an event tells of their collections (`changes.told_by`).
+        `collections` are uids with what an event tells of their collections (`changes.told_by`); `own_statuses` are
+        uid -> the status of the relay's own that was given to the account.
         """
         for account in account_rows:
             self._gathered.put_account(account)
@@ -118,6 +123,8 @@ class Projector:
             self._gathered.repos[repo.uid] = repo
         for uid, told in collections:
             self._add_collections(uid, told)
+        if own_statuses:
+            self._gathered.own_statuses |= own_statuses
         self.position = position
         if len(self._gathered) >= FLUSH_ROWS:
             self._loop.wake()
@@ -186,6 +193,7 @@ class Projector:
             suppressed={uid: seq for uid, seq in changes.suppressed.items() if seq is not None},
             unsuppressed={uid for uid, seq in changes.suppressed.items() if seq is None},
             collections=changes.collections,
+            own_statuses=changes.own_statuses,
         )
         try:
             self._db.write(projection.write, batch)
@@ -240,7 +248,10 @@ def _newest(
         uid = account.uid if account else changes.uids.get(did, 0)
         changed = changes.accounts.get(uid)
         if changed is not None:
-            # The relay's own status is SQL's, as in `projection.write`.
-            account = replace(changed, status=stored[0].status) if stored else changed
+            # The relay's own status is not the row's but the one stored, as in `projection.write`.
+            account = replace(changed, status=account.status) if account else changed
+        own = changes.own_statuses.get(uid)
+        if own is not None and account is not None:
+            account = replace(account, status=own)
         repo = changes.repos.get(uid, repo)
     return (account, repo) if account else None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from relay.atproto import car, frames
@@ -21,7 +22,7 @@ from relay.atproto.mst_open import Opened, open_tree
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
-from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
@@ -54,6 +55,7 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
     cursors = LoggedSeqs({host.id: host.last_seq for host in known}, {host.id: host.cursor_since for host in known})
     next_uid = db.read(accounts.max_uid) + 1
     applied = 0
+    told: set[int] = set()
     reader = LogReader(segment_log)
     seq = max(min(replay_from or 1, position + 1), segment_log.first_seq) - 1
     while records := reader.read(seq):
@@ -62,7 +64,7 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
         next_uid = max(next_uid, *(record.uid + 1 for record in records))
         missing = [record for record in records if record.seq > position]
         if missing:
-            db.write(apply, missing, replay_from)
+            db.write(apply, missing, replay_from, told)
             applied += len(missing)
     cursors.fill(book)
     suppressions.restore(db.read(projection.suppressions))
@@ -99,16 +101,24 @@ class LoggedSeqs:
             book.get(host_id).restore(stored, logged)
 
 
-def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
-    """Write what `records` say of accounts, repos and suppressions, and that SQL has it."""
+def apply(tx: Transaction, records: list[Record], replay_from: int, told: set[int]) -> None:
+    """Write what `records` say of accounts, repos and suppressions, and that SQL has it.
+
+    `told` are the accounts of whose own status a record said it, gathered from one call to the next.
+    """
     batch = ProjectionBatch(position=records[-1].seq, replay_from=replay_from)
     events = [(record, event) for record in records if (event := _event_of(record)) is not None]
     known = accounts.many_by_did(tx, sorted({event.did for _, event in events}))
     for record, event in events:
         before, repo = known.get(event.did, (None, None))
-        row = _account_of(record, event, before)
+        row = _account_of(record, event, before, inferred=record.uid not in told)
+        if (code := own_code(record.flags)) is not None:
+            told.add(record.uid)
+            row = replace(row, status=STATUSES[code])
         if row != before:
             batch.accounts[row.uid] = row
+        if before is not None and row.status != before.status:
+            batch.own_statuses[row.uid] = row.status
         if isinstance(event, Commit | Sync) and (after := _changes_of(row.uid, event, repo)) is not None:
             batch.repos[row.uid] = repo = after.repo
             batch.collections |= {(row.uid, name): present for name, present in after.collections.items()}
@@ -120,11 +130,6 @@ def apply(tx: Transaction, records: list[Record], replay_from: int) -> None:
             batch.suppressed.pop(row.uid, None)
             batch.unsuppressed.add(row.uid)
     projection.write(tx, batch)
-    for row in batch.accounts.values():
-        # `projection` leaves the relay's own status of a known account alone. A takedown that the log has is stored
-        # all the same, since an older database lacks it; that one was undone is not, since it may be back in SQL.
-        if row.status == "takendown":
-            accounts.set_status(tx, row.uid, row.status)
 
 
 def _event_of(record: Record) -> Event | None:
@@ -136,8 +141,12 @@ def _event_of(record: Record) -> Event | None:
     return event if isinstance(event, Commit | Sync | Identity | Account) else None
 
 
-def _account_of(record: Record, event: Event, known: AccountRow | None) -> AccountRow:
-    """The account after `event`. Identity events may come from any host, so they only ever make an account."""
+def _account_of(record: Record, event: Event, known: AccountRow | None, *, inferred: bool) -> AccountRow:
+    """The account after `event`. Identity events may come from any host, so they only ever make an account.
+
+    `inferred`: the relay's own status is told by what the event says, as it has to be of the records of older relays.
+    A takedown is, which an older database may lack; that one was undone is not, since it may be back.
+    """
     upstream = STATUSES[record.status]
     if known is None:
         status = _own_status(event, upstream) if isinstance(event, Account) else "active"
@@ -145,7 +154,7 @@ def _account_of(record: Record, event: Event, known: AccountRow | None) -> Accou
     if isinstance(event, Identity):
         return known
     status = known.status
-    if isinstance(event, Account) and _own_status(event, upstream) == "takendown":
+    if inferred and isinstance(event, Account) and _own_status(event, upstream) == "takendown":
         status = "takendown"
     return AccountRow(known.uid, known.did, record.host_id or known.host_id, status, upstream)
 

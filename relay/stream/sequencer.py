@@ -10,9 +10,10 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+from relay.atproto.events import STATUSES
 from relay.atproto.frames import Kind, uint
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.record import Record
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_flags
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.group_commit import GroupCommit
 from relay.stream.projector import Projector
@@ -30,7 +31,8 @@ class Entry:
     Before it is submitted it says: `uid`; `status`, the index in `events.STATUSES` of what the host says of the
     account; `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that
     the event changes, `collections` is what it tells of collections (`changes.told_by`). `hides`: with this `#account`
-    event the account's past becomes unreadable. `host_id` and `upstream_seq` are 0 for the relay's own.
+    event the account's past becomes unreadable; `reveals`: with this one it can be read again. `host_id` and
+    `upstream_seq` are 0 for the relay's own; `own_status` is the status of the relay's own that it gives the account.
     """
 
     __slots__ = (
@@ -40,7 +42,9 @@ class Entry:
         "hides",
         "host_id",
         "kind",
+        "own_status",
         "repo",
+        "reveals",
         "status",
         "tail",
         "uid",
@@ -60,6 +64,8 @@ class Entry:
         self.repo: RepoRow | None = None
         self.collections: Mapping[str, bool | None] | None = None
         self.hides = False
+        self.reveals = False
+        self.own_status: str | None = None
 
     def logged(self) -> None:
         """Called once the event is durable and published."""
@@ -102,7 +108,6 @@ class Sequencer:
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
         self._log = log
         self._projector = projector
-        self._suppressions = suppressions
         self._commits: GroupCommit[Entry] = GroupCommit(
             "sequencer", log, tail, suppressions, self._number, self._published, self._wait_for_sql
         )
@@ -142,7 +147,7 @@ class Sequencer:
                 entry.upstream_seq,
                 entry.kind,
                 entry.status,
-                self._suppressions.flags_for(entry.uid, entry.hides) if entry.kind == Kind.ACCOUNT else 0,
+                _flags(entry) if entry.kind == Kind.ACCOUNT else 0,
                 b"".join((entry.head, uint(seq), entry.tail)),
             )
             for seq, entry in enumerate(batch, self._log.next_seq)
@@ -154,9 +159,17 @@ class Sequencer:
             [entry.account for entry in batch if entry.account is not None],
             [entry.repo for entry in batch if entry.repo is not None],
             [(entry.uid, entry.collections) for entry in batch if entry.collections],
+            {entry.uid: entry.own_status for entry in batch if entry.own_status is not None},
         )
         for entry in batch:
             try:
                 entry.logged()
             except Exception:
                 log.exception("after logging an event of uid %d", entry.uid)
+
+
+def _flags(entry: Entry) -> int:
+    own = 0 if entry.own_status is None else own_flags(STATUSES.index(entry.own_status))
+    if entry.hides:
+        return own | FLAG_HIDES
+    return own | FLAG_REVEALS if entry.reveals else own

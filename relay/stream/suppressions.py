@@ -1,7 +1,7 @@
 """Which accounts' past events must not be handed out any more: those taken down or deleted.
 
-Marked by the sequencer when the `#account` event is published, lifted by `ingest.moderation`, consulted by everything
-that hands out events, and written to SQL by the projector. Must not know of frames or files.
+Marked and lifted by the group commit when the `#account` event that says so is published, consulted by everything that
+hands out events, and written to SQL by the projector. Must not know of frames or files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ class Suppressions:
 
     def __init__(self) -> None:
         self._before: dict[int, int] = {}
-        self._lifting: set[int] = set()
         self._watchers: list[Callable[[int, int | None], None]] = []
         metrics.SUPPRESSED_ACCOUNTS.set_function(lambda: len(self._before))
 
@@ -45,11 +44,6 @@ class Suppressions:
         elif record.flags & FLAG_REVEALS:
             self._remove(record.uid)
 
-    def lift(self, uid: int) -> None:
-        """Show the account's past again, from now on. The next `#account` event of the account makes it durable."""
-        self._lifting.add(uid)
-        self._remove(uid)
-
     def forget_before(self, first_seq: int) -> None:
         """Drop the marks that hide nothing any more, now that the log begins at `first_seq`."""
         while self._before:
@@ -57,16 +51,6 @@ class Suppressions:
             if before_seq > first_seq:
                 return
             self._remove(uid)
-
-    def flags_for(self, uid: int, hides: bool) -> int:
-        """The flags of an `#account` record of the account that is being logged."""
-        if hides:
-            self._lifting.discard(uid)
-            return FLAG_HIDES
-        if uid in self._lifting:
-            self._lifting.discard(uid)
-            return FLAG_REVEALS
-        return 0
 
     def hides(self, uid: int, seq: int, kind: int) -> bool:
         """True when the event may not be handed out."""

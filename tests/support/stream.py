@@ -111,11 +111,16 @@ class Room:
         status: str = "active",
         own: bool = False,
         hides: bool = False,
+        reveals: bool = False,
+        own_status: str | None = None,
         kind: Kind = Kind.ACCOUNT,
         parts: tuple[bytes, bytes] | None = None,
         repo: RepoRow | None = None,
     ) -> None:
-        """Submit one event of account `uid`; `own`: it is the relay's own, else the next of the host."""
+        """Submit one event of account `uid`; `own`: it is the relay's own, else the next of the host.
+
+        `own_status` is the status of the relay's own that it gives the account.
+        """
         active = status == "active"
         head, tail = parts or account_frame(account_did(uid), TIME, active, None if active else status)
         upstream_seq = 0
@@ -129,12 +134,12 @@ class Room:
             if not own:
                 self.cursor.finish(upstream_seq)
 
-        row = AccountRow(uid, account_did(uid), self.host.id, "active", "active" if own else status)
+        row = AccountRow(uid, account_did(uid), self.host.id, own_status or "active", "active" if own else status)
         host_id = 0 if own else self.host.id
         code = STATUSES.index(row.upstream_status)
-        self.stream.sequencer.submit(
-            Submission(kind, uid, host_id, upstream_seq, code, head, tail, row, repo, finished, hides)
-        )
+        entry = Submission(kind, uid, host_id, upstream_seq, code, head, tail, row, repo, finished, hides)
+        entry.reveals, entry.own_status = reveals, own_status
+        self.stream.sequencer.submit(entry)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
         deadline = time.monotonic() + timeout

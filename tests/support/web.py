@@ -56,8 +56,8 @@ class Web:
         self.projector = Projector(db, book, suppressions, 0)
         self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
         self.firehose = Firehose(self.log, self.tail, suppressions)
-        accounts = Accounts(db, self.projector.account, RecordCache(1000).accounts, next_uid=1)
-        moderation = Moderation(db, accounts, self.sequencer, suppressions)
+        accounts = Accounts(self.projector.account, RecordCache(1000).accounts, next_uid=1)
+        moderation = Moderation(db, accounts, self.sequencer, self.projector)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         self.registry = HostRegistry(db, book)
         self.fleet = Hosts(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Event
+
 import gevent
 import pytest
 
@@ -9,7 +11,7 @@ from relay.atproto.frames import Account, Commit, decode
 from relay.ingest import accounts as accounts_module
 from relay.ingest import rejections
 from relay.kit import metrics
-from relay.kit.errors import AccountUnknown
+from relay.kit.errors import AccountUnknown, LogError, StoreError
 from relay.store import accounts, hosts
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
@@ -89,6 +91,83 @@ def test_a_deleted_accounts_past_is_not_replayed(path: EventPath, pds: FakePds) 
     assert replayed_commits(path) == []
     path.restart()
     assert replayed_commits(path) == []
+
+
+def listed(path: EventPath) -> list[str]:
+    return [did for _, did in path.db.read(accounts.takedowns, 0, 10)]
+
+
+def test_a_takedown_is_in_the_log_before_sql_has_it(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch, drops: DropCounter
+) -> None:
+    """A log that cannot be written: the account's events stop, the admin is told, and no list says it is done."""
+    drops.watch("account-takendown")
+    monkeypatch.setattr("relay.ingest.moderation.ANNOUNCE_SECONDS", 0.3)
+    monkeypatch.setattr("relay.stream.group_commit.RETRY_SECONDS", (0.05,))
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    with monkeypatch.context() as full:
+
+        def no_room(block: object) -> None:
+            raise LogError("log-io", "No space left on device")
+
+        full.setattr(path.stream.log, "write", no_room)
+        with pytest.raises(LogError):
+            path.ingest.moderation.takedown(repo.did)
+        path.put(host, post(repo, "3kaab").frame(2))
+        until(lambda: drops.since("account-takendown") == 1)
+        path.stream.projector.flush()
+        assert listed(path) == []
+    assert statuses(path, 2) == [(False, "takendown")]
+    until(lambda: listed(path) == [repo.did])
+    path.ingest.moderation.restore(repo.did)
+    assert listed(path) == []
+
+
+def test_an_account_in_memory_is_taken_down_while_sql_is_away(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.stream.projector.flush()
+    with monkeypatch.context() as away:
+
+        def outage(*_: object) -> None:
+            raise StoreError("store-unavailable", "gone")
+
+        away.setattr(path.db, "write", outage)
+        path.ingest.moderation.takedown(repo.did)
+        assert statuses(path, 2) == [(False, "takendown")]
+        assert replayed_commits(path) == []
+        assert path.stream.projector.account(repo.did)[0].status == "takendown"
+    until(lambda: listed(path) == [repo.did])
+
+
+def test_what_passed_the_gate_before_a_takedown_is_in_the_log_before_it(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the queue to the log is full, and lanes wait with what they judged."""
+    monkeypatch.setattr("relay.stream.group_commit.QUEUE_EVENTS", 2)
+    host = path.host(pds.url)
+    repos = [path.repo(pds.url) for _ in range(8)]
+    for seq, repo in enumerate(repos, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+    path.logged(8)
+    held = Event()
+    write = path.stream.log.write
+    monkeypatch.setattr(path.stream.log, "write", lambda block: held.wait(20) and write(block))
+    for seq, repo in enumerate(repos, 9):
+        path.put(host, post(repo, "3kaab").frame(seq))
+    until(lambda: len(path.stream.sequencer._commits._blocked) >= 4)
+    takedown = gevent.spawn(path.ingest.moderation.takedown, repos[-1].did)
+    gevent.sleep(0.05)
+    held.set()
+    takedown.get(timeout=20)
+    events = path.logged(17)
+    taken = next(place for place, event in enumerate(events) if isinstance(event, Account))
+    assert not [event for event in events[taken + 1 :] if event.did == repos[-1].did]
 
 
 def test_a_takedown_of_nobody_is_refused(path: EventPath) -> None:

@@ -43,7 +43,7 @@ def test_pages_by_key(filled: Database) -> None:
 
 
 def test_who_is_not_active_is_left_out(filled: Database) -> None:
-    filled.write(accounts.set_status, 2, "takendown")
+    filled.write(accounts.set_statuses, {2: "takendown"})
     gone = {3: AccountRow(3, did(3), 1, "active", "deactivated")}
     filled.write(projection.write, ProjectionBatch(1, 1, accounts=gone))
     assert filled.read(collections.list_repos, POST, 0, 2) == Page([(1, did(1)), (4, did(4))], 4)
@@ -54,7 +54,7 @@ def test_a_run_of_inactive_accounts_ends_a_page_and_not_the_list(
 ) -> None:
     monkeypatch.setattr(collections, "MAX_SCANNED", 4)
     for uid in range(1, 10):
-        filled.write(accounts.set_status, uid, "takendown")
+        filled.write(accounts.set_statuses, {uid: "takendown"})
     pages: list[list[int]] = []
     after: int | None = 0
     while after is not None:

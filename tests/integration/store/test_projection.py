@@ -93,12 +93,20 @@ def test_position_never_goes_back(database: Database) -> None:
 
 def test_an_old_row_neither_lifts_a_takedown_nor_brings_it_back(database: Database, host_ids: list[int]) -> None:
     database.write(projection.write, ProjectionBatch(1, 1, {1: account(1, host_ids[0])}))
-    database.write(accounts.set_status, 1, "takendown")
-    database.write(projection.write, ProjectionBatch(2, 2, {1: account(1, host_ids[1], "active", "deactivated")}))
+    database.write(projection.write, ProjectionBatch(2, 2, own_statuses={1: "takendown"}))
+    database.write(projection.write, ProjectionBatch(3, 3, {1: account(1, host_ids[1], "active", "deactivated")}))
     assert database.read(by_uid, 1) == (account(1, host_ids[1], "takendown", "deactivated"), None)
-    database.write(accounts.set_status, 1, "active")
-    database.write(projection.write, ProjectionBatch(3, 3, {1: account(1, host_ids[1], "takendown", "active")}))
+    database.write(projection.write, ProjectionBatch(4, 4, own_statuses={1: "active"}))
+    database.write(projection.write, ProjectionBatch(5, 5, {1: account(1, host_ids[1], "takendown", "active")}))
     assert database.read(by_uid, 1) == (account(1, host_ids[1]), None)
+
+
+def test_a_takedown_may_come_with_the_account(database: Database, host_ids: list[int]) -> None:
+    batch = ProjectionBatch(1, 1, {1: account(1, host_ids[0])}, own_statuses={1: "takendown"})
+    database.write(projection.write, batch)
+    assert database.read(by_uid, 1) == (account(1, host_ids[0], "takendown"), None)
+    stored = database.read(hosts.by_id, host_ids[0])
+    assert stored is not None and stored.account_count == 1
 
 
 def test_counts_follow_accounts_between_hosts(database: Database, host_ids: list[int]) -> None:

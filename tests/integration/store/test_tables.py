@@ -165,23 +165,10 @@ def test_the_oldest_throttled_accounts_of_a_host(database: Database) -> None:
 
 def test_own_status_of_an_account(database: Database) -> None:
     add_accounts(database, account(1))
-    assert database.write(accounts.set_status, 1, "takendown") == 1
-    assert database.write(accounts.set_status, 2, "takendown") == 0
+    database.write(accounts.set_statuses, {1: "takendown", 2: "takendown"})
     found = database.read(by_uid, 1)
     assert found is not None and found[0].status == "takendown"
-
-
-def test_a_takedown_may_come_before_the_account_is_projected(database: Database) -> None:
-    host = add_host(database)
-    database.write(accounts.put_status, account(1, host.id, "takendown"))
-    add_accounts(database, account(1, host.id))
-    found = database.read(by_uid, 1)
-    assert found is not None and found[0].status == "takendown" and found[1] is not None
-    stored = database.read(hosts.by_id, host.id)
-    assert stored is not None and stored.account_count == 1
-    database.write(accounts.put_status, account(1, host.id, "active"))
-    found = database.read(by_uid, 1)
-    assert found is not None and found[0].status == "active"
+    assert database.read(by_uid, 2) is None
 
 
 def test_bans(database: Database) -> None:

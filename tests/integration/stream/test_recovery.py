@@ -88,8 +88,7 @@ def test_an_older_database_beside_a_newer_log(tmp_path: Path, database_url: str)
     room.start()
     rows[1] = submit_commit(room, 1, repos[1])
     rows[3] = submit_commit(room, 3, repos[3])
-    room.db.write(accounts.set_status, 2, "takendown")
-    room.submit(2, status="takendown", own=True, hides=True)
+    room.submit(2, status="takendown", own=True, hides=True, own_status="takendown")
     room.wait_for(5)
     room.stop()
     databases.bring_back(database_url)
@@ -150,4 +149,58 @@ def test_a_newer_database_beside_an_older_log(tmp_path: Path, database_url: str,
     event = decode(payloads(feed.next(1.0) or b"")[0])
     assert isinstance(event, Account) and event.seq == 52 + RESERVE
     assert room.read(0) == ([] if wiped else [1]) + [52 + RESERVE]
+    room.stop()
+
+
+def own_status(room: Room, uid: int) -> str | None:
+    found = room.db.read(by_uid, uid)
+    return found and found[0].status
+
+
+def test_the_relays_own_word_is_read_from_the_record_and_not_from_what_the_event_says(
+    tmp_path: Path, database_url: str
+) -> None:
+    """Also where the host says the same, or worse, or the words came after each other."""
+    room = Room(tmp_path, database_url)
+    room.start()
+    for uid in range(1, 5):
+        room.submit(uid)
+    room.wait_for(4)
+    room.submit(4, own=True, status="takendown", hides=True, own_status="takendown")
+    room.wait_for(5)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.submit(1, status="takendown", hides=True)
+    room.submit(2, status="takendown", hides=True)
+    room.submit(2, own=True, status="takendown", hides=True, own_status="takendown")
+    room.submit(3, own=True, status="takendown", hides=True, own_status="takendown")
+    room.submit(3, own=True, reveals=True, own_status="active")
+    room.submit(4, own=True, reveals=True, own_status="active")
+    room.wait_for(11)
+    room.abandon()
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url)
+    assert [own_status(room, uid) for uid in range(1, 5)] == ["active", "takendown", "active", "active"]
+    assert not {3, 4} & room.db.read(projection.suppressions).keys()
+    assert {1, 2} <= room.db.read(projection.suppressions).keys()
+    room.stop()
+
+
+def test_a_takedown_by_an_older_relay_is_told_by_its_event(tmp_path: Path, database_url: str) -> None:
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.submit(1)
+    room.wait_for(1)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.submit(1, own=True, status="takendown", hides=True)
+    room.wait_for(2)
+    room.abandon()
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url)
+    assert own_status(room, 1) == "takendown"
     room.stop()

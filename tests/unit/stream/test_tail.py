@@ -94,7 +94,7 @@ def test_after_a_lift_it_is_read_from_the_log_again() -> None:
     for start in (1, 3, 5):
         newest.publish([record(start, uid=start), record(start + 1, uid=9)])
     suppressions.apply(record(7, uid=3, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
-    suppressions.lift(3)
+    suppressions.apply(record(8, uid=3, kind=Kind.ACCOUNT, flags=FLAG_REVEALS))
     for position in (2, 3):
         assert newest.after(position) is None
     assert len(frames_after(newest, 0)) == len(frames_after(newest, 4)) == 2
@@ -115,17 +115,6 @@ def test_suppressions_follow_the_log() -> None:
     suppressions.apply(record(21, uid=1, flags=FLAG_REVEALS))
     assert not suppressions.hides(1, 9, Kind.COMMIT)
     assert changes == [(1, 10), (1, None)]
-
-
-def test_a_lift_is_in_the_log_as_well() -> None:
-    suppressions = Suppressions()
-    suppressions.lift(1)
-    assert suppressions.flags_for(2, hides=False) == 0
-    assert suppressions.flags_for(1, hides=False) == FLAG_REVEALS
-    assert suppressions.flags_for(1, hides=False) == 0
-    suppressions.lift(1)
-    assert suppressions.flags_for(1, hides=True) == FLAG_HIDES, "deleted at its host all the same"
-    assert suppressions.flags_for(1, hides=False) == 0
 
 
 def test_everyone_is_woken() -> None:
