@@ -7,7 +7,6 @@ its stages: often enough for a histogram, and too seldom to cost anything.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from enum import Enum
 
 from relay.atproto.frames import Event
@@ -15,6 +14,7 @@ from relay.hosts.host import Host
 from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics
 from relay.kit.errors import RelayError
+from relay.stream.sequencer import Entry
 
 EVENTS_PER_SAMPLE = 32
 
@@ -57,18 +57,34 @@ class Sampler:
         return None if self._events % EVENTS_PER_SAMPLE else Stopwatch()
 
 
-@dataclass(slots=True, eq=False)
-class Delivery:
-    """An event from `host`, `size` bytes long. `done` holds what it has waited for, so that it waits once for each;
-    `watch` times it, if it is one of those that are timed; `check` is its verification by a worker process.
+class Delivery(Entry):
+    """An event from `host`, `size` bytes long, and the entry that the gate makes of it.
+
+    `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one of those that
+    are timed; `check` is its verification by a worker process.
     """
 
-    host: Host
-    event: Event
-    size: int
-    done: frozenset[Wait] = frozenset()
-    watch: Stopwatch | None = None
-    check: Check | None = None
+    __slots__ = ("check", "done", "event", "host", "size", "watch")
+
+    def __init__(self, host: Host, event: Event, watch: Stopwatch | None = None) -> None:
+        super().__init__(event.kind, host.id, event.seq)
+        self.host = host
+        self.event = event
+        self.size = len(event.frame)
+        self.watch = watch
+        self.done: frozenset[Wait] = frozenset()
+        self.check: Check | None = None
+
+    def logged(self) -> None:
+        """The event is durable and published."""
+        if self.watch is not None:
+            self.watch.end("logged")
+        self.finish()
+
+    def finish(self) -> None:
+        """The event is durable or rejected: its host's cursor may move past it, and its room is free."""
+        self.host.cursor.finish(self.event.seq)
+        self.host.budget.release(self.size)
 
 
 class Rejected(RelayError):

@@ -1,6 +1,6 @@
 """Judges one event: who may send it, for which account, in which state; then has it verified.
 
-Called by lanes, one event of an account at a time. The answer is a Submission for the sequencer, `Rejected`, or
+Called by lanes, one event of an account at a time. It fills the delivery's entry for the log, or raises `Rejected`, or
 `Hold` when something must be found out first. Asks nobody itself: it must not wait on the network. What a repo's event
 goes through is admitted by what is known, verified without any state (`verification`), and concluded.
 """
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 
 from relay.atproto import frames
 from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey
 from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
-from relay.atproto.frames import Account, Commit, Event, Sync
+from relay.atproto.frames import Account, Commit, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.hosts.host import Host
@@ -32,7 +31,6 @@ from relay.kit.errors import IdentityError
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.changes import changes_of, continues
 from relay.stream.projector import Projector
-from relay.stream.sequencer import Submission
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +57,8 @@ class Gate:
         self._pool = pool
         self._lenient = lenient
 
-    def judge(self, delivery: Delivery) -> Submission:
-        """The event as the log takes it.
+    def judge(self, delivery: Delivery) -> None:
+        """Make of `delivery` what the log takes.
 
         Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold or
         Unverified when it has to wait; StoreError when SQL is needed and away.
@@ -68,10 +66,11 @@ class Gate:
         event = delivery.event
         check_account_did(event.did)
         if isinstance(event, IdentityEvent):
-            return self._judge_identity(delivery, event)
-        if isinstance(event, Account):
-            return self._judge_account(delivery, event)
-        return self._judge_repo_event(delivery, event)
+            self._judge_identity(delivery, event)
+        elif isinstance(event, Account):
+            self._judge_account(delivery, event)
+        else:
+            self._judge_repo_event(delivery, event)
 
     def look_ahead(self, delivery: Delivery) -> None:
         """Have an event verified before its turn, if there are processes for it and nothing known speaks against it.
@@ -88,14 +87,14 @@ class Gate:
         if state is None or state.repo is None or event.rev > state.repo.rev:
             delivery.check = self._pool.ahead(event, identity.key)
 
-    def _judge_repo_event(self, delivery: Delivery, event: Commit | Sync) -> Submission:
+    def _judge_repo_event(self, delivery: Delivery, event: Commit | Sync) -> None:
         state, key = self._admit(delivery, event)
         verdict = self._verdict(delivery, event, key)
         if isinstance(verdict, Unproven):
             raise self._refused(delivery, Refusal(verdict.reason, verdict.detail))
         if isinstance(verdict, Refusal):
             raise self._refused(delivery, verdict)
-        return self._conclude(delivery, event, state, verdict)
+        self._conclude(delivery, event, state, verdict)
 
     def _admit(self, delivery: Delivery, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
         """The account and its key, once all that costs little speaks for the event."""
@@ -132,7 +131,7 @@ class Gate:
             return Rejected(INTERNAL_ERROR)
         return Rejected(refusal.reason, refusal.detail)
 
-    def _conclude(self, delivery: Delivery, event: Commit | Sync, state: AccountState, verdict: Verdict) -> Submission:
+    def _conclude(self, delivery: Delivery, event: Commit | Sync, state: AccountState, verdict: Verdict) -> None:
         """Put the verified event after what is known of its repo."""
         if isinstance(event, Sync):
             self._penalties.charge(event.did)
@@ -140,10 +139,13 @@ class Gate:
             self._check_chain(event, state.repo)
         if verdict.lenient:
             metrics.EVENTS_LENIENT.labels(verdict.lenient).inc()
-        state.repo, told = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, state.repo)
-        return _submission(delivery, state.row, frames.split_at_seq(event), repo=state.repo, collections=told)
+        state.repo, delivery.collections = changes_of(
+            event, state.row.uid, verdict.commit, verdict.data, verdict.touched, state.repo
+        )
+        delivery.repo = state.repo
+        _fill(delivery, state.row, frames.split_at_seq(event))
 
-    def _judge_account(self, delivery: Delivery, event: Account) -> Submission:
+    def _judge_account(self, delivery: Delivery, event: Account) -> None:
         state = self._accounts.lookup(event.did)
         if state is None or state.row.host_id != delivery.host.id:
             self._authoritative_identity(delivery)
@@ -154,9 +156,11 @@ class Gate:
             parts = frames.split_at_seq(event)
         else:
             parts = frames.account_frame(event.did, event.time, active, status)
-        return _submission(delivery, row, parts, account=row, hides=status in HIDING_STATUSES)
+        delivery.account = row
+        delivery.hides = status in HIDING_STATUSES
+        _fill(delivery, row, parts)
 
-    def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> Submission:
+    def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> None:
         if Wait.REFRESH not in delivery.done:
             raise Hold(Wait.REFRESH)
         identity = self._known_identity(event.did)
@@ -170,7 +174,7 @@ class Gate:
             parts = frames.split_at_seq(event)
         else:
             parts = frames.identity_frame(event.did, event.time, None)
-        return _submission(delivery, state.row, parts)
+        _fill(delivery, state.row, parts)
 
     def _known_identity(self, did: str) -> Identity | None:
         try:
@@ -237,28 +241,8 @@ def _upstream_status(event: Account) -> str:
     return event.status if event.status in STATUSES and event.status != "active" else "inactive"
 
 
-def _submission(
-    delivery: Delivery,
-    row: AccountRow,
-    parts: tuple[bytes, bytes],
-    *,
-    account: AccountRow | None = None,
-    repo: RepoRow | None = None,
-    collections: Mapping[str, bool | None] | None = None,
-    hides: bool = False,
-) -> Submission:
-    event: Event = delivery.event
-    return Submission(
-        kind=event.kind,
-        uid=row.uid,
-        host_id=delivery.host.id,
-        upstream_seq=event.seq,
-        status=STATUSES.index(row.upstream_status),
-        head=parts[0],
-        tail=parts[1],
-        account=account,
-        repo=repo,
-        collections=collections,
-        hides=hides,
-        finished=None,
-    )
+def _fill(delivery: Delivery, row: AccountRow, parts: tuple[bytes, bytes]) -> None:
+    """Write into the entry whose it is, and its frame around `seq`."""
+    delivery.uid = row.uid
+    delivery.status = STATUSES.index(row.upstream_status)
+    delivery.head, delivery.tail = parts

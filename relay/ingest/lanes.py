@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from functools import partial
 from zlib import crc32
 
 import gevent
@@ -29,7 +28,7 @@ from relay.kit import metrics
 from relay.kit.errors import IdentityError, StoreError
 from relay.stream.cursors import NONE_YET
 from relay.stream.projector import Projector
-from relay.stream.sequencer import Sequencer, Submission
+from relay.stream.sequencer import Sequencer
 
 LANES = 32
 WAIT_SECONDS = 1.0
@@ -71,7 +70,6 @@ class Lanes:
         An event that the log or a lane already has (a reconnect repeats them) is counted and skipped.
         """
         self._start_if_new(host, event.seq)
-        size = len(event.frame)
         lane = self._lanes[crc32(event.did.encode()) % LANES]
         self._wait_for_room(host, lane)
         if not host.cursor.begin(event.seq):
@@ -80,8 +78,8 @@ class Lanes:
             self._rejections.note(host, "duplicate", event.did, event.seq)
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
-        host.budget.take(size)
-        delivery = Delivery(host, event, size, watch=self._sampler.next())
+        delivery = Delivery(host, event, self._sampler.next())
+        host.budget.take(delivery.size)
         self._gate.look_ahead(delivery)
         lane.queue.put_nowait(delivery)
 
@@ -207,7 +205,7 @@ class Lane:
             if delivery.check is not None:
                 delivery.check.wait()
             try:
-                submission = self._gate.judge(delivery)
+                self._gate.judge(delivery)
             except Hold as hold:
                 # Not the exception itself: its traceback holds the frames, and they it, until a collection.
                 return hold.wait
@@ -226,20 +224,19 @@ class Lane:
                 log.exception("judging an event of %s failed", delivery.event.did)
                 self._drop(delivery, "internal-error", "")
             else:
-                self._pass_on(delivery, submission)
+                self._pass_on(delivery)
             return None
 
-    def _pass_on(self, delivery: Delivery, submission: Submission) -> None:
+    def _pass_on(self, delivery: Delivery) -> None:
         if delivery.watch is not None:
             delivery.watch.end("judged")
         _ACCEPTED[delivery.event.kind].inc()
-        submission.finished = partial(_logged, delivery)
-        self._sequencer.submit(submission)
+        self._sequencer.submit(delivery)
 
     def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
         _DROPPED[delivery.event.kind].inc()
         self._rejections.note(delivery.host, reason, delivery.event.did, delivery.event.seq, detail)
-        _finish(delivery)
+        delivery.finish()
 
 
 class Parking:
@@ -267,19 +264,6 @@ class Parking:
         self.events -= 1
         self.bytes -= delivery.size
         delivery.host.budget.parked -= 1
-
-
-def _logged(delivery: Delivery) -> None:
-    """The event is durable and published."""
-    if delivery.watch is not None:
-        delivery.watch.end("logged")
-    _finish(delivery)
-
-
-def _finish(delivery: Delivery) -> None:
-    """The event is durable or rejected: its host's cursor may move past it, and its room is free."""
-    delivery.host.cursor.finish(delivery.event.seq)
-    delivery.host.budget.release(delivery.size)
 
 
 _ACCEPTED, _DROPPED = (

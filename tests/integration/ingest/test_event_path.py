@@ -117,7 +117,10 @@ def test_nothing_is_lost_when_the_directory_fails_now_and_then(path: EventPath, 
     assert all(len(found) == 2 and found == sorted(found) for found in order.values())
 
 
-def test_an_unknown_did_is_dropped_for_a_reason(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
+def test_an_unknown_did_is_dropped_for_a_reason(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.identity.negatives.YOUNG_SECONDS", (0.1,))
     drops.watch("did-not-found", "did-tombstone")
     host = path.host(pds.url)
     nobody, gone = path.repo(pds.url), path.repo(pds.url)
