@@ -6,7 +6,7 @@ does not go back; a Window counts in milliseconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Hashable
 from typing import Generic, TypeVar
 
@@ -161,3 +161,34 @@ class Window:
         self._previous = self._count if index == self._index + 1 else 0
         self._count = 0
         self._index = index
+
+
+class Places(Generic[K]):
+    """How many things are under way at a time, in total and for each key; those of no key count in total only."""
+
+    def __init__(self, total: int, per_key: int) -> None:
+        self._total = total
+        self._per_key = per_key
+        self._taken = 0
+        self._keys: Counter[K] = Counter()
+
+    def __len__(self) -> int:
+        """Places that are taken."""
+        return self._taken
+
+    def take(self, key: K | None) -> bool:
+        """Take a place for `key`, which has to be given back; False when there is none."""
+        if self._taken >= self._total or (key is not None and self._keys[key] >= self._per_key):
+            return False
+        self._taken += 1
+        if key is not None:
+            self._keys[key] += 1
+        return True
+
+    def give_back(self, key: K | None) -> None:
+        """A thing of `key` is over."""
+        self._taken -= 1
+        if key is not None:
+            self._keys[key] -= 1
+            if not self._keys[key]:
+                del self._keys[key]

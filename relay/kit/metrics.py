@@ -100,6 +100,9 @@ CONSUMERS_WORST_LAG = Gauge("relay_consumers_worst_lag_events", "Events that the
 CONSUMERS_REFUSED = Counter("relay_consumers_refused_total", "Firehose connections refused for a limit")
 CONSUMERS_ENDED = Counter("relay_consumers_ended_total", "Firehose connections that ended, by reason", ["reason"])
 EVENTS_SENT = Counter("relay_events_sent_total", "Events sent, counted once for each consumer")
+HTTP_REFUSED = Counter(
+    "relay_http_refused_total", "Requests that were not taken: malformed, too large, too slow or too many", ["reason"]
+)
 FORWARDS = Counter("relay_forwards_total", "Requests forwarded to sibling relays, by outcome", ["outcome"])
 
 # process

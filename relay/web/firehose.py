@@ -1,7 +1,7 @@
-"""`com.atproto.sync.subscribeRepos`: who may open the firehose's WebSocket, from which cursor, and its consumer's life.
+"""`com.atproto.sync.subscribeRepos`: who may open its WebSocket, from which cursor, and a consumer's life.
 
-`refusal` is asked by `server` before the upgrade, so that what is wrong is told by an HTTP status; the WebSocket rule
-runs the consumer until it ends. Must not know how events are kept or sent.
+What is wrong is told by an HTTP status before the upgrade; the WebSocket rule hands the consumer over to `server`,
+which runs it until it ends. Must not know how events are kept or sent.
 """
 
 from __future__ import annotations
@@ -16,25 +16,20 @@ from typing import NoReturn
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from gevent.socket import socket as Socket  # noqa: N812
-from geventwebsocket.handler import WebSocketHandler
-from geventwebsocket.websocket import WebSocket
 from werkzeug import Request
 
 from relay.kit import metrics
 from relay.stream.firehose import Feed, FutureCursor
 from relay.web import params
-from relay.web.callers import client_address
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.errors import XrpcError, invalid
+from relay.web.http_connection import CONSUME
 from relay.web.services import Services, requester, services
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
-REFUSAL = "relay.refusal"
-WEBSOCKET = "wsgi.websocket"
-CONSUME = "relay.consume"
 MAX_USER_AGENT = 256
 
 UPGRADE_REQUIRED = XrpcError(
@@ -55,37 +50,19 @@ def without_upgrade() -> NoReturn:
 def subscribe_repos() -> ResponseReturnValue:
     """`cursor`: the firehose, live or with every event after the cursor.
 
-    The WebSocket is upgraded already, unless `refusal` had something against it. Its consumer is only handed to the
-    server here: a request that lasted for days would keep all that Flask needs for one.
+    The consumer is only handed to the server here: a request that lasted for days would keep all that Flask needs for
+    one.
     """
-    refused: XrpcError | None = request.environ.get(REFUSAL)
-    websocket: WebSocket | None = request.environ.get(WEBSOCKET)
-    if refused is not None:
-        raise refused
-    if websocket is None:
-        raise UPGRADE_REQUIRED
-    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
-    handler = websocket.handler
-    request.environ[CONSUME] = partial(
-        _consume, services(), handler.socket, _received(handler), requester(), user_agent, _cursor(request)
-    )
-    return ""
-
-
-def refusal(services: Services, request: Request) -> XrpcError | None:
-    """What speaks against opening a WebSocket for `request`, or None."""
-    try:
-        _check_handshake(request)
-        _cursor(request)
-    except XrpcError as error:
-        return error
-    environ = request.environ
-    trusted = services.settings.trusted_proxies
-    address = client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
-    refused = services.consumers.refusal(address)
+    _check_handshake(request)
+    cursor = _cursor(request)
+    address = requester()
+    refused = services().consumers.refusal(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
-    return refused
+        raise refused
+    user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
+    request.environ[CONSUME] = partial(_consume, services(), address, user_agent, cursor)
+    return ""
 
 
 def _check_handshake(request: Request) -> None:
@@ -105,15 +82,8 @@ def _cursor(request: Request) -> int | None:
     return None if text is None else params.whole_number(text, "cursor")
 
 
-def _received(handler: WebSocketHandler) -> bytes:
-    """What the HTTP reader took off the socket beyond the handshake."""
-    handler.socket.setblocking(False)
-    received: bytes = handler.rfile.peek()
-    return received
-
-
 def _consume(
-    services: Services, socket: Socket, received: bytes, address: str, user_agent: str, cursor: int | None
+    services: Services, address: str, user_agent: str, cursor: int | None, socket: Socket, received: bytes
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
     with services.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:

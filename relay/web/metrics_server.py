@@ -7,7 +7,6 @@ are in `relay.kit.metrics`.
 from __future__ import annotations
 
 import json
-import logging
 import socket
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,14 +16,13 @@ import gevent
 from flask import Flask
 from gevent.event import AsyncResult
 from gevent.pool import Pool
-from gevent.pywsgi import LoggingLogAdapter, WSGIServer
 from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
 from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.kit import metrics
 from relay.kit.values import Bind
-from relay.web.timed import TimedHandler
+from relay.web.http_connection import HttpConnection, HttpServer
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -39,8 +37,6 @@ STOP_POLL_SECONDS = 0.2
 
 Connection: TypeAlias = "gevent.Greenlet[..., object]"
 
-log = logging.getLogger(__name__)
-
 
 def track_requests(app: Flask) -> None:
     """Count and time the requests of `app` by route.
@@ -50,13 +46,13 @@ def track_requests(app: Flask) -> None:
     PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=FIREHOSE_PATH)
 
 
-class MetricsHandler(TimedHandler):
+class MetricsHandler(HttpConnection):
     """A scraper's connection, which is over after some seconds, whatever it says or reads meanwhile.
 
     Once there are too many the oldest goes: a scrape is over long before that, and idle connections keep nobody out.
     """
 
-    request_timeout = 5.0
+    idle_seconds = head_seconds = body_seconds = answer_seconds = 5.0
     server: Listener
 
     def handle(self) -> None:
@@ -74,21 +70,14 @@ class MetricsHandler(TimedHandler):
             open_ones.pop(this, None)
 
 
-class Listener(WSGIServer):
-    """pywsgi's server, with its connections in the order in which they came."""
+class Listener(HttpServer):
+    """The server, with its connections in the order in which they came."""
 
     def __init__(self, listener: socket.socket, app: WSGIApplication) -> None:
         self.open_ones: dict[Connection, None] = {}
         # Those that are told to end are in it until they have.
         pool = Pool(2 * MAX_CONNECTIONS)
-        super().__init__(
-            listener,
-            app,
-            spawn=pool,
-            handler_class=MetricsHandler,
-            log=None,
-            error_log=LoggingLogAdapter(log, logging.DEBUG),
-        )
+        super().__init__(listener, app, MetricsHandler, spawn=pool)
 
 
 def metrics_app(problem: Callable[[], str | None]) -> WSGIApplication:

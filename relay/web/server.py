@@ -1,7 +1,7 @@
 """The listening server of the API and the firehose: connections in, requests to the application, drain at the end.
 
-Run by `app`. A handler of gevent-websocket's, made to refuse before it upgrades and to bound how long a client may
-take to ask. Must not know of routes.
+Run by `app` and `edge`. Bounds connections and requests by who makes them, and turns a request into a WebSocket when a
+view asks for that. Must not know of routes.
 """
 
 from __future__ import annotations
@@ -13,49 +13,107 @@ from typing import Any
 
 from flask import Flask
 from gevent.pool import Pool
-from gevent.pywsgi import Input, LoggingLogAdapter, WSGIServer
+from gevent.pywsgi import Input
+from gevent.socket import socket as Socket  # noqa: N812
 from geventwebsocket.handler import WebSocketHandler
-from werkzeug import Request
 
 from relay.kit import metrics
+from relay.kit.limits import Places
 from relay.kit.values import Bind
 from relay.net.http import SERVER
-from relay.web import firehose
+from relay.web.callers import client_address, counted_as, is_proxy
+from relay.web.http_connection import CONSUME, HttpConnection, HttpServer
+from relay.web.http_input import Head, RequestInvalid
 from relay.web.services import Services
-from relay.web.timed import TimedHandler
 
 log = logging.getLogger(__name__)
 
+# Connections that are no consumer's, and of these the most of one address: of its own, and in requests that a proxy
+# passes on. Above the first there is still room to say so.
 REQUESTS_BESIDE_CONSUMERS = 1000
+ROOM_TO_REFUSE = 100
+CONNECTIONS_PER_ADDRESS = 200
+MANY_CONNECTIONS = 500
+SHORT_IDLE_SECONDS = 5.0
+REQUESTS_PER_ADDRESS = 100
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
-_UNKNOWN_METHOD = b"HTTP/1.1 501 Not Implemented\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+Consume = Callable[[Socket, bytes], None]
 
 
-class Handler(TimedHandler, WebSocketHandler):  # type: ignore[misc]
-    """One connection: requests one after the other, or one WebSocket."""
+class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
+    """Requests one after the other, or one WebSocket."""
+
+    server: Listener
+
+    def __init__(self, sock: Any, address: Any, server: Listener) -> None:
+        super().__init__(sock, address, server)
+        peer = str(address[0]) if address else ""
+        # What comes through a proxy is counted request by request, as only those tell whose it is.
+        self._through_proxy = is_proxy(peer, server.trusted)
+        self._peer = peer
+        self._key = None if self._through_proxy else counted_as(peer)
+        self._request_key: str | None = None
+        self._has_place = False
+
+    def handle(self) -> None:
+        """Serve the connection until it ends, if there is a place for it."""
+        self._has_place = self.server.connections.take(self._key)
+        if not self._has_place:
+            self.refuse(RequestInvalid(429, "too-many", "too many connections, in all or from your address"))
+            return
+        try:
+            super().handle()
+        finally:
+            self._give_back()
+
+    def handle_one_request(self) -> Any:
+        """One request and its answer; None when the connection is over."""
+        try:
+            return super().handle_one_request()
+        finally:
+            self._end_request()
+
+    def idle_wait(self) -> float:
+        """Seconds for the next request to begin: few when places are."""
+        return self.idle_seconds if len(self.server.connections) < MANY_CONNECTIONS else SHORT_IDLE_SECONDS
+
+    def admit(self, head: Head) -> None:
+        """Refuse a method that no route has, which would be a label of metrics, and a client with many requests."""
+        if head.method not in METHODS:
+            raise RequestInvalid(501, "head-malformed", "no such method")
+        forwarded_for = head.fields.get("x-forwarded-for", "")
+        if self._through_proxy and forwarded_for:
+            key = counted_as(client_address(self._peer, forwarded_for, self.server.trusted))
+            if not self.server.requests.take(key):
+                raise RequestInvalid(429, "too-many", "too many requests at a time from your address")
+            self._request_key = key
 
     def run_application(self) -> None:
-        """Let the application answer a method it may know: others would be labels of metrics without a bound."""
-        if self.command not in METHODS:
-            self.close_connection = True
-            self.socket.sendall(_UNKNOWN_METHOD)
-            return
+        """Let the application answer, or upgrade and run the consumer that it hands over."""
         super().run_application()
-
-    def run_websocket(self) -> None:
-        """Let the application take the WebSocket, then run the consumer it hands over, without the request around it.
-
-        In place of the library's: a consumer sends its own close frame, and thousands of them must be small.
-        """
-        environ, application = self.environ, self.application
-        assert environ is not None and application is not None
-        list(application(environ, lambda *_: self.write))
-        environ[firehose.WEBSOCKET].closed = True
-        consume = environ[firehose.CONSUME]
-        # What pywsgi still looks at when the consumer has ended, as small as it can be.
+        environ = self.environ
+        assert environ is not None
+        consume: Consume | None = environ.get(CONSUME)
+        if consume is None:
+            return
+        self.upgrade_websocket()
+        self.write(b"")
+        environ["wsgi.websocket"].closed = True
+        received = bytes(self.input.received)
+        # Thousands of consumers that last for days must be small: what pywsgi still looks at when one has ended.
         self.environ, self.wsgi_input = {}, Input(None, 0)  # type: ignore[arg-type]
-        del environ, self.websocket, self.rfile
-        consume()
+        self.headers, self.response_headers = None, None  # type: ignore[assignment]
+        self.input.received = bytearray()
+        del environ, self.websocket
+        self._end_request()
+        self._give_back()
+        consume(self.socket, received)
+
+    def process_result(self) -> None:
+        """Send what the application says, unless it has handed over a consumer."""
+        if self.environ is not None and CONSUME not in self.environ:
+            super().process_result()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
         """Name this relay in the upgrade's answer as well, where other relays look for it."""
@@ -63,14 +121,33 @@ class Handler(TimedHandler, WebSocketHandler):  # type: ignore[misc]
             headers = [*headers, ("Server", SERVER)]
         return super().start_response(status, headers, exc_info)
 
-    def log_request(self) -> None:
-        """Requests are counted, not logged."""
+    def _give_back(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self.server.connections.give_back(self._key)
+
+    def _end_request(self) -> None:
+        if self._request_key is not None:
+            self.server.requests.give_back(self._request_key)
+            self._request_key = None
 
 
-class Listener(WSGIServer):
-    """pywsgi's server, with the hook that gevent-websocket asks before it upgrades."""
+class Listener(HttpServer):
+    """The API's port. `connections` are those that are no consumer's, `requests` those that came through proxies."""
 
-    pre_start_hook: Callable[[Handler], bool]
+    def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
+        capacity = services.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS + ROOM_TO_REFUSE
+        pool = Pool(capacity)
+        metrics.show_bound("api-connections", lambda: len(pool), capacity)
+        self.trusted = services.settings.trusted_proxies
+        self.connections: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, CONNECTIONS_PER_ADDRESS)
+        self.requests: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, REQUESTS_PER_ADDRESS)
+        metrics.show_bound("api-requests", lambda: len(self.connections), REQUESTS_BESIDE_CONSUMERS)
+        super().__init__((bind.host, bind.port), app, ApiConnection, backlog=1024, spawn=pool)
+
+    def pre_start_hook(self, connection: ApiConnection) -> bool:
+        """gevent-websocket's: True, as every request goes to the application, which says whether to upgrade."""
+        return True
 
 
 class ApiServer:
@@ -78,21 +155,8 @@ class ApiServer:
 
     def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
         self._services = services
-        capacity = services.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS
-        self._pool = pool = Pool(capacity)
-        metrics.QUEUE_SIZE.labels("api-connections").set_function(lambda: len(pool))
-        metrics.QUEUE_CAPACITY.labels("api-connections").set(capacity)
         services.consumers.export_lag(lambda: services.firehose.last_seq)
-        self._server = Listener(
-            (bind.host, bind.port),
-            app,
-            backlog=1024,
-            spawn=self._pool,
-            handler_class=Handler,
-            log=None,
-            error_log=LoggingLogAdapter(log, logging.DEBUG),
-        )
-        self._server.pre_start_hook = self._answer_without_upgrade
+        self._server = Listener(app, services, bind)
 
     @property
     def port(self) -> int:
@@ -111,12 +175,3 @@ class ApiServer:
         if not self._services.consumers.leave(timeout):
             log.warning("%d consumers did not take the rest in time", len(list(self._services.consumers)))
         self._server.stop(timeout=max(0.1, min(1.0, deadline - time.monotonic())))
-
-    def _answer_without_upgrade(self, handler: Handler) -> bool:
-        """gevent-websocket's hook: True when the request goes to the application as it is."""
-        environ = handler.environ
-        assert environ is not None
-        if environ["PATH_INFO"] != firehose.PATH or environ.get("HTTP_UPGRADE", "").lower() != "websocket":
-            return True
-        environ[firehose.REFUSAL] = firehose.refusal(self._services, Request(environ))
-        return environ[firehose.REFUSAL] is not None

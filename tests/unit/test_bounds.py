@@ -55,6 +55,7 @@ FEW = {
     "hosts/pull_hosts.py pool": "lives while hosts are pulled",
     "kit/vitals.py _pauses": "64 numbers",
     "stream/group_commit.py _blocked": "the lanes, and the waits and requests that are bounded where they begin",
+    "web/http_connection.py _lines": "one window for all",
 }
 
 

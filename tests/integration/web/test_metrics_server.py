@@ -90,7 +90,7 @@ def test_a_crowd_of_connections_does_not_hold_up_a_scrape(server: MetricsServer,
 
 def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte after the other, or a body that nobody asked for: neither holds its place for long."""
-    monkeypatch.setattr(metrics_server.MetricsHandler, "request_timeout", 0.3)
+    monkeypatch.setattr(metrics_server.MetricsHandler, "head_seconds", 0.3)
     monkeypatch.setattr(metrics_server, "CONNECTION_SECONDS", 1.0)
     with_body = b"POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
     for head in (b"", b"GET /metrics HTTP/1.1\r\n", with_body):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.kit.limits import Allowance, Pace, Tally, Window
+from relay.kit.limits import Allowance, Pace, Places, Tally, Window
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
@@ -113,3 +113,14 @@ def test_a_window_survives_its_storage() -> None:
     for now in (500, 900, 1_100):
         window.add(now)
     assert Window(1_000, *window.state).used(1_500) == window.used(1_500) == 2.0
+
+
+def test_places_are_bounded_in_total_and_for_each_key() -> None:
+    places: Places[str] = Places(total=3, per_key=2)
+    assert [places.take(key) for key in ("a", "a", "a", None, "b")] == [True, True, False, True, False]
+    assert len(places) == 3
+    places.give_back("a")
+    assert places.take("b") and not places.take("a")
+    for key in ("a", "b", None):
+        places.give_back(key)
+    assert len(places) == 0 and not places._keys

@@ -1,0 +1,348 @@
+"""What strangers do to the API's port: requests without end, bodies without end, heads without end, and nonsense."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import gevent
+import pytest
+from prometheus_client import REGISTRY
+from websockets.sync.client import connect
+
+from relay.web.server import ApiConnection
+from tests.support.fixtures import StartWeb
+from tests.support.wait import until
+from tests.support.web import Web
+
+CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEALTHZ = b"GET /_healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+# How long others may wait at worst on a busy machine; without bounds it would be for as long as the client likes.
+PATIENCE = 0.5
+
+
+@contextmanager
+def client(web: Web, *sent: bytes, timeout: float = 10) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", web.server.port), timeout=timeout) as sock:
+        for data in sent:
+            sock.sendall(data)
+        yield sock
+
+
+def answer(sock: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the next answer."""
+    response = http.client.HTTPResponse(sock)
+    response.begin()
+    return response.status, response.read()
+
+
+def answers(web: Web, data: bytes) -> list[int]:
+    """The statuses of all answers to `data`, until the relay closes the connection."""
+    with client(web, data) as sock:
+        sock.shutdown(socket.SHUT_WR)
+        received = b""
+        with suppress(ConnectionError):
+            while got := sock.recv(1 << 16):
+                received += got
+    return [int(piece[:3]) for piece in received.split(b"HTTP/1.1 ")[1:]]
+
+
+def others(web: Web, seconds: float) -> list[float]:
+    """How long requests of somebody else took, on new connections."""
+    took = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        with client(web, HEALTHZ) as sock:
+            assert answer(sock)[0] == 200
+        took.append(time.monotonic() - began)
+        gevent.sleep(0.01)
+    return sorted(took)
+
+
+@contextmanager
+def working(*work: Callable[[], None]) -> Iterator[list[gevent.Greenlet[..., None]]]:
+    greenlets = [gevent.spawn(each) for each in work]
+    try:
+        yield greenlets
+    finally:
+        gevent.killall(greenlets)
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("relay_http_refused_total", {"reason": reason}) or 0.0
+
+
+@pytest.mark.parametrize("clients", [1, 20])
+def test_clients_that_pipeline_without_end_take_turns_with_others(web: Web, clients: int) -> None:
+    """The server's side alone: a whole block of requests is there whenever it looks."""
+    served = []
+
+    def pipeline() -> None:
+        with client(web) as sock:
+
+            def ask() -> None:
+                with suppress(OSError):
+                    while True:
+                        sock.sendall(HEALTHZ * 200)
+
+            asking = gevent.spawn(ask)
+            try:
+                while data := sock.recv(1 << 18):
+                    served.append(data.count(b"HTTP/1.1 200"))
+            finally:
+                asking.kill()
+
+    with working(*[pipeline] * clients):
+        until(lambda: sum(served) > 100)
+        took = others(web, 1.0)
+    assert took[-1] < PATIENCE, took[-5:]
+
+
+def test_requests_that_come_together_are_answered_in_order(web: Web) -> None:
+    assert answers(web, HEALTHZ + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + HEALTHZ) == [200, 404, 200]
+
+
+@pytest.mark.parametrize(
+    ("head", "block", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 65536, 413),
+        (b"POST /admin/pds/block HTTP/1.1\r\nHost: x\r\nContent-Length: 65537\r\n\r\n", b"x" * 65536, 413),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 4000, 413),
+        (
+            b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"8000\r\n" + b"x" * 32768 + b"\r\n",
+            413,
+        ),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"Trailer: x\r\n" * 4000, 413),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", b"zz\r\n" * 4000, 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: " + b"x" * 60000 + b"\r\n", 431),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: x\r\n" * 10000, 431),
+        (b"GET /", b"x" * 65536, 431),
+    ],
+    ids=["length", "unauthorized", "crumbs", "chunks", "trailers", "nonsense", "a long field", "fields", "a long line"],
+)
+def test_what_has_no_end_is_refused_and_the_connection_closed(web: Web, head: bytes, block: bytes, status: int) -> None:
+    with client(web, head) as sock:
+
+        def feed() -> None:
+            with suppress(OSError):
+                while True:
+                    sock.sendall(block)
+
+        with working(feed) as (feeding,):
+            assert answer(sock)[0] == status
+            took = others(web, 0.3)
+            feeding.join(5)
+            assert feeding.ready(), "it takes everything"
+    assert took[-1] < PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (CRAWL + b"Content-Length: 60000\r\n\r\n", b"{"),
+        (CRAWL + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n{\r\n"),
+        (b"GET / HTTP/1.1\r\n", b"X: x\r\n"),
+        (b"G", b""),
+        (b"", b""),
+    ],
+    ids=["body", "chunks", "head", "nothing more", "nothing"],
+)
+def test_there_is_a_deadline_for_the_whole_request(
+    web: Web, monkeypatch: pytest.MonkeyPatch, head: bytes, piece: bytes
+) -> None:
+    monkeypatch.setattr(ApiConnection, "head_seconds", 0.5)
+    monkeypatch.setattr(ApiConnection, "body_seconds", 0.5)
+    began = time.monotonic()
+    with client(web, head, timeout=3) as sock:
+
+        def drip() -> None:
+            with suppress(OSError):
+                while True:
+                    gevent.sleep(0.05)
+                    sock.sendall(piece)
+
+        with working(drip):
+            received = sock.recv(4096)
+    assert received.startswith(b"HTTP/1.1 408 ") or (not head and not received)
+    assert 0.4 < time.monotonic() - began < 2.5
+
+
+def test_a_connection_that_is_kept_may_rest(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ApiConnection, "head_seconds", 0.2)
+    monkeypatch.setattr(ApiConnection, "idle_seconds", 1.0)
+    with client(web, HEALTHZ) as sock:
+        assert answer(sock)[0] == 200
+        gevent.sleep(0.5)
+        sock.sendall(HEALTHZ)
+        assert answer(sock)[0] == 200
+        assert sock.recv(1) == b""
+
+
+def test_heads_are_bounded_in_memory(web: Web) -> None:
+    """Each of many connections sends as much of a head as it can: no more than the bound is kept of any."""
+    for _ in range(50):
+        with client(web, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"x" * 12000) as sock:
+            with suppress(OSError):
+                sock.sendall(b"x" * (1 << 20))
+            assert answer(sock)[0] == 431
+
+
+NONSENSE = {
+    "a version without a minor number": b"GET / HTTP/1\r\n\r\n",
+    "a version that is none": b"GET / HTTP/x.y\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "no version": b"GET /\r\n\r\n",
+    "TLS": bytes.fromhex("16030100c8010000c40303") + bytes(100) + b"\r\n\r\n",
+    "105 fields": b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: 1\r\n" % number for number in range(105)) + b"\r\n",
+    "a length that is no number": b"GET / HTTP/1.1\r\nContent-Length: abc\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "length and chunks": b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a broken chunk": b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "a field without a name": b"GET / HTTP/1.1\r\n: x\r\nfoo\r\n\r\n",
+    "a folded field": b"GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n",
+    "bare line feeds": b"GET / HTTP/1.1\nHost: x\n\n",
+    "a method of nobody": b"BREW / HTTP/1.1\r\n\r\n",
+    "a method that is none": b"\x00\x01 / HTTP/1.1\r\n\r\n",
+    "no path": b"GET xrpc HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_is_one_counted_line(
+    web: Web, request_: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = sum(refused(reason) for reason in ("head-malformed", "head-too-large", "body-malformed"))
+    with caplog.at_level(logging.INFO):
+        (status,) = answers(web, request_)
+    assert status in (400, 431, 501, 505)
+    assert sum(refused(reason) for reason in ("head-malformed", "head-too-large", "body-malformed")) == before + 1
+    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0], caplog.messages
+    assert not caplog.records[0].exc_info and capfd.readouterr().err == ""
+
+
+def test_a_flood_of_nonsense_is_few_lines(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for _ in range(40):
+            assert answers(web, NONSENSE["a version without a minor number"]) == [400]
+    assert len(caplog.messages) == 10 and "only counted" in caplog.messages[-1]
+
+
+def test_a_client_that_goes_while_it_is_answered_leaves_no_traceback(
+    web: Web, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for sent in (HEALTHZ * 100, CRAWL + b"Content-Length: 5\r\n\r\n{", HEALTHZ[:10], b""):
+            with client(web, sent) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        gevent.sleep(0.1)
+    assert not caplog.messages and capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: foo\r\n", "Upgrade: h2c\r\n"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_is_read_once_whatever_the_request_wants_to_become(web: Web, upgrade: str, chunked: bool) -> None:
+    body = b'{"hostname": "x"}' + b" " * 30_000
+    framing = b"Transfer-Encoding: chunked\r\n" if chunked else b"Content-Length: %d\r\n" % len(body)
+    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    assert answers(web, CRAWL + upgrade.encode() + framing + b"\r\n" + sent + HEALTHZ * 3) == [400, 200, 200, 200]
+
+
+@pytest.mark.parametrize("body", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_request_for_a_websocket_with_a_body_is_refused_and_closed(web: Web, method: bytes, body: bytes) -> None:
+    head = method + b" /xrpc/com.atproto.sync.subscribeRepos HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+    head += b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    assert answers(web, head + body + HEALTHZ) == [400]
+    assert not list(web.services.consumers)
+
+
+def test_a_body_is_waited_for_when_the_client_asks_first(web: Web) -> None:
+    with client(web, CRAWL + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n") as sock:
+        assert sock.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        sock.sendall(b"{}")
+        status, body = answer(sock)
+        assert status == 400 and json.loads(body)["error"] == "InvalidRequest"
+    with client(web, CRAWL + b"Content-Length: 70000\r\nExpect: 100-continue\r\n\r\n") as sock:
+        assert answer(sock)[0] == 413
+
+
+def test_an_answer_is_one_piece(web: Web) -> None:
+    """Else its second piece waits for the client to acknowledge the first, which clients put off for 40 ms."""
+    kept = http.client.HTTPConnection("127.0.0.1", web.server.port, timeout=10)
+    took = []
+    for _ in range(20):
+        began = time.monotonic()
+        kept.request("GET", "/xrpc/com.atproto.sync.listHosts")
+        kept.getresponse().read()
+        took.append(time.monotonic() - began)
+    kept.close()
+    assert sorted(took)[10] < 0.03
+    with client(web, HEALTHZ) as sock:
+        assert sock.recv(1 << 16).endswith(b'{"status":"ok"}\n')
+
+
+@pytest.mark.parametrize("slashes", ["//", "///"])
+def test_a_base_address_may_end_with_a_slash(web: Web, slashes: str) -> None:
+    web.publish(2)
+    assert web.get(f"{slashes}xrpc/com.atproto.sync.listRepos").status == 200
+    assert web.get(f"{slashes}_healthz?a=//b").status == 200
+    with connect(web.stream.replace("/xrpc", f"{slashes}xrpc") + "?cursor=0") as stream:
+        assert stream.recv(timeout=5)
+
+
+def test_connections_of_one_address_are_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.server.CONNECTIONS_PER_ADDRESS", 3)
+    web = start_web(trusted_proxies=())
+    with client(web) as first, client(web), client(web):
+        until(lambda: len(web.server._server.connections) == 3)
+        with client(web, HEALTHZ) as sock:
+            status, body = answer(sock)
+            assert status == 429 and json.loads(body)["error"] == "RateLimitExceeded"
+        # Consumers are not counted here, they have a bound of their own.
+        first.sendall(HEALTHZ)
+        assert answer(first)[0] == 200
+    until(lambda: not len(web.server._server.connections))
+    with connect(web.stream), connect(web.stream), connect(web.stream), connect(web.stream):
+        assert web.get("/_healthz").status == 200
+
+
+def test_requests_of_one_address_through_a_proxy_are_bounded(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.web.server.REQUESTS_PER_ADDRESS", 2)
+    web = start_web()
+    slow = CRAWL + b"X-Forwarded-For: 198.51.100.1\r\nContent-Length: 10\r\n\r\n"
+    with client(web, slow) as first, client(web, slow):
+        until(lambda: len(web.server._server.requests) == 2)
+        with client(web, slow) as third:
+            assert answer(third)[0] == 429
+        with client(web, slow.replace(b"100.1", b"100.2") + b"{}        ") as other:
+            assert answer(other)[0] == 400
+        first.sendall(b"{}        ")
+        assert answer(first)[0] == 400
+        until(lambda: len(web.server._server.requests) == 1)
+        with client(web, slow + b"{}        ") as third:
+            assert answer(third)[0] == 400
+
+
+def test_places_that_are_all_taken_are_told_of(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.server.REQUESTS_BESIDE_CONSUMERS", 2)
+    monkeypatch.setattr("relay.web.server.MANY_CONNECTIONS", 1)
+    monkeypatch.setattr("relay.web.server.SHORT_IDLE_SECONDS", 0.3)
+    web = start_web()
+    before = refused("too-many")
+    with client(web, HEALTHZ) as one, client(web, HEALTHZ) as two:
+        assert answer(one)[0] == answer(two)[0] == 200
+        with client(web, HEALTHZ) as three:
+            assert answer(three)[0] == 429
+        assert refused("too-many") == before + 1
+        # Connections that rest give way when there are many.
+        assert one.recv(1) == two.recv(1) == b""
+    assert web.get("/_healthz").status == 200
