@@ -24,6 +24,7 @@ from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
 from relay.hosts.new_hosts import NewHosts
 from relay.hosts.registry import HostRegistry
+from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
@@ -217,7 +218,12 @@ class Hosts:
 
     def report(self, hostname: str) -> HostReport:
         """All that is known of one host."""
-        return self._report(self.known(hostname))
+        host = self.known(hostname)
+        return self._report(host, self._registry.rejected.of_host(host.id))
+
+    def rejected_frame(self, hostname: str, number: int) -> RejectedFrame | None:
+        """A rejected frame of a host, as long as it is kept. Raises HostUnknown."""
+        return self._registry.rejected.get(self.known(hostname).id, number)
 
     def reports(self) -> Iterator[HostReport]:
         """All that is known of every host, by id, each as of when it is taken."""
@@ -309,9 +315,8 @@ class Hosts:
         else:
             log.info("host %s: %d throttled accounts released", host.hostname, released)
 
-    def _report(self, host: Host) -> HostReport:
-        now = time.time()
-        return report_of(host, self._dialler.next_attempt_in(host), now)
+    def _report(self, host: Host, rejected: list[RejectedFrame] | None = None) -> HostReport:
+        return report_of(host, self._dialler.next_attempt_in(host), time.time(), rejected)
 
 
 def _normal_domain(domain: str) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
+from relay.hosts.rejected import RejectedFrames
 from relay.kit import metrics
 from relay.store import hosts as table
 from relay.store.database import Database, Transaction
@@ -27,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class HostRegistry:
-    """Every Host by id and by name. Bounded by the host table, which only admins and checked crawls extend."""
+    """Every Host by id and by name, and the last rejected frames of each.
+
+    Bounded by the host table, which only admins and checked crawls extend.
+    """
 
     def __init__(self, db: Database, book: CursorBook) -> None:
         self._db = db
@@ -35,6 +39,7 @@ class HostRegistry:
         self._by_id: dict[int, Host] = {}
         self._by_name: dict[str, Host] = {}
         self._connected = 0
+        self.rejected = RejectedFrames()
         metrics.HOSTS_CONNECTED.set_function(lambda: self._connected)
         metrics.HOSTS_NEAR_ACCOUNT_LIMIT.set_function(self._near_account_limit)
         for status in Status:

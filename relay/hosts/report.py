@@ -15,19 +15,24 @@ from typing import Any, NamedTuple
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
+from relay.hosts.rejected import RejectedFrame
 
 ALL, CONNECTED, DISCONNECTED = "all", "connected", "disconnected"
 STATES = (ALL, CONNECTED, DISCONNECTED, *(status.value for status in Status))
 
 
 class HostReport(NamedTuple):
-    """A host, and what follows from it now. `drops` are of the last day, by reason; times are Unix seconds."""
+    """A host, and what follows from it now. `drops` are of the last day, by reason; times are Unix seconds.
+
+    `rejected` are its last rejected frames, the newest first, where one host is asked for.
+    """
 
     host: Host
     drops: dict[str, int]
     next_attempt_at: float | None
     lag_seconds: float | None
     advice: str
+    rejected: list[RejectedFrame]
 
 
 _BY_STATUS = {
@@ -87,11 +92,13 @@ def advise(host: Host, drops: dict[str, int], now: float) -> str:
     return _DROPS if drops else _FINE
 
 
-def report_of(host: Host, next_attempt_in: float | None, now: float) -> HostReport:
+def report_of(
+    host: Host, next_attempt_in: float | None, now: float, rejected: list[RejectedFrame] | None = None
+) -> HostReport:
     """All that is known of a host at `now`; `next_attempt_in` is in seconds."""
     drops = host.drops.last_day(now)
     next_attempt_at = None if next_attempt_in is None else now + next_attempt_in
-    return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops, now))
+    return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops, now), rejected or [])
 
 
 def lag_seconds(host: Host) -> float | None:

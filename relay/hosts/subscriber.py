@@ -53,8 +53,17 @@ class EventSink(Protocol):
     def put(self, host: Host, event: Event) -> None:
         """Take one event; blocks while there is no room."""
 
-    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
-        """Count an event that cannot be taken."""
+    def reject(
+        self,
+        host: Host,
+        seq: int | None,
+        reason: str,
+        did: str | None,
+        detail: str = "",
+        frame: bytes = b"",
+        size: int = 0,
+    ) -> None:
+        """Count an event that cannot be taken; `frame` is the beginning of its `size` bytes, or all of them."""
 
 
 # Whether an event of a host, whose number is not new, shows that the host's numbers started again. May block.
@@ -146,21 +155,22 @@ class _Reading:
     def take(self, message: bytes | PassedOver) -> None:
         """Handle one message. Raises StreamEnded for the host's own word, or when hardly anything can be read."""
         if isinstance(message, PassedOver):
-            self._reject(message.reason, None, None)
+            self._reject(message.reason, message.detail, message.head, message.size)
             self._note_unreadable(f"{message.reason}: {message.detail}")
             return
         try:
             event = frames.decode(message)
         except ProtocolError as error:
             told = error if isinstance(error, FrameError) else None
-            self._reject(error.reason, told.seq if told else None, told.did if told else None)
+            seq, did = (told.seq, told.did) if told else (None, None)
+            self._reject(error.reason, error.detail, message, seq=seq, did=did)
             if told is None or told.fatal:
                 self._note_unreadable(str(error))
             return
         except Exception as error:
             # A bug of ours: the message would come again after every reconnect, and stop the host for good.
             log.exception("a message of %s cannot be read", self._host.hostname)
-            self._reject("internal-error", None, None)
+            self._reject("internal-error", "", message)
             self._note_unreadable(f"internal-error: {type(error).__name__}")
             return
         if isinstance(event, StreamError):
@@ -181,20 +191,22 @@ class _Reading:
             if self._starts_again(self._host, event):
                 self._host.note_restart(time.time())
             elif event.seq <= self._last_seq:
-                self._sink.reject(self._host, None, "seq-not-rising", event.did)
+                self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
                 return
         self._host.note_event(event.time, time.time())
         self._sink.put(self._host, event)
         self._last_seq = event.seq
 
-    def _reject(self, reason: str, seq: int | None, did: str | None) -> None:
+    def _reject(
+        self, reason: str, detail: str, frame: bytes, size: int = 0, *, seq: int | None = None, did: str | None = None
+    ) -> None:
         """Count a message that is no event. The cursor moves past it if its `seq` can be believed."""
         newest = max(self._last_seq, self._host.cursor.position)
         if seq is not None and not newest < seq <= newest + LONGEST_STEP:
             seq = None
         if seq is None:
             self._host.note_unread()
-        self._sink.reject(self._host, seq, reason, did)
+        self._sink.reject(self._host, seq, reason, did, detail, frame, size)
 
     def _note_unreadable(self, words: str) -> None:
         """Raise StreamEnded when the host sends little else."""

@@ -45,7 +45,7 @@ class Ingest:
         self.renumbering = Renumbering(self.accounts, resolver)
         waits = Waits(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
-        self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections())
+        self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections(registry.rejected))
         self._pool = pool
 
     @property

@@ -83,9 +83,21 @@ class Lanes:
         self._gate.look_ahead(delivery)
         lane.queue.put_nowait(delivery)
 
-    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
-        """Count an event that never became one; with a `seq`, the host's cursor moves past it."""
-        self._rejections.note(host, reason, did, seq)
+    def reject(
+        self,
+        host: Host,
+        seq: int | None,
+        reason: str,
+        did: str | None,
+        detail: str = "",
+        frame: bytes = b"",
+        size: int = 0,
+    ) -> None:
+        """Count an event that never became one; with a `seq`, the host's cursor moves past it.
+
+        `frame` is the beginning of its `size` bytes, or all of them.
+        """
+        self._rejections.note(host, reason, did, seq, detail, frame, size)
         if seq is not None:
             self._start_if_new(host, seq)
             if host.cursor.begin(seq):
@@ -235,7 +247,8 @@ class Lane:
 
     def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
         _DROPPED[delivery.event.kind].inc()
-        self._rejections.note(delivery.host, reason, delivery.event.did, delivery.event.seq, detail)
+        event = delivery.event
+        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame)
         delivery.finish()
 
 

@@ -11,6 +11,7 @@ import logging
 import time
 
 from relay.hosts.host import Host
+from relay.hosts.rejected import RejectedFrames
 from relay.kit import metrics
 from relay.kit.limits import Tally
 
@@ -31,23 +32,37 @@ log = logging.getLogger(__name__)
 
 
 class Rejections:
-    """The drop counter by reason, the count of each host, and the log lines."""
+    """The drop counter by reason, the count and the last frames of each host, and the log lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, rejected: RejectedFrames) -> None:
+        self._rejected = rejected
         # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
         self._counters = {"internal-error": metrics.EVENTS_DROPPED.labels("internal-error")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
         metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
 
-    def note(self, host: Host, reason: str, did: str | None, seq: int | None, detail: str = "") -> None:
-        """One event of `host` was dropped for `reason`."""
+    def note(
+        self,
+        host: Host,
+        reason: str,
+        did: str | None,
+        seq: int | None,
+        detail: str = "",
+        frame: bytes = b"",
+        size: int = 0,
+    ) -> None:
+        """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes."""
         counter = self._counters.get(reason)
         if counter is None:
             counter = self._counters[reason] = metrics.EVENTS_DROPPED.labels(reason)
         counter.inc()
         if reason in QUIET:
             return
-        host.drops.note(reason, time.time())
+        now = time.time()
+        host.drops.note(reason, now)
+        # What a takedown hides is shown to nobody.
+        frame = b"" if reason == "account-takendown" else frame
+        self._rejected.add(host.id, now, reason, detail, did, seq, size or len(frame), frame)
         lines = self._lines.add((host.id, reason), time.monotonic())
         if lines <= LINES_PER_WINDOW:
             more = " (further ones of this host and reason are not logged for a minute)"

@@ -151,6 +151,17 @@ def list_pds() -> ResponseReturnValue:
     return Response(f"[{','.join(texts)}]", mimetype="application/json")
 
 
+@blueprint.get("/pds/rejected")
+def rejected() -> ResponseReturnValue:
+    """`host`, `id`: a rejected frame, as far as it is kept; `GET /host/HOST` lists them."""
+    hostname = params.hostname(params.required(request.args, "host"))
+    number = params.whole_number(params.required(request.args, "id"), "id")
+    frame = relay_services().fleet.rejected_frame(hostname, number)
+    if frame is None:
+        raise XrpcError(404, "FrameNotFound", "no such frame of this host is kept any more")
+    return Response(frame.frame, mimetype="application/octet-stream")
+
+
 @blueprint.post("/pds/requestCrawl")
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""

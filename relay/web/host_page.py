@@ -1,6 +1,7 @@
 """`GET /host/<hostname>`: why a host is, or is not, in the network, for whoever runs it.
 
-A page for browsers, JSON for everyone else. Public, like the answers of `getHostReport`. The words are `upstream`'s.
+A page for browsers, JSON for everyone else, with the last rejected frames and the rules that they break. Public, like
+the answers of `getHostStatus`; the frames themselves are for admins. The words are those of `hosts`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, render_template_string, request
 from flask.typing import ResponseReturnValue
 
+from relay.atproto import diagnostic
+from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostReport
+from relay.hosts.rules import RULES
 from relay.kit.errors import HostUnknown
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services
@@ -26,10 +30,23 @@ PAGE = """<!doctype html>
 <h1>{{ view.hostname }}</h1>
 <p><strong>{{ view.status }}{{ ", connected" if view.connected else ", not connected" }}.</strong> {{ view.advice }}</p>
 <dl>
-{% for name, value in view.items() if name not in ("hostname", "status", "connected", "advice") %}
+{% for name, value in view.items() if name not in ("hostname", "status", "connected", "advice", "rejected") %}
 <dt>{{ name }}</dt><dd>{{ "none" if value is none else value }}</dd>
 {% endfor %}
 </dl>
+<h2>Rejected</h2>
+{% for frame in view.rejected %}
+<section>
+<h3>{{ frame.at }}: {{ frame.reason }}</h3>
+<p>{{ frame.rule }} <a href="{{ frame.specification }}">Specification</a></p>
+<p>{{ frame.detail }}</p>
+<p>Frame {{ frame.id }}, {{ frame.did or "no DID" }}, seq {{ "unknown" if frame.seq is none else frame.seq }},
+{{ frame.size }} bytes</p>
+<pre>{{ frame.shown }}</pre>
+</section>
+{% else %}
+<p>Nothing since the relay was started.</p>
+{% endfor %}
 </html>
 """
 POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -71,6 +88,23 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "eventsPerHour": host.rates.hour,
         "eventsPerDay": host.rates.day,
         "droppedLastDay": report.drops,
+        "rejected": [_rejected_view(frame) for frame in report.rejected],
+    }
+
+
+def _rejected_view(frame: RejectedFrame) -> dict[str, Any]:
+    rule = RULES.get(frame.reason)
+    return {
+        "id": frame.number,
+        "at": _time(frame.at),
+        "reason": frame.reason,
+        "rule": rule and rule.text,
+        "specification": rule and rule.link,
+        "detail": frame.detail,
+        "did": frame.did,
+        "seq": frame.seq,
+        "size": frame.size,
+        "shown": diagnostic.show(frame.frame),
     }
 
 

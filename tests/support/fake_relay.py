@@ -46,7 +46,7 @@ class Sink:
             if not self.holding:
                 host.cursor.finish(event.seq)
 
-    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
+    def reject(self, host: Host, seq: int | None, reason: str, did: str | None, *_: object) -> None:
         self.rejected.append((host.hostname, seq, reason))
         if seq is not None and host.cursor.begin(seq):
             host.cursor.finish(seq)

@@ -28,6 +28,7 @@ MEASURED = {
     "ingest/lanes.py _parking": "parked",
     "ingest/lanes.py line": "parked",
     "ingest/lanes.py queue": "partitions",
+    "hosts/rejected.py numbers": "rejected-frames-bytes",
     "ingest/rejections.py _charges": "penalties",
     "ingest/rejections.py _lines": "drop-lines",
     "ingest/renumbering.py _checks": "renumbering-checks",

@@ -8,11 +8,13 @@ from urllib.parse import quote
 
 import pytest
 
+from relay.store import hosts
 from relay.store.database import Database
 from tests.support.accounts import COMMIT, REV, add_accounts, add_hosts, did
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.pds import FakePds
+from tests.support.repo import frame
 from tests.support.wait import until
 from tests.support.web import Web
 
@@ -202,6 +204,26 @@ def test_health_ready_and_alive(web: Web) -> None:
     assert web.get("/_readyz").status == 503
     assert web.get("/_health").status == 500
     assert web.get("/_healthz").status == 200
+
+
+def test_the_host_page_shows_what_was_rejected(web: Web) -> None:
+    host = web.registry.add(
+        web.db.write(hosts.insert, "pds1.example.com", no_ssl=False, account_limit=1, trusted=False)
+    )
+    broken = frame("#identity", {"seq": 2, "did": "did:web:abc.test", "time": "<script>"}).replace(b"abc", b"\xff\xfea")
+    web.registry.rejected.add(host.id, 1e9, "frame-encoding", "not <b>UTF-8</b>", None, None, len(broken), broken)
+    (shown,) = web.get("/host/pds1.example.com").json["rejected"]
+    assert shown["at"] == "2001-09-09T01:46:40Z" and shown["size"] == len(broken)
+    assert shown["rule"] == "The payload is DRISL-CBOR." and shown["specification"].endswith("/data-model")
+    assert "text that is not UTF-8" in shown["shown"] and "'seq': 2" in shown["shown"] and "frame" not in shown
+    page = web.get("/host/pds1.example.com", Accept="text/html").body
+    assert b"The payload is DRISL-CBOR." in page and b"<script" not in page and b"<b>" not in page
+    path = f"/admin/pds/rejected?host=pds1.example.com&id={shown['id']}"
+    assert web.get(path).status == 401
+    assert web.admin(path).body == broken
+    assert web.admin(path).headers["Content-Type"] == "application/octet-stream"
+    assert web.admin("/admin/pds/rejected?host=pds1.example.com&id=99").json["error"] == "FrameNotFound"
+    assert web.admin("/admin/pds/rejected?host=pds1.example.com&id=x").status == 400
 
 
 def test_the_host_page_says_why_in_json_and_in_html(web: Web) -> None:

@@ -44,7 +44,7 @@ class Sink:
     def put(self, host: Host, event: Event) -> None:
         self.taken.append(event.seq)
 
-    def reject(self, host: Host, seq: int | None, reason: str, did: str | None) -> None:
+    def reject(self, host: Host, seq: int | None, reason: str, did: str | None, *_: object) -> None:
         self.rejected.append((reason, seq))
 
 

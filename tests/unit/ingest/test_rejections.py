@@ -7,6 +7,7 @@ import time
 import pytest
 from prometheus_client import REGISTRY
 
+from relay.hosts.rejected import RejectedFrames
 from relay.ingest import rejections
 from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_WINDOW, Penalties, Rejections
 from relay.kit import metrics
@@ -20,7 +21,7 @@ def dropped(reason: str) -> float:
 
 
 def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFixture) -> None:
-    book = Rejections()
+    book = Rejections(RejectedFrames())
     one, other = known_host(id=1, hostname="a.example"), known_host(id=2, hostname="b.example")
     before = dropped("wrong-host")
     with caplog.at_level(logging.WARNING):
@@ -38,7 +39,7 @@ def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFix
 def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     before = dropped("rev-old")
     host = known_host()
-    Rejections().note(host, "rev-old", "did:web:x.example", 1)
+    Rejections(RejectedFrames()).note(host, "rev-old", "did:web:x.example", 1)
     assert host.drops.last_day(time.time()) == {}
     assert dropped("rev-old") == before + 1 and not caplog.records
 
@@ -46,7 +47,7 @@ def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFix
 def test_the_first_bug_is_a_rise_for_the_alert() -> None:
     with contextlib.suppress(KeyError):
         metrics.EVENTS_DROPPED.remove("internal-error")
-    Rejections()
+    Rejections(RejectedFrames())
     assert REGISTRY.get_sample_value("relay_events_dropped_total", {"reason": "internal-error"}) == 0
 
 
@@ -96,3 +97,17 @@ def test_the_charges_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
             book.charge(f"did:web:{number}.example")
     assert sum(book.owed(f"did:web:{number}.example") > 0 for number in range(100)) == 10
     assert book.owed("did:web:99.example") > 0
+
+
+def test_the_frame_is_kept_but_not_of_what_a_takedown_hides() -> None:
+    frames, host = RejectedFrames(), known_host()
+    rejections = Rejections(frames)
+    rejections.note(host, "op-path", "did:web:x.example", 7, "a//b", b"frame")
+    rejections.note(host, "message-too-big", None, None, "", b"beginning", 6_000_000)
+    rejections.note(host, "account-takendown", "did:web:x.example", 8, "", b"hidden")
+    rejections.note(host, "duplicate", "did:web:x.example", 7, "", b"frame")
+    taken_down, big, wrong = frames.of_host(host.id)
+    assert (wrong.reason, wrong.detail, wrong.did, wrong.seq) == ("op-path", "a//b", "did:web:x.example", 7)
+    assert (wrong.size, wrong.frame) == (5, b"frame")
+    assert (big.size, big.frame) == (6_000_000, b"beginning")
+    assert (taken_down.reason, taken_down.frame) == ("account-takendown", b"")
