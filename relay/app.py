@@ -66,7 +66,7 @@ class Relay:
 
     def __init__(self, settings: Settings) -> None:
         """Raises StoreError, LogError."""
-        self._vitals = Vitals()
+        self._vitals = Vitals("relay")
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)

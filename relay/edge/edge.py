@@ -45,7 +45,7 @@ class Edge:
             upstream = parse_endpoint(settings.edge_upstream)
         except SyntaxInvalid:
             raise ConfigError("RELAY_EDGE_UPSTREAM: an edge needs the address of a relay") from None
-        self._vitals = Vitals()
+        self._vitals = Vitals("edge")
         # The upstream's address is the operator's word.
         http = GuardedHttp(SERVER, allow_insecure=True)
         self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)

@@ -37,7 +37,7 @@ class Rejections:
     def __init__(self, rejected: RejectedFrames) -> None:
         self._rejected = rejected
         # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
-        self._counters = {"internal-error": metrics.EVENTS_DROPPED.labels("internal-error")}
+        self._counters = {reason: metrics.EVENTS_DROPPED.labels(reason) for reason in ("internal-error", "poison")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
         metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
 

@@ -73,6 +73,10 @@ class Check:
             self._waiter = None
 
 
+# Why a process is replaced: the values of `relay_verifier_restarts_total`.
+CAUSES = ("ended", "hung", "failed")
+
+
 class WorkerSupervisor:
     """A worker process and its work. `failures` counts the processes in a row that never got ready."""
 
@@ -89,6 +93,9 @@ class WorkerSupervisor:
         self._work = Signal()
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._busy = metrics.VERIFIER_BUSY_SECONDS.labels(str(index))
+        # Shown as 0 from the start, so that Prometheus sees the first one as a rise.
+        for cause in CAUSES:
+            metrics.VERIFIER_RESTARTS.labels(cause)
 
     @property
     def waiting(self) -> int:

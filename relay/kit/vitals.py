@@ -45,9 +45,12 @@ ALLOCATOR_STATES = {"arenas": "arena", "mapped": "hblkhd", "used": "uordblks", "
 
 
 class Vitals:
-    """Measures from `start` to `stop`. Greenlets spawned before it is made are not counted."""
+    """Measures from `start` to `stop`. Greenlets spawned before it is made are not counted.
 
-    def __init__(self) -> None:
+    `mode` is a label of what runs here: "relay" or "edge".
+    """
+
+    def __init__(self, mode: str) -> None:
         self._greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
         self._pauses: deque[float] = deque(maxlen=PAUSES_KEPT)
         self._pause_began = 0.0
@@ -58,6 +61,7 @@ class Vitals:
         metrics.MEMORY_PEAK.set_function(lambda: 1024 * _process_status("VmHWM"))
         metrics.BUILD.info(
             {
+                "mode": mode,
                 "version": package_version(),
                 "revision": revision(),
                 "python": platform.python_version(),

@@ -32,6 +32,27 @@ def test_both_entries_start_and_stop(tmp_path: Path, command: tuple[str, ...]) -
         relay.close()
 
 
+def test_what_alerts_wait_for_the_first_of_is_shown_as_none_from_the_start(tmp_path: Path) -> None:
+    """Prometheus sees no rise in a counter that begins at 1."""
+    relay = RelayProcess(tmp_path, {"RELAY_VALIDATOR_PROCESSES": "1"})
+    try:
+        relay.start()
+        shown = call(relay.metrics_url).body.decode().splitlines()
+        for counter in (
+            'relay_events_dropped_total{reason="poison"}',
+            'relay_events_dropped_total{reason="internal-error"}',
+            *(f'relay_verifier_restarts_total{{cause="{cause}"}}' for cause in ("ended", "hung", "failed")),
+            *(f'relay_events_logged_total{{kind="{kind}"}}' for kind in ("commit", "sync", "identity", "account")),
+            "relay_log_failures_total",
+            "relay_log_damage_total",
+            "relay_store_failures_total",
+            "relay_consumers_refused_total",
+        ):
+            assert f"{counter} 0.0" in shown, counter
+    finally:
+        relay.close()
+
+
 def test_a_bad_value_stops_the_start_with_one_line(tmp_path: Path) -> None:
     child = Child((RELAY, "serve"), cwd=ROOT, env={"RELAY_REPLAY_WINDOW": "soon"})
     assert child.process.wait(20) == 2

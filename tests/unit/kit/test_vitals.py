@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def vitals() -> Iterator[Vitals]:
-    vitals = Vitals()
+    vitals = Vitals("edge")
     vitals.start()
     yield vitals
     vitals.stop()
@@ -74,7 +74,7 @@ def test_what_runs_here_is_told(vitals: Vitals) -> None:
     assert build
     labels = dict(re.findall(r'(\w+)="([^"]*)"', build[1]))
     assert (labels["version"], labels["revision"]) == (package_version(), revision())
-    assert labels["python"] == platform.python_version()
+    assert (labels["mode"], labels["python"]) == ("edge", platform.python_version())
 
 
 def test_no_scrape_asks_a_ttl_cache_for_its_length() -> None:
