@@ -6,16 +6,22 @@ Used by every room that does something again and again beside the events. Must n
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 import gevent
 from gevent import get_hub
 from gevent.event import Event
+from gevent.hub import Hub, Waiter
 from gevent.threadpool import ThreadPool
 
 # A pass that failed is tried again after this long, or at its usual time when that comes sooner.
 RETRY_SECONDS = 10.0
+# How long those who yielded go on before the hub looks at sockets and timers again.
+TURNS_SECONDS = 0.002
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -92,12 +98,48 @@ def yield_hub() -> None:
     What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets.
     """
     hub = get_hub()
-    # Over by now, and yet looked at only after the hub has asked for what is ready.
-    turn = hub.loop.timer(0.0)
-    try:
-        hub.wait(turn)
-    finally:
-        turn.close()
+    turns = _turns.get(hub)
+    if turns is None:
+        turns = _turns[hub] = _Turns(hub)
+    turns.take()
+
+
+class _Turns:
+    """Those who yielded a hub. In each of its rounds they go on one after the other for a while, the rest in the next.
+
+    So sockets and timers wait for no longer than that, however many always have work.
+    """
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        # Bounded by the greenlets there are: each waits here once.
+        self._waiting: deque[Waiter[None]] = deque()
+        # Over as soon as it is started, and yet looked at only after the hub has asked for what is ready.
+        self._round = hub.loop.timer(0.0)
+        self._begun = False
+
+    def take(self) -> None:
+        """Return when it is the caller's turn."""
+        waiter: Waiter[None] = Waiter(self._hub)
+        self._waiting.append(waiter)
+        if not self._begun:
+            self._begun = True
+            self._round.start(self._go_on)
+        waiter.get()
+
+    def _go_on(self) -> None:
+        end = time.perf_counter() + TURNS_SECONDS
+        for _ in range(len(self._waiting)):
+            self._waiting.popleft().switch(None)
+            if time.perf_counter() > end:
+                break
+        self._round.stop()
+        self._begun = bool(self._waiting)
+        if self._begun:
+            self._round.start(self._go_on)
+
+
+_turns: WeakKeyDictionary[Hub, _Turns] = WeakKeyDictionary()
 
 
 def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

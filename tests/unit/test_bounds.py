@@ -55,6 +55,7 @@ FEW = {
     "store/sqlite.py _idle_writer": "relay_store_connections",
     "hosts/pull_hosts.py pool": "lives while hosts are pulled",
     "kit/vitals.py _pauses": "64 numbers",
+    "kit/background.py _waiting": "greenlets, each once",
     "stream/group_commit.py _blocked": "the lanes, and the waits and requests that are bounded where they begin",
     "web/http_connection.py _lines": "one window for all",
 }

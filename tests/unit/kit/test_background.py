@@ -124,8 +124,8 @@ def test_what_a_thread_raises_is_raised_here_and_the_hub_goes_on() -> None:
     pool.kill()
 
 
-def busy_turns(take_turn: Callable[[], None], wait: Callable[[], object]) -> int:
-    """How many turns of 1 ms a greenlet that always has work takes while another comes to the end of `wait`."""
+def busy_turns(take_turn: Callable[[], None], wait: Callable[[], object], workers: int = 1) -> int:
+    """How many turns of 1 ms greenlets that always have work take while another comes to the end of `wait`."""
     turns, stopped = 0, False
 
     def work() -> None:
@@ -137,18 +137,40 @@ def busy_turns(take_turn: Callable[[], None], wait: Callable[[], object]) -> int
             turns += 1
             take_turn()
 
-    worker = gevent.spawn(work)
-    yield_hub()
+    working = [gevent.spawn(work) for _ in range(workers)]
+    while turns < workers:
+        yield_hub()
     before = turns
     wait()
     taken, stopped = turns - before, True
-    worker.join()
+    gevent.joinall(working)
     return taken
 
 
 def test_a_greenlet_that_yields_the_hub_lets_timers_run() -> None:
     assert busy_turns(yield_hub, lambda: gevent.sleep(0.002)) <= 10
     assert busy_turns(lambda: gevent.sleep(0), lambda: gevent.sleep(0.002)) >= 20
+
+
+def test_many_greenlets_that_yield_the_hub_let_timers_run_and_are_all_served() -> None:
+    assert busy_turns(yield_hub, lambda: gevent.sleep(0.002), workers=100) <= 15
+    served: set[int] = set()
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            yield_hub()
+        served.add(number)
+
+    gevent.joinall([gevent.spawn(work, number) for number in range(100)], timeout=5)
+    assert served == set(range(100))
+
+
+def test_a_greenlet_that_is_killed_while_it_yields_holds_up_nobody() -> None:
+    killed = [gevent.spawn(yield_hub) for _ in range(3)]
+    gevent.sleep(0)
+    gevent.killall(killed[:2], block=False)
+    yield_hub()
+    killed[2].get(timeout=1)
 
 
 def test_a_greenlet_that_yields_the_hub_lets_sockets_be_read() -> None:
