@@ -1,7 +1,7 @@
 """One consumer's connection: sends what its feed gives, answers its control frames, and ends it for a named reason.
 
 A single greenlet does all of it, so that a pong can never fall into the middle of a half-sent chunk; once a second
-it looks for what the consumer sent, which also bounds how fast a consumer can make the relay read. Called by
+it looks for what the consumer sent: it has nothing to say, and one that says much is closed. Called by
 `firehose` after the upgrade. Must not know of HTTP, limits or how feeds are made.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import gevent
 from gevent.socket import socket as Socket  # noqa: N812
 from gevent.socket import wait_read, wait_write
 
 from relay.atproto import frames
 from relay.kit import metrics
+from relay.kit.background import yield_hub
 from relay.kit.errors import LogError, RelayError
 from relay.net.websocket import (
     CloseCode,
@@ -31,17 +31,24 @@ from relay.net.websocket import (
 from relay.stream.firehose import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
 
-# What a consumer sends in one message, and what is read of it at a time. None of it is kept.
+# What a consumer may send: in one message, and in a second, control frames included. None of it is kept.
 MAX_MESSAGE_BYTES = 64 << 10
+BYTES_PER_SECOND = 128 << 10
+FRAMES_PER_SECOND = 50
+# For so long what was not read is put up with, while a send had to wait.
+MOST_SECONDS = 10.0
+READ_BYTES = 4 << 10
 TICK = 1.0
 PING_INTERVAL = 30.0
 FAREWELL_TIMEOUT = 5.0
+# What a consumer may still send while it reads the farewell.
+FAREWELL_BYTES = 256 << 10
 
 
 class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
     `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `fell-behind`, `silent`, `websocket-protocol`,
-    `future-cursor`, `log-io`, `relay-stopping`.
+    `websocket-flood`, `future-cursor`, `log-io`, `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"") -> None:
@@ -64,6 +71,8 @@ class Connection:
     __slots__ = (
         "_consumer",
         "_counted",
+        "_frames",
+        "_listened_at",
         "_next_ping",
         "_next_tick",
         "_pong_due",
@@ -84,9 +93,10 @@ class Connection:
         self._stall = stall
         self._sent = 0
         self._counted = 0
+        self._frames = 0
         self._waited = False
         self._pong_due = False
-        now = time.monotonic()
+        now = self._listened_at = time.monotonic()
         self._next_tick = now + TICK
         self._next_ping = now + PING_INTERVAL
 
@@ -116,14 +126,14 @@ class Connection:
                 self._consumer.position = feed.position
                 if feed.position < last_seq():
                     # Behind the head neither the feed nor the socket need ever wait.
-                    gevent.sleep(0)
+                    yield_hub()
             elif leaving() and feed.position >= last_seq():
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + TICK
                 self._count()
-                self._listen()
+                self._listen(now)
                 self._keep_alive(now)
 
     def close(self, ended: ConsumerEnded) -> None:
@@ -135,10 +145,13 @@ class Connection:
             # A socket closed with unread input is reset, and the farewell would be lost with it.
             self._socket.shutdown(1)
             deadline = time.monotonic() + FAREWELL_TIMEOUT
-            while (left := deadline - time.monotonic()) > 0:
+            unread = FAREWELL_BYTES
+            while (left := deadline - time.monotonic()) > 0 and unread > 0:
                 wait_read(self._socket.fileno(), left)
-                if not self._socket.recv(MAX_MESSAGE_BYTES):
+                data = self._socket.recv(MAX_MESSAGE_BYTES)
+                if not data:
                     return
+                unread -= len(data)
         except OSError:
             return
 
@@ -170,19 +183,14 @@ class Connection:
             self._sent += count
             view = view[count:]
 
-    def _listen(self) -> None:
-        try:
-            data = self._socket.recv(MAX_MESSAGE_BYTES)
-            if not data:
-                raise ConsumerEnded("gone")
-            self._reader.feed(data)
-        except BlockingIOError:
-            pass
-        except OSError:
-            raise ConsumerEnded("gone") from None
+    def _listen(self, now: float) -> None:
+        """Take what the consumer sent since the last time. Raises ConsumerEnded."""
+        self._take_sent(min(max(TICK, now - self._listened_at), MOST_SECONDS))
         reader = self._reader
-        pings, reader.pings = reader.pings, []
-        for payload in pings:
+        self._listened_at, self._frames = now, reader.frames
+        if reader.pings:
+            # A pong answers every ping before it, so one a second is enough for any number of them.
+            payload, reader.pings = reader.pings[-1], []
             self._send(control_frame(Opcode.PONG, payload))
         if reader.pongs:
             reader.pongs = 0
@@ -195,6 +203,24 @@ class Connection:
             except FrameInvalid as error:
                 raise _broken(error) from None
             raise ConsumerEnded("left", control_frame(Opcode.CLOSE, reader.closed))
+
+    def _take_sent(self, seconds: float) -> None:
+        """Read all that is there, as long as it is no more than what may come in so many seconds."""
+        reader = self._reader
+        frames, left = self._frames + FRAMES_PER_SECOND * seconds, BYTES_PER_SECOND * seconds
+        while not reader.ended:
+            if reader.frames > frames or left < 0:
+                raise ConsumerEnded("websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "too much is sent"))
+            try:
+                data = self._socket.recv(READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                raise ConsumerEnded("gone") from None
+            if not data:
+                raise ConsumerEnded("gone")
+            left -= len(data)
+            reader.feed(data)
 
     def _keep_alive(self, now: float) -> None:
         if now < self._next_ping:

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import gevent
@@ -216,6 +216,72 @@ def test_what_a_consumer_must_not_send_ends_it_with_a_code(web: Web, sent: bytes
         while sock.recv(1000):
             pass
     until(lambda: not list(web.services.consumers))
+
+
+def floods(web: Web, frame: bytes, count: int) -> tuple[list[int], list[float]]:
+    """The close codes of `count` consumers that send `frame` for as long as they can, and others' waits meanwhile."""
+    codes: list[int] = []
+
+    def flood() -> None:
+        with raw(web, handshake() + frame) as sock:
+            head_of(sock)
+
+            def send() -> None:
+                with suppress(OSError):
+                    while True:
+                        sock.sendall(frame * 200)
+
+            sending = gevent.spawn(send)
+            received = b""
+            with suppress(OSError):
+                while data := sock.recv(4096):
+                    received += data
+            sending.kill()
+            end = received.rfind(b"\x88")
+            codes.append(int.from_bytes(received[end + 2 : end + 4]))
+
+    flooding = [gevent.spawn(flood) for _ in range(count)]
+    waits = []
+    while not all(greenlet.ready() for greenlet in flooding) and len(waits) < 1000:
+        began = time.monotonic()
+        assert web.get("/_healthz").status == 200
+        waits.append(time.monotonic() - began)
+        gevent.sleep(0.01)
+    gevent.killall(flooding)
+    return codes, sorted(waits)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        Frame(Opcode.PING, b"").serialize(mask=True),
+        Frame(Opcode.PING, bytes(125)).serialize(mask=True),
+        Frame(Opcode.PONG, b"").serialize(mask=True),
+        Frame(Opcode.BINARY, b"").serialize(mask=True),
+        Frame(Opcode.TEXT, bytes(60_000)).serialize(mask=True),
+        Frame(Opcode.BINARY, b"x", fin=False).serialize(mask=True) + Frame(Opcode.CONT, b"").serialize(mask=True),
+    ],
+    ids=["pings", "large pings", "pongs", "empty messages", "large messages", "crumbs"],
+)
+def test_consumers_that_say_much_are_closed_and_slow_nobody(web: Web, frame: bytes) -> None:
+    codes, waits = floods(web, frame, 20)
+    assert codes == [1008] * 20
+    # The clients are in this process as well, and take their share.
+    assert waits[len(waits) * 95 // 100] < 0.3, waits[-5:]
+    until(lambda: not list(web.services.consumers))
+
+
+def test_pings_are_answered_once_a_second(web: Web) -> None:
+    with raw(web, handshake()) as sock:
+        head_of(sock)
+        for number in range(30):
+            sock.sendall(Frame(Opcode.PING, b"%02d" % number).serialize(mask=True))
+        sock.settimeout(2.5)
+        received = b""
+        with suppress(TimeoutError):
+            while len(received) < 100:
+                received += sock.recv(100)
+    assert received == Frame(Opcode.PONG, b"29").serialize(mask=False)
 
 
 def test_data_from_a_consumer_is_ignored(web: Web) -> None:

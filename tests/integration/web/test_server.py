@@ -23,7 +23,7 @@ from tests.support.web import Web
 CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HEALTHZ = b"GET /_healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 # How long others may wait at worst on a busy machine; without bounds it would be for as long as the client likes.
-PATIENCE = 0.5
+PATIENCE = 1.0
 
 
 @contextmanager
