@@ -15,7 +15,8 @@ import click
 COMMANDS = {
     "serve": ("serve", "serve", "Run the relay."),
     "status": ("admin", "status", "Show how the running relay does."),
-    "hosts": ("admin", "hosts", "List, add, block and limit hosts."),
+    "hosts": ("admin", "hosts", "List, add, disconnect, block and limit hosts."),
+    "crawl": ("admin", "crawl", "Open and close crawl requests, limit new hosts."),
     "accounts": ("admin", "accounts", "Show accounts, take them down, restore them."),
     "bans": ("admin", "bans", "List, add and remove domain bans."),
     "consumers": ("admin", "consumers", "List who consumes the firehose."),

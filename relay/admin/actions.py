@@ -116,8 +116,9 @@ class Admin:
         self._tell(actor, Call("/admin/subs/banDomain", body={"Domain": domain}))
 
     def unban_domain(self, actor: Actor, domain: str) -> None:
-        """Lift a domain's ban."""
-        self._hosts.unban_domain(domain)
+        """Lift a domain's ban. Raises ActionRefused when it is not banned."""
+        if not self._hosts.unban_domain(domain):
+            raise ActionRefused("domain-not-banned", "BanNotFound", 404, f"{domain} is not banned")
         _audit(actor, "unban-domain", domain=domain)
         self._tell(actor, Call("/admin/subs/unbanDomain", body={"Domain": domain}))
 
@@ -160,11 +161,19 @@ class Admin:
             raise ActionRefused("import-not-running", "BackfillNotRunning", 400, words)
         _audit(actor, "backfill-stop", source=source.url)
 
+    def note_login(self, actor: Actor) -> None:
+        """Somebody opened the pages with the password."""
+        _audit(actor, "dash-login")
+
+    def note_logout(self, actor: Actor) -> None:
+        """Somebody left the pages."""
+        _audit(actor, "dash-logout")
+
     def _tell(self, actor: Actor, call: Call) -> None:
         self._siblings.forward(actor.sends(call))
 
 
 def _audit(actor: Actor, action: str, **values: object) -> None:
     # As JSON: what comes from a request can not start a new line.
-    said = " ".join(f"{name}={json.dumps(value)}" for name, value in values.items())
-    log.info("%s %s by=%s", action, said, actor.address)
+    said = "".join(f" {name}={json.dumps(value)}" for name, value in values.items())
+    log.info("%s%s by=%s", action, said, actor.address)

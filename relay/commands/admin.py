@@ -1,4 +1,4 @@
-"""`relay status`, `hosts`, `accounts`, `bans` and `consumers`: what an operator does, through the admin API.
+"""`relay status`, `hosts`, `crawl`, `accounts`, `bans` and `consumers`: what an operator does, through the admin API.
 
 Each asks a running relay and shows the answer. Must not know how the relay does what it is asked.
 """
@@ -37,7 +37,7 @@ def status(client: Client) -> None:
 
 @click.group("hosts")
 def hosts() -> None:
-    """List, add, block and limit hosts."""
+    """List, add, disconnect, block and limit hosts."""
 
 
 @hosts.command("list")
@@ -82,12 +82,21 @@ def unblock(client: Client, host: str) -> None:
     _done(client, client.post("/admin/pds/unblock", host=host), f"{host} is unblocked")
 
 
+@hosts.command("disconnect")
+@click.argument("host")
+@with_client
+def disconnect(client: Client, host: str) -> None:
+    """End the connection to HOST, until it asks for a crawl or some hours have passed."""
+    _done(client, client.post("/admin/subs/killUpstream", host=host), f"{host} is disconnected")
+
+
 @hosts.command("limits")
 @click.argument("host")
 @click.option("--accounts", "repo_limit", type=click.IntRange(0), help="Accounts it may have.")
-@click.option("--per-second", type=click.IntRange(0), help="Events it may send in a second.")
-@click.option("--per-hour", type=click.IntRange(0), help="Events it may send in an hour.")
-@click.option("--per-day", type=click.IntRange(0), help="Events it may send in a day.")
+@click.option("--per-second", type=click.IntRange(1), help="Events it may send in a second.")
+@click.option("--per-hour", type=click.IntRange(1), help="Events it may send in an hour.")
+@click.option("--per-day", type=click.IntRange(1), help="Events it may send in a day.")
+@click.option("--reset-rates", is_flag=True, help="Let the rates that are not given follow from its account limit.")
 @click.option(
     "--silence-alerts/--hear-alerts",
     "account_limit_alerts_silenced",
@@ -95,12 +104,53 @@ def unblock(client: Client, host: str) -> None:
     help="Whether to be alerted when it comes near its account limit.",
 )
 @with_client
-def limits(client: Client, host: str, **limits: int | None) -> None:
+def limits(client: Client, host: str, reset_rates: bool, **limits: int | None) -> None:
     """Change what HOST may send."""
-    given = {name: value for name, value in limits.items() if value is not None}
+    given: dict[str, int | None] = dict.fromkeys(("per_second", "per_hour", "per_day")) if reset_rates else {}
+    given |= {name: value for name, value in limits.items() if value is not None}
     if not given:
         fail(EXIT_USAGE, "name at least one limit")
     _done(client, client.post("/admin/pds/changeLimits", {"host": host, **given}), f"the limits of {host} are changed")
+
+
+@click.group("crawl")
+def crawl() -> None:
+    """Open and close crawl requests, limit new hosts."""
+
+
+@crawl.command("status")
+@with_client
+def crawl_status(client: Client) -> None:
+    """Whether the public may ask for crawls, and how many new hosts a day that may bring."""
+    view = {
+        "enabled": client.get("/admin/subs/getEnabled")["enabled"],
+        "new_hosts_per_day": client.get("/admin/subs/perDayLimit")["limit"],
+    }
+    if client.as_json:
+        return print_json(view)
+    return print_fields([("open to the public", view["enabled"]), ("new hosts a day", view["new_hosts_per_day"])])
+
+
+@crawl.command("open")
+@with_client
+def open_crawl(client: Client) -> None:
+    """Take crawl requests of the public."""
+    _done(client, client.post("/admin/subs/setEnabled", enabled="true"), "crawl requests are open to the public")
+
+
+@crawl.command("close")
+@with_client
+def close_crawl(client: Client) -> None:
+    """Refuse crawl requests of the public."""
+    _done(client, client.post("/admin/subs/setEnabled", enabled="false"), "crawl requests are closed to the public")
+
+
+@crawl.command("limit")
+@click.argument("hosts", type=click.IntRange(0))
+@with_client
+def limit_crawl(client: Client, hosts: int) -> None:
+    """Take at most HOSTS new hosts by public crawl requests in 24 hours."""
+    _done(client, client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts are taken in 24 hours")
 
 
 @click.group("accounts")

@@ -35,8 +35,12 @@ class Client:
     def __init__(self, url: str, password: str, as_json: bool) -> None:
         self.as_json = as_json
         self._url = url.rstrip("/")
-        credentials = base64.b64encode(f"admin:{password}".encode()).decode()
-        self._headers = {"Authorization": f"Basic {credentials}", "Content-Type": "application/json"}
+        self._headers = {"Content-Type": "application/json"}
+        # Without one nothing is sent: an empty password would be a wrong one.
+        self._has_password = bool(password)
+        if password:
+            credentials = base64.b64encode(f"admin:{password}".encode()).decode()
+            self._headers["Authorization"] = f"Basic {credentials}"
 
     def get(self, path: str, **query: object) -> Any:
         """The JSON that a route answers with."""
@@ -55,6 +59,8 @@ class Client:
             with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as answer:
                 return json.loads(answer.read() or b"null")
         except urllib.error.HTTPError as error:
+            if error.code == 401 and not self._has_password:
+                fail(EXIT_USAGE, "no admin password is set: use RELAY_ADMIN_PASSWORD, --password or --env-file")
             fail(EXIT_REFUSED, _refusal(error))
         except (OSError, ValueError) as error:
             fail(EXIT_UNREACHABLE, f"no relay answers at {self._url}: {getattr(error, 'reason', error)}")

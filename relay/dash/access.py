@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
-from urllib.parse import urlsplit
 
 from cachetools import TTLCache
 from flask import Response, abort, current_app, g, make_response, redirect, render_template, request, url_for
@@ -23,7 +22,7 @@ from flask.typing import ResponseReturnValue
 from relay.admin.actions import Actor
 from relay.dash.history import History
 from relay.kit import metrics
-from relay.web.callers import is_proxy
+from relay.web.callers import from_other_site, is_proxy
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services, requester, services
 
@@ -134,8 +133,7 @@ def admit() -> ResponseReturnValue | None:
 def refuse_foreign_origin() -> None:
     """403 for a form that another site's page sent, or of which no browser says where it comes from."""
     site = request.headers.get("Sec-Fetch-Site")
-    origin = urlsplit(request.headers.get("Origin", "")).netloc
-    if not (site == "same-origin" if site else origin and origin == request.host):
+    if site == "none" or from_other_site(site, request.headers.get("Origin"), request.host) is not False:
         abort(403, "This form was not sent by a page of this relay.")
 
 
@@ -187,6 +185,7 @@ def log_in() -> ResponseReturnValue:
         words = "That is not the admin password." if error.status == 401 else "Too many wrong passwords. Wait a minute."
         shown = render_template("login.html", next=request.form.get("next", ""), error=words)
         return make_response(shown, error.status, {"Retry-After": error.headers.get("Retry-After", "0")})
+    relay_services().admin.note_login(actor())
     session_id = state().sessions.open()
     response = redirect(_next(request.form.get("next")), 303)
     response.set_cookie(
@@ -204,6 +203,7 @@ def log_in() -> ResponseReturnValue:
 def log_out() -> ResponseReturnValue:
     """End the session."""
     state().sessions.close(request.cookies[COOKIE])
+    relay_services().admin.note_logout(actor())
     response = redirect(url_for("dash.login_page"), 303)
     response.delete_cookie(COOKIE, path=COOKIE_PATH, secure=over_https(), httponly=True, samesite="Strict")
     return response

@@ -57,7 +57,7 @@ def _host(form: Form) -> str:
 
 
 def _domain(form: Form) -> str:
-    return params.hostname(_text(form, "domain"))
+    return params.domain(_text(form, "domain"))
 
 
 def _did(form: Form) -> str:
@@ -114,7 +114,7 @@ ACTIONS = {
     "disconnect": Action(
         "host",
         "Disconnect",
-        "The connection ends and the host is idle. It comes back with a crawl request, or when the relay looks again.",
+        "The connection ends. The host comes back with a crawl request, or when the relay looks again in some hours.",
         "{} is disconnected.",
         lambda admin, actor, form: admin.disconnect(actor, _host(form), block=False),
         _host_page,

@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from relay.web import firehose, health
 from relay.web.application import application
 from relay.web.errors import XrpcError
-from relay.web.services import PREFIX, Services, requester, services
+from relay.web.services import PREFIX, Services, admit_admin, services
 from relay.web.views import consumer_view
 
 blueprint = Blueprint("edge", __name__)
@@ -34,13 +34,13 @@ def ask_upstream(method: str) -> ResponseReturnValue:
 @blueprint.get("/admin/consumers/list")
 def list_consumers() -> ResponseReturnValue:
     """Who consumes the firehose now."""
-    services().auth.check(request.headers.get("Authorization"), requester())
+    admit_admin()
     return jsonify([consumer_view(consumer) for consumer in services().consumers])
 
 
 @blueprint.route("/admin/<path:rest>", methods=["GET", "POST"])
 def not_here(rest: str) -> NoReturn:
     """Everything else an admin can do is done at the upstream relay."""
-    services().auth.check(request.headers.get("Authorization"), requester())
+    admit_admin()
     upstream = services().settings.edge_upstream
     raise XrpcError(501, "MethodNotImplemented", f"this is an edge: ask {upstream}/admin/{rest}")

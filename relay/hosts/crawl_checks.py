@@ -12,7 +12,7 @@ from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.config import Settings
 from relay.hosts.host import MILLISECONDS
-from relay.kit.errors import CrawlRefused, RelayError
+from relay.kit.errors import CrawlRefused, HttpError, RelayError
 from relay.kit.limits import Window
 from relay.net.http import Response
 from relay.store import installation as table
@@ -38,21 +38,33 @@ def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
         endpoint = parse_endpoint(text)
     except SyntaxInvalid as error:
         raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"hostname is not valid: {error}") from None
-    if not endpoint.tls and not allow_insecure:
+    name, _, port = endpoint.hostname.partition(":")
+    if name == "localhost" and not port:
+        raise CrawlRefused("crawl-hostname", "BadRequest", 400, "localhost needs a port")
+    if not endpoint.tls and not (admin or allow_insecure):
         raise CrawlRefused("crawl-insecure", "BadRequest", 400, "this relay takes only hosts with TLS")
     if ":" in endpoint.hostname and not (admin or allow_insecure):
         raise CrawlRefused("crawl-port", "BadRequest", 400, "this relay takes only hosts on the standard port")
-    if endpoint.is_local and not (admin and allow_insecure):
+    if endpoint.is_local and not (admin and (allow_insecure or name == "localhost")):
         raise CrawlRefused("crawl-local", "BadRequest", 400, "this relay takes only public hosts")
     return endpoint
 
 
-def check_answers(http: Http, endpoint: Endpoint) -> None:
-    """Ask the host what it is. Raises CrawlRefused (`HostNotFound`) when it does not answer as a PDS does."""
+def check_answers(http: Http, endpoint: Endpoint, *, in_detail: bool = True) -> None:
+    """Ask the host what it is. Raises CrawlRefused (`HostNotFound`) when it does not answer as a PDS does.
+
+    With `in_detail` the error says why. Strangers are not told to which addresses a name leads here: that would let
+    them read what the resolver of a private network knows.
+    """
     try:
         response = http.get(endpoint.url + DESCRIBE_PATH, timeout=DESCRIBE_SECONDS, max_bytes=DESCRIBE_BYTES)
     except (RelayError, OSError) as error:
-        raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, f"the host cannot be reached: {error}") from None
+        words = "the host cannot be reached"
+        if in_detail:
+            words += f": {error}"
+        elif isinstance(error, HttpError):
+            words += f": {error.reason}"
+        raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, words) from None
     if response.status != 200:
         raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, f"describeServer answers HTTP {response.status}")
     if response.json_object() is None:

@@ -118,7 +118,7 @@ class Hosts:
         return sorted(host.hostname for host in self._registry if host.connected)
 
     def disconnect(self, hostname: str, *, block: bool) -> bool:
-        """End a host's connection; it is idle then, or banned with `block`. False when it was not connected."""
+        """End a host's connection, and ban it with `block`. False when it was not connected."""
         host = self.known(hostname)
         if block:
             return self._ban(host, "blocked: by an admin")

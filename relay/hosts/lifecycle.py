@@ -51,7 +51,7 @@ TRANSITIONS: dict[Cause, dict[Status, Status]] = {
     Cause.ATTEMPTS_EXHAUSTED: {_A: _O, _I: _O, _O: _O, _T: _O},
     Cause.QUIET: {_A: _I, _T: _I},
     Cause.FUTURE_CURSOR: {_A: _I, _T: _I},
-    Cause.DISCONNECTED: {_A: _I, _I: _I, _O: _O, _T: _I},
+    Cause.DISCONNECTED: {_A: _A, _I: _I, _O: _O, _T: _T},
     Cause.LIMIT_REACHED: {_A: _T, _T: _T},
     Cause.LIMIT_CLEARED: {_T: _A},
     Cause.LOOP: {_A: _B, _I: _B, _O: _B, _T: _B},

@@ -29,6 +29,7 @@ from relay.store.database import Database, Transaction
 from relay.store.hosts import HostRow, ban_of
 
 CHECKS_AT_ONCE = 20
+ADMIN_CHECKS_AT_ONCE = 10
 WAKE_SPACING_SECONDS = 30.0
 CRAWL_ENABLED_KEY = "crawl-enabled"
 NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
@@ -47,7 +48,9 @@ class NewHosts:
         self._registry = registry
         self._dialler = dialler
         self._settings = settings
+        # An admin's host does not wait behind those of a crowd.
         self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
+        self._admin_checks = BoundedSemaphore(ADMIN_CHECKS_AT_ONCE)
         self._new_hosts = Window(MILLISECONDS["day"])
         self._crawl_enabled = not settings.disable_request_crawl
         self._new_hosts_per_day = settings.new_hosts_per_day
@@ -66,7 +69,8 @@ class NewHosts:
         """Take a host in, or connect to a known one at once with its failures forgotten.
 
         Raises CrawlRefused (`Forbidden`, `BadRequest`, `DomainBan`, `HostBanned`, `HostNotFound`,
-        `RateLimitExceeded`) or StoreError. Admins pass the switch, the rule of public hosts and the daily limit.
+        `RateLimitExceeded`) or StoreError. Admins pass the switch, the rules of TLS and
+        localhost, and the daily limit; which addresses may be connected to is the guard's matter all the same.
         """
         if not admin and not self._crawl_enabled:
             raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
@@ -74,7 +78,7 @@ class NewHosts:
         self._refuse_banned(endpoint.hostname)
         if self._is_served(endpoint.hostname):
             return
-        self._check_answers(endpoint)
+        self._check_answers(endpoint, admin=admin)
         # While the host was asked, another request may have taken it in or an admin banned it.
         self._refuse_banned(endpoint.hostname)
         host = self._registry.by_name(endpoint.hostname)
@@ -157,16 +161,21 @@ class NewHosts:
             return False
         if host.connected:
             return True
+        waits = self._dialler.next_attempt_in(host)
+        if waits is not None and waits > WAKE_SPACING_SECONDS:
+            # An admin disconnected it.
+            return False
         tried = host.row.last_attempt_at
         return tried is not None and time.time() - tried < WAKE_SPACING_SECONDS and host.row.failures <= 1
 
-    def _check_answers(self, endpoint: Endpoint) -> None:
-        if not self._checks.acquire(timeout=crawl_checks.DESCRIBE_SECONDS):
+    def _check_answers(self, endpoint: Endpoint, *, admin: bool) -> None:
+        places = self._admin_checks if admin else self._checks
+        if not places.acquire(timeout=crawl_checks.DESCRIBE_SECONDS):
             raise CrawlRefused("crawl-busy", "RateLimitExceeded", 429, "too many crawl requests at once")
         try:
-            crawl_checks.check_answers(self._http, endpoint)
+            crawl_checks.check_answers(self._http, endpoint, in_detail=admin)
         finally:
-            self._checks.release()
+            places.release()
 
     def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Host:
         if counted:

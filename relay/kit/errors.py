@@ -57,7 +57,9 @@ class CrawlRefused(Refused):
 
 
 class ActionRefused(Refused):
-    """An admin's action that does not fit what is. Reasons: `host-not-connected`, `import-not-running`."""
+    """An admin's action that does not fit what is. Reasons: `host-not-connected`, `domain-not-banned`,
+    `import-not-running`.
+    """
 
 
 class BackfillError(RelayError):

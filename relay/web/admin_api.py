@@ -22,7 +22,7 @@ from relay.store import accounts, collection_imports
 from relay.store.hosts import all_bans
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
-from relay.web.services import actor, relay_services, requester, services
+from relay.web.services import actor, admit_admin, relay_services
 from relay.web.views import backfill_view, consumer_view, host_view, progress_view
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
@@ -34,7 +34,7 @@ COLLECTIONS_PER_PAGE = 1000
 @blueprint.before_request
 def authenticate() -> None:
     """Every route of the admin API needs the admin password."""
-    services().auth.check(request.headers.get("Authorization"), requester())
+    admit_admin()
 
 
 @blueprint.errorhandler(HostUnknown)
@@ -104,14 +104,14 @@ def list_domain_bans() -> ResponseReturnValue:
 @blueprint.post("/subs/banDomain")
 def ban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: ban a domain with all its hosts, connected ones as well."""
-    admin().ban_domain(actor(), params.hostname(params.body_text(_body(), "domain")))
+    admin().ban_domain(actor(), params.domain(params.body_text(_body(), "domain")))
     return done()
 
 
 @blueprint.post("/subs/unbanDomain")
 def unban_domain() -> ResponseReturnValue:
     """`{"Domain"}`: lift a domain's ban."""
-    admin().unban_domain(actor(), params.hostname(params.body_text(_body(), "domain")))
+    admin().unban_domain(actor(), params.domain(params.body_text(_body(), "domain")))
     return done()
 
 
@@ -165,7 +165,12 @@ def rejected() -> ResponseReturnValue:
 @blueprint.post("/pds/requestCrawl")
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""
-    admin().crawl(actor(), params.body_text(_body(), "hostname"))
+    try:
+        hostname = params.body_text(_body(), "hostname")
+    except XrpcError as error:
+        # indigo's name on this route.
+        raise XrpcError(error.status, "BadRequest", error.message) from None
+    admin().crawl(actor(), hostname)
     return done()
 
 
@@ -243,7 +248,7 @@ def begin_import() -> ResponseReturnValue:
     if params.flag(request.args, "stop", default=False):
         admin().end_import(actor(), source)
         return done()
-    body = params.json_body(request.get_data() or b"{}")
+    body = _body(default=b"{}")
     nsids = params.body_texts(body, "collections", most=collection_imports.MAX_COLLECTIONS)
     for nsid in nsids:
         params.nsid(nsid, "collections")
@@ -261,8 +266,12 @@ def done() -> ResponseReturnValue:
     return jsonify(success="true")
 
 
-def _body() -> Mapping[str, Any]:
-    return params.json_body(request.get_data())
+def _body(default: bytes = b"") -> Mapping[str, Any]:
+    """The JSON object that is sent. Forms of web pages can send text that reads as JSON, but not its media type."""
+    data = request.get_data()
+    if data and not request.is_json:
+        raise XrpcError(415, "UnsupportedMediaType", "send JSON, with the header Content-Type: application/json")
+    return params.json_body(data or default)
 
 
 class AlertSent(NamedTuple):
@@ -298,5 +307,5 @@ def _time_sent(body: params.Body, now: datetime) -> datetime:
         raise invalid("sentAt is no time such as 2026-01-01T00:00:00Z") from None
     if sent_at.tzinfo is None:
         raise invalid("sentAt has no time zone")
-    # Go's zero time stands for none. It is compared by year, since it has no place in every time zone.
-    return now if sent_at.year == 1 else min(sent_at.astimezone(UTC), now)
+    # Go's zero time stands for none. Neither it nor the last year has a place in every time zone.
+    return now if sent_at.year in (1, 9999) else min(sent_at.astimezone(UTC), now)

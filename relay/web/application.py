@@ -63,11 +63,13 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
     app.url_map.merge_slashes = False
     track_requests(app)
     guarded = list(without_cors)
+    # Nor the admin API, to which browsers add the password that they remember.
+    closed = ("/admin", *(str(blueprint.url_prefix) for blueprint in guarded))
     for blueprint in (*blueprints, *guarded):
         app.register_blueprint(blueprint)
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)
-    app.after_request(partial(add_headers, tuple(f"{blueprint.url_prefix}/" for blueprint in guarded)))
+    app.after_request(partial(add_headers, closed))
     app.register_error_handler(XrpcError, answer_error)
     app.register_error_handler(Refused, lambda error: error_response(error.status, error.name, error.detail))
     app.register_error_handler(StoreError, answer_store_error)

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from urllib.parse import urlsplit
 
 from relay.kit import metrics
 from relay.kit.limits import Tally
@@ -40,7 +41,10 @@ def passwords_or_random(passwords: Sequence[str]) -> tuple[str, ...]:
 
 
 class AdminAuth:
-    """Checks credentials; after MAX_FAILURES wrong ones from an address within FAILURE_WINDOW it refuses to check."""
+    """Checks credentials. After MAX_FAILURES wrong ones from an address within FAILURE_WINDOW further wrong ones are
+    told to wait, and not logged. A right password always opens: whoever guesses must not lock out an admin who comes
+    from the same address, such as that of a proxy.
+    """
 
     def __init__(self, passwords: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
         self._passwords = [password.encode() for password in passwords]
@@ -50,13 +54,14 @@ class AdminAuth:
 
     def check(self, authorization: str | None, address: str) -> None:
         """Return when the header's password is one of ours. Raises XrpcError 401 or 429 otherwise."""
-        key, now = counted_as(address), self._clock()
-        if self._failures.count(key, now) >= MAX_FAILURES:
-            raise too_many("too many wrong passwords", math.ceil(self._failures.ends_in(key, now)))
-        if self._is_ours(password_in(authorization)):
+        given = password_in(authorization)
+        if self._is_ours(given):
             return
-        # No credentials at all is a browser about to ask for them, and no guess.
-        if authorization:
+        key, now = counted_as(address), self._clock()
+        # No password at all is a browser about to ask for one, or a program that has none, and no guess.
+        if authorization and given != b"":
+            if self._failures.count(key, now) >= MAX_FAILURES:
+                raise too_many("too many wrong passwords", math.ceil(self._failures.ends_in(key, now)))
             self._failures.add(key, now)
             log.warning("wrong admin password from %s", address)
         raise XrpcError(
@@ -66,21 +71,36 @@ class AdminAuth:
     def _is_ours(self, given: bytes | None) -> bool:
         # Every password is compared, whatever the first comparison says: the time tells nothing of which is right.
         matches = [hmac.compare_digest(given or b"", password) for password in self._passwords]
-        return given is not None and any(matches)
+        return bool(given) and any(matches)
 
 
 def password_in(authorization: str | None) -> bytes | None:
-    """The password in an Authorization header, None when there is none or the user is not `admin`."""
+    """The password in an Authorization header, empty where it is empty, None when the user is not `admin`."""
     scheme, _, rest = (authorization or "").partition(" ")
     if scheme.lower() == "bearer":
-        return rest.strip().encode("latin-1", "replace") or None
+        return rest.strip().encode("latin-1", "replace")
     if scheme.lower() != "basic":
         return None
     try:
         user, colon, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
     except (binascii.Error, ValueError):
         return None
-    return password if colon and password and hmac.compare_digest(user, b"admin") else None
+    return password if colon and hmac.compare_digest(user, b"admin") else None
+
+
+def from_other_site(site: str | None, origin: str | None, host: str) -> bool | None:
+    """Whether a browser says that a page of another site made it send a request; None when nothing is said.
+
+    `site` and `origin` are the headers Sec-Fetch-Site and Origin, `host` is the request's own.
+    """
+    if site:
+        return site not in ("same-origin", "none")
+    if not origin:
+        return None
+    try:
+        return urlsplit(origin).netloc != host
+    except ValueError:
+        return True
 
 
 def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) -> str:

@@ -80,9 +80,17 @@ def flag(query: Query, name: str, *, default: bool | None = None) -> bool:
 def hostname(text: str) -> str:
     """The hostname that `text` names, by itself or as an address: `pds.example.com`, `https://pds.example.com`."""
     try:
-        return parse_endpoint(text).hostname
+        return parse_endpoint(text.strip()).hostname
     except SyntaxInvalid as error:
         raise invalid(f"no hostname: {error}") from None
+
+
+def domain(text: str) -> str:
+    """The domain that `text` names: a host with a port is not one, as a ban holds for all ports of all its hosts."""
+    name = hostname(text)
+    if name.rpartition(":")[2].isdigit():
+        raise invalid("a domain has no port: block the one host instead")
+    return name
 
 
 def endpoint(text: str, name: str) -> Endpoint:
@@ -154,13 +162,13 @@ def body_flag(body: Body, name: str) -> bool | None:
     return value
 
 
-def body_number(body: Body, name: str) -> int | None:
-    """A whole number of the body, zero or above; None when it is not there."""
+def body_number(body: Body, name: str, *, minimum: int = 0) -> int | None:
+    """A whole number of the body, `minimum` or above; None when it is not there."""
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_INTEGER:
-        raise invalid(f"{name} must be an integer from 0 to {MAX_INTEGER}")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_INTEGER:
+        raise invalid(f"{name} must be an integer from {minimum} to {MAX_INTEGER}")
     return value
 
 
@@ -168,7 +176,8 @@ def limit_change(body: Body) -> LimitChange:
     """The limits that a body changes, one at least."""
     change = LimitChange(
         body_number(body, "repo_limit"),
-        {tier: body_number(body, tier) for tier in RATE_TIERS if tier in body},
+        # A host whose rate is zero would hang for ever instead of being blocked.
+        {tier: body_number(body, tier, minimum=1) for tier in RATE_TIERS if tier in body},
         body_flag(body, "account_limit_alerts_silenced"),
     )
     if change.account_limit is None and not change.rates and change.alerts_silenced is None:

@@ -19,8 +19,9 @@ from relay.kit.memory import MemoryDebug
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
-from relay.web.callers import AdminAuth, client_address
+from relay.web.callers import AdminAuth, client_address, from_other_site
 from relay.web.consumers import Consumers
+from relay.web.errors import XrpcError
 
 EXTENSION = "relay"
 PREFIX = "/xrpc/com.atproto.sync."
@@ -72,6 +73,18 @@ def requester() -> str:
     environ = request.environ
     trusted = services().settings.trusted_proxies
     return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def admit_admin() -> None:
+    """Let an admin's request pass. Raises XrpcError 403, 401 or 429.
+
+    Browsers add a password that they remember to whatever a page makes them send: what another site's page sent is
+    refused. Programs do not say where a request comes from, and need not.
+    """
+    headers = request.headers
+    if from_other_site(headers.get("Sec-Fetch-Site"), headers.get("Origin"), request.host):
+        raise XrpcError(403, "Forbidden", "a page of another site sent this request")
+    services().auth.check(headers.get("Authorization"), requester())
 
 
 def actor() -> Actor:

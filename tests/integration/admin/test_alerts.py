@@ -175,6 +175,8 @@ def test_older_news_and_unknown_hosts_change_nothing(web: Web) -> None:
     # A sibling whose clock is ahead can not silence this relay for long.
     assert web.admin(path, said(sentAt="9999-12-31T00:00:00Z")).json == SUCCESS
     assert listed(web, "pds2.example.com")["AccountLimitAlertSentAt"] < "2100"
+    for absurd in ("9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59"):
+        assert web.admin(path, said(sentAt=absurd)).json == SUCCESS
 
 
 @pytest.mark.parametrize(

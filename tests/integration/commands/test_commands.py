@@ -14,6 +14,7 @@ from gevent import subprocess
 
 from relay.cli import COMMANDS, main
 from relay.config import setting_lines
+from relay.web.callers import MAX_FAILURES
 from tests.integration.web.test_firehose import handshake, raw
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
@@ -60,6 +61,33 @@ def test_hosts(run: Run, pds: FakePds) -> None:
     assert json.loads(run("hosts", "unblock", pds.hostname, "--json").output) == {"success": "true"}
 
 
+def test_a_host_is_disconnected_and_its_rates_follow_from_its_limit_again(run: Run, web: Web, pds: FakePds) -> None:
+    assert run("hosts", "limits", pds.hostname, "--per-second", "9", "--per-day", "10").exit_code == 0
+    assert run("hosts", "limits", pds.hostname, "--reset-rates", "--per-hour", "77").exit_code == 0
+    (host,) = json.loads(run("hosts", "list", "--json").output)
+    assert [host[f"Per{tier}EventRate"]["Max"] for tier in ("Second", "Hour", "Day")] == [50, 77, 21_000]
+    assert run("hosts", "limits", pds.hostname, "--per-second", "0").exit_code == 2
+    assert run("hosts", "disconnect", pds.hostname).output == f"{pds.hostname} is disconnected\n"
+    assert web.fleet.connected() == []
+    assert run("hosts", "disconnect", pds.hostname).exit_code == 1
+
+
+def test_crawl(run: Run, web: Web) -> None:
+    assert run("crawl", "close").output == "crawl requests are closed to the public\n"
+    assert run("crawl", "limit", "7").exit_code == 0
+    assert json.loads(run("crawl", "status", "--json").output) == {"enabled": False, "new_hosts_per_day": 7}
+    assert run("crawl", "open").exit_code == 0 and web.fleet.crawl_enabled
+    assert "yes" in run("crawl", "status").output
+
+
+def test_without_a_password_nothing_is_guessed(run: Run) -> None:
+    for _ in range(MAX_FAILURES + 1):
+        refused = run("bans", "list", RELAY_ADMIN_PASSWORD=None)
+        assert refused.exit_code == 2 and "no admin password is set" in refused.stderr
+    assert run("bans", "list", "--password", "wrong").stderr.startswith("relay: AuthenticationRequired")
+    assert run("bans", "list").exit_code == 0
+
+
 def test_accounts(run: Run, web: Web) -> None:
     (host,) = add_hosts(web.db, 1)
     (account,) = add_accounts(web.db, host, [("active", "active")])
@@ -76,6 +104,8 @@ def test_bans(run: Run) -> None:
     assert run("bans", "list").output == "spammers.net\n"
     assert run("bans", "remove", "spammers.net").exit_code == 0
     assert json.loads(run("bans", "list", "--json").output) == []
+    again = run("bans", "remove", "spammers.net")
+    assert again.exit_code == 1 and "is not banned" in again.stderr
 
 
 def test_consumers_and_status(run: Run, web: Web, pds: FakePds) -> None:

@@ -131,7 +131,10 @@ def test_an_account_is_looked_at_taken_down_and_restored(web: Web, admin: DashAd
         ("limits", {"host": "none.example"}, "no limit is given"),
         ("new-hosts", {"limit": "x"}, "limit must be an integer"),
         ("crawl-requests", {"enabled": "maybe"}, "enabled is"),
+        ("limits", {"host": "none.example", "per_day": "0"}, "per_day must be an integer from 1"),
         ("ban-domain", {"domain": "not a name"}, "no hostname"),
+        ("ban-domain", {"domain": "spammers.net:8443"}, "a domain has no port"),
+        ("unban-domain", {"domain": "spammers.net"}, "spammers.net is not banned"),
         ("crawl", {"hostname": "not a name"}, "Request a crawl:"),
     ],
 )
@@ -146,6 +149,14 @@ def test_what_the_api_refuses_is_told_and_changes_nothing(
     assert words not in admin.page("/dash/consumers")
     assert admin.page("/dash/crawling") == before
     assert list(audit) == []
+
+
+def test_coming_and_going_is_in_the_audit_log(web: Web, audit: list[str]) -> None:
+    admin = DashAdmin(web.url)
+    admin.log_in("wrong")
+    admin.log_in(PASSWORD)
+    admin.post("/dash/logout", {"csrf": admin.csrf()})
+    assert list(audit) == ["dash-login by=127.0.0.1", "dash-logout by=127.0.0.1"]
 
 
 def test_the_script_does_not_take_a_notice_away(admin: DashAdmin) -> None:

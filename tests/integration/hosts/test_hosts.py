@@ -433,12 +433,12 @@ def test_nothing_but_an_unblock_makes_a_banned_host_active(relay, pds, monkeypat
     assert len(pds.cursors) == 1
 
 
-def test_a_disconnect_leaves_the_host_idle_and_a_crawl_request_brings_it_back(relay, pds):
+def test_a_disconnect_leaves_the_status_and_a_crawl_request_brings_it_back(relay, pds):
     running = relay.start()
     crawl(running, pds)
     assert running.disconnect(pds.hostname, block=False)
     assert running.connected() == []
-    assert row(relay, pds).status == "idle"
+    assert row(relay, pds).status == "active"
     assert not running.disconnect(pds.hostname, block=False)
     crawl(running, pds)
 
@@ -471,9 +471,10 @@ def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay, pds):
 def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds):
     running = relay.start(replace(LOCAL, allow_insecure_hosts=False))
     assert refusal(running, "not a host") == ("BadRequest", 400)
-    assert refusal(running, "http://pds.example.com") == ("BadRequest", 400)
-    assert refusal(running, pds.url) == ("BadRequest", 400)
-    assert refusal(running, "https://localhost:99") == ("BadRequest", 400)
+    # As in indigo, an admin's word counts for names, and not for addresses.
+    assert refusal(running, "http://pds.example.com", admin=False) == ("BadRequest", 400)
+    assert refusal(running, "https://localhost:99", admin=False) == ("BadRequest", 400)
+    assert refusal(running, "https://localhost:99") == ("HostNotFound", 400)
     assert refusal(running, "https://127.0.0.1") == ("BadRequest", 400)
     assert refusal(running, "https://pds.example.com:8443", admin=False) == ("BadRequest", 400)
     running.ban_domain("bad.test")
@@ -505,8 +506,8 @@ def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch)
     running = relay.start()
     ask = crawl_checks.check_answers
 
-    def ask_and_ban(http, endpoint):
-        ask(http, endpoint)
+    def ask_and_ban(http, endpoint, **how):
+        ask(http, endpoint, **how)
         running.ban_domain("localhost")
 
     monkeypatch.setattr(crawl_checks, "check_answers", ask_and_ban)

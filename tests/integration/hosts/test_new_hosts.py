@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import gevent
 import pytest
+from gevent.queue import Queue
 
+from relay.atproto.hostname import Endpoint
 from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
-from relay.kit.errors import CrawlRefused, HttpError
+from relay.kit.errors import AddressRefused, CrawlRefused, HttpError
 from relay.store import hosts as table
 from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds
@@ -16,7 +18,7 @@ from tests.support.wait import until
 @pytest.fixture
 def taken_at_their_word(monkeypatch):
     """Public names that no test may look up pass the check."""
-    monkeypatch.setattr(crawl_checks, "check_answers", lambda http, endpoint: None)
+    monkeypatch.setattr(crawl_checks, "check_answers", lambda http, endpoint, **_: None)
 
 
 def listed(hostname, seq=5, status="active", **more):
@@ -40,6 +42,45 @@ def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, ta
     running.request_crawl("five.pds.test", admin=False)
     relay.stop()
     assert relay.start(settings).new_hosts_per_day == 3
+
+
+def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
+    asked = Queue()
+
+    def silent(http, endpoint, **_):
+        asked.put(endpoint.hostname)
+        if endpoint.hostname.startswith("silent"):
+            gevent.sleep(30)
+
+    monkeypatch.setattr(crawl_checks, "check_answers", silent)
+    running = relay.start(replace(LOCAL, new_hosts_per_day=1000))
+    crowd = [gevent.spawn(running.request_crawl, f"silent{one}.pds.test", admin=False) for one in range(100)]
+    for _ in range(20):
+        asked.get(timeout=5)
+    running.request_crawl("ours.pds.test", admin=True)
+    assert "ours.pds.test" in [report.host.hostname for report in running.reports()]
+    gevent.killall(crowd)
+
+
+def test_strangers_are_not_told_what_the_resolver_says():
+    class Resolver:
+        def __init__(self, error):
+            self.error = error
+
+        def get(self, *_, **__):
+            raise self.error
+
+    told = []
+    for error in (AddressRefused("name-unresolved", "x"), AddressRefused("address-refused", "x is 10.0.0.5")):
+        with pytest.raises(CrawlRefused) as caught:
+            crawl_checks.check_answers(Resolver(error), Endpoint("x.pds.test", True), in_detail=False)
+        told.append(caught.value.detail)
+        with pytest.raises(CrawlRefused, match=error.reason):
+            crawl_checks.check_answers(Resolver(error), Endpoint("x.pds.test", True), in_detail=True)
+    assert told == ["the host cannot be reached"] * 2
+    with pytest.raises(CrawlRefused, match=r"cannot be reached: http-timeout$"):
+        late = Resolver(HttpError("http-timeout", "10.0.0.5"))
+        crawl_checks.check_answers(late, Endpoint("x.pds.test", True), in_detail=False)
 
 
 def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_word):

@@ -88,6 +88,7 @@ def test_a_host_is_disconnected_blocked_and_unblocked(web: Web, pds: FakePds) ->
     assert web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST").json == SUCCESS
     until(lambda: not web.fleet.connected())
     assert listed(web)["PerSecondEventRate"]["Max"] == -1
+    assert listed(web)["Status"] == "active" and listed(web)["Registered"] is True
     again = web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST")
     assert (again.status, again.json["error"]) == (400, "NoActiveConnection")
     assert web.admin(f"/admin/pds/block?host={pds.hostname}", method="POST").json == SUCCESS
@@ -108,6 +109,9 @@ def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
     assert [host[f"Per{tier}EventRate"]["Max"] for tier in ("Second", "Hour", "Day")] == [7, 8, 9]
     assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname}).status == 400
     assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, "repo_limit": -1}).status == 400
+    for tier in ("per_second", "per_hour", "per_day"):
+        # It would hang for ever; blocking is for that.
+        assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, tier: 0}).status == 400
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,35 @@ def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
 )
 def test_what_is_unknown_is_not_found(web: Web, path: str, body: Any) -> None:
     assert web.admin(path, body, method="POST").status == 404
+
+
+def test_a_domain_that_is_not_banned_is_not_unbanned(web: Web, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "relay.audit"):
+        answer = web.admin("/admin/subs/unbanDomain", {"Domain": "spammers.net"})
+    assert (answer.status, answer.json["error"]) == (404, "BanNotFound")
+    assert not [record for record in caplog.records if record.name == "relay.audit"]
+
+
+@pytest.mark.parametrize("domain", ["spammers.net:8443", "https://spammers.net:8443/", "[2001:db8::1]:80"])
+def test_a_ban_with_a_port_is_refused(web: Web, domain: str) -> None:
+    answer = web.admin("/admin/subs/banDomain", {"Domain": domain})
+    assert (answer.status, answer.json["error"]) == (400, "InvalidRequest")
+    assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": []}
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"hostname": ""}, {"hostname": 5}, {"hostname": "no name"}, {"hostname": "localhost"}]
+)
+def test_a_crawl_request_of_an_admin_is_refused_by_indigos_name(web: Web, body: Any) -> None:
+    answer = web.admin("/admin/pds/requestCrawl", body)
+    assert (answer.status, answer.json["error"]) == (400, "BadRequest")
+
+
+def test_a_host_is_added_by_the_address_of_its_firehose(web: Web) -> None:
+    with FakePds() as pds:
+        address = pds.url.replace("http://", "ws://") + "/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
+        assert web.admin("/admin/pds/requestCrawl", {"hostname": address}).json == SUCCESS
+        until(lambda: web.fleet.connected() == [pds.hostname])
 
 
 def test_domains_are_banned_as_people_write_them(web: Web) -> None:

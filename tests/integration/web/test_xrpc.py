@@ -162,11 +162,11 @@ def test_unknown_methods_wrong_verbs_and_unknown_paths(web: Web) -> None:
 
 
 def test_every_answer_is_open_to_browsers_and_names_the_relay(web: Web) -> None:
-    for path in ("/", f"{SYNC}listRepos", f"{SYNC}nothing", "/_health", "/admin/pds/list", "/nowhere"):
+    for path in ("/", f"{SYNC}listRepos", f"{SYNC}nothing", "/_health", "/nowhere"):
         headers = web.get(path).headers
         assert headers["Access-Control-Allow-Origin"] == "*"
         assert headers["Server"].endswith("(atproto-relay)")
-    preflight = call(f"{web.url}/admin/pds/list", method="OPTIONS")
+    preflight = call(f"{web.url}{SYNC}listRepos", method="OPTIONS")
     assert preflight.status == 204
     assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
 

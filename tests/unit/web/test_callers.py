@@ -14,6 +14,7 @@ from relay.web.callers import (
     AdminAuth,
     client_address,
     counted_as,
+    from_other_site,
     passwords_or_random,
 )
 from relay.web.errors import XrpcError
@@ -94,16 +95,50 @@ def test_no_password_set_opens_nothing() -> None:
 def test_guessing_is_stopped_for_that_address_alone(auth: AdminAuth, clock: Clock) -> None:
     for _ in range(MAX_FAILURES):
         assert status_of(auth, "Bearer wrong") == 401
-    # Now not even the right one, or a guesser could tell it by the answer.
-    assert status_of(auth, "Bearer first") == 429
-    assert status_of(auth, "Bearer first", "198.51.100.2") == 200
+    assert status_of(auth, "Bearer wrong") == 429
+    assert status_of(auth, "Bearer wrong", "198.51.100.2") == 401
     clock.now += FAILURE_WINDOW + 1
+    assert status_of(auth, "Bearer wrong") == 401
+
+
+def test_a_right_password_opens_however_many_wrong_ones_come_from_its_address(
+    auth: AdminAuth, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(MAX_FAILURES + 100):
+        status_of(auth, "Bearer wrong")
     assert status_of(auth, "Bearer first") == 200
+    assert status_of(auth, "Bearer wrong") == 429
+    # One line for each guess that was looked at.
+    assert len(caplog.records) == MAX_FAILURES
 
 
-def test_asking_without_a_password_is_no_guess(auth: AdminAuth) -> None:
+@pytest.mark.parametrize("header", [None, "", basic("admin", ""), "Bearer "])
+def test_asking_without_a_password_is_no_guess(auth: AdminAuth, header: str | None) -> None:
     for _ in range(MAX_FAILURES + 1):
-        assert status_of(auth, None) == 401
+        assert status_of(auth, header) == 401
+
+
+@pytest.mark.parametrize(
+    ("site", "origin", "foreign"),
+    [
+        (None, None, None),
+        ("", "", None),
+        ("same-origin", None, False),
+        ("none", None, False),
+        ("same-origin", "https://relay.example.com", False),
+        ("cross-site", None, True),
+        ("same-site", "http://127.0.0.1:2470", True),
+        (None, "http://127.0.0.1:2470", False),
+        (None, "http://127.0.0.1", True),
+        (None, "https://evil.example", True),
+        (None, "null", True),
+        (None, "http://[::1", True),
+    ],
+)
+def test_what_browsers_say_of_where_a_request_comes_from(
+    site: str | None, origin: str | None, foreign: bool | None
+) -> None:
+    assert from_other_site(site, origin, "127.0.0.1:2470") is foreign
 
 
 def test_a_random_password_is_made_and_logged_only_when_none_is_set(caplog: pytest.LogCaptureFixture) -> None:
