@@ -41,6 +41,18 @@ class Endpoint(NamedTuple):
         """The base URL, without a slash at the end."""
         return f"{'https' if self.tls else 'http'}://{self.hostname}"
 
+    def same_host(self, other: Endpoint | None) -> bool:
+        """Whether both are one host, which is its name and port, in whatever scheme they are written."""
+        # Nearly always it is the same or another name; the port tells only where it is not the scheme's own.
+        return self == other or (
+            other is not None and self.tls != other.tls and self._name_and_port == other._name_and_port
+        )
+
+    @property
+    def _name_and_port(self) -> str:
+        bare = self.hostname.rpartition("]")[2]
+        return self.hostname if ":" in bare else f"{self.hostname}:{443 if self.tls else 80}"
+
     @property
     def is_local(self) -> bool:
         """True for a name or an address literal that no host on the public network goes by."""

@@ -81,7 +81,7 @@ class Gate:
         if self._pool is None or not isinstance(event, Commit | Sync):
             return
         identity = self._known_identity(event.did)
-        if identity is None or identity.key is None or identity.pds != delivery.host.endpoint:
+        if identity is None or identity.key is None or not delivery.host.endpoint.same_host(identity.pds):
             return
         state = self._accounts.if_busy(event.did)
         if state is None or state.repo is None or event.rev > state.repo.rev:
@@ -166,7 +166,7 @@ class Gate:
         identity = self._known_identity(event.did)
         state = self._accounts.lookup(event.did)
         if state is None:
-            if identity is None or identity.pds != delivery.host.endpoint:
+            if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosted_account(delivery)
         # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
@@ -187,7 +187,7 @@ class Gate:
         identity = self._resolver.cached(delivery.event.did)
         if identity is None:
             raise Hold(Wait.IDENTITY)
-        if identity.pds != delivery.host.endpoint:
+        if not delivery.host.endpoint.same_host(identity.pds):
             if Wait.REFRESH not in delivery.done:
                 raise Hold(Wait.REFRESH)
             raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")

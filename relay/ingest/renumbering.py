@@ -65,7 +65,7 @@ class Renumbering:
             if event.rev <= known or self._checks.add(host.id, time.monotonic()) > CHECKS:
                 return False
             identity = self._resolver.resolve(event.did, host=host.hostname)
-            if identity.pds != host.endpoint or identity.key is None:
+            if not host.endpoint.same_host(identity.pds) or identity.key is None:
                 return False
             now_us = int(time.time() * 1_000_000)
             if isinstance(event, Sync):

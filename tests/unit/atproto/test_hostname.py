@@ -132,3 +132,23 @@ def test_what_comes_out_is_stable(text: str) -> None:
     else:
         assert parse_endpoint(endpoint.url) == endpoint
         assert endpoint.hostname == endpoint.hostname.lower()
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("https://pds.example.com", "https://pds.example.com/xrpc", True),
+        ("http://pds.example.com:8080", "https://pds.example.com:8080", True),
+        ("http://pds.example.com:443", "https://pds.example.com", True),
+        ("http://pds.example.com", "https://pds.example.com:80", True),
+        ("http://[::1]:443", "https://[::1]", True),
+        ("http://pds.example.com", "https://pds.example.com", False),
+        ("http://[::1]", "https://[::1]", False),
+        ("https://pds.example.com:8080", "https://pds.example.com", False),
+        ("https://pds.example.com", "https://pds2.example.com", False),
+    ],
+)
+def test_a_host_is_its_name_and_port(one: str, other: str, same: bool) -> None:
+    assert parse_endpoint(one).same_host(parse_endpoint(other)) is same
+    assert parse_endpoint(other).same_host(parse_endpoint(one)) is same
+    assert not parse_endpoint(one).same_host(None)
