@@ -110,7 +110,7 @@ class Relay:
             settings=settings,
             db=self._db,
             firehose=self._stream.firehose,
-            fleet=self._hosts,
+            hosts=self._hosts,
             admin=Admin(self._hosts, ingest.moderation, self._imports, self._siblings),
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),

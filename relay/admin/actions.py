@@ -62,7 +62,7 @@ class Admin:
 
     def crawl(self, actor: Actor, hostname: str) -> None:
         """Subscribe to a host, past the checks that only the public has to pass. Raises CrawlRefused."""
-        self._hosts.request_crawl(hostname, admin=True)
+        self._hosts.new_hosts.request(hostname, admin=True)
         _audit(actor, "request-crawl", hostname=hostname)
         self._tell(actor, Call("/admin/pds/requestCrawl", body={"hostname": hostname}))
 
@@ -71,7 +71,7 @@ class Admin:
 
         Siblings hear of what was granted only: a refused request must not become one to each of them.
         """
-        self._hosts.request_crawl(hostname, admin=False)
+        self._hosts.new_hosts.request(hostname, admin=False)
         self._tell(actor, Call("/xrpc/com.atproto.sync.requestCrawl", body={"hostname": hostname}))
 
     def disconnect(self, actor: Actor, hostname: str, *, block: bool) -> None:
@@ -124,12 +124,12 @@ class Admin:
 
     def open_crawling(self, actor: Actor, enabled: bool) -> None:
         """Open requestCrawl to the public, or close it. Each relay's own: siblings are not told."""
-        self._hosts.crawl_enabled = enabled
+        self._hosts.new_hosts.crawl_enabled = enabled
         _audit(actor, "set-enabled", enabled=enabled)
 
     def limit_new_hosts(self, actor: Actor, limit: int) -> None:
         """Change how many new hosts requestCrawl takes in 24 hours. Siblings are not told."""
-        self._hosts.new_hosts_per_day = limit
+        self._hosts.new_hosts.per_day = limit
         _audit(actor, "set-per-day-limit", limit=limit)
 
     def take_down(self, actor: Actor, did: str) -> None:

@@ -69,7 +69,7 @@ def _text(form: Form, name: str) -> str:
 
 
 def _reconnect(admin: Admin, actor: Actor, form: Form) -> None:
-    admin.crawl(actor, relay_services().fleet.report(form.get("host", "")).host.endpoint.url)
+    admin.crawl(actor, relay_services().hosts.report(form.get("host", "")).host.endpoint.url)
 
 
 def _change_limits(admin: Admin, actor: Actor, form: Form) -> None:
@@ -215,7 +215,7 @@ def confirm(action: str) -> ResponseReturnValue:
     if not subject:
         abort(400, f"No {known.subject} is given.")
     account = account_view(subject) if known.subject == "did" else None
-    host = relay_services().fleet.report(subject).host if known.subject == "host" else None
+    host = relay_services().hosts.report(subject).host if known.subject == "host" else None
     back = known.back(request.args)
     return page("confirm.html", name=action, action=known, subject=subject, account=account, host=host, back=back)
 

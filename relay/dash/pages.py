@@ -51,7 +51,7 @@ def overview() -> ResponseReturnValue:
     return page(
         "overview.html",
         history=state().history,
-        hosts=here.fleet.search(HostQuery(count=0)).by_state,
+        hosts=here.hosts.search(HostQuery(count=0)).by_state,
         consumers=len(positions),
         worst_lag=window.last_seq - min(positions) if positions else 0,
         window=window,
@@ -76,7 +76,7 @@ def host_list() -> ResponseReturnValue:
     )
     shown = _shown(query.sort, query.descending, paging) | {"search": query.search, "state": query.state}
     defaults = {"search": "", "state": ALL, "sort": "name", "order": "asc", "page": 1}
-    found = relay_services().fleet.search(query)
+    found = relay_services().hosts.search(query)
     return page(
         "hosts.html",
         reports=found.rows,
@@ -90,17 +90,17 @@ def host_list() -> ResponseReturnValue:
 
 def host_detail(hostname: str) -> ResponseReturnValue:
     """One host: its state and what to do about it, its limits, its drops."""
-    report = relay_services().fleet.report(hostname)
+    report = relay_services().hosts.report(hostname)
     return page("host.html", report=report, host=report.host, row=report.host.row)
 
 
 def crawling() -> ResponseReturnValue:
     """How hosts come in: crawl requests, their limit, banned domains."""
-    fleet = relay_services().fleet
+    new_hosts = relay_services().hosts.new_hosts
     return page(
         "crawling.html",
-        enabled=fleet.crawl_enabled,
-        new_hosts_per_day=fleet.new_hosts_per_day,
+        enabled=new_hosts.crawl_enabled,
+        new_hosts_per_day=new_hosts.per_day,
         domains=relay_services().db.read(hosts.all_bans),
     )
 

@@ -91,28 +91,6 @@ class Hosts:
         except StoreError as error:
             log.warning("the hosts' state is not stored: %s", error)
 
-    def request_crawl(self, hostname: str, *, admin: bool) -> None:
-        """See `NewHosts.request`."""
-        self.new_hosts.request(hostname, admin=admin)
-
-    @property
-    def crawl_enabled(self) -> bool:
-        """Whether public crawl requests are taken; kept over restarts once it was set."""
-        return self.new_hosts.crawl_enabled
-
-    @crawl_enabled.setter
-    def crawl_enabled(self, enabled: bool) -> None:
-        self.new_hosts.crawl_enabled = enabled
-
-    @property
-    def new_hosts_per_day(self) -> int:
-        """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
-        return self.new_hosts.new_hosts_per_day
-
-    @new_hosts_per_day.setter
-    def new_hosts_per_day(self, limit: int) -> None:
-        self.new_hosts.new_hosts_per_day = limit
-
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
         return sorted(host.hostname for host in self._registry if host.connected)

@@ -102,12 +102,12 @@ class NewHosts:
         self._crawl_enabled = enabled
 
     @property
-    def new_hosts_per_day(self) -> int:
+    def per_day(self) -> int:
         """New hosts that public crawl requests may add in 24 hours; kept over restarts once it was set."""
         return self._new_hosts_per_day
 
-    @new_hosts_per_day.setter
-    def new_hosts_per_day(self, limit: int) -> None:
+    @per_day.setter
+    def per_day(self, limit: int) -> None:
         self._db.write(installation.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
         self._new_hosts_per_day = limit
 

@@ -58,7 +58,7 @@ def import_busy(error: ImportBusy) -> ResponseReturnValue:
 @blueprint.get("/subs/getUpstreamConns")
 def get_upstream_conns() -> ResponseReturnValue:
     """Hostnames of the connected hosts."""
-    return jsonify(sorted(relay_services().fleet.connected()))
+    return jsonify(sorted(relay_services().hosts.connected()))
 
 
 @blueprint.post("/subs/killUpstream")
@@ -72,7 +72,7 @@ def kill_upstream() -> ResponseReturnValue:
 @blueprint.get("/subs/getEnabled")
 def get_enabled() -> ResponseReturnValue:
     """Whether requestCrawl is open to the public."""
-    return jsonify(enabled=relay_services().fleet.crawl_enabled)
+    return jsonify(enabled=relay_services().hosts.new_hosts.crawl_enabled)
 
 
 @blueprint.post("/subs/setEnabled")
@@ -85,7 +85,7 @@ def set_enabled() -> ResponseReturnValue:
 @blueprint.get("/subs/perDayLimit")
 def per_day_limit() -> ResponseReturnValue:
     """New hosts that requestCrawl takes in 24 hours."""
-    return jsonify(limit=relay_services().fleet.new_hosts_per_day)
+    return jsonify(limit=relay_services().hosts.new_hosts.per_day)
 
 
 @blueprint.post("/subs/setPerDayLimit")
@@ -144,7 +144,7 @@ def list_pds() -> ResponseReturnValue:
     """Every known host with its state, limits and rates."""
     # Thousands of hosts take longer than the hub may be kept from everything else.
     texts = []
-    for number, report in enumerate(relay_services().fleet.reports()):
+    for number, report in enumerate(relay_services().hosts.reports()):
         texts.append(json.dumps(host_view(report)))
         if number % HOSTS_AT_A_TIME == 0:
             gevent.sleep(0)
@@ -156,7 +156,7 @@ def rejected() -> ResponseReturnValue:
     """`host`, `id`: a rejected frame, as far as it is kept; `GET /host/HOST` lists them."""
     hostname = params.hostname(params.required(request.args, "host"))
     number = params.whole_number(params.required(request.args, "id"), "id")
-    frame = relay_services().fleet.rejected_frame(hostname, number)
+    frame = relay_services().hosts.rejected_frame(hostname, number)
     if frame is None:
         raise XrpcError(404, "FrameNotFound", "no such frame of this host is kept any more")
     return Response(frame.frame, mimetype="application/octet-stream")

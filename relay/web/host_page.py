@@ -56,7 +56,7 @@ POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-acti
 def host(hostname: str) -> ResponseReturnValue:
     """What the relay knows of a host, and what its operator can do: a page, or JSON."""
     try:
-        view = status_view(relay_services().fleet.report(hostname))
+        view = status_view(relay_services().hosts.report(hostname))
     except HostUnknown:
         raise XrpcError(404, "HostNotFound", "no such host is known here; call requestCrawl") from None
     if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":

@@ -52,7 +52,7 @@ class RelayServices(Services):
     traced.
     """
 
-    fleet: Hosts
+    hosts: Hosts
     admin: Admin
     find_account: FindAccount
     memory: MemoryDebug | None = None

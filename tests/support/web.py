@@ -60,7 +60,7 @@ class Web:
         moderation = Moderation(db, accounts, self.sequencer, self.projector)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
         self.registry = HostRegistry(db, book)
-        self.fleet = Hosts(
+        self.hosts = Hosts(
             db,
             self.registry,
             NoEvents(),
@@ -78,8 +78,8 @@ class Web:
             settings=self.settings,
             db=db,
             firehose=self.firehose,
-            fleet=self.fleet,
-            admin=Admin(self.fleet, moderation, self.imports, self.siblings),
+            hosts=self.hosts,
+            admin=Admin(self.hosts, moderation, self.imports, self.siblings),
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             auth=AdminAuth(self.settings.admin_passwords),
             find_account=self.projector.account,
@@ -91,7 +91,7 @@ class Web:
     def start(self) -> None:
         self.projector.start()
         self.sequencer.start()
-        self.fleet.start()
+        self.hosts.start()
         self.imports.start()
         self.siblings.start()
         self.server.start()
@@ -99,7 +99,7 @@ class Web:
     def stop(self) -> None:
         self.server.stop(5)
         self.siblings.stop()
-        self.fleet.stop(1)
+        self.hosts.stop(1)
         self.imports.stop()
         self.sequencer.stop(1)
         self.projector.stop(1)

@@ -126,7 +126,7 @@ def test_messages_are_bounded(web: Web, chat: Chat, alerts: LimitAlerts) -> None
 
 def test_who_is_not_alerted_of(web: Web, chat: Chat, alerts: LimitAlerts) -> None:
     count(web, pds1=90, pds2=90, pds3=90)
-    web.fleet.change_limits("pds1.example.com", account_limit=0)
+    web.hosts.change_limits("pds1.example.com", account_limit=0)
     assert web.admin("/admin/pds/block?host=pds2.example.com", method="POST").json == SUCCESS
     silence = {"host": "pds3.example.com", "account_limit_alerts_silenced": True}
     assert web.admin("/admin/pds/changeLimits", silence).json == SUCCESS

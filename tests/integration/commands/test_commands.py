@@ -42,7 +42,7 @@ def pds(web: Web, run: Run) -> Iterator[FakePds]:
     with FakePds() as pds:
         added = run("hosts", "add", pds.url)
         assert (added.exit_code, added.output) == (0, f"{pds.url} is subscribed to\n")
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
         yield pds
 
 

@@ -43,14 +43,14 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
         host = pds.hostname
         admin.do("crawl", hostname=f" {pds.url} ")
         assert "The relay connects to" in admin.page("/dash/crawling")
-        until(lambda: web.fleet.connected() == [host])
+        until(lambda: web.hosts.connected() == [host])
         assert "active" in admin.page(f"/dash/hosts/{host}")
 
         admin.do("limits", host=host, repo_limit="5000", per_second="7", per_hour="", per_day="9")
-        status = web.fleet.report(host).host
+        status = web.hosts.report(host).host
         assert status.account_limit == 5000 and (status.rates.second, status.rates.day) == (7, 9)
         admin.do("limits", host=host, repo_limit="5000", per_second="", per_hour="", per_day="")
-        assert web.fleet.report(host).host.rates.second == 55
+        assert web.hosts.report(host).host.rates.second == 55
 
         admin.do("alerts", host=host, silenced="true")
         assert "alerts: silenced Alert again" in admin.page(f"/dash/hosts/{host}")
@@ -58,14 +58,14 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
         assert "alerts: ok Silence" in admin.page(f"/dash/hosts/{host}")
 
         admin.do("disconnect", host=host)
-        until(lambda: not web.fleet.connected())
+        until(lambda: not web.hosts.connected())
         admin.do("reconnect", host=host)
-        until(lambda: web.fleet.connected() == [host])
+        until(lambda: web.hosts.connected() == [host])
         admin.do("block", host=host)
-        assert web.fleet.report(host).host.status == "banned"
+        assert web.hosts.report(host).host.status == "banned"
         assert "Unblock" in admin.page(f"/dash/hosts/{host}")
         admin.do("unblock", host=host)
-        until(lambda: web.fleet.connected() == [host])
+        until(lambda: web.hosts.connected() == [host])
     by = "by=127.0.0.1"
     rates = '{"per_second": 7, "per_hour": null, "per_day": 9}'
     no_rates = '{"per_second": null, "per_hour": null, "per_day": null}'
@@ -84,11 +84,11 @@ def test_a_host_is_crawled_limited_disconnected_blocked_and_back(web: Web, admin
 
 def test_crawl_requests_and_domains(web: Web, admin: DashAdmin, audit: list[str]) -> None:
     admin.do("crawl-requests", enabled="false")
-    assert not web.fleet.crawl_enabled and "crawl: closed" in admin.page("/dash/crawling")
+    assert not web.hosts.new_hosts.crawl_enabled and "crawl: closed" in admin.page("/dash/crawling")
     admin.do("crawl-requests", enabled="true")
-    assert web.fleet.crawl_enabled
+    assert web.hosts.new_hosts.crawl_enabled
     admin.do("new-hosts", limit="7")
-    assert web.fleet.new_hosts_per_day == 7
+    assert web.hosts.new_hosts.per_day == 7
     admin.do("ban-domain", domain="Spammers.Net.")
     assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]}
     assert "spammers.net Lift ban" in admin.page("/dash/crawling")

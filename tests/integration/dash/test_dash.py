@@ -62,7 +62,7 @@ def test_nothing_opens_without_login(web: Web) -> None:
         assert answer.body.count(b"<") < 20
         if method == "GET":
             assert stranger.get(path, **{"X-Dash-Live": "1"}).status == 401
-    assert web.fleet.crawl_enabled
+    assert web.hosts.new_hosts.crawl_enabled
 
 
 @pytest.mark.parametrize("cookie", ["relay_dash=", "relay_dash=x", f"relay_dash={'A' * 43}", "relay_dash=\xe9"])
@@ -148,7 +148,7 @@ FOREIGN: tuple[dict[str, str], ...] = (
 def test_forms_of_other_sites_are_refused(web: Web, admin: DashAdmin, headers: dict[str, str]) -> None:
     fields = {"csrf": admin.csrf(), "enabled": "false"}
     assert admin.post("/dash/do/crawl-requests", fields, headers).status == 403
-    assert web.fleet.crawl_enabled
+    assert web.hosts.new_hosts.crawl_enabled
     assert admin.post("/dash/login", {"password": PASSWORD}, headers).status == 403
 
 
@@ -156,7 +156,7 @@ def test_a_browser_that_says_where_the_form_is_from_is_believed(web: Web, admin:
     # Behind a proxy that does not pass the Host header on, the origin is not ours, and yet the same.
     headers = {"Sec-Fetch-Site": "same-origin", "Origin": "https://relay.example.com"}
     assert admin.post("/dash/do/crawl-requests", {"csrf": admin.csrf(), "enabled": "false"}, headers).status == 303
-    assert not web.fleet.crawl_enabled
+    assert not web.hosts.new_hosts.crawl_enabled
 
 
 def test_a_form_needs_the_token_of_its_own_session(web: Web, admin: DashAdmin) -> None:
@@ -166,7 +166,7 @@ def test_a_form_needs_the_token_of_its_own_session(web: Web, admin: DashAdmin) -
         answer = admin.post("/dash/do/crawl-requests", {**token, "enabled": "false"})
         assert answer.status == 403 and "out of date" in text_of(answer.body)
         assert admin.post("/dash/logout", token).status == 403
-    assert web.fleet.crawl_enabled
+    assert web.hosts.new_hosts.crawl_enabled
 
 
 def test_browsers_are_told_to_hold_back(start_web: StartWeb) -> None:
@@ -247,7 +247,7 @@ def test_the_overview_shows_rates_and_the_window(web: Web, admin: DashAdmin) -> 
 
 def test_hosts_are_searched_sorted_and_paged(start_web: StartWeb) -> None:
     web, admin = relay_with_hosts(start_web, 120)
-    web.fleet.block("pds7.example.com")
+    web.hosts.block("pds7.example.com")
 
     def names(query: str) -> list[str]:
         return re.findall(r'<th scope="row"><a [^>]*>([^<]+)</a>', admin.get(f"/dash/hosts?{query}").body.decode())

@@ -19,13 +19,13 @@ from tests.support.wait import until
 
 
 def crawl(running, pds):
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: pds.hostname in running.connected())
 
 
 def refusal(running, hostname, admin=True):
     with pytest.raises(CrawlRefused) as caught:
-        running.request_crawl(hostname, admin=admin)
+        running.new_hosts.request(hostname, admin=admin)
     return caught.value.name, caught.value.status
 
 
@@ -157,7 +157,7 @@ def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_
     monkeypatch.setattr("relay.hosts.lifecycle.LONGEST_DELAY_SECONDS", 0.01)
     pds.refuse_upgrade = 503
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: running.report(pds.hostname).host.status is Status.OFFLINE, 10)
     status = running.report(pds.hostname)
     assert status.host.row.failures == 15
@@ -180,7 +180,7 @@ def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeyp
     monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
     pds.refuse_upgrade = 503
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: running.report(pds.hostname).host.status is Status.OFFLINE)
     pds.refuse_upgrade = None
     until(lambda: running.report(pds.hostname).host.status is Status.ACTIVE)
@@ -199,7 +199,7 @@ def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, mon
 def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, pds):
     pds.on_stream = lambda sock: None
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: pds.cursors)
     gevent.sleep(1.2)
     assert len(pds.cursors) <= 3
@@ -250,7 +250,7 @@ def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(rela
     monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: pds.cursors == ["0", None] and running.connected())
     pds.publish(20, identity_frame(20))
     until(lambda: relay.sink.seqs(pds) == [20])
@@ -262,7 +262,7 @@ def test_of_a_new_host_that_has_just_begun_all_is_read(relay, pds, monkeypatch):
     monkeypatch.setattr(subscriber, "BACKLOG_AGE_SECONDS", 1e12)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: relay.sink.seqs(pds) == list(range(1, 20)))
     assert pds.cursors == ["0"]
 
@@ -293,7 +293,7 @@ def test_a_quiet_host_that_says_goodbye_behind_its_first_event_loses_nothing(rel
 
     pds.on_stream = speak_and_go
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: relay.sink.seqs(pds) == [1, 2])
 
 
@@ -395,7 +395,7 @@ def book_at(host_id, position):
 def test_a_host_that_is_a_relay_is_banned_for_good(relay, pds):
     pds.server_header = "indigo-relay (atproto-relay)"
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: running.report(pds.hostname).host.status is Status.BANNED)
     relay.stop()
     assert row(relay, pds).status == "banned"
@@ -479,13 +479,13 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds
     assert refusal(running, "https://pds.example.com:8443", admin=False) == ("BadRequest", 400)
     running.ban_domain("bad.test")
     assert refusal(running, "pds.bad.test", admin=False) == ("DomainBan", 401)
-    running.crawl_enabled = False
+    running.new_hosts.crawl_enabled = False
     assert refusal(running, "pds.bad.test", admin=False) == ("Forbidden", 403)
     assert refusal(running, "pds.bad.test") == ("DomainBan", 401)
     relay.stop()
     running = relay.start(LOCAL)
-    assert running.crawl_enabled is False
-    running.crawl_enabled = True
+    assert running.new_hosts.crawl_enabled is False
+    running.new_hosts.crawl_enabled = True
     assert refusal(running, pds.url, admin=False) == ("BadRequest", 400)
     pds.describe_status = 500
     assert refusal(running, pds.url) == ("HostNotFound", 400)
@@ -545,14 +545,14 @@ def test_asking_again_for_a_connected_host_costs_nothing(relay, pds):
     crawl(running, pds)
     asked = len(pds.requests)
     for _ in range(5):
-        running.request_crawl(pds.url, admin=True)
+        running.new_hosts.request(pds.url, admin=True)
     assert len(pds.requests) == asked
     assert pds.open_streams == 1
 
 
 def test_two_requests_at_once_make_one_host(relay, pds):
     running = relay.start()
-    gevent.joinall([gevent.spawn(running.request_crawl, pds.url, admin=True) for _ in range(5)], raise_error=True)
+    gevent.joinall([gevent.spawn(running.new_hosts.request, pds.url, admin=True) for _ in range(5)], raise_error=True)
     until(lambda: running.connected() == [pds.hostname])
     assert len(list(running.reports())) == 1
     gevent.sleep(0.1)

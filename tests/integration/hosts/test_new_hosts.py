@@ -28,20 +28,20 @@ def listed(hostname, seq=5, status="active", **more):
 def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, taken_at_their_word):
     settings = replace(LOCAL, new_hosts_per_day=2)
     running = relay.start(settings)
-    running.request_crawl("one.pds.invalid-tld", admin=True)
-    running.request_crawl("two.pds.test", admin=False)
-    running.request_crawl("two.pds.test", admin=False)
-    running.request_crawl("three.pds.test", admin=False)
+    running.new_hosts.request("one.pds.invalid-tld", admin=True)
+    running.new_hosts.request("two.pds.test", admin=False)
+    running.new_hosts.request("two.pds.test", admin=False)
+    running.new_hosts.request("three.pds.test", admin=False)
     relay.stop()
     running = relay.start(settings)
     with pytest.raises(CrawlRefused) as caught:
-        running.request_crawl("four.pds.test", admin=False)
+        running.new_hosts.request("four.pds.test", admin=False)
     assert caught.value.status == 429
-    running.request_crawl("four.pds.test", admin=True)
-    running.new_hosts_per_day = 3
-    running.request_crawl("five.pds.test", admin=False)
+    running.new_hosts.request("four.pds.test", admin=True)
+    running.new_hosts.per_day = 3
+    running.new_hosts.request("five.pds.test", admin=False)
     relay.stop()
-    assert relay.start(settings).new_hosts_per_day == 3
+    assert relay.start(settings).new_hosts.per_day == 3
 
 
 def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
@@ -85,8 +85,8 @@ def test_strangers_are_not_told_what_the_resolver_says():
 
 def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_word):
     running = relay.start(replace(LOCAL, trusted_domains=("*.pds.test",)))
-    running.request_crawl("one.pds.test", admin=False)
-    running.request_crawl("other.test", admin=False)
+    running.new_hosts.request("one.pds.test", admin=False)
+    running.new_hosts.request("other.test", admin=False)
     limits = {
         report.host.hostname: (report.host.row.trusted, report.host.account_limit) for report in running.reports()
     }
@@ -185,7 +185,7 @@ def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monke
     caplog.set_level("INFO", "relay.audit")
     monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(running.connected)
     relay.host(pds).account_count = 95
     grow(running)
@@ -215,7 +215,7 @@ def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, m
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.02)
     monkeypatch.setattr(hosts, "AUTOSCALE_SECONDS", 0.0)
     running = relay.start(replace(LOCAL, account_limit_autoscale=autoscale_on))
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(running.connected)
     relay.host(pds).account_count = 95
     gevent.sleep(0.5)

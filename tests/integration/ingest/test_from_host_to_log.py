@@ -41,14 +41,14 @@ def test_the_first_events_of_a_new_host_are_not_missed(path: EventPath, hosts: H
     repo = path.repo(pds.url)
     pds.publish(1, repo.identity_frame(1))
     pds.publish(2, post(repo, "3kaaa", 2))
-    hosts.request_crawl(pds.url, admin=True)
+    hosts.new_hosts.request(pds.url, admin=True)
     pds.publish(3, post(repo, "3kbbb", 3))
     path.logged(3)
 
 
 def test_numbers_that_start_again_are_followed(path: EventPath, hosts: Hosts, pds: FakePds) -> None:
     repo = path.repo(pds.url)
-    hosts.request_crawl(pds.url, admin=True)
+    hosts.new_hosts.request(pds.url, admin=True)
     for seq in (1000, 1001):
         pds.publish(seq, post(repo, f"3k{seq}", seq))
     path.logged(2)
@@ -62,7 +62,7 @@ def test_numbers_that_start_again_are_followed(path: EventPath, hosts: Hosts, pd
 
 def test_what_is_rejected_is_kept_and_what_comes_behind_it_passes(path: EventPath, hosts: Hosts, pds: FakePds) -> None:
     repo = path.repo(pds.url)
-    hosts.request_crawl(pds.url, admin=True)
+    hosts.new_hosts.request(pds.url, admin=True)
     pds.publish(1, post(repo, "3kaaa", 1))
     pds.publish(2, b"\xff" * 10)
     pds.publish(3, post(repo, "3kbbb", 3) + bytes(5_000_000))

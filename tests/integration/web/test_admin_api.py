@@ -56,7 +56,7 @@ def test_guessing_is_stopped(web: Web) -> None:
 def pds(web: Web) -> Any:
     with FakePds() as pds:
         assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == SUCCESS
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
         yield pds
 
 
@@ -86,7 +86,7 @@ def test_the_host_list_has_indigos_fields(web: Web, pds: FakePds) -> None:
 
 def test_a_host_is_disconnected_blocked_and_unblocked(web: Web, pds: FakePds) -> None:
     assert web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST").json == SUCCESS
-    until(lambda: not web.fleet.connected())
+    until(lambda: not web.hosts.connected())
     assert listed(web)["PerSecondEventRate"]["Max"] == -1
     assert listed(web)["Status"] == "active" and listed(web)["Registered"] is True
     again = web.admin(f"/admin/subs/killUpstream?host={pds.hostname}", method="POST")
@@ -96,7 +96,7 @@ def test_a_host_is_disconnected_blocked_and_unblocked(web: Web, pds: FakePds) ->
     refused = web.admin("/admin/pds/requestCrawl", {"hostname": pds.url})
     assert (refused.status, refused.json["error"]) == (400, "HostBanned")
     assert web.admin(f"/admin/pds/unblock?host={pds.hostname}", method="POST").json == SUCCESS
-    until(lambda: web.fleet.connected() == [pds.hostname])
+    until(lambda: web.hosts.connected() == [pds.hostname])
     assert web.admin(f"/admin/subs/killUpstream?host={pds.hostname}&block=true", method="POST").json == SUCCESS
     assert listed(web)["Blocked"] is True
 
@@ -297,7 +297,7 @@ def test_every_changing_route_leaves_one_audit_line_and_tells_siblings_where_ind
             assert forwarded[0] is not None and forwarded[0].target == path.replace("HOST", pds.hostname)
             assert forwarded[0].headers["Authorization"] == ADMIN["Authorization"]
         if action not in ("disconnect", "block"):
-            until(lambda: web.fleet.connected() == [pds.hostname])
+            until(lambda: web.hosts.connected() == [pds.hostname])
 
 
 def test_a_crawl_request_that_is_refused_goes_to_no_sibling(

@@ -79,5 +79,5 @@ def test_the_curl_lines_work(web: Web) -> None:
                 line = line.replace(said, here)
             done = subprocess.run([*shlex.split(line), "-sS", "--fail"], capture_output=True, timeout=20)
             assert done.returncode == 0 and done.stdout, (line, done.stderr)
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
     metrics.stop()

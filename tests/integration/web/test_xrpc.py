@@ -140,7 +140,7 @@ def test_request_crawl_subscribes_and_refuses_by_name(web: Web) -> None:
         local = call(f"{web.url}{SYNC}requestCrawl", {"hostname": pds.url})
         assert (local.status, local.json["error"]) == (400, "BadRequest")
         assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == {"success": "true"}
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
     bodies: list[Any] = [{}, {"hostname": 1}, {"hostname": ""}, [], "x"]
     for body in bodies:
         answer = call(f"{web.url}{SYNC}requestCrawl", body)
@@ -229,7 +229,7 @@ def test_the_host_page_shows_what_was_rejected(web: Web) -> None:
 def test_the_host_page_says_why_in_json_and_in_html(web: Web) -> None:
     with FakePds() as pds:
         web.admin("/admin/pds/requestCrawl", {"hostname": pds.url})
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
         view = web.get(f"/host/{pds.hostname}").json
         assert view["connected"] is True and view["status"] == "active" and view["advice"]
         assert (view["accountLimit"], view["eventsPerSecond"], view["droppedLastDay"]) == (100, 50, {})
