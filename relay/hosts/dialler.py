@@ -182,10 +182,6 @@ class Dialler:
 
     def _ended(self, host: Host, error: StreamEnded, lasted: float) -> None:
         """Note why the connection is no more, and plan the next one."""
-        if error.reason == "backlog-long":
-            host.go_live = True
-            self._schedule.set(host.id, time.monotonic())
-            return
         host.note_error(str(error), time.time())
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()

@@ -10,7 +10,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -22,6 +22,7 @@ from relay.atproto.errors import FrameError, ProtocolError
 from relay.atproto.frames import Event, Info, Kind, StreamError
 from relay.hosts.host import Host
 from relay.kit import metrics
+from relay.kit.background import yield_hub
 from relay.net import websocket_client
 from relay.net.websocket import PassedOver
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
@@ -98,35 +99,57 @@ class Subscriber:
     def read(self, host: Host, stream: Connection, *, from_the_start: bool = False) -> None:
         """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end.
 
-        With `from_the_start` the host sends all it has. That is taken if it is little or new, else the end is
-        `backlog-long`.
+        With `from_the_start` the host sends all it has. If that is much and old, a second connection is read in place
+        of `stream`, from now on.
         """
         reading = _Reading(host, self._sink, self._starts_again)
-        if from_the_start:
-            self._take_backlog(host, stream, reading)
-        turn = time.monotonic()
-        while True:
-            for message in stream.receive():
-                self._wait_for_limits(host)
-                reading.take(message)
-                # Neither a socket that always has data nor a queue that always has room switches by itself.
-                if time.monotonic() - turn > TURN_SECONDS:
-                    gevent.sleep(0)
-                    turn = time.monotonic()
+        with ExitStack() as opened:
+            if from_the_start:
+                stream = self._pass_the_past(host, stream, reading, opened)
+            turn = time.monotonic()
+            while True:
+                for message in stream.receive():
+                    self._take(host, reading, message)
+                    # Neither a socket that always has data nor a queue that always has room switches by itself.
+                    if time.monotonic() - turn > TURN_SECONDS:
+                        yield_hub()
+                        turn = time.monotonic()
 
-    def _take_backlog(self, host: Host, stream: Connection, reading: _Reading) -> None:
-        """Hold what comes until nothing comes, and take it then: a new or quiet host's few events."""
+    def _take(self, host: Host, reading: _Reading, message: bytes | PassedOver) -> None:
+        self._wait_for_limits(host)
+        reading.take(message)
+
+    def _pass_the_past(self, host: Host, past: Connection, reading: _Reading, opened: ExitStack) -> Connection:
+        """Take what a new or quiet host sent so far, if it is little or new; the connection to read on.
+
+        What comes is held until nothing comes. If it is much, and not what a new connection is told as well, the new
+        one goes on alone.
+        """
         if not self._backlogs.acquire(timeout=BACKLOG_WAIT_SECONDS):
-            raise StreamEnded("backlog-long", "too many hosts are asked for all they have")
+            return self._go_live(host, opened)
+        live: Connection | None = None
         try:
-            held, end = _hold(stream)
+            held, end = _hold(past, BACKLOG_MESSAGES, BACKLOG_BYTES)
+            if end is None and _is_much(held) and _began_long_ago(held):
+                live = self._go_live(host, opened)
+                news = live.receive(BACKLOG_PAUSE_SECONDS)
+                if _reaches(past, held, news):
+                    live.close()
+                    live = None
+                else:
+                    held = news
         finally:
             self._backlogs.release()
         for message in held:
-            self._wait_for_limits(host)
-            reading.take(message)
+            self._take(host, reading, message)
         if end is not None:
             raise end
+        return live or past
+
+    def _go_live(self, host: Host, opened: ExitStack) -> Connection:
+        live = self.open(host, None)
+        opened.callback(live.close)
+        return live
 
     def _wait_for_limits(self, host: Host) -> None:
         while True:
@@ -219,14 +242,11 @@ class _Reading:
             raise StreamEnded("frames-unreadable", f"{self._unreadable} messages in a minute, the last one {words}")
 
 
-def _hold(stream: Connection) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
-    """What comes before a pause, or before the end of the stream, which is given as well.
-
-    Raises StreamEnded `backlog-long` when it is much; then nothing is kept.
-    """
+def _hold(stream: Connection, most: int, most_bytes: int) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
+    """What comes before a pause or a bound, or before the end of the stream, which is given as well."""
     held: list[bytes | PassedOver] = []
     size, give_up = 0, time.monotonic() + BACKLOG_SECONDS
-    while time.monotonic() < give_up:
+    while time.monotonic() < give_up and len(held) <= most and size <= most_bytes:
         try:
             messages = stream.receive(BACKLOG_PAUSE_SECONDS)
         except StreamEnded as end:
@@ -234,12 +254,33 @@ def _hold(stream: Connection) -> tuple[list[bytes | PassedOver], StreamEnded | N
         if not messages:
             break
         held += messages
-        size += sum(len(message.head if isinstance(message, PassedOver) else message) for message in messages)
-        if len(held) > BACKLOG_MESSAGES or size > BACKLOG_BYTES:
-            if _began_long_ago(held):
-                raise StreamEnded("backlog-long", f"over {BACKLOG_MESSAGES} messages or {BACKLOG_BYTES} bytes")
-            break
+        size += _bytes(messages)
     return held, None
+
+
+def _bytes(messages: Iterable[bytes | PassedOver]) -> int:
+    return sum(len(message.head if isinstance(message, PassedOver) else message) for message in messages)
+
+
+def _is_much(messages: list[bytes | PassedOver]) -> bool:
+    return len(messages) > BACKLOG_MESSAGES or _bytes(messages) > BACKLOG_BYTES
+
+
+def _reaches(past: Connection, held: list[bytes | PassedOver], news: list[bytes | PassedOver]) -> bool:
+    """Read on in `past`, within the bounds once more, until it has what a new connection brought: then it lags behind
+    in nothing, whatever its events say of their time. What is read is added to `held`."""
+    if not news:
+        return False
+    first = news[0]
+    size, give_up = 0, time.monotonic() + BACKLOG_PAUSE_SECONDS
+    more = held
+    while first not in more:
+        if len(held) > 2 * BACKLOG_MESSAGES or size > BACKLOG_BYTES or time.monotonic() > give_up:
+            return False
+        more = past.receive(BACKLOG_PAUSE_SECONDS)
+        held += more
+        size += _bytes(more)
+    return True
 
 
 def _began_long_ago(messages: Iterable[bytes | PassedOver]) -> bool:

@@ -210,6 +210,7 @@ def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quic
     monkeypatch.setattr("relay.hosts.lifecycle.PROBE_SECONDS", 3600.0)
     running = relay.start()
     crawl(running, pds)
+    gevent.sleep(0.3)
     pds.publish(100, identity_frame(100))
     until(lambda: relay.sink.seqs(pds) == [100])
     pds.events = []
@@ -230,6 +231,7 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     monkeypatch.setattr("relay.hosts.dialler.OUTSTANDING_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
+    gevent.sleep(0.3)
     pds.publish(100, identity_frame(100))
     until(lambda: relay.sink.seqs(pds) == [100])
     relay.sink.holding = True
@@ -248,13 +250,38 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
 
 def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(relay, pds, monkeypatch):
     monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
-    pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
+    pds.events = [(seq, identity_frame(seq)) for seq in range(1, 100)]
     running = relay.start()
     running.new_hosts.request(pds.url, admin=True)
     until(lambda: pds.cursors == ["0", None] and running.connected())
-    pds.publish(20, identity_frame(20))
-    until(lambda: relay.sink.seqs(pds) == [20])
+    gevent.sleep(0.3)
+    pds.publish(100, identity_frame(100))
+    until(lambda: relay.sink.seqs(pds) == [100])
     assert relay.host(pds).row.last_error is None and relay.host(pds).row.failures == 0
+
+
+def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(relay, pds, monkeypatch):
+    """Whatever its events say of their time: a second connection is told nothing else."""
+    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 40)
+    sending = True
+
+    def send():
+        seq = 0
+        while sending:
+            seq += 1
+            pds.publish(seq, identity_frame(seq))
+            gevent.sleep(0.01)
+
+    sender = gevent.spawn(send)
+    running = relay.start()
+    running.request_crawl(pds.url, admin=True)
+    until(lambda: len(relay.sink.seqs(pds)) > 100, 20)
+    sending = False
+    sender.join()
+    until(lambda: relay.sink.seqs(pds)[-1] == len(pds.events), 30)
+    seqs = relay.sink.seqs(pds)
+    assert seqs == list(range(seqs[0], len(pds.events) + 1)) and seqs[0] == 1
+    assert pds.cursors == ["0", None]
 
 
 def test_of_a_new_host_that_has_just_begun_all_is_read(relay, pds, monkeypatch):
