@@ -62,7 +62,8 @@ def verify_log(settings: Settings) -> None:
         if verdict.missing_before:
             click.echo("  segments before this one are missing")
         for damage in verdict.damage:
-            click.echo(f"  damaged: {damage.size} bytes at offset {damage.offset}")
+            what = "out of order" if damage.out_of_order else "damaged"
+            click.echo(f"  {what}: {damage.size} bytes at offset {damage.offset}")
         if verdict.torn:
             click.echo(f"  torn end, or a write in progress: {verdict.torn} bytes")
     if not sound:

@@ -1,7 +1,8 @@
-"""The high-water mark: what must be known about the log even when its newest segment is gone.
+"""What must be known about the log even when its newest segment is gone, or cut short: which seqs were given out.
 
-A small file beside the segments, replaced atomically and synced. Written by `log` about once in a million events,
-when a segment begins, and at the start and the end of a run; read when the log is opened.
+Two small files beside the segments. The high-water mark is replaced about once in a million events, when a segment
+begins, and at the start and the end of a run. `given-out` says the next seq: it is written in place at the start, at
+the first event after it, and then twice a second. Both are read when the log is opened, and written by `log` alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from google_crc32c import value as crc32c
 
 NAME = "high-water"
+GIVEN_OUT = "given-out"
 
 # How far ahead seqs are reserved, and so the gap that is left when it is in doubt which were given out.
 RESERVE = 1_000_000
@@ -21,6 +23,10 @@ RESERVE = 1_000_000
 _LAYOUT = struct.Struct("<8sQQBB")
 _CRC = struct.Struct("<I")
 _MAGIC = b"ATRELAYM"
+
+# magic, next seq, whether it was given out by events of a run; then the CRC of these
+_GIVEN_LAYOUT = struct.Struct("<8sQB")
+_GIVEN_MAGIC = b"ATRELAYG"
 
 
 class HighWater(NamedTuple):
@@ -35,6 +41,16 @@ class HighWater(NamedTuple):
     segment: int
     clean: bool
     synced: bool
+
+
+class GivenOut(NamedTuple):
+    """No seq below `next_seq` may be given out again.
+
+    `running`: the log had all of them. Else a start decided so, and nothing was written since.
+    """
+
+    next_seq: int
+    running: bool
 
 
 def load(directory: Path) -> HighWater | None:
@@ -60,6 +76,35 @@ def store(directory: Path, mark: HighWater) -> None:
         os.fsync(file.fileno())
     os.replace(scratch, directory / NAME)
     sync_directory(directory)
+
+
+def load_given_out(directory: Path) -> GivenOut | None:
+    """What `store_given_out` stored last; None when it never did. Raises ValueError when the file is damaged."""
+    try:
+        data = (directory / GIVEN_OUT).read_bytes()
+    except FileNotFoundError:
+        return None
+    packed, crc = data[: _GIVEN_LAYOUT.size], data[_GIVEN_LAYOUT.size :]
+    if len(packed) != _GIVEN_LAYOUT.size or crc != _CRC.pack(crc32c(packed)) or not packed.startswith(_GIVEN_MAGIC):
+        raise ValueError(f"{GIVEN_OUT} is damaged")
+    _, next_seq, running = _GIVEN_LAYOUT.unpack(packed)
+    return GivenOut(next_seq, bool(running))
+
+
+def store_given_out(directory: Path, given: GivenOut) -> None:
+    """Say what was given out, durable on return. Takes no room on the disk but the first time. Raises OSError."""
+    packed = _GIVEN_LAYOUT.pack(_GIVEN_MAGIC, *given)
+    path = directory / GIVEN_OUT
+    new = not path.exists()
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        # Far less than a sector: it is there as a whole or not at all, and its checksum says so.
+        os.pwrite(fd, packed + _CRC.pack(crc32c(packed)), 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    if new:
+        sync_directory(directory)
 
 
 def sync_directory(directory: Path) -> None:

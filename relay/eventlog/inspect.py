@@ -79,7 +79,7 @@ def events(directory: Path, after_seq: int = 0) -> Iterator[Record]:
             continue
         handle = Handle(segment)
         offset = start_of(handle, after_seq + 1, load_index(segment.path))
-        for found in scan(handle, handle.size(), offset):
+        for found in scan(handle, handle.size(), offset, after_seq=segment.first_seq - 1):
             if not isinstance(found, Damage) and after_seq < found[1].seq < limit:
                 yield found[1]
 
@@ -97,6 +97,7 @@ def _verdict(segment: Segment, *, newest: bool, missing_before: bool) -> Verdict
             verdict.damage.append(found)
         else:
             verdict.records += 1
-    if newest and verdict.damage and verdict.damage[-1].offset + verdict.damage[-1].size >= size:
+    last = verdict.damage[-1] if verdict.damage else None
+    if newest and last and not last.out_of_order and last.offset + last.size >= size:
         verdict.torn = verdict.damage.pop().size
     return verdict

@@ -15,8 +15,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from relay.eventlog import high_water, repair
-from relay.eventlog.high_water import RESERVE, HighWater
-from relay.eventlog.repair import End
+from relay.eventlog.high_water import RESERVE, GivenOut, HighWater
+from relay.eventlog.repair import End, Examined
 from relay.eventlog.segment import Segment, load, name_of, paths
 from relay.eventlog.writer import Block, SegmentWriter, SyncFunction
 from relay.kit import metrics
@@ -60,6 +60,9 @@ class SegmentLog:
         self._sync_function = sync
         self._writer: SegmentWriter | None = None
         self._lock = -1
+        # Whether this run has written, and the next seq that `given-out` names.
+        self._running = False
+        self._noted = 0
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(directory)
@@ -67,12 +70,16 @@ class SegmentLog:
             self._segments = [load(path) for path in paths(directory)]
             self._warn_of_missing()
             in_doubt = self._in_doubt(before)
-            end = self._settle_end()
+            end, repairs = self._examine_end()
             self.last_time_us = end.time_us
             self.next_seq = end.last_seq + 1
             if not copy:
-                self._pass_over_what_was_given_out(before, in_doubt, max(end.next_seq, initial_seq, 1))
+                self._pass_over_what_was_given_out(before, in_doubt, end.next_seq, max(initial_seq, 1))
+                # Before anything is cut off, published or served: the next start must not decide otherwise.
+                self._say_given_out(running=False)
             self._reserve(clean=False)
+            for segment, found in repairs:
+                repair.repair(segment, found) if found else repair.remove(segment)
         except LogError:
             self._unlock()
             raise
@@ -100,10 +107,17 @@ class SegmentLog:
         return sum(_size(segment) for segment in self.segments)
 
     def advance(self, next_seq: int) -> None:
-        """Pass over seqs, so that the next record gets `next_seq` at least."""
-        if next_seq > self.next_seq:
-            self.next_seq = next_seq
-            self._seal()
+        """Pass over seqs, so that the next record gets `next_seq` at least. Raises LogError `log-io`."""
+        if next_seq <= self.next_seq:
+            return
+        before, self.next_seq = self.next_seq, next_seq
+        try:
+            if not self._copy:
+                self._say_given_out(running=False)
+        except OSError as error:
+            self.next_seq = before
+            raise LogError("log-io", str(error)) from error
+        self._seal()
 
     def write(self, block: Block) -> None:
         """Append `block`, which must start at `next_seq`, or later in a copy. It is on the disk on return.
@@ -112,6 +126,8 @@ class SegmentLog:
         """
         assert block.first_seq == self.next_seq or (self._copy and block.first_seq > self.next_seq)
         try:
+            if not self._running and not self._copy:
+                self._say_given_out(running=True)
             self._seal_if_full(len(block.data), block.first_time_us)
             writer = self._writer or self._begin_segment(block)
             if block.last_seq >= self._mark.reserved or self._mark.segment != self._segments[-1].first_seq:
@@ -122,6 +138,15 @@ class SegmentLog:
             raise LogError("log-io", str(error)) from error
         self.next_seq = block.last_seq + 1
         self.last_time_us = block.last_time_us
+
+    def note_given_out(self) -> None:
+        """Have it on the disk which seqs were given out, should the newest segment lose its end. Blocks on the disk."""
+        if self._copy or self._noted == self.next_seq:
+            return
+        try:
+            self._say_given_out(running=True)
+        except OSError as error:
+            log.warning("%s is not written: %s", high_water.GIVEN_OUT, error)
 
     def end_of(self, segment: Segment) -> int:
         """The offset up to which the segment may be read now. Raises FileNotFoundError when it was trimmed."""
@@ -185,32 +210,48 @@ class SegmentLog:
         newest = self._segments[-1].first_seq if self._segments else 0
         return before.segment > newest or not (before.clean or before.synced)
 
-    def _pass_over_what_was_given_out(self, before: HighWater | None, in_doubt: bool, lowest: int) -> None:
-        self.next_seq = lowest
+    def _pass_over_what_was_given_out(self, before: HighWater | None, in_doubt: bool, end: int, lowest: int) -> None:
+        """Decide the next seq: `end` is what the log itself says, `lowest` what it must not be below."""
+        try:
+            given = high_water.load_given_out(self.directory) or GivenOut(0, running=False)
+        except ValueError:
+            given, in_doubt = GivenOut(0, running=False), True
+        in_doubt = in_doubt or (given.running and given.next_seq > end)
+        self.next_seq = max(end, lowest, given.next_seq)
         if in_doubt:
             log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
             self.next_seq += RESERVE
         if before is not None and (in_doubt or before.clean):
             self.next_seq = max(self.next_seq, before.reserved)
 
-    def _settle_end(self) -> End:
-        """Where the log ends. Segments without any record are removed."""
+    def _say_given_out(self, *, running: bool) -> None:
+        high_water.store_given_out(self.directory, GivenOut(self.next_seq, running))
+        self._noted, self._running = self.next_seq, running
+
+    def _examine_end(self) -> tuple[End, list[tuple[Segment, Examined | None]]]:
+        """Where the log ends, and what is to be repaired: segments without any record are removed."""
         next_seq = 0
+        repairs: list[tuple[Segment, Examined | None]] = []
         while self._segments:
             segment = self._segments[-1]
-            end = repair.cut_torn_end(segment) if not next_seq else repair.last_record(segment)
+            found = None if next_seq else repair.examine(segment)
+            end = found.end if found else repair.last_record(segment)
             next_seq = max(next_seq, end.next_seq)
             if end.last_seq:
-                return end._replace(next_seq=next_seq)
-            repair.remove(segment)
+                if found:
+                    repairs.append((segment, found))
+                return end._replace(next_seq=next_seq), repairs
+            repairs.append((segment, None))
             self._segments.pop()
-        return End(0, 0, next_seq)
+        return End(0, 0, next_seq), repairs
 
     def _reserve(self, *, clean: bool) -> None:
         newest = self._segments[-1].first_seq if self._segments else 0
         reserved = self.next_seq if clean else self.next_seq + RESERVE
-        self._mark = HighWater(reserved, newest, clean, synced=True)
-        high_water.store(self.directory, self._mark)
+        mark = HighWater(reserved, newest, clean, synced=True)
+        # Stored first: were it kept although the disk had no room for it, nothing would store it again.
+        high_water.store(self.directory, mark)
+        self._mark = mark
 
     def _unlock(self) -> None:
         if self._lock >= 0:

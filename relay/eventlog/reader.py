@@ -23,13 +23,15 @@ class FellBehind(LogError):
 class LogReader:
     """A place in the log. A segment that is being read stays readable after its deletion."""
 
-    __slots__ = ("_handle", "_log", "_offset", "_seq")
+    __slots__ = ("_handle", "_last", "_log", "_offset", "_seq")
 
     def __init__(self, log: SegmentLog) -> None:
         self._log = log
         self._handle: Handle | None = None
         self._offset = 0
         self._seq = -1
+        # The last record of the segment that was read: those that do not rise from there stand twice.
+        self._last = -1
 
     def read(self, after_seq: int, size: int = BLOCK) -> list[Record]:
         """Records with seq > `after_seq`, about `size` bytes of them; none at the end of the log.
@@ -61,6 +63,7 @@ class LogReader:
     def _open(self, segment: Segment, seq: int) -> None:
         self._handle = Handle(segment)
         self._offset = START
+        self._last = segment.first_seq - 1
         if seq > segment.first_seq:
             self._offset = start_of(self._handle, seq, load_index(segment.path))
 
@@ -85,8 +88,9 @@ class LogReader:
         return []
 
     def _next_records(self, handle: Handle, end: int, size: int) -> list[Record]:
-        records, length = records_in(read_block(handle, self._offset, end, size))
+        records, length = records_in(read_block(handle, self._offset, end, size), self._last)
         if length:
+            self._last = records[-1].seq
             self._offset += length
         else:
             metrics.LOG_DAMAGE.inc()

@@ -108,10 +108,11 @@ def decode(data: bytes, offset: int) -> Record | None:
     return Record(*header[2:], frame)
 
 
-def records_in(data: bytes) -> tuple[list[Record], int]:
+def records_in(data: bytes, after_seq: int = -1) -> tuple[list[Record], int]:
     """The records that stand one after the other from the start of `data`, and where the last of them ends.
 
-    What `decode` says of each, in one loop: replay is as fast as this is.
+    Their seqs rise from `after_seq` on; one that does not is no further record. What `decode` says of each, in one
+    loop: replay is as fast as this is.
     """
     records: list[Record] = []
     offset, size = 0, len(data)
@@ -122,9 +123,12 @@ def records_in(data: bytes) -> tuple[list[Record], int]:
         start = offset + HEADER_SIZE
         if length > MAX_FRAME or start + length > size or crc32c(data[offset + 4 : start]) != header_crc:
             break
+        if seq <= after_seq:
+            break
         frame = data[start : start + length]
         if crc32c(frame) != frame_crc:
             break
         records.append(_new(Record, (seq, time_us, uid, host_id, upstream_seq, kind, status, flags, frame)))
+        after_seq = seq
         offset = start + length
     return records, offset

@@ -38,15 +38,26 @@ class End(NamedTuple):
     next_seq: int
 
 
-def cut_torn_end(segment: Segment) -> End:
-    """Check every record of the newest segment, cut off what follows the last whole one, and renew the index.
+class Examined(NamedTuple):
+    """What is in the newest segment: where its last whole record ends, what follows that, and its index points."""
 
-    What is cut was a torn write, and so never published. Should it have been more, its seqs must not be given out
-    again: `next_seq` is past as many records as could have stood there. Raises OSError.
+    end: End
+    whole: int
+    torn: int
+    damaged: int
+    points: list[Point]
+
+
+def examine(segment: Segment) -> Examined:
+    """Check every record of the newest segment. Changes nothing. Raises OSError.
+
+    What follows the last whole record is a torn write, and so was never published, or records that stand there a
+    second time. Should it have been more, its seqs must not be given out again: `next_seq` is past as many records as
+    could have stood there.
     """
     handle = Handle(segment)
     size = handle.size()
-    last_seq = time_us = damaged = 0
+    last_seq = time_us = damaged = inside = 0
     whole = START
     points: list[Point] = []
     for found in scan(handle, size, after_seq=segment.first_seq - 1):
@@ -57,18 +68,24 @@ def cut_torn_end(segment: Segment) -> End:
         if not points or offset >= points[-1].offset + INDEX_EVERY:
             points.append(Point(record.seq, record.time_us, offset))
         last_seq, time_us, whole = record.seq, record.time_us, offset + record.size
+        inside, damaged = inside + damaged, 0
     torn = max(size - whole, 0)
     lost = -(-torn // HEADER_SIZE)
-    if torn:
-        damaged -= 1
-        log.warning("%s: cut %d bytes of a torn write after seq %d", segment.path.name, torn, last_seq)
-        os.truncate(segment.path, whole)
-    if damaged > 0:
-        metrics.LOG_DAMAGE.inc(damaged)
-        log.error("%s: %d damaged stretches are left out of replay", segment.path.name, damaged)
-    if last_seq:
-        replace_index(segment.path, points)
-    return End(last_seq, time_us, (last_seq + 1 if last_seq else segment.first_seq) + lost)
+    end = End(last_seq, time_us, (last_seq + 1 if last_seq else segment.first_seq) + lost)
+    return Examined(end, whole, torn, inside, points)
+
+
+def repair(segment: Segment, found: Examined) -> None:
+    """Cut off what follows the last whole record, and renew the index. Raises OSError."""
+    if found.torn:
+        name, last_seq = segment.path.name, found.end.last_seq
+        log.warning("%s: cut %d bytes after seq %d: a torn write, or records out of order", name, found.torn, last_seq)
+        os.truncate(segment.path, found.whole)
+    if found.damaged:
+        metrics.LOG_DAMAGE.inc(found.damaged)
+        log.error("%s: %d damaged stretches are left out of replay", segment.path.name, found.damaged)
+    if found.end.last_seq:
+        replace_index(segment.path, found.points)
 
 
 def remove(segment: Segment) -> None:

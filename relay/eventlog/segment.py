@@ -61,10 +61,11 @@ class Point(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Bytes of a segment that hold no readable record."""
+    """Bytes of a segment that hold no readable record, or a whole one that is `out_of_order`."""
 
     offset: int
     size: int
+    out_of_order: bool = False
 
 
 def name_of(first_seq: int) -> str:
@@ -211,7 +212,7 @@ def scan(handle: Handle, end: int, offset: int = START, *, after_seq: int = 0) -
                 yield at, record
                 after_seq = record.seq
             else:
-                yield Damage(at, record.size)
+                yield Damage(at, record.size, out_of_order=True)
             at += record.size
         offset += length
         if length:

@@ -36,6 +36,9 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
 BATCH_SECONDS = 0.01
 
+# How often it is stored how far seqs were given out.
+NOTE_SECONDS = 0.5
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -68,6 +71,7 @@ class GroupCommit(Generic[T]):
         # Why nothing can be written now; why nothing ever will be.
         self._trouble: str | None = None
         self._death: str | None = None
+        self._note_at = 0.0
         # One native thread: the log is written by one at a time.
         self._disk = ThreadPool(1)
         self._queue: deque[tuple[T, int]] = deque()
@@ -134,6 +138,9 @@ class GroupCommit(Generic[T]):
         for kind, count in Counter(record.kind for record in records).items():
             _EVENTS_LOGGED[kind].inc(count)
         self._published(batch, records)
+        if time.monotonic() >= self._note_at:
+            in_thread(self._disk, self._log.note_given_out)
+            self._note_at = time.monotonic() + NOTE_SECONDS
 
     def _write(self, block: Block) -> None:
         """Return once `block` is on the disk."""

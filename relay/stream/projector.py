@@ -73,9 +73,13 @@ class Changes:
 class Projector:
     """SQL's way behind the log: everything up to `position` was gathered, up to `stored_position` written."""
 
-    def __init__(self, db: Database, book: CursorBook, suppressions: Suppressions, position: int) -> None:
+    def __init__(
+        self, db: Database, book: CursorBook, suppressions: Suppressions, position: int, replay_from: int = 0
+    ) -> None:
         self.position = position
         self.stored_position = position
+        # From here on a restart reads the log, as SQL has it.
+        self.stored_replay_from = replay_from
         self._db = db
         self._book = book
         self._stored = BatchedReads(db, accounts.many_by_did)
@@ -98,6 +102,11 @@ class Projector:
     def problem(self) -> str | None:
         """Why SQL falls behind the log, in words, or None."""
         return self._trouble or self._loop.problem
+
+    @property
+    def needed_from(self) -> int:
+        """The first seq of the log that a restart would need, for SQL or for the cursors of hosts."""
+        return min(self.stored_position + 1, self.stored_replay_from)
 
     @property
     def full(self) -> bool:
@@ -207,6 +216,7 @@ class Projector:
         self._trouble = None
         self._writing = Changes()
         self.stored_position = position
+        self.stored_replay_from = batch.replay_from
         self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
         return True

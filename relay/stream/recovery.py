@@ -35,9 +35,12 @@ log = logging.getLogger(__name__)
 
 
 class Recovered(NamedTuple):
-    """`position`: the seq up to which SQL now has everything. `next_uid`: above every uid in SQL or in the log."""
+    """`position`: the seq up to which SQL now has everything; `replay_from`: the first seq that the cursors still need.
+    `next_uid`: above every uid in SQL or in the log.
+    """
 
     position: int
+    replay_from: int
     next_uid: int
 
 
@@ -69,7 +72,7 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
     cursors.fill(book)
     suppressions.restore(db.read(projection.suppressions))
     log.info("applied %d events of the log to the database", applied)
-    return Recovered(max(position, seq), next_uid)
+    return Recovered(max(position, seq), replay_from or position + 1, next_uid)
 
 
 class LoggedSeqs:

@@ -34,12 +34,12 @@ class Stream:
         self.cursors = CursorBook(lambda: segment_log.last_seq)
         recovered = recover(segment_log, db, self.cursors, self.suppressions)
         self.next_uid = recovered.next_uid
-        self.projector = Projector(db, self.cursors, self.suppressions, recovered.position)
+        self.projector = Projector(db, self.cursors, self.suppressions, recovered.position, recovered.replay_from)
         self.tail = Tail(segment_log.last_seq, self.suppressions)
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
         self.retention = Retention(
-            segment_log, keep, lambda: self.projector.stored_position + 1, self.suppressions.forget_before
+            segment_log, keep, lambda: self.projector.needed_from, self.suppressions.forget_before
         )
         metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)

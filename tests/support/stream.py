@@ -18,7 +18,7 @@ from typing import Any
 import gevent
 
 from relay.atproto.events import STATUSES
-from relay.atproto.frames import Account, Commit, Kind, account_frame, decode, split_at_seq
+from relay.atproto.frames import Commit, Event, Kind, account_frame, decode, split_at_seq
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.eventlog.retention import Keep
@@ -155,14 +155,14 @@ class Room:
         """The seqs that a feed from `cursor` gives, up to the newest now."""
         return [event.seq for event in self.events(cursor, until)]
 
-    def events(self, cursor: int | None = 0, until: int | None = None) -> list[Account]:
+    def events(self, cursor: int | None = 0, until: int | None = None) -> list[Event]:
         feed = self.stream.firehose.attach(cursor)
         until = self.stream.firehose.last_seq if until is None else until
-        found: list[Account] = []
+        found: list[Event] = []
         while feed.position < until:
             data = feed.next(0.01)
             if data is not None:
-                found += [event for event in map(decode, payloads(data)) if isinstance(event, Account)]
+                found += [event for event in map(decode, payloads(data)) if isinstance(event, Event)]
         return found
 
 

@@ -173,6 +173,35 @@ def test_cursors(tmp_path: Path, database_url: str) -> None:
     room.stop()
 
 
+def test_retention_keeps_what_a_restart_needs(tmp_path: Path, database_url: str) -> None:
+    """One event of a host is under way: the records after it are how a restart knows that they need not come again."""
+    room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 3000))
+    room.start()
+    room.submit(1)
+    room.wait_for(1)
+    room.upstream_seq += 1
+    slow = room.upstream_seq
+    assert room.cursor.begin(slow)
+    for number in range(100):
+        room.submit(1)
+        if number % 10 == 0:
+            room.wait_for(number + 2)
+    room.wait_for(101)
+    room.wait_until(lambda: room.stream.projector.stored_position == 101)
+    room.stream.retention.trim()
+    assert room.log.first_seq <= 2
+    room.abandon()
+    room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 3000))
+    assert [seq for seq in range(1, 104) if room.cursor.begin(seq)] == [slow, 103]
+    room.cursor.finish(slow)
+    room.cursor.finish(103)
+    room.start()
+    room.wait_until(lambda: room.stream.projector.needed_from > 100)
+    room.stream.retention.trim()
+    assert room.log.first_seq > 50
+    room.stop()
+
+
 def test_catching_up_hands_over_to_live_without_gap_or_repeat(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

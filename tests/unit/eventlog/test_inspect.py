@@ -10,7 +10,7 @@ import pytest
 from relay.eventlog import inspect
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import HEADER_SIZE, encode_header
-from relay.eventlog.segment import paths
+from relay.eventlog.segment import Damage, paths
 from tests.support.stream import append, record
 
 
@@ -55,7 +55,7 @@ def test_what_is_wrong_is_found(log: SegmentLog) -> None:
         file.write(os.urandom(30))
     verdicts = list(inspect.verify(log.directory))
     assert [verdict.sound for verdict in verdicts[:5]] == [True, False, True, False, True]
-    assert verdicts[1].damage == [(at, record(spoilt).size)]
+    assert verdicts[1].damage == [Damage(at, record(spoilt).size)]
     assert verdicts[3].missing_before
     assert verdicts[-1].torn == 30 and verdicts[-1].sound
     assert spoilt not in [one.seq for one in inspect.events(log.directory)]
@@ -63,3 +63,19 @@ def test_what_is_wrong_is_found(log: SegmentLog) -> None:
 
 def test_no_log(tmp_path: Path) -> None:
     assert inspect.summaries(tmp_path) == list(inspect.verify(tmp_path)) == list(inspect.events(tmp_path)) == []
+
+
+def test_records_that_stand_twice_are_told_and_read_once(log: SegmentLog) -> None:
+    """A copy of a segment's end behind it, as some file systems leave it after a crash."""
+    files = paths(log.directory)
+    for path in (files[1], files[-1]):
+        data = path.read_bytes()
+        first = data.index(encode_header(record(int(path.stem) + 2)))
+        path.write_bytes(data + data[first:])
+    verdicts = list(inspect.verify(log.directory))
+    assert [verdict.sound for verdict in verdicts] == [
+        number not in (1, len(files) - 1) for number in range(len(files))
+    ]
+    assert all(damage.out_of_order for verdict in (verdicts[1], verdicts[-1]) for damage in verdict.damage)
+    assert not verdicts[-1].torn
+    assert [one.seq for one in inspect.events(log.directory)] == list(range(1, 101))

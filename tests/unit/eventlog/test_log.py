@@ -57,6 +57,16 @@ def crash(log: SegmentLog) -> None:
     log._unlock()
 
 
+def release_locks(folder: Path) -> None:
+    """A log that could not be opened leaves its lock to the garbage collector of this process."""
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{fd}") == str(folder / "lock"):
+                os.close(int(fd))
+        except OSError:
+            continue
+
+
 def spoil(path: Path, offset: int, size: int = 1) -> None:
     data = bytearray(path.read_bytes())
     for at in range(offset, offset + size):
@@ -324,6 +334,127 @@ def test_seqs_passed_over_stay_so_after_a_clean_end(tmp_path: Path) -> None:
     log.advance(5000)
     log.close()
     assert opened(tmp_path).next_seq == 5000
+
+
+def lost_newest(folder: Path) -> None:
+    paths(folder)[-1].unlink()
+
+
+def lost_a_header(folder: Path) -> None:
+    newest = paths(folder)[-1]
+    index_path(newest).unlink()
+    spoil(newest, newest.read_bytes().index(encode_header(record(99))) + 13)
+
+
+def lost_the_mark(folder: Path) -> None:
+    (folder / high_water.NAME).write_bytes(b"")
+
+
+def lost_both_marks(folder: Path) -> None:
+    lost_the_mark(folder)
+    (folder / high_water.GIVEN_OUT).write_bytes(b"")
+
+
+@pytest.mark.parametrize("accident", [lost_newest, lost_a_header, lost_the_mark, lost_both_marks])
+def test_what_a_start_passes_over_stays_passed_over(tmp_path: Path, accident: Callable[[Path], None]) -> None:
+    """Killed before its first event, and again: no start gives out what was given out before the accident."""
+    crash(filled(tmp_path, 100))
+    accident(tmp_path)
+    starts = []
+    for _ in range(3):
+        log = opened(tmp_path)
+        starts.append(log.next_seq)
+        crash(log)
+    assert min(starts) > 100 and starts[1:] == starts[:-1]
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_start_may_be_killed_at_any_step(tmp_path: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process ends before each write, sync, rename, cut and deletion of an opening in doubt, in turn."""
+    crash(filled(tmp_path, 100))
+    lost_newest(tmp_path)
+    spoil(paths(tmp_path)[-1], paths(tmp_path)[-1].stat().st_size - 3)
+    steps = iter(range(100))
+
+    class Killed(BaseException):
+        pass
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def attempt(*args: Any, **kwargs: Any) -> Any:
+            if next(steps) == step:
+                raise Killed
+            return call(*args, **kwargs)
+
+        return attempt
+
+    with monkeypatch.context() as patched:
+        for name in ("pwrite", "fsync", "replace", "truncate", "unlink"):
+            patched.setattr(f"os.{name}", counted(getattr(os, name)))
+        try:
+            crash(opened(tmp_path))
+        except Killed:
+            release_locks(tmp_path)
+    log = opened(tmp_path)
+    assert log.next_seq > 100
+    crash(log)
+    assert opened(tmp_path).next_seq >= log.next_seq
+
+
+def test_a_log_that_was_cut_short_is_in_doubt(tmp_path: Path) -> None:
+    """The newest segment without its end, at a record's border, as a file system may leave it."""
+    log = filled(tmp_path, 98)
+    log.note_given_out()
+    newest = paths(tmp_path)[-1]
+    crash(log)
+    os.truncate(newest, newest.read_bytes().index(encode_header(record(97))))
+    log = opened(tmp_path)
+    assert log.last_seq > RESERVE and seqs(log) == list(range(1, 97))
+
+
+def test_a_crash_alone_leaves_no_gap(tmp_path: Path) -> None:
+    log = filled(tmp_path, 10)
+    log.note_given_out()
+    crash(log)
+    log = filled(tmp_path, 10)
+    crash(log)
+    assert seqs(opened(tmp_path)) == list(range(1, 21))
+
+
+def test_a_mark_that_had_no_room_is_stored_by_the_next_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(tmp_path, 10, segment_bytes=1 << 20)
+    log._segment_bytes = 1
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(high_water, "store", full)
+        with pytest.raises(LogError):
+            append(log, [record(11)])
+    append(log, [record(11)])
+    stored = high_water.load(tmp_path)
+    assert stored is not None and stored.segment == log.segments[-1].first_seq == 11
+    crash(log)
+    lost_newest(tmp_path)
+    assert opened(tmp_path).next_seq > 11
+
+
+def test_records_that_stand_twice_are_read_once(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 60))
+    for path in paths(tmp_path)[:2]:
+        data = path.read_bytes()
+        path.write_bytes(data + data[data.index(encode_header(record(int(path.stem) + 2))) :])
+    log = opened(tmp_path)
+    for start in (0, 1, 5, 20, 59):
+        assert seqs(log, start) == list(range(start + 1, 61))
+    crash(log)
+    newest = paths(tmp_path)[-1]
+    data = newest.read_bytes()
+    again = data.index(encode_header(record(int(newest.stem))))
+    newest.write_bytes(data + data[again:])
+    log = opened(tmp_path)
+    assert newest.read_bytes() == data
+    assert seqs(log) == list(range(1, 61)) and log.next_seq > 60
 
 
 def test_the_reserve_is_renewed(tmp_path: Path) -> None:
