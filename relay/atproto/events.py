@@ -38,6 +38,9 @@ STATUSES = (
 # What a consumer must not be able to read any more once it is announced (protocol rule 34).
 HIDING_STATUSES = frozenset({"takendown", "deleted"})
 
+# A status of a host's own making is kept up to this length.
+MAX_STATUS = 64
+
 
 @dataclass(slots=True)
 class RepoOp:
@@ -134,6 +137,26 @@ class StreamError:
 
     error: str
     message: str | None
+
+
+def host_status(active: bool, status: str | None) -> str:
+    """What is kept of a host's word on an account: `active` decides, and words that nobody knows are kept.
+
+    `inactive` when the host gives no reason, or none that could be kept.
+    """
+    if active:
+        return "active"
+    if not status or status == "active" or len(status) > MAX_STATUS or not status.isprintable():
+        return "inactive"
+    return status
+
+
+def status_code(status: str) -> int:
+    """The code of a status in a log record. A word that nobody knows has that of `inactive`; the frame has the word."""
+    return _CODES.get(status, _CODES["inactive"])
+
+
+_CODES = {status: code for code, status in enumerate(STATUSES)}
 
 
 def effective_status(status: str, upstream_status: str) -> tuple[bool, str | None]:

@@ -148,7 +148,7 @@ class Accounts:
 def pack(row: AccountRow, repo: RepoRow | None) -> bytes:
     """The account and its repo, without the DID. Empty when they cannot be packed: then SQL is asked each time.
 
-    That is so for a status that is none of ours, which only another relay can have put into the database.
+    That is so for a status that has no code: a word of its host's own, or one that another relay has put into SQL.
     """
     status, upstream = _CODES.get(row.status), _CODES.get(row.upstream_status)
     if status is None or upstream is None:

@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 
-from relay.atproto import frames
+from relay.atproto import car, frames
 from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey
-from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
-from relay.atproto.frames import Account, Commit, Sync
+from relay.atproto.events import HIDING_STATUSES, effective_status, host_status, status_code
+from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
-from relay.hosts.host import Host
-from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
+from relay.ingest.hosting import Hosting
 from relay.ingest.rejections import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
 from relay.ingest.worker_pool import WorkerPool
@@ -30,7 +28,9 @@ from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.changes import changes_of, continues
-from relay.stream.projector import Projector
+
+OWN_STATUSES = frozenset({"takendown", "host-throttled"})
+DESYNCHRONIZED = "desynchronized"
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ class Gate:
         self,
         accounts: Accounts,
         resolver: Resolver,
-        registry: HostRegistry,
-        projector: Projector,
+        hosting: Hosting,
         penalties: Penalties,
         pool: WorkerPool | None = None,
         *,
@@ -51,8 +50,7 @@ class Gate:
     ) -> None:
         self._accounts = accounts
         self._resolver = resolver
-        self._registry = registry
-        self._projector = projector
+        self._hosting = hosting
         self._penalties = penalties
         self._pool = pool
         self._lenient = lenient
@@ -89,21 +87,28 @@ class Gate:
 
     def _judge_repo_event(self, delivery: Delivery, event: Commit | Sync) -> None:
         state, key = self._admit(delivery, event)
-        verdict = self._verdict(delivery, event, key)
-        if isinstance(verdict, Unproven):
-            raise self._refused(delivery, Refusal(verdict.reason, verdict.detail))
-        if isinstance(verdict, Refusal):
-            raise self._refused(delivery, verdict)
-        self._conclude(delivery, event, state, verdict)
+        outcome = self._outcome(delivery, event, key)
+        if isinstance(outcome, Refusal):
+            raise self._refused(delivery, outcome)
+        if isinstance(outcome, Verdict) and isinstance(event, Commit) and self._needs_prev_data(event, state.repo):
+            outcome = _without_prev_data(event, outcome)
+        if isinstance(outcome, Unproven):
+            self._downgrade(delivery, event, outcome, state)
+            return
+        self._follow(delivery, event, outcome, state)
+        _fill(delivery, state.row, frames.split_at_seq(event))
+        if outcome.lenient:
+            metrics.EVENTS_LENIENT.labels(outcome.lenient).inc()
 
     def _admit(self, delivery: Delivery, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
         """The account and its key, once all that costs little speaks for the event."""
         identity = self._authoritative_identity(delivery)
-        state = self._hosted_account(delivery)
-        _check_local_status(state.row)
-        if state.repo is not None and event.rev <= state.repo.rev:
-            raise Rejected("rev-old", f"{event.rev} is not after {state.repo.rev}")
-        self._check_upstream_status(delivery, state.row)
+        state = self._hosting.account_on(event.did, delivery.host)
+        _check_own_status(state.row)
+        # A #sync may say another rev than its commit, which is the one that counts.
+        if isinstance(event, Commit) and state.repo is not None:
+            _check_newer(event.rev, state.repo)
+        self._check_host_status(delivery, state.row)
         self._check_conduct(delivery)
         if identity.key is None:
             if Wait.REFRESH not in delivery.done:
@@ -111,7 +116,7 @@ class Gate:
             raise Rejected("no-signing-key")
         return state, identity.key
 
-    def _verdict(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
+    def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
         if self._pool is None:
             return verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
         # What was verified ahead may have been so against a key that has been rotated since.
@@ -131,33 +136,53 @@ class Gate:
             return Rejected(INTERNAL_ERROR)
         return Rejected(refusal.reason, refusal.detail)
 
-    def _conclude(self, delivery: Delivery, event: Commit | Sync, state: AccountState, verdict: Verdict) -> None:
+    def _follow(self, delivery: Delivery, event: Commit | Sync, verdict: Verdict, state: AccountState) -> None:
         """Put the verified event after what is known of its repo."""
+        before = state.repo
         if isinstance(event, Sync):
+            if before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
+                _check_newer(event.rev, before)
             self._penalties.charge(event.did)
-        elif state.repo is not None:
-            self._check_chain(event, state.repo)
-        if verdict.lenient:
-            metrics.EVENTS_LENIENT.labels(verdict.lenient).inc()
+        follows = isinstance(event, Sync) or before is None or continues(event, before)
+        if DESYNCHRONIZED in (state.row.status, state.row.upstream_status):
+            if not follows:
+                raise Hold(Wait.STATUS) if Wait.STATUS not in delivery.done else Rejected("account-inactive")
+            self._hosting.recover(state)
+        if not follows:
+            # The commit itself is proven: what was missed is counted and marked.
+            metrics.CHAIN_BREAKS.inc()
         state.repo, delivery.collections = changes_of(
-            event, state.row.uid, verdict.commit, verdict.data, verdict.touched, state.repo
+            event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before
         )
         delivery.repo = state.repo
-        _fill(delivery, state.row, frames.split_at_seq(event))
+
+    def _downgrade(self, delivery: Delivery, event: Commit | Sync, unproven: Unproven, state: AccountState) -> None:
+        """Pass on the signed commit alone, so that consumers fetch the repo instead of missing the change."""
+        stated = Sync(event.did, event.seq, event.time, unproven.rev, unproven.blocks, b"")
+        self._follow(delivery, stated, Verdict(unproven.commit, unproven.data, None, {}), state)
+        delivery.kind = Kind.SYNC
+        _fill(delivery, state.row, frames.sync_frame(stated.did, stated.rev, stated.time, stated.blocks))
+        metrics.EVENTS_DOWNGRADED.labels(unproven.reason).inc()
+        log.info("event of %s passed on as #sync: %s %s", event.did, unproven.reason, unproven.detail)
+
+    def _needs_prev_data(self, event: Commit, repo: RepoRow | None) -> bool:
+        return event.prev_data is None and repo is not None and not self._lenient
 
     def _judge_account(self, delivery: Delivery, event: Account) -> None:
-        state = self._accounts.lookup(event.did)
-        if state is None or state.row.host_id != delivery.host.id:
-            self._authoritative_identity(delivery)
-            state = self._hosted_account(delivery)
-        row = state.row = replace(state.row, upstream_status=_upstream_status(event))
+        self._authoritative_identity(delivery)
+        if not event.active and Wait.REFRESH not in delivery.done:
+            # A former host must not speak for an account that has moved, as a cached document would let it.
+            raise Hold(Wait.REFRESH)
+        state = self._hosting.account_on(event.did, delivery.host)
+        delivery.own_status = self._hosting.host_says(state, host_status(event.active, event.status))
+        row = delivery.account = state.row
         active, status = effective_status(row.status, row.upstream_status)
-        if (active, status) == (event.active, event.status):
+        delivery.hides = status in HIDING_STATUSES
+        # With `active`, a word such as "throttled" is the host's to add.
+        if active == event.active and (active or status == event.status):
             parts = frames.split_at_seq(event)
         else:
             parts = frames.account_frame(event.did, event.time, active, status)
-        delivery.account = row
-        delivery.hides = status in HIDING_STATUSES
         _fill(delivery, row, parts)
 
     def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> None:
@@ -168,7 +193,7 @@ class Gate:
         if state is None:
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
-            state = self._hosted_account(delivery)
+            state = self._hosting.account_on(event.did, delivery.host)
         # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
         if event.handle is None or (identity is not None and identity.handle == event.handle):
             parts = frames.split_at_seq(event)
@@ -193,26 +218,9 @@ class Gate:
             raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")
         return identity
 
-    def _hosted_account(self, delivery: Delivery) -> AccountState:
-        """The account, made or moved to the host that sent the event; its authority is established."""
-        state = self._accounts.lookup(delivery.event.did)
-        if state is None:
-            state = self._accounts.create(delivery.event.did, delivery.host)
-            self._projector.note_account(state.row)
-        elif state.row.host_id != delivery.host.id:
-            self._move(state, delivery.host)
-        return state
-
-    def _move(self, state: AccountState, host: Host) -> None:
-        former = self._registry.by_id(state.row.host_id)
-        if former is not None:
-            former.account_count -= 1
-        host.account_count += 1
-        state.row = replace(state.row, host_id=host.id)
-        self._projector.note_account(state.row)
-
-    def _check_upstream_status(self, delivery: Delivery, row: AccountRow) -> None:
-        if row.upstream_status == "active":
+    def _check_host_status(self, delivery: Delivery, row: AccountRow) -> None:
+        # Being desynchronized ends with an event that follows, which is told once it is verified.
+        if row.upstream_status in ("active", DESYNCHRONIZED):
             return
         if Wait.STATUS not in delivery.done:
             raise Hold(Wait.STATUS)
@@ -222,27 +230,29 @@ class Gate:
         if Wait.COOL_DOWN not in delivery.done and self._penalties.owed(delivery.event.did):
             raise Hold(Wait.COOL_DOWN)
 
-    def _check_chain(self, event: Commit, repo: RepoRow) -> None:
-        """Compare with the last commit seen. A gap is counted, marked and passed: the commit itself is proven."""
-        if event.prev_data is None and not self._lenient:
-            raise Rejected("prev-data-missing")
-        if not continues(event, repo):
-            metrics.CHAIN_BREAKS.inc()
 
-
-def _check_local_status(row: AccountRow) -> None:
-    if row.status != "active":
+def _check_own_status(row: AccountRow) -> None:
+    if row.status in ("active", DESYNCHRONIZED):
+        return
+    if row.status in OWN_STATUSES:
         raise Rejected(f"account-{row.status}")
+    # A word that another relay has put into the database.
+    raise Rejected("account-inactive", row.status)
 
 
-def _upstream_status(event: Account) -> str:
-    if event.active:
-        return "active"
-    return event.status if event.status in STATUSES and event.status != "active" else "inactive"
+def _check_newer(rev: str, repo: RepoRow) -> None:
+    if rev <= repo.rev:
+        raise Rejected("rev-old", f"{rev} is not after {repo.rev}")
+
+
+def _without_prev_data(event: Commit, verdict: Verdict) -> Unproven:
+    """A commit to a known repo that does not say what it builds on."""
+    blocks = car.of_root(*car.root_block(event.blocks))
+    return Unproven("prev-data-missing", "", verdict.commit, verdict.data, event.rev, blocks)
 
 
 def _fill(delivery: Delivery, row: AccountRow, parts: tuple[bytes, bytes]) -> None:
     """Write into the entry whose it is, and its frame around `seq`."""
     delivery.uid = row.uid
-    delivery.status = STATUSES.index(row.upstream_status)
+    delivery.status = status_code(row.upstream_status)
     delivery.head, delivery.tail = parts

@@ -10,6 +10,7 @@ from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
+from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
 from relay.ingest.moderation import Moderation
 from relay.ingest.rejections import Penalties, Rejections
@@ -41,9 +42,10 @@ class Ingest:
         self.accounts = Accounts(stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.projector)
         penalties = Penalties()
-        gate = Gate(self.accounts, resolver, registry, stream.projector, penalties, pool, lenient=lenient)
+        hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit)
+        gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
-        waits = Waits(resolver, StatusCheck(http, self.accounts, stream.projector), penalties)
+        waits = Waits(resolver, StatusCheck(http, self.accounts, hosting), penalties)
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
         self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections(registry.rejected))
         self._pool = pool

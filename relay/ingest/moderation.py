@@ -7,39 +7,33 @@ of HTTP.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
-
 from gevent.event import Event as Signal
 
-from relay.atproto.events import HIDING_STATUSES, STATUSES, effective_status
-from relay.atproto.frames import Kind, account_frame
 from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.announcement import Announcement
 from relay.kit.errors import AccountUnknown, LogError
 from relay.store import accounts as table
 from relay.store.database import Database
 from relay.stream.projector import Projector
-from relay.stream.sequencer import Entry, Sequencer
+from relay.stream.sequencer import Sequencer
 
 ANNOUNCE_SECONDS = 20.0
 # Lists are read from SQL: an admin who asks for one right after a change should find it there.
 PROJECTION_SECONDS = 1.0
 
 
-class _Announcement(Entry):
-    """The relay's own word on an account, on its way into the log."""
+class _Awaited(Announcement):
+    """An announcement that somebody waits for."""
 
-    __slots__ = ("durable", "state")
+    __slots__ = ("durable",)
 
-    def __init__(self, state: AccountState) -> None:
-        super().__init__(Kind.ACCOUNT)
-        # Held until it is in the log: nowhere else is it known, so memory must not forget it.
-        self.state = state
+    def __init__(self, state: AccountState, own_status: str, *, reveals: bool = False) -> None:
+        super().__init__(state, own_status=own_status, reveals=reveals)
         self.durable = Signal()
 
     def logged(self) -> None:
-        """Tell who waits for it."""
+        """It is in the log."""
         self.durable.set()
 
 
@@ -83,28 +77,18 @@ class Moderation:
             raise AccountUnknown(did)
         return state
 
-    def _release(self, state: AccountState, *, reveals: bool) -> _Announcement:
+    def _release(self, state: AccountState, *, reveals: bool) -> _Awaited:
         announcement = self._submit(state, "active", reveals=reveals)
         # Memory last: what passes the gate now is behind the announcement.
         self._accounts.set_own_status(state, "active")
         return announcement
 
-    def _submit(self, state: AccountState, own_status: str, *, reveals: bool = False) -> _Announcement:
-        row = state.row
-        active, status = effective_status(own_status, row.upstream_status)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        entry = _Announcement(state)
-        entry.uid = row.uid
-        entry.status = STATUSES.index(row.upstream_status)
-        entry.head, entry.tail = account_frame(row.did, now, active, status)
-        entry.account = replace(row, status=own_status)
-        entry.own_status = own_status
-        entry.hides = status in HIDING_STATUSES
-        entry.reveals = reveals
-        self._sequencer.submit(entry)
-        return entry
+    def _submit(self, state: AccountState, own_status: str, *, reveals: bool = False) -> _Awaited:
+        announcement = _Awaited(state, own_status, reveals=reveals)
+        self._sequencer.submit(announcement)
+        return announcement
 
-    def _wait(self, announcement: _Announcement) -> None:
+    def _wait(self, announcement: _Awaited) -> None:
         if not announcement.durable.wait(ANNOUNCE_SECONDS):
             raise LogError(
                 "log-io",

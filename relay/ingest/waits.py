@@ -9,30 +9,33 @@ from __future__ import annotations
 import logging
 import random
 import time
-from dataclasses import replace
 from urllib.parse import quote
 
 import gevent
 
-from relay.atproto.events import STATUSES
+from relay.atproto.events import host_status
+from relay.atproto.frames import Kind
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.ingest.delivery import Delivery, Wait
+from relay.ingest.hosting import Hosting
 from relay.ingest.rejections import Penalties
 from relay.kit import metrics
 from relay.kit.errors import IdentityError, RelayError
 from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
-from relay.stream.projector import Projector
 
 RESOLVE_FOR_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
+# Of what these events say, the stored identity decides while the directory is away: nothing has to be proven.
+GO_ON_WITHOUT = frozenset({Kind.IDENTITY, Kind.ACCOUNT})
 
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 64 << 10
 REMEMBERED_SECONDS = 600.0
+DESYNCHRONIZED_SECONDS = 24 * 3600.0
 # No answer confirms nothing; yet a host that is away is not asked again for each event of the account.
 UNANSWERED_SECONDS = 30.0
 REMEMBERED_CAPACITY = 100_000
@@ -65,18 +68,24 @@ class Waits:
             metrics.ACCOUNT_THROTTLED_SECONDS.inc(owed)
 
     def _resolve(self, delivery: Delivery, *, refresh: bool) -> None:
-        """Look the DID up, and again while the directory gives no answer: an outage must not cost events."""
+        """Look the DID up, and again while there is no answer: an outage must not cost events.
+
+        Ended by an answer of the PLC directory, or by the relay's stop; a did:web server has RESOLVE_FOR_SECONDS.
+        """
+        did = delivery.event.did
         give_up = time.monotonic() + RESOLVE_FOR_SECONDS
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
-                self._resolver.resolve(delivery.event.did, refresh=refresh, host=delivery.host.hostname)
+                self._resolver.resolve(did, refresh=refresh, host=delivery.host.hostname)
                 return
             except IdentityError as error:
                 if error.reason != "did-unavailable":
                     # A fact about the DID: the gate sees it too and decides what it means for this event.
                     return
-                if time.monotonic() + pause > give_up:
+                if refresh and delivery.event.kind in GO_ON_WITHOUT:
+                    return
+                if not did.startswith("did:plc:") and time.monotonic() + pause > give_up:
                     raise
             gevent.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_RETRY_SECONDS)
@@ -85,44 +94,50 @@ class Waits:
 class StatusCheck:
     """`getRepoStatus` at the host of an account that is stored as inactive and yet sends commits.
 
-    An `#account` event may have been missed; then the account is healed here. Limited per host, and the answer is
-    remembered for ten minutes.
+    An `#account` event may have been missed; then the account is healed here, and consumers are told. Limited per host;
+    the answer is remembered for ten minutes, that an account is desynchronized for a day.
     """
 
-    def __init__(self, http: GuardedHttp, accounts: Accounts, projector: Projector) -> None:
+    def __init__(self, http: GuardedHttp, accounts: Accounts, hosting: Hosting) -> None:
         self._http = http
         self._accounts = accounts
-        self._projector = projector
-        self._confirmed: Tally[str] = Tally(REMEMBERED_SECONDS, REMEMBERED_CAPACITY)
-        self._unanswered: Tally[str] = Tally(UNANSWERED_SECONDS, REMEMBERED_CAPACITY)
+        self._hosting = hosting
+        # By account and host: what a former host said means nothing for the present one.
+        self._confirmed: Tally[tuple[str, int]] = Tally(REMEMBERED_SECONDS, REMEMBERED_CAPACITY)
+        self._desynchronized: Tally[tuple[str, int]] = Tally(DESYNCHRONIZED_SECONDS, REMEMBERED_CAPACITY)
+        self._unanswered: Tally[tuple[str, int]] = Tally(UNANSWERED_SECONDS, REMEMBERED_CAPACITY)
         self._asked: Tally[int] = Tally(HOST_WINDOW_SECONDS, REMEMBERED_CAPACITY)
-        metrics.show_bound("status-checks", self._remembered, 3 * REMEMBERED_CAPACITY)
+        metrics.show_bound("status-checks", self._remembered, 4 * REMEMBERED_CAPACITY)
 
     def run(self, did: str, host: Host) -> None:
         """Bring the stored upstream status of `did` in line with what `host` says; unchanged when it says nothing.
 
         Called for an account by one greenlet at a time.
         """
-        now = time.monotonic()
+        now, key = time.monotonic(), (did, host.id)
+        state = self._accounts.lookup(did)
+        if state is None:
+            return
         if (
-            self._confirmed.count(did, now)
-            or self._unanswered.count(did, now)
+            self._confirmed.count(key, now)
+            or self._desynchronized.count(key, now)
+            or self._unanswered.count(key, now)
             or self._asked.count(host.id, now) >= QUESTIONS_PER_HOST_WINDOW
         ):
             metrics.STATUS_CHECKS.labels("skipped").inc()
             return
         self._asked.add(host.id, now)
+        if "desynchronized" in (state.row.status, state.row.upstream_status):
+            self._desynchronized.add(key, now)
         status = self._ask(did, host)
         remembered = self._unanswered if status is None else self._confirmed
-        remembered.add(did, time.monotonic())
-        state = self._accounts.lookup(did)
-        if status is None or state is None or status == state.row.upstream_status:
-            return
-        state.row = replace(state.row, upstream_status=status)
-        self._projector.note_account(state.row)
+        remembered.add(key, time.monotonic())
+        # It may have moved meanwhile.
+        if status is not None and status != state.row.upstream_status and state.row.host_id == host.id:
+            self._hosting.heal(state, status)
 
     def _remembered(self) -> int:
-        return len(self._confirmed) + len(self._unanswered) + len(self._asked)
+        return len(self._confirmed) + len(self._desynchronized) + len(self._unanswered) + len(self._asked)
 
     def _ask(self, did: str, host: Host) -> str | None:
         url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
@@ -136,7 +151,5 @@ class StatusCheck:
             metrics.STATUS_CHECKS.labels("unanswered").inc()
             return None
         metrics.STATUS_CHECKS.labels("answered").inc()
-        if answer.get("active") is True:
-            return "active"
         status = answer.get("status")
-        return status if status in STATUSES and status != "active" else "inactive"
+        return host_status(answer.get("active") is True, status if isinstance(status, str) else None)

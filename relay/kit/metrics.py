@@ -48,6 +48,9 @@ EVENT_STAGE_SECONDS = Histogram(
     buckets=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
 EVENTS_LENIENT = Counter("relay_events_lenient_total", "Events passed in lenient mode, by what was wrong", ["reason"])
+EVENTS_DOWNGRADED = Counter(
+    "relay_events_downgraded_total", "Events passed on as #sync of their signed commit, by what was wrong", ["reason"]
+)
 VERIFIERS = Gauge("relay_verifiers", "Worker processes that are ready to verify events")
 VERIFIER_BUSY_SECONDS = Counter(
     "relay_verifier_busy_seconds_total", "Time that a worker process spent on verifying", ["worker"]

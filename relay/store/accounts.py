@@ -13,6 +13,8 @@ from typing import NamedTuple
 from relay.atproto.cid import Cid
 from relay.store.database import Row, Transaction
 
+DELETED = "deleted"
+
 
 @dataclass(slots=True)
 class AccountRow:
@@ -37,6 +39,11 @@ class RepoRow:
     commit: Cid
     data: Cid
     desynchronized: bool = False
+
+
+def takes_place(row: AccountRow) -> bool:
+    """Whether the account counts against its host's limit: one that was deleted there has given its place free."""
+    return row.upstream_status != DELETED
 
 
 class ListedRepo(NamedTuple):
@@ -130,6 +137,15 @@ def insert_many(tx: Transaction, accounts: Sequence[AccountRow]) -> None:
         # PostgreSQL does not see that the uids were given, and indigo, should the operator go back, asks it for the
         # next one. SQLite keeps count by itself.
         tx.row("SELECT setval(pg_get_serial_sequence('account', 'uid'), max(uid)) FROM account")
+
+
+def free_deleted_places(tx: Transaction) -> None:
+    """Take the deleted accounts of every host out of its count, which older relays and the reference relay kept in."""
+    tx.execute(
+        "UPDATE host SET account_count = account_count - deleted.accounts FROM (SELECT host_id, count(*) AS accounts"
+        " FROM account WHERE upstream_status = ? GROUP BY host_id) AS deleted WHERE host.id = deleted.host_id",
+        (DELETED,),
+    )
 
 
 def _account_and_repo(row: Row) -> tuple[AccountRow, RepoRow | None]:

@@ -114,9 +114,9 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
             " SET host_id = new.host_id, upstream_status = new.upstream_status FROM new WHERE account.uid = new.uid",
             changed,
         )
-    counts = Counter(row.host_id for row in rows)
-    counts.subtract(before.host_id for _, before in known)
-    moved = [(host_id, change) for host_id, change in sorted(counts.items()) if change]
+    places = Counter(row.host_id for row in rows if accounts.takes_place(row))
+    places.subtract(before.host_id for _, before in known if before.upstream_status != accounts.DELETED)
+    moved = [(host_id, change) for host_id, change in sorted(places.items()) if change]
     if moved:
         tx.many(
             "WITH new (id, change) AS (VALUES (?, ?)) UPDATE host"

@@ -16,20 +16,23 @@ from relay.atproto.cid import Cid
 from relay.atproto.collections import touched
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import MstError, ProtocolError
-from relay.atproto.events import STATUSES, effective_status
+from relay.atproto.events import STATUSES, effective_status, host_status
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
 from relay.atproto.mst_open import Opened, open_tree
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
-from relay.store import accounts, hosts, projection
+from relay.store import accounts, hosts, installation, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
 from relay.stream.changes import Changed, changes_of
 from relay.stream.cursors import NONE_YET, CursorBook
 from relay.stream.suppressions import Suppressions
+
+# Set once the counts of accounts are without deleted ones.
+DELETED_PLACES_FREED = "deleted_places_freed"
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
     When SQL is ahead of the log, the log lost events that were published: its next seq is put past all that may have
     been. Raises StoreError, LogError.
     """
+    db.write(_free_deleted_places)
     position, replay_from = db.read(projection.position)
     if position > segment_log.last_seq:
         log.warning("the database is ahead of the log: %d, %d", position, segment_log.last_seq)
@@ -73,6 +77,12 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
     suppressions.restore(db.read(projection.suppressions))
     log.info("applied %d events of the log to the database", applied)
     return Recovered(max(position, seq), replay_from or position + 1, next_uid)
+
+
+def _free_deleted_places(tx: Transaction) -> None:
+    if installation.get(tx, DELETED_PLACES_FREED) is None:
+        accounts.free_deleted_places(tx)
+        installation.put(tx, DELETED_PLACES_FREED, "yes")
 
 
 class LoggedSeqs:
@@ -150,7 +160,7 @@ def _account_of(record: Record, event: Event, known: AccountRow | None, *, infer
     `inferred`: the relay's own status is told by what the event says, as it has to be of the records of older relays.
     A takedown is, which an older database may lack; that one was undone is not, since it may be back.
     """
-    upstream = STATUSES[record.status]
+    upstream = _host_status(record, event, known)
     if known is None:
         status = _own_status(event, upstream) if isinstance(event, Account) else "active"
         return AccountRow(record.uid, event.did, record.host_id, status, upstream)
@@ -162,9 +172,19 @@ def _account_of(record: Record, event: Event, known: AccountRow | None, *, infer
     return AccountRow(known.uid, known.did, record.host_id or known.host_id, status, upstream)
 
 
+def _host_status(record: Record, event: Event, known: AccountRow | None) -> str:
+    """What the host says of the account. A word that no code stands for is in the event, or was in one before it."""
+    status = STATUSES[record.status]
+    if status != "inactive":
+        return status
+    if isinstance(event, Account) and not event.active and event.status not in STATUSES:
+        return host_status(event.active, event.status)
+    return known.upstream_status if known is not None and known.upstream_status not in STATUSES else status
+
+
 def _own_status(event: Account, upstream: str) -> str:
     """The relay's own status behind an #account event that it sent out."""
-    if event.status is None or (event.active, event.status) == effective_status("active", upstream):
+    if event.active or event.status is None or (event.active, event.status) == effective_status("active", upstream):
         return "active"
     if event.status == "throttled":
         return "host-throttled"

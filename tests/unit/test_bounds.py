@@ -37,6 +37,7 @@ MEASURED = {
     "ingest/worker_supervisor.py _waiting": "verifier-events",
     "ingest/waits.py _asked": "status-checks",
     "ingest/waits.py _confirmed": "status-checks",
+    "ingest/waits.py _desynchronized": "status-checks",
     "ingest/waits.py _unanswered": "status-checks",
     "stream/group_commit.py _queue": "sequencer",
     "web/callers.py _failures": "auth-failures",

@@ -7,12 +7,12 @@ from threading import Event
 import gevent
 import pytest
 
-from relay.atproto.frames import Account, Commit, decode
+from relay.atproto.frames import Account, Commit, Sync, decode
 from relay.ingest import accounts as accounts_module
 from relay.ingest import rejections
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown, LogError, StoreError
-from relay.store import accounts, hosts
+from relay.store import accounts, hosts, installation
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -52,11 +52,162 @@ def test_account_events_state_the_status_at_this_relay(path: EventPath, pds: Fak
     ]
 
 
-def test_a_status_nobody_knows_means_inactive(path: EventPath, pds: FakePds) -> None:
+def test_words_of_a_hosts_own_are_passed_on_and_kept(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
+    """`active` decides; what cannot be kept means inactive."""
+    drops.watch("account-inactive")
     host, repo = path.host(pds.url), path.repo(pds.url)
-    path.put(host, repo.account_frame(1, active=False, status="on-holiday"))
-    path.put(host, repo.account_frame(2, active=False))
-    assert statuses(path, 2) == [(False, "inactive"), (False, "inactive")]
+    words = [
+        (False, "on-holiday"),
+        (False, None),
+        (False, "x" * 65),
+        (False, "a\0b"),
+        (True, "throttled"),
+        (True, None),
+    ]
+    for seq, (active, word) in enumerate(words, 1):
+        path.put(host, repo.account_frame(seq, active=active, status=word))
+    inactive = (False, "inactive")
+    assert statuses(path, 6) == [(False, "on-holiday"), inactive, inactive, inactive, (True, "throttled"), (True, None)]
+    path.put(host, repo.account_frame(7, active=False, status="on-holiday"))
+    path.put(host, repo.identity_frame(8))
+    path.logged(8)
+    path.restart()
+    assert path.ingest.accounts.lookup(repo.did).row.upstream_status == "on-holiday"
+    host = path.host(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(9))
+    until(lambda: drops.since("account-inactive") == 1)
+    path.ingest.moderation.takedown(repo.did)
+    path.ingest.moderation.restore(repo.did)
+    assert statuses(path, 10)[-2:] == [(False, "takendown"), (False, "on-holiday")]
+
+
+@pytest.mark.parametrize("column", ["status", "upstream_status"])
+def test_whatever_status_another_relay_has_stored_takedowns_work(path: EventPath, pds: FakePds, column: str) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.restart()
+    path.db.write(lambda tx: tx.execute(f"UPDATE account SET {column} = 'hibernating'"))
+    host = path.host(pds.url)
+    path.put(host, repo.identity_frame(2))
+    path.logged(2)
+    path.ingest.moderation.takedown(repo.did)
+    path.ingest.moderation.restore(repo.did)
+    assert len(path.logged(4)) == 4
+
+
+def test_an_account_that_was_called_desynchronized_is_active_with_what_follows(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("account-inactive")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="desynchronized"))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "desynchronized"}
+    post(repo, "3kaab")
+    for seq in (3, 4, 5):
+        path.put(host, post(repo, f"3kaa{seq}").frame(seq))
+    until(lambda: drops.since("account-inactive") == 3)
+    assert sum("getRepoStatus" in request for request in pds.requests) == 1
+    path.put(host, repo.sync_frame(6))
+    path.put(host, post(repo, "3kabb").frame(7))
+    assert [type(event) for event in path.logged(5)] == [Commit, Account, Account, Sync, Commit]
+    assert statuses(path, 5)[-1] == (True, None)
+    path.put(host, repo.account_frame(8, active=False, status="desynchronized"))
+    path.put(host, post(repo, "3kabc").frame(9))
+    assert [type(event) for event in path.logged(8)[5:]] == [Account, Account, Commit]
+
+
+def test_consumers_are_told_what_a_host_says_before_the_next_commit(path: EventPath, pds: FakePds) -> None:
+    """A host says in answer to a question, not in an event, that the account is active."""
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"}
+    path.put(host, post(repo, "3kaaa").frame(2))
+    assert [type(event) for event in path.logged(3)] == [Account, Account, Commit]
+    assert statuses(path, 3) == [(False, "deactivated"), (True, None)]
+
+
+def test_an_account_that_moves_is_asked_for_at_its_new_host(path: EventPath, pds: FakePds, other_pds: FakePds) -> None:
+    """What the former host said last, and confirmed, means nothing for the new one."""
+    host, other, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "deactivated"}
+    other_pds.repo_status[repo.did] = {"did": repo.did, "active": True}
+    path.put(host, post(repo, "3kaab").frame(3))
+    until(lambda: host.cursor.position == 3)
+    path.move(repo, other_pds.url)
+    path.put(other, post(repo, "3kaac").frame(1))
+    assert [type(event) for event in path.logged(4)] == [Commit, Account, Account, Commit]
+    assert statuses(path, 4)[-1] == (True, None)
+
+
+def test_a_former_host_cannot_delete_an_account_that_moved(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
+) -> None:
+    """Even while the document in memory still names it."""
+    drops.watch("wrong-host")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.move(repo, other_pds.url)
+    path.put(host, repo.account_frame(2, active=False, status="deleted"))
+    until(lambda: drops.since("wrong-host") == 1)
+    assert len(path.events()) == 1
+
+
+def test_deleted_accounts_give_their_places_free_until_they_come_back(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("account-host-throttled")
+    host = path.host(pds.url, account_limit=1)
+    first, second = path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(first, "3kaaa").frame(1))
+    path.put(host, first.account_frame(2, active=False, status="deleted"))
+    until(lambda: host.cursor.position == 2)
+    assert host.account_count == 0
+    path.put(host, post(second, "3kaaa").frame(3))
+    assert len(path.logged(3)) == 3 and host.account_count == 1
+    path.put(host, first.account_frame(4))
+    path.put(host, post(first, "3kaab").frame(5))
+    until(lambda: drops.since("account-host-throttled") == 1)
+    assert statuses(path, 4)[-1] == (False, "throttled")
+    path.restart()
+    assert path.host(pds.url).account_count == 2
+    assert path.ingest.accounts.lookup(first.did).row.status == "host-throttled"
+
+
+def test_the_counts_of_an_older_relay_are_put_right_once(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="deleted"))
+    path.logged(2)
+    path.stream.projector.flush()
+    path.db.write(lambda tx: tx.execute("UPDATE host SET account_count = 1"))
+    path.db.write(installation.remove, "deleted_places_freed")
+    for _ in range(2):
+        path.restart()
+        assert path.host(pds.url).account_count == 0
+
+
+def test_accounts_that_move_count_against_the_limit(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("account-host-throttled")
+    full, roomy = path.host(pds.url, account_limit=0), path.host(other_pds.url)
+    repo = path.repo(other_pds.url)
+    path.put(roomy, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.move(repo, pds.url)
+    path.put(full, post(repo, "3kaab").frame(1))
+    until(lambda: drops.since("account-host-throttled") == 1)
+    assert statuses(path, 2) == [(False, "throttled")]
+    assert (full.account_count, roomy.account_count) == (1, 0)
+    path.move(repo, other_pds.url)
+    path.put(roomy, post(repo, "3kaac").frame(2))
+    assert [type(event) for event in path.logged(4)] == [Commit, Account, Account, Commit]
+    assert statuses(path, 4)[-1] == (True, None)
 
 
 def test_after_a_takedown_nothing_passes_and_nothing_is_replayed(
@@ -181,7 +332,7 @@ def test_a_stale_inactive_account_is_healed_by_its_host(path: EventPath, pds: Fa
     path.logged(1)
     pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"}
     path.put(host, post(repo, "3kaaa").frame(2))
-    path.logged(2)
+    path.logged(3)
     path.stream.projector.flush()
     assert path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[0].upstream_status == "active"
 
@@ -302,4 +453,4 @@ def test_a_host_that_gave_no_answer_is_asked_again_soon(
     pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"}
     gevent.sleep(0.25)
     path.put(host, post(repo, "3kaa4").frame(4))
-    assert len(path.logged(2)) == 2
+    assert len(path.logged(3)) == 3

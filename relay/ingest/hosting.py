@@ -1,0 +1,95 @@
+"""Which host an account is on and what that host says of it, and how many of a host's accounts count against its limit.
+
+The gate calls it once a host's authority is established, the status check with a host's answer. Consumers are told of
+every change of the status that the relay holds, before the account's next event. Must not know of frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from relay.atproto.events import effective_status
+from relay.hosts.host import Host
+from relay.hosts.registry import HostRegistry
+from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.announcement import Announcement
+from relay.store.accounts import AccountRow, takes_place
+from relay.stream.projector import Projector
+from relay.stream.sequencer import Entry
+
+# What the account limit alone decides: a host that has room makes the one of the other.
+BY_LIMIT = frozenset({"active", "host-throttled"})
+
+
+class Hosting:
+    """Accounts on their hosts. `announce` puts an entry into the log."""
+
+    def __init__(
+        self, accounts: Accounts, registry: HostRegistry, projector: Projector, announce: Callable[[Entry], None]
+    ) -> None:
+        self._accounts = accounts
+        self._registry = registry
+        self._projector = projector
+        self._announce = announce
+
+    def account_on(self, did: str, host: Host) -> AccountState:
+        """The account, made on `host` or moved there. Raises StoreError when SQL is needed and away."""
+        state = self._accounts.lookup(did)
+        if state is None:
+            state = self._accounts.create(did, host)
+            self._projector.note_account(state.row)
+        elif state.row.host_id != host.id:
+            self._move(state, host)
+        return state
+
+    def host_says(self, state: AccountState, status: str) -> str | None:
+        """The account's host calls it `status`. Returns the status of the relay's own that follows, if it changes."""
+        before, host = state.row, self._registry.by_id(state.row.host_id)
+        after = replace(before, upstream_status=status)
+        own_status = None
+        if host is not None:
+            if takes_place(after) and not takes_place(before):
+                own_status = self._own_status_at(host, before)
+            host.account_count += takes_place(after) - takes_place(before)
+        state.row = after if own_status is None else replace(after, status=own_status)
+        return own_status
+
+    def heal(self, state: AccountState, status: str) -> None:
+        """`status` is what the account's host says without an event of its own, and consumers are told."""
+        before = state.row
+        own_status = self.host_says(state, status)
+        self._projector.note_account(state.row)
+        self._tell(state, before, own_status)
+
+    def recover(self, state: AccountState) -> None:
+        """The account is in step again, whoever called it desynchronized."""
+        before = state.row
+        own_status = "active" if before.status == "desynchronized" else None
+        host_status = "active" if before.upstream_status == "desynchronized" else before.upstream_status
+        state.row = replace(before, status=own_status or before.status, upstream_status=host_status)
+        self._projector.note_account(state.row)
+        self._tell(state, before, own_status)
+
+    def _move(self, state: AccountState, host: Host) -> None:
+        before = state.row
+        place = takes_place(before)
+        own_status = self._own_status_at(host, before) if place else None
+        former = self._registry.by_id(before.host_id)
+        if former is not None:
+            former.account_count -= place
+        host.account_count += place
+        state.row = replace(before, host_id=host.id, status=own_status or before.status)
+        self._projector.note_account(state.row)
+        self._tell(state, before, own_status)
+
+    def _own_status_at(self, host: Host, row: AccountRow) -> str | None:
+        """The other status that an account gets which comes to `host`: it counts like a new one."""
+        status = "active" if host.account_count < host.account_limit else "host-throttled"
+        return status if row.status in BY_LIMIT and row.status != status else None
+
+    def _tell(self, state: AccountState, before: AccountRow, own_status: str | None) -> None:
+        row = state.row
+        seen = effective_status(row.status, row.upstream_status)
+        if own_status is not None or seen != effective_status(before.status, before.upstream_status):
+            self._announce(Announcement(state, own_status=own_status))
