@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from relay.atproto.hostname import Endpoint
+from relay.identity import negatives
 from relay.identity.resolver import Resolver
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
@@ -31,7 +32,12 @@ def directory() -> Iterator[Child]:
     child.close()
 
 
-def test_keys_of_both_curves_a_rotation_and_a_tombstone(directory: Child, database: Database) -> None:
+def test_keys_of_both_curves_a_rotation_and_a_tombstone(
+    directory: Child, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # That a known DID is gone is believed the second time, and of one that nobody knew it is asked again.
+    monkeypatch.setattr(negatives, "BELIEVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (0.01,))
     ready = json.loads(directory.wait_for('"url"'))
     dids: dict[str, dict[str, Any]] = ready["dids"]
     resolver = Resolver(
