@@ -68,7 +68,7 @@ def test_a_host_is_disconnected_and_its_rates_follow_from_its_limit_again(run: R
     assert [host[f"Per{tier}EventRate"]["Max"] for tier in ("Second", "Hour", "Day")] == [50, 77, 21_000]
     assert run("hosts", "limits", pds.hostname, "--per-second", "0").exit_code == 2
     assert run("hosts", "disconnect", pds.hostname).output == f"{pds.hostname} is disconnected\n"
-    assert web.fleet.connected() == []
+    assert web.hosts.connected() == []
     assert run("hosts", "disconnect", pds.hostname).exit_code == 1
 
 
@@ -76,7 +76,7 @@ def test_crawl(run: Run, web: Web) -> None:
     assert run("crawl", "close").output == "crawl requests are closed to the public\n"
     assert run("crawl", "limit", "7").exit_code == 0
     assert json.loads(run("crawl", "status", "--json").output) == {"enabled": False, "new_hosts_per_day": 7}
-    assert run("crawl", "open").exit_code == 0 and web.fleet.crawl_enabled
+    assert run("crawl", "open").exit_code == 0 and web.hosts.new_hosts.crawl_enabled
     assert "yes" in run("crawl", "status").output
 
 

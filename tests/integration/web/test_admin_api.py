@@ -154,7 +154,7 @@ def test_a_host_is_added_by_the_address_of_its_firehose(web: Web) -> None:
     with FakePds() as pds:
         address = pds.url.replace("http://", "ws://") + "/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
         assert web.admin("/admin/pds/requestCrawl", {"hostname": address}).json == SUCCESS
-        until(lambda: web.fleet.connected() == [pds.hostname])
+        until(lambda: web.hosts.connected() == [pds.hostname])
 
 
 def test_domains_are_banned_as_people_write_them(web: Web) -> None:

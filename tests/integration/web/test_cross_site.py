@@ -46,7 +46,7 @@ def test_what_another_sites_page_sent_is_refused(web: Web, headers: dict[str, st
     ):
         answer = post(web, path, body, Content_Type=kind, **headers)
         assert (answer.status, answer.json["error"]) == (403, "Forbidden"), path
-    assert not banned(web) and web.fleet.crawl_enabled and web.fleet.new_hosts_per_day == 50
+    assert not banned(web) and web.hosts.new_hosts.crawl_enabled and web.hosts.new_hosts.per_day == 50
 
 
 @pytest.mark.parametrize("kind", ["text/plain", FORM, "multipart/form-data; boundary=x", "json"])
@@ -72,7 +72,7 @@ def test_programs_and_own_pages_work_as_before(web: Web, headers: dict[str, str]
     assert banned(web) == ["spammers.net"]
     query = urlencode({"enabled": "false"})
     assert post(web, f"/admin/subs/setEnabled?{query}", b"", **{"Content_Type": FORM, **headers}).status == 200
-    assert not web.fleet.crawl_enabled
+    assert not web.hosts.new_hosts.crawl_enabled
 
 
 def test_an_own_page_is_known_by_its_origin(web: Web) -> None:
