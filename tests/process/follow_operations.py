@@ -45,6 +45,7 @@ EOF"""
 
 # What is done after the block that has the words: a look at what it did, or what the world outside would bring.
 AFTER = {
+    "useradd --system": ["# apt has started it, unless it was installed before.", "systemctl start postgresql"],
     "cat >> /etc/relay/relay.env": ['test "$(stat -c %U:%G:%a /etc/relay/relay.env)" = root:relay:640'],
     "cat > /usr/local/bin/relay": [
         'test "$(relay --version)" = "$(/opt/relay/bin/relay --version)"',
