@@ -24,6 +24,7 @@ from relay.kit.errors import ActionRefused
 log = logging.getLogger("relay.audit")
 
 RateTier = Literal["per_second", "per_hour", "per_day"]
+Position = int | Literal["oldest", "live"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,14 @@ class Admin:
         self._hosts.unblock(hostname)
         _audit(actor, "unblock", host=hostname)
         self._tell(actor, Call("/admin/pds/unblock", {"host": hostname}))
+
+    def set_cursor(self, actor: Actor, hostname: str, position: Position) -> None:
+        """Connect to a host anew, for its events after a number, for all that it has, or from now on.
+
+        Siblings are not told: where each relay stands with a host is its own. Raises ActionRefused.
+        """
+        self._hosts.set_cursor(hostname, position)
+        _audit(actor, "set-cursor", host=hostname, cursor=position)
 
     def change_limits(self, actor: Actor, hostname: str, change: LimitChange) -> None:
         """Change a host's limits, also of its open connection."""

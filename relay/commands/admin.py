@@ -90,6 +90,27 @@ def disconnect(client: Client, host: str) -> None:
     _done(client, client.post("/admin/subs/killUpstream", host=host), f"{host} is disconnected")
 
 
+@hosts.command("cursor")
+@click.argument("host")
+@click.option("--set", "after", metavar="N", type=click.IntRange(0), help="Take its events after its number N.")
+@click.option("--oldest", is_flag=True, help="Take all events that it still has.")
+@click.option("--live", is_flag=True, help="Take its events from now on.")
+@with_client
+def cursor(client: Client, host: str, after: int | None, oldest: bool, live: bool) -> None:
+    """Up to which number the events of HOST are settled; with an option, take them anew from elsewhere.
+
+    What comes again and is known already is dropped by its rev; what is passed over is missed.
+    """
+    if (after is not None) + oldest + live > 1:
+        fail(EXIT_USAGE, "--set, --oldest and --live exclude one another")
+    position = "oldest" if oldest else "live" if live else after
+    if position is not None:
+        answer = client.post("/admin/pds/cursor", {"host": host, "cursor": position})
+        return _done(client, answer, f"the events of {host} are taken anew: {position}")
+    view = client.get("/admin/pds/cursor", host=host)
+    return print_json(view) if client.as_json else click.echo(view["cursor"])
+
+
 @hosts.command("limits")
 @click.argument("host")
 @click.option("--accounts", "repo_limit", type=click.IntRange(0), help="Accounts it may have.")

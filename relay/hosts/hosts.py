@@ -28,7 +28,7 @@ from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
-from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
+from relay.kit.errors import ActionRefused, CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store.database import Database, within
@@ -141,14 +141,15 @@ class Hosts:
     def set_cursor(self, hostname: str, position: int | Literal["oldest", "live"]) -> None:
         """Connect to a host anew, for the events after `position`, for all that it has, or from now on.
 
-        Raises RelayError `host-busy` when the events that are under way do not come to their end.
+        Raises ActionRefused `host-busy` when the events that are under way do not come to their end.
         """
         host = self.known(hostname)
         self._dialler.disconnect(host)
         if not self._settled(host):
             if host.status is not Status.BANNED:
                 self._dialler.dial_now(host)
-            raise RelayError("host-busy", f"events of {host.hostname} are still under way")
+            words = f"events of {host.hostname} are still under way: try again"
+            raise ActionRefused("host-busy", "HostBusy", 409, words)
         host.cursor.reset()
         host.skip = 0
         host.go_live = position == "live"

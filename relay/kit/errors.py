@@ -57,8 +57,8 @@ class CrawlRefused(Refused):
 
 
 class ActionRefused(Refused):
-    """An admin's action that does not fit what is. Reasons: `host-not-connected`, `domain-not-banned`,
-    `import-not-running`.
+    """An admin's action that does not fit what is. Reasons: `host-not-connected`, `host-busy`,
+    `domain-not-banned`, `import-not-running`.
     """
 
 

@@ -183,6 +183,21 @@ def change_limits() -> ResponseReturnValue:
     return done()
 
 
+@blueprint.get("/pds/cursor")
+def get_cursor() -> ResponseReturnValue:
+    """`host`: the last number of a host's events up to which everything is settled; -1 when there is none."""
+    host = relay_services().hosts.report(params.hostname(params.required(request.args, "host"))).host
+    return jsonify(host=host.hostname, cursor=host.cursor.position)
+
+
+@blueprint.post("/pds/cursor")
+def set_cursor() -> ResponseReturnValue:
+    """`{"host", "cursor"}`: take a host's events anew, after a number, from its `oldest`, or from now on (`live`)."""
+    body = _body()
+    admin().set_cursor(actor(), params.hostname(params.body_text(body, "host")), params.position(body))
+    return done()
+
+
 @blueprint.post("/pds/block")
 def block_pds() -> ResponseReturnValue:
     """`host`: ban one host and disconnect it."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from relay.admin.actions import LimitChange, RateTier
+from relay.admin.actions import LimitChange, Position, RateTier
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
@@ -170,6 +170,17 @@ def body_number(body: Body, name: str, *, minimum: int = 0) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_INTEGER:
         raise invalid(f"{name} must be an integer from {minimum} to {MAX_INTEGER}")
     return value
+
+
+def position(body: Body) -> Position:
+    """Where to begin with a host's stream: a number of its, `oldest` or `live`."""
+    value = body.get("cursor")
+    if value in ("oldest", "live"):
+        return "oldest" if value == "oldest" else "live"
+    number = body_number(body, "cursor") if not isinstance(value, str) else None
+    if number is None:
+        raise invalid('cursor must be a number, "oldest" or "live"')
+    return number
 
 
 def limit_change(body: Body) -> LimitChange:

@@ -6,6 +6,7 @@ import json
 import ssl
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from gevent import subprocess
 from relay.cli import COMMANDS, main
 from relay.config import setting_lines
 from relay.web.callers import MAX_FAILURES
-from tests.integration.web.test_firehose import handshake, raw
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
 from tests.support.strangers import RawServer, certificate, reply
@@ -72,6 +72,17 @@ def test_a_host_is_disconnected_and_its_rates_follow_from_its_limit_again(run: R
     assert run("hosts", "disconnect", pds.hostname).exit_code == 1
 
 
+def test_a_hosts_cursor(run: Run, pds: FakePds) -> None:
+    assert run("hosts", "cursor", pds.hostname).output == "-1\n"
+    for options, cursor in ((("--set", "7"), "7"), (("--oldest",), "0"), (("--live",), None)):
+        pds.cursors.clear()
+        assert run("hosts", "cursor", pds.hostname, *options).exit_code == 0
+        until(lambda: pds.cursors)
+        assert pds.cursors[0] == cursor
+    assert run("hosts", "cursor", pds.hostname, "--live", "--set", "1").exit_code == 2
+    assert run("hosts", "cursor", "none.example").exit_code == 1
+
+
 def test_crawl(run: Run, web: Web) -> None:
     assert run("crawl", "close").output == "crawl requests are closed to the public\n"
     assert run("crawl", "limit", "7").exit_code == 0
@@ -109,8 +120,7 @@ def test_bans(run: Run) -> None:
 
 
 def test_consumers_and_status(run: Run, web: Web, pds: FakePds) -> None:
-    with raw(web, handshake(extra="User-Agent: evil\x1b[31m/1\r\n")):
-        until(lambda: list(web.services.consumers))
+    with web.services.consumers.connected("127.0.0.1", "evil\x1b[31m/1", datetime.now(UTC)):
         shown = run("consumers").output
         assert "evil?[31m/1" in shown and "\x1b" not in shown
         status = json.loads(run("status", "--json").output)

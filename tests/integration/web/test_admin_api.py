@@ -128,6 +128,21 @@ def test_what_is_unknown_is_not_found(web: Web, path: str, body: Any) -> None:
     assert web.admin(path, body, method="POST").status == 404
 
 
+def test_a_hosts_cursor_is_read_and_set(web: Web, pds: FakePds) -> None:
+    path = f"/admin/pds/cursor?host={pds.hostname}"
+    assert web.admin(path).json == {"host": pds.hostname, "cursor": -1}
+    for position, cursor in ((5, "5"), ("oldest", "0"), ("live", None)):
+        pds.cursors.clear()
+        assert web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": position}).json == SUCCESS
+        until(lambda: pds.cursors)
+        assert pds.cursors[0] == cursor
+    for wrong in (-1, 1.5, True, None, "5", "newest", [], 2**53):
+        answer = web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": wrong})
+        assert (answer.status, answer.json["error"]) == (400, "InvalidRequest"), wrong
+    assert web.admin("/admin/pds/cursor?host=none.example").status == 404
+    assert web.admin("/admin/pds/cursor", {"host": "none.example", "cursor": 1}).status == 404
+
+
 def test_a_domain_that_is_not_banned_is_not_unbanned(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "relay.audit"):
         answer = web.admin("/admin/subs/unbanDomain", {"Domain": "spammers.net"})
@@ -265,6 +280,7 @@ CHANGES: list[tuple[str, Any, str, bool]] = [
     ("/admin/repo/takeDown", {"did": did(1)}, "takedown", True),
     ("/admin/repo/reverseTakedown", {"did": did(1)}, "reverse-takedown", True),
     ("/admin/pds/changeLimits", {"host": "HOST", "repo_limit": 7}, "change-limits", True),
+    ("/admin/pds/cursor", {"host": "HOST", "cursor": "live"}, "set-cursor", False),
     ("/admin/alerts/accountLimitSent", {"kind": "warning", "hostID": 1, "hostname": "HOST"}, "alert-sent", False),
     ("/admin/subs/killUpstream?host=HOST", None, "disconnect", True),
     ("/admin/pds/requestCrawl", {"hostname": "HOST"}, "request-crawl", True),
