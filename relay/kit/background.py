@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,7 @@ from gevent.threadpool import ThreadPool
 # A pass that failed is tried again after this long, or at its usual time when that comes sooner.
 RETRY_SECONDS = 10.0
 # How long those who yielded go on before the hub looks at sockets and timers again.
-TURNS_SECONDS = 0.002
+TURNS_SECONDS = 0.001
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -102,6 +102,16 @@ def yield_hub() -> None:
     if turns is None:
         turns = _turns[hub] = _Turns(hub)
     turns.take()
+
+
+def in_turns(items: Iterable[T]) -> Iterator[T]:
+    """`items` one by one, with a turn for everyone else whenever they have taken some milliseconds."""
+    end = time.perf_counter() + TURNS_SECONDS
+    for item in items:
+        yield item
+        if time.perf_counter() > end:
+            yield_hub()
+            end = time.perf_counter() + TURNS_SECONDS
 
 
 class _Turns:

@@ -14,6 +14,9 @@ from relay.atproto.cid import Cid
 from relay.store.database import Row, Transaction
 
 DELETED = "deleted"
+# How many accounts are looked at for one page, and at a time.
+MAX_SCANNED = 4_000
+MAX_STEP = 2_000
 
 
 @dataclass(slots=True)
@@ -55,6 +58,13 @@ class ListedRepo(NamedTuple):
     rev: str
 
 
+class RepoPage(NamedTuple):
+    """A page of `listRepos`; `next_uid` is where the next one starts, None after the last one."""
+
+    repos: list[ListedRepo]
+    next_uid: int | None
+
+
 _ACCOUNT_AND_REPO = (
     "SELECT a.uid, a.did, a.host_id, a.status, a.upstream_status, r.rev, r.commit_cid, r.commit_data_cid, d.uid"
     " FROM account a LEFT JOIN account_repo r ON r.uid = a.uid LEFT JOIN repo_desynchronized d ON d.uid = a.uid"
@@ -73,23 +83,38 @@ def max_uid(tx: Transaction) -> int:
     return row[0] if row else 0
 
 
-def list_repos(tx: Transaction, after_uid: int, limit: int) -> list[ListedRepo]:
-    """Up to `limit` active accounts with a known repo above `after_uid`, by uid."""
+def list_repos(tx: Transaction, after_uid: int, limit: int) -> RepoPage:
+    """Up to `limit` active accounts with a known repo above `after_uid`, by uid.
+
+    A page may be short, or empty, and yet not be the last: no more than MAX_SCANNED accounts are looked at.
+    """
     found: list[ListedRepo] = []
-    while len(found) < limit:
+    # Few rows for a page of accounts with a repo, more at a time where it takes a walk to find any.
+    scanned, step = 0, limit
+    while scanned < MAX_SCANNED:
         # The accounts are cut to a page before the join. Joined first, PostgreSQL may walk both tables side by side,
         # past every inactive account.
         page = tx.rows(
             "SELECT a.uid, a.did, r.commit_cid, r.rev FROM (SELECT uid, did FROM account WHERE uid > ?"
             " AND status = 'active' AND upstream_status = 'active' ORDER BY uid LIMIT ?) a"
             " LEFT JOIN account_repo r ON r.uid = a.uid ORDER BY a.uid",
-            (after_uid, limit),
+            (after_uid, step),
         )
         found += (ListedRepo(*row) for row in page if row[3] is not None)
-        if len(page) < limit:
-            break
+        if len(found) >= limit:
+            return RepoPage(found[:limit], found[limit - 1].uid)
+        if len(page) < step:
+            return RepoPage(found, None)
         after_uid = page[-1][0]
-    return found[:limit]
+        if page[-1][3] is None:
+            # A run of accounts without a repo, whose end is found by key, however long it is.
+            following = tx.row("SELECT uid FROM account_repo WHERE uid > ? ORDER BY uid LIMIT 1", (after_uid,))
+            if following is None:
+                return RepoPage(found, None)
+            after_uid = following[0] - 1
+        scanned += step
+        step = min(4 * step, MAX_STEP, MAX_SCANNED - scanned)
+    return RepoPage(found, after_uid)
 
 
 def takedowns(tx: Transaction, after_uid: int, limit: int) -> list[tuple[int, str]]:

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import gevent
 from flask import Blueprint, Response, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from relay.admin.actions import Admin
 from relay.hosts.limit_alerts import Kind
+from relay.kit.background import in_turns
 from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
 from relay.store import accounts, collection_imports
 from relay.store.hosts import all_bans
@@ -27,7 +27,6 @@ from relay.web.views import backfill_view, consumer_view, host_view, progress_vi
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 TAKEDOWNS_PER_PAGE = 500
-HOSTS_AT_A_TIME = 50
 COLLECTIONS_PER_PAGE = 1000
 
 
@@ -143,11 +142,7 @@ def reverse_takedown() -> ResponseReturnValue:
 def list_pds() -> ResponseReturnValue:
     """Every known host with its state, limits and rates."""
     # Thousands of hosts take longer than the hub may be kept from everything else.
-    texts = []
-    for number, report in enumerate(relay_services().hosts.reports()):
-        texts.append(json.dumps(host_view(report)))
-        if number % HOSTS_AT_A_TIME == 0:
-            gevent.sleep(0)
+    texts = [json.dumps(host_view(report)) for report in in_turns(relay_services().hosts.reports())]
     return Response(f"[{','.join(texts)}]", mimetype="application/json")
 
 

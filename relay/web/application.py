@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from relay.kit.errors import LogError, Refused, StoreError
 from relay.net.http import SERVER
-from relay.web import admin_api, collections, firehose, health, host_page, xrpc
+from relay.web import admin_api, firehose, health, host_page, xrpc
 from relay.web.errors import XrpcError
 from relay.web.metrics_server import track_requests
 from relay.web.services import EXTENSION, RelayServices, Services
@@ -49,7 +49,7 @@ _HTTP_NAMES = {
 
 def create_app(services: RelayServices, pages: Iterable[Blueprint] = ()) -> Flask:
     """The WSGI application of a relay. `pages` are for people who are logged in: other origins may not read them."""
-    modules = (xrpc, collections, firehose, host_page, admin_api, health)
+    modules = (xrpc, firehose, host_page, admin_api, health)
     return application(services, [module.blueprint for module in modules], pages)
 
 

@@ -14,7 +14,8 @@ from flask.typing import ResponseReturnValue
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.events import effective_status
 from relay.atproto.hostname import parse_endpoint
-from relay.store import accounts, hosts
+from relay.kit.errors import CrawlRefused
+from relay.store import accounts, collections, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
@@ -23,12 +24,11 @@ from relay.web.services import PREFIX, actor, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
 
-# The reference's names: what getLatestCommit answers for an account that is not active.
+# The lexicon's names for what is not there because of the account's status; of any other it is not found.
 _INACTIVE_NAMES = {
     "takendown": "RepoTakendown",
-    "suspended": "RepoTakendown",
+    "suspended": "RepoSuspended",
     "deactivated": "RepoDeactivated",
-    "deleted": "RepoDeleted",
 }
 
 
@@ -58,9 +58,18 @@ def get_host_status() -> ResponseReturnValue:
 def list_repos() -> ResponseReturnValue:
     """`limit`, `cursor`: active accounts with their repo's head and rev."""
     limit = params.limit(request.args, default=500, maximum=1000)
-    rows = relay_services().db.read(accounts.list_repos, params.cursor(request.args), limit)
-    repos = [{"did": row.did, "head": row.head, "rev": row.rev, "active": True} for row in rows]
-    return page("repos", repos, rows[-1].uid if len(rows) == limit else None)
+    found = relay_services().db.read(accounts.list_repos, params.cursor(request.args), limit)
+    repos = [{"did": row.did, "head": row.head, "rev": row.rev, "active": True} for row in found.repos]
+    return page("repos", repos, found.next_uid)
+
+
+@blueprint.get(f"{PREFIX}listReposByCollection")
+def list_repos_by_collection() -> ResponseReturnValue:
+    """`collection`, `limit`, `cursor`: active accounts with records of a collection."""
+    nsid = params.nsid(params.required(request.args, "collection"), "collection")
+    limit = params.limit(request.args, default=500, maximum=2000)
+    found = relay_services().db.read(collections.list_repos, nsid, params.cursor(request.args), limit)
+    return page("repos", [{"did": did} for _, did in found.repos], found.next_uid)
 
 
 @blueprint.get(f"{PREFIX}getRepoStatus")
@@ -85,9 +94,10 @@ def get_latest_commit() -> ResponseReturnValue:
     account, repo = _known_account()
     active, status = effective_status(account.status, account.upstream_status)
     if not active:
-        raise XrpcError(403, _INACTIVE_NAMES.get(status or "", "RepoInactive"), f"the account is {status}")
+        name = _INACTIVE_NAMES.get(status or "")
+        raise XrpcError(403 if name else 404, name or "RepoNotFound", f"the account is {status}")
     if repo is None:
-        raise XrpcError(404, "RepoNotSynchronized", "no commit of this account was seen yet")
+        raise XrpcError(404, "RepoNotFound", "no commit of this account was seen yet")
     return jsonify(cid=str(repo.commit), rev=repo.rev)
 
 
@@ -109,7 +119,13 @@ def get_repo() -> ResponseReturnValue:
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host that asks for it."""
     hostname = params.body_text(params.json_body(request.get_data()), "hostname")
-    relay_services().admin.public_crawl(actor(), hostname)
+    try:
+        relay_services().admin.public_crawl(actor(), hostname)
+    except CrawlRefused as refused:
+        if refused.reason == "crawl-domain-banned":
+            # The lexicon has one name for both bans.
+            raise XrpcError(refused.status, "HostBanned", refused.detail) from None
+        raise
     return Response(status=200)
 
 

@@ -159,4 +159,4 @@ def test_a_large_batch(database: Database, host_ids: list[int]) -> None:
     for _ in range(2):
         database.write(projection.write, batch)
     assert counts(database) == [1000, 1000, 1000]
-    assert len(database.read(accounts.list_repos, 0, 5000)) == 3000
+    assert len(database.read(accounts.list_repos, 0, 5000).repos) == 3000

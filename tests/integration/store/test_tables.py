@@ -140,8 +140,34 @@ def test_list_repos_shows_active_accounts_with_a_repo(database: Database) -> Non
     )
     add_accounts(database, account(5), repos=False)
     page = database.read(accounts.list_repos, 0, 2)
-    assert page == [ListedRepo(row.uid, row.did, str(COMMIT), "3k2a") for row in shown[:2]]
-    assert [row.uid for row in database.read(accounts.list_repos, page[-1].uid, 2)] == [6]
+    assert page.repos == [ListedRepo(row.uid, row.did, str(COMMIT), "3k2a") for row in shown[:2]]
+    assert page.next_uid == 4
+    last = database.read(accounts.list_repos, 4, 2)
+    assert [row.uid for row in last.repos] == [6] and last.next_uid is None
+
+
+@pytest.mark.parametrize("limit", [1, 3, 1000])
+def test_list_repos_looks_at_few_accounts_and_comes_to_the_end(
+    database: Database, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(accounts, "MAX_SCANNED", 40)
+    monkeypatch.setattr(accounts, "MAX_STEP", 20)
+    # Runs of accounts without a repo, of inactive ones, and of both in turn.
+    add_accounts(database, *(account(uid) for uid in (1, 2, 500, 900, 901)))
+    add_accounts(database, *(account(uid) for uid in range(3, 500)), repos=False)
+    add_accounts(database, *(account(uid, upstream_status="deleted") for uid in range(502, 700)))
+    add_accounts(database, *(account(uid, status="takendown") for uid in range(700, 900, 2)))
+    add_accounts(database, *(account(uid) for uid in range(701, 900, 2)), repos=False)
+    found: list[int] = []
+    after: int | None = 0
+    pages = 0
+    while after is not None:
+        page = database.read(accounts.list_repos, after, limit)
+        assert page.next_uid is None or page.next_uid > after
+        found += (row.uid for row in page.repos)
+        after, pages = page.next_uid, pages + 1
+    assert found == [1, 2, 500, 900, 901]
+    assert pages <= 20
 
 
 def test_takedowns_by_page(database: Database) -> None:

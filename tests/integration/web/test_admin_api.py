@@ -177,7 +177,7 @@ def test_domains_are_banned_as_people_write_them(web: Web) -> None:
     assert web.admin("/admin/subs/banDomain", {"domain": "spammers.net"}).json == SUCCESS
     assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": ["spammers.net"]}
     refused = call(f"{web.url}/xrpc/com.atproto.sync.requestCrawl", {"hostname": "pds.spammers.net"})
-    assert (refused.status, refused.json["error"]) == (401, "DomainBan")
+    assert (refused.status, refused.json["error"]) == (401, "HostBanned")
     assert web.admin("/admin/subs/unbanDomain", {"Domain": "spammers.net"}).json == SUCCESS
     assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": []}
     assert web.admin("/admin/subs/banDomain", {"Domain": "not a name"}).status == 400

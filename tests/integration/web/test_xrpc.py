@@ -85,12 +85,12 @@ STATUSES = [
     (("takendown", "active"), "takendown", 403, "RepoTakendown"),
     (("takendown", "deleted"), "takendown", 403, "RepoTakendown"),
     (("active", "takendown"), "takendown", 403, "RepoTakendown"),
-    (("active", "suspended"), "suspended", 403, "RepoTakendown"),
+    (("active", "suspended"), "suspended", 403, "RepoSuspended"),
     (("active", "deactivated"), "deactivated", 403, "RepoDeactivated"),
-    (("active", "deleted"), "deleted", 403, "RepoDeleted"),
-    (("host-throttled", "active"), "throttled", 403, "RepoInactive"),
-    (("active", "desynchronized"), "desynchronized", 403, "RepoInactive"),
-    (("active", "inactive"), "inactive", 403, "RepoInactive"),
+    (("active", "deleted"), "deleted", 404, "RepoNotFound"),
+    (("host-throttled", "active"), "throttled", 404, "RepoNotFound"),
+    (("active", "desynchronized"), "desynchronized", 404, "RepoNotFound"),
+    (("active", "inactive"), "inactive", 404, "RepoNotFound"),
 ]
 
 
@@ -115,7 +115,7 @@ def test_an_account_without_a_commit_is_not_synchronized(web: Web) -> None:
     (account,) = add_accounts(web.db, host, [("active", "active")], with_repo=False)
     assert web.get(f"{SYNC}getRepoStatus?did={account}").json == {"did": account, "active": True}
     answer = web.get(f"{SYNC}getLatestCommit?did={account}")
-    assert (answer.status, answer.json["error"]) == (404, "RepoNotSynchronized")
+    assert (answer.status, answer.json["error"]) == (404, "RepoNotFound")
 
 
 @pytest.mark.parametrize("method", ["getRepoStatus", "getLatestCommit", "getRepo"])

@@ -13,7 +13,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay.kit import background
-from relay.kit.background import Loop, in_thread, yield_hub
+from relay.kit.background import Loop, in_thread, in_turns, yield_hub
 
 
 def test_a_pass_that_fails_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,3 +190,28 @@ def test_a_greenlet_that_yields_the_hub_lets_sockets_be_read() -> None:
         assert busy_turns(yield_hub, ask) <= 30
         ours.shutdown(socket.SHUT_WR)
         answering.join()
+
+
+def test_long_work_in_turns_lets_timers_run() -> None:
+    def busy(number: int) -> int:
+        started = time.thread_time()
+        while time.thread_time() - started < 0.0003:
+            pass
+        return number
+
+    late = []
+
+    def watch() -> None:
+        while True:
+            began = len(done)
+            gevent.sleep(0.001)
+            late.append(len(done) - began)
+
+    done: list[int] = []
+    watching = gevent.spawn(watch)
+    for number in in_turns(range(300)):
+        done.append(busy(number))
+    watching.kill()
+    assert done == list(range(300))
+    # Some milliseconds of items at most, whatever the machine does meanwhile.
+    assert len(late) > 10 and sorted(late)[len(late) // 2] <= 15
