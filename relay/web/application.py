@@ -1,28 +1,23 @@
-"""The Flask application: routes gathered, errors in one form, the headers that every answer carries.
+"""The Flask application: routes gathered and counted, errors in one form, the headers that every answer carries.
 
 `create_app` is called by `app` with the relay's parts, and by tests. Must not know what any route does.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import partial
 
-from flask import Blueprint, Flask, Response, jsonify, request
+from flask import Blueprint, Flask, Response, request
 from flask.typing import ResponseReturnValue
-from werkzeug.exceptions import HTTPException
+from prometheus_flask_exporter import PrometheusMetrics
 
-from relay.kit.errors import LogError, Refused, StoreError
 from relay.net.http import SERVER
-from relay.web import admin_api, firehose, health, host_page, xrpc
-from relay.web.errors import XrpcError
-from relay.web.metrics_server import track_requests
+from relay.web import admin_api, errors, firehose, health, host_page, xrpc
 from relay.web.services import EXTENSION, RelayServices, Services
 
-log = logging.getLogger(__name__)
-
 MAX_BODY = 64 << 10
+FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -38,13 +33,6 @@ This is a relay of the AT Protocol network.
   firehose: /xrpc/com.atproto.sync.subscribeRepos
   health:   /xrpc/_health
 """
-
-_HTTP_NAMES = {
-    400: "InvalidRequest",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    413: "PayloadTooLarge",
-}
 
 
 def create_app(services: RelayServices, pages: Iterable[Blueprint] = ()) -> Flask:
@@ -70,12 +58,7 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
     app.add_url_rule("/", view_func=banner)
     app.before_request(answer_preflight)
     app.after_request(partial(add_headers, closed))
-    app.register_error_handler(XrpcError, answer_error)
-    app.register_error_handler(Refused, lambda error: error_response(error.status, error.name, error.detail))
-    app.register_error_handler(StoreError, answer_store_error)
-    app.register_error_handler(LogError, lambda error: error_response(503, "ServiceUnavailable", str(error)))
-    app.register_error_handler(HTTPException, answer_http_error)
-    app.register_error_handler(Exception, answer_crash)
+    errors.register(app)
     return app
 
 
@@ -98,39 +81,9 @@ def add_headers(without_cors: tuple[str, ...], response: Response) -> Response:
     return response
 
 
-def error_response(status: int, name: str, message: str) -> Response:
-    """The XRPC error body."""
-    response = jsonify(error=name, message=message)
-    response.status_code = status
-    return response
+def track_requests(app: Flask) -> None:
+    """Count and time the requests of `app` by route.
 
-
-def answer_error(error: XrpcError) -> Response:
-    """An error that a route raised on purpose."""
-    response = error_response(error.status, error.name, error.message)
-    response.headers.update(error.headers)
-    return response
-
-
-def answer_store_error(error: StoreError) -> Response:
-    """The database is away; indigo's name for it."""
-    log.warning("%s %s failed: %s", request.method, request.path, error)
-    return error_response(500, "DatabaseError", "the database does not answer")
-
-
-def answer_http_error(error: HTTPException) -> Response:
-    """An error of Flask's own: unknown path, wrong method, body too large."""
-    status = error.code or 500
-    if status == 404 and request.path.startswith("/xrpc/"):
-        return error_response(501, "MethodNotImplemented", "Method Not Implemented")
-    response = error_response(status, _HTTP_NAMES.get(status, error.name.replace(" ", "")), error.description or "")
-    for name, value in error.get_headers():
-        if name == "Allow":
-            response.headers[name] = value
-    return response
-
-
-def answer_crash(error: Exception) -> Response:
-    """A fault of ours: logged in full, told in none of its details."""
-    log.error("%s %s crashed", request.method, request.path, exc_info=error)
-    return error_response(500, "InternalServerError", "Internal Server Error")
+    By rule, since paths come from outside and have no bound; without the firehose, whose requests last for days.
+    """
+    PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=FIREHOSE_PATH)

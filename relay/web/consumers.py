@@ -52,8 +52,7 @@ class Consumers:
         self._empty.set()
         self.leaving = False
         metrics.CONSUMERS.set_function(lambda: len(self._connected))
-        metrics.QUEUE_SIZE.labels("consumers").set_function(lambda: len(self._connected))
-        metrics.QUEUE_CAPACITY.labels("consumers").set(limit)
+        metrics.show_bound("consumers", lambda: len(self._connected), limit)
 
     def export_lag(self, last_seq: Callable[[], int]) -> None:
         """Show in the metrics how far the slowest consumer is behind `last_seq`."""

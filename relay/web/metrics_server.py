@@ -1,7 +1,6 @@
-"""Prometheus metrics: of HTTP requests on the API, and the exposition of all of them beside `/_health`.
+"""The port for Prometheus: the exposition of all metrics, beside `/_health`.
 
-`track_requests` is called by `application`, MetricsServer is run by `app`. Holds no instruments of its own: those
-are in `relay.kit.metrics`.
+MetricsServer is run by `app` and `edge`. Holds no instruments of its own: those are in `relay.kit.metrics`.
 """
 
 from __future__ import annotations
@@ -13,12 +12,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import gevent
-from flask import Flask
 from gevent.event import AsyncResult
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
-from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.kit import metrics
 from relay.kit.values import Bind
@@ -27,7 +24,6 @@ from relay.web.http_connection import HttpConnection, HttpServer
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
 MAX_CONNECTIONS = 64
 # A client for which there is no room here waits a second before it tries again.
 BACKLOG = 1024
@@ -36,14 +32,6 @@ STOP_SECONDS = 5.0
 STOP_POLL_SECONDS = 0.2
 
 Connection: TypeAlias = "gevent.Greenlet[..., object]"
-
-
-def track_requests(app: Flask) -> None:
-    """Count and time the requests of `app` by route.
-
-    By rule, since paths come from outside and have no bound; without the firehose, whose requests last for days.
-    """
-    PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=FIREHOSE_PATH)
 
 
 class MetricsHandler(HttpConnection):
@@ -130,8 +118,7 @@ class MetricsServer:
 
     def _serve(self, descriptor: int) -> None:
         server = Listener(socket.socket(fileno=descriptor), self._app)
-        metrics.QUEUE_SIZE.labels("metrics-connections").set_function(lambda: len(server.open_ones))
-        metrics.QUEUE_CAPACITY.labels("metrics-connections").set(MAX_CONNECTIONS)
+        metrics.show_bound("metrics-connections", lambda: len(server.open_ones), MAX_CONNECTIONS)
         server.start()
         while not self._stopping:
             gevent.sleep(STOP_POLL_SECONDS)
