@@ -10,15 +10,20 @@ import ssl
 import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
+from gevent import Greenlet
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from relay.atproto import frames
 from tests.support.certificate import make_certificate
 from tests.support.child import Child
-from tests.support.http import free_ports
+from tests.support.http import call, free_ports
 from tests.support.pds import FakePds, identity_frame
 from tests.support.plc import FakePlc
 from tests.support.relay_process import PASSWORD, ROOT, RelayProcess
@@ -146,6 +151,7 @@ def test_requests_are_passed_on_but_for_the_admins(proxy: Proxy) -> None:
         "/admin/pds/list",
         "/admin/../admin/pds/list",
         "//admin/pds/list",
+        "///admin/pds/list",
         "/%61dmin/pds/list",
         "/dash/",
         "/dash",
@@ -154,3 +160,125 @@ def test_requests_are_passed_on_but_for_the_admins(proxy: Proxy) -> None:
     assert proxy.request("GET", "/admin/pds/list", source=("127.0.0.1", 0)) == 200
     large = b'{"hostname":"' + b"x" * 100_000 + b'"}'
     assert proxy.request("POST", "/xrpc/com.atproto.sync.requestCrawl", large) in (413, 502)
+
+
+SUBSCRIBE = "/xrpc/com.atproto.sync.subscribeRepos"
+UPGRADE = (
+    f"GET {SUBSCRIBE} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+).encode()
+CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+ASK = b"GET /_healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@contextmanager
+def stranger(proxy: Proxy, *sent: bytes) -> Iterator[ssl.SSLSocket]:
+    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=15, source_address=STRANGER)
+    with proxy.tls.wrap_socket(plain, server_hostname="localhost") as sock:
+        for data in sent:
+            sock.sendall(data)
+        yield sock
+
+
+def read_all(sock: ssl.SSLSocket) -> bytes:
+    received = b""
+    with suppress(OSError):
+        while data := sock.recv(1 << 16):
+            received += data
+    return received
+
+
+def flood(proxy: Proxy, head: bytes, block: bytes, pause: float = 0.0) -> bytes:
+    """Send `head`, then `block` again and again until the connection is closed; all that came."""
+    with stranger(proxy, head) as sock:
+        if head is UPGRADE:
+            assert b" 101 " in sock.recv(4096)
+
+        def send() -> None:
+            with suppress(OSError):
+                while True:
+                    sock.sendall(block)
+                    time.sleep(pause)
+
+        sending = gevent.spawn(send)
+        received = read_all(sock)
+        sending.kill()
+        return received
+
+
+def others_waits(relay: RelayProcess, during: list[Greenlet[..., Any]], seconds: float) -> list[float]:
+    """How long the relay's own port took to answer somebody else, for that long or until all of `during` have ended."""
+    waits = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not all(greenlet.ready() for greenlet in during):
+        began = time.monotonic()
+        assert call(f"{relay.url}/_healthz").status == 200
+        waits.append(time.monotonic() - began)
+        time.sleep(0.02)
+    return sorted(waits)
+
+
+@pytest.mark.parametrize("frame", [b"\x89\x80\0\0\0\0", b"\x82\x80\0\0\0\0"], ids=["pings", "messages"])
+def test_consumers_that_flood_are_closed(proxy: Proxy, relay: RelayProcess, frame: bytes) -> None:
+    flooding = [gevent.spawn(flood, proxy, UPGRADE, frame * 500) for _ in range(10)]
+    waits = others_waits(relay, flooding, 20)
+    gevent.joinall(flooding, timeout=5)
+    assert all(greenlet.ready() for greenlet in flooding)
+    assert relay.metric("relay_consumers_ended_total", reason="websocket-flood") == len(flooding)
+    assert waits[len(waits) * 95 // 100] < 0.5, waits[-5:]
+
+
+@pytest.mark.parametrize(
+    ("head", "block"),
+    [
+        (ASK, ASK * 100),
+        (CRAWL + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 500),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n", b"x" * 65536),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"X: " + b"x" * 7000 + b"\r\n"),
+    ],
+    ids=["requests", "chunks", "a body", "a head"],
+)
+def test_clients_without_end_slow_nobody(proxy: Proxy, relay: RelayProcess, head: bytes, block: bytes) -> None:
+    flooding = [gevent.spawn(flood, proxy, head, block) for _ in range(5)]
+    waits = others_waits(relay, flooding, 3)
+    gevent.killall(flooding)
+    assert call(f"{relay.url}/_healthz").status == 200
+    assert not waits or waits[len(waits) * 95 // 100] < 0.5, waits[-5:]
+
+
+def test_slow_bodies_take_no_places_of_others(proxy: Proxy, relay: RelayProcess) -> None:
+    """nginx keeps a body until it is whole; what Caddy passes on, the relay waits for as long as for any other."""
+    head = CRAWL + b"Content-Length: 60000\r\n\r\n"
+    slow = [gevent.spawn(flood, proxy, head, b"{", 0.5) for _ in range(30)]
+    waits = others_waits(relay, slow, 2)
+    assert waits[len(waits) * 95 // 100] < 0.5 and proxy.request("GET", "/_healthz") == 200
+    if "caddy" in str(proxy.child.process.args[0]):  # type: ignore[index]
+        gevent.joinall(slow, timeout=15)
+        assert all(greenlet.ready() for greenlet in slow)
+    gevent.killall(slow)
+
+
+@pytest.mark.parametrize("upgrade", [b"foo", b"h2c", b"websocket"])
+def test_a_body_on_a_request_to_upgrade_is_not_the_next_clients_request(proxy: Proxy, upgrade: bytes) -> None:
+    smuggled = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+    body = smuggled * 20
+    head = CRAWL + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with stranger(proxy, head + body) as sock:
+        assert sock.recv(4096).startswith(b"HTTP/1.1 4")
+        for _ in range(10):
+            assert proxy.request("GET", "/_healthz") == 200
+
+
+def test_a_bad_cursor_is_told_before_the_upgrade(proxy: Proxy) -> None:
+    for cursor in ("x", "-1", "1&cursor=2", "9" * 30):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(f"wss://localhost:{proxy.port}{SUBSCRIBE}?cursor={cursor}", ssl=proxy.tls, source_address=STRANGER)
+        assert refused.value.response.status_code == 400
+        assert b"InvalidRequest" in (refused.value.response.body or b"")
+
+
+def test_a_base_address_may_end_with_a_slash(proxy: Proxy) -> None:
+    assert proxy.request("GET", "//xrpc/com.atproto.sync.listHosts") == 200
+    url = f"wss://localhost:{proxy.port}/{SUBSCRIBE}?cursor=0"
+    with connect(url, ssl=proxy.tls, source_address=STRANGER) as stream:
+        assert stream.recv(timeout=10)
