@@ -141,6 +141,12 @@ def verify_sync(event: Sync, key: PublicKey, now_us: int) -> Verified | Unproven
     return Verified(content.root, commit.data, False, None, {})
 
 
+def commit_alone(event: Commit, data: Cid, reason: str) -> Unproven:
+    """What is left of a verified `#commit` that is not passed on as it came, for a reason of the caller's."""
+    root, block = car.root_block(event.blocks)
+    return Unproven(reason, "", root, data, event.rev, car.of_root(root, block))
+
+
 def parse_commit(block: bytes) -> CommitObject:
     """Read a commit object, version 3. Raises CommitError `commit-malformed` or `commit-version`."""
     match = _read_commit(block)

@@ -83,6 +83,16 @@ def read(frame: bytes) -> Commit | None:
     )
 
 
+def peek(frame: bytes) -> tuple[str, int] | None:
+    """The account and `seq` of a frame of the usual shape, read up to its blocks. None for any other frame."""
+    start = _match_start(frame)
+    middle = _match_middle(frame, start.end() + start[4][0]) if start is not None else None
+    if middle is None:
+        return None
+    seq = _number(middle[4])
+    return (middle[5].decode(), seq) if 0 < seq <= MAX_SEQ else None
+
+
 def _number(encoded: bytes) -> int:
     """The length or number in a head, shortest form or not."""
     return int.from_bytes(encoded[1:]) if len(encoded) > 1 else encoded[0] & 0x1F

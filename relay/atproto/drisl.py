@@ -65,13 +65,13 @@ def decode_prefix(data: bytes, *, max_depth: int = MAX_DEPTH) -> tuple[Value, in
     return value, len(encoded)
 
 
-def load(data: bytes, *, max_depth: int = MAX_DEPTH) -> Value:
+def load(data: bytes, *, max_depth: int = MAX_DEPTH, max_items: int = MAX_ITEMS) -> Value:
     """The first value in `data`, canonical or not: only well-formed and of the data model's types.
 
     For callers that have to know what a value said although it is refused; all others want `decode`.
     """
-    if len(data) > MAX_ITEMS:
-        _limit_items(data)
+    if len(data) > max_items:
+        _limit_items(data, max_items)
     try:
         value: Value = cbor2.loads(
             data,
@@ -178,8 +178,8 @@ def _canonical_map_size(value: dict[Any, Any]) -> int:
     return size
 
 
-def _limit_items(data: bytes) -> None:
-    """Count items before they are made. DrislError when there are more than MAX_ITEMS."""
+def _limit_items(data: bytes, most: int) -> None:
+    """Count items before they are made. DrislError when there are more than `most`."""
     position, open_items, items = 0, 1, 0
     try:
         while open_items:
@@ -203,8 +203,8 @@ def _limit_items(data: bytes) -> None:
                 open_items += 1
             open_items -= 1
             items += 1
-            if items + open_items > MAX_ITEMS:
-                raise DrislError("drisl-items", f"over {MAX_ITEMS}")
+            if items + open_items > most:
+                raise DrislError("drisl-items", f"over {most}")
     except IndexError:
         raise DrislError("drisl-truncated") from None
 

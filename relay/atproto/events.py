@@ -124,6 +124,16 @@ Event = Commit | Sync | Identity | Account
 
 
 @dataclass(slots=True)
+class Peeked:
+    """Whose event a frame holds. `status` is that of an #account event, None if the account is active or gives none."""
+
+    kind: Kind
+    did: str
+    seq: int
+    status: str | None
+
+
+@dataclass(slots=True)
 class Info:
     """A notice from the host, such as OutdatedCursor."""
 

@@ -7,29 +7,26 @@ https://atproto.com/specs/event-stream and `com.atproto.sync.subscribeRepos`
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
-
 import cbor2
 
-from relay.atproto import commit_frame, drisl
-from relay.atproto.cid import Cid
+from relay.atproto import commit_frame, drisl, payloads
 from relay.atproto.errors import DrislError, FrameError
-from relay.atproto.events import Account, Commit, Event, Identity, Info, Kind, RepoOp, StreamError, Sync
-from relay.atproto.fields import (
-    Fields,
-    Shape,
-    is_seq,
-    read_blocks,
-    read_flag,
-    read_link,
-    read_link_or_none,
-    read_seq,
-    read_text,
-    read_text_or_none,
-    read_time,
+from relay.atproto.events import (
+    Account,
+    Commit,
+    Event,
+    Identity,
+    Info,
+    Kind,
+    Peeked,
+    RepoOp,
+    StreamError,
+    Sync,
 )
-from relay.atproto.syntax import is_did, is_tid
+from relay.atproto.fields import Fields, is_seq, read_flag, read_seq, read_text, read_text_or_none
+from relay.atproto.payloads import MAX_BLOCKS, MAX_OPS, MAX_SYNC_BLOCKS
+from relay.atproto.skim import skim
+from relay.atproto.syntax import is_did
 
 __all__ = [
     "MAX_BLOCKS",
@@ -43,6 +40,7 @@ __all__ = [
     "Identity",
     "Info",
     "Kind",
+    "Peeked",
     "RepoOp",
     "StreamError",
     "Sync",
@@ -51,53 +49,41 @@ __all__ = [
     "error_frame",
     "identity_frame",
     "info_frame",
+    "peek",
     "split_at_seq",
     "sync_frame",
     "uint",
 ]
 
-REASONS = frozenset(
-    {
-        "frame-blocks-size",
-        "frame-encoding",
-        "frame-field",
-        "frame-header",
-        "frame-not-canonical",
-        "frame-ops-count",
-        "frame-payload",
-        "frame-seq",
-        "frame-size",
-        "frame-time",
-    }
-)
+REASONS = payloads.REASONS | {"frame-encoding", "frame-header", "frame-not-canonical", "frame-payload", "frame-size"}
 
-# Limits of the sync specification, bytes and counts.
+# Bytes: the sync specification's limit; and what no event without blocks, and no notice, comes near.
 MAX_FRAME = 5_000_000
-MAX_BLOCKS = 2_000_000
-MAX_SYNC_BLOCKS = 10_000
-MAX_OPS = 200
-
-
-_SHAPES = {
-    Kind.COMMIT: Shape(
-        "ops rev seq repo time blobs since blocks commit rebase tooBig",
-        "prevData",
-        since=None,
-        blobs=[],
-        rebase=False,
-        tooBig=False,
-    ),
-    Kind.SYNC: Shape("did rev seq time blocks"),
-    Kind.IDENTITY: Shape("did seq time", "handle"),
-    Kind.ACCOUNT: Shape("did seq time active", "status"),
-}
-_OP_SHAPE = Shape("action path cid", "prev", cid=None)
+MAX_NOTICE = 16_384
+# Items that are decoded of one payload: 200 operations have 2,000. And those that are passed over in search of single
+# fields, so that a commit with too many operations is not lost.
+MAX_ITEMS = 10_000
+MAX_SKIMMED = 20_000
 
 _NAMES = {Kind.COMMIT: "#commit", Kind.SYNC: "#sync", Kind.IDENTITY: "#identity", Kind.ACCOUNT: "#account"}
 _HEADERS = {kind: drisl.encode({"op": 1, "t": name}) for kind, name in _NAMES.items()}
 _INFO_HEADER = drisl.encode({"op": 1, "t": "#info"})
 _ERROR_HEADER = drisl.encode({"op": -1})
 _SEQ_KEY = drisl.encode("seq")
+
+_SMALL = (Kind.IDENTITY, Kind.ACCOUNT)
+_PEEKED = {
+    Kind.COMMIT: ("repo", "seq"),
+    Kind.SYNC: ("did", "seq"),
+    Kind.IDENTITY: ("did", "seq"),
+    Kind.ACCOUNT: ("did", "seq", "active", "status"),
+}
+_REMAINS = {
+    Kind.COMMIT: ("repo", "seq", "time", "rev", "commit", "blocks"),
+    Kind.SYNC: ("did", "seq", "time", "rev", "blocks"),
+    Kind.IDENTITY: ("did", "seq"),
+    Kind.ACCOUNT: ("did", "seq"),
+}
 
 # No header that means anything is near this long.
 _MAX_HEADER = 256
@@ -109,24 +95,41 @@ _KINDS_BY_HEADER = {header: kind for kind, header in _HEADERS.items()}
 def decode(frame: bytes) -> Event | Info | StreamError | None:
     """Read one frame. None when its `op` or `t` is unknown: such a frame is to be ignored.
 
-    FrameError with `fatal` when the framing or encoding is broken; without it when only this event is bad.
+    A #commit or #sync that cannot be passed on, but of which the signed commit can still be found, is an event with a
+    `fault`. FrameError for all else that cannot be read, with `fatal` when the framing or encoding is broken.
     """
     if len(frame) > MAX_FRAME:
         raise FrameError("frame-size", f"{len(frame)} bytes", fatal=True)
     usual = commit_frame.read(frame)
     if usual is not None and len(usual.blocks) <= MAX_BLOCKS:
         return usual
+    try:
+        op, name, start = read_header(frame)
+        kind = KINDS.get(name) if op == 1 else None
+        return _read_notice(op, name, frame[start:]) if kind is None else _read_event(kind, frame, start)
+    except FrameError as error:
+        return _read_remains(frame, error)
+
+
+def peek(frame: bytes) -> Peeked | Info | StreamError | None:
+    """Whose event a frame holds, and its number there: cheap, whatever else is in the frame.
+
+    None when `op` or `t` is unknown. FrameError when what is asked for cannot be read.
+    """
+    usual = commit_frame.peek(frame)
+    if usual is not None:
+        return Peeked(Kind.COMMIT, *usual, None)
     op, name, start = read_header(frame)
     kind = KINDS.get(name) if op == 1 else None
-    if kind is not None:
-        return _read_event(kind, frame, start)
-    if op == -1:
-        payload = load_payload(frame[start:])
-        return StreamError(read_text(payload, "error"), read_text_or_none(payload, "message"))
-    if (op, name) == (1, "#info"):
-        payload = load_payload(frame[start:])
-        return Info(read_text(payload, "name"), read_text_or_none(payload, "message"))
-    return None
+    if kind is None:
+        return _read_notice(op, name, frame[start:])
+    if len(frame) <= MAX_NOTICE:
+        fields = load_payload(frame[start:])
+    else:
+        fields, _ = skim(frame, start, _PEEKED[kind], MAX_SKIMMED)
+    did, seq = read_text(fields, _did_field(kind)), read_seq(fields)
+    inactive = kind is Kind.ACCOUNT and not read_flag(fields, "active")
+    return Peeked(kind, did, seq, read_text_or_none(fields, "status") if inactive else None)
 
 
 def split_at_seq(event: Event) -> tuple[bytes, bytes]:
@@ -196,7 +199,7 @@ def read_header(frame: bytes) -> tuple[int, str, int]:
 def load_payload(body: bytes) -> Fields:
     """The fields of a payload, unchecked. Raises FrameError."""
     try:
-        payload = drisl.load(body)
+        payload = drisl.load(body, max_items=MAX_ITEMS)
     except DrislError as error:
         raise FrameError("frame-encoding", str(error), fatal=True) from error
     if not isinstance(payload, dict):
@@ -204,21 +207,48 @@ def load_payload(body: bytes) -> Fields:
     return payload
 
 
+def _read_notice(op: int, name: str, body: bytes) -> Info | StreamError | None:
+    if len(body) > MAX_NOTICE and (op == -1 or name == "#info"):
+        raise FrameError("frame-size", f"{len(body)} bytes")
+    if op == -1:
+        payload = load_payload(body)
+        return StreamError(read_text(payload, "error"), read_text_or_none(payload, "message"))
+    if (op, name) == (1, "#info"):
+        payload = load_payload(body)
+        return Info(read_text(payload, "name"), read_text_or_none(payload, "message"))
+    return None
+
+
 def _read_event(kind: Kind, frame: bytes, start: int) -> Event:
+    if kind in _SMALL and len(frame) > MAX_NOTICE:
+        raise FrameError("frame-size", f"{len(frame)} bytes")
     body = frame[start:]
     payload = load_payload(body)
-    try:
-        _check_canonical(payload, body)
-        fields = _trim(kind, payload)
-        if fields is not payload or start != len(_HEADERS[kind]):
-            frame = _HEADERS[kind] + drisl.encode(fields)
-        return _READERS[kind](fields, frame)
-    except FrameError as error:
-        did = payload.get("repo" if kind is Kind.COMMIT else "did")
-        seq = payload.get("seq")
-        error.did = did if isinstance(did, str) and is_did(did) else None
+    _check_canonical(payload, body)
+    fields = payloads.trim(kind, payload)
+    if fields is not payload or start != len(_HEADERS[kind]):
+        frame = _HEADERS[kind] + drisl.encode(fields)
+    return payloads.read(kind, fields, frame)
+
+
+def _read_remains(frame: bytes, error: FrameError) -> Event:
+    """What is left of a frame that was refused with `error`; or `error`, which then tells whose event it was."""
+    header, start = skim(frame[:_MAX_HEADER], 0, ("op", "t"), _MAX_HEADER, to_end=True)
+    op, name = header.get("op"), header.get("t")
+    kind = KINDS.get(name) if type(op) is int and op == 1 and type(name) is str and start else None
+    if kind is not None:
+        fields, _ = skim(frame, start, _REMAINS[kind], MAX_SKIMMED)
+        event = payloads.read_commit_alone(kind, fields, frame, error.reason)
+        if event is not None:
+            return event
+        did, seq = fields.get(_did_field(kind)), fields.get("seq")
+        error.did = did if type(did) is str and is_did(did) else None
         error.seq = seq if is_seq(seq) else None
-        raise
+    raise error
+
+
+def _did_field(kind: Kind) -> str:
+    return "repo" if kind is Kind.COMMIT else "did"
 
 
 def _check_canonical(payload: Fields, body: bytes) -> None:
@@ -226,95 +256,6 @@ def _check_canonical(payload: Fields, body: bytes) -> None:
         drisl.check_canonical(payload, body)
     except DrislError as error:
         raise FrameError("frame-not-canonical", str(error)) from error
-
-
-def _trim(kind: Kind, payload: Fields) -> Fields:
-    fields = _SHAPES[kind].trim(payload)
-    if kind is not Kind.COMMIT:
-        return fields
-    ops = _ops(fields)
-    trimmed = [_OP_SHAPE.trim(op) for op in ops]
-    if all(map(operator.is_, ops, trimmed)):
-        return fields
-    return fields | {"ops": trimmed}
-
-
-def _ops(fields: Fields) -> list[Fields]:
-    ops = fields.get("ops")
-    if type(ops) is not list or not all(type(op) is dict for op in ops):
-        raise FrameError("frame-field", "ops")
-    if len(ops) > MAX_OPS:
-        raise FrameError("frame-ops-count", f"{len(ops)} ops")
-    return ops
-
-
-def _read_commit(fields: Fields, frame: bytes) -> Commit:
-    since = read_text_or_none(fields, "since")
-    if since is not None and not is_tid(since):
-        raise FrameError("frame-field", "since")
-    blobs = fields["blobs"]
-    if type(blobs) is not list or not all(type(blob) is Cid for blob in blobs):
-        raise FrameError("frame-field", "blobs")
-    return Commit(
-        did=read_text(fields, "repo"),
-        seq=read_seq(fields),
-        time=read_time(fields),
-        rev=read_text(fields, "rev"),
-        since=since,
-        commit=read_link(fields, "commit"),
-        prev_data=read_link_or_none(fields, "prevData"),
-        blocks=read_blocks(fields, MAX_BLOCKS),
-        ops=tuple(map(_read_op, fields["ops"])),
-        too_big=read_flag(fields, "tooBig"),
-        rebase=read_flag(fields, "rebase"),
-        frame=frame,
-    )
-
-
-def _read_op(op: Fields) -> RepoOp:
-    return RepoOp(
-        read_text(op, "action"), read_text(op, "path"), read_link_or_none(op, "cid"), read_link_or_none(op, "prev")
-    )
-
-
-def _read_sync(fields: Fields, frame: bytes) -> Sync:
-    return Sync(
-        did=read_text(fields, "did"),
-        seq=read_seq(fields),
-        time=read_time(fields),
-        rev=read_text(fields, "rev"),
-        blocks=read_blocks(fields, MAX_SYNC_BLOCKS),
-        frame=frame,
-    )
-
-
-def _read_identity(fields: Fields, frame: bytes) -> Identity:
-    return Identity(
-        did=read_text(fields, "did"),
-        seq=read_seq(fields),
-        time=read_time(fields),
-        handle=read_text_or_none(fields, "handle"),
-        frame=frame,
-    )
-
-
-def _read_account(fields: Fields, frame: bytes) -> Account:
-    return Account(
-        did=read_text(fields, "did"),
-        seq=read_seq(fields),
-        time=read_time(fields),
-        active=read_flag(fields, "active"),
-        status=read_text_or_none(fields, "status"),
-        frame=frame,
-    )
-
-
-_READERS: dict[Kind, Callable[[Fields, bytes], Event]] = {
-    Kind.COMMIT: _read_commit,
-    Kind.SYNC: _read_sync,
-    Kind.IDENTITY: _read_identity,
-    Kind.ACCOUNT: _read_account,
-}
 
 
 def _around_seq(header: bytes, fields: Fields) -> tuple[bytes, bytes]:

@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable
 
 from relay.atproto.events import HIDING_STATUSES
-from relay.atproto.frames import Kind
-from relay.atproto.passing import Passed
+from relay.atproto.frames import Kind, Peeked
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import FLAG_HIDES, Record
@@ -59,7 +58,7 @@ class Copier:
         self._logged = logged
         self._backfill = backfill
         self._last_seq = segment_log.last_seq
-        self._commits: GroupCommit[tuple[Passed, bytes]] = GroupCommit(
+        self._commits: GroupCommit[tuple[Peeked, bytes]] = GroupCommit(
             "edge", segment_log, tail, suppressions, self._records_of, self._published
         )
 
@@ -73,7 +72,7 @@ class Copier:
         """The seq to go on after: of the newest event that was put, or that the log has."""
         return self._last_seq or (0 if self._backfill else None)
 
-    def put(self, event: Passed, frame: bytes) -> None:
+    def put(self, event: Peeked, frame: bytes) -> None:
         """Take one event; blocks while the queue is full. One whose seq does not rise is passed over."""
         if event.seq <= self._last_seq:
             metrics.EDGE_PASSED_OVER.labels("repeated").inc()
@@ -89,16 +88,16 @@ class Copier:
         """Log all that was put, within `timeout` seconds, then stop; the rest comes again from the upstream."""
         self._commits.stop(timeout)
 
-    def _records_of(self, batch: list[tuple[Passed, bytes]]) -> list[Record]:
+    def _records_of(self, batch: list[tuple[Peeked, bytes]]) -> list[Record]:
         # The clock may be set back; the time in the log never is.
         time_us = max(time.time_ns() // 1000, self._log.last_time_us)
         return [_record(event, frame, time_us) for event, frame in batch]
 
-    def _published(self, _: list[tuple[Passed, bytes]], records: list[Record]) -> None:
+    def _published(self, _: list[tuple[Peeked, bytes]], records: list[Record]) -> None:
         self._logged(records[-1].seq)
 
 
-def _record(event: Passed, frame: bytes, time_us: int) -> Record:
+def _record(event: Peeked, frame: bytes, time_us: int) -> Record:
     """`event` as the log keeps it; of no host and no upstream seq but its own.
 
     Its past stays hidden for good once it was: whether the upstream shows it again cannot be told from its events.

@@ -14,11 +14,10 @@ from typing import Protocol
 
 import gevent
 
-from relay.atproto import passing
+from relay.atproto import frames
 from relay.atproto.errors import FrameError
-from relay.atproto.frames import Info, StreamError
+from relay.atproto.frames import Info, Peeked, StreamError
 from relay.atproto.hostname import Endpoint
-from relay.atproto.passing import Passed
 from relay.kit import metrics
 from relay.net import websocket_client
 from relay.net.websocket import PassedOver
@@ -41,7 +40,7 @@ class Copy(Protocol):
     def cursor(self) -> int | None:
         """The seq to go on after; None to begin with what comes now."""
 
-    def put(self, event: Passed, frame: bytes) -> None:
+    def put(self, event: Peeked, frame: bytes) -> None:
         """Take one event; blocks while there is no room."""
 
 
@@ -132,7 +131,7 @@ class Source:
             log.error("a message of %s is passed over: %s: %s", self._upstream.hostname, frame.reason, frame.detail)
             return
         try:
-            event = passing.peek(frame)
+            event = frames.peek(frame)
         except FrameError as error:
             metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
             log.error("an event of %s cannot be read: %s", self._upstream.hostname, error)

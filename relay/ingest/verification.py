@@ -55,8 +55,11 @@ Outcome = Verdict | Unproven | Refusal
 
 Such an event must not be passed on as it came, but should not be lost. `frames.sync_frame(event.did, unproven.rev,
 event.time, unproven.blocks)` is what consumers may be told instead, once authority and status are as they must be and
-`unproven.rev` is after the last rev. A `#sync` may say another rev than its commit, so that is compared here, not the
-event's. The repo's state follows `unproven.commit`, `unproven.data` and `unproven.rev`, as after any `#sync`.
+`unproven.rev` is after the last rev. The repo's state follows its `commit`, `data` and `rev`, as after any `#sync`.
+
+The `rev` of a `#sync` event may be any text, or empty: only `unproven.rev` tells whether it is old. `event.time` is
+empty when it could not be read. A verdict on a commit that must not pass for a reason of the gate's own, such as a
+missing `prevData`, is turned into this by `atproto.commit.commit_alone`.
 """
 
 

@@ -12,8 +12,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
-from relay.atproto import frames, passing
-from relay.atproto.passing import Passed
+from relay.atproto import frames
 from tests.process.test_relay_process import Writer
 from tests.support.http import call
 from tests.support.pds import FakePds, websocket_frame
@@ -44,8 +43,8 @@ class Consumer:
             gevent.sleep(0.05)
 
     def _take(self, message: bytes) -> None:
-        event = passing.peek(message)
-        if isinstance(event, Passed):
+        event = frames.peek(message)
+        if isinstance(event, frames.Peeked):
             self.frames.append(message)
             self.seqs.append(event.seq)
 
