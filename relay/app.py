@@ -25,6 +25,7 @@ from relay.config import Settings, environment_with, gone_variables, unknown_var
 from relay.dash.history import History
 from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
+from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep
 from relay.hosts.hosts import Hosts
@@ -69,11 +70,14 @@ class Relay:
         self._vitals = Vitals("relay")
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
+        spare.give_back(settings.persist_dir)
         self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
         self._db.write(installation.claim, "relay")
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq)
-        self._stream = Stream(segment_log, self._db, Keep(settings.replay_window, settings.persist_max_bytes))
+        self._stream = Stream(
+            segment_log, self._db, Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
+        )
         memory = RecordCache(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
         registry = HostRegistry(self._db, self._stream.cursors)

@@ -33,6 +33,7 @@ from relay.kit.values import (
     parse_positive_duration,
     parse_share,
     parse_size,
+    parse_size_or_auto,
 )
 
 
@@ -140,6 +141,12 @@ class Settings:
         "0",
         parse_size,
         "Most bytes of the segment log, by which the oldest events go before the window ends; 0: no bound",
+    )
+    persist_min_free: int | None = _setting(
+        "RELAY_PERSIST_MIN_FREE",
+        "auto",
+        parse_size_or_auto,
+        "Bytes to keep free on the log's disk: the oldest events go first; 0: none; auto: 5 % or 2 GiB, the less",
     )
     initial_seq: int = _setting(
         "RELAY_INITIAL_SEQ_NUMBER",

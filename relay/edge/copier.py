@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable
 
 from relay.atproto.events import HIDING_STATUSES
@@ -62,6 +61,10 @@ class Copier:
             "edge", segment_log, tail, suppressions, self._records_of, self._published
         )
 
+    def on_failure(self, make_room: Callable[[], None]) -> None:
+        """Have `make_room` called when the log cannot be written, which may be for want of room."""
+        self._commits.make_room = make_room
+
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
@@ -89,8 +92,7 @@ class Copier:
         self._commits.stop(timeout)
 
     def _records_of(self, batch: list[tuple[Peeked, bytes]]) -> list[Record]:
-        # The clock may be set back; the time in the log never is.
-        time_us = max(time.time_ns() // 1000, self._log.last_time_us)
+        time_us = self._log.time_us()
         return [_record(event, frame, time_us) for event, frame in batch]
 
     def _published(self, _: list[tuple[Peeked, bytes]], records: list[Record]) -> None:

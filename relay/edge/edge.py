@@ -14,6 +14,7 @@ from relay.config import Settings
 from relay.edge.copier import Copier, Hidden
 from relay.edge.routes import create_edge_app
 from relay.edge.source import Source
+from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
 from relay.kit.errors import ConfigError
@@ -48,6 +49,7 @@ class Edge:
         self._vitals = Vitals("edge")
         # The upstream's address is the operator's word.
         http = GuardedHttp(SERVER, allow_insecure=True)
+        spare.give_back(settings.persist_dir)
         self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
         self._db.write(installation.claim, "edge")
         self._log = SegmentLog(settings.persist_dir, copy=True)
@@ -57,10 +59,11 @@ class Edge:
         self._copier = Copier(self._log, tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill)
         self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
         self._firehose = Firehose(self._log, tail, suppressions)
-        keep = Keep(settings.replay_window, settings.persist_max_bytes)
+        keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
         self._retention = Retention(
             self._log, keep, lambda: self._hidden.stored_position + 1, suppressions.forget_before
         )
+        self._copier.on_failure(self._retention.wake)
         services = Services(
             settings=settings,
             db=self._db,

@@ -20,10 +20,16 @@ from relay.eventlog.repair import End, Examined
 from relay.eventlog.segment import Segment, load, name_of, paths
 from relay.eventlog.writer import Block, SegmentWriter, SyncFunction
 from relay.kit import metrics
+from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
 
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 3600.0
+
+# A log whose newest record is this old was not written for long, or the clock is wrong: then nothing is deleted for its
+# age for a while.
+DOUBTFUL_US = 3_600_000_000
+DOUBT_SECONDS = 600.0
 
 _first_seq = attrgetter("first_seq")
 
@@ -45,6 +51,7 @@ class SegmentLog:
         segment_bytes: int = SEGMENT_BYTES,
         segment_seconds: float = SEGMENT_SECONDS,
         sync: SyncFunction = os.fdatasync,
+        clock: SteadyClock | None = None,
     ) -> None:
         """Open the log in `directory`, which is made when it is not there.
 
@@ -63,6 +70,7 @@ class SegmentLog:
         # Whether this run has written, and the next seq that `given-out` names.
         self._running = False
         self._noted = 0
+        self._clock = clock or SteadyClock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = _locked(directory)
@@ -72,6 +80,9 @@ class SegmentLog:
             in_doubt = self._in_doubt(before)
             end, repairs = self._examine_end()
             self.last_time_us = end.time_us
+            # Whoever starts with a clock that is far ahead has no other way to tell.
+            self._quiet_us = self._clock.now_us() - end.time_us if end.time_us else 0
+            self._opened = time.monotonic()
             self.next_seq = end.last_seq + 1
             if not copy:
                 self._pass_over_what_was_given_out(before, in_doubt, end.next_seq, max(initial_seq, 1))
@@ -105,6 +116,10 @@ class SegmentLog:
     def bytes(self) -> int:
         """Bytes in all segments. Blocks on the disk; files that are deleted meanwhile do not count."""
         return sum(_size(segment) for segment in self.segments)
+
+    def time_us(self) -> int:
+        """The time of a record that is written now. It never goes back, whatever the clock does."""
+        return max(self._clock.now_us(), self.last_time_us)
 
     def advance(self, next_seq: int) -> None:
         """Pass over seqs, so that the next record gets `next_seq` at least. Raises LogError `log-io`."""
@@ -169,16 +184,25 @@ class SegmentLog:
         following = bisect_right(segments, segment.first_seq, key=_first_seq)
         return segments[following] if following < len(segments) else None
 
-    def trim(self, now_us: int, window: float, max_bytes: int, keep_from: int) -> int:
+    def trim(self, window: float, max_bytes: int, keep_from: int) -> int:
         """Delete the segments whose every record is older than `window` seconds, and the oldest while all of them
         have more than `max_bytes` (0: no bound). Returns how many went.
 
-        The newest segment stays, and so does every record from the seq `keep_from` on. Blocks on the disk.
+        The newest segment stays, and so does every record from the seq `keep_from` on. Time counts as far as it was
+        seen to pass: a jump of the clock deletes nothing. Blocks on the disk.
         """
+        now_us = self._clock.now_us()
+        oldest_us = now_us - self._clock.skipped_us - int(window * 1_000_000)
+        if self._quiet_us > DOUBTFUL_US and time.monotonic() - self._opened < DOUBT_SECONDS:
+            oldest_us = 0
         total, removed = self.bytes(), 0
         while len(self._segments) > 1:
             oldest, following = self._segments[:2]
-            expired = following.created_us < now_us - int(window * 1_000_000)
+            created_us = following.created_us
+            if created_us > now_us:
+                # Dated by a clock that was wrong; the file system may know better.
+                created_us = int(following.path.stat().st_mtime * 1_000_000)
+            expired = created_us < oldest_us
             if not (expired or (max_bytes and total > max_bytes)) or following.first_seq > keep_from:
                 break
             total -= _size(oldest)

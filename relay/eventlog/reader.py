@@ -51,6 +51,11 @@ class LogReader:
             self._seq = records[-1].seq
         return records
 
+    def let_go(self) -> None:
+        """Hold no file any more; the next `read` opens the one that it needs."""
+        self._handle = None
+        self._seq = -1
+
     def _seek(self, after_seq: int) -> None:
         if after_seq + 1 < self._log.first_seq:
             raise FellBehind

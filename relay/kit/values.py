@@ -46,6 +46,11 @@ def parse_size(text: str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
+def parse_size_or_auto(text: str) -> int | None:
+    """Bytes; None for `auto`."""
+    return None if text == "auto" else parse_size(text)
+
+
 def parse_bind(text: str) -> Bind:
     """An address from `:2470`, `127.0.0.1:2470` or `[::1]:2470`."""
     host, colon, port = text.rpartition(":")

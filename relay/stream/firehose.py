@@ -94,7 +94,7 @@ class Firehose:
         def read(after_seq: int) -> list[Record]:
             return in_thread(self._pool, reader.read, after_seq)
 
-        return Feed(position, outdated, self._tail, self._suppressions, read)
+        return Feed(position, outdated, self._tail, self._suppressions, read, reader.let_go)
 
 
 class Feed:
@@ -103,7 +103,7 @@ class Feed:
     `outdated`: the cursor was older than the window, so the feed starts later than was asked for.
     """
 
-    __slots__ = ("_read", "_suppressions", "_tail", "outdated", "position")
+    __slots__ = ("_let_go", "_read", "_reading", "_suppressions", "_tail", "outdated", "position")
 
     def __init__(
         self,
@@ -112,12 +112,16 @@ class Feed:
         tail: Tail,
         suppressions: Suppressions,
         read: Callable[[int], list[Record]],
+        let_go: Callable[[], None],
     ) -> None:
         self.position = position
         self.outdated = outdated
         self._tail = tail
         self._suppressions = suppressions
         self._read = read
+        # Called once what comes next is in memory: a file that is held open takes its room although it was deleted.
+        self._let_go = let_go
+        self._reading = False
 
     def next(self, timeout: float) -> bytes | None:
         """The next events as joined WebSocket frames; None when there are none for `timeout` seconds.
@@ -128,6 +132,9 @@ class Feed:
         while True:
             if (found := self._tail.after(self.position)) is not None:
                 data, self.position = found
+                if self._reading:
+                    self._reading = False
+                    self._let_go()
             elif self.position < self._tail.head:
                 data = self._from_disk()
             else:
@@ -140,6 +147,7 @@ class Feed:
 
     def _from_disk(self) -> bytes:
         head = self._tail.head
+        self._reading = True
         try:
             records = self._read(self.position)
         except FellBehind:

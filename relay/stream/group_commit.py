@@ -36,6 +36,9 @@ RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
 BATCH_SECONDS = 0.01
 
+# A disk that takes longer than this for one batch is as good as broken.
+HUNG_SECONDS = 3.0
+
 # How often it is stored how far seqs were given out.
 NOTE_SECONDS = 0.5
 
@@ -60,6 +63,8 @@ class GroupCommit(Generic[T]):
         published: Callable[[list[T], list[Record]], None],
         ready: Callable[[], None] | None = None,
     ) -> None:
+        # Called when a batch could not be written, which may be for want of room.
+        self.make_room: Callable[[], None] = _nothing
         self.bytes = 0
         self._name = name
         self._log = segment_log
@@ -71,6 +76,7 @@ class GroupCommit(Generic[T]):
         # Why nothing can be written now; why nothing ever will be.
         self._trouble: str | None = None
         self._death: str | None = None
+        self._writing_since: float | None = None
         self._note_at = 0.0
         # One native thread: the log is written by one at a time.
         self._disk = ThreadPool(1)
@@ -87,7 +93,11 @@ class GroupCommit(Generic[T]):
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        return self._death or self._trouble
+        if self._death or self._trouble:
+            return self._death or self._trouble
+        since = self._writing_since
+        waited = 0.0 if since is None else time.monotonic() - since
+        return f"log: the disk has not answered for {waited:.0f} s" if waited > HUNG_SECONDS else None
 
     def put(self, item: T, size: int) -> None:
         """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of the calls."""
@@ -148,6 +158,7 @@ class GroupCommit(Generic[T]):
         while (error := self._failure(block)) is not None:
             self._trouble = f"log: {error}"
             metrics.LOG_FAILURES.inc()
+            self.make_room()
             if attempt == 0:
                 log.error("the log cannot be written, events wait: %s", error)
             gevent.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
@@ -157,10 +168,13 @@ class GroupCommit(Generic[T]):
         self._trouble = None
 
     def _failure(self, block: Block) -> Exception | None:
+        self._writing_since = time.monotonic()
         try:
             in_thread(self._disk, self._log.write, block)
         except Exception as error:
             return error.with_traceback(None)
+        finally:
+            self._writing_since = None
         return None
 
     def _take(self) -> list[T]:
@@ -201,3 +215,7 @@ class GroupCommit(Generic[T]):
 
 
 _EVENTS_LOGGED = {kind.value: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}
+
+
+def _nothing() -> None:
+    pass

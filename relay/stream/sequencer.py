@@ -7,7 +7,6 @@ not know of hosts, consumers or files.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 
 from relay.atproto.events import STATUSES
@@ -112,6 +111,10 @@ class Sequencer:
             "sequencer", log, tail, suppressions, self._number, self._published, self._wait_for_sql
         )
 
+    def on_failure(self, make_room: Callable[[], None]) -> None:
+        """Have `make_room` called when the log cannot be written, which may be for want of room."""
+        self._commits.make_room = make_room
+
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
@@ -136,8 +139,7 @@ class Sequencer:
             pass
 
     def _number(self, batch: list[Entry]) -> list[Record]:
-        # The clock may be set back; the time in the log never is.
-        time_us = max(time.time_ns() // 1000, self._log.last_time_us)
+        time_us = self._log.time_us()
         return [
             Record(
                 seq,

@@ -41,6 +41,7 @@ class Stream:
         self.retention = Retention(
             segment_log, keep, lambda: self.projector.needed_from, self.suppressions.forget_before
         )
+        self.sequencer.on_failure(self.retention.wake)
         metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
@@ -134,7 +136,7 @@ def test_time_never_goes_back(tmp_path: Path, database_url: str, monkeypatch: py
     room.start()
     room.submit(1)
     room.wait_for(1)
-    monkeypatch.setattr("relay.stream.sequencer.time.time_ns", lambda: 1_000_000_000)
+    monkeypatch.setattr("relay.kit.clock.time.time_ns", lambda: 1_000_000_000)
     room.submit(1)
     room.wait_for(2)
     from relay.eventlog.reader import LogReader
@@ -199,6 +201,74 @@ def test_retention_keeps_what_a_restart_needs(tmp_path: Path, database_url: str)
     room.wait_until(lambda: room.stream.projector.needed_from > 100)
     room.stream.retention.trim()
     assert room.log.first_seq > 50
+    room.stop()
+
+
+def test_a_feed_at_the_head_holds_no_file(tmp_path: Path, database_url: str) -> None:
+    """A segment that was deleted takes its room for as long as somebody has it open."""
+
+    def open_segments() -> int:
+        found = 0
+        for fd in os.listdir("/proc/self/fd"):
+            with suppress(OSError):
+                found += str(tmp_path) in (name := os.readlink(f"/proc/self/fd/{fd}")) and ".seg" in name
+        return found
+
+    room = Room(tmp_path, database_url)
+    room.start()
+    for _ in range(50):
+        room.submit(1)
+    room.wait_for(50)
+    room.stop()
+    room = Room(tmp_path, database_url)
+    room.start()
+    before = open_segments()
+    feeds = [room.stream.firehose.attach(0) for _ in range(5)]
+    for feed in feeds:
+        while feed.position < 50:
+            feed.next(1.0)
+    assert open_segments() == before + 5
+    room.submit(1)
+    room.wait_for(51)
+    writing = 1
+    for feed in feeds:
+        assert feed.next(1.0)
+    assert open_segments() == before + writing
+    room.stop()
+
+
+def test_a_disk_that_hangs_is_told(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.group_commit.HUNG_SECONDS", 0.1)
+    hangs = threading.Event()
+    room = Room(tmp_path, database_url)
+    write = room.log.write
+    monkeypatch.setattr(room.log, "write", lambda block: hangs.wait(20) and write(block))
+    room.start()
+    assert room.stream.problem is None
+    room.submit(1)
+    room.wait_until(lambda: "has not answered" in (room.stream.problem or ""))
+    hangs.set()
+    room.wait_for(1)
+    assert room.stream.problem is None
+    room.stop()
+
+
+def test_a_full_disk_wakes_retention(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.stream.group_commit.RETRY_SECONDS", (0.05,))
+    disk = Disk()
+    room = Room(tmp_path, database_url, sync=disk, segment_bytes=3000)
+    room.start()
+    for seq in range(1, 101):
+        room.submit(1)
+        if seq % 10 == 0:
+            room.wait_for(seq)
+    room.wait_until(lambda: room.stream.projector.needed_from > 100)
+    room.stream.retention._keep = Keep(3600.0, 3000)
+    disk.failing = True
+    room.submit(1)
+    room.wait_until(lambda: room.log.first_seq > 50)
+    disk.failing = False
+    room.wait_for(101)
     room.stop()
 
 

@@ -19,6 +19,7 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader
 from relay.eventlog.record import HEADER_SIZE, Record, encode_header
 from relay.eventlog.segment import Point, index_path, load_index, paths, replace_index
+from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
 from tests.support.stream import append, record
 
@@ -156,27 +157,77 @@ def test_seqs_may_be_passed_over(tmp_path: Path) -> None:
 # Retention
 
 
+class Time:
+    """A time of day that can be set, and a steady clock beside it, in seconds after the first record's time."""
+
+    def __init__(self) -> None:
+        self.steady = self.ahead = 0.0
+
+    def clock(self) -> SteadyClock:
+        start = record(1).time_us
+        return SteadyClock(
+            lambda: start + int((self.steady + self.ahead) * 1e6), lambda: 1_000_000 + int(self.steady * 1e6)
+        )
+
+
 def test_trim_by_window(tmp_path: Path) -> None:
-    log = filled(tmp_path, 100)
+    time = Time()
+    log = filled(tmp_path, 100, clock=time.clock())
     segments = log.segments
-    now = segments[3].created_us + 10_000_000
-    log.trim(now, 10.0 - 1e-6, 0, keep_from=101)
+    time.steady = (segments[3].created_us - record(1).time_us) / 1e6 + 10.0
+    log.trim(10.0 - 1e-6, 0, keep_from=101)
     assert log.first_seq == segments[3].first_seq
     assert seqs(log) == list(range(log.first_seq, 101))
     assert len(list(tmp_path.glob("*.idx"))) == len(log.segments)
 
 
+def test_a_clock_that_jumps_ahead_deletes_and_dates_nothing(tmp_path: Path) -> None:
+    time = Time()
+    log = filled(tmp_path, 100, clock=time.clock())
+    time.ahead = 400 * 86_400
+    assert log.trim(3600.0, 0, keep_from=101) == 0
+    assert log.time_us() < record(1).time_us + 1_000_000
+    time.steady += 120
+    log.time_us()
+    assert log.trim(3600.0, 0, keep_from=101) == 0, "nor when it lasts"
+    time.steady += 3600
+    assert log.trim(3600.0, 0, keep_from=101) > 0, "what was seen to grow old goes"
+
+
+def test_a_start_with_a_clock_that_is_far_ahead_deletes_nothing_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash(filled(tmp_path, 100))
+    time = Time()
+    time.ahead = 400 * 86_400
+    log = opened(tmp_path, clock=time.clock())
+    assert log.trim(3600.0, 0, keep_from=101) == 0
+    monkeypatch.setattr("relay.eventlog.log.DOUBT_SECONDS", 0.0)
+    assert log.trim(3600.0, 0, keep_from=101) > 0
+
+
+def test_segments_that_a_wrong_clock_dated_go_by_the_time_of_their_files(tmp_path: Path) -> None:
+    time = Time()
+    log = opened(tmp_path, clock=time.clock(), segment_bytes=300)
+    for seq in range(1, 41):
+        append(log, [record(seq)._replace(time_us=record(1).time_us + 10**15)])
+    old = record(1).time_us / 1e6 - 7200
+    for path in paths(tmp_path)[:5]:
+        os.utime(path, (old, old))
+    assert log.trim(3600.0, 0, keep_from=41) == 4
+
+
 def test_trim_by_size_keeps_the_newest(tmp_path: Path) -> None:
     log = filled(tmp_path, 100)
-    log.trim(0, 1e9, log.bytes() // 2, keep_from=101)
+    log.trim(1e9, log.bytes() // 2, keep_from=101)
     assert log.bytes() <= len(log.segments) * SMALL and 1 < log.first_seq < 100
-    log.trim(0, 1e9, 1, keep_from=101)
+    log.trim(1e9, 1, keep_from=101)
     assert len(log.segments) == 1 and seqs(log)[-1] == 100
 
 
 def test_trim_keeps_what_is_still_needed(tmp_path: Path) -> None:
     log = filled(tmp_path, 100)
-    log.trim(2**62, 0.0, 1, keep_from=50)
+    log.trim(0.0, 1, keep_from=50)
     assert log.first_seq <= 50 < log.segments[1].first_seq
 
 
@@ -184,7 +235,7 @@ def test_an_open_reader_outlives_its_segment(tmp_path: Path) -> None:
     log = filled(tmp_path, 100)
     reader = LogReader(log)
     first = reader.read(0, 1)
-    log.trim(0, 1e9, 1, keep_from=101)
+    log.trim(1e9, 1, keep_from=101)
     found, seq = list(first), first[-1].seq
     with pytest.raises(FellBehind):
         while records := reader.read(seq, 1):
@@ -195,7 +246,7 @@ def test_an_open_reader_outlives_its_segment(tmp_path: Path) -> None:
 
 def test_reading_before_the_window(tmp_path: Path) -> None:
     log = filled(tmp_path, 100)
-    log.trim(0, 1e9, 1, keep_from=101)
+    log.trim(1e9, 1, keep_from=101)
     with pytest.raises(FellBehind):
         LogReader(log).read(0)
 

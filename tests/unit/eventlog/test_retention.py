@@ -1,0 +1,69 @@
+"""Retention by what is free on the disk, and the room that is set aside for a start on a full one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from relay.eventlog import spare
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Keep, Retention
+from tests.support.stream import append, record
+
+DISK = 100 << 30
+
+
+def filled(folder: Path) -> SegmentLog:
+    log = SegmentLog(folder, segment_bytes=2000)
+    for seq in range(1, 101):
+        append(log, [record(seq)])
+    return log
+
+
+def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """A disk on which `count` bytes are free."""
+    found = SimpleNamespace(f_bavail=count, f_frsize=1, f_blocks=DISK)
+    monkeypatch.setattr(os, "statvfs", lambda _: found)
+
+
+def trimmed(log: SegmentLog, min_free: int | None) -> int:
+    """How many segments go."""
+    before = len(log.segments)
+    Retention(log, Keep(1e9, 0, min_free), lambda: 101, lambda _: None).trim()
+    return before - len(log.segments)
+
+
+def test_the_oldest_events_go_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(tmp_path)
+    free(monkeypatch, 10_000)
+    assert trimmed(log, 10_000) == 0
+    assert trimmed(log, 13_000) == 2
+    assert trimmed(log, 0) == 0
+
+
+def test_by_default_two_gigabytes_stay_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(tmp_path)
+    free(monkeypatch, (2 << 30) + 1)
+    assert trimmed(log, None) == 0
+    free(monkeypatch, (2 << 30) - 1)
+    assert trimmed(log, None) == 1
+
+
+def test_room_is_set_aside_and_given_back_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spare.give_back(tmp_path / "not there")
+    free(monkeypatch, spare.PLENTY - 1)
+    spare.set_aside(tmp_path)
+    assert not (tmp_path / spare.NAME).exists()
+    free(monkeypatch, spare.PLENTY)
+    spare.set_aside(tmp_path)
+    assert (tmp_path / spare.NAME).stat().st_size == spare.SIZE
+    spare.give_back(tmp_path)
+    assert (tmp_path / spare.NAME).exists()
+    free(monkeypatch, spare.SCARCE - 1)
+    spare.give_back(tmp_path)
+    assert not (tmp_path / spare.NAME).exists()
