@@ -316,9 +316,13 @@ class Settings:
     def redacted(self) -> dict[str, str]:
         """Every setting as text for the start log, secrets replaced."""
         return {
-            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else str(getattr(self, item.name))
+            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else _shown(getattr(self, item.name))
             for item in fields(self)
         }
+
+
+def _shown(value: object) -> str:
+    return ", ".join(map(str, value)) if type(value) is tuple else str(value)
 
 
 def _parsed(item: Field[Any], name: str, text: str) -> Any:

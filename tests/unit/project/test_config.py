@@ -38,6 +38,7 @@ def test_size_bind_and_bool() -> None:
 def test_settings_take_indigos_other_names_and_the_main_name_wins() -> None:
     settings = Settings.from_environment({"ATP_PLC_HOST": "http://localhost:2582/", "RELAY_ADMIN_KEY": "a, b"})
     assert settings.plc_hosts == ("http://localhost:2582",)
+    assert settings.redacted()["RELAY_PLC_HOST"] == "http://localhost:2582"
     assert settings.admin_passwords == ("a", "b")
     both = {"RELAY_PLC_HOST": "https://one.example", "ATP_PLC_HOST": "https://two.example"}
     assert Settings.from_environment(both).plc_hosts == ("https://one.example",)
