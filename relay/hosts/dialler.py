@@ -195,12 +195,13 @@ class Dialler:
         elif error.reason == "future-cursor" and host.cursor.outstanding:
             # Its last events are still on their way, by the old numbers.
             self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
-        elif error.reason == "future-cursor" and not host.live_restart:
-            # The host's numbers started again: nothing it has can be asked for by the old ones.
-            host.live_restart = host.go_live = True
-            if host.cursor.position != NONE_YET:
-                host.note_restart(time.time())
+        elif error.reason == "future-cursor" and host.cursor.position != NONE_YET:
+            # The host's numbers started again: what it has cannot be asked for by the old ones, but from its start.
+            host.note_restart(time.time())
             host.cursor.reset()
+            self._schedule.set(host.id, time.monotonic())
+        elif error.reason == "future-cursor" and not host.live_restart:
+            host.live_restart = host.go_live = True
             self._schedule.set(host.id, time.monotonic())
         elif error.reason == "future-cursor":
             self._registry.change(host, Cause.FUTURE_CURSOR)

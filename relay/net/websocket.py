@@ -167,9 +167,10 @@ class FrameReader:
         at, size = 0, len(view)
         while size - at >= 2:
             head, length, start = view[at], view[at + 1], at + 2
-            masked = length & _MASKED
+            masked = False
             if length > MAX_CONTROL_BYTES:
-                length &= ~_MASKED
+                if length & _MASKED:
+                    masked, length = True, length & ~_MASKED
                 if length > MAX_CONTROL_BYTES:
                     start += 2 if length == 126 else 8
                     if start > size:
@@ -197,7 +198,7 @@ class FrameReader:
                 break
         return at
 
-    def _is_wrong(self, head: int, length: int, masked: int) -> bool:
+    def _is_wrong(self, head: int, length: int, masked: bool) -> bool:
         """Whether a server's frame is passed over, with its message if it is part of one."""
         try:
             if masked:

@@ -206,24 +206,24 @@ def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, 
     assert running.report(pds.hostname).host.row.failures == len(pds.cursors)
 
 
-def test_future_cursor_restarts_live_once_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
+def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
     monkeypatch.setattr("relay.hosts.lifecycle.PROBE_SECONDS", 3600.0)
     running = relay.start()
     crawl(running, pds)
-    gevent.sleep(0.3)
     pds.publish(100, identity_frame(100))
     until(lambda: relay.sink.seqs(pds) == [100])
-    pds.events = []
+    pds.events = [(1, identity_frame(1)), (2, identity_frame(2))]
     pds.hang_up()
-    until(lambda: pds.cursors == ["0", "100", None])
+    until(lambda: pds.cursors == ["0", "100", "0"])
     pds.publish(3, identity_frame(3))
-    until(lambda: relay.sink.seqs(pds) == [100, 3])
+    until(lambda: relay.sink.seqs(pds) == [100, 1, 2, 3])
     assert running.report(pds.hostname).host.cursor.position == 3
+    assert "started again" in running.report(pds.hostname).advice
 
     pds.on_stream = lambda sock: sock.sendall(websocket_frame(error_frame("FutureCursor")))
     pds.hang_up()
     until(lambda: running.report(pds.hostname).host.status is Status.IDLE)
-    assert pds.cursors[-2:] == ["3", None]
+    assert pds.cursors[-3:] == ["3", "0", None]
     assert running.report(pds.hostname).next_attempt_at > time.time() + 1000
 
 
@@ -243,7 +243,7 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     until(lambda: pds.cursors[1:4] == ["100"] * 3)
     assert running.report(pds.hostname).host.status is Status.ACTIVE
     relay.host(pds).cursor.finish(101)
-    until(lambda: pds.cursors[-1] is None)
+    until(lambda: pds.cursors[-1] == "0")
     pds.publish(3, identity_frame(3))
     until(lambda: running.report(pds.hostname).host.cursor.position == 3)
 
@@ -274,7 +274,7 @@ def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(r
 
     sender = gevent.spawn(send)
     running = relay.start()
-    running.request_crawl(pds.url, admin=True)
+    running.new_hosts.request(pds.url, admin=True)
     until(lambda: len(relay.sink.seqs(pds)) > 100, 20)
     sending = False
     sender.join()

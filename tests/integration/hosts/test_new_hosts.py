@@ -57,7 +57,7 @@ def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
     crowd = [gevent.spawn(running.request_crawl, f"silent{one}.pds.test", admin=False) for one in range(100)]
     for _ in range(20):
         asked.get(timeout=5)
-    running.request_crawl("ours.pds.test", admin=True)
+    running.new_hosts.request("ours.pds.test", admin=True)
     assert "ours.pds.test" in [report.host.hostname for report in running.reports()]
     gevent.killall(crowd)
 
