@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 READ_BYTES = 16 << 10
 # A client that is refused has this long to read why, and this much that it sent meanwhile is thrown away.
 LINGER_SECONDS = 2.0
-LINGER_BYTES = 256 << 10
+LINGER_BYTES = 64 << 10
 LINES_PER_MINUTE = 10
 
 _NAMES = {
@@ -231,6 +231,7 @@ class HttpConnection(WSGIHandler):
             # A socket closed with unread input is reset, and the answer would be lost with it.
             while left > 0 and (data := self.socket.recv(READ_BYTES)):
                 left -= len(data)
+                yield_hub()
 
     def handle_error(self, t: Any, v: Any, tb: Any) -> None:
         """A fault of ours is a 500 and logged; a client that has gone, or does not read, is none."""

@@ -1,0 +1,204 @@
+"""What strangers at the API's port cost everybody else, and the relay's memory.
+
+    python -m tests.bench.strangers [--seconds 5] [NAME…]
+
+For each attack: the waits of honest requests for `/_healthz` on new connections and of an honest consumer for events,
+before it and during it, and the relay's resident memory at its peak. The relay, the attackers and the measuring are a
+process each; on few cores they share them, which the figures of "before" do not show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import gevent  # noqa: E402
+from websockets.exceptions import ConnectionClosed  # noqa: E402
+from websockets.sync.client import connect  # noqa: E402
+
+from tests.support.http import call  # noqa: E402
+from tests.support.pds import FakePds  # noqa: E402
+from tests.support.plc import FakePlc  # noqa: E402
+from tests.support.relay_process import PASSWORD, RelayProcess  # noqa: E402
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document, tid  # noqa: E402
+
+HOST = b"Host: relay\r\n"
+ASK = b"GET /_healthz HTTP/1.1\r\n" + HOST + b"\r\n"
+CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\n"
+UPGRADE = (
+    b"GET /xrpc/com.atproto.sync.subscribeRepos HTTP/1.1\r\n" + HOST + b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+PASSWORD_FIELD = b"Authorization: Basic " + base64.b64encode(f"admin:{PASSWORD}".encode()) + b"\r\n"
+LIST_HOSTS = b"GET /admin/pds/list HTTP/1.1\r\n" + HOST + PASSWORD_FIELD + b"\r\n"
+LIST_REPOS = b"GET /xrpc/com.atproto.sync.listRepos?limit=1&cursor=%d HTTP/1.1\r\n" + HOST + b"\r\n"
+HOSTS, ACCOUNTS = 2_000, 100_000
+
+# By the number in the list of what has to hold: connections, what each begins with, and what it then sends for ever.
+ATTACKS: dict[str, tuple[int, bytes, bytes, float]] = {
+    "1 pings": (50, UPGRADE, b"\x89\x80\0\0\0\0" * 1000, 0.0),
+    "2 pipelining": (10, b"", ASK * 200, 0.0),
+    "2 endless chunks": (10, CRAWL + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1000, 0.0),
+    "4 slow bodies": (150, CRAWL + b"Content-Length: 60000\r\n\r\n", b"{", 0.5),
+    "6 endless heads": (200, b"GET / HTTP/1.1\r\n" + HOST, b"x: " + b"a" * 65_000 + b"\r\n", 0.0),
+    "7 hosts": (1, b"", LIST_HOSTS, 0.3),
+    "7 repos": (8, b"", LIST_REPOS % 200, 0.05),
+}
+
+
+def attack(name: str, port: int) -> None:
+    """Run by a process of its own: keep the connections busy, and open new ones where they are closed."""
+    count, head, block, pause = ATTACKS[name]
+
+    def read(sock: socket.socket) -> None:
+        with suppress(OSError):
+            while sock.recv(1 << 16):
+                pass
+
+    def keep_on() -> None:
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
+                sock.sendall(head)
+                reading = gevent.spawn(read, sock)
+                while not reading.ready():
+                    sock.sendall(block)
+                    gevent.sleep(pause)
+            gevent.sleep(0.5)
+
+    gevent.joinall([gevent.spawn(keep_on) for _ in range(count)])
+
+
+def fill(database: Path) -> None:
+    """Hosts that are not connected, and a long run of accounts without a repo."""
+    now = "2026-01-01 00:00:00.000000+00:00"
+    with sqlite3.connect(database) as sql:
+        columns = "created_at, updated_at, hostname, no_ssl, account_limit, trusted, status, last_seq, account_count"
+        sql.executemany(
+            f"INSERT INTO host ({columns}) VALUES (?, ?, ?, 0, 100000, 0, 'banned', 1, 500)",
+            [(now, now, f"pds{number}.example.com") for number in range(HOSTS)],
+        )
+        sql.executemany(
+            "INSERT INTO account (did, host_id, status, upstream_status) VALUES (?, 1, 'active', 'active')",
+            [(f"did:web:a{number}.example.com",) for number in range(ACCOUNTS)],
+        )
+
+
+class Measured:
+    """Waits in milliseconds, of requests and of events."""
+
+    def __init__(self, relay: RelayProcess, pds: FakePds, repo: RepoBuilder) -> None:
+        self.healthz: list[float] = []
+        self.events: list[float] = []
+        self._relay, self._pds, self._repo = relay, pds, repo
+        self._sent: dict[int, float] = {}
+        self._seq = 1
+        self._stream = connect(relay.firehose, max_size=None, compression=None)
+        gevent.spawn(self._follow)
+
+    def _follow(self) -> None:
+        # The relay goes away at the end.
+        with suppress(ConnectionClosed):
+            for seq, _ in enumerate(self._stream, 1):
+                self.events.append((time.monotonic() - self._sent[seq]) * 1000)
+
+    def publish(self) -> None:
+        """One commit of the account."""
+        commit = self._repo.commit(create(f"app.bsky.feed.post/{tid(self._seq)}", {"text": "hello"}))
+        self._pds.publish(self._seq, commit.frame(self._seq))
+        self._sent[self._seq] = time.monotonic()
+        self._seq += 1
+
+    def run(self, seconds: float) -> tuple[list[float], list[float]]:
+        """Ask and publish twenty times a second for that long."""
+        self.healthz, self.events = [], []
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.publish()
+            began = time.monotonic()
+            call(f"{self._relay.url}/_healthz", timeout=60)
+            self.healthz.append((time.monotonic() - began) * 1000)
+            gevent.sleep(0.05)
+        gevent.sleep(0.5)
+        return sorted(self.healthz), sorted(self.events)
+
+
+def told(waits: list[float]) -> str:
+    def at(share: float) -> float:
+        return waits[min(len(waits) - 1, int(share * len(waits)))] if waits else float("nan")
+
+    return f"{at(0.5):7.1f} {at(0.99):7.1f}"
+
+
+def memory(pid: int) -> float:
+    """Resident MiB."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS"))
+
+
+def watched(pid: int, stop: threading.Event, peak: list[float]) -> Callable[[], None]:
+    def watch() -> None:
+        while not stop.is_set():
+            peak[0] = max(peak[0], memory(pid))
+            stop.wait(0.1)
+
+    return watch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--attack", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("names", nargs="*", choices=[[], *ATTACKS])
+    options = parser.parse_args()
+    if options.attack:
+        attack(options.names[0], options.attack)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-strangers-")))
+        plc, pds = stack.enter_context(FakePlc()), stack.enter_context(FakePds())
+        repo = RepoBuilder(account_did(1), SigningKey.create())
+        plc.documents[repo.did] = did_document(repo.did, repo.key, pds.url)
+        relay = RelayProcess(folder, {"RELAY_PLC_HOST": plc.url, "RELAY_VALIDATOR_PROCESSES": "0"})
+        relay.start()
+        relay.child.stop()  # type: ignore[union-attr]
+        fill(folder / "relay.sqlite")
+        relay.start()
+        stack.callback(relay.close)
+        relay.crawl(pds.url)
+        measured = Measured(relay, pds, repo)
+        measured.publish()
+        relay.wait_metric("relay_log_last_seq", 1)
+        pid = relay.child.process.pid  # type: ignore[union-attr]
+        print(f"{'':18} {'healthz p50, p99':>16} {'events p50, p99':>16} {'MiB':>6}   in ms")
+        for name in options.names or ATTACKS:
+            healthz, events = measured.run(options.seconds)
+            print(f"{name + ', before':24} {told(healthz)} {told(events)} {memory(pid):6.0f}", flush=True)
+            command = [sys.executable, "-m", "tests.bench.strangers", "--attack", relay.url.rpartition(":")[2], name]
+            with subprocess.Popen(command) as attacker:
+                peak, stop = [0.0], threading.Event()
+                watching = threading.Thread(target=watched(pid, stop, peak))
+                watching.start()
+                gevent.sleep(1.5)
+                healthz, events = measured.run(options.seconds)
+                attacker.kill()
+                stop.set()
+                watching.join()
+            print(f"{name + ', during':24} {told(healthz)} {told(events)} {peak[0]:6.0f}", flush=True)
+            gevent.sleep(2)
+
+
+if __name__ == "__main__":
+    main()
