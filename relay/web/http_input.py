@@ -32,6 +32,7 @@ _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_BEYOND_ASCII = re.compile(r"[\x80-\xff]")
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
@@ -131,7 +132,8 @@ def _path(method: str, target: str) -> str:
         if absolute is None:
             raise _malformed("the target is not a path")
         target = target[absolute.end() :].partition("#")[0]
-    return "/" + target.lstrip("/")
+    # Raw bytes beyond ASCII as what a client should have made of them: a query must not be broken UTF-8.
+    return "/" + _BEYOND_ASCII.sub(lambda found: f"%{ord(found[0]):02X}", target.lstrip("/"))
 
 
 def _length(fields: dict[str, str], version: str) -> int | None:

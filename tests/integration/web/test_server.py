@@ -227,6 +227,14 @@ def test_nonsense_is_one_counted_line(
     assert not caplog.records[0].exc_info and capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(
+    "target", [b"/host/\xff", b"/xrpc/com.atproto.sync.getHostStatus?hostname=\xff", b"/_healthz?\xff"]
+)
+def test_bytes_that_are_no_text_are_no_fault_of_ours(web: Web, target: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    (status,) = answers(web, b"GET " + target + b" HTTP/1.1\r\nHost: \xff\r\nOrigin: http://[::1\r\n\r\n")
+    assert status in (200, 400, 404) and not caplog.messages
+
+
 def test_a_flood_of_nonsense_is_few_lines(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for _ in range(40):

@@ -122,6 +122,7 @@ def test_rule_2_other_versions(version: str) -> None:
         ("http://host.example:80//a?b", "/a?b"),
         ("HTTPS://host.example", "/"),
         ("http://host?q", "/?q"),
+        ("/a?b=\xc3\xbc&c=\xff", "/a?b=%C3%BC&c=%FF"),
     ],
 )
 def test_rule_2_what_a_target_asks_for(target: str, path: str) -> None:
