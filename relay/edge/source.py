@@ -19,6 +19,7 @@ from relay.atproto.errors import FrameError
 from relay.atproto.frames import Info, Peeked, StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit import metrics
+from relay.kit.background import yield_hub
 from relay.net import websocket_client
 from relay.net.websocket import PassedOver
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
@@ -122,7 +123,7 @@ class Source:
             for frame in stream.receive():
                 self._take(frame)
                 if time.monotonic() - turn > TURN_SECONDS:
-                    gevent.sleep(0)
+                    yield_hub()
                     turn = time.monotonic()
 
     def _take(self, frame: bytes | PassedOver) -> None:
