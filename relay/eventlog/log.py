@@ -31,6 +31,11 @@ SEGMENT_SECONDS = 3600.0
 DOUBTFUL_US = 3_600_000_000
 DOUBT_SECONDS = 600.0
 
+# A log and a database may both have gone back to the same moment, as a machine's snapshot does. What the network could
+# have produced since the newest record is passed over.
+OLD_US = 300_000_000
+SEQS_PER_SECOND = 5_000
+
 _first_seq = attrgetter("first_seq")
 
 log = logging.getLogger(__name__)
@@ -242,6 +247,10 @@ class SegmentLog:
             given, in_doubt = GivenOut(0, running=False), True
         in_doubt = in_doubt or (given.running and given.next_seq > end)
         self.next_seq = max(end, lowest, given.next_seq)
+        if self._quiet_us > OLD_US:
+            gap = self._quiet_us // 1_000_000 * SEQS_PER_SECOND
+            log.warning("the newest event is %d s old: leaving a gap of %d", self._quiet_us // 1_000_000, gap)
+            self.next_seq += gap
         if in_doubt:
             log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
             self.next_seq += RESERVE

@@ -22,6 +22,9 @@ class Suppressions:
     """
 
     def __init__(self) -> None:
+        # How often a mark was set, and one taken away: who keeps what was built by the marks compares.
+        self.marked = 0
+        self.lifted = 0
         self._before: dict[int, int] = {}
         self._watchers: list[Callable[[int, int | None], None]] = []
         metrics.SUPPRESSED_ACCOUNTS.set_function(lambda: len(self._before))
@@ -61,5 +64,9 @@ class Suppressions:
             self._tell(uid, None)
 
     def _tell(self, uid: int, before_seq: int | None) -> None:
+        if before_seq is None:
+            self.lifted += 1
+        else:
+            self.marked += 1
         for changed in self._watchers:
             changed(uid, before_seq)

@@ -43,12 +43,17 @@ _seq = attrgetter("seq")
 
 
 class Chunk(NamedTuple):
-    """The events of one group commit up to `last_seq`, joined for the wire. `whole`: none of them is left out."""
+    """The events of one group commit up to `last_seq`, joined for the wire. `whole`: none of them is left out.
+
+    `marked` and `lifted` are what those of the suppressions were when it was built or looked through.
+    """
 
     data: bytes
     events: list[Placed]
     last_seq: int
     whole: bool
+    marked: int
+    lifted: int
 
     @property
     def size(self) -> int:
@@ -75,25 +80,32 @@ def chunk_of(records: Iterable[Record], last_seq: int, suppressions: Suppression
         end = start + len(header) + len(record.frame)
         events.append(Placed(record.seq, record.uid, record.kind, start, end))
         start = end
-    return Chunk(b"".join(parts), events, last_seq, whole)
+    return Chunk(b"".join(parts), events, last_seq, whole, suppressions.marked, suppressions.lifted)
 
 
 def without_hidden(chunk: Chunk, suppressions: Suppressions) -> Chunk:
     """`chunk` without the events that are hidden by now."""
+    hides = suppressions.hides
+    if not any(hides(event.uid, event.seq, event.kind) for event in chunk.events):
+        return chunk._replace(marked=suppressions.marked)
     parts: list[bytes] = []
     events: list[Placed] = []
     start = 0
     for event in chunk.events:
-        if not suppressions.hides(event.uid, event.seq, event.kind):
+        if not hides(event.uid, event.seq, event.kind):
             parts.append(chunk.data[event.start : event.end])
             end = start + event.end - event.start
             events.append(event._replace(start=start, end=end))
             start = end
-    return Chunk(b"".join(parts), events, chunk.last_seq, whole=False)
+    return Chunk(b"".join(parts), events, chunk.last_seq, False, suppressions.marked, suppressions.lifted)
 
 
 class Tail:
-    """Chunks by the seq before their first event. `head` is the newest published seq."""
+    """Chunks by the seq before their first event. `head` is the newest published seq.
+
+    A chunk is looked through for what is hidden when it is asked for, and not at each mark: thousands of accounts may
+    be deleted at once.
+    """
 
     def __init__(self, head: int, suppressions: Suppressions, capacity: int = CAPACITY_BYTES) -> None:
         self.head = head
@@ -102,7 +114,6 @@ class Tail:
         self._bytes = 0
         self._chunks: dict[int, Chunk] = {}
         self._bell = Bell()
-        suppressions.watch(self._renew)
         metrics.show_bound("tail-bytes", lambda: self._bytes, capacity)
 
     def publish(self, records: list[Record]) -> None:
@@ -121,29 +132,35 @@ class Tail:
 
         The bytes are empty when all of them are hidden.
         """
-        if found := self._chunks.get(position):
-            return found.data, found.last_seq
+        if position in self._chunks:
+            found = self._current(position)
+            return (found.data, found.last_seq) if found else None
         if position >= self.head or position < next(iter(self._chunks), self.head):
             return None
         starts = list(self._chunks)
-        chunk = self._chunks[starts[bisect_right(starts, position) - 1]]
+        start = starts[bisect_right(starts, position) - 1]
         # Those after it may have been dropped.
-        return (chunk.after(position), chunk.last_seq) if position < chunk.last_seq else None
+        if position >= self._chunks[start].last_seq:
+            return None
+        chunk = self._current(start)
+        return (chunk.after(position), chunk.last_seq) if chunk else None
 
     def wait(self, position: int, deadline: float) -> None:
         """Return when there is something after `position`, or at `deadline` (monotonic seconds)."""
         if position >= self.head:
             self._bell.wait(deadline)
 
-    def _renew(self, uid: int, before_seq: int | None) -> None:
-        """Take out of memory what is hidden now; after a lift, what was built without it, so that it is read anew."""
-        for start, chunk in list(self._chunks.items()):
-            if before_seq is None and not chunk.whole:
-                self._drop(start)
-            elif before_seq is not None and any(event.uid == uid for event in chunk.events):
-                renewed = without_hidden(chunk, self._suppressions)
-                self._bytes += renewed.size - chunk.size
-                self._chunks[start] = renewed
+    def _current(self, start: int) -> Chunk | None:
+        """The chunk at `start` without what is hidden now; None when it lacks what has been lifted, and is dropped."""
+        chunk, suppressions = self._chunks[start], self._suppressions
+        if chunk.lifted != suppressions.lifted and not chunk.whole:
+            self._drop(start)
+            return None
+        if chunk.marked != suppressions.marked:
+            renewed = without_hidden(chunk, suppressions)
+            self._bytes += renewed.size - chunk.size
+            self._chunks[start] = chunk = renewed
+        return chunk
 
     def _drop(self, start: int) -> None:
         self._bytes -= self._chunks.pop(start).size

@@ -27,8 +27,21 @@ SMALL = 2000
 """Bytes of a segment, so that a few records fill one."""
 
 
+class Time:
+    """A time of day that can be set, and a steady clock beside it, in seconds after the first record's time."""
+
+    def __init__(self) -> None:
+        self.steady = self.ahead = 0.0
+
+    def clock(self) -> SteadyClock:
+        start = record(1).time_us
+        return SteadyClock(
+            lambda: start + int((self.steady + self.ahead) * 1e6), lambda: 1_000_000 + int(self.steady * 1e6)
+        )
+
+
 def opened(folder: Path, **options: Any) -> SegmentLog:
-    return SegmentLog(folder, **{"segment_bytes": SMALL, **options})
+    return SegmentLog(folder, **{"segment_bytes": SMALL, "clock": Time().clock(), **options})
 
 
 def filled(folder: Path, count: int, *, batch: int = 4, **options: Any) -> SegmentLog:
@@ -155,19 +168,6 @@ def test_seqs_may_be_passed_over(tmp_path: Path) -> None:
 
 
 # Retention
-
-
-class Time:
-    """A time of day that can be set, and a steady clock beside it, in seconds after the first record's time."""
-
-    def __init__(self) -> None:
-        self.steady = self.ahead = 0.0
-
-    def clock(self) -> SteadyClock:
-        start = record(1).time_us
-        return SteadyClock(
-            lambda: start + int((self.steady + self.ahead) * 1e6), lambda: 1_000_000 + int(self.steady * 1e6)
-        )
 
 
 def test_trim_by_window(tmp_path: Path) -> None:
@@ -460,6 +460,19 @@ def test_a_log_that_was_cut_short_is_in_doubt(tmp_path: Path) -> None:
     os.truncate(newest, newest.read_bytes().index(encode_header(record(97))))
     log = opened(tmp_path)
     assert log.last_seq > RESERVE and seqs(log) == list(range(1, 97))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_after_a_silence_as_many_seqs_are_passed_over_as_may_have_been_given_out(tmp_path: Path, clean: bool) -> None:
+    """A snapshot of the machine brings back log and database alike: nothing but the time contradicts."""
+    log = filled(tmp_path, 100)
+    log.close() if clean else crash(log)
+    time = Time()
+    time.ahead = 3600.0
+    log = opened(tmp_path, clock=time.clock())
+    assert 100 + 3599 * 5000 <= log.next_seq <= 101 + 3600 * 5000
+    crash(log)
+    assert opened(tmp_path).next_seq == log.next_seq, "whatever the clock says next time"
 
 
 def test_a_crash_alone_leaves_no_gap(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from relay.atproto.frames import Kind
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS
+from relay.stream import tail as tail_module
 from relay.stream.suppressions import Suppressions
-from relay.stream.tail import Tail
+from relay.stream.tail import Chunk, Tail
 from tests.support.stream import payloads, record
 
 
@@ -94,11 +95,36 @@ def test_after_a_lift_it_is_read_from_the_log_again() -> None:
     for start in (1, 3, 5):
         newest.publish([record(start, uid=start), record(start + 1, uid=9)])
     suppressions.apply(record(7, uid=3, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    assert frames_after(newest, 2) == [record(4, uid=9).frame]
     suppressions.apply(record(8, uid=3, kind=Kind.ACCOUNT, flags=FLAG_REVEALS))
     for position in (2, 3):
         assert newest.after(position) is None
     assert len(frames_after(newest, 0)) == len(frames_after(newest, 4)) == 2
     assert len(frames_after(newest, 5)) == 1
+
+
+def test_a_wave_of_deletions_looks_through_nothing_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tens of thousands of marks, set and then forgotten together, beside a tail of many chunks."""
+    looked: list[int] = []
+    real = tail_module.without_hidden
+
+    def counted(chunk: Chunk, suppressions: Suppressions) -> Chunk:
+        looked.append(chunk.last_seq)
+        return real(chunk, suppressions)
+
+    monkeypatch.setattr(tail_module, "without_hidden", counted)
+    newest, suppressions = tail(capacity=64 << 20)
+    for seq in range(1, 2001):
+        newest.publish([record(seq, uid=seq)])
+    began = time.process_time()
+    for uid in range(1, 20_001):
+        suppressions.apply(record(2000 + uid, uid=uid, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    assert looked == []
+    assert newest.after(500) == (b"", 501) and newest.after(500) == (b"", 501)
+    assert looked == [501], "once for all who read it"
+    suppressions.forget_before(30_000)
+    assert time.process_time() - began < 2.0
+    assert newest.after(500) is None and frames_after(newest, 600) == [record(601, uid=601).frame]
 
 
 def test_suppressions_follow_the_log() -> None:
