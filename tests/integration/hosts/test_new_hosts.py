@@ -54,7 +54,7 @@ def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
 
     monkeypatch.setattr(crawl_checks, "check_answers", silent)
     running = relay.start(replace(LOCAL, new_hosts_per_day=1000))
-    crowd = [gevent.spawn(running.request_crawl, f"silent{one}.pds.test", admin=False) for one in range(100)]
+    crowd = [gevent.spawn(running.new_hosts.request, f"silent{one}.pds.test", admin=False) for one in range(100)]
     for _ in range(20):
         asked.get(timeout=5)
     running.new_hosts.request("ours.pds.test", admin=True)
