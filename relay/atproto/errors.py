@@ -38,8 +38,8 @@ class CarError(ProtocolError):
 class FrameError(ProtocolError):
     """An event stream frame that cannot be used.
 
-    `fatal`: the framing or encoding itself is broken, so nothing further on the connection can be trusted. Else
-    only this event is bad, and `did` and `seq` say which one it was as far as they could be read.
+    `fatal`: its framing or encoding is broken, not a field of it. `did` and `seq` say which event it was as far as they
+    could be read.
     """
 
     def __init__(

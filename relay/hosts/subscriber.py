@@ -19,7 +19,7 @@ from gevent.lock import BoundedSemaphore
 
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
-from relay.atproto.frames import Event, Info, Kind, StreamError
+from relay.atproto.frames import Event, Info, Kind, Peeked, StreamError
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import yield_hub
@@ -178,7 +178,8 @@ class _Reading:
     def take(self, message: bytes | PassedOver) -> None:
         """Handle one message. Raises StreamEnded for the host's own word, or when hardly anything can be read."""
         if isinstance(message, PassedOver):
-            self._reject(message.reason, message.detail, message.head, message.size)
+            seq, did = _whose(message.head)
+            self._reject(message.reason, message.detail, message.head, message.size, seq=seq, did=did)
             self._note_unreadable(f"{message.reason}: {message.detail}")
             return
         try:
@@ -240,6 +241,15 @@ class _Reading:
         self._unreadable += 1
         if self._unreadable >= UNREADABLE_ALLOWED and self._unreadable > 2 * self._readable:
             raise StreamEnded("frames-unreadable", f"{self._unreadable} messages in a minute, the last one {words}")
+
+
+def _whose(head: bytes) -> tuple[int | None, str | None]:
+    """The seq and the DID of the event of which this is the beginning, if that tells."""
+    with suppress(ProtocolError):
+        event = frames.peek(head)
+        if isinstance(event, Peeked):
+            return event.seq, event.did
+    return None, None
 
 
 def _hold(stream: Connection, most: int, most_bytes: int) -> tuple[list[bytes | PassedOver], StreamEnded | None]:

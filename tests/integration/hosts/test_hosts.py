@@ -90,7 +90,7 @@ def test_one_message_never_stops_a_host(relay, pds):
         pds.publish(2 * seq, identity_frame(2 * seq))
     until(lambda: relay.sink.seqs(pds) == [2, 4, 6, 8, 10, 12])
     assert len(relay.sink.rejected) == len(bad)
-    assert relay.sink.rejected[-1] == (pds.hostname, None, "message-too-big")
+    assert relay.sink.rejected[-1][2] == "message-too-big"
     assert pds.cursors == ["0"] and running.connected() == [pds.hostname]
 
 

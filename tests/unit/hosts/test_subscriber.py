@@ -82,6 +82,13 @@ def test_what_the_connection_passed_over_is_rejected_for_its_reason() -> None:
     assert (sink.taken, sink.rejected, end) == ([1, 3], [("message-too-big", None)], "closed")
 
 
+def test_of_what_the_connection_passed_over_the_beginning_tells_the_number() -> None:
+    host = known_host()
+    over = frame("#commit", {"repo": "did:web:abc.test", "seq": 2, "padding": "z" * 5_000_000})
+    sink, _ = read(host, identity_frame(1), PassedOver("message-too-big", "", over[: 64 << 10], len(over)))
+    assert sink.rejected == [("message-too-big", 2)] and host.unread == 0
+
+
 def test_a_bug_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     decode = subscriber.frames.decode
 
