@@ -115,7 +115,11 @@ class NewHosts:
         """Add the hosts that the settings name. They are not asked anything: this is the operator's word."""
         for name in self._settings.hosts:
             try:
-                endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=self._settings.allow_insecure_hosts)
+                insecure = self._settings.allow_insecure_hosts
+                endpoint = crawl_checks.check_name(name, admin=True, allow_insecure=insecure)
+                # Nobody asks this host whether it may be connected to, as is done for an admin's.
+                if not insecure and (endpoint.is_local or not endpoint.tls):
+                    raise CrawlRefused("crawl-insecure", "BadRequest", 400, "RELAY_ALLOW_INSECURE_HOSTS is not set")
                 if self._registry.by_name(endpoint.hostname) is None:
                     self._take_in(endpoint, counted=False)
             except CrawlRefused as error:

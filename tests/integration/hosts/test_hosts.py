@@ -586,6 +586,12 @@ def test_two_requests_at_once_make_one_host(relay, pds):
     assert pds.open_streams == 1
 
 
+def test_configured_hosts_without_tls_need_the_operators_leave(relay):
+    names = ("http://plain.pds.test", "localhost:99", "https://10.0.0.1", "tls.pds.test")
+    running = relay.start(replace(LOCAL, allow_insecure_hosts=False, hosts=names))
+    assert [report.host.hostname for report in running.reports()] == ["tls.pds.test"]
+
+
 def test_hosts_named_in_the_settings_are_connected_at_start(relay, pds):
     running = relay.start(replace(LOCAL, hosts=(pds.url, "not a host")))
     until(lambda: running.connected() == [pds.hostname])
