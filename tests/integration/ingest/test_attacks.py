@@ -22,7 +22,7 @@ from tests.support.wait import until
 def test_a_directory_that_is_away_holds_new_accounts_and_lets_nothing_past(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.identity.lookup.FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr("relay.identity.directory.FIRST_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr("relay.identity.negatives.UNANSWERED_SECONDS", 0.05)
     monkeypatch.setattr("relay.ingest.waits.FIRST_RETRY_SECONDS", 0.1)
     drops.watch("did-unavailable", "signature-invalid")
