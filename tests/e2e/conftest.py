@@ -13,13 +13,21 @@ from tests.support.relay_process import RelayProcess
 
 
 @pytest.fixture(scope="session")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceNetwork]:
-    """A PLC directory and two PDSs for the whole run. A new relay sees nothing of earlier tests' accounts."""
+def running_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReferenceNetwork]:
+    """A PLC directory for the whole run."""
     if not MODULES.exists():
         pytest.skip("the reference network is not installed; tests/e2e/install.sh does it")
     network = ReferenceNetwork(tmp_path_factory.mktemp("network"))
     yield network
     network.close()
+
+
+@pytest.fixture
+def network(running_network: ReferenceNetwork) -> Iterator[ReferenceNetwork]:
+    """A PLC directory and two PDSs that nobody has used before: a relay asks a new host for all that it ever sent."""
+    running_network.start_pds(2)
+    yield running_network
+    running_network.stop_pds()
 
 
 @pytest.fixture

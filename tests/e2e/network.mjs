@@ -1,11 +1,11 @@
 // One PLC directory and any number of reference PDSs on loopback, in one process.
 //
-//   node network.mjs --plc=PORT --pds=PORT,PORT --dir=FOLDER
+//   node network.mjs --plc=PORT --dir=FOLDER
 //
-// Prints a JSON line when everything answers, then obeys one JSON command a line on stdin and answers each with a
-// line: what an account's owner does over XRPC is the test's business, this is only for what XRPC cannot do (turning a
-// signing key without telling anyone, moving an identity with a rotation key). Ends when stdin closes, so that it
-// never outlives the test.
+// Prints a JSON line when the directory answers, then obeys one JSON command a line on stdin and answers each with a
+// line: PDSs come and go, and what XRPC cannot do is done (turning a signing key without telling anyone, moving an
+// identity with a rotation key). What an account's owner does over XRPC is the test's business. Ends when stdin
+// closes, so that it never outlives the tests.
 import { createHash } from 'node:crypto'
 import { createRequire } from 'node:module'
 import fs from 'node:fs'
@@ -20,13 +20,14 @@ const { Client: PlcClient } = require('@did-plc/lib')
 const { Database: PlcDatabase, PlcServer } = require('@did-plc/server')
 
 const { values: options } = parseArgs({
-  options: { plc: { type: 'string' }, pds: { type: 'string' }, dir: { type: 'string' } },
+  options: { plc: { type: 'string' }, dir: { type: 'string' } },
 })
 const plcUrl = `http://localhost:${options.plc}`
 const plcClient = new PlcClient(plcUrl)
 // One rotation key for every account on every PDS, so that a command can sign for any of them.
 const rotationKey = await Secp256k1Keypair.create({ exportable: true })
 const folders = new Map()
+const running = new Map()
 
 const say = (message) => process.stdout.write(JSON.stringify(message) + '\n')
 const hex = (bytes) => Buffer.from(bytes).toString('hex')
@@ -55,7 +56,7 @@ async function startPds(port) {
   await pds.start()
   const url = `http://localhost:${port}`
   folders.set(url, folder)
-  return url
+  running.set(url, pds)
 }
 
 // Where the PDS keeps an account's signing key; it reads the file again for each write.
@@ -65,6 +66,13 @@ function keyFile(pds, did) {
 }
 
 const commands = {
+  async startPds({ port }) {
+    await startPds(port)
+  },
+  async stopPds({ pds }) {
+    await running.get(pds).destroy()
+    running.delete(pds)
+  },
   // A new signing key in the PDS and in the PLC directory, and no #identity event about it.
   async rotateKey({ pds, did }) {
     const key = await Secp256k1Keypair.create({ exportable: true })
@@ -82,9 +90,7 @@ const commands = {
 }
 
 await PlcServer.create({ db: PlcDatabase.mock(), port: Number(options.plc) }).start()
-const pds = []
-for (const port of options.pds.split(',')) pds.push(await startPds(port))
-say({ ready: true, plc: plcUrl, pds })
+say({ ready: true })
 
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const { command, ...details } = JSON.parse(line)

@@ -154,21 +154,26 @@ class Account:
 
 
 class ReferenceNetwork:
-    """A running PLC directory and PDSs; `plc` and `pds` are their addresses."""
+    """A running PLC directory, and the PDSs of one test after the other; `plc` and `pds` are their addresses."""
 
-    def __init__(self, folder: Path, pds_count: int = 2) -> None:
-        plc, *pds = free_ports(1 + pds_count)
-        command: list[str | Path] = [
-            node(),
-            HERE / "network.mjs",
-            f"--plc={plc}",
-            f"--pds={','.join(map(str, pds))}",
-            f"--dir={folder}",
-        ]
+    def __init__(self, folder: Path) -> None:
+        (plc,) = free_ports(1)
+        command = [node(), HERE / "network.mjs", f"--plc={plc}", f"--dir={folder}"]
         self.child = Child(command, env={"LOG_ENABLED": "false"}, stderr=folder / "network.log")
         self.child.wait_for('"ready":true', 60)
         self.plc = f"http://localhost:{plc}"
-        self.pds = [f"http://localhost:{port}" for port in pds]
+        self.pds: list[str] = []
+
+    def start_pds(self, count: int) -> None:
+        """Start new PDSs without accounts."""
+        for port in free_ports(count):
+            self.command("startPds", port=str(port))
+            self.pds.append(f"http://localhost:{port}")
+
+    def stop_pds(self) -> None:
+        """Stop all PDSs."""
+        while self.pds:
+            self.command("stopPds", pds=self.pds.pop())
 
     def command(self, name: str, **details: str) -> None:
         """Have `network.mjs` do what XRPC cannot, and wait for it."""
