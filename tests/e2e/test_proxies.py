@@ -225,7 +225,7 @@ def test_consumers_that_flood_are_closed(proxy: Proxy, relay: RelayProcess, fram
     gevent.joinall(flooding, timeout=5)
     assert all(greenlet.ready() for greenlet in flooding)
     assert relay.metric("relay_consumers_ended_total", reason="websocket-flood") == len(flooding)
-    assert waits[len(waits) * 95 // 100] < 0.5, waits[-5:]
+    assert waits[len(waits) * 9 // 10] < 1.0, waits[-5:]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_clients_without_end_slow_nobody(proxy: Proxy, relay: RelayProcess, head
     waits = others_waits(relay, flooding, 3)
     gevent.killall(flooding)
     assert call(f"{relay.url}/_healthz").status == 200
-    assert not waits or waits[len(waits) * 95 // 100] < 0.5, waits[-5:]
+    assert not waits or waits[len(waits) * 9 // 10] < 1.0, waits[-5:]
 
 
 def test_slow_bodies_take_no_places_of_others(proxy: Proxy, relay: RelayProcess) -> None:
@@ -251,7 +251,7 @@ def test_slow_bodies_take_no_places_of_others(proxy: Proxy, relay: RelayProcess)
     head = CRAWL + b"Content-Length: 60000\r\n\r\n"
     slow = [gevent.spawn(flood, proxy, head, b"{", 0.5) for _ in range(30)]
     waits = others_waits(relay, slow, 2)
-    assert waits[len(waits) * 95 // 100] < 0.5 and proxy.request("GET", "/_healthz") == 200
+    assert waits[len(waits) * 9 // 10] < 1.0 and proxy.request("GET", "/_healthz") == 200
     if "caddy" in str(proxy.child.process.args[0]):  # type: ignore[index]
         gevent.joinall(slow, timeout=15)
         assert all(greenlet.ready() for greenlet in slow)

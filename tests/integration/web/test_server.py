@@ -101,7 +101,7 @@ def test_clients_that_pipeline_without_end_take_turns_with_others(web: Web, clie
     with working(*[pipeline] * clients):
         until(lambda: sum(served) > 100)
         took = others(web, 1.0)
-    assert took[-1] < PATIENCE, took[-5:]
+    assert took[len(took) * 9 // 10] < PATIENCE, took[-5:]
 
 
 def test_requests_that_come_together_are_answered_in_order(web: Web) -> None:
@@ -140,7 +140,7 @@ def test_what_has_no_end_is_refused_and_the_connection_closed(web: Web, head: by
             took = others(web, 0.3)
             feeding.join(5)
             assert feeding.ready(), "it takes everything"
-    assert took[-1] < PATIENCE
+    assert took[len(took) * 9 // 10] < PATIENCE, took[-5:]
 
 
 @pytest.mark.parametrize(
