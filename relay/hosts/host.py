@@ -190,12 +190,13 @@ class Budget:
     `wait_for_room`, TCP pushes back on the host, and the lanes stay free for everyone else.
     """
 
-    __slots__ = ("_room", "bytes", "events", "parked")
+    __slots__ = ("_room", "bytes", "events", "parked", "parked_bytes")
 
     def __init__(self) -> None:
         self.events = 0
         self.bytes = 0
         self.parked = 0
+        self.parked_bytes = 0
         self._room: Signal | None = None
 
     @property

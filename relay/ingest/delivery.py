@@ -24,6 +24,7 @@ class Wait(Enum):
 
     IDENTITY = "identity"  # the DID document is not in memory
     REFRESH = "refresh"  # the DID document disagrees with the host or the signature: it may be outdated
+    FOREIGN = "foreign"  # the event's host is not the account's: the same question, at that host's cost
     STATUS = "status"  # the account is stored as inactive: its PDS may say otherwise
     COOL_DOWN = "cool-down"  # the account sent too much that was invalid
 
@@ -74,6 +75,11 @@ class Delivery(Entry):
         self.watch = watch
         self.done: frozenset[Wait] = frozenset()
         self.check: Check | None = None
+
+    @property
+    def refreshed(self) -> bool:
+        """Whether the DID document was read again for it."""
+        return Wait.REFRESH in self.done or Wait.FOREIGN in self.done
 
     def logged(self) -> None:
         """The event is durable and published."""

@@ -111,7 +111,7 @@ class Gate:
         self._check_host_status(delivery, state.row)
         self._check_conduct(delivery)
         if identity.key is None:
-            if Wait.REFRESH not in delivery.done:
+            if not delivery.refreshed:
                 raise Hold(Wait.REFRESH)
             raise Rejected("no-signing-key")
         return state, identity.key
@@ -128,7 +128,7 @@ class Gate:
 
     def _refused(self, delivery: Delivery, refusal: Refusal) -> Hold | Rejected:
         # The key may have been rotated since the document was read.
-        if refusal.reason == SIGNATURE_INVALID and Wait.REFRESH not in delivery.done:
+        if refusal.reason == SIGNATURE_INVALID and not delivery.refreshed:
             return Hold(Wait.REFRESH)
         self._penalties.charge(delivery.event.did)
         if refusal.reason == INTERNAL_ERROR:
@@ -170,7 +170,7 @@ class Gate:
 
     def _judge_account(self, delivery: Delivery, event: Account) -> None:
         self._authoritative_identity(delivery)
-        if not event.active and Wait.REFRESH not in delivery.done:
+        if not event.active and not delivery.refreshed:
             # A former host must not speak for an account that has moved, as a cached document would let it.
             raise Hold(Wait.REFRESH)
         state = self._hosting.account_on(event.did, delivery.host)
@@ -186,10 +186,11 @@ class Gate:
         _fill(delivery, row, parts)
 
     def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> None:
-        if Wait.REFRESH not in delivery.done:
-            raise Hold(Wait.REFRESH)
         identity = self._known_identity(event.did)
         state = self._accounts.lookup(event.did)
+        if not delivery.refreshed:
+            foreign = state is not None and state.row.host_id != delivery.host.id
+            raise Hold(Wait.FOREIGN if foreign else Wait.REFRESH)
         if state is None:
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
@@ -213,8 +214,8 @@ class Gate:
         if identity is None:
             raise Hold(Wait.IDENTITY)
         if not delivery.host.endpoint.same_host(identity.pds):
-            if Wait.REFRESH not in delivery.done:
-                raise Hold(Wait.REFRESH)
+            if not delivery.refreshed:
+                raise Hold(Wait.FOREIGN)
             raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")
         return identity
 

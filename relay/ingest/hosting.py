@@ -71,6 +71,23 @@ class Hosting:
         self._projector.note_account(state.row)
         self._tell(state, before, own_status)
 
+    def throttle(self, did: str, host: Host) -> bool:
+        """Tell consumers that events of an account of `host` are missing. False when there is none to tell of.
+
+        Raises StoreError when SQL is needed and away.
+        """
+        state = self._accounts.lookup(did)
+        if state is None or state.row.host_id != host.id or not _is_active(state.row):
+            return False
+        self._announce(Announcement(state, throttled=True))
+        return True
+
+    def let_go(self, did: str) -> None:
+        """Tell consumers that the account's events are passed on again. Raises StoreError as `throttle`."""
+        state = self._accounts.lookup(did)
+        if state is not None and _is_active(state.row):
+            self._announce(Announcement(state))
+
     def _move(self, state: AccountState, host: Host) -> None:
         before = state.row
         place = takes_place(before)
@@ -93,3 +110,8 @@ class Hosting:
         seen = effective_status(row.status, row.upstream_status)
         if own_status is not None or seen != effective_status(before.status, before.upstream_status):
             self._announce(Announcement(state, own_status=own_status))
+
+
+def _is_active(row: AccountRow) -> bool:
+    active, _ = effective_status(row.status, row.upstream_status)
+    return active

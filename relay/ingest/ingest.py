@@ -47,7 +47,7 @@ class Ingest:
         self.renumbering = Renumbering(self.accounts, resolver)
         waits = Waits(resolver, StatusCheck(http, self.accounts, hosting), penalties)
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
-        self.lanes = Lanes(gate, waits, stream.sequencer, stream.projector, Rejections(registry.rejected))
+        self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, Rejections(registry.rejected))
         self._pool = pool
 
     @property

@@ -18,10 +18,12 @@ from gevent.pool import Group
 from gevent.queue import Queue
 
 from relay.atproto.errors import ProtocolError
-from relay.atproto.frames import Event, Kind
+from relay.atproto.frames import Account, Event, Kind
 from relay.hosts.host import Host
 from relay.ingest.delivery import Delivery, Hold, Rejected, Sampler, Unverified, Wait
 from relay.ingest.gate import Gate
+from relay.ingest.hosting import Hosting
+from relay.ingest.parking import Parking
 from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics
@@ -35,8 +37,8 @@ WAIT_SECONDS = 1.0
 # Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
 # their hosts' sockets instead.
 QUEUE_CAPACITY = 16
-PARKED_EVENTS = 10_000
-PARKED_BYTES = 128 << 20
+# How many events of one account may wait, of the places that its host has.
+ACCOUNT_PLACES = 32
 EVENTS_PER_TURN = 4
 STORE_RETRY_SECONDS = 1.0
 
@@ -47,14 +49,20 @@ class Lanes:
     """All lanes. Called by subscribers and, at start and stop, by `app`."""
 
     def __init__(
-        self, gate: Gate, waits: Waits, sequencer: Sequencer, projector: Projector, rejections: Rejections
+        self,
+        gate: Gate,
+        waits: Waits,
+        hosting: Hosting,
+        sequencer: Sequencer,
+        projector: Projector,
+        rejections: Rejections,
     ) -> None:
         self._gate = gate
         self._projector = projector
         self._rejections = rejections
         self._parking = Parking()
         self._sampler = Sampler()
-        self._lanes = [Lane(gate, waits, sequencer, rejections, self._parking) for _ in range(LANES)]
+        self._lanes = [Lane(gate, waits, hosting, sequencer, rejections, self._parking) for _ in range(LANES)]
         self._greenlets: list[gevent.Greenlet[[], None]] = []
         metrics.show_bound(
             "partitions", lambda: sum(lane.queue.qsize() for lane in self._lanes), LANES * QUEUE_CAPACITY
@@ -123,10 +131,37 @@ class Lanes:
         """Return with one place in the lane taken, once the host may have more in flight."""
         while host.budget.full:
             host.budget.wait_for_room(WAIT_SECONDS)
-        while host.cursor.full or (self._parking.full and host.budget.parked):
+        while host.cursor.full:
             gevent.sleep(WAIT_SECONDS)
+        self._parking.wait_for_place(host)
         while not lane.room.acquire(timeout=WAIT_SECONDS):
             pass
+
+
+class Line:
+    """The deliveries of one account that wait, in order. `wait` is what the first of them began to wait for.
+
+    `last_account` is the newest `#account` event that came when the line was full: of many, the last word counts.
+    `throttled`: consumers were told that events are missing.
+    """
+
+    __slots__ = ("deliveries", "last_account", "overflowed", "throttled", "wait")
+
+    def __init__(self, delivery: Delivery, wait: Wait) -> None:
+        self.deliveries = deque([delivery])
+        self.wait = wait
+        self.last_account: Delivery | None = None
+        self.overflowed = False
+        self.throttled = False
+
+    def has_room(self, did: str) -> bool:
+        """Whether the account may have one more event waiting.
+
+        Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity: then nothing
+        is dropped, and the host's own places are the bound.
+        """
+        unknown = self.wait is Wait.IDENTITY and did.startswith("did:plc:")
+        return unknown or len(self.deliveries) < ACCOUNT_PLACES
 
 
 class Lane:
@@ -135,23 +170,32 @@ class Lane:
     """
 
     def __init__(
-        self, gate: Gate, waits: Waits, sequencer: Sequencer, rejections: Rejections, parking: Parking
+        self,
+        gate: Gate,
+        waits: Waits,
+        hosting: Hosting,
+        sequencer: Sequencer,
+        rejections: Rejections,
+        parking: Parking,
     ) -> None:
         self.room = BoundedSemaphore(QUEUE_CAPACITY)
         self.queue: Queue[Delivery] = Queue()
         self._gate = gate
         self._waits = waits
+        self._hosting = hosting
         self._sequencer = sequencer
         self._rejections = rejections
         self._parking = parking
-        self._lines: dict[str, deque[Delivery]] = {}
+        self._lines: dict[str, Line] = {}
+        # By DID and host: events of hosts that are not, or not yet, the account's hold up nothing of the account.
+        self._asides: dict[tuple[str, int], Line] = {}
         self._attendants = Group()
         self._busy = False
 
     @property
     def idle(self) -> bool:
         """True when nothing is queued, being judged, or parked."""
-        return not self._busy and self.queue.empty() and not self._lines
+        return not self._busy and self.queue.empty() and not self._lines and not self._asides
 
     def run(self) -> None:
         """Work the queue off, for ever. Waiting for work is the one wait here without a timeout."""
@@ -173,29 +217,106 @@ class Lane:
 
     def _take(self, delivery: Delivery) -> None:
         did = delivery.event.did
-        line = self._lines.get(did)
+        line = self._asides.get((did, delivery.host.id)) or self._lines.get(did)
         if line is not None:
-            self._parking.enter(delivery)
-            line.append(delivery)
+            self._append(line, delivery)
             return
         wait = self._settle(delivery)
         if wait is not None:
             self._parking.enter(delivery)
-            self._lines[did] = line = deque([delivery])
+            self._hold(delivery, wait)
+
+    def _append(self, line: Line, delivery: Delivery) -> None:
+        """Let `delivery` wait behind the others of its account, as far as these may be so many."""
+        did, host = delivery.event.did, delivery.host
+        if line.has_room(did):
+            self._parking.enter(delivery)
+            line.deliveries.append(delivery)
+            return
+        dropped: Delivery | None = delivery
+        if isinstance(delivery.event, Account):
+            dropped, line.last_account = line.last_account, delivery
+            if dropped is None:
+                self._parking.enter(delivery)
+        if dropped is not None:
+            self._drop(dropped, "account-throttled", f"over {ACCOUNT_PLACES} events of the account wait")
+        if not line.overflowed:
+            line.overflowed = True
+            line.throttled = self._throttle(did, host)
+
+    def _hold(self, delivery: Delivery, wait: Wait) -> None:
+        """Begin a line with a parked delivery."""
+        did, line = delivery.event.did, Line(delivery, wait)
+        if wait is Wait.FOREIGN:
+            self._asides[did, delivery.host.id] = line
+            self._attendants.spawn(self._attend_aside, did, delivery.host.id, line)
+        else:
+            self._lines[did] = line
             self._attendants.spawn(self._attend, did, line, wait)
 
-    def _attend(self, did: str, line: deque[Delivery], wait: Wait | None) -> None:
-        """Work off one account's line, in order, with all that its first event has to wait for."""
-        while line:
-            delivery = line[0]
-            while wait is not None and self._ran(delivery, wait):
-                wait = self._settle(delivery)
-            line.popleft()
-            self._parking.leave(delivery)
-            gevent.sleep(0)
-            wait = self._settle(line[0]) if line else None
+    def _attend_aside(self, did: str, host_id: int, line: Line) -> None:
+        """Have the document read again for a foreign host; then its events are behind those of the account."""
+        if not self._ran(line.deliveries[0], Wait.FOREIGN):
+            self._parking.leave(line.deliveries.popleft())
+        # From here to the line's new place nothing switches: the account's events stay in order.
+        del self._asides[did, host_id]
+        if line.last_account is not None:
+            line.deliveries.append(line.last_account)
+            line.last_account = None
+        account_line = self._lines.get(did)
+        if account_line is not None:
+            account_line.deliveries.extend(line.deliveries)
+            return
+        self._lines[did] = line
+        self._attend(did, line, None)
+
+    def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
+        """Work off one account's line, in order, with all that each event has to wait for."""
+        while line.deliveries or line.last_account is not None or line.throttled:
+            if line.deliveries:
+                self._attend_first(did, line, wait)
+                wait = None
+            elif line.last_account is not None:
+                line.deliveries.append(line.last_account)
+                line.last_account = None
+            else:
+                line.overflowed = line.throttled = False
+                self._let_go(did)
         # No switch since the line was seen empty: the next event of the account finds it gone.
         del self._lines[did]
+
+    def _attend_first(self, did: str, line: Line, wait: Wait | None) -> None:
+        """Take the first event out of the line: settled, or set aside with the others of its host."""
+        delivery = line.deliveries[0]
+        aside = self._asides.get((did, delivery.host.id))
+        if aside is not None:
+            aside.deliveries.append(line.deliveries.popleft())
+            return
+        if wait is None:
+            wait = self._settle(delivery)
+        while wait is not None and wait is not Wait.FOREIGN and self._ran(delivery, wait):
+            wait = self._settle(delivery)
+        line.deliveries.popleft()
+        if wait is Wait.FOREIGN:
+            self._hold(delivery, wait)
+        else:
+            self._parking.leave(delivery)
+        gevent.sleep(0)
+
+    # Neither is worth a wait for the database.
+
+    def _throttle(self, did: str, host: Host) -> bool:
+        try:
+            return self._hosting.throttle(did, host)
+        except StoreError as error:
+            log.warning("a throttled account is not announced: %s", error)
+            return False
+
+    def _let_go(self, did: str) -> None:
+        try:
+            self._hosting.let_go(did)
+        except StoreError as error:
+            log.warning("the end of an account's throttling is not announced: %s", error)
 
     def _ran(self, delivery: Delivery, wait: Wait) -> bool:
         """Wait for what `delivery` is held for. False when that failed, and the event is dropped for it."""
@@ -250,33 +371,6 @@ class Lane:
         event = delivery.event
         self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame)
         delivery.finish()
-
-
-class Parking:
-    """How many events wait beside the lanes, over all of them. At the bound, hosts that have events here wait."""
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.bytes = 0
-        metrics.show_bound("parked", lambda: self.events, PARKED_EVENTS)
-        metrics.show_bound("parked-bytes", lambda: self.bytes, PARKED_BYTES)
-
-    @property
-    def full(self) -> bool:
-        """True when a host with parked events must not park more."""
-        return self.events >= PARKED_EVENTS or self.bytes >= PARKED_BYTES
-
-    def enter(self, delivery: Delivery) -> None:
-        """Count `delivery` as parked."""
-        self.events += 1
-        self.bytes += delivery.size
-        delivery.host.budget.parked += 1
-
-    def leave(self, delivery: Delivery) -> None:
-        """`delivery` is judged at last."""
-        self.events -= 1
-        self.bytes -= delivery.size
-        delivery.host.budget.parked -= 1
 
 
 _ACCEPTED, _DROPPED = (

@@ -58,8 +58,10 @@ class Waits:
 
         Raises IdentityError `did-unavailable` when a lookup got no answer for minutes.
         """
-        if wait is Wait.IDENTITY or wait is Wait.REFRESH:
-            self._resolve(delivery, refresh=wait is Wait.REFRESH)
+        if wait is Wait.IDENTITY:
+            self._resolve(delivery, refresh=False)
+        elif wait is Wait.REFRESH or wait is Wait.FOREIGN:
+            self._resolve(delivery, refresh=True, go_on=wait is Wait.REFRESH and delivery.kind in GO_ON_WITHOUT)
         elif wait is Wait.STATUS:
             self._status_check.run(delivery.event.did, delivery.host)
         else:
@@ -67,7 +69,7 @@ class Waits:
             gevent.sleep(owed)
             metrics.ACCOUNT_THROTTLED_SECONDS.inc(owed)
 
-    def _resolve(self, delivery: Delivery, *, refresh: bool) -> None:
+    def _resolve(self, delivery: Delivery, *, refresh: bool, go_on: bool = False) -> None:
         """Look the DID up, and again while there is no answer: an outage must not cost events.
 
         Ended by an answer of the PLC directory, or by the relay's stop; a did:web server has RESOLVE_FOR_SECONDS.
@@ -83,7 +85,7 @@ class Waits:
                 if error.reason != "did-unavailable":
                     # A fact about the DID: the gate sees it too and decides what it means for this event.
                     return
-                if refresh and delivery.event.kind in GO_ON_WITHOUT:
+                if go_on:
                     return
                 if not did.startswith("did:plc:") and time.monotonic() + pause > give_up:
                     raise

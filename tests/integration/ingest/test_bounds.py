@@ -7,12 +7,13 @@ import gc
 import gevent
 import pytest
 
+from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
-from relay.ingest import lanes
+from relay.ingest import lanes, parking, rejections
 from relay.ingest.delivery import Hold
 from tests.integration.ingest.test_event_path import post
-from tests.support.event_path import EventPath
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder
@@ -57,8 +58,8 @@ def test_a_host_with_too_much_in_flight_waits_alone(
     assert reading.ready() and slow.budget.events == 0
 
 
-@pytest.mark.parametrize("bound", ["PARKED_EVENTS", "PARKED_BYTES"])
-def test_when_all_parking_is_taken_only_hosts_with_parked_events_wait(
+@pytest.mark.parametrize("bound", ["COMMON_EVENTS", "COMMON_BYTES"])
+def test_when_all_parking_is_taken_only_hosts_that_have_used_up_their_own_wait(
     path: EventPath,
     pds: FakePds,
     other_pds: FakePds,
@@ -69,18 +70,89 @@ def test_when_all_parking_is_taken_only_hosts_with_parked_events_wait(
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
     plc.latency = LATENCY
-    parking = path.ingest.lanes._parking
-    monkeypatch.setattr(lanes, bound, 10 if bound == "PARKED_EVENTS" else 5_000)
+    places = path.ingest.lanes._parking
+    monkeypatch.setattr(parking, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
+    monkeypatch.setattr(parking, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
     strangers(path, slow, other_pds, 40)
-    until(lambda: parking.full)
+    until(lambda: places.full)
     for seq in range(2, 22):
         path.put(good, post(repo, f"3kab{seq}").frame(seq))
     until(lambda: path.stream.firehose.last_seq >= 21, timeout=LATENCY)
-    newcomer = path.repo(pds.url)
-    path.put(good, post(newcomer, "3kaaa").frame(22))
-    assert parking.events <= 12
-    until(lambda: path.stream.firehose.last_seq == 62, timeout=20)
-    assert parking.events == parking.bytes == 0
+    # Two events of its own that wait do not stop the other host.
+    with gevent.Timeout(LATENCY / 2):
+        for seq in (22, 23):
+            path.put(good, post(path.repo(pds.url), "3kaaa").frame(seq))
+            gevent.sleep(0.01)
+        path.put(good, post(repo, "3kab23").frame(24))
+    assert places.events <= 12 and slow.budget.parked > good.budget.parked
+    until(lambda: path.stream.firehose.last_seq == 64, timeout=20)
+    assert places.events == places.bytes == 0
+    assert slow.budget.parked == slow.budget.parked_bytes == 0
+
+
+def test_an_account_that_waits_has_a_share_of_its_hosts_places(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    monkeypatch.setattr(lanes, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
+    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.5)
+    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.5)
+    host = path.host(pds.url)
+    loud, quiet = known(path, host, pds), path.repo(pds.url)
+    path.put(host, loud.sync_frame(2))
+    for seq in range(3, 23):
+        path.put(host, post(loud, f"3kab{seq}").frame(seq))
+    for seq in range(23, 26):
+        path.put(host, loud.account_frame(seq))
+    path.put(host, loud.account_frame(26, active=False, status="deactivated"))
+    path.put(host, post(quiet, "3kaaa").frame(27))
+    until(lambda: quiet.did in {event.did for event in path.events()})
+    assert drops.since("account-throttled") == 18
+    told = [event for event in path.events() if isinstance(event, Account)]
+    assert [(event.active, event.status) for event in told] == [(True, "throttled")]
+    until(lambda: host.cursor.position == 27, timeout=20)
+    told = [event for event in path.events() if isinstance(event, Account)]
+    assert [(event.active, event.status) for event in told] == [(True, "throttled"), (False, "deactivated")]
+    commits = [event for event in path.events() if isinstance(event, Commit) and event.did == loud.did]
+    assert len(commits) == 1 + 5
+
+
+def test_an_account_is_told_of_when_it_is_let_go(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    monkeypatch.setattr(lanes, "ACCOUNT_PLACES", 2)
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
+    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.3)
+    host = path.host(pds.url)
+    loud = known(path, host, pds)
+    path.put(host, loud.sync_frame(2))
+    for seq in range(3, 9):
+        path.put(host, post(loud, f"3kab{seq}").frame(seq))
+    until(lambda: host.cursor.position == 8, timeout=20)
+    path.put(host, post(loud, "3kac").frame(9))
+    until(lambda: host.cursor.position == 9, timeout=20)
+    told = [(event.active, event.status) for event in path.events() if isinstance(event, Account)]
+    assert told == [(True, "throttled"), (True, None)] and drops.since("account-throttled") == 4
+    assert isinstance(path.events()[-1], Commit), "what comes next is passed on"
+
+
+def test_events_of_a_foreign_host_do_not_hold_up_the_accounts_own(
+    path: EventPath, pds: FakePds, other_pds: FakePds, plc: FakePlc
+) -> None:
+    own, foreign = path.host(pds.url), path.host(other_pds.url)
+    repo = known(path, own, pds)
+    plc.latency = 3.0
+    for seq in range(1, 4):
+        path.put(foreign, repo.identity_frame(seq))
+    path.put(foreign, post(repo, "3kaab").frame(4))
+    gevent.sleep(0.1)
+    for seq in range(2, 6):
+        path.put(own, post(repo, f"3kac{seq}").frame(seq))
+    until(lambda: path.stream.firehose.last_seq >= 5, timeout=2)
+    until(lambda: foreign.cursor.position == 4, timeout=20)
+    assert foreign.budget.parked == own.budget.parked == 0
 
 
 def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, pds: FakePds) -> None:

@@ -1,0 +1,81 @@
+"""The places of events that wait beside the lanes: some for each host alone, and a common rest that hosts borrow from.
+
+The lanes count what enters and leaves, and have a host wait that may borrow no more. So hosts that make much wait do so
+at their own cost: whoever has a few events waiting is never stopped by them. Must not know what is waited for.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from gevent.event import Event as Signal
+
+from relay.hosts.host import Budget, Host
+from relay.ingest.delivery import Delivery
+from relay.kit import metrics
+
+# What each host has for itself, and what all of them may have beyond that.
+OWN_EVENTS = 32
+OWN_BYTES = 256 << 10
+COMMON_EVENTS = 10_000
+COMMON_BYTES = 128 << 20
+
+WAIT_SECONDS = 1.0
+
+
+class Parking:
+    """How much is borrowed of the common rest, and the hosts that wait to borrow, first come, first served."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        self._waiting: deque[Signal] = deque()
+        metrics.show_bound("parked", lambda: self.events, COMMON_EVENTS)
+        metrics.show_bound("parked-bytes", lambda: self.bytes, COMMON_BYTES)
+
+    @property
+    def full(self) -> bool:
+        """True when nothing can be borrowed."""
+        return self.events >= COMMON_EVENTS or self.bytes >= COMMON_BYTES
+
+    def enter(self, delivery: Delivery) -> None:
+        """`delivery` begins to wait."""
+        self._change(delivery, 1)
+
+    def leave(self, delivery: Delivery) -> None:
+        """`delivery` is judged at last."""
+        self._change(delivery, -1)
+        if self._waiting and not self.full:
+            self._waiting.popleft().set()
+
+    def stops(self, host: Host) -> bool:
+        """True when `host` has used up its own places, and there is nothing to borrow."""
+        budget = host.budget
+        return self.full and (budget.parked >= OWN_EVENTS or budget.parked_bytes >= OWN_BYTES)
+
+    def wait_for_place(self, host: Host) -> None:
+        """Block while `host` is stopped. Ended by whatever the waiting events wait for, each within a bounded time."""
+        turn: Signal | None = None
+        try:
+            while self.stops(host):
+                if turn is None or turn.is_set():
+                    turn = Signal()
+                    self._waiting.append(turn)
+                # One of the host's own places may come free without a turn.
+                turn.wait(WAIT_SECONDS)
+        finally:
+            if turn is not None and turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _change(self, delivery: Delivery, sign: int) -> None:
+        budget = delivery.host.budget
+        events, size = _borrowed(budget)
+        budget.parked += sign
+        budget.parked_bytes += sign * delivery.size
+        after_events, after_size = _borrowed(budget)
+        self.events += after_events - events
+        self.bytes += after_size - size
+
+
+def _borrowed(budget: Budget) -> tuple[int, int]:
+    return max(0, budget.parked - OWN_EVENTS), max(0, budget.parked_bytes - OWN_BYTES)
