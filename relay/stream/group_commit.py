@@ -101,12 +101,13 @@ class GroupCommit(Generic[T]):
 
     def put(self, item: T, size: int) -> None:
         """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of the calls."""
-        if self._blocked or self._full:
+        if self._blocked or len(self._queue) >= QUEUE_EVENTS or self.bytes >= QUEUE_BYTES:
             self._wait_for_room()
         self._queue.append((item, size))
         self.bytes += size
-        self._idle.clear()
-        self._filled.set()
+        if len(self._queue) == 1:
+            self._idle.clear()
+            self._filled.set()
 
     def start(self) -> None:
         """Start logging."""

@@ -90,9 +90,20 @@ class Submission(Entry):
         hides: bool = False,
         collections: Mapping[str, bool | None] | None = None,
     ) -> None:
-        super().__init__(kind, host_id, upstream_seq)
-        self.uid, self.status, self.head, self.tail = uid, status, head, tail
-        self.account, self.repo, self.hides, self.collections = account, repo, hides, collections
+        # One is made for each event, so nothing is set twice.
+        self.kind = kind
+        self.uid = uid
+        self.host_id = host_id
+        self.upstream_seq = upstream_seq
+        self.status = status
+        self.head = head
+        self.tail = tail
+        self.account = account
+        self.repo = repo
+        self.collections = collections
+        self.hides = hides
+        self.reveals = False
+        self.own_status = None
         self.finished = finished
 
     def logged(self) -> None:
