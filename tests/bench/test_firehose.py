@@ -18,7 +18,7 @@ from relay.atproto.frames import Kind
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.stream.sequencer import Submission
-from tests.support.stream import Room
+from tests.support.stream import Room, append
 
 FRAME = os.urandom(5000)
 
@@ -63,7 +63,7 @@ def test_replay_from_disk(tmp_path: Path, size: int) -> None:
             Record(seq, 1, seq % 1000 + 1, 1, seq, Kind.COMMIT, 0, 0, frame)
             for seq in range(start, min(start + 256, count + 1))
         ]
-        segments.append(batch)
+        append(segments, batch)
     segments.close()
     room = Room(tmp_path, f"sqlite://{tmp_path}/relay.sqlite")
     feed = room.stream.firehose.attach(0)
