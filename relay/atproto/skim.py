@@ -87,6 +87,8 @@ class _Walk:
                 raise _Lost
             argument = int.from_bytes(self.data[self.at : self.at + width])
             self.at += width
+            if self.at > len(self.data):
+                raise _Lost
         return major, argument
 
     def name(self) -> str:

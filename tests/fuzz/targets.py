@@ -19,6 +19,7 @@ if atheris is not None and __name__ == "__main__":
 
 from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_read
 from relay.atproto.errors import ProtocolError
+from relay.atproto.skim import skim
 
 DID = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 
@@ -31,16 +32,44 @@ def fuzz_value(data: bytes) -> None:
 
 def fuzz_frame(data: bytes) -> None:
     event = frames.decode(data)
-    if isinstance(event, frames.Event):
+    if isinstance(event, frames.Commit | frames.Sync) and event.fault is not None:
+        assert event.fault in frames.REASONS
+    elif isinstance(event, frames.Event):
         head, tail = frames.split_at_seq(event)
         again = frames.decode(head + frames.uint(7) + tail)
         assert isinstance(again, frames.Event)
         assert (again.seq, again.did, again.frame) == (7, event.did, head + b"\x07" + tail)
 
 
+def fuzz_peek(data: bytes) -> None:
+    """What a peek tells of a sound event is what the event says."""
+    try:
+        event = frames.decode(data)
+    except ProtocolError:
+        event = None
+    peeked = frames.peek(data)
+    if isinstance(event, frames.Event) and getattr(event, "fault", None) is None:
+        assert isinstance(peeked, frames.Peeked)
+        assert (peeked.kind, peeked.did, peeked.seq) == (event.kind, event.did, event.seq)
+
+
+def fuzz_skim(data: bytes) -> None:
+    """A field that is found has the value that a decoder finds, where one can read the map."""
+    fields, end = skim(data, 0, ("did", "seq", "a"), 1_000, to_end=True)
+    assert 0 <= end <= len(data)
+    try:
+        value, size = drisl.decode_prefix(data)
+    except ProtocolError:
+        return
+    if isinstance(value, dict) and len(data) < 1_000:
+        assert end == size
+        assert fields == {name: value[name] for name in ("did", "seq", "a") if value.get(name) is not None}
+
+
 def fuzz_car(data: bytes) -> None:
     parsed = car.parse(data)
     assert all(key[4:] == cid.Cid.of_dag_cbor(block)[4:] for key, block in parsed.blocks.items())
+    assert car.root_block(data) == (parsed.root, parsed.blocks[parsed.root])
 
 
 def fuzz_node(data: bytes) -> None:
@@ -67,6 +96,8 @@ def fuzz_did_document(data: bytes) -> None:
 TARGETS: dict[str, tuple[Callable[[bytes], None], frozenset[str]]] = {
     "value": (fuzz_value, drisl.REASONS),
     "frame": (fuzz_frame, frames.REASONS),
+    "peek": (fuzz_peek, frames.REASONS),
+    "skim": (fuzz_skim, frozenset()),
     "car": (fuzz_car, car.REASONS),
     "node": (fuzz_node, frozenset()),
     "commit": (fuzz_commit, commit.REASONS | drisl.REASONS),

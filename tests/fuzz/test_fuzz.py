@@ -34,6 +34,8 @@ def seeds() -> dict[str, list[bytes]]:
     return {
         "value": blocks,
         "frame": raw,
+        "peek": raw,
+        "skim": [*blocks, *(frame[15:] for frame in raw)],
         "car": cars,
         "node": [block for block in blocks if block.startswith(b"\xa2ae")],
         "commit": [block for block in blocks if block.startswith(b"\xa6cdid")],
