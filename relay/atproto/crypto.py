@@ -52,7 +52,7 @@ LEGACY_TYPES: dict[str, Curve] = {
 _CURVES: dict[Curve, ecdsa.curves.Curve] = {"p256": ecdsa.NIST256p, "k256": ecdsa.SECP256k1}
 
 # A signature with s above half the group order is the malleated twin of a valid one.
-MAX_S: dict[Curve, int] = {name: curve.order // 2 for name, curve in _CURVES.items()}
+MAX_S: dict[Curve, bytes] = {name: (curve.order // 2).to_bytes(32) for name, curve in _CURVES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class PublicKey:
 
     def verify(self, message: bytes, signature: bytes) -> bool:
         """Whether `signature` is this key's 64-byte low-S signature over sha-256 of `message`. Never raises."""
-        if len(signature) != 64 or int.from_bytes(signature[32:]) > MAX_S[self.curve]:
+        if len(signature) != 64 or signature[32:] > MAX_S[self.curve]:
             return False
         return _verifier(self.curve, self.compressed)(sha256(message).digest(), signature)
 
@@ -200,7 +200,11 @@ def _ecdsa_verifier(curve: Curve, compressed: bytes) -> Verifier:
 
 
 def _der(signature: bytes) -> bytes:
-    r, s = _der_integer(signature[:32]), _der_integer(signature[32:])
+    r, s = signature[:32], signature[32:]
+    # All but one in 128, since a low s has no sign bit.
+    if r[0] and 0 < s[0] < 0x80:
+        return (b"\x30\x44\x02\x20%b\x02\x20%b" if r[0] < 0x80 else b"\x30\x45\x02\x21\0%b\x02\x20%b") % (r, s)
+    r, s = _der_integer(r), _der_integer(s)
     return b"\x30%c%b%b" % (len(r) + len(s), r, s)
 
 

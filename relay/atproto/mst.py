@@ -14,9 +14,9 @@ from hashlib import sha256
 
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
-from relay.atproto.mst_node import Child, Node, encode, is_bare, record_link, subtree_link
+from relay.atproto.mst_node import Child, Node, encode, is_bare, record_link, subtree_link, without_entry
 from relay.atproto.mst_open import Opened
-from relay.atproto.mst_read import LINK, NULL, TREE_LINK, key_depth
+from relay.atproto.mst_read import LINK, NULL, TREE_LINK, Read, key_depth
 from relay.atproto.operations import Change
 
 __all__ = ["REASONS", "check_record", "invert", "key_depth"]
@@ -120,9 +120,10 @@ def _undo_in_one_node(root: Cid, change: Change, opened: Opened) -> Cid | None:
             return None
         above.append((data, link))
         cid = link[len(LINK) :]
-    if layer < depth or not _undo_here(node := Node.of(read, NULL), i, key, change):
+    data = _undo_here(read, i, key, change) if layer == depth else b""
+    if not data:
         return None
-    link = TREE_LINK + sha256(node.encoded()).digest()
+    link = TREE_LINK + sha256(data).digest()
     for data, old in reversed(above):
         parts = data.split(old)
         if len(parts) != 2:
@@ -131,26 +132,23 @@ def _undo_in_one_node(root: Cid, change: Change, opened: Opened) -> Cid | None:
     return Cid(link[len(LINK) :])
 
 
-def _undo_here(node: Node, i: int, key: bytes, change: Change) -> bool:
-    """Undo the change in the node if it leaves the subtrees as they are, and at least one entry."""
+def _undo_here(read: Read, i: int, key: bytes, change: Change) -> bytes:
+    """The node without the change, if that leaves the subtrees as they are, and at least one entry; else nothing."""
+    _, keys, fields, _, _ = read
     _, before, after = change
-    found = i < len(node.keys) and node.keys[i] == key
-    subtree = node.subtree(i)
-    if after is None:
-        if found or subtree != NULL or before is None:
-            return False
-        node.insert(i, key, LINK + before, (NULL, NULL))
-        return True
-    if not found or node.value(i) != LINK + after:
-        return False
-    if before is not None:
+    found = i < len(keys) and keys[i] == key
+    if after is not None and (not found or record_link(fields, i) != LINK + after):
+        return b""
+    if before is None:
+        return without_entry(read, i) if after is not None else b""
+    node = Node.of(read, NULL)
+    if after is not None:
         node.replace(i, LINK + before)
-        return True
-    next_subtree = node.subtree(i + 1)
-    if len(node.keys) == 1 or NULL not in (subtree, next_subtree):
-        return False
-    node.remove(i, next_subtree if subtree == NULL else subtree)
-    return True
+    elif found or node.subtree(i) != NULL:
+        return b""
+    else:
+        node.insert(i, key, LINK + before, (NULL, NULL))
+    return node.encoded()
 
 
 class _PartialTree:

@@ -9,20 +9,9 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TypeAlias
 
-from relay.atproto.mst_read import (
-    FIELDS,
-    LINK_SIZE,
-    LINKED,
-    LINKS,
-    NULL,
-    TREE_LINK,
-    Read,
-    key_field,
-    shared_field,
-    start,
-)
+from relay.atproto.mst_read import FIELDS, KEY_HEADS, LINK_SIZE, LINKED, LINKS, NULL, SHARED, TREE_LINK, Read, start
 
-# What stands between an entry's two links: its subtree's, which may be null, and its record's.
+# What stands between an entry's two links: its subtree's, which may be null and is one byte then, and its record's.
 _BETWEEN = b"av"
 
 
@@ -35,11 +24,31 @@ def subtree_link(fields: list[bytes], i: int) -> bytes:
 def record_link(fields: list[bytes], i: int) -> bytes:
     """The link to the record of entry `i`."""
     links = fields[FIELDS * i + LINKS]
-    return links[_subtree_size(links) + len(_BETWEEN) :]
+    return links[LINK_SIZE + 2 if links[0] == LINKED else 3 :]
 
 
-def _subtree_size(links: bytes) -> int:
-    return LINK_SIZE if links[0] == LINKED else len(NULL)
+def without_entry(read: Read, i: int) -> bytes:
+    """The encoding of a node without entry `i`: what most commits added.
+
+    Nothing when there is no other entry, or when it has subtrees on both sides.
+    """
+    _, keys, fields, left, _ = read
+    before, after = subtree_link(fields, i) if i else left, subtree_link(fields, i + 1)
+    if len(keys) == 1 or (before != NULL and after != NULL):
+        return b""
+    joined = after if before == NULL else before
+    at = FIELDS * i + 1
+    kept = fields[:at] + fields[at + FIELDS :]
+    kept[0] = start(len(keys) - 1)
+    kept[-1] = b"al" + (left if i else joined)
+    if i:
+        links = kept[at - 2]
+        kept[at - 2] = joined + links[LINK_SIZE if links[0] == LINKED else 1 :]
+    if i + 1 < len(keys):
+        key = keys[i + 1]
+        shared = _shared_length(keys[i - 1], key) if i else 0
+        kept[at : at + 3] = KEY_HEADS[len(key) - shared], key[shared:], SHARED[shared]
+    return b"".join(kept)
 
 
 class Node:
@@ -104,7 +113,7 @@ class Node:
         """Another value for `keys[i]`."""
         at = FIELDS * i + LINKS
         links = self.fields[at]
-        self.fields[at] = links[: _subtree_size(links)] + _BETWEEN + value
+        self.fields[at] = links[: LINK_SIZE if links[0] == LINKED else 1] + _BETWEEN + value
         self.source = b""
 
     def remove(self, i: int, joined: Child) -> None:
@@ -160,7 +169,7 @@ class Node:
         if i:
             at = FIELDS * i - 1
             links = self.fields[at]
-            self.fields[at] = link + links[_subtree_size(links) :]
+            self.fields[at] = link + links[LINK_SIZE if links[0] == LINKED else 1 :]
         else:
             self.left = link
 
@@ -175,7 +184,7 @@ class Node:
             key = self.keys[i]
             shared = _shared_length(self.keys[i - 1], key) if i else 0
             at = FIELDS * i + 1
-            self.fields[at : at + 3] = key_field(len(key) - shared), key[shared:], shared_field(shared)
+            self.fields[at : at + 3] = KEY_HEADS[len(key) - shared], key[shared:], SHARED[shared]
 
 
 Child: TypeAlias = Node | bytes

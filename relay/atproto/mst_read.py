@@ -84,26 +84,19 @@ _NO_LEFT = b"al" + NULL
 _LEFT = b"al" + TREE_LINK
 
 
-def key_field(length: int) -> bytes:
-    """What stands before a key's own part of `length` bytes."""
-    return b"\xa4ak" + head(0x40, length)
-
-
-def shared_field(number: int) -> bytes:
-    """What stands between a key's own part and the links, for a key that shares `number` bytes with the one before."""
-    return b"ap%bat" % head(0x00, number)
-
-
 def start(count: int) -> bytes:
     """What stands before the first of `count` entries."""
-    return b"\xa2ae" + head(0x80, count)
+    return _STARTS[count] if count < len(_STARTS) else b"\xa2ae" + head(0x80, count)
 
 
-# All that a key can have; what is not among them is too long, or not the shortest form.
-_LENGTHS = {key_field(length): length for length in range(MAX_KEY + 1)}
-_NUMBERS = {shared_field(number): number for number in range(MAX_KEY + 1)}
 # The commonest beginnings of a node.
-_STARTS = [start(count) for count in range(24)]
+_STARTS = [b"\xa2ae" + head(0x80, count) for count in range(24)]
+# By their length: what stands before a key's own part. By how much is shared: what stands between that and the links.
+KEY_HEADS = [b"\xa4ak" + head(0x40, length) for length in range(MAX_KEY + 1)]
+SHARED = [b"ap%bat" % head(0x00, number) for number in range(MAX_KEY + 1)]
+# All that an entry can have; what is not among them is too long, or not the shortest form.
+_LENGTHS = {field: length for length, field in enumerate(KEY_HEADS)}
+_NUMBERS = {field: number for number, field in enumerate(SHARED)}
 
 
 def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
@@ -116,11 +109,7 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
     fields = _fields_of(data)
     count = len(fields) // FIELDS
     end = fields[-1]
-    if (
-        not count
-        or fields[0] != (_STARTS[count] if count < 24 else start(count))
-        or (end != _NO_LEFT and not _is_end(end))
-    ):
+    if not count or fields[0] != start(count) or (end != _NO_LEFT and not _is_end(end)):
         if data.startswith(_STARTS[0]) and _is_end(data[4:]):
             return _read_bare(place, data, blocks, below)
         fields = _fields_of_odd(data)
