@@ -77,8 +77,7 @@ def test_a_hosts_cursor(run: Run, pds: FakePds) -> None:
     for options, cursor in ((("--set", "7"), "7"), (("--oldest",), "0"), (("--live",), None)):
         pds.cursors.clear()
         assert run("hosts", "cursor", pds.hostname, *options).exit_code == 0
-        until(lambda: pds.cursors)
-        assert pds.cursors[0] == cursor
+        until(lambda cursor=cursor: cursor in pds.cursors)
     assert run("hosts", "cursor", pds.hostname, "--live", "--set", "1").exit_code == 2
     assert run("hosts", "cursor", "none.example").exit_code == 1
 

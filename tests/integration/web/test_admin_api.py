@@ -134,8 +134,7 @@ def test_a_hosts_cursor_is_read_and_set(web: Web, pds: FakePds) -> None:
     for position, cursor in ((5, "5"), ("oldest", "0"), ("live", None)):
         pds.cursors.clear()
         assert web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": position}).json == SUCCESS
-        until(lambda: pds.cursors)
-        assert pds.cursors[0] == cursor
+        until(lambda cursor=cursor: cursor in pds.cursors)
     for wrong in (-1, 1.5, True, None, "5", "newest", [], 2**53):
         answer = web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": wrong})
         assert (answer.status, answer.json["error"]) == (400, "InvalidRequest"), wrong
