@@ -60,9 +60,10 @@ REASONS = payloads.REASONS | {"frame-encoding", "frame-header", "frame-not-canon
 # Bytes: the sync specification's limit; and what no event without blocks, and no notice, comes near.
 MAX_FRAME = 5_000_000
 MAX_NOTICE = 16_384
-# Items that are decoded of one payload: 200 operations have 2,000. And those that are passed over in search of single
-# fields, so that a commit with too many operations is not lost.
-MAX_ITEMS = 10_000
+# Items of one payload that are looked at: 200 operations have 2,200, other events and notices a dozen. In search of
+# single fields more are passed over, so that a commit with too many operations is not lost.
+MAX_ITEMS = 4_000
+MAX_ITEMS_IN_NOTICE = 1_000
 MAX_SKIMMED = 20_000
 
 _NAMES = {Kind.COMMIT: "#commit", Kind.SYNC: "#sync", Kind.IDENTITY: "#identity", Kind.ACCOUNT: "#account"}
@@ -124,9 +125,9 @@ def peek(frame: bytes) -> Peeked | Info | StreamError | None:
     if kind is None:
         return _read_notice(op, name, frame[start:])
     if len(frame) <= MAX_NOTICE:
-        fields = load_payload(frame[start:])
+        fields = load_payload(frame[start:], MAX_NOTICE)
     else:
-        fields, _ = skim(frame, start, _PEEKED[kind], MAX_SKIMMED)
+        fields, _ = skim(frame, start, _PEEKED[kind], MAX_SKIMMED if kind is Kind.COMMIT else MAX_ITEMS_IN_NOTICE)
     did, seq = read_text(fields, _did_field(kind)), read_seq(fields)
     inactive = kind is Kind.ACCOUNT and not read_flag(fields, "active")
     return Peeked(kind, did, seq, read_text_or_none(fields, "status") if inactive else None)
@@ -196,10 +197,10 @@ def read_header(frame: bytes) -> tuple[int, str, int]:
     return op, name, size
 
 
-def load_payload(body: bytes) -> Fields:
+def load_payload(body: bytes, max_items: int = MAX_ITEMS) -> Fields:
     """The fields of a payload, unchecked. Raises FrameError."""
     try:
-        payload = drisl.load(body, max_items=MAX_ITEMS)
+        payload = drisl.load(body, max_items=max_items)
     except DrislError as error:
         raise FrameError("frame-encoding", str(error), fatal=True) from error
     if not isinstance(payload, dict):
@@ -211,10 +212,10 @@ def _read_notice(op: int, name: str, body: bytes) -> Info | StreamError | None:
     if len(body) > MAX_NOTICE and (op == -1 or name == "#info"):
         raise FrameError("frame-size", f"{len(body)} bytes")
     if op == -1:
-        payload = load_payload(body)
+        payload = load_payload(body, MAX_ITEMS_IN_NOTICE)
         return StreamError(read_text(payload, "error"), read_text_or_none(payload, "message"))
     if (op, name) == (1, "#info"):
-        payload = load_payload(body)
+        payload = load_payload(body, MAX_ITEMS_IN_NOTICE)
         return Info(read_text(payload, "name"), read_text_or_none(payload, "message"))
     return None
 
@@ -223,7 +224,7 @@ def _read_event(kind: Kind, frame: bytes, start: int) -> Event:
     if kind in _SMALL and len(frame) > MAX_NOTICE:
         raise FrameError("frame-size", f"{len(frame)} bytes")
     body = frame[start:]
-    payload = load_payload(body)
+    payload = load_payload(body, MAX_ITEMS if kind is Kind.COMMIT else MAX_ITEMS_IN_NOTICE)
     _check_canonical(payload, body)
     fields = payloads.trim(kind, payload)
     if fields is not payload or start != len(_HEADERS[kind]):
@@ -237,7 +238,7 @@ def _read_remains(frame: bytes, error: FrameError) -> Event:
     op, name = header.get("op"), header.get("t")
     kind = KINDS.get(name) if type(op) is int and op == 1 and type(name) is str and start else None
     if kind is not None:
-        fields, _ = skim(frame, start, _REMAINS[kind], MAX_SKIMMED)
+        fields, _ = skim(frame, start, _REMAINS[kind], MAX_SKIMMED if kind is Kind.COMMIT else MAX_ITEMS_IN_NOTICE)
         event = payloads.read_commit_alone(kind, fields, frame, error.reason)
         if event is not None:
             return event
