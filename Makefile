@@ -5,7 +5,8 @@ SHELL := /bin/bash
 PYTHON ?= $(firstword $(wildcard .venv/bin/python) $(shell command -v python3.11 python3.13) python3)
 VENV := .venv
 BIN := $(VENV)/bin
-INSTALL := $(BIN)/python -m pip install --quiet --constraint conf/constraints.txt
+# The versions that were tested, also of what packages are built with, for which there is no option that old pips know.
+INSTALL := PIP_CONSTRAINT=conf/constraints.txt $(BIN)/python -m pip install --quiet
 ROUNDS ?= 1000
 SECONDS ?= 600
 
