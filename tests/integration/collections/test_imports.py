@@ -242,7 +242,7 @@ def test_addresses_that_are_not_public_are_refused_unless_allowed(
         ("", None),
         ("?source=", None),
         ("?source=not%20a%20host", None),
-        ("?source=bsky.network/path", None),
+        ("?source=user%40bsky.network", None),
         ("?source=bsky.network&stop=perhaps", None),
         ("?source=bsky.network", {"collections": "x"}),
         ("?source=bsky.network", {"collections": ["no nsid"]}),
