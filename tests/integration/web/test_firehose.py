@@ -36,7 +36,8 @@ def consumer(web: Web, query: str = "", **options: Any) -> Iterator[ClientConnec
 
 
 def seqs(client: ClientConnection, count: int) -> list[int]:
-    return [frames.decode(client.recv(timeout=10)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
+    """The numbers of the next events, which may be larger than what a host may send of their kind."""
+    return [frames.peek(client.recv(timeout=10)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
 
 
 def ending(client: ClientConnection, timeout: float = 10) -> tuple[list[bytes], int]:
