@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -91,7 +92,8 @@ def test_too_many_unproven_commits_slow_the_account(
         without_record(spoilt)
         path.put(host, spoilt.frame(seq))
     path.put(host, post(other, "3kaaa").frame(6))
-    assert [event.did for event in path.logged(4)] == [repo.did] * 3 + [other.did]
+    # Another account's events may be verified before or after these.
+    assert Counter(event.did for event in path.logged(4)) == {repo.did: 3, other.did: 1}
 
 
 # What a host may state with #sync
