@@ -35,7 +35,7 @@ run: $(VENV)/.relay
 	$(BIN)/relay serve $(ARGS)
 
 check: lint check-types
-	$(BIN)/python -m tests.side_by_side tests/unit
+	$(BIN)/python -m tests.side_by_side tests/unit tests/promises/test_19_what_is_loaded.py
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .
@@ -70,7 +70,7 @@ fuzz: $(VENV)/.test
 	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)
 
 kill-test: $(VENV)/.test
-	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/integration tests/process -k kill --timeout=0 -s
+	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k kill --timeout=0 -s
 
 test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh

@@ -1,7 +1,7 @@
 """Patches the standard library for gevent before any test module imports it.
 
 The relay runs patched, so its tests do as well; `relay/atproto` is also checked unpatched,
-in a fresh interpreter, by `tests/unit/test_architecture.py`.
+in a fresh interpreter, by `tests/promises/test_19_what_is_loaded.py`.
 """
 
 from gevent import monkey

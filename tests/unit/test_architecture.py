@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,43 +109,6 @@ def test_module(path: Path) -> None:
 
 def test_only_commands_know_app() -> None:
     assert {room_of(path) for path in MODULES if "app" in foreign_rooms(path)} <= {"commands"}
-
-
-def run_alone(program: str) -> None:
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-
-
-def test_worker_processes_stay_small() -> None:
-    program = """
-import sys
-for name in ("gevent", "greenlet", "flask", "psycopg2", "prometheus_client", "sqlite3", "asyncio"):
-    sys.modules[name] = None
-import relay.ingest.worker
-"""
-    run_alone(program)
-
-
-def test_atproto_runs_without_gevent() -> None:
-    """In a fresh interpreter in which nothing else of ours, and no gevent, can be imported."""
-    modules = [
-        str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__")
-        for path in MODULES
-        if room_of(path) == "atproto"
-    ]
-    program = f"""
-import importlib, sys
-for name in ("gevent", "greenlet", "flask", "psycopg2", "prometheus_client"):
-    sys.modules[name] = None
-for name in {modules!r}:
-    importlib.import_module(name)
-from relay.atproto import drisl
-assert drisl.decode(drisl.encode({{"a": [1, "b"]}})) == {{"a": [1, "b"]}}
-ours = {{name for name in sys.modules if name.startswith("relay.") and not name.startswith("relay.atproto")}}
-assert not ours, ours
-assert not {{"sqlite3", "asyncio"}} & sys.modules.keys()
-"""
-    run_alone(program)
 
 
 def test_tests_run_on_both_databases() -> None:

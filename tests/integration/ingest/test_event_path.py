@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.atproto.frames import Account, Commit, Identity, Sync
+from relay.ingest.delivery import Hold
 from relay.kit import metrics
 from relay.store import accounts, hosts
 from tests.support.event_path import DropCounter, EventPath
@@ -374,3 +376,17 @@ def test_events_are_counted_by_kind_and_outcome(path: EventPath, pds: FakePds) -
     until(lambda: host.cursor.position == 2)
     path.put(host, repo.identity_frame(1))
     assert [judged(*labels) for labels in wanted] == [count + 1 for count in before]
+
+
+def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, pds: FakePds) -> None:
+    host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(5)]
+    gc.collect()
+    gc.disable()
+    try:
+        for seq, repo in enumerate(repos, 1):
+            path.put(host, post(repo, "one").frame(seq))
+        path.logged(len(repos))
+        until(lambda: path.ingest.lanes._parking.events == 0)
+        assert not [found for found in gc.get_objects() if isinstance(found, Hold)]
+    finally:
+        gc.enable()

@@ -1,8 +1,10 @@
-"""One host whose events wait, waits alone: for its own room, and for the room of all that is parked."""
+"""Promise 7: Every host, account, identity and consumer has a budget of its own, of CPU, of queue and of lookups. A bad
+one slows itself alone.
+
+Hosts whose events wait, accounts that lie, and strangers that have much looked up.
+"""
 
 from __future__ import annotations
-
-import gc
 
 import gevent
 import pytest
@@ -10,13 +12,13 @@ import pytest
 from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
+from relay.identity.resolver import REFRESHES_PER_DID
 from relay.ingest import lanes, parking, rejections
-from relay.ingest.delivery import Hold
-from tests.integration.ingest.test_event_path import post
+from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import RepoBuilder
+from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.wait import until
 
 LATENCY = 0.6
@@ -155,15 +157,15 @@ def test_events_of_a_foreign_host_do_not_hold_up_the_accounts_own(
     assert foreign.budget.parked == own.budget.parked == 0
 
 
-def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, pds: FakePds) -> None:
-    host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(5)]
-    gc.collect()
-    gc.disable()
-    try:
-        for seq, repo in enumerate(repos, 1):
-            path.put(host, post(repo, "one").frame(seq))
-        path.logged(len(repos))
-        until(lambda: path.ingest.lanes._parking.events == 0)
-        assert not [found for found in gc.get_objects() if isinstance(found, Hold)]
-    finally:
-        gc.enable()
+def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
+    path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.ingest.rejections.FREE_CHARGES", 1000)
+    drops.watch("signature-invalid")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    wrong = SigningKey.create(seed=99)
+    for seq in range(1, 61):
+        path.put(host, repo.commit(create(f"{POST}/3k{seq:03}", {}), sign_with=wrong).frame(seq))
+    until(lambda: drops.since("signature-invalid") == 60)
+    assert plc.asked[repo.did] <= 1 + REFRESHES_PER_DID
+    assert path.stream.firehose.last_seq == 0

@@ -1,6 +1,6 @@
 """The process that the kill test kills: the whole stream room, fed from a ledger as hosts would feed it.
 
-    python -m tests.integration.stream.logging_process FOLDER DATABASE_URL LEDGER
+    python -m tests.support.logging_process FOLDER DATABASE_URL LEDGER
 
 Prints the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for ever. Every
 host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the ledger is all

@@ -1,6 +1,7 @@
-"""SIGKILL at random points under load: nothing lost, nothing repeated, no seq used again, SQL as the log says.
+"""Promise 2: An event is in the log, or was rejected for a counted reason, or its host's cursor has not moved past it.
 
-A reference consumer follows and resumes by cursor. `KILL_ROUNDS` is how often; `make kill-test ROUNDS=1000` by hand.
+SIGKILL at random points under load: nothing lost, nothing repeated, no seq used again, SQL as the log says. A reference
+consumer follows and resumes by cursor. `KILL_ROUNDS` is how often; `make kill-test ROUNDS=1000` by hand.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from relay.eventlog.reader import LogReader
 from relay.store import accounts, hosts, projection
 from relay.store.database import Database
 from relay.store.open import open_database
-from tests.integration.stream.logging_process import Entry
+from tests.support.logging_process import Entry
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import payloads
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 ROUNDS_PER_LOG = 50
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 HOSTS = ("one.test", "two.test")
 ACCOUNTS_PER_HOST = 10
 EVENTS_PER_ROUND = 220
@@ -119,7 +120,7 @@ class Killed:
     """One life of the process."""
 
     def __init__(self, folder: Path, url: str, ledger: Path) -> None:
-        command = [sys.executable, "-m", "tests.integration.stream.logging_process", str(folder), url, str(ledger)]
+        command = [sys.executable, "-m", "tests.support.logging_process", str(folder), url, str(ledger)]
         self.process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
