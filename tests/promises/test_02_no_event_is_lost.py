@@ -28,7 +28,7 @@ from relay.store.database import Database
 from relay.store.open import open_database
 from tests.support.logging_process import Entry
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
-from tests.support.stream import payloads
+from tests.support.stream import payloads, whole_frames
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 ROUNDS_PER_LOG = 50
@@ -100,20 +100,6 @@ class Consumer:
                     assert event is not None
                     self.events.append((event.seq, event.did, event.time))
                 buffer = buffer[whole:]
-
-
-def whole_frames(buffer: bytes) -> int:
-    """The length of the whole WebSocket frames at the start of `buffer`."""
-    end = 0
-    while len(buffer) - end >= 10:
-        length, header = buffer[end + 1], 2
-        if length >= 126:
-            header = 4 if length == 126 else 10
-            length = int.from_bytes(buffer[end + 2 : end + header])
-        if end + header + length > len(buffer):
-            break
-        end += header + length
-    return end
 
 
 class Killed:

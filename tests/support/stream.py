@@ -75,6 +75,20 @@ def payloads(data: bytes) -> list[bytes]:
     return found
 
 
+def whole_frames(buffer: bytes) -> int:
+    """The length of the whole WebSocket frames at the start of `buffer`."""
+    end = 0
+    while len(buffer) - end >= 10:
+        length, header = buffer[end + 1], 2
+        if length >= 126:
+            header = 4 if length == 126 else 10
+            length = int.from_bytes(buffer[end + 2 : end + header])
+        if end + header + length > len(buffer):
+            break
+        end += header + length
+    return end
+
+
 class Room:
     """An opened stream with its database, in `folder` and at `url`, which may have been used before."""
 
