@@ -178,10 +178,11 @@ def _fields_of_odd(data: bytes) -> list[bytes]:
     while match := _match_entry(data, at):
         length, suffix, number, link_head = match.groups()
         cid_at = match.end()
-        at = cid_at + (link_head[1] if len(link_head) > 1 else link_head[0] & 0x1F) - 1
-        cid = data[cid_at:at]
-        if not cid or length_of(cid) != at - cid_at or head(0x40, len(cid) + 1) != link_head:
+        cid_end = cid_at + (link_head[1] if len(link_head) > 1 else link_head[0] & 0x1F) - 1
+        cid = data[cid_at:cid_end]
+        if not cid or length_of(cid) != cid_end - cid_at or head(0x40, len(cid) + 1) != link_head:
             break
+        at = cid_end
         fields += (length, suffix, number, data[match.end(3) : at], b"")
     fields[-1] = data[at:]
     count = len(fields) // FIELDS

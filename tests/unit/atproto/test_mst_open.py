@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from relay.atproto import mst, mst_open
+from relay.atproto import mst, mst_open, mst_read
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from tests.support.repo import build, cbor, cid_of, link, shared_length
@@ -192,3 +192,15 @@ def test_check_record() -> None:
     assert fault("A0/999999", value("x"), opened) == "mst-key-missing"
     assert fault(A, value(A), {root: opened[root]}) == "mst-node-missing"
     assert fault(A, None, {}) == "mst-node-missing"
+
+
+def test_an_entry_whose_link_is_not_a_cid_is_not_passed_over() -> None:
+    """Found by fuzzing: the node was read as if it ended before that entry."""
+    link = b"\xd8\x2a\x58\x25\x00"
+    whole = link + b"\x01\x71\x12\x20" + bytes(32)
+    broken = link + b"\x01\x71\x12\x76" + bytes(32)
+    first = b"\xa4ak\x58\x18app.bsky.feed.post/3kcaaap\x00at\xf6av"
+    second = b"\xa4ak\x44daaaap\x15at\xf6av"
+    data = b"\xa2ae\x81" + first + whole + second + broken + b"al\xf6"
+    with pytest.raises(MstError):
+        mst_read.read((b"", None, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
