@@ -21,7 +21,7 @@ from relay.admin.actions import Admin
 from relay.admin.siblings import Siblings, announcement
 from relay.collections.check import CollectionCheck
 from relay.collections.imports import Imports
-from relay.config import Settings, environment_with, gone_variables, unknown_variables
+from relay.config import Settings, gone_variables, unknown_variables
 from relay.dash.history import History
 from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
@@ -35,6 +35,7 @@ from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import WorkerPool, processes_for
 from relay.kit import log_lines
+from relay.kit.env_file import environment_with
 from relay.kit.errors import RelayError
 from relay.kit.generations import RecordCache
 from relay.kit.memory import MemoryDebug

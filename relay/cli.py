@@ -79,7 +79,7 @@ def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""
     if env_file is None:
         return
-    from relay.config import take_env_file
+    from relay.kit.env_file import take_env_file
     from relay.kit.errors import ConfigError
 
     try:

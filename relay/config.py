@@ -1,4 +1,4 @@
-"""Every setting of the relay: one frozen dataclass, read once from the environment or an env file.
+"""Every setting of the relay: one frozen dataclass, read once from the environment or an env file (`kit.env_file`).
 
 Read by `cli` and handed to `app`; rooms get single values from there. Names, defaults and value forms are
 indigo's where indigo has them, so that its `.env` starts this relay. The README's settings table is checked against
@@ -7,7 +7,6 @@ this module by a test. Must not know what any setting is used for beyond its hel
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from ipaddress import IPv4Network, IPv6Network
@@ -359,42 +358,3 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 def gone_variables(environment: Mapping[str, str]) -> list[tuple[str, str]]:
     """(name, what to do) of the settings in `environment` that a former release had, sorted."""
     return sorted((name, advice) for name, advice in GONE.items() if name in environment)
-
-
-def read_env_file(path: Path) -> dict[str, str]:
-    """The `NAME=value` lines of an env file: comments, `export` and matching quotes are taken off.
-
-    Raises ConfigError when the file cannot be read or a line has no `=`.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from None
-    values = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        name, equals, value = line.partition("=")
-        if not equals:
-            raise ConfigError(f"{path}:{number}: not a NAME=value line")
-        values[name.strip()] = _unquoted(value.strip())
-    return values
-
-
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value.split(" #", 1)[0].rstrip()
-
-
-def environment_with(env_file: Path | None) -> dict[str, str]:
-    """The process environment over what `env_file` says: a variable that is set wins over the file."""
-    return {**(read_env_file(env_file) if env_file else {}), **os.environ}
-
-
-def take_env_file(path: Path | None) -> None:
-    """Put what an env file says into the process environment, where variables that are set win. Raises ConfigError."""
-    if path is not None:
-        for name, value in read_env_file(path).items():
-            os.environ.setdefault(name, value)

@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import click
 
-from relay.config import Settings, environment_with
+from relay.config import Settings
+from relay.kit.env_file import environment_with
 from relay.kit.errors import ConfigError
 from relay.kit.tls import verifying_context
 

@@ -17,7 +17,8 @@ from typing import Any
 import click
 
 from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail
-from relay.config import Settings, take_env_file
+from relay.config import Settings
+from relay.kit.env_file import take_env_file
 from relay.kit.errors import ConfigError, RelayError
 from relay.kit.values import parse_http_url
 

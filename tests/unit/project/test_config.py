@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import Settings, environment_with, gone_variables, read_env_file, setting_lines, unknown_variables
+from relay.config import Settings, gone_variables, setting_lines, unknown_variables
+from relay.kit.env_file import read_env_file
 from relay.kit.errors import ConfigError
 from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
 
@@ -71,19 +72,6 @@ def test_a_setting_that_is_gone_is_said_and_not_called_unknown() -> None:
     assert unknown_variables(environment) == []
     assert [name for name, _ in gone_variables(environment)] == ["RELAY_LOG_SYNC"]
     assert gone_variables({}) == []
-
-
-def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / ".env"
-    path.write_text("# a comment\nexport LOG_LEVEL='debug'\nRELAY_HOSTS=a.example,b.example # two\n\n")
-    assert read_env_file(path) == {"LOG_LEVEL": "debug", "RELAY_HOSTS": "a.example,b.example"}
-    monkeypatch.setenv("LOG_LEVEL", "warn")
-    assert environment_with(path)["LOG_LEVEL"] == "warn"
-    path.write_text("nonsense\n")
-    with pytest.raises(ConfigError, match=r"\.env:1"):
-        read_env_file(path)
-    with pytest.raises(ConfigError):
-        read_env_file(tmp_path / "missing")
 
 
 def test_readme_lists_every_setting() -> None:
