@@ -24,8 +24,8 @@ from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
-from relay.net.websocket import PassedOver
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
+from relay.net.websocket_reader import PassedOver
 
 LONGEST_WAIT_SECONDS = 1.0
 # A host has to wait that sends this many messages in as many seconds that cannot be read, and half as many that can.

@@ -1,22 +1,7 @@
-"""The WebSocket wire format for both of its ends, without I/O: messages and control frames out of bytes, and back.
+"""The words of the WebSocket wire format, and the frames that are sent: RFC 6455 sections 5 and 7.
 
-`websocket_client` reads what hosts send with it, `web` what consumers send; `stream` builds what consumers get. Reading
-is done here and not by the library that shakes hands, since it runs for every byte of every host. The rules are those
-of RFC 6455 section 5 and of the event stream specification, each with a test of its number:
-
-1. Reserved bits are 0: no extension was agreed on.
-2. Opcodes are those of the RFC.
-3. A client masks its frames, a server does not.
-4. A control frame is whole and has at most 125 bytes. It may come between the fragments of a message.
-5. A continuation follows a fragment, and nothing else does.
-6. A length is judged by its header, before a byte of the message is kept.
-7. A server sends binary messages. What a client sends in messages is skipped and never kept.
-8. After a close frame nothing is read, and nothing after what breaks a rule if a client sent it.
-9. A close frame is empty, or has a code that may be sent and a reason in UTF-8.
-10. What a server sends against the rules 1 to 7 is passed over as far as its header says, and what comes behind it is
-    read: a host has it in its backlog and would send it again after every reconnect.
-
-Must not know of sockets, clocks or what is in a message.
+`websocket_reader` reads with them; `stream`, `jsonstream` and `web` build what consumers get with
+them, `websocket_client` what hosts get. Without I/O. Must not know of sockets, clocks or what is in a message.
 """
 
 from __future__ import annotations
@@ -24,22 +9,17 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
 
 from relay.kit.errors import RelayError
 
-MAX_MESSAGE_BYTES = 5_000_000
 MAX_CONTROL_BYTES = 125
-SMALL_FRAME_BYTES = 126
-# Of a message that is passed over: so much of its beginning is kept, to tell which one it was.
-KEPT_BYTES = 64 << 10
-# Nobody waits for the end of a frame that says it is longer.
-MAX_PASSED_OVER_BYTES = 1 << 30
 
-_FIN, _RESERVED, _OPCODE, _MASKED = 0x80, 0x70, 0x0F, 0x80
-_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
-_WHOLE = _FIN | _BINARY
-_MASK_BYTES = 4
+# The bits of a frame's first byte, and of its second.
+FIN, RESERVED, OPCODE = 0x80, 0x70, 0x0F
+MASKED = 0x80
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+WHOLE = FIN | BINARY
+MASK_BYTES = 4
 _MEDIUM = struct.Struct(">BBH")
 _LARGE = struct.Struct(">BBQ")
 
@@ -47,9 +27,9 @@ _LARGE = struct.Struct(">BBQ")
 class Opcode(IntEnum):
     """RFC 6455 section 5.2, the control frames."""
 
-    CLOSE = _CLOSE
-    PING = _PING
-    PONG = _PONG
+    CLOSE = CLOSE
+    PING = PING
+    PONG = PONG
 
 
 class CloseCode(IntEnum):
@@ -72,265 +52,12 @@ class FrameInvalid(RelayError):
         return CloseCode.TOO_BIG if self.reason == "message-too-big" else CloseCode.PROTOCOL_ERROR
 
 
-class PassedOver(NamedTuple):
-    """What a server sent and must not send. `head` is its beginning, up to KEPT_BYTES; it had `size` bytes.
-
-    Reasons are those of FrameInvalid.
-    """
-
-    reason: str
-    detail: str
-    head: bytes
-    size: int
-
-
-class FrameReader:
-    """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
-
-    `masked`: the other end is a client. Its messages are skipped, and `max_bytes` bounds them all the same. `frames`
-    counts all frames, `crumbs` those of them that are small and no whole message; `pings` are to be answered, `pongs`
-    counts answers.
-    """
-
-    __slots__ = (
-        "_buffer",
-        "_masked",
-        "_max_bytes",
-        "_messages",
-        "_part",
-        "_size",
-        "_skip",
-        "_skips_last",
-        "_wrong",
-        "closed",
-        "crumbs",
-        "failure",
-        "frames",
-        "pings",
-        "pongs",
-    )
-
-    def __init__(self, *, masked: bool = False, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        self._masked = masked
-        self._max_bytes = max_bytes
-        self.frames = 0
-        self.crumbs = 0
-        self.pongs = 0
-        self.pings: list[bytes] = []
-        self.closed: bytes | None = None
-        self.failure: FrameInvalid | None = None
-        self._messages: list[bytes | PassedOver] = []
-        self._buffer = bytearray()
-        # Of a message that has begun: its bytes so far, and how many; None between messages.
-        self._part = bytearray()
-        self._size: int | None = None
-        # Reason and detail of why the message that has begun is passed over, if it is.
-        self._wrong: tuple[str, str] | None = None
-        # So many bytes to come belong to a frame that is not kept. Whether it is the last of a message that is passed
-        # over; None when it is of no such message.
-        self._skip = 0
-        self._skips_last: bool | None = None
-
-    @property
-    def ended(self) -> bool:
-        """True when no more messages will come."""
-        return self.failure is not None or self.closed is not None
-
-    def take(self) -> list[bytes | PassedOver]:
-        """The messages that are whole since the last call, and in their places those that were passed over."""
-        messages, self._messages = self._messages, []
-        return messages
-
-    def feed(self, data: bytes) -> None:
-        """The stream goes on with `data`."""
-        if self.ended:
-            return
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            if self._skips_last is not None:
-                self._keep_head(data[:skipped])
-                if self._skips_last and not self._skip:
-                    self._pass_over()
-            data = data[skipped:]
-        self._buffer += data
-        try:
-            with memoryview(self._buffer) as view:
-                used = self._read_masked(view) if self._masked else self._read_frames(view)
-        except FrameInvalid as error:
-            self.failure = error
-            return
-        del self._buffer[:used]
-
-    def _read_frames(self, view: memoryview) -> int:
-        """Take a server's whole frames at the start of `view`; how many bytes they are."""
-        at, size = 0, len(view)
-        while size - at >= 2:
-            head, length, start = view[at], view[at + 1], at + 2
-            masked = False
-            if length > MAX_CONTROL_BYTES:
-                if length & _MASKED:
-                    masked, length = True, length & ~_MASKED
-                if length > MAX_CONTROL_BYTES:
-                    start += 2 if length == 126 else 8
-                    if start > size:
-                        break
-                    length = int.from_bytes(view[at + 2 : start])
-                if masked:
-                    start += _MASK_BYTES
-                    if start > size:
-                        break
-            end = start + length
-            if head == _WHOLE and self._size is None and length <= self._max_bytes and not masked:
-                if end > size:
-                    break
-                self._messages.append(view[start:end].tobytes())
-            elif self._is_wrong(head, length, masked):
-                self._skip_wrong(head, view[start:end], length)
-                end = min(end, size)
-            elif end > size:
-                break
-            else:
-                self._take_other(head, view[start:end].tobytes())
-            self.frames += 1
-            at = end
-            if self.closed is not None:
-                break
-        return at
-
-    def _is_wrong(self, head: int, length: int, masked: bool) -> bool:
-        """Whether a server's frame is passed over, with its message if it is part of one."""
-        try:
-            if masked:
-                raise _invalid("incorrect masking")
-            self._check_head(head, length)
-        except FrameInvalid as error:
-            if length > MAX_PASSED_OVER_BYTES:
-                raise
-            if head & _CLOSE:
-                self._messages.append(PassedOver(error.reason, error.detail, b"", length))
-                return True
-            if self._size is not None and head & _OPCODE != _CONTINUATION:
-                # A message begins within another, which has no end then.
-                self._wrong = self._wrong or (error.reason, error.detail)
-                self._pass_over()
-                return self._is_wrong(head, length, masked)
-            self._wrong = self._wrong or (error.reason, error.detail)
-        return self._wrong is not None and not head & _CLOSE
-
-    def _skip_wrong(self, head: int, payload: memoryview, length: int) -> None:
-        """Pass over a frame of which `payload` is there and the rest of `length` bytes is to come."""
-        self._skip, self._skips_last = length - len(payload), None
-        if not head & _CLOSE:
-            self._size = (self._size or 0) + length
-            self._keep_head(payload)
-            self._skips_last = bool(head & _FIN)
-            if self._skips_last and not self._skip:
-                self._pass_over()
-        if length < SMALL_FRAME_BYTES:
-            self.crumbs += 1
-
-    def _keep_head(self, payload: bytes | memoryview) -> None:
-        del self._part[KEPT_BYTES:]
-        self._part += payload[: KEPT_BYTES - len(self._part)]
-
-    def _pass_over(self) -> None:
-        """The message that is passed over has come to its end."""
-        assert self._wrong is not None
-        self._keep_head(b"")
-        self._messages.append(PassedOver(*self._wrong, bytes(self._part), self._size or 0))
-        self._part, self._size, self._wrong = bytearray(), None, None
-
-    def _read_masked(self, view: memoryview) -> int:
-        """Take a client's frames at the start of `view`, messages without waiting for their payload."""
-        at, size = 0, len(view)
-        while size - at >= 2 and self.closed is None:
-            head, length, start = view[at], view[at + 1] & ~_MASKED, at + 2
-            if not view[at + 1] & _MASKED:
-                raise _invalid("incorrect masking")
-            if length > MAX_CONTROL_BYTES:
-                start += 2 if length == 126 else 8
-                if start > size:
-                    break
-                length = int.from_bytes(view[at + 2 : start])
-            self._check_head(head, length)
-            end = start + _MASK_BYTES + length
-            if head & _CLOSE:
-                if end > size:
-                    break
-                mask = view[start : start + _MASK_BYTES]
-                self._take_other(head, _masked(view[start + _MASK_BYTES : end], mask))
-            else:
-                self._skip_message(head, length)
-                self._skip = max(0, end - size)
-            self.frames += 1
-            at = min(end, size)
-        return at
-
-    def _check_head(self, head: int, length: int) -> None:
-        """Refuse a frame that must not be there or as it is, but for a server's whole message where one may come."""
-        opcode = head & _OPCODE
-        if head & _RESERVED:
-            raise _invalid("reserved bits must be 0")
-        if opcode in (_CLOSE, _PING, _PONG):
-            if length > MAX_CONTROL_BYTES or not head & _FIN:
-                raise _invalid("control frame too long or fragmented")
-            return
-        if opcode not in (_CONTINUATION, _TEXT, _BINARY):
-            raise _invalid("invalid opcode")
-        if (opcode == _CONTINUATION) != (self._size is not None):
-            raise _invalid("a fragment out of turn")
-        if opcode == _TEXT and not self._masked:
-            raise FrameInvalid("text-message", "a text message on a binary stream")
-        if length + (self._size or 0) > self._max_bytes:
-            raise self._too_big()
-
-    def _take_other(self, head: int, payload: bytes) -> None:
-        """A frame that is no whole message of a server's."""
-        if len(payload) < SMALL_FRAME_BYTES:
-            self.crumbs += 1
-        opcode = head & _OPCODE
-        if opcode == _PING:
-            self.pings.append(payload)
-        elif opcode == _PONG:
-            self.pongs += 1
-        elif opcode == _CLOSE:
-            self.closed = payload
-        else:
-            self._part += payload
-            self._size = (self._size or 0) + len(payload)
-            if head & _FIN:
-                self._messages.append(bytes(self._part))
-                self._part, self._size = bytearray(), None
-
-    def _skip_message(self, head: int, length: int) -> None:
-        if length < SMALL_FRAME_BYTES:
-            self.crumbs += 1
-        self._size = None if head & _FIN else (self._size or 0) + length
-
-    def _too_big(self) -> FrameInvalid:
-        return FrameInvalid("message-too-big", f"a message of more than {self._max_bytes} bytes")
-
-
-def close_words(payload: bytes) -> str:
-    """Code and reason of a close frame's payload, for people. Raises FrameInvalid."""
-    if not payload:
-        return "1005"
-    code = int.from_bytes(payload[:2])
-    if len(payload) < 2 or not (1000 <= code <= 1003 or 1007 <= code <= 1014 or 3000 <= code < 5000):
-        raise _invalid("invalid close code")
-    try:
-        return f"{code} {payload[2:].decode()}".strip()
-    except UnicodeDecodeError:
-        raise _invalid("the close reason is not UTF-8") from None
-
-
 def control_frame(opcode: Opcode, payload: bytes = b"", mask: bytes | None = None) -> bytes:
     """A control frame: a server's, or a client's with its four random bytes of `mask`."""
     assert len(payload) <= MAX_CONTROL_BYTES
     if mask is None:
-        return bytes((_FIN | opcode, len(payload))) + payload
-    return bytes((_FIN | opcode, _MASKED | len(payload))) + mask + _masked(payload, mask)
+        return bytes((FIN | opcode, len(payload))) + payload
+    return bytes((FIN | opcode, MASKED | len(payload))) + mask + with_mask(payload, mask)
 
 
 def close_payload(code: CloseCode, reason: str = "") -> bytes:
@@ -343,13 +70,20 @@ def close_frame(code: CloseCode, reason: str = "") -> bytes:
     return control_frame(Opcode.CLOSE, close_payload(code, reason))
 
 
-def frame_header(length: int) -> bytes:
-    """The header of a server's whole binary message of `length` bytes."""
+def frame_header(length: int, head: int = WHOLE) -> bytes:
+    """The header of a server's frame with a payload of `length` bytes, that of a whole binary message unless `head`
+    says something else.
+    """
     if length < 126:
-        return bytes((_WHOLE, length))
+        return bytes((head, length))
     if length < 65536:
-        return _MEDIUM.pack(_WHOLE, 126, length)
-    return _LARGE.pack(_WHOLE, 127, length)
+        return _MEDIUM.pack(head, 126, length)
+    return _LARGE.pack(head, 127, length)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A server's text message; `payload` is UTF-8."""
+    return frame_header(len(payload), FIN | TEXT) + payload
 
 
 def binary_frame(payload: bytes) -> bytes:
@@ -363,6 +97,12 @@ def joined(payloads: Iterable[bytes]) -> bytes:
     for payload in payloads:
         parts += (frame_header(len(payload)), payload)
     return b"".join(parts)
+
+
+def payload_start(chunk: bytes, start: int) -> int:
+    """Where the payload of a server's frame begins whose header is at `start`."""
+    length = chunk[start + 1]
+    return start + (2 if length < 126 else 4 if length == 126 else 10)
 
 
 def frame_end(chunk: bytes, sent: int) -> int:
@@ -380,10 +120,13 @@ def frame_end(chunk: bytes, sent: int) -> int:
     return end
 
 
-def _masked(payload: bytes | memoryview, mask: bytes | memoryview) -> bytes:
-    """A short payload masked, or unmasked again."""
-    return bytes(byte ^ mask[index & 3] for index, byte in enumerate(payload))
+def with_mask(payload: bytes | memoryview, mask: bytes | memoryview) -> bytes:
+    """A payload masked, or unmasked again."""
+    size = len(payload)
+    key = (bytes(mask) * (size // MASK_BYTES + 1))[:size]
+    return (int.from_bytes(payload) ^ int.from_bytes(key)).to_bytes(size)
 
 
-def _invalid(detail: str) -> FrameInvalid:
+def invalid(detail: str) -> FrameInvalid:
+    """A frame that must not be."""
     return FrameInvalid("websocket-invalid", detail)

@@ -25,16 +25,8 @@ from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, RelayError
-from relay.net.websocket import (
-    MAX_MESSAGE_BYTES,
-    FrameInvalid,
-    FrameReader,
-    Opcode,
-    PassedOver,
-    close_payload,
-    close_words,
-    control_frame,
-)
+from relay.net.websocket import FrameInvalid, Opcode, close_payload, control_frame
+from relay.net.websocket_reader import MAX_MESSAGE_BYTES, FrameReader, PassedOver, close_words
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 # All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.

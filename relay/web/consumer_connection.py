@@ -20,14 +20,13 @@ from relay.kit.errors import LogError, RelayError
 from relay.net.websocket import (
     CloseCode,
     FrameInvalid,
-    FrameReader,
     Opcode,
     binary_frame,
     close_frame,
-    close_words,
     control_frame,
     frame_end,
 )
+from relay.net.websocket_reader import FrameReader, close_words
 from relay.stream.firehose import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
 

@@ -15,22 +15,28 @@ from websockets.protocol import Protocol
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from relay.net import websocket
+from relay.net import websocket_reader
 from relay.net.websocket import (
-    KEPT_BYTES,
-    MAX_MESSAGE_BYTES,
-    MAX_PASSED_OVER_BYTES,
+    BINARY,
+    CONTINUATION,
+    PING,
+    TEXT,
     CloseCode,
     FrameInvalid,
-    FrameReader,
     Opcode,
-    PassedOver,
     binary_frame,
     close_frame,
-    close_words,
     control_frame,
     frame_end,
     joined,
+)
+from relay.net.websocket_reader import (
+    KEPT_BYTES,
+    MAX_MESSAGE_BYTES,
+    MAX_PASSED_OVER_BYTES,
+    FrameReader,
+    PassedOver,
+    close_words,
 )
 from tests.support.stream import payloads
 
@@ -267,7 +273,7 @@ def test_rule_10_no_frame_is_waited_for_that_is_too_long_for_anybody() -> None:
 
 
 def test_each_rule_has_a_test_of_its_number() -> None:
-    rules = set(re.findall(r"^(\d+)\. ", websocket.__doc__ or "", re.MULTILINE))
+    rules = set(re.findall(r"^(\d+)\. ", websocket_reader.__doc__ or "", re.MULTILINE))
     assert rules and rules == {found[1] for name in globals() if (found := re.match(r"test_rule_(\d+)_", name))}
 
 
@@ -395,3 +401,23 @@ def test_frame_end_finds_the_next_place_for_another_frame(sizes: tuple[int, ...]
         assert frame_end(chunk, sent) == min(end for end in ends if end >= sent)
     for end in ends:
         assert frame_end(chunk, end) == end
+
+
+def test_7_texts_of_a_client_are_kept_where_they_are_asked_for() -> None:
+    reader = FrameReader(masked=True, max_bytes=CLIENT_BYTES, texts=True)
+    long = bytes(range(256)) * 300
+    stream = b"".join(
+        (
+            frame(TEXT, b"", masked=True),
+            frame(BINARY, b"skipped", masked=True),
+            frame(TEXT, b"in ", fin=False, masked=True),
+            frame(PING, b"between", masked=True),
+            frame(CONTINUATION, b"pieces", masked=True),
+            frame(BINARY, b"skipped, ", fin=False, masked=True),
+            frame(CONTINUATION, b"too", masked=True),
+            frame(TEXT, long, masked=True),
+        )
+    )
+    for at in range(0, len(stream), 1000):
+        reader.feed(stream[at : at + 1000])
+    assert (reader.take(), reader.pings, reader.failure) == ([b"", b"in pieces", long], [b"between"], None)
