@@ -49,7 +49,7 @@ lint: $(VENV)/.check
 	$(BIN)/ruff format --check .
 
 check-types: $(VENV)/.check
-	$(BIN)/mypy relay
+	$(BIN)/mypy
 
 bench: $(VENV)/.test
 	$(BIN)/pytest tests/bench --benchmark-columns=min,median,ops --timeout=1800 -s

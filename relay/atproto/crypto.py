@@ -13,8 +13,8 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Literal
 
-import ecdsa  # type: ignore[import-untyped]
-from ecdsa.util import sigdecode_string  # type: ignore[import-untyped]
+import ecdsa
+from ecdsa.util import sigdecode_string
 
 from relay.atproto.errors import KeyInvalid
 

@@ -158,7 +158,7 @@ class ReferenceNetwork:
 
     def __init__(self, folder: Path) -> None:
         (plc,) = free_ports(1)
-        command = [node(), HERE / "network.mjs", f"--plc={plc}", f"--dir={folder}"]
+        command: list[str | Path] = [node(), HERE / "network.mjs", f"--plc={plc}", f"--dir={folder}"]
         self.child = Child(command, env={"LOG_ENABLED": "false"}, stderr=folder / "network.log")
         self.child.wait_for('"ready":true', 60)
         self.plc = f"http://localhost:{plc}"

@@ -102,7 +102,12 @@ def test_the_command_shows_its_way_to_the_end(relays: tuple[RelayProcess, RelayP
     ours, terminal = pty.openpty()
     make_nonblocking(ours)
     parts: list[bytes] = []
-    reader = gevent.spawn(lambda: [parts.append(nb_read(ours, 4096)) for _ in range(1000)])
+
+    def read() -> None:
+        for _ in range(1000):
+            parts.append(nb_read(ours, 4096))
+
+    reader = gevent.spawn(read)
     shown = command(importing, source.url, "--collection", POST, stderr=terminal)
     gevent.sleep(0.2)
     reader.kill()

@@ -89,7 +89,8 @@ def test_a_backup_under_load_is_restored(
 
 
 def latest_rev(relay: RelayProcess, did: str) -> str | None:
-    return relay.xrpc("getLatestCommit", f"did={did}").json.get("rev")
+    rev = relay.xrpc("getLatestCommit", f"did={did}").json.get("rev")
+    return rev if isinstance(rev, str) else None
 
 
 def check_after_loss(relay: RelayProcess, consumer: ResumingConsumer, writer: Writer, newest: int, before: int) -> None:

@@ -13,12 +13,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from relay.atproto import frames
-from tests.process.test_relay_process import Writer
 from tests.support.http import call
 from tests.support.pds import FakePds, websocket_frame
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
 from tests.support.repo import account_did, frame, timestamp
+from tests.support.through import Writer
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +37,8 @@ class Consumer:
             try:
                 with connect(f"{self.url}?cursor={self.seqs[-1] if self.seqs else 0}", max_size=None) as stream:
                     for message in stream:
-                        self._take(bytes(message))
+                        assert isinstance(message, bytes)
+                        self._take(message)
             except (OSError, InvalidHandshake, ConnectionClosed):
                 pass
             gevent.sleep(0.05)

@@ -6,6 +6,7 @@ import random
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -34,10 +35,14 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(relay: RelayProcess, networ
     chance = random.Random(7)
     writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
     relay.crawl(network[1].url)
+
+    def past(count: int) -> bool:
+        return len(consumer.events) > count + chance.randrange(EVENTS_A_ROUND // 2)
+
     for _ in range(KILLS):
         before = len(consumer.events)
         writing = gevent.spawn(writer.write, EVENTS_A_ROUND)
-        relay.wait_until(lambda before=before: len(consumer.events) > before + chance.randrange(EVENTS_A_ROUND // 2))
+        relay.wait_until(partial(past, before))
         relay.kill()
         writing.join()
         relay.start()

@@ -16,11 +16,12 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from relay.atproto import frames
-from relay.atproto.frames import Account, Commit
+from relay.atproto.frames import Account, Commit, Event
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.store import accounts, hosts, projection
@@ -38,7 +39,9 @@ ACCOUNTS_PER_HOST = 10
 EVENTS_PER_ROUND = 220
 REJECTED = 0.03
 
-Ledger = dict[str, list[Entry]]
+Ledger: TypeAlias = dict[str, list[Entry]]
+# By DID and time: the host that sends the event, and the event as it is and as it is decoded.
+Expected: TypeAlias = dict[tuple[str, str], tuple[str, Entry, Event]]
 
 
 def make_ledger(events: int, chance: random.Random) -> Ledger:
@@ -55,7 +58,7 @@ def make_ledger(events: int, chance: random.Random) -> Ledger:
             seq += chance.choice((1, 1, 1, 2, 7))
             repo = chance.choice(repos)
             kind = chance.random()
-            if kind < 0.8 or repo.data is None:
+            if kind < 0.8 or not repo.data:
                 commit = repo.commit(create(f"app.bsky.feed.post/{seq}", {"text": "x" * chance.randint(1, 3000)}))
                 entries.append(Entry(seq, commit.frame(seq), repo.data, chance.random() < REJECTED))
                 continue
@@ -97,7 +100,7 @@ class Consumer:
                 whole = whole_frames(buffer)
                 for payload in payloads(buffer[:whole]):
                     event = frames.decode(payload)
-                    assert event is not None
+                    assert isinstance(event, Event)
                     self.events.append((event.seq, event.did, event.time))
                 buffer = buffer[whole:]
 
@@ -150,7 +153,7 @@ def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
         (event.did, event.time): (host, entry, event)
         for host, entries in ledger.items()
         for entry in entries
-        if not entry.rejected and (event := frames.decode(entry.frame)) is not None
+        if not entry.rejected and isinstance(event := frames.decode(entry.frame), Event)
     }
     deadline = time.monotonic() + 20
     while len(consumer.events) < len(expected) and time.monotonic() < deadline:
@@ -175,15 +178,17 @@ def check_consumer(events: list[tuple[int, str, str]], expected: set[tuple[str, 
 
 
 def check_log_and_sql(
-    folder: Path, url: str, ledger: Ledger, expected: dict, events: list[tuple[int, str, str]]
+    folder: Path, url: str, ledger: Ledger, expected: Expected, events: list[tuple[int, str, str]]
 ) -> None:
     log = SegmentLog(folder / "persist")
-    reader, logged, uids = LogReader(log), [], {}
+    reader = LogReader(log)
+    logged: list[tuple[int, str, str]] = []
+    uids: dict[str, int] = {}
     # A life that was killed before its first event may have passed over numbers.
     while records := reader.read(logged[-1][0] if logged else log.first_seq - 1):
         for record in records:
             event = frames.decode(record.frame)
-            assert event is not None and event.seq == record.seq
+            assert isinstance(event, Event) and event.seq == record.seq
             _, entry, _ = expected[event.did, event.time]
             assert record.upstream_seq == entry.seq
             assert uids.setdefault(event.did, record.uid) == record.uid
@@ -201,7 +206,7 @@ def check_log_and_sql(
     database.close()
 
 
-def check_accounts(database: Database, uids: dict[str, int], expected: dict) -> None:
+def check_accounts(database: Database, uids: dict[str, int], expected: Expected) -> None:
     for did, uid in uids.items():
         mine = [(entry, event) for _, entry, event in expected.values() if event.did == did]
         statuses = [event.status or "active" for _, event in mine if isinstance(event, Account)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.atproto.frames import decode
+from relay.atproto.frames import Event, decode
 from tests.support import databases
 from tests.support.stream import Room, payloads
 
@@ -21,12 +21,13 @@ DISASTERS = ("stop", "crash", "torn", "junk", "clock", "newest segment", "no log
 
 def live(room: Room, count: int) -> list[int]:
     """The seqs that a consumer at the head sees while `count` events come."""
-    feed, seen = room.stream.firehose.attach(None), []
+    feed = room.stream.firehose.attach(None)
+    seen: list[int] = []
     for _ in range(count):
         room.submit(1, own=True)
     while len(seen) < count:
         if data := feed.next(0.05):
-            seen += [event.seq for event in map(decode, payloads(data)) if event is not None]
+            seen += [event.seq for event in map(decode, payloads(data)) if isinstance(event, Event)]
     return seen
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 
 from relay.atproto.frames import Commit, Sync
-from relay.store import accounts
+from relay.hosts.host import Host
 from tests.integration.ingest.test_event_path import post, revs
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -37,6 +38,10 @@ def test_a_host_that_repeats_and_shuffles_cannot_take_a_rev_back(
         assert out == sorted(set(out)) and out[-1] == repo.rev
 
 
+def settled(host: Host) -> bool:
+    return not host.cursor.outstanding
+
+
 def test_two_hosts_that_fight_over_an_account_cannot_take_its_rev_back(
     path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -53,9 +58,9 @@ def test_two_hosts_that_fight_over_an_account_cannot_take_its_rev_back(
         for sender in (first, second):
             for again in events[max(0, turn - 5) : turn]:
                 path.put(sender, again.frame(max(sender.cursor.position, 0) + 1))
-                until(lambda sender=sender: not sender.cursor.outstanding)
+                until(partial(settled, sender))
         path.stream.projector.flush()
-        row, state = path.db.read(accounts.many_by_did, [repo.did])[repo.did]
+        row, state = path.stored(repo.did)
         assert state.rev == event.fields["rev"] > newest and row.host_id in (first.id, second.id)
         newest = state.rev
         assert first.account_count + second.account_count == 1, holder

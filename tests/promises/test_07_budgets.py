@@ -31,7 +31,7 @@ def known(path: EventPath, host: Host, pds: FakePds) -> RepoBuilder:
     return repo
 
 
-def strangers(path: EventPath, host: Host, pds: FakePds, count: int) -> gevent.Greenlet:
+def strangers(path: EventPath, host: Host, pds: FakePds, count: int) -> gevent.Greenlet[[], None]:
     """A subscriber that reads an event of one new account after the other."""
 
     def read() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import hosts
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
@@ -33,7 +32,7 @@ def test_one_event_that_waits_holds_the_cursor_and_nothing_else(
     path.logged(29)
     assert host.cursor.position == 10
     path.stream.projector.flush()
-    assert path.db.read(hosts.by_id, host.id).last_seq == 10
+    assert path.host_row(host).last_seq == 10
     path.restart()
     plc.latency = 0
     host = path.host(pds.url)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -28,11 +29,14 @@ from relay.ingest.worker_pool import HUNG_SECONDS, WORKER, WorkerPool
 from relay.kit import metrics
 from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
-from relay.store import hosts
+from relay.store import accounts, hosts
+from relay.store.accounts import AccountRow, RepoRow
+from relay.store.hosts import HostRow
 from relay.store.open import open_database
 from relay.stream.stream import Stream
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
+from tests.support.present import present
 from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document
 from tests.support.wait import until
 
@@ -90,6 +94,13 @@ class EventPath:
         self.close()
         self._open()
 
+    def crash(self) -> None:
+        """Start again on what is in the log, and on what SQL has by now."""
+        self.stream.projector._loop.stop()
+        with mock.patch.object(self.stream.projector, "stop"):
+            self.close()
+        self._open()
+
     def host(self, url: str, *, account_limit: int = 100) -> Host:
         endpoint = parse_endpoint(url)
         row = self.db.write(
@@ -107,6 +118,14 @@ class EventPath:
     def move(self, repo: RepoBuilder, pds_url: str, key: SigningKey | None = None) -> None:
         self.plc.documents[repo.did] = did_document(repo.did, key or repo.key, pds_url)
 
+    def stored(self, did: str) -> tuple[AccountRow, RepoRow]:
+        """What SQL says of an account that has sent a commit."""
+        row, repo = self.db.read(accounts.many_by_did, [did])[did]
+        return row, present(repo)
+
+    def host_row(self, host: Host) -> HostRow:
+        return present(self.db.read(hosts.by_id, host.id))
+
     def put(self, host: Host, frame: bytes) -> None:
         event = frames.decode(frame)
         assert isinstance(event, frames.Commit | frames.Sync | frames.Identity | frames.Account)
@@ -118,12 +137,13 @@ class EventPath:
         return self.events()
 
     def events(self) -> list[frames.Event]:
-        reader, events, seq = LogReader(self.stream.log), [], 0
+        reader, seq = LogReader(self.stream.log), 0
+        events: list[frames.Event] = []
         while records := reader.read(seq):
             seq = records[-1].seq
             for record in records:
                 event = frames.decode(record.frame)
-                assert event is not None and event.seq == record.seq
+                assert isinstance(event, frames.Event) and event.seq == record.seq
                 events.append(event)
         return events
 

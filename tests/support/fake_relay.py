@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import gevent
 import pytest
@@ -20,7 +19,7 @@ from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
 from relay.kit.errors import AddressRefused
 from relay.net import http
-from relay.net.address import Address
+from relay.net.address import Address, resolve_public
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
@@ -96,12 +95,11 @@ class Relay:
 @pytest.fixture(autouse=True)
 def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """No name of a test is ever looked up outside."""
-    resolve = http.resolve_public
 
-    def resolve_local(host: str, *how: Any) -> list[Address]:
+    def resolve_local(host: str, port: int, allow_insecure: bool, timeout: float = 10.0) -> list[Address]:
         if host not in ("localhost", "127.0.0.1"):
             raise AddressRefused("name-unresolved", host)
-        return resolve(host, *how)
+        return resolve_public(host, port, allow_insecure, timeout)
 
     monkeypatch.setattr(http, "resolve_public", resolve_local)
 

@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import gevent
 from gevent.queue import Queue
@@ -49,6 +49,9 @@ class Entry(NamedTuple):
     rejected: bool
 
 
+Turn: TypeAlias = tuple[int, HostCursor, Entry, frames.Event]
+
+
 class Process:
     """The room and the lanes in front of it."""
 
@@ -58,7 +61,7 @@ class Process:
         self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Keep(3600.0, 0))
         self.next_uid = self.stream.next_uid
         self.rows: dict[str, AccountRow] = {}
-        self.lanes: list[Queue] = [Queue(20) for _ in range(LANES)]
+        self.lanes: list[Queue[Turn]] = [Queue(20) for _ in range(LANES)]
         self.stream.start()
         for lane in self.lanes:
             gevent.spawn(self.work, lane)
@@ -69,12 +72,13 @@ class Process:
         for entry in entries:
             if entry.seq > cursor.position and cursor.begin(entry.seq):
                 event = frames.decode(entry.frame)
+                assert isinstance(event, frames.Event)
                 self.lanes[hash(event.did) % LANES].put((host_id, cursor, entry, event))
                 gevent.sleep(random.random() * 0.001)
         while cursor.position < entries[-1].seq:
             gevent.sleep(0.01)
 
-    def work(self, lane: Queue) -> None:
+    def work(self, lane: Queue[Turn]) -> None:
         while True:
             host_id, cursor, entry, event = lane.get()
             gevent.sleep(random.choice((0, 0, 0, 0.004)))

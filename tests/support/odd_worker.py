@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import time
 
+from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
 from relay.ingest import worker
 from relay.ingest.verification import Refusal, Verdict
 
 
-def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Refusal:
+def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Unproven | Refusal:
     if b"ODD_CRASH" in event.blocks:
         os._exit(77)
     if b"ODD_HANG" in event.blocks:

@@ -70,7 +70,7 @@ class FakePds:
         self.answer_pings = True
         self.repo_status: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, list[str]] = {}
-        self.hosts: list[dict[str, Any]] = []
+        self.hosts: list[Any] = []
         self.on_accept: Callable[[socket.socket], None] | None = None
         self.on_stream: Callable[[socket.socket], None] | None = None
         # By seq: bytes that are sent as they are, in place of a WebSocket frame.
@@ -101,6 +101,13 @@ class FakePds:
         self.events.append((seq, event))
         news, self._news = self._news, Signal()
         news.set()
+
+    def drop_tls(self) -> None:
+        """Serve on the same port without TLS from now on: `on_accept` is handed the bytes of a handshake."""
+        port = self._server.server_port or 0
+        self._server.stop(timeout=1)
+        self._server = StreamServer(("127.0.0.1", port), self._serve)
+        self._server.start()
 
     def hang_up(self) -> None:
         """Cut every connection."""
@@ -192,7 +199,8 @@ class FakePds:
                     seq, event = self.events[sent]
                     sock.sendall(self.unframed.get(seq) or websocket_frame(event))
                     sent += 1
-                gevent.wait([news, reader], timeout=60, count=1)
+                ends: list[Signal | gevent.Greenlet[[socket.socket], None]] = [news, reader]
+                gevent.wait(ends, timeout=60, count=1)
         finally:
             reader.kill()
 

@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import psycopg2
 
@@ -158,17 +158,16 @@ class Cluster(Databases):
         with (self.folder / "data" / "postgresql.conf").open("a") as conf:
             conf.writelines(f"{name} = {value}\n" for name, value in settings.items())
 
-    def _popen(self, program: str, *arguments: str | Path, output: object) -> subprocess.Popen[bytes]:
-        user: dict[str, Any] = (
-            {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if self._user else {}
-        )
+    def _popen(self, program: str, *arguments: str | Path, output: BinaryIO | int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [self._binaries / program, *arguments],
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
-            stdout=output,  # type: ignore[call-overload]
+            stdout=output,
             stderr=subprocess.STDOUT,
-            **user,
+            user=self._user.pw_uid if self._user else None,
+            group=self._user.pw_gid if self._user else None,
+            extra_groups=[] if self._user else None,
         )
 
 

@@ -20,13 +20,13 @@ from __future__ import annotations
 
 from base64 import b32encode
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cbor2
 from coincurve import PrivateKey
@@ -99,7 +99,7 @@ class SigningKey:
     """A repository's signing key. `curve` is "k256" or "p256"; `public` the 33 compressed bytes."""
 
     def __init__(self, curve: str, secret: int) -> None:
-        self.curve = curve
+        self.curve: Literal["k256", "p256"] = "k256" if curve == "k256" else "p256"
         if curve == "k256":
             self._k256 = PrivateKey.from_int(secret)
             self.public = self._k256.public_key.format()
@@ -292,7 +292,7 @@ def shared_length(previous: bytes, key: bytes) -> int:
     return shared
 
 
-def build(records: dict[str, bytes], blocks: dict[bytes, bytes]) -> bytes:
+def build(records: Mapping[str, bytes], blocks: dict[bytes, bytes]) -> bytes:
     """The tree of `records` straight from its definition; returns the root's CID."""
 
     def subtree(paths: list[str], layer: int) -> Node | None:
@@ -356,8 +356,8 @@ class RepoBuilder:
         self.key = key
         self.records: dict[str, bytes] = {}
         self.micros = start_us
-        self.rev: str | None = None
-        self.data: bytes | None = None
+        self.rev = ""
+        self.data = b""
         self.head = b""
         self.head_block = b""
         self._root: Node | None = None
@@ -396,14 +396,14 @@ class RepoBuilder:
         fields: dict[str, Any] = {
             "repo": self.did,
             "rev": self.rev,
-            "since": previous_rev,
+            "since": previous_rev or None,
             "commit": link(self.head),
             "time": timestamp(self.micros),
             "blobs": [],
             "rebase": False,
             "tooBig": False,
         }
-        if previous_data is not None:
+        if previous_data:
             fields["prevData"] = link(previous_data)
         blocks = {self.head: self.head_block, **nodes, **proof, **records}
         return CommitEvent(self.head, fields, ops, blocks, set(proof))

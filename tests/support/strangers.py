@@ -36,7 +36,7 @@ class RawServer:
 
     @property
     def port(self) -> int:
-        return int(self._server.server_port)
+        return int(self._server.server_port or 0)
 
     @property
     def url(self) -> str:

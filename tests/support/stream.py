@@ -190,7 +190,6 @@ def commit_parts(repo: RepoBuilder) -> tuple[Commit, tuple[bytes, bytes]]:
 def submit_commit(room: Room, uid: int, repo: RepoBuilder) -> RepoRow:
     """Submit the next commit of `repo`, account `uid`; the row that it leaves."""
     event, parts = commit_parts(repo)
-    assert repo.data is not None
     row = RepoRow(uid, event.rev, event.commit, type(event.commit)(repo.data))
     room.submit(uid, kind=Kind.COMMIT, parts=parts, repo=row)
     return row

@@ -40,7 +40,7 @@ def drop(path: str, prev: Cid | None = None) -> RepoOp:
     return RepoOp("delete", path, None, prev or value(path))
 
 
-def tree_of(*paths: str) -> tuple[Cid, dict[Cid, bytes]]:
+def tree_of(*paths: str) -> tuple[Cid, dict[bytes, bytes]]:
     """A sound tree of these paths, each with `value(path)`; root and all its nodes."""
     blocks: dict[bytes, bytes] = {}
     root = build({path: value(path) for path in paths}, blocks)
@@ -57,11 +57,11 @@ def node(left: bytes | None, *entries: tuple[int, str, bytes, bytes | None]) -> 
     )
 
 
-def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[Cid, bytes]) -> Cid:
+def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
     return mst.invert(root, operations.changes(ops), mst_open.open_tree(root, blocks))
 
 
-def refused(root: Cid, ops: list[RepoOp], blocks: dict[Cid, bytes]) -> str:
+def refused(root: Cid, ops: list[RepoOp], blocks: Mapping[bytes, bytes]) -> str:
     with pytest.raises((CommitError, MstError)) as caught:
         invert(root, ops, blocks)
     assert caught.value.reason in REASONS
@@ -70,5 +70,5 @@ def refused(root: Cid, ops: list[RepoOp], blocks: dict[Cid, bytes]) -> str:
 
 def refused_node(block: bytes, *others: bytes, key: str = "C0/451630") -> str:
     """Why a tree with this root is refused when `key` is said to have been created."""
-    blocks = {Cid.of_dag_cbor(data): data for data in (block, *others)}
+    blocks: dict[bytes, bytes] = {Cid.of_dag_cbor(data): data for data in (block, *others)}
     return refused(Cid.of_dag_cbor(block), [put(key)], blocks)

@@ -116,10 +116,8 @@ def endless_handshake(sock: socket) -> None:
 def misbehave(bad: list[FakePds]) -> None:
     """Cut the bad hosts' connections; what they do to the next ones is their name."""
     bad[0].on_stream, bad[1].on_stream, bad[2].on_stream, bad[3].on_stream = flood, trickle, garbage, silent
-    endless = bad[4]._server
-    endless.wrap_socket = None
     bad[4].on_accept = endless_handshake
-    endless._handle = bad[4]._serve
+    bad[4].drop_tls()
     for host in bad:
         host.hang_up()
 

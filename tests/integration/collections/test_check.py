@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from relay.hosts.host import Host
 from relay.store import collections
 from relay.store.database import Transaction
@@ -83,7 +85,9 @@ def test_the_host_settles_what_is_in_doubt(path: EventPath, pds: FakePds) -> Non
     assert listed(path, POST) == [repo.did], "what the host did not list is written again when it comes"
 
 
-def test_an_event_between_answer_and_settling_is_not_undone(path: EventPath, pds: FakePds) -> None:
+def test_an_event_between_answer_and_settling_is_not_undone(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host, repo = path.host(pds.url), path.repo(pds.url)
     path.put(host, repo.commit(create(f"{POST}/a", {})).frame(1))
     path.logged(1)
@@ -101,7 +105,7 @@ def test_an_event_between_answer_and_settling_is_not_undone(path: EventPath, pds
         path.stream.projector.flush()
         return answer
 
-    check._ask = and_then_a_post  # type: ignore[method-assign]
+    monkeypatch.setattr(check, "_ask", and_then_a_post)
     pds.collections[repo.did] = []
     assert check.run_once() == 1
     assert listed(path, POST) == [repo.did]

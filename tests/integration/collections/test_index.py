@@ -20,7 +20,8 @@ def dids(web: Web) -> list[str]:
     statuses = [("active", "active")] * 5
     statuses[1:3] = [("takendown", "active"), ("active", "deactivated")]
     found = add_accounts(web.db, host, statuses)
-    pairs: dict[tuple[int, str], bool | None] = {(uid, POST): True for uid in range(1, 6)} | {(5, LIKE): True}
+    pairs: dict[tuple[int, str], bool | None] = {(uid, POST): True for uid in range(1, 6)}
+    pairs[5, LIKE] = True
     web.db.write(projection.write, ProjectionBatch(3, 3, collections=pairs))
     return found
 

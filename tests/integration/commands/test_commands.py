@@ -7,6 +7,8 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
+from operator import contains
 from pathlib import Path
 
 import pytest
@@ -77,7 +79,7 @@ def test_a_hosts_cursor(run: Run, pds: FakePds) -> None:
     for options, cursor in ((("--set", "7"), "7"), (("--oldest",), "0"), (("--live",), None)):
         pds.cursors.clear()
         assert run("hosts", "cursor", pds.hostname, *options).exit_code == 0
-        until(lambda cursor=cursor: cursor in pds.cursors)
+        until(partial(contains, pds.cursors, cursor))
     assert run("hosts", "cursor", pds.hostname, "--live", "--set", "1").exit_code == 2
     assert run("hosts", "cursor", "none.example").exit_code == 1
 

@@ -1,45 +1,56 @@
 """Hosts over their lives: crawled, connected, dropped, woken, banned; and what survives a restart."""
 
+import socket
 import time
 from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import gevent
 import pytest
 from prometheus_client import REGISTRY
 
+from relay.atproto.hostname import Endpoint
 from relay.hosts import crawl_checks, dialler, hosts, subscriber
+from relay.hosts.hosts import Hosts
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
+from relay.net import websocket_client
+from relay.net.http import GuardedHttp
 from relay.store import hosts as table
-from tests.support.fake_relay import LOCAL
+from relay.store.database import Transaction
+from relay.store.hosts import HostRow
+from relay.stream.cursors import CursorBook
+from tests.support.fake_relay import LOCAL, Relay
 from tests.support.pds import FakePds, error_frame, identity_frame, sync_frame, websocket_frame
+from tests.support.present import present
 from tests.support.repo import cbor, frame
 from tests.support.wait import until
 
 
-def crawl(running, pds):
+def crawl(running: Hosts, pds: FakePds) -> None:
     running.new_hosts.request(pds.url, admin=True)
     until(lambda: pds.hostname in running.connected())
 
 
-def refusal(running, hostname, admin=True):
+def refusal(running: Hosts, hostname: str, admin: bool = True) -> tuple[str, int]:
     with pytest.raises(CrawlRefused) as caught:
         running.new_hosts.request(hostname, admin=admin)
     return caught.value.name, caught.value.status
 
 
-def row(relay, pds):
-    return relay.db.read(table.by_hostname, pds.hostname)
+def row(relay: Relay, pds: FakePds) -> HostRow:
+    return present(relay.db.read(table.by_hostname, pds.hostname))
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch):
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new host's few events are all of them after a tenth of a second."""
     monkeypatch.setattr(subscriber, "BACKLOG_PAUSE_SECONDS", 0.1)
 
 
-def test_a_crawled_host_is_checked_stored_connected_and_read_from_its_first_event(relay, pds):
+def test_a_crawled_host_is_checked_stored_connected_and_read_from_its_first_event(relay: Relay, pds: FakePds) -> None:
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 6)]
     running = relay.start()
     crawl(running, pds)
@@ -52,7 +63,7 @@ def test_a_crawled_host_is_checked_stored_connected_and_read_from_its_first_even
     assert (stored.status, stored.no_ssl, stored.account_limit, stored.trusted) == ("active", True, 100, False)
 
 
-def test_a_dropped_connection_resumes_from_the_cursor(relay, pds, quick_retries):
+def test_a_dropped_connection_resumes_from_the_cursor(relay: Relay, pds: FakePds, quick_retries: None) -> None:
     running = relay.start()
     crawl(running, pds)
     pds.publish(10, identity_frame(10))
@@ -63,7 +74,7 @@ def test_a_dropped_connection_resumes_from_the_cursor(relay, pds, quick_retries)
     assert pds.cursors == ["0", "10"]
 
 
-def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
+def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     for seq in (5, 5, 3, 6):
@@ -73,7 +84,7 @@ def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay, pds):
     assert relay.host(pds).cursor.position == 6
 
 
-def test_one_message_never_stops_a_host(relay, pds):
+def test_one_message_never_stops_a_host(relay: Relay, pds: FakePds) -> None:
     """Whatever it is, what comes behind it is read, on the same connection."""
     running = relay.start()
     crawl(running, pds)
@@ -95,7 +106,9 @@ def test_one_message_never_stops_a_host(relay, pds):
 
 
 @pytest.mark.parametrize("gap", [1, 6])
-def test_a_message_that_ends_the_connection_is_asked_for_again_and_then_stepped_over(relay, pds, quick_retries, gap):
+def test_a_message_that_ends_the_connection_is_asked_for_again_and_then_stepped_over(
+    relay: Relay, pds: FakePds, quick_retries: None, gap: int
+) -> None:
     """Nobody can tell where the next message begins: no such length can be waited for."""
     running = relay.start()
     crawl(running, pds)
@@ -105,12 +118,14 @@ def test_a_message_that_ends_the_connection_is_asked_for_again_and_then_stepped_
     pds.publish(10 + gap, b"")
     pds.publish(30, identity_frame(30))
     until(lambda: relay.sink.seqs(pds) == [10, 30])
-    asked = [int(cursor) - 10 for cursor in pds.cursors[1:]]
+    asked = [int(cursor or -1) - 10 for cursor in pds.cursors[1:]]
     assert asked == [0, 1, 2, 4, 8][: len(asked)] and asked[-1] >= gap
     assert relay.host(pds).skip == 0
 
 
-def test_a_host_that_sends_little_else_is_backed_off_and_moves_on(relay, pds, quick_retries, monkeypatch):
+def test_a_host_that_sends_little_else_is_backed_off_and_moves_on(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscriber, "UNREADABLE_ALLOWED", 10)
     running = relay.start()
     crawl(running, pds)
@@ -120,13 +135,15 @@ def test_a_host_that_sends_little_else_is_backed_off_and_moves_on(relay, pds, qu
         pds.publish(seq, b"\xff")
     pds.publish(40, identity_frame(40))
     until(lambda: relay.sink.seqs(pds) == [1, 40])
-    assert [int(cursor) for cursor in pds.cursors[1:]] == [11, 21, 31]
+    assert pds.cursors[1:] == ["11", "21", "31"]
     assert relay.host(pds).row.failures == 3
-    assert relay.host(pds).row.last_error.startswith("frames-unreadable: 10 messages in a minute")
+    assert present(relay.host(pds).row.last_error).startswith("frames-unreadable: 10 messages in a minute")
     assert "cannot be read" in running.report(pds.hostname).advice or running.connected()
 
 
-def test_a_host_whose_last_messages_cannot_be_read_starts_live(relay, pds, quick_retries, monkeypatch):
+def test_a_host_whose_last_messages_cannot_be_read_starts_live(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscriber, "UNREADABLE_ALLOWED", 10)
     monkeypatch.setattr(dialler, "OUTSTANDING_SECONDS", 0.05)
     running = relay.start()
@@ -142,7 +159,7 @@ def test_a_host_whose_last_messages_cannot_be_read_starts_live(relay, pds, quick
     until(lambda: relay.sink.seqs(pds) == [1, 7])
 
 
-def test_unknown_kinds_are_ignored(relay, pds):
+def test_unknown_kinds_are_ignored(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     pds.publish(1, frame("#tomorrow", {"seq": 1}))
@@ -153,7 +170,9 @@ def test_unknown_kinds_are_ignored(relay, pds):
     assert relay.sink.rejected == []
 
 
-def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_once(relay, pds, monkeypatch):
+def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_once(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.hosts.lifecycle.LONGEST_DELAY_SECONDS", 0.01)
     pds.refuse_upgrade = 503
     running = relay.start()
@@ -169,14 +188,16 @@ def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_
     running = relay.start()
     gevent.sleep(0.1)
     assert running.report(pds.hostname).host.status is Status.OFFLINE
-    assert running.report(pds.hostname).next_attempt_at > time.time() + 3600
+    assert present(running.report(pds.hostname).next_attempt_at) > time.time() + 3600
     pds.refuse_upgrade = None
     crawl(running, pds)
     assert running.report(pds.hostname).host.status is Status.ACTIVE
     assert running.report(pds.hostname).host.row.failures == 0
 
 
-def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeypatch):
+def test_offline_hosts_are_tried_now_and_then(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
     pds.refuse_upgrade = 503
     running = relay.start()
@@ -187,7 +208,9 @@ def test_offline_hosts_are_tried_now_and_then(relay, pds, quick_retries, monkeyp
     assert running.report(pds.hostname).host.connected
 
 
-def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, monkeypatch):
+def test_when_nobody_can_be_reached_nobody_is_given_up(
+    relay: Relay, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
     for number in range(12):
         relay.db.write(table.insert, f"127.0.0.1:{number + 1}", no_ssl=True, account_limit=1, trusted=False)
@@ -196,7 +219,7 @@ def test_when_nobody_can_be_reached_nobody_is_given_up(relay, quick_retries, mon
     assert {report.host.status for report in running.reports()} == {Status.ACTIVE}
 
 
-def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, pds):
+def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay: Relay, pds: FakePds) -> None:
     pds.on_stream = lambda sock: None
     running = relay.start()
     running.new_hosts.request(pds.url, admin=True)
@@ -206,7 +229,9 @@ def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay, 
     assert running.report(pds.hostname).host.row.failures == len(pds.cursors)
 
 
-def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(relay, pds, quick_retries, monkeypatch):
+def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.hosts.lifecycle.PROBE_SECONDS", 3600.0)
     running = relay.start()
     crawl(running, pds)
@@ -224,10 +249,12 @@ def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(relay, pds, q
     pds.hang_up()
     until(lambda: running.report(pds.hostname).host.status is Status.IDLE)
     assert pds.cursors[-3:] == ["3", "0", None]
-    assert running.report(pds.hostname).next_attempt_at > time.time() + 1000
+    assert present(running.report(pds.hostname).next_attempt_at) > time.time() + 1000
 
 
-def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick_retries, monkeypatch):
+def test_a_host_whose_seqs_went_back_waits_for_its_last_events(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("relay.hosts.dialler.OUTSTANDING_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
@@ -248,7 +275,9 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(relay, pds, quick
     until(lambda: running.report(pds.hostname).host.cursor.position == 3)
 
 
-def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(relay, pds, monkeypatch):
+def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 100)]
     running = relay.start()
@@ -260,12 +289,14 @@ def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(rela
     assert relay.host(pds).row.last_error is None and relay.host(pds).row.failures == 0
 
 
-def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(relay, pds, monkeypatch):
+def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever its events say of their time: a second connection is told nothing else."""
     monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 40)
     sending = True
 
-    def send():
+    def send() -> None:
         seq = 0
         while sending:
             seq += 1
@@ -284,7 +315,9 @@ def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(r
     assert pds.cursors == ["0", None]
 
 
-def test_of_a_new_host_that_has_just_begun_all_is_read(relay, pds, monkeypatch):
+def test_of_a_new_host_that_has_just_begun_all_is_read(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
     monkeypatch.setattr(subscriber, "BACKLOG_AGE_SECONDS", 1e12)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
@@ -294,7 +327,9 @@ def test_of_a_new_host_that_has_just_begun_all_is_read(relay, pds, monkeypatch):
     assert pds.cursors == ["0"]
 
 
-def test_what_a_quiet_host_sent_between_two_connections_is_fetched(relay, pds, quick_retries):
+def test_what_a_quiet_host_sent_between_two_connections_is_fetched(
+    relay: Relay, pds: FakePds, quick_retries: None
+) -> None:
     relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
     running = relay.start()
     until(running.connected)
@@ -314,8 +349,8 @@ def test_what_a_quiet_host_sent_between_two_connections_is_fetched(relay, pds, q
     until(lambda: relay.sink.seqs(pds) == [7, 8])
 
 
-def test_a_quiet_host_that_says_goodbye_behind_its_first_event_loses_nothing(relay, pds):
-    def speak_and_go(sock):
+def test_a_quiet_host_that_says_goodbye_behind_its_first_event_loses_nothing(relay: Relay, pds: FakePds) -> None:
+    def speak_and_go(sock: socket.socket) -> None:
         sock.sendall(websocket_frame(identity_frame(1)) + websocket_frame(identity_frame(2)))
 
     pds.on_stream = speak_and_go
@@ -324,7 +359,7 @@ def test_a_quiet_host_that_says_goodbye_behind_its_first_event_loses_nothing(rel
     until(lambda: relay.sink.seqs(pds) == [1, 2])
 
 
-def test_a_host_whose_numbers_start_again_is_followed(relay, pds, quick_retries):
+def test_a_host_whose_numbers_start_again_is_followed(relay: Relay, pds: FakePds, quick_retries: None) -> None:
     """It goes live whatever cursor it is asked for, with numbers that were used before."""
     running = relay.start()
     crawl(running, pds)
@@ -345,23 +380,34 @@ def test_a_host_whose_numbers_start_again_is_followed(relay, pds, quick_retries)
     assert pds.cursors == ["0", "3"]
 
 
-def test_an_operator_sets_where_a_host_is_asked_from(relay, pds):
+def test_an_operator_sets_where_a_host_is_asked_from(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     for seq in range(1, 6):
         pds.publish(seq, identity_frame(seq))
     until(lambda: relay.sink.seqs(pds) == [1, 2, 3, 4, 5])
-    for position, cursor, again in ((3, "3", [4, 5]), ("oldest", "0", [1, 2, 3, 4, 5]), ("live", None, [])):
+
+    def asked_from(cursor: str | None) -> bool:
+        return running.connected() == [pds.hostname] and pds.cursors[-1] == cursor
+
+    def read_again(seqs: list[int]) -> bool:
+        return relay.sink.seqs(pds) == seqs
+
+    places: list[tuple[Literal["oldest", "live"] | int, str | None, list[int]]]
+    places = [(3, "3", [4, 5]), ("oldest", "0", [1, 2, 3, 4, 5]), ("live", None, [])]
+    for position, cursor, again in places:
         relay.sink.events.clear()
         running.set_cursor(pds.hostname, position)
-        until(lambda cursor=cursor: running.connected() == [pds.hostname] and pds.cursors[-1] == cursor)
-        until(lambda again=again: relay.sink.seqs(pds) == again)
+        until(partial(asked_from, cursor))
+        until(partial(read_again, again))
     pds.publish(6, identity_frame(6))
     until(lambda: relay.sink.seqs(pds) == [6])
     assert relay.host(pds).cursor.position == 6
 
 
-def test_a_cursor_is_not_set_under_events_that_are_under_way(relay, pds, monkeypatch):
+def test_a_cursor_is_not_set_under_events_that_are_under_way(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosts, "SETTLE_SECONDS", 0.1)
     running = relay.start()
     crawl(running, pds)
@@ -378,7 +424,7 @@ def test_a_cursor_is_not_set_under_events_that_are_under_way(relay, pds, monkeyp
     assert running.connected() == []
 
 
-def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds):
+def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     relay.stop()
@@ -395,7 +441,9 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay, pds)
         relay.stop()
 
 
-def test_a_host_that_the_reference_relay_had_given_up_starts_live(relay, pds, quick_retries):
+def test_a_host_that_the_reference_relay_had_given_up_starts_live(
+    relay: Relay, pds: FakePds, quick_retries: None
+) -> None:
     for status, cursor in (("active", "77"), ("offline", None)):
         stored = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
         stored.last_connected_at = None
@@ -409,7 +457,7 @@ def test_a_host_that_the_reference_relay_had_given_up_starts_live(relay, pds, qu
         relay.stop()
 
 
-def book_at(host_id, position):
+def book_at(host_id: int, position: int) -> CursorBook:
     from relay.stream.cursors import CursorBook
 
     book = CursorBook(lambda: 0)
@@ -419,7 +467,7 @@ def book_at(host_id, position):
     return book
 
 
-def test_a_host_that_is_a_relay_is_banned_for_good(relay, pds):
+def test_a_host_that_is_a_relay_is_banned_for_good(relay: Relay, pds: FakePds) -> None:
     pds.server_header = "indigo-relay (atproto-relay)"
     running = relay.start()
     running.new_hosts.request(pds.url, admin=True)
@@ -431,7 +479,7 @@ def test_a_host_that_is_a_relay_is_banned_for_good(relay, pds):
     assert "relay" in running.report(pds.hostname).advice
 
 
-def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay, pds):
+def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     running.block(pds.hostname)
@@ -444,7 +492,9 @@ def test_a_block_ends_the_live_connection_and_an_unblock_brings_it_back(relay, p
     assert row(relay, pds).status == "active"
 
 
-def test_nothing_but_an_unblock_makes_a_banned_host_active(relay, pds, monkeypatch):
+def test_nothing_but_an_unblock_makes_a_banned_host_active(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The subscriber is in the middle of its work when the ban comes, as with the reference relay's cursor flush."""
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start()
@@ -460,7 +510,7 @@ def test_nothing_but_an_unblock_makes_a_banned_host_active(relay, pds, monkeypat
     assert len(pds.cursors) == 1
 
 
-def test_a_disconnect_leaves_the_status_and_a_crawl_request_brings_it_back(relay, pds):
+def test_a_disconnect_leaves_the_status_and_a_crawl_request_brings_it_back(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     assert running.disconnect(pds.hostname, block=False)
@@ -470,7 +520,7 @@ def test_a_disconnect_leaves_the_status_and_a_crawl_request_brings_it_back(relay
     crawl(running, pds)
 
 
-def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay, pds):
+def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     assert running.ban_domain("Localhost.")
@@ -486,7 +536,7 @@ def test_a_domain_ban_takes_its_live_hosts_and_lifting_it_brings_them_back(relay
     until(lambda: running.connected() == [pds.hostname])
 
 
-def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay, pds):
+def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     running.block(pds.hostname)
@@ -495,7 +545,7 @@ def test_a_host_blocked_by_itself_outlives_its_domains_ban(relay, pds):
     assert running.report(pds.hostname).host.status is Status.BANNED
 
 
-def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds):
+def test_crawl_requests_are_refused_in_the_references_order_and_words(relay: Relay, pds: FakePds) -> None:
     running = relay.start(replace(LOCAL, allow_insecure_hosts=False))
     assert refusal(running, "not a host") == ("BadRequest", 400)
     # As in indigo, an admin's word counts for names, and not for addresses.
@@ -520,7 +570,7 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay, pds
         running.report(pds.hostname)
 
 
-def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds):
+def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay: Relay, pds: FakePds) -> None:
     relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
     relay.db.write(table.add_ban, "localhost")
     running = relay.start()
@@ -529,11 +579,13 @@ def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay, pds)
     assert pds.requests == []
 
 
-def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch):
+def test_a_ban_that_comes_while_the_host_is_asked_holds(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = relay.start()
     ask = crawl_checks.check_answers
 
-    def ask_and_ban(http, endpoint, **how):
+    def ask_and_ban(http: GuardedHttp, endpoint: Endpoint, **how: bool) -> None:
         ask(http, endpoint, **how)
         running.ban_domain("localhost")
 
@@ -542,7 +594,7 @@ def test_a_ban_that_comes_while_the_host_is_asked_holds(relay, pds, monkeypatch)
     assert list(running.reports()) == []
 
 
-def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay, pds):
+def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay: Relay, pds: FakePds) -> None:
     stored = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
     running = relay.start()
     # As the dialler does when the host is due; its greenlet has not had its first step yet.
@@ -554,7 +606,9 @@ def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay, p
     until(running.connected)
 
 
-def test_what_cannot_be_stored_is_in_force_and_stored_later(relay, pds, monkeypatch):
+def test_what_cannot_be_stored_is_in_force_and_stored_later(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     running = relay.start()
     crawl(running, pds)
     with monkeypatch.context() as patch:
@@ -567,7 +621,7 @@ def test_what_cannot_be_stored_is_in_force_and_stored_later(relay, pds, monkeypa
     assert row(relay, pds).status == "banned"
 
 
-def test_asking_again_for_a_connected_host_costs_nothing(relay, pds):
+def test_asking_again_for_a_connected_host_costs_nothing(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     asked = len(pds.requests)
@@ -577,7 +631,7 @@ def test_asking_again_for_a_connected_host_costs_nothing(relay, pds):
     assert pds.open_streams == 1
 
 
-def test_two_requests_at_once_make_one_host(relay, pds):
+def test_two_requests_at_once_make_one_host(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     gevent.joinall([gevent.spawn(running.new_hosts.request, pds.url, admin=True) for _ in range(5)], raise_error=True)
     until(lambda: running.connected() == [pds.hostname])
@@ -586,18 +640,20 @@ def test_two_requests_at_once_make_one_host(relay, pds):
     assert pds.open_streams == 1
 
 
-def test_configured_hosts_without_tls_need_the_operators_leave(relay):
+def test_configured_hosts_without_tls_need_the_operators_leave(relay: Relay) -> None:
     names = ("http://plain.pds.test", "localhost:99", "https://10.0.0.1", "tls.pds.test")
     running = relay.start(replace(LOCAL, allow_insecure_hosts=False, hosts=names))
     assert [report.host.hostname for report in running.reports()] == ["tls.pds.test"]
 
 
-def test_hosts_named_in_the_settings_are_connected_at_start(relay, pds):
+def test_hosts_named_in_the_settings_are_connected_at_start(relay: Relay, pds: FakePds) -> None:
     running = relay.start(replace(LOCAL, hosts=(pds.url, "not a host")))
     until(lambda: running.connected() == [pds.hostname])
 
 
-def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, pds, quick_retries, monkeypatch):
+def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start(replace(LOCAL, host_idle_after=0.2))
     crawl(running, pds)
@@ -608,7 +664,9 @@ def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(relay, 
     assert pds.cursors[:2] == ["0", "1"]
 
 
-def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised_limit_applies_live(relay, pds):
+def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised_limit_applies_live(
+    relay: Relay, pds: FakePds
+) -> None:
     running = relay.start()
     crawl(running, pds)
     running.change_limits(pds.hostname, rates={"per_second": 5, "per_hour": 20})
@@ -624,7 +682,9 @@ def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised
     assert running.report(pds.hostname).host.rates == (50, 2_600, 21_000)
 
 
-def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatch):
+def test_a_host_at_its_hourly_limit_is_shown_as_throttled(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.05)
     running = relay.start()
     crawl(running, pds)
@@ -640,7 +700,7 @@ def test_a_host_at_its_hourly_limit_is_shown_as_throttled(relay, pds, monkeypatc
     until(lambda: running.report(pds.hostname).host.status is Status.ACTIVE)
 
 
-def test_hosts_near_their_account_limit_are_counted(relay, pds):
+def test_hosts_near_their_account_limit_are_counted(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     counts = []
@@ -650,7 +710,7 @@ def test_hosts_near_their_account_limit_are_counted(relay, pds):
     assert counts == [0, 1, 1]
 
 
-def test_a_raised_account_limit_releases_throttled_accounts(relay, pds):
+def test_a_raised_account_limit_releases_throttled_accounts(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     running.change_limits(pds.hostname, account_limit=150)
@@ -662,7 +722,7 @@ def test_a_raised_account_limit_releases_throttled_accounts(relay, pds):
     assert relay.released == {pds.hostname: 50}
 
 
-def test_an_intake_that_is_full_stops_the_reading(relay, pds):
+def test_an_intake_that_is_full_stops_the_reading(relay: Relay, pds: FakePds) -> None:
     running = relay.start()
     crawl(running, pds)
     relay.sink.blocked = True
@@ -675,12 +735,12 @@ def test_an_intake_that_is_full_stops_the_reading(relay, pds):
     until(lambda: relay.sink.seqs(pds)[:40] == list(range(1, 41)))
 
 
-def test_dials_are_bounded_and_every_host_gets_its_turn(relay, monkeypatch):
+def test_dials_are_bounded_and_every_host_gets_its_turn(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialler, "MAX_DIALS", 3)
-    monkeypatch.setattr(subscriber, "Timing", lambda: subscriber.websocket_client.Timing(dial=0.3))
+    monkeypatch.setattr(subscriber, "Timing", lambda: websocket_client.Timing(dial=0.3))
     at_once, most = 0, 0
 
-    def silent(sock):
+    def silent(sock: socket.socket) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -704,8 +764,8 @@ def test_dials_are_bounded_and_every_host_gets_its_turn(relay, monkeypatch):
             one.__exit__()
 
 
-def test_a_start_with_many_hosts_returns_at_once(relay):
-    def many(tx):
+def test_a_start_with_many_hosts_returns_at_once(relay: Relay) -> None:
+    def many(tx: Transaction) -> None:
         for number in range(3_000):
             table.insert(tx, f"h{number}.pds.test", no_ssl=False, account_limit=100, trusted=False)
 

@@ -1,6 +1,7 @@
 """How many hosts come in, and from where: the daily limit over a restart, and another relay's list."""
 
 from dataclasses import replace
+from typing import Any
 
 import gevent
 import pytest
@@ -8,24 +9,27 @@ from gevent.queue import Queue
 
 from relay.atproto.hostname import Endpoint
 from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
+from relay.hosts.hosts import Hosts
 from relay.kit.errors import AddressRefused, CrawlRefused, HttpError
+from relay.net.http import GuardedHttp, Response
 from relay.store import hosts as table
-from tests.support.fake_relay import LOCAL
+from tests.support.fake_relay import LOCAL, Relay
 from tests.support.pds import FakePds
+from tests.support.present import present
 from tests.support.wait import until
 
 
 @pytest.fixture
-def taken_at_their_word(monkeypatch):
+def taken_at_their_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Public names that no test may look up pass the check."""
     monkeypatch.setattr(crawl_checks, "check_answers", lambda http, endpoint, **_: None)
 
 
-def listed(hostname, seq=5, status="active", **more):
+def listed(hostname: str, seq: int = 5, status: str = "active", **more: object) -> dict[str, Any]:
     return {"hostname": hostname, "seq": seq, "status": status, "accountCount": 1, **more}
 
 
-def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, taken_at_their_word):
+def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay: Relay, taken_at_their_word: None) -> None:
     settings = replace(LOCAL, new_hosts_per_day=2)
     running = relay.start(settings)
     running.new_hosts.request("one.pds.invalid-tld", admin=True)
@@ -44,10 +48,10 @@ def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay, ta
     assert relay.start(settings).new_hosts.per_day == 3
 
 
-def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
-    asked = Queue()
+def test_an_admins_host_does_not_wait_behind_a_crowd(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Queue[str] = Queue()
 
-    def silent(http, endpoint, **_):
+    def silent(http: GuardedHttp, endpoint: Endpoint, **_: bool) -> None:
         asked.put(endpoint.hostname)
         if endpoint.hostname.startswith("silent"):
             gevent.sleep(30)
@@ -62,12 +66,12 @@ def test_an_admins_host_does_not_wait_behind_a_crowd(relay, monkeypatch):
     gevent.killall(crowd)
 
 
-def test_strangers_are_not_told_what_the_resolver_says():
+def test_strangers_are_not_told_what_the_resolver_says() -> None:
     class Resolver:
-        def __init__(self, error):
+        def __init__(self, error: Exception) -> None:
             self.error = error
 
-        def get(self, *_, **__):
+        def get(self, *_: object, **__: object) -> Response:
             raise self.error
 
     told = []
@@ -83,7 +87,7 @@ def test_strangers_are_not_told_what_the_resolver_says():
         crawl_checks.check_answers(late, Endpoint("x.pds.test", True), in_detail=False)
 
 
-def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_word):
+def test_trusted_hosts_get_their_limit_when_they_are_made(relay: Relay, taken_at_their_word: None) -> None:
     running = relay.start(replace(LOCAL, trusted_domains=("*.pds.test",)))
     running.new_hosts.request("one.pds.test", admin=False)
     running.new_hosts.request("other.test", admin=False)
@@ -93,7 +97,7 @@ def test_trusted_hosts_get_their_limit_when_they_are_made(relay, taken_at_their_
     assert limits == {"one.pds.test": (True, 10_000_000), "other.test": (False, 100)}
 
 
-def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
+def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay: Relay) -> None:
     with FakePds() as other:
         other.hosts = [listed(f"h{number}.pds.test") for number in range(25)]
         other.hosts += [
@@ -106,8 +110,8 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
             listed("not a host"),
             listed("sub.evil.test"),
             {"hostname": 7},
-            "nonsense",
         ]
+        other.hosts.append("nonsense")
         relay.db.write(table.add_ban, "evil.test")
         progress = []
         taken = pull_hosts.pull_hosts(
@@ -126,8 +130,8 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay):
         assert not pull_hosts.unfinished(relay.db)
 
 
-def test_a_pull_that_was_stopped_goes_on_where_it_was(relay):
-    def take(endpoint):
+def test_a_pull_that_was_stopped_goes_on_where_it_was(relay: Relay) -> None:
+    def take(endpoint: Endpoint) -> bool:
         if endpoint.hostname == "h15.pds.test":
             raise HttpError("http-broken", "stopped")
         return True
@@ -144,17 +148,17 @@ def test_a_pull_that_was_stopped_goes_on_where_it_was(relay):
         assert "cursor=10" in other.requests[asked]
 
 
-def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay, monkeypatch):
+def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakePds() as other:
         monkeypatch.setattr(other, "_method", lambda *_: (200, b'{"hosts":[{}],"cursor":"again"}'))
         assert pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
         assert len(other.requests) == 2
 
 
-def test_hosts_that_do_not_answer_are_not_taken(relay, monkeypatch):
+def test_hosts_that_do_not_answer_are_not_taken(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def answers(http, endpoint):
+    def answers(http: GuardedHttp, endpoint: Endpoint) -> None:
         asked.append(endpoint.hostname)
         if endpoint.hostname == "dead.pds.test":
             raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, "dead")
@@ -163,12 +167,17 @@ def test_hosts_that_do_not_answer_are_not_taken(relay, monkeypatch):
     with FakePds() as other:
         other.hosts = [listed("dead.pds.test"), listed("live.pds.test")]
         taken = []
-        pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: bool(taken.append(endpoint) or True))
-        assert [endpoint.hostname for endpoint in taken] == ["live.pds.test"]
+
+        def take(endpoint: Endpoint) -> bool:
+            taken.append(endpoint.hostname)
+            return True
+
+        pull_hosts.pull_hosts(relay.db, relay.http, other.url, take)
+        assert taken == ["live.pds.test"]
         assert sorted(asked) == ["dead.pds.test", "live.pds.test"]
 
 
-def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay):
+def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay: Relay) -> None:
     with FakePds() as other:
         other.hosts = [listed(f"h{number}.pds.test") for number in range(3)]
         settings = replace(LOCAL, bootstrap_host=other.url, skip_host_checks=True)
@@ -181,7 +190,9 @@ def test_an_empty_relay_pulls_in_the_background_and_a_filled_one_does_not(relay)
         assert len(other.requests) == asked
 
 
-def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monkeypatch, caplog):
+def test_an_account_limit_grows_once_a_day_also_over_a_restart(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level("INFO", "relay.audit")
     monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
     running = relay.start()
@@ -206,11 +217,13 @@ def test_an_account_limit_grows_once_a_day_also_over_a_restart(relay, pds, monke
     monkeypatch.setattr(autoscale, "SPACING_SECONDS", 0.0)
     grow(running)
     assert running.report(pds.hostname).host.account_limit == 156
-    assert relay.db.read(table.by_hostname, pds.hostname).account_limit == 156
+    assert present(relay.db.read(table.by_hostname, pds.hostname)).account_limit == 156
 
 
 @pytest.mark.parametrize("autoscale_on", [True, False])
-def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, monkeypatch, autoscale_on):
+def test_no_account_limit_grows_when_the_operator_does_not_want_it(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch, autoscale_on: bool
+) -> None:
     monkeypatch.setattr(autoscale, "KNOWN_SECONDS", 0.0)
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 0.02)
     monkeypatch.setattr(hosts, "AUTOSCALE_SECONDS", 0.0)
@@ -222,5 +235,5 @@ def test_no_account_limit_grows_when_the_operator_does_not_want_it(relay, pds, m
     assert running.report(pds.hostname).host.account_limit == (125 if autoscale_on else 100)
 
 
-def grow(running):
+def grow(running: Hosts) -> None:
     running._autoscale.run(running._registry)

@@ -18,7 +18,7 @@ from tests.support.wait import until
 
 
 def downgraded(reason: str) -> float:
-    return metrics.EVENTS_DOWNGRADED.labels(reason)._value.get()
+    return float(metrics.EVENTS_DOWNGRADED.labels(reason)._value.get())
 
 
 def without_record(event: CommitEvent) -> None:

@@ -12,7 +12,7 @@ import pytest
 from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.ingest.delivery import Hold
 from relay.kit import metrics
-from relay.store import accounts, hosts
+from relay.store import hosts
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
@@ -37,13 +37,18 @@ def post(repo: RepoBuilder, name: str) -> CommitEvent:
     return repo.commit(create(f"{POST}/{name}", {"text": name}))
 
 
+def commits(path: EventPath, count: int) -> list[Commit | Sync]:
+    """The commits and syncs in the log, once it has `count` events."""
+    return [event for event in path.logged(count) if isinstance(event, Commit | Sync)]
+
+
 def revs(path: EventPath, count: int) -> list[str]:
-    return [event.rev for event in path.logged(count) if isinstance(event, Commit | Sync)]
+    return [event.rev for event in commits(path, count)]
 
 
 def desynchronized(path: EventPath, repo: RepoBuilder) -> bool:
     path.stream.projector.flush()
-    return path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[1].desynchronized
+    return path.stored(repo.did)[1].desynchronized
 
 
 @pytest.mark.parametrize("curve", ["k256", "p256"])
@@ -54,12 +59,12 @@ def test_a_verified_commit_is_logged_and_becomes_the_accounts_state(path: EventP
     assert isinstance(event, Commit) and event.rev == repo.rev and event.did == repo.did
     assert until(lambda: host.cursor.position == 7)
     path.stream.projector.flush()
-    row, stored = path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)
+    row, stored = path.stored(repo.did)
     assert (row.host_id, row.upstream_status, stored.rev, bytes(stored.data)) == (
         host.id, "active", repo.rev, repo.data,
     )  # fmt: skip
-    assert path.db.read(hosts.by_id, host.id).last_seq == 7
-    assert path.db.read(hosts.by_id, host.id).account_count == host.account_count == 1
+    assert path.host_row(host).last_seq == 7
+    assert path.host_row(host).account_count == host.account_count == 1
 
 
 def test_a_forged_commit_is_never_logged(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
@@ -97,7 +102,7 @@ def test_events_wait_for_their_identity_in_order_while_others_pass(path: EventPa
     path.put(host, post(known, "3kaab").frame(12))
     until(lambda: path.stream.firehose.last_seq == 2, timeout=0.4)
     assert host.cursor.position == 1, "the cursor waits for what is parked"
-    assert [e.rev for e in path.logged(12) if e.did == stranger.did] == sent
+    assert [e.rev for e in commits(path, 12) if e.did == stranger.did] == sent
     assert until(lambda: host.cursor.position == 12)
     assert plc.asked[stranger.did] == 1
 
@@ -113,7 +118,7 @@ def test_nothing_is_lost_when_the_directory_fails_now_and_then(path: EventPath, 
             path.put(host, post(repo, name).frame(seq))
     until(lambda: path.stream.firehose.last_seq == 200, timeout=30)
     order: dict[str, list[str]] = {}
-    for event in path.events():
+    for event in commits(path, 200):
         order.setdefault(event.did, []).append(event.rev)
     assert len(order) == 100
     assert all(len(found) == 2 and found == sorted(found) for found in order.values())
@@ -168,7 +173,7 @@ def test_a_migrated_account_keeps_flowing_and_its_old_host_does_not(
     assert (old.account_count, new.account_count) == (0, 1)
     stored = {host.id: host.account_count for host in path.db.read(hosts.all_rows)}
     assert (stored[old.id], stored[new.id]) == (0, 1)
-    row, state = path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)
+    row, state = path.stored(repo.did)
     assert row.host_id == new.id and state.rev == repo.rev
 
 
@@ -188,7 +193,7 @@ def test_rev_never_goes_back(path: EventPath, pds: FakePds, drops: DropCounter) 
     path.put(host, ahead.frame(5))
     until(lambda: drops.since("rev-future") == 1)
     path.stream.projector.flush()
-    assert path.db.read(accounts.many_by_did, [repo.did]).get(repo.did)[1].rev == newest
+    assert path.stored(repo.did)[1].rev == newest
     assert len(path.events()) == 2
 
 
@@ -241,9 +246,7 @@ def test_after_a_restart_no_kind_of_event_is_taken_twice(path: EventPath, pds: F
     kinds = [type(event) for event in path.logged(5)]
     assert kinds == [Commit, Identity, Account, Sync, Commit]
     # SQL is as it was before any of them, as after a crash that came before the first projection.
-    path.stream.projector.stop = lambda timeout: None
-    path.stream.projector._loop.stop()
-    path.restart()
+    path.crash()
     host = path.host(pds.url)
     for event in sent:
         path.put(host, event)
@@ -305,13 +308,6 @@ def test_a_commit_that_says_other_than_it_signed_is_dropped(
 # Crashes that come before SQL has a host's cursor
 
 
-def crash(path: EventPath) -> None:
-    """Start again on what is in the log, and in SQL by now."""
-    path.stream.projector.stop = lambda timeout: None
-    path.stream.projector._loop.stop()
-    path.restart()
-
-
 @pytest.fixture
 def seldom_flushed(monkeypatch: pytest.MonkeyPatch, path: EventPath) -> None:
     """SQL is written only when somebody waits for it."""
@@ -335,7 +331,7 @@ def test_a_host_whose_seqs_started_again_loses_nothing_in_a_crash(path: EventPat
     for event in sent[:2]:
         path.put(host, event)
     path.logged(17)
-    crash(path)
+    path.crash()
     host = path.host(pds.url)
     assert host.cursor.position in (0, 2), "where the host goes on by its new numbers"
     for event in sent[host.cursor.position :]:
@@ -355,7 +351,7 @@ def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
     path.put(host, second)
     path.logged(1)
     plc.latency = 0.0
-    crash(path)
+    path.crash()
     host = path.host(pds.url)
     assert host.cursor.position == 999
     path.put(host, first)
@@ -366,7 +362,7 @@ def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
 
 def test_events_are_counted_by_kind_and_outcome(path: EventPath, pds: FakePds) -> None:
     def judged(kind: str, outcome: str) -> float:
-        return metrics.EVENTS_JUDGED.labels(kind, outcome)._value.get()
+        return float(metrics.EVENTS_JUDGED.labels(kind, outcome)._value.get())
 
     wanted = [("commit", "accepted"), ("commit", "dropped"), ("identity", "duplicate")]
     before = [judged(*labels) for labels in wanted]

@@ -17,16 +17,18 @@ import gevent
 import pytest
 
 from relay.atproto import frames
-from relay.atproto.crypto import parse_did_key
+from relay.atproto.commit import Unproven
+from relay.atproto.crypto import PublicKey, parse_did_key
 from relay.atproto.errors import FrameError
+from relay.hosts.host import Host
 from relay.ingest import verification, worker_supervisor
 from relay.ingest.verification import Refusal, Verdict, verify
-from relay.ingest.worker_pool import WorkerPool, processes_for
+from relay.ingest.worker_pool import HUNG_SECONDS, WorkerPool, processes_for
 from relay.kit import metrics
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, update
+from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, account_did, create, delete, update
 from tests.support.wait import until
 
 ROOT = Path(__file__).parents[3]
@@ -40,8 +42,10 @@ Open = Callable[..., EventPath]
 def opened(tmp_path: Path, database_url: str, plc: FakePlc) -> Iterator[Open]:
     paths: list[EventPath] = []
 
-    def open_path(**options: object) -> EventPath:
-        path = EventPath(tmp_path / "persist", database_url, plc, worker=ODD, **options)
+    def open_path(*, processes: int, hung_seconds: float = HUNG_SECONDS) -> EventPath:
+        path = EventPath(
+            tmp_path / "persist", database_url, plc, worker=ODD, processes=processes, hung_seconds=hung_seconds
+        )
         paths.append(path)
         return path
 
@@ -74,11 +78,16 @@ def restarts(cause: str) -> int:
     return int(metrics.VERIFIER_RESTARTS.labels(cause)._value.get())
 
 
+def ready() -> float:
+    (shown,) = metrics.VERIFIERS.collect()
+    return shown.samples[0].value
+
+
 def words(word: str) -> dict[str, str]:
     return {"$type": POST, "text": word}
 
 
-def send(path: EventPath, host: object, repos: list[RepoBuilder], rounds: int, word: str = "") -> int:
+def send(path: EventPath, host: Host, repos: list[RepoBuilder], rounds: int, word: str = "") -> int:
     """A commit of every repo in each round; how many."""
     seq = 0
     for number in range(rounds):
@@ -108,7 +117,7 @@ def test_nothing_is_lost_when_workers_are_killed_under_load(opened: Open, pds: F
     def kill_now_and_then() -> None:
         for _ in range(3):
             # One that is killed before it is ready counts as one that failed to start.
-            until(lambda: metrics.VERIFIERS.collect()[0].samples[0].value == 2, timeout=30)
+            until(lambda: ready() == 2, timeout=30)
             pids = until(lambda: [pid for pid in workers() if pid not in killed], timeout=20)
             killed.update(pids)
             for pid in pids:
@@ -159,7 +168,7 @@ def test_a_frame_that_ends_its_worker_twice_is_dropped_and_no_other_is(
     assert until(lambda: host.cursor.position == 36)
     assert drops.since("poison") == 1
     assert len(path.events()) == 35
-    until(lambda: metrics.VERIFIERS.collect()[0].samples[0].value == 1)
+    until(lambda: ready() == 1)
 
 
 def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
@@ -298,7 +307,7 @@ def test_a_worker_says_what_the_relay_itself_would(lenient: bool) -> None:
     rng = random.Random(11)
     pool = WorkerPool(1, lenient=lenient)
     pool.start()
-    verdicts: list[Verdict | Refusal] = []
+    verdicts: list[Verdict | Unproven | Refusal] = []
     try:
         for event, key in random_events(rng, 400):
             here = verify(event, key, int(time.time() * 1e6), lenient=lenient)
@@ -314,7 +323,7 @@ def test_a_worker_says_what_the_relay_itself_would(lenient: bool) -> None:
     assert lenient == any(isinstance(verdict, Verdict) and verdict.lenient for verdict in verdicts)
 
 
-def random_events(rng: random.Random, count: int) -> Iterator[tuple[frames.Commit | frames.Sync, object]]:
+def random_events(rng: random.Random, count: int) -> Iterator[tuple[frames.Commit | frames.Sync, PublicKey]]:
     curves = ["k256", "p256"]
     repos = [RepoBuilder(account_did(n), SigningKey.create(curves[n % 2], seed=n)) for n in range(4)]
     paths: dict[str, list[str]] = {repo.did: [] for repo in repos}
@@ -344,7 +353,7 @@ def random_events(rng: random.Random, count: int) -> Iterator[tuple[frames.Commi
             yield decoded, parse_did_key(key.did_key)
 
 
-def spoilt(rng: random.Random, event: object) -> object:
+def spoilt(rng: random.Random, event: CommitEvent) -> CommitEvent:
     """`event`, or one that misses something or says something else."""
     choice = rng.randrange(10)
     if choice == 0 and event.ops:

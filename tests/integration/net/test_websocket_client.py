@@ -2,6 +2,8 @@
 
 import socket
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -10,6 +12,7 @@ from relay.atproto.hostname import parse_endpoint
 from relay.net import websocket_client
 from relay.net.http import GuardedHttp
 from relay.net.websocket_client import Connection, StreamEnded, Timing, dial
+from relay.net.websocket_reader import PassedOver
 from tests.support.certificate import make_certificate, server_context
 from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 
@@ -19,17 +22,19 @@ PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture
-def pds():
+def pds() -> Iterator[FakePds]:
     with FakePds() as host:
         yield host
 
 
-def connect(pds: FakePds, timing: Timing = PATIENT, certificate=None, allow_insecure=True) -> Connection:
+def connect(
+    pds: FakePds, timing: Timing = PATIENT, certificate: Path | None = None, allow_insecure: bool = True
+) -> Connection:
     network = GuardedHttp("test", allow_insecure=allow_insecure)
     tls = network.tls_context()
     if certificate is not None:
@@ -37,9 +42,9 @@ def connect(pds: FakePds, timing: Timing = PATIENT, certificate=None, allow_inse
     return dial(network, tls, parse_endpoint(pds.url), PATH, "relay-test/1 (atproto-relay)", timing)
 
 
-def failure(pds: FakePds, timing: Timing = QUICK, **how) -> StreamEnded:
+def failure(pds: FakePds, timing: Timing = QUICK, allow_insecure: bool = True) -> StreamEnded:
     with pytest.raises(StreamEnded) as caught:
-        connect(pds, timing, **how)
+        connect(pds, timing, allow_insecure=allow_insecure)
     return caught.value
 
 
@@ -51,14 +56,14 @@ def end(stream: Connection) -> StreamEnded:
     return caught.value
 
 
-def messages(stream: Connection, count: int) -> list[bytes]:
-    found = []
+def messages(stream: Connection, count: int) -> list[bytes | PassedOver]:
+    found: list[bytes | PassedOver] = []
     while len(found) < count:
         found += stream.receive()
     return found
 
 
-def test_messages_come_whole_and_in_order_over_plain_and_tls(certificate):
+def test_messages_come_whole_and_in_order_over_plain_and_tls(certificate: Path) -> None:
     sent = [b"x" * size for size in (0, 1, 125, 126, 65_535, 65_536, 200_000)]
     for tls in (None, server_context(certificate)):
         with FakePds(tls=tls) as pds:
@@ -70,7 +75,7 @@ def test_messages_come_whole_and_in_order_over_plain_and_tls(certificate):
             stream.close()
 
 
-def test_fragments_become_one_message_with_a_ping_in_between(pds):
+def test_fragments_become_one_message_with_a_ping_in_between(pds: FakePds) -> None:
     def fragments(sock: socket.socket) -> None:
         sock.sendall(websocket_frame(b"one ", 2, fin=False) + websocket_frame(b"", PING))
         sock.sendall(websocket_frame(b"two ", 0, fin=False) + websocket_frame(b"three", 0))
@@ -80,7 +85,7 @@ def test_fragments_become_one_message_with_a_ping_in_between(pds):
     assert connect(pds).receive() == [b"one two three"]
 
 
-def test_a_quiet_host_is_pinged_and_kept(pds):
+def test_a_quiet_host_is_pinged_and_kept(pds: FakePds) -> None:
     stream = connect(pds, QUICK)
     reader = gevent.spawn(stream.receive)
     gevent.sleep(1.0)
@@ -90,7 +95,7 @@ def test_a_quiet_host_is_pinged_and_kept(pds):
     assert reader.get(timeout=2) == [b"news"]
 
 
-def test_a_host_that_does_not_answer_pings_is_left(pds):
+def test_a_host_that_does_not_answer_pings_is_left(pds: FakePds) -> None:
     pds.answer_pings = False
     started = time.monotonic()
     assert end(connect(pds, QUICK)).reason == "no-pong"
@@ -108,7 +113,7 @@ def test_a_host_that_does_not_answer_pings_is_left(pds):
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_a_broken_stream_ends_with_its_reason(pds, raw, reason):
+def test_a_broken_stream_ends_with_its_reason(pds: FakePds, raw: bytes, reason: str) -> None:
     pds.on_stream = lambda sock: sock.sendall(raw)
     assert end(connect(pds)).reason == reason
 
@@ -124,28 +129,42 @@ def test_a_broken_stream_ends_with_its_reason(pds, raw, reason):
     ],
     ids=["text", "masked", "compressed", "too long", "too long in parts"],
 )
-def test_one_message_that_must_not_be_is_passed_over(pds, raw, reason):
-    pds.on_stream = lambda sock: (
-        sock.sendall(websocket_frame(b"before") + raw + websocket_frame(b"behind")),
-        sock.recv(9),
-    )
+def test_one_message_that_must_not_be_is_passed_over(pds: FakePds, raw: bytes, reason: str) -> None:
+    def between(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"before") + raw + websocket_frame(b"behind"))
+        sock.recv(9)
+
+    pds.on_stream = between
     before, over, behind = messages(connect(pds), 3)
+    assert isinstance(over, PassedOver)
     assert (before, over.reason, behind) == (b"before", reason, b"behind")
 
 
-def test_a_flood_of_pings_and_crumbs_is_read_more_slowly_and_ends_nothing(pds, monkeypatch):
+def test_a_flood_of_pings_and_crumbs_is_read_more_slowly_and_ends_nothing(
+    pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(websocket_client, "SMALL_FRAMES_ALLOWED", 100)
     monkeypatch.setattr(websocket_client, "SMALL_FRAMES_SECONDS", 0.5)
     crumbs = websocket_frame(b"a", 2, fin=False) + websocket_frame(b"b", 0, fin=False) * 300 + websocket_frame(b"c", 0)
     flood = websocket_frame(b"", PING) * 300 + crumbs
-    pds.on_stream = lambda sock: (sock.sendall(flood), sock.recv(1 << 16), gevent.sleep(5))
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(flood)
+        sock.recv(1 << 16)
+        gevent.sleep(5)
+
+    pds.on_stream = send
     started = time.monotonic()
     assert messages(connect(pds), 1) == [b"a" + b"b" * 300 + b"c"]
     assert time.monotonic() - started > 0.4
 
 
-def test_a_receiver_with_patience_gets_nothing_when_nothing_comes(pds):
-    pds.on_stream = lambda sock: (sock.sendall(websocket_frame(b"one")), gevent.sleep(1))
+def test_a_receiver_with_patience_gets_nothing_when_nothing_comes(pds: FakePds) -> None:
+    def send(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"one"))
+        gevent.sleep(1)
+
+    pds.on_stream = send
     stream = connect(pds)
     assert stream.receive(1.0) == [b"one"]
     started = time.monotonic()
@@ -153,14 +172,14 @@ def test_a_receiver_with_patience_gets_nothing_when_nothing_comes(pds):
     assert 0.09 < time.monotonic() - started < 0.5
 
 
-def test_messages_before_the_end_are_not_lost(pds):
+def test_messages_before_the_end_are_not_lost(pds: FakePds) -> None:
     pds.on_stream = lambda sock: sock.sendall(websocket_frame(b"last words") + websocket_frame(b"\x03\xe8", 8))
     stream = connect(pds)
     assert stream.receive() == [b"last words"]
     assert end(stream).reason == "closed"
 
 
-def test_a_host_that_trickles_a_frame_is_left(pds):
+def test_a_host_that_trickles_a_frame_is_left(pds: FakePds) -> None:
     def trickle(sock: socket.socket) -> None:
         sock.sendall(b"\x82\x7e\xff\xff")
         while True:
@@ -171,8 +190,8 @@ def test_a_host_that_trickles_a_frame_is_left(pds):
     assert end(connect(pds, QUICK)).reason == "message-stalled"
 
 
-def test_silence_and_endless_handshakes_meet_the_same_deadline(pds, certificate):
-    def endless(first: bytes, then: bytes):
+def test_silence_and_endless_handshakes_meet_the_same_deadline(pds: FakePds, certificate: Path) -> None:
+    def endless(first: bytes, then: bytes) -> Callable[[socket.socket], None]:
         def serve(sock: socket.socket) -> None:
             sock.sendall(first)
             while True:
@@ -194,7 +213,7 @@ def test_silence_and_endless_handshakes_meet_the_same_deadline(pds, certificate)
         assert time.monotonic() - started < 1.5
 
 
-def test_refusals_say_what_the_host_answered(pds):
+def test_refusals_say_what_the_host_answered(pds: FakePds) -> None:
     pds.refuse_upgrade = 404
     error = failure(pds)
     assert (error.reason, error.detail) == ("handshake-refused", "HTTP 404 Status")
@@ -202,30 +221,30 @@ def test_refusals_say_what_the_host_answered(pds):
     assert failure(pds).reason == "handshake-refused"
 
 
-def test_what_is_no_http_at_all_is_refused(pds):
+def test_what_is_no_http_at_all_is_refused(pds: FakePds) -> None:
     pds.on_accept = lambda sock: sock.sendall(b"\x00\x01 garbage\r\n\r\n")
     assert failure(pds).reason == "handshake-invalid"
     pds.on_accept = lambda sock: None
     assert failure(pds).reason in ("handshake-invalid", "connection-lost")
 
 
-def test_a_relay_is_not_crawled(pds):
+def test_a_relay_is_not_crawled(pds: FakePds) -> None:
     pds.server_header = "indigo-relay/1.0 (atproto-relay)"
     assert failure(pds).reason == "loop"
     pds.refuse_upgrade = 400
     assert failure(pds).reason == "loop"
 
 
-def test_a_certificate_that_is_not_trusted_is_refused(certificate):
+def test_a_certificate_that_is_not_trusted_is_refused(certificate: Path) -> None:
     with FakePds(tls=server_context(certificate)) as pds:
         assert failure(pds).reason == "tls-failed"
 
 
-def test_private_addresses_are_refused_without_the_setting(pds):
+def test_private_addresses_are_refused_without_the_setting(pds: FakePds) -> None:
     assert failure(pds, allow_insecure=False).reason == "address-refused"
     assert pds.requests == []
 
 
-def test_nobody_listens(pds):
+def test_nobody_listens(pds: FakePds) -> None:
     pds._server.stop()
     assert failure(pds).reason == "connect-failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg2
@@ -42,13 +43,12 @@ class Indigo:
 
     def _run(self, sql: str) -> None:
         if self.url.startswith("sqlite"):
-            connection = sqlite3.connect(self.url.removeprefix("sqlite://"))
-            connection.executescript(sql)
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite://"))) as file:
+                file.executescript(sql)
         else:
-            connection = psycopg2.connect(self.url)
-            connection.cursor().execute(sql)
-            connection.commit()
-        connection.close()
+            with closing(psycopg2.connect(self.url)) as server:
+                server.cursor().execute(sql)
+                server.commit()
 
     def file(self, first_seq: int, content: bytes | None, *, deleted: bool = False) -> None:
         """A replay file and its row; None for one that is not there any more."""
@@ -162,7 +162,7 @@ def test_the_relay_goes_on_where_indigo_stopped(tmp_path: Path, indigo: Indigo) 
         try:
             relay.start()
             with connect(f"{relay.firehose}?cursor=4001") as stream:
-                event = frames.decode(bytes(stream.recv(timeout=20)))
+                event = frames.decode(stream.recv(timeout=20, decode=False))
             assert isinstance(event, frames.Commit)
             assert (event.seq, event.did, event.rev) == (4_002, repo.did, repo.rev)
             assert pds.cursors == ["6"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
+from operator import contains
 from typing import Any
 
 import pytest
@@ -134,7 +136,8 @@ def test_a_hosts_cursor_is_read_and_set(web: Web, pds: FakePds) -> None:
     for position, cursor in ((5, "5"), ("oldest", "0"), ("live", None)):
         pds.cursors.clear()
         assert web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": position}).json == SUCCESS
-        until(lambda cursor=cursor: cursor in pds.cursors)
+        until(partial(contains, pds.cursors, cursor))
+    wrong: object
     for wrong in (-1, 1.5, True, None, "5", "newest", [], 2**53):
         answer = web.admin("/admin/pds/cursor", {"host": pds.hostname, "cursor": wrong})
         assert (answer.status, answer.json["error"]) == (400, "InvalidRequest"), wrong

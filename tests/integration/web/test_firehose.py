@@ -242,7 +242,7 @@ def floods(web: Web, frame: bytes, count: int) -> tuple[list[int], list[float]]:
             codes.append(int.from_bytes(received[end + 2 : end + 4]))
 
     flooding = [gevent.spawn(flood) for _ in range(count)]
-    waits = []
+    waits: list[float] = []
     while not all(greenlet.ready() for greenlet in flooding) and len(waits) < 1000:
         began = time.monotonic()
         assert web.get("/_healthz").status == 200

@@ -62,8 +62,8 @@ def test_what_was_written_is_read(blocks: list[bytes], data: st.DataObject) -> N
     cids = list(map(Cid.of_dag_cbor, blocks))
     roots = data.draw(st.lists(st.sampled_from(cids), min_size=1, max_size=3))
     parsed = car.parse(file(blocks, roots))
-    assert parsed == (roots[0], dict(zip(cids, blocks, strict=True)))
     assert type(parsed.root) is Cid
+    assert parsed == (roots[0], dict(zip(cids, blocks, strict=True)))
 
 
 def test_libipld_reads_the_same() -> None:

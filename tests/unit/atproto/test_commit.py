@@ -281,7 +281,7 @@ def test_a_verified_commit_can_be_told_alone() -> None:
     event = decoded(batch(repo))
     alone = car([repo.head], {repo.head: repo.head_block})
     expected = ("prev-data-missing", "", repo.head, repo.data, repo.rev, alone)
-    assert commit_alone(event, Cid(repo.data or b""), "prev-data-missing") == expected
+    assert commit_alone(event, Cid(repo.data), "prev-data-missing") == expected
 
 
 def test_a_commit_to_a_tree_that_is_not_there() -> None:

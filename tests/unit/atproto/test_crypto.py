@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from base64 import b64decode
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import ecdsa
 import pytest
@@ -18,28 +20,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.atproto import crypto
-from relay.atproto.crypto import PublicKey, parse_did_key, parse_multikey, parse_verification_method
+from relay.atproto.crypto import Curve, PublicKey, parse_did_key, parse_multikey, parse_verification_method
 from relay.atproto.errors import KeyInvalid
 
-CURVES = {"p256": ecdsa.NIST256p, "k256": ecdsa.SECP256k1}
+CURVES: dict[Curve, ecdsa.curves.Curve] = {"p256": ecdsa.NIST256p, "k256": ecdsa.SECP256k1}
 LEGACY = {curve: name for name, curve in crypto.LEGACY_TYPES.items()}
 
 
-def interop(name: str) -> list[dict]:
+def interop(name: str) -> list[dict[str, Any]]:
     """A vector file of the interop collection, or nothing (the test is then skipped) where it is not at hand."""
     folder = os.environ.get("RELAY_INTEROP_DIR")
-    return json.loads((Path(folder) / name).read_text()) if folder else []
+    return list(json.loads((Path(folder) / name).read_text())) if folder else []
 
 
 def unpadded(text: str) -> bytes:
     return b64decode(text + "=" * (-len(text) % 4))
 
 
-def secret(curve: str, seed: int = 7) -> ecdsa.SigningKey:
+def secret(curve: Curve, seed: int = 7) -> ecdsa.SigningKey:
     return ecdsa.SigningKey.from_secret_exponent(seed, CURVES[curve])
 
 
-def public(key: ecdsa.SigningKey, curve: str) -> PublicKey:
+def public(key: ecdsa.SigningKey, curve: Curve) -> PublicKey:
     return PublicKey.from_compressed(curve, key.verifying_key.to_string("compressed"))
 
 
@@ -67,26 +69,26 @@ def openssl_verifier(key: PublicKey) -> crypto.Verifier:
 
 
 @pytest.mark.parametrize("vector", interop("crypto/signature-fixtures.json"), ids=lambda vector: vector["comment"])
-def test_interop_signatures(vector: dict) -> None:
+def test_interop_signatures(vector: dict[str, Any]) -> None:
     message, signature = unpadded(vector["messageBase64"]), unpadded(vector["signatureBase64"])
     key = parse_did_key(vector["publicKeyDid"])
     assert key.to_did_key() == vector["publicKeyDid"]
     assert key.verify(message, signature) is vector["validSignature"]
     if len(signature) == 64 and "high-s" not in vector["tags"]:
-        digest = crypto.sha256(message).digest()
+        digest = sha256(message).digest()
         assert {verify(digest, signature) for verify in verifiers(key).values()} == {vector["validSignature"]}
     assert parse_verification_method(vector["didDocSuite"], vector["publicKeyMultibase"]) == key
 
 
 @pytest.mark.parametrize("vector", interop("crypto/w3c_didkey_K256.json"))
-def test_interop_k256_did_keys(vector: dict) -> None:
+def test_interop_k256_did_keys(vector: dict[str, Any]) -> None:
     key = ecdsa.SigningKey.from_string(bytes.fromhex(vector["privateKeyBytesHex"]), ecdsa.SECP256k1)
     assert public(key, "k256").to_did_key() == vector["publicDidKey"]
     assert parse_did_key(vector["publicDidKey"]) == public(key, "k256")
 
 
 @pytest.mark.parametrize("vector", interop("crypto/w3c_didkey_P256.json"))
-def test_interop_p256_did_keys(vector: dict) -> None:
+def test_interop_p256_did_keys(vector: dict[str, Any]) -> None:
     key = ecdsa.SigningKey.from_string(crypto._multibase_decode("z" + vector["privateKeyBytesBase58"]), ecdsa.NIST256p)
     assert public(key, "p256").to_did_key() == vector["publicDidKey"]
 
@@ -94,44 +96,44 @@ def test_interop_p256_did_keys(vector: dict) -> None:
 @pytest.mark.parametrize("curve", CURVES)
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(1, 2**200), message=st.binary(max_size=64), flip=st.integers(0, 511))
-def test_implementations_agree(curve: str, seed: int, message: bytes, flip: int) -> None:
+def test_implementations_agree(curve: Curve, seed: int, message: bytes, flip: int) -> None:
     signing = secret(curve, seed)
     key = public(signing, curve)
-    signature = signing.sign_deterministic(message, crypto.sha256, sigencode=sigencode_string_canonize)
+    signature = signing.sign_deterministic(message, sha256, sigencode=sigencode_string_canonize)
     assert key.verify(message, signature)
     assert not key.verify(message + b"!", signature)
 
     damaged = bytearray(signature)
     damaged[flip // 8] ^= 1 << flip % 8
-    digest = crypto.sha256(message).digest()
+    digest = sha256(message).digest()
     for verify in verifiers(key).values():
         assert verify(digest, signature)
         assert not verify(digest, bytes(damaged))
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_high_s_is_refused(curve: str) -> None:
+def test_high_s_is_refused(curve: Curve) -> None:
     signing = secret(curve)
     order = CURVES[curve].order
-    low = signing.sign_deterministic(b"x", crypto.sha256, sigencode=sigencode_string_canonize)
+    low = signing.sign_deterministic(b"x", sha256, sigencode=sigencode_string_canonize)
     s = int.from_bytes(low[32:])
     high = sigencode_string(int.from_bytes(low[:32]), order - s, order)
     key = public(signing, curve)
     assert key.verify(b"x", low)
-    assert signing.verifying_key.verify(high, b"x", crypto.sha256), "the twin is a valid signature but for the rule"
+    assert signing.verifying_key.verify(high, b"x", sha256), "the twin is a valid signature but for the rule"
     assert not key.verify(b"x", high)
 
 
 @pytest.mark.parametrize("curve", CURVES)
-def test_der_is_refused(curve: str) -> None:
+def test_der_is_refused(curve: Curve) -> None:
     """The same signature in the form that the libraries themselves take, and the front of it."""
     signing = secret(curve)
     key = public(signing, curve)
     lengths = set()
     for number in range(40):
         message = bytes([number])
-        compact = signing.sign_deterministic(message, crypto.sha256, sigencode=sigencode_string_canonize)
-        der = signing.sign_deterministic(message, crypto.sha256, sigencode=sigencode_der_canonize)
+        compact = signing.sign_deterministic(message, sha256, sigencode=sigencode_string_canonize)
+        der = signing.sign_deterministic(message, sha256, sigencode=sigencode_der_canonize)
         lengths.add(len(der))
         assert key.verify(message, compact)
         assert not key.verify(message, der)
@@ -141,18 +143,18 @@ def test_der_is_refused(curve: str) -> None:
 
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("length", [0, 1, 63, 65, 70, 72])
-def test_only_64_byte_signatures(curve: str, length: int) -> None:
+def test_only_64_byte_signatures(curve: Curve, length: int) -> None:
     assert not public(secret(curve), curve).verify(b"x", b"\x30" * length)
 
 
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize(("r", "s"), [(0, 0), (0, 1), (1, 0), (1, 1), (2**256 - 1, 1), (2**255, 2**200), (0x80, 0x80)])
-def test_degenerate_signatures_are_false_everywhere(curve: str, r: int, s: int) -> None:
+def test_degenerate_signatures_are_false_everywhere(curve: Curve, r: int, s: int) -> None:
     key = public(secret(curve), curve)
     signature = r.to_bytes(32) + s.to_bytes(32)
     assert not key.verify(b"x", signature)
     for verify in verifiers(key).values():
-        assert not verify(crypto.sha256(b"x").digest(), signature)
+        assert not verify(sha256(b"x").digest(), signature)
 
 
 @settings(max_examples=300)
@@ -163,14 +165,14 @@ def test_base58_round_trip(data: bytes) -> None:
 
 @pytest.mark.parametrize("curve", CURVES)
 @pytest.mark.parametrize("form", ["compressed", "uncompressed"])
-def test_legacy_verification_methods(curve: str, form: str) -> None:
+def test_legacy_verification_methods(curve: Curve, form: str) -> None:
     signing = secret(curve)
     text = "z" + crypto._base58_encode(signing.verifying_key.to_string(form))
     assert parse_verification_method(LEGACY[curve], text) == public(signing, curve)
 
 
-def point(form: str, curve: str = "k256") -> bytes:
-    return secret(curve).verifying_key.to_string(form)
+def point(form: str, curve: Curve = "k256") -> bytes:
+    return bytes(secret(curve).verifying_key.to_string(form))
 
 
 def multibase(data: bytes) -> str:
@@ -251,7 +253,7 @@ def test_pure_python_fallback() -> None:
     cases = [
         (
             public(key, curve).to_did_key(),
-            key.sign_deterministic(b"m", crypto.sha256, sigencode=sigencode_string_canonize).hex(),
+            key.sign_deterministic(b"m", sha256, sigencode=sigencode_string_canonize).hex(),
         )
         for curve, key in signing.items()
     ]

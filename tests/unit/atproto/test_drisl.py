@@ -1,6 +1,7 @@
 """Strict DAG-CBOR: one encoding for each value, and bounds on hostile input."""
 
 import math
+from random import Random
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_truncated_input_is_refused(value: Any) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers(0, 9), min_size=2, max_size=6), st.randoms())
-def test_keys_out_of_order_are_refused(value: dict[str, int], random) -> None:
+def test_keys_out_of_order_are_refused(value: dict[str, int], random: Random) -> None:
     pairs = [reference(key) + reference(item) for key, item in value.items()]
     random.shuffle(pairs)
     data = head(5, len(pairs)) + b"".join(pairs)
@@ -255,7 +256,7 @@ def test_items_are_counted_before_they_are_made() -> None:
     assert refusal(head(2, 2**63) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"
     assert refusal(b"\x82" + head(2, drisl.MAX_ITEMS) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"
     assert refusal(b"\x82" + head(2, drisl.MAX_ITEMS) + bytes(drisl.MAX_ITEMS) + b"\x19") == "drisl-truncated"
-    large = [bytes(drisl.MAX_ITEMS), {"a": LINK}, "x" * 70_000, -(2**40)]
+    large: list[drisl.Value] = [bytes(drisl.MAX_ITEMS), {"a": LINK}, "x" * 70_000, -(2**40)]
     assert decode(encode(large)) == large
 
 

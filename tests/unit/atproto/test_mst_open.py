@@ -1,6 +1,7 @@
 """Nodes that come along and that no operation comes to: sound ones are put up with, all others refused by name."""
 
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -27,9 +28,9 @@ from tests.support.trees import (
 )
 
 NUMBERED = [f"a.b.c/{number:05}" for number in range(2, 5000)]
-FIRST, _, _, SECOND, THIRD, *_ = (path for path in NUMBERED if mst.key_depth(path.encode()) == 1)
+FIRST, SECOND, THIRD = itemgetter(0, 3, 4)([path for path in NUMBERED if mst.key_depth(path.encode()) == 1])
 LEAVES = [path for path in NUMBERED if mst.key_depth(path.encode()) == 0]
-BETWEEN, ALSO_BETWEEN, *_ = (path for path in LEAVES if FIRST < path < SECOND)
+BETWEEN, ALSO_BETWEEN = [path for path in LEAVES if FIRST < path < SECOND][:2]
 BEFORE = LEAVES[0]
 BEYOND = next(path for path in LEAVES if path > THIRD)
 assert BEFORE < FIRST
@@ -40,14 +41,15 @@ def beside(below: bytes | None, link_to: bytes | None = None) -> str:
     child = link_to or (cid_of(below) if below is not None else None)
 
     def tree(*more: str) -> bytes:
-        keys, entries = [FIRST, SECOND, *more], []
+        keys = [FIRST, SECOND, *more]
+        entries = []
         for previous, key in zip(["", *keys], keys, strict=False):
             shared = shared_length(previous.encode(), key.encode())
             entries.append((shared, key[shared:], value(key), child if key == FIRST else None))
         return node(None, *entries)
 
     after = tree(THIRD)
-    blocks = {Cid.of_dag_cbor(block): block for block in (after, below) if block is not None}
+    blocks = {cid_of(block): block for block in (after, below) if block is not None}
     try:
         before = invert(Cid.of_dag_cbor(after), [put(THIRD)], blocks)
     except MstError as error:

@@ -25,7 +25,7 @@ def test_events_of_every_kind() -> None:
 
 def test_large_frames_are_not_decoded() -> None:
     """Whatever else is in them."""
-    many = [{}] * 248_000
+    many: list[dict[str, int]] = [{}] * 248_000
     for name in ("#commit", "#sync", "#identity", "#account"):
         fields = {"did": DID, "repo": DID, "seq": 83, "active": False, "status": "deleted", "zzzzzzzzz": many}
         large = frame(name, fields)

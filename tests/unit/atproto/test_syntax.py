@@ -1,6 +1,7 @@
 """Identifiers and dates: the interop vectors, and the relay's stricter rule for account DIDs."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_interop_invalid(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize("check", CHECKS)
 @given(text=st.text() | st.from_regex(r"did:(plc|web):[a-z2-7.%]{1,40}", fullmatch=True))
-def test_only_listed_reasons_come_out(check, text: str) -> None:
+def test_only_listed_reasons_come_out(check: Callable[[str], object], text: str) -> None:
     try:
         check(text)
     except SyntaxInvalid as error:
@@ -59,7 +60,7 @@ def test_only_listed_reasons_come_out(check, text: str) -> None:
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_a_long_text_is_refused_at_once(check) -> None:
+def test_a_long_text_is_refused_at_once(check: Callable[[str], object]) -> None:
     for unit in ("a", "a.", "a-", "0", "did:web:", "a/", "%3A"):
         with pytest.raises(SyntaxInvalid) as caught:
             check(unit * 1_000_000)

@@ -551,7 +551,7 @@ def test_a_log_that_was_not_synced_is_in_doubt_after_a_crash_only(tmp_path: Path
 # The index is a hint
 
 
-def lies() -> dict[str, Callable[[Path], None]]:
+def lies() -> dict[str, Callable[[Path], object]]:
     def points_elsewhere(path: Path) -> None:
         points = load_index(path)
         replace_index(path, [point._replace(offset=point.offset + 13) for point in points])
@@ -576,7 +576,7 @@ def lies() -> dict[str, Callable[[Path], None]]:
 
 @pytest.mark.parametrize("lie", lies().values(), ids=lies().keys())
 def test_a_lying_index_changes_nothing(
-    tmp_path: Path, lie: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, lie: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.eventlog.writer.INDEX_EVERY", 300)
     monkeypatch.setattr("relay.eventlog.repair.INDEX_EVERY", 300)

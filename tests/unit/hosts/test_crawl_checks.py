@@ -20,7 +20,7 @@ SETTINGS = Settings(trusted_domains=("*.host.bsky.network", "pds.example.com"), 
         ("a.host.bsky.network.evil.com", False),
     ],
 )
-def test_trust_is_an_exact_name_or_the_end_of_one(hostname, trusted):
+def test_trust_is_an_exact_name_or_the_end_of_one(hostname: str, trusted: bool) -> None:
     assert is_trusted(SETTINGS, hostname) is trusted
     assert first_account_limit(SETTINGS, hostname) == (10_000_000 if trusted else 100)
 
@@ -42,7 +42,7 @@ def test_trust_is_an_exact_name_or_the_end_of_one(hostname, trusted):
         ("ws://pds.example.org", False, True),
     ],
 )
-def test_names_that_are_taken(text, admin, insecure):
+def test_names_that_are_taken(text: str, admin: bool, insecure: bool) -> None:
     check_name(text, admin=admin, allow_insecure=insecure)
 
 
@@ -62,7 +62,7 @@ def test_names_that_are_taken(text, admin, insecure):
         ("pds.internal", False, False),
     ],
 )
-def test_names_that_are_not(text, admin, insecure):
+def test_names_that_are_not(text: str, admin: bool, insecure: bool) -> None:
     with pytest.raises(CrawlRefused) as caught:
         check_name(text, admin=admin, allow_insecure=insecure)
     assert (caught.value.name, caught.value.status) == ("BadRequest", 400)

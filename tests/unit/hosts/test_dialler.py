@@ -3,7 +3,7 @@
 from relay.hosts.dialler import Schedule
 
 
-def test_hosts_come_in_the_order_in_which_they_are_due():
+def test_hosts_come_in_the_order_in_which_they_are_due() -> None:
     schedule = Schedule()
     for host, due in ((1, 30.0), (2, 10.0), (3, 20.0)):
         schedule.set(host, due)
@@ -11,7 +11,7 @@ def test_hosts_come_in_the_order_in_which_they_are_due():
     assert [schedule.pop(25.0), schedule.pop(25.0), schedule.pop(25.0)] == [2, 3, None]
 
 
-def test_the_newest_plan_of_a_host_holds():
+def test_the_newest_plan_of_a_host_holds() -> None:
     schedule = Schedule()
     schedule.set(1, 10.0)
     schedule.set(1, 50.0)
@@ -22,7 +22,7 @@ def test_the_newest_plan_of_a_host_holds():
     assert len(schedule) == 0
 
 
-def test_a_cancelled_host_is_not_dialled():
+def test_a_cancelled_host_is_not_dialled() -> None:
     schedule = Schedule()
     schedule.set(1, 10.0)
     schedule.cancel(1)
@@ -30,7 +30,7 @@ def test_a_cancelled_host_is_not_dialled():
     assert schedule.pop(20.0) is None
 
 
-def test_planning_a_host_anew_for_ever_takes_no_more_room():
+def test_planning_a_host_anew_for_ever_takes_no_more_room() -> None:
     schedule = Schedule()
     for due in range(10_000):
         schedule.set(1, float(due))

@@ -33,7 +33,8 @@ def test_the_number_of_events_is_bounded_as_well() -> None:
 
 def admitted(limit: int, until: int, rates: Rates) -> list[int]:
     """The milliseconds at which a host that sends as fast as it may gets its messages through."""
-    limiter, now, times = Limiter(), 5_000, []
+    times: list[int] = []
+    limiter, now = Limiter(), 5_000
     while now < 5_000 + until and len(times) < limit:
         wait, _ = limiter.take(now, rates)
         if wait:
@@ -43,18 +44,18 @@ def admitted(limit: int, until: int, rates: Rates) -> list[int]:
     return times
 
 
-def test_the_formula_is_the_reference_relays():
+def test_the_formula_is_the_reference_relays() -> None:
     assert rates_for(100, trusted=False) == (50, 2_600, 21_000)
     assert rates_for(20_000, trusted=False) == (70, 22_500, 220_000)
     assert rates_for(100, trusted=True) == TRUSTED_RATES == (5_000, 50_000_000, 500_000_000)
 
 
-def test_a_greedy_host_gets_its_rate_and_no_more():
+def test_a_greedy_host_gets_its_rate_and_no_more() -> None:
     times = admitted(10_000, 60_000, Rates(50, NO_LIMIT, NO_LIMIT))
     assert 0.9 * 50 * 60 <= len(times) <= 51 * 60
 
 
-def test_there_is_no_second_burst_at_the_turn_of_the_second():
+def test_there_is_no_second_burst_at_the_turn_of_the_second() -> None:
     limiter, rates = Limiter(), Rates(50, NO_LIMIT, NO_LIMIT)
     before = sum(limiter.take(5_990, rates)[0] == 0 for _ in range(100))
     after = sum(limiter.take(6_010, rates)[0] == 0 for _ in range(100))
@@ -62,7 +63,7 @@ def test_there_is_no_second_burst_at_the_turn_of_the_second():
     assert after <= 1
 
 
-def test_the_tier_that_makes_it_wait_longest_is_named():
+def test_the_tier_that_makes_it_wait_longest_is_named() -> None:
     limiter, rates = Limiter(), Rates(10, 20, NO_LIMIT)
     now = 0
     for _ in range(20):
@@ -73,7 +74,7 @@ def test_the_tier_that_makes_it_wait_longest_is_named():
     assert wait > 1_000_000
 
 
-def test_a_raised_limit_counts_at_once():
+def test_a_raised_limit_counts_at_once() -> None:
     limiter = Limiter()
     for _ in range(50):
         assert limiter.take(1_000, Rates(50, NO_LIMIT, NO_LIMIT)) == (0, "")
@@ -81,7 +82,7 @@ def test_a_raised_limit_counts_at_once():
     assert limiter.take(1_000, Rates(60, NO_LIMIT, NO_LIMIT)) == (0, "")
 
 
-def test_drops_are_counted_by_reason():
+def test_drops_are_counted_by_reason() -> None:
     drops = Drops()
     for reason in ("signature-invalid", "rev-future", "signature-invalid"):
         drops.note(reason, 1000 * HOUR)
@@ -90,7 +91,7 @@ def test_drops_are_counted_by_reason():
     assert Drops().last_day(1000 * HOUR) == {}
 
 
-def test_a_day_later_they_are_forgotten():
+def test_a_day_later_they_are_forgotten() -> None:
     drops = Drops()
     drops.note("rev-future", 1000 * HOUR)
     assert drops.last_day(1023 * HOUR) == {"rev-future": 1}
@@ -99,30 +100,30 @@ def test_a_day_later_they_are_forgotten():
     assert drops._hours == {}
 
 
-def test_a_host_that_drops_for_ever_takes_a_day_of_room():
+def test_a_host_that_drops_for_ever_takes_a_day_of_room() -> None:
     drops = Drops()
     for hour in range(1000):
         drops.note("rev-future", hour * HOUR)
     assert len(drops._hours) <= 24
 
 
-def test_a_host_in_good_health_stays_as_it_is():
+def test_a_host_in_good_health_stays_as_it_is() -> None:
     assert known_host().due_change(NOW, idle_after=0.0) is None
     assert known_host(last_event_at=NOW - 5).due_change(NOW, idle_after=60.0) is None
 
 
 @pytest.mark.parametrize(("idle_after", "cause"), [(0.0, None), (500.0, Cause.QUIET), (700.0, None)])
-def test_quiet_is_counted_from_the_connection_or_the_last_event(idle_after, cause):
+def test_quiet_is_counted_from_the_connection_or_the_last_event(idle_after: float, cause: str) -> None:
     assert known_host().due_change(NOW, idle_after) is cause
     assert known_host(last_event_at=NOW - 10_000).due_change(NOW, idle_after) is cause
     assert known_host(last_event_at=NOW - 100).due_change(NOW, idle_after) is None
 
 
-def test_a_host_that_is_not_connected_is_left_alone():
+def test_a_host_that_is_not_connected_is_left_alone() -> None:
     assert known_host(connected=False).due_change(NOW, idle_after=1.0) is None
 
 
-def test_throttled_begins_with_a_wait_and_ends_ten_minutes_after_the_last():
+def test_throttled_begins_with_a_wait_and_ends_ten_minutes_after_the_last() -> None:
     one = known_host()
     one.note_throttled("second", NOW)
     assert one.due_change(NOW, 0.0) is None
@@ -133,7 +134,7 @@ def test_throttled_begins_with_a_wait_and_ends_ten_minutes_after_the_last():
     assert one.due_change(NOW + 601, 0.0) is Cause.LIMIT_CLEARED
 
 
-def test_a_steady_connection_takes_the_failures_back():
+def test_a_steady_connection_takes_the_failures_back() -> None:
     one = known_host(failures=7)
     one.connected_at = NOW - 30
     one.due_change(NOW, 0.0)
@@ -143,7 +144,7 @@ def test_a_steady_connection_takes_the_failures_back():
     assert one.changed
 
 
-def test_a_connected_host_is_noted_as_seen_now_and_then():
+def test_a_connected_host_is_noted_as_seen_now_and_then() -> None:
     one = known_host()
     one.due_change(NOW, 0.0)
     assert not one.changed

@@ -7,28 +7,28 @@ from relay.hosts.lifecycle import TRANSITIONS, Cause, Status, after, failures_af
 DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
 
 
-def test_only_an_unblock_leads_out_of_banned():
+def test_only_an_unblock_leads_out_of_banned() -> None:
     leaving = {cause for cause in Cause if after(Status.BANNED, cause) not in (None, Status.BANNED)}
     assert leaving == {Cause.UNBLOCKED}
 
 
-def test_a_crawl_request_wakes_idle_and_offline_hosts():
+def test_a_crawl_request_wakes_idle_and_offline_hosts() -> None:
     for status in (Status.IDLE, Status.OFFLINE):
         assert after(status, Cause.CRAWL_REQUESTED) is Status.ACTIVE
 
 
-def test_every_state_but_banned_can_be_banned_and_no_state_is_a_trap():
+def test_every_state_but_banned_can_be_banned_and_no_state_is_a_trap() -> None:
     for status in Status:
         assert after(status, Cause.BLOCKED) is Status.BANNED
         ways_out = {after(status, cause) for cause in Cause} - {None, status}
         assert ways_out, status
 
 
-def test_every_cause_is_in_the_table():
+def test_every_cause_is_in_the_table() -> None:
     assert set(TRANSITIONS) == set(Cause)
 
 
-def test_the_documented_table_is_this_table():
+def test_the_documented_table_is_this_table() -> None:
     text = DOCUMENT.read_text()
     heading, _, *rows = text.split("<!-- transitions -->\n")[1].split("<!-- /transitions -->")[0].splitlines()
     states = [cell.strip() for cell in heading.strip("|").split("|")][2:]
@@ -40,13 +40,13 @@ def test_the_documented_table_is_this_table():
     assert documented == {cause: {status: after(status, cause) for status in Status} for cause in Cause}
 
 
-def test_delays_double_to_minutes_and_are_spread():
+def test_delays_double_to_minutes_and_are_spread() -> None:
     assert [retry_delay(failures, 0.5) for failures in (1, 2, 3, 9, 10, 1_000)] == [1, 2, 4, 256, 300, 300]
     assert retry_delay(10, 0.0) == 150
     assert retry_delay(10, 0.999) > 449
 
 
-def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts_anew():
+def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts_anew() -> None:
     assert failures_after(3, 0.0) == 4
     assert failures_after(3, 59.0) == 4
     assert failures_after(14, 61.0) == 1

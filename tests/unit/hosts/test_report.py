@@ -8,18 +8,18 @@ import pytest
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
-from relay.hosts.report import STATES, HostQuery, name_matcher, report_of, select
+from relay.hosts.report import STATES, HostQuery, HostReport, name_matcher, report_of, select
 from tests.support.hosts import NOW, known_host
 
 
-def told(one, drops=None, next_in=None):
+def told(one: Host, drops: dict[str, int] | None = None, next_in: float | None = None) -> HostReport:
     for reason, number in (drops or {}).items():
         for _ in range(number):
             one.drops.note(reason, NOW)
     return report_of(one, next_in, NOW)
 
 
-def test_a_healthy_host():
+def test_a_healthy_host() -> None:
     one = known_host()
     one.note_event("2027-01-15T07:59:58.000Z", NOW)
     report = told(one)
@@ -29,7 +29,7 @@ def test_a_healthy_host():
     assert report.next_attempt_at is None
 
 
-def test_the_lag_is_unknown_when_the_event_says_nothing_usable():
+def test_the_lag_is_unknown_when_the_event_says_nothing_usable() -> None:
     one = known_host()
     assert told(one).lag_seconds is None
     for nonsense in ("yesterday", "", "9" * 100):
@@ -39,7 +39,7 @@ def test_the_lag_is_unknown_when_the_event_says_nothing_usable():
     assert told(one).lag_seconds == 0.0
 
 
-def test_every_state_and_error_has_its_advice():
+def test_every_state_and_error_has_its_advice() -> None:
     seen = set()
     for status in Status:
         seen.add(told(known_host(status, connected=False)).advice)
@@ -51,12 +51,12 @@ def test_every_state_and_error_has_its_advice():
     assert len(seen) == 12
 
 
-def test_an_old_error_is_not_held_against_a_connected_host():
+def test_an_old_error_is_not_held_against_a_connected_host() -> None:
     one = known_host(last_error="tls-failed: expired", last_error_at=NOW - 1000)
     assert "TLS" not in told(one).advice
 
 
-def test_the_next_attempt_is_a_time():
+def test_the_next_attempt_is_a_time() -> None:
     assert told(known_host(Status.OFFLINE, connected=False), next_in=60.0).next_attempt_at == NOW + 60
 
 

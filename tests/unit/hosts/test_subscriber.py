@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from relay.atproto import frames
 from relay.atproto.frames import Event
 from relay.hosts import subscriber
 from relay.hosts.host import Host
@@ -90,14 +91,14 @@ def test_of_what_the_connection_passed_over_the_beginning_tells_the_number() -> 
 
 
 def test_a_bug_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    decode = subscriber.frames.decode
+    decode = frames.decode
 
     def fail(message: bytes) -> object:
         if message == b"x":
             raise ZeroDivisionError
         return decode(message)
 
-    monkeypatch.setattr(subscriber.frames, "decode", fail)
+    monkeypatch.setattr(frames, "decode", fail)
     sink, end = read(known_host(), b"x", identity_frame(2))
     assert (sink.taken, sink.rejected, end) == ([2], [("internal-error", None)], "closed")
 

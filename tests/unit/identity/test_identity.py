@@ -19,8 +19,8 @@ WEB = "did:web:example.com"
 
 def _facts() -> Iterator[Fact]:
     yield Tombstone(DID)
-    for curve in ("k256", "p256"):
-        key = PublicKey.from_compressed(curve, SigningKey.create(curve).public)  # type: ignore[arg-type]
+    for signing in (SigningKey.create("k256"), SigningKey.create("p256")):
+        key = PublicKey.from_compressed(signing.curve, signing.public)
         for pds in (Endpoint("pds.example.com", True), Endpoint("localhost:2583", False), None):
             for handle in ("alice.example.com", "", None):
                 yield Identity(DID, pds, key, handle)

@@ -17,7 +17,7 @@ DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
 
 def dropped(reason: str) -> float:
-    return metrics.EVENTS_DROPPED.labels(reason)._value.get()
+    return float(metrics.EVENTS_DROPPED.labels(reason)._value.get())
 
 
 def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFixture) -> None:

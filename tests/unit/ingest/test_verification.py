@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from relay.atproto import frames
+from relay.atproto.cid import Cid
 from relay.atproto.commit import Unproven
 from relay.atproto.frames import Commit, Sync
 from relay.ingest.verification import Refusal, Verdict, pack_outcome, pack_task, unpack_outcome, unpack_task, verify
@@ -32,7 +33,7 @@ def crossed(event: Commit | Sync, repo: RepoBuilder) -> Verdict | Unproven | Ref
 def test_each_outcome() -> None:
     repo = repository()
     event = decoded(batch(repo))
-    assert crossed(event, repo) == Verdict(event.commit, repo.data, None, {"app.bsky.feed.post": True})
+    assert crossed(event, repo) == Verdict(event.commit, Cid(repo.data), None, {"app.bsky.feed.post": True})
     assert crossed(replace(event, prev_data=None), repo) == crossed(event, repo)
     unproven = crossed(replace(event, ops=event.ops[1:]), repo)
     assert isinstance(unproven, Unproven)
@@ -57,7 +58,7 @@ def test_a_sync_of_another_rev() -> None:
     repo = repository()
     event = frames.decode(repo.sync_frame(3))
     assert isinstance(event, Sync)
-    assert crossed(event, repo) == Verdict(repo.head, repo.data, None, {})
+    assert crossed(event, repo) == Verdict(Cid(repo.head), Cid(repo.data), None, {})
     outcome = crossed(replace(event, rev=""), repo)
     assert isinstance(outcome, Unproven)
     assert outcome.rev == repo.rev

@@ -218,7 +218,7 @@ def judge(folder: Path, alerts: Iterable[str], tests: list[dict[str, object]]) -
     # JSON is YAML.
     asked = {"rule_files": ["rules.yml"], "evaluation_interval": "1m", "tests": tests}
     (folder / "tests.yml").write_text(json.dumps(asked))
-    command = [tool("promtool") or "", "test", "rules", folder / "tests.yml"]
+    command: list[str | Path] = [tool("promtool") or "", "test", "rules", folder / "tests.yml"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import Counter, Gauge, Histogram, Info
@@ -123,5 +124,5 @@ def test_promtool_takes_them(what: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def panels() -> list[dict[str, object]]:
+def panels() -> list[dict[str, Any]]:
     return [panel for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"] if panel["type"] != "row"]
