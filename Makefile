@@ -28,7 +28,7 @@ help:
 	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
 	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
-	@echo 'make kill-test ROUNDS=1000   SIGKILL under load, and count what was lost or repeated'
+	@echo 'make kill-test ROUNDS=1000   SIGKILL under load and at every durable step; what was lost or repeated'
 	@echo 'PYTHON=python3.13 picks the Python: 3.11 and 3.13 are tested; .venv/ is made anew for another one.'
 
 run: $(VENV)/.relay
@@ -70,7 +70,7 @@ fuzz: $(VENV)/.test
 	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)
 
 kill-test: $(VENV)/.test
-	KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k kill --timeout=0 -s
+	CRASH_POINTS=all KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k 'kill or crash_points' --timeout=0 -s
 
 test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh

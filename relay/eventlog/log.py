@@ -211,8 +211,9 @@ class SegmentLog:
             if not (expired or (max_bytes and total > max_bytes)) or following.first_seq > keep_from:
                 break
             total -= _size(oldest)
-            del self._segments[0]
+            # Deleted first: were the file to stay, the next start would find a hole behind it.
             repair.remove(oldest)
+            del self._segments[0]
             removed += 1
         return removed
 

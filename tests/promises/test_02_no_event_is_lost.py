@@ -27,49 +27,16 @@ from relay.eventlog.reader import LogReader
 from relay.store import accounts, hosts, projection
 from relay.store.database import Database
 from relay.store.open import open_database
-from tests.support.logging_process import Entry
-from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.ledger import Entry, Ledger, make_ledger
 from tests.support.stream import payloads, whole_frames
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 ROUNDS_PER_LOG = 50
 ROOT = Path(__file__).parents[2]
-HOSTS = ("one.test", "two.test")
-ACCOUNTS_PER_HOST = 10
 EVENTS_PER_ROUND = 220
-REJECTED = 0.03
 
-Ledger: TypeAlias = dict[str, list[Entry]]
 # By DID and time: the host that sends the event, and the event as it is and as it is decoded.
 Expected: TypeAlias = dict[tuple[str, str], tuple[str, Entry, Event]]
-
-
-def make_ledger(events: int, chance: random.Random) -> Ledger:
-    """What the hosts will send. Every event has a time of its own, by which it is known again."""
-    ledger: Ledger = {}
-    key = SigningKey.create("k256")
-    for number, host in enumerate(HOSTS):
-        repos = [
-            RepoBuilder(account_did(uid), key, start_us=1_750_000_000_000_000 + uid * 10**12)
-            for uid in range(number * ACCOUNTS_PER_HOST, (number + 1) * ACCOUNTS_PER_HOST)
-        ]
-        entries, seq = [], 0
-        for _ in range(events // len(HOSTS)):
-            seq += chance.choice((1, 1, 1, 2, 7))
-            repo = chance.choice(repos)
-            kind = chance.random()
-            if kind < 0.8 or not repo.data:
-                commit = repo.commit(create(f"app.bsky.feed.post/{seq}", {"text": "x" * chance.randint(1, 3000)}))
-                entries.append(Entry(seq, commit.frame(seq), repo.data, chance.random() < REJECTED))
-                continue
-            repo.micros += 1000
-            frame = repo.identity_frame(seq)
-            if kind < 0.9:
-                active = chance.random() < 0.5
-                frame = repo.account_frame(seq, active=active, status=None if active else "deactivated")
-            entries.append(Entry(seq, frame, None, chance.random() < REJECTED))
-        ledger[host] = entries
-    return ledger
 
 
 class Consumer:

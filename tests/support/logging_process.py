@@ -17,7 +17,7 @@ import random
 import socket
 import sys
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import gevent
 from gevent.queue import Queue
@@ -36,17 +36,9 @@ from relay.stream import projector
 from relay.stream.cursors import HostCursor
 from relay.stream.sequencer import Submission
 from relay.stream.stream import Stream
+from tests.support.ledger import Entry, Ledger
 
 LANES = 8
-
-
-class Entry(NamedTuple):
-    """An event of a host: its frame, and what an ingest would find out about it. `data` is None for no commit."""
-
-    seq: int
-    frame: bytes
-    data: bytes | None
-    rejected: bool
 
 
 Turn: TypeAlias = tuple[int, HostCursor, Entry, frames.Event]
@@ -55,7 +47,7 @@ Turn: TypeAlias = tuple[int, HostCursor, Entry, frames.Event]
 class Process:
     """The room and the lanes in front of it."""
 
-    def __init__(self, folder: Path, url: str, ledger: dict[str, list[Entry]]) -> None:
+    def __init__(self, folder: Path, url: str, ledger: Ledger) -> None:
         self.db = open_database(url, max_connections=2)
         rows = {name: self.db.write(_insert, name) for name in ledger}
         self.stream = Stream(SegmentLog(folder / "persist", segment_bytes=300_000), self.db, Keep(3600.0, 0))

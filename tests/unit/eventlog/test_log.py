@@ -231,6 +231,25 @@ def test_trim_keeps_what_is_still_needed(tmp_path: Path) -> None:
     assert log.first_seq <= 50 < log.segments[1].first_seq
 
 
+def test_a_segment_that_cannot_be_deleted_leaves_no_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, unlink = filled(tmp_path, 100), os.unlink
+
+    def refused(path: Path) -> None:
+        if path == oldest:
+            raise OSError(errno.EIO, "cannot be deleted")
+        unlink(path)
+
+    oldest = log.segments[0].path
+    monkeypatch.setattr(os, "unlink", refused)
+    for _ in range(2):
+        with pytest.raises(OSError, match="cannot be deleted"):
+            log.trim(1e9, 1, keep_from=101)
+    assert seqs(log) == list(range(1, 101))
+    monkeypatch.undo()
+    log.trim(1e9, 1, keep_from=101)
+    assert len(log.segments) == 1 and not oldest.exists()
+
+
 def test_an_open_reader_outlives_its_segment(tmp_path: Path) -> None:
     log = filled(tmp_path, 100)
     reader = LogReader(log)
