@@ -1,4 +1,4 @@
-"""Public keys of accounts and their signatures: `did:key`, Multikey, low-S ECDSA on p256 and k256.
+"""Public keys of accounts and their signatures: Multikey, low-S ECDSA on p256 and k256.
 
 `diddoc` parses keys with it, `commit` verifies signatures. libsecp256k1 (coincurve) and OpenSSL (cryptography) do the
 arithmetic; pure-Python `ecdsa` stands in where they cannot be imported. A `PublicKey` is its 33 bytes: the native
@@ -81,17 +81,6 @@ class PublicKey:
     def to_multikey(self) -> str:
         """The Multikey form: multibase base58btc of multicodec and compressed point."""
         return "z" + _base58_encode(MULTICODEC[self.curve] + self.compressed)
-
-    def to_did_key(self) -> str:
-        """The `did:key:` form."""
-        return "did:key:" + self.to_multikey()
-
-
-def parse_did_key(text: str) -> PublicKey:
-    """`did:key:z…`, as PLC operations and tests name keys. Raises KeyInvalid."""
-    if not text.startswith("did:key:"):
-        raise KeyInvalid("key-type", "no did:key")
-    return parse_multikey(text[8:])
 
 
 def parse_multikey(text: str) -> PublicKey:

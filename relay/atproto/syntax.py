@@ -1,7 +1,7 @@
-"""How identifiers and dates are written: DID, handle, NSID, TID, record key and path, datetime, URI and language.
+"""How identifiers and dates are written: DID, handle, NSID, TID, record path and datetime.
 
-Called wherever such a text comes from outside. `is_x` answers, `check_x` raises SyntaxInvalid with the reason
-`x-syntax`. Lengths are checked before patterns, and no pattern backtracks. https://atproto.com/specs (one page each)
+Called wherever such a text comes from outside. `is_x` answers, `check_x` raises SyntaxInvalid. Lengths are checked
+before patterns, and no pattern backtracks. https://atproto.com/specs (one page each)
 """
 
 from __future__ import annotations
@@ -13,17 +13,9 @@ from relay.atproto.errors import SyntaxInvalid
 REASONS = frozenset(
     {
         "account-did",
-        "at-identifier-syntax",
-        "at-uri-syntax",
-        "datetime-syntax",
         "did-syntax",
-        "handle-syntax",
-        "language-syntax",
         "nsid-syntax",
-        "record-key-syntax",
-        "record-path-syntax",
         "tid-syntax",
-        "uri-syntax",
     }
 )
 
@@ -31,8 +23,6 @@ MAX_DID = 2048
 MAX_HANDLE = 253
 MAX_NSID = 317
 MAX_DATETIME = 64
-MAX_URI = 8192
-MAX_LANGUAGE = 128
 # The tree stores paths as keys; nothing that follows the specification writes longer ones (repository, MST).
 MAX_RECORD_PATH = 1024
 
@@ -55,18 +45,6 @@ _DATETIME = re.compile(
     r"(?!0000-01-01T.{0,30}\+)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])"
     r"T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,20})?"
     r"(?:Z|(?!-00:00)[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
-)
-# Non-ASCII is for IRIs, and white space for nobody.
-_URI = re.compile(r"[a-z][a-z.-]{0,80}:[!-~]+")
-# RFC 5646, with the primary subtag in lower case. Groups: variants, extensions.
-_LANGUAGE = re.compile(
-    r"[a-z]{2,3}(?:-[a-zA-Z]{3}){0,3}(?:-[a-zA-Z]{4})?(?:-(?:[a-zA-Z]{2}|[0-9]{3}))?"
-    r"((?:-(?:[a-zA-Z0-9]{5,8}|[0-9][a-zA-Z0-9]{3}))*)"
-    r"((?:-[0-9a-wyzA-WYZ](?:-[a-zA-Z0-9]{2,8})+)*)(?:-[xX](?:-[a-zA-Z0-9]{1,8})+)?"
-    r"|[xX](?:-[a-zA-Z0-9]{1,8})+"
-    # registered before the RFC, and not like it
-    r"|en-GB-oed|sgn-BE-FR|sgn-BE-NL|sgn-CH-DE"
-    r"|i-(?:ami|bnn|default|enochian|hak|klingon|lux|mingo|navajo|pwn|tao|tay|tsu)"
 )
 _PLC = re.compile(r"did:plc:[a-z2-7]{24}")
 _LOCAL = re.compile(r"localhost(?:%3A[1-9][0-9]{0,4})?")
@@ -101,11 +79,6 @@ def is_tid(value: str) -> bool:
     return _TID.fullmatch(value) is not None
 
 
-def is_record_key(value: str) -> bool:
-    """The last part of a record's path."""
-    return _RECORD_KEY.fullmatch(value) is not None and value not in (".", "..")
-
-
 def is_record_path(value: str) -> bool:
     """`collection/rkey`, the key of a record in its repository."""
     return len(value) <= MAX_RECORD_PATH and _RECORD_PATH.fullmatch(value) is not None
@@ -114,34 +87,6 @@ def is_record_path(value: str) -> bool:
 def is_datetime(value: str) -> bool:
     """A date and time in the common subset of RFC 3339, ISO 8601 and the web's."""
     return len(value) <= MAX_DATETIME and _DATETIME.fullmatch(value) is not None
-
-
-def is_at_identifier(value: str) -> bool:
-    """A DID or a handle: either names an account."""
-    return is_did(value) or is_handle(value)
-
-
-def is_at_uri(value: str) -> bool:
-    """`at://` and an account, a collection of it, or a record in that: the form that records refer to others in."""
-    if len(value) > MAX_URI or not value.startswith("at://"):
-        return False
-    authority, slash, path = value.removeprefix("at://").partition("/")
-    return is_at_identifier(authority) and (not slash or is_nsid(path) or is_record_path(path))
-
-
-def is_uri(value: str) -> bool:
-    """A URI of any scheme, as far as all schemes have in common (RFC 3986)."""
-    return len(value) <= MAX_URI and _URI.fullmatch(value) is not None
-
-
-def is_language(value: str) -> bool:
-    """A language tag (BCP 47). Whether its subtags are registered is not looked up."""
-    match = _LANGUAGE.fullmatch(value) if len(value) <= MAX_LANGUAGE else None
-    if match is None:
-        return False
-    variants, extensions = (subtags.lower().split("-")[1:] for subtags in match.groups(""))
-    once = variants + [subtag for subtag in extensions if len(subtag) == 1]
-    return len(once) == len(set(once))
 
 
 def check_did(value: str) -> None:
@@ -154,54 +99,9 @@ def check_account_did(value: str) -> None:
     _require(is_account_did(value), "account-did", value)
 
 
-def check_handle(value: str) -> None:
-    """Raise SyntaxInvalid `handle-syntax` unless `is_handle`."""
-    _require(is_handle(value), "handle-syntax", value)
-
-
 def check_nsid(value: str) -> None:
     """Raise SyntaxInvalid `nsid-syntax` unless `is_nsid`."""
     _require(is_nsid(value), "nsid-syntax", value)
-
-
-def check_tid(value: str) -> None:
-    """Raise SyntaxInvalid `tid-syntax` unless `is_tid`."""
-    _require(is_tid(value), "tid-syntax", value)
-
-
-def check_record_key(value: str) -> None:
-    """Raise SyntaxInvalid `record-key-syntax` unless `is_record_key`."""
-    _require(is_record_key(value), "record-key-syntax", value)
-
-
-def check_record_path(value: str) -> None:
-    """Raise SyntaxInvalid `record-path-syntax` unless `is_record_path`."""
-    _require(is_record_path(value), "record-path-syntax", value)
-
-
-def check_datetime(value: str) -> None:
-    """Raise SyntaxInvalid `datetime-syntax` unless `is_datetime`."""
-    _require(is_datetime(value), "datetime-syntax", value)
-
-
-def check_at_identifier(value: str) -> None:
-    """Raise SyntaxInvalid `at-identifier-syntax` unless `is_at_identifier`."""
-    _require(is_at_identifier(value), "at-identifier-syntax", value)
-
-
-def check_at_uri(value: str) -> None:
-    """Raise SyntaxInvalid `at-uri-syntax` unless `is_at_uri`."""
-    _require(is_at_uri(value), "at-uri-syntax", value)
-
-
-def check_uri(value: str) -> None:
-    """Raise SyntaxInvalid `uri-syntax` unless `is_uri`."""
-    _require(is_uri(value), "uri-syntax", value)
-
-
-def check_language(value: str) -> None:
-    """Raise SyntaxInvalid `language-syntax` unless `is_language`."""
-    _require(is_language(value), "language-syntax", value)
 
 
 def tid_micros(tid: str) -> int:

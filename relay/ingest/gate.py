@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import time
 
-from relay.atproto import car, frames
-from relay.atproto.commit import Unproven
+from relay.atproto import frames
+from relay.atproto.commit import Unproven, commit_alone
 from relay.atproto.crypto import PublicKey
 from relay.atproto.events import HIDING_STATUSES, effective_status, host_status, status_code
 from relay.atproto.frames import Account, Commit, Kind, Sync
@@ -91,7 +91,7 @@ class Gate:
         if isinstance(outcome, Refusal):
             raise self._refused(delivery, outcome)
         if isinstance(outcome, Verdict) and isinstance(event, Commit) and self._needs_prev_data(event, state.repo):
-            outcome = _without_prev_data(event, outcome)
+            outcome = commit_alone(event, outcome.data, "prev-data-missing")
         if isinstance(outcome, Unproven):
             self._downgrade(delivery, event, outcome, state)
             return
@@ -244,12 +244,6 @@ def _check_own_status(row: AccountRow) -> None:
 def _check_newer(rev: str, repo: RepoRow) -> None:
     if rev <= repo.rev:
         raise Rejected("rev-old", f"{rev} is not after {repo.rev}")
-
-
-def _without_prev_data(event: Commit, verdict: Verdict) -> Unproven:
-    """A commit to a known repo that does not say what it builds on."""
-    blocks = car.of_root(*car.root_block(event.blocks))
-    return Unproven("prev-data-missing", "", verdict.commit, verdict.data, event.rev, blocks)
 
 
 def _fill(delivery: Delivery, row: AccountRow, parts: tuple[bytes, bytes]) -> None:

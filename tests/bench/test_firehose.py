@@ -17,8 +17,8 @@ from gevent.server import StreamServer
 from relay.atproto.frames import Kind
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
-from relay.stream.sequencer import Submission
 from tests.support.stream import Room, append
+from tests.support.submission import Submission
 
 FRAME = os.urandom(5000)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from relay.atproto import car, commit, frames, mst, operations
-from relay.atproto.crypto import PublicKey, parse_did_key
+from relay.atproto.crypto import PublicKey, parse_multikey
 from relay.atproto.mst_open import open_tree
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create, tid
 
@@ -42,7 +42,7 @@ def typical_commit(curve: str) -> tuple[frames.Commit, PublicKey]:
         event = frames.decode(made.frame(1))
         assert isinstance(event, frames.Commit)
         if len(made.blocks) == 8 and len(made.proof) == 5 and len(event.blocks) < 3_300:
-            return event, parse_did_key(key.did_key)
+            return event, parse_multikey(key.multikey)
 
 
 def best(functions: dict[str, Callable[[], Any]], rounds: int = 1500, calls: int = 5) -> dict[str, float]:
@@ -97,8 +97,8 @@ def test_verify_commit(benchmark: Any, curve: str) -> None:
 
 @pytest.mark.parametrize("curve", CURVES)
 def test_parse_key(benchmark: Any, curve: str) -> None:
-    text = SigningKey.create(curve).did_key
-    assert benchmark(parse_did_key, text).curve == curve
+    text = SigningKey.create(curve).multikey
+    assert benchmark(parse_multikey, text).curve == curve
 
 
 def test_decode_frame(benchmark: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from relay.atproto import frames
 from relay.atproto.cid import Cid
 from relay.atproto.commit import Unproven, Verified, verify_commit
-from relay.atproto.crypto import PublicKey, parse_did_key
+from relay.atproto.crypto import PublicKey, parse_multikey
 from relay.atproto.errors import ProtocolError
 from tests.support.repo import (
     EPOCH_US,
@@ -33,7 +33,7 @@ PATHS = [f"app.bsky.feed.post/{tid(EPOCH_US + number)}" for number in range(40)]
 
 
 def public(key: SigningKey) -> PublicKey:
-    return parse_did_key(key.did_key)
+    return parse_multikey(key.multikey)
 
 
 def repository(curve: str = "k256") -> RepoBuilder:

@@ -39,10 +39,10 @@ from relay.store.database import Database
 from relay.store.open import open_database
 from relay.stream import group_commit
 from relay.stream.cursors import NONE_YET, HostCursor
-from relay.stream.sequencer import Submission
 from relay.stream.stream import Stream
 from tests.support.ledger import Entry, Ledger
 from tests.support.stream import payloads
+from tests.support.submission import Submission
 
 SEGMENT_BYTES = 12_000
 KEPT_BYTES = 30_000

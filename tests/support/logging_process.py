@@ -34,9 +34,9 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.open import open_database
 from relay.stream import projector
 from relay.stream.cursors import HostCursor
-from relay.stream.sequencer import Submission
 from relay.stream.stream import Stream
 from tests.support.ledger import Entry, Ledger
+from tests.support.submission import Submission
 
 LANES = 8
 

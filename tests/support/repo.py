@@ -120,16 +120,21 @@ class SigningKey:
 
     @property
     def multikey(self) -> str:
-        data = (b"\xe7\x01" if self.curve == "k256" else b"\x80\x24") + self.public
-        number, digits = int.from_bytes(data), ""
-        while number:
-            number, digit = divmod(number, 58)
-            digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"[digit] + digits
-        return "z" + digits
+        """The public key as DID documents name it."""
+        return multibase((b"\xe7\x01" if self.curve == "k256" else b"\x80\x24") + self.public)
 
     @property
     def did_key(self) -> str:
         return "did:key:" + self.multikey
+
+
+def multibase(data: bytes) -> str:
+    """base58btc, as multibase marks it."""
+    number, digits = int.from_bytes(data), ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"[digit] + digits
+    return "z" + "1" * (len(data) - len(data.lstrip(b"\0"))) + digits
 
 
 def did_document(did: str, key: SigningKey, pds_url: str, handle: str = "user.test") -> dict[str, Any]:

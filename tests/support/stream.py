@@ -26,9 +26,9 @@ from relay.eventlog.writer import encode_block
 from relay.store import hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.open import open_database
-from relay.stream.sequencer import Submission
 from relay.stream.stream import Stream
 from tests.support.repo import RepoBuilder, account_did, create
+from tests.support.submission import Submission
 
 TIME = "2026-01-01T00:00:00.000Z"
 

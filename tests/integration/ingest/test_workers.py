@@ -18,7 +18,7 @@ import pytest
 
 from relay.atproto import frames
 from relay.atproto.commit import Unproven
-from relay.atproto.crypto import PublicKey, parse_did_key
+from relay.atproto.crypto import PublicKey, parse_multikey
 from relay.atproto.errors import FrameError
 from relay.hosts.host import Host
 from relay.ingest import verification, worker_supervisor
@@ -350,7 +350,7 @@ def random_events(rng: random.Random, count: int) -> Iterator[tuple[frames.Commi
             continue
         if isinstance(decoded, frames.Commit | frames.Sync):
             made += 1
-            yield decoded, parse_did_key(key.did_key)
+            yield decoded, parse_multikey(key.multikey)
 
 
 def spoilt(rng: random.Random, event: CommitEvent) -> CommitEvent:

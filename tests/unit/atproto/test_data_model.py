@@ -15,7 +15,7 @@ import pytest
 from relay.atproto import frames
 from relay.atproto.cid import Cid
 from relay.atproto.commit import Unproven, verify_commit
-from relay.atproto.crypto import parse_did_key
+from relay.atproto.crypto import parse_multikey
 from relay.atproto.drisl import decode, encode
 from relay.atproto.errors import CidError
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create
@@ -70,7 +70,7 @@ def verify(record: Any) -> str | None:
     repo = RepoBuilder(account_did(1), SigningKey.create())
     event = frames.decode(repo.commit(create("com.example.record/self", encode(record))).frame(1))
     assert isinstance(event, frames.Commit)
-    outcome = verify_commit(event, parse_did_key(repo.key.did_key), EPOCH_US + 10**12)
+    outcome = verify_commit(event, parse_multikey(repo.key.multikey), EPOCH_US + 10**12)
     return outcome.reason if isinstance(outcome, Unproven) else None
 
 

@@ -8,8 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import event as note
 from hypothesis import strategies as st
 
-from relay.atproto import car, cid, commit, crypto, drisl, frames, mst, mst_open, mst_read, operations
+from relay.atproto import car, cid, commit, drisl, frames, mst, mst_open, mst_read, operations
 from relay.atproto.cid import Cid
+from relay.atproto.crypto import PublicKey
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import RepoOp
 from tests.support.repo import (
@@ -31,7 +32,7 @@ from tests.support.trees import invert
 
 NOW = EPOCH_US + 3_600_000_000
 KEY = SigningKey.create("k256")
-PUBLIC = crypto.parse_did_key(KEY.did_key)
+PUBLIC = PublicKey.from_compressed(KEY.curve, KEY.public)
 MODULES = (car, cid, commit, drisl, frames, mst, mst_open, mst_read, operations)
 REASONS = frozenset().union(*(module.REASONS for module in MODULES))
 

@@ -11,19 +11,15 @@ from hypothesis import strategies as st
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
 
-KINDS = {
-    "did": syntax.check_did,
-    "handle": syntax.check_handle,
-    "nsid": syntax.check_nsid,
-    "tid": syntax.check_tid,
-    "recordkey": syntax.check_record_key,
-    "datetime": syntax.check_datetime,
-    "atidentifier": syntax.check_at_identifier,
-    "aturi": syntax.check_at_uri,
-    "uri": syntax.check_uri,
-    "language": syntax.check_language,
+KINDS: dict[str, Callable[[str], bool]] = {
+    "did": syntax.is_did,
+    "handle": syntax.is_handle,
+    "nsid": syntax.is_nsid,
+    "tid": syntax.is_tid,
+    "recordkey": lambda key: syntax.is_record_path(f"app.bsky.feed.post/{key}"),
+    "datetime": syntax.is_datetime,
 }
-CHECKS = [*KINDS.values(), syntax.check_account_did, syntax.check_record_path, syntax.tid_micros]
+CHECKS = [syntax.check_did, syntax.check_account_did, syntax.check_nsid, syntax.tid_micros]
 PLC = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 
 
@@ -40,14 +36,12 @@ def vectors(*names: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("kind", "text"), vectors("syntax_valid"))
 def test_interop_valid(kind: str, text: str) -> None:
-    KINDS[kind](text)
+    assert KINDS[kind](text)
 
 
 @pytest.mark.parametrize(("kind", "text"), vectors("syntax_invalid", "parse_invalid"))
 def test_interop_invalid(kind: str, text: str) -> None:
-    with pytest.raises(SyntaxInvalid) as caught:
-        KINDS[kind](text)
-    assert caught.value.reason in syntax.REASONS
+    assert not KINDS[kind](text)
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -65,6 +59,8 @@ def test_a_long_text_is_refused_at_once(check: Callable[[str], object]) -> None:
         with pytest.raises(SyntaxInvalid) as caught:
             check(unit * 1_000_000)
         assert len(str(caught.value)) < 200
+        for holds in KINDS.values():
+            assert not holds(unit * 1_000_000)
 
 
 @pytest.mark.parametrize("text", ["3jzfcijpj2z2a\n", "\n3jzfcijpj2z2a"])
@@ -142,33 +138,6 @@ def test_tid_micros(micros: int, clock: int) -> None:
 def test_tid_micros_of_a_known_tid() -> None:
     # 2023-06-30T15:03:01.887007Z
     assert syntax.tid_micros("3jzfcijpj2z2a") == 1688137381887007
-
-
-@pytest.mark.parametrize(
-    ("text", "valid"),
-    [
-        ("at://example.com", True),
-        (f"at://{PLC}/app.bsky.feed.post", True),
-        (f"at://{PLC}/app.bsky.feed.post/3jzfcijpj2z2a", True),
-        (f"at://{PLC}/app.bsky.feed.post/3jzfcijpj2z2a#/text", False),
-        (f"at://{PLC}/app.bsky.feed.post?limit=1", False),
-        ("at://example.com/", False),
-    ],
-)
-def test_at_uris_without_the_interop_files(text: str, valid: bool) -> None:
-    assert syntax.is_at_uri(text) is valid
-
-
-@pytest.mark.parametrize("text", ["en-GB-oed", "sgn-BE-FR", "de-1996-x-1996-1996", "sl-rozaj-biske-1994"])
-def test_languages(text: str) -> None:
-    assert syntax.is_language(text)
-
-
-@pytest.mark.parametrize(
-    "text", ["en-a", "en-a-b-foo", "x", "de--DE", "abcd", "en-rozaj-x", "de-1996-1996", "en-a-aa-A-bb", "i-unknown"]
-)
-def test_tags_that_are_no_languages(text: str) -> None:
-    assert not syntax.is_language(text)
 
 
 @pytest.mark.parametrize("text", ["1985-04-12T23:20:60Z", "0000-01-01T00:00:00+01:00", "1985-04-12T23:20:50.123+24:00"])

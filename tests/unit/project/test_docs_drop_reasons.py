@@ -31,7 +31,7 @@ def test_every_reason_is_documented_once() -> None:
     modules = (car, commit, drisl, frames, mst, mst_open, mst_read, operations)
     protocol = set().union(*(module.REASONS for module in modules))
     gate = written_in("ingest", r'Rejected\(\s*"([a-z-]+)"')
-    gate |= written_in("ingest", r'(?:Refusal|Unproven)\("([a-z-]+)"')
+    gate |= written_in("ingest", r'Refusal\("([a-z-]+)"') | written_in("ingest", r'commit_alone\([^)]*"([a-z-]+)"')
     drops = written_in("ingest", r'_drop\(\w+, "([a-z-]+)"') | written_in("ingest", r'note\(host, "([a-z-]+)"')
     upstream = written_in("hosts", r'reject\([^)]*?"([a-z-]+)"') | PASSED_OVER
     identity = written_in("identity", r'IdentityError\("(did-[a-z-]+)"')
