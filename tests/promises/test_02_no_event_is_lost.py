@@ -97,6 +97,7 @@ class Killed:
         assert self.process.returncode == 0 and "Traceback" not in errors, errors
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds_before", range(0, ROUNDS, ROUNDS_PER_LOG))
 def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
     rounds = min(ROUNDS - rounds_before, ROUNDS_PER_LOG)
