@@ -121,6 +121,7 @@ class Relay:
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             find_account=self._stream.projector.account,
             problem=lambda: self._stream.problem or ingest.problem,
+            warning=lambda: self._stream.warning,
             memory=self._memory_debug,
         )
         self._api = ApiServer(create_app(services, [pages_of(self._history)]), services, settings.api_bind)

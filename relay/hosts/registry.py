@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
 from relay.hosts.rejected import RejectedFrames
 from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store import hosts as table
 from relay.store.database import Database, Transaction
 from relay.store.hosts import HostRow
@@ -51,8 +53,13 @@ class HostRegistry:
             self.add(row)
 
     def add(self, row: HostRow) -> Host:
-        """Make a stored host known. Two requests at once may store the same host: there is one Host for both."""
+        """Make a stored host known. Two requests at once may store the same host: there is one Host for both.
+
+        Raises StoreError `store-behind` where an older database has given a known host's id away.
+        """
         host = self._by_id.get(row.id)
+        if host is not None and host.hostname != row.hostname:
+            raise StoreError("store-behind", f"the database has {row.hostname} in the place of {host.hostname}")
         if host is None:
             host = Host(row, self._book.get(row.id))
             self._by_id[host.id] = host
@@ -117,6 +124,10 @@ class HostRegistry:
             raise
         for host_id, status in statuses.items():
             self._by_id[host_id].row.status = status
+
+    def store_again(self) -> None:
+        """Store all hosts as they are here: the database is an older one. Raises StoreError."""
+        self._db.write(table.store_again, [replace(host.row, status=host.status) for host in self])
 
     def _near_account_limit(self) -> int:
         return sum(host.account_count >= NEAR_LIMIT * host.account_limit for host in self)

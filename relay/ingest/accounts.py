@@ -16,6 +16,7 @@ from relay.atproto.cid import LENGTH, Cid
 from relay.atproto.events import STATUSES
 from relay.hosts.host import Host
 from relay.kit import metrics
+from relay.kit.background import in_turns
 from relay.kit.generations import RecordPart
 from relay.store.accounts import AccountRow, RepoRow
 
@@ -128,6 +129,15 @@ class Accounts:
         """Give the account a status of the relay's own, in memory: until it is in the log, the caller holds `state`."""
         state.row = replace(state.row, status=status)
         self._generation += 1
+
+    def made_after(self, uid: int) -> list[AccountRow]:
+        """The accounts in memory that were made after the one numbered `uid`."""
+        packed = (unpack(did, record)[0] for did, record in in_turns(self._memory.items()))
+        rows = {row.did: row for row in packed if row.uid > uid}
+        # A copy of each, and last: what is held as an object is newer.
+        for states in (list(self._held.values()), list(self._busy.values())):
+            rows.update((state.row.did, state.row) for state in states if state.row.uid > uid)
+        return list(rows.values())
 
     def _in_memory(self, did: str) -> AccountState | None:
         state = self._held.get(did)

@@ -20,6 +20,7 @@ from relay.ingest.worker_pool import WorkerPool
 from relay.kit import metrics
 from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
+from relay.store import accounts as table
 from relay.store.database import Database
 from relay.stream.stream import Stream
 
@@ -48,6 +49,10 @@ class Ingest:
         waits = Waits(resolver, StatusCheck(http, self.accounts, hosting), penalties)
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
         self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, Rejections(registry.rejected))
+        self._db = db
+        self._registry = registry
+        self._projector = stream.projector
+        self._projector.went_back = self._store_again
         self._pool = pool
 
     @property
@@ -60,6 +65,12 @@ class Ingest:
         if self._pool:
             self._pool.start()
         self.lanes.start()
+
+    def _store_again(self) -> None:
+        """The database is an older one: give it what no event in the log says. Raises StoreError."""
+        self._registry.store_again()
+        for row in self.accounts.made_after(self._db.read(table.max_uid)):
+            self._projector.note_account(row)
 
     def stop(self, timeout: float) -> None:
         """Judge what is in, for `timeout` seconds at most, and stop."""

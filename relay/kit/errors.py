@@ -101,4 +101,7 @@ class LogError(RelayError):
 
 
 class StoreError(RelayError):
-    """The database is not there or refuses the work. Reasons: `store-unavailable`, `store-schema`, `store-mode`."""
+    """The database is not there or refuses the work.
+
+    Reasons: `store-unavailable`, `store-behind` (it is brought up to the log first), `store-schema`, `store-mode`.
+    """

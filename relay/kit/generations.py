@@ -7,7 +7,7 @@ field, and nothing for the garbage collector to walk. `RecentSet` keeps keys alo
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 
 from relay.kit import metrics
 
@@ -60,6 +60,12 @@ class RecordCache:
         shard.older.pop(key, None)
         self._put(shard, key, entry)
 
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Every DID with its entry, also while entries come and go; none of that counts as use."""
+        for shard in self._shards:
+            for key, entry in (*shard.older.items(), *shard.newer.items()):
+                yield key if key.startswith("did:") else f"did:plc:{key}", entry
+
     def forget(self, did: str) -> None:
         """Keep nothing of `did`."""
         key = _key(did)
@@ -92,6 +98,13 @@ class RecordPart:
             return None
         cut = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES])
         return (entry[_LENGTH_BYTES:cut] if self._first else entry[cut:]) or None
+
+    def items(self) -> Iterator[tuple[str, bytes]]:
+        """Every DID that has a record, with it."""
+        for did, entry in self._recent.items():
+            cut = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES])
+            if record := entry[_LENGTH_BYTES:cut] if self._first else entry[cut:]:
+                yield did, record
 
     def put(self, did: str, record: bytes) -> None:
         """Keep `record`; at most 64 KiB."""

@@ -87,12 +87,23 @@ LOG_SEGMENTS = Gauge("relay_log_segments", "Segment files of the log")
 LOG_BYTES = Gauge("relay_log_bytes", "Bytes in the segment files, as of the last trim")
 SUPPRESSED_ACCOUNTS = Gauge("relay_suppressed_accounts", "Accounts whose past events are hidden from replay")
 PROJECTION_LAG = Gauge("relay_projection_lag_events", "Events in the log whose state SQL does not have yet")
+RECOVERY_REMAINING = Gauge(
+    "relay_recovery_remaining_events", "Events of the log that are still to be applied to an older database"
+)
 
 # store
 STORE_SECONDS = Histogram(
     "relay_store_seconds", "Time of one SQL transaction, waiting for a connection included", ["mode"]
 )
 STORE_FAILURES = Counter("relay_store_failures_total", "SQL transactions that failed because the database was away")
+STORE_WENT_BACK = Counter(
+    "relay_store_went_back_total",
+    "Times that the database was found in an older state while the relay ran",
+)
+STORE_LOST_EVENTS = Counter(
+    "relay_store_lost_events_total",
+    "Events, at the most, that the database lacks and the log does not have any more",
+)
 STORE_CONNECTIONS = Gauge("relay_store_connections", "Open database connections")
 STORE_CONNECTIONS_BUSY = Gauge("relay_store_connections_busy", "Database connections in use")
 STORE_CONNECTIONS_CAPACITY = Gauge("relay_store_connections_capacity", "Most database connections")

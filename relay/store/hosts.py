@@ -146,6 +146,61 @@ def save_states(tx: Transaction, hosts: Sequence[HostRow]) -> None:
         )
 
 
+def store_again(tx: Transaction, hosts: Sequence[HostRow]) -> None:
+    """Put hosts back as they are here, in a database that may lack them or what admins changed.
+
+    Cursors and counts are left as they are, and start at nothing in a row that was missing. A row that took the id or
+    the name of one of them meanwhile goes.
+    """
+    if not hosts:
+        return
+    named = [(host.id, host.hostname) for host in hosts]
+    tx.many(
+        "WITH kept (id, hostname) AS (VALUES (?, ?)) DELETE FROM host WHERE EXISTS (SELECT 1 FROM kept"
+        " WHERE (host.id = kept.id AND host.hostname <> kept.hostname)"
+        " OR (host.hostname = kept.hostname AND host.id <> kept.id))",
+        named,
+    )
+    now = _now_text()
+    tx.many(
+        "INSERT INTO host (id, created_at, updated_at, hostname, no_ssl, account_limit, trusted, status, last_seq,"
+        " account_count, account_limit_alerts_silenced, account_limit_alert_state, account_limit_alert_sent_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"
+        " updated_at = excluded.updated_at, account_limit = excluded.account_limit, trusted = excluded.trusted,"
+        " status = excluded.status,"
+        " account_limit_alerts_silenced = excluded.account_limit_alerts_silenced,"
+        " account_limit_alert_state = excluded.account_limit_alert_state,"
+        " account_limit_alert_sent_at = excluded.account_limit_alert_sent_at",
+        [
+            (
+                host.id,
+                _time_text(host.created_at),
+                now,
+                host.hostname,
+                host.no_ssl,
+                host.account_limit,
+                host.trusted,
+                host.status,
+                -1,
+                0,
+                host.alerts_silenced,
+                host.alert_state,
+                None if host.alert_sent_at is None else _time_text(host.alert_sent_at),
+            )
+            for host in hosts
+        ],
+    )
+    save_states(tx, hosts)
+    for tier in ("per_second", "per_hour", "per_day"):
+        tx.many(
+            f"WITH new (id, rate) AS (VALUES (?, ?)) UPDATE host_state SET {tier} = CAST(new.rate AS bigint) FROM new"
+            " WHERE host_state.host_id = new.id",
+            [(host.id, getattr(host, tier)) for host in hosts],
+        )
+    if tx.engine == "postgres":
+        tx.row("SELECT setval(pg_get_serial_sequence('host', 'id'), max(id)) FROM host")
+
+
 def add_ban(tx: Transaction, domain: str) -> bool:
     """Ban `domain`, given in lower case. False when it was banned already."""
     added = tx.execute(

@@ -7,12 +7,24 @@ Must not know of records or segments.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from relay.store import accounts, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Transaction
+
+
+class PositionMoved(Exception):
+    """SQL is not where it was left, but at the position `found`: an older database has taken its place, or another
+    relay has written to it. `replay_from` is what stands beside the position.
+    """
+
+    def __init__(self, found: int, replay_from: int) -> None:
+        super().__init__(f"the database is at {found}")
+        self.found = found
+        self.replay_from = replay_from
 
 
 @dataclass(slots=True)
@@ -38,12 +50,17 @@ class ProjectionBatch:
     own_statuses: dict[int, str] = field(default_factory=dict)
 
 
-def write(tx: Transaction, batch: ProjectionBatch) -> None:
-    """Store `batch`; the caller's transaction makes it one.
+def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | None = None) -> None:
+    """Store `batch`; the caller's transaction makes it one. Raises PositionMoved, and stores nothing, when SQL is at
+    none of the positions `expected`.
 
     The relay's own status of an account is stored with a new account. After that `own_statuses` alone changes it: a row
     that waited here while an admin acted must neither lift a takedown nor bring it back.
     """
+    if expected is not None:
+        found, replay_from = position(tx)
+        if found not in expected:
+            raise PositionMoved(found, replay_from)
     stored = _stored(tx, sorted(batch.accounts.keys() | batch.repos.keys()))
     _write_accounts(tx, batch, stored)
     accounts.set_statuses(tx, batch.own_statuses)

@@ -19,7 +19,9 @@ RESTORED_EVENTS = 200_000
 
 
 class HostCursor:
-    """One host's cursor. `position` is the last contiguous settled upstream seq, -1 when there is none yet."""
+    """One host's cursor. `position` is the last contiguous settled upstream seq, -1 when there is none yet; `since` is
+    the log's seq after which the host's records have numbers that it can be compared with.
+    """
 
     __slots__ = (
         "_before_logged",
@@ -30,11 +32,13 @@ class HostCursor:
         "_logged",
         "host_id",
         "position",
+        "since",
     )
 
     def __init__(self, host_id: int, book: CursorBook, last_seq: Callable[[], int]) -> None:
         self.host_id = host_id
         self.position = NONE_YET
+        self.since = 0
         self._book = book
         self._last_seq = last_seq
         # Upstream seq -> the log's newest seq when it was begun, or _SETTLED; in the order of their beginning.
@@ -89,14 +93,15 @@ class HostCursor:
         Until that is stored no event may be begun: a restart could not tell the old numbers from the new ones.
         """
         self.position = position
-        self._book.started[self.host_id] = self._last_seq()
+        self.since = self._book.started[self.host_id] = self._last_seq()
         self._book.dirty.add(self.host_id)
 
-    def restore(self, position: int, logged: Mapping[int, int]) -> None:
+    def restore(self, position: int, logged: Mapping[int, int], since: int = 0) -> None:
         """Take over what SQL and the log say, at the start: `logged` are the upstream seqs above `position` that the
         log has, with its seqs for them.
         """
         self.position = position
+        self.since = since
         self._logged = set(logged)
         if logged:
             self._before_logged = min(logged.values()) - 1
@@ -171,6 +176,13 @@ class CursorBook:
         """What was taken could not be stored: the next ones to take have it again, unless there is newer."""
         self.dirty.update(moved)
         self.started = {**started, **self.started}
+
+    def forget_stored(self) -> None:
+        """SQL may have lost what it was given: all of it is there to be taken again."""
+        self.dirty = {
+            host_id for host_id, cursor in self._cursors.items() if cursor.position != NONE_YET or cursor.since
+        }
+        self.started = {host_id: cursor.since for host_id, cursor in self._cursors.items() if cursor.since}
 
     def replay_from(self) -> int:
         """The first seq of the log that a restart must look at to know every record that is ahead of a cursor."""

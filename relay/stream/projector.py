@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 
 from gevent.event import Event as Signal
 
 from relay.kit import metrics
 from relay.kit.background import Loop
-from relay.kit.errors import StoreError
+from relay.kit.errors import LogError, StoreError
 from relay.kit.generations import RecentSet
 from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.batched_reads import BatchedReads
-from relay.store.database import Database, within
-from relay.store.projection import ProjectionBatch
+from relay.store.database import Database, Transaction, within
+from relay.store.projection import PositionMoved
+from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
+from relay.stream.pending import Changes, newest
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
@@ -31,63 +32,59 @@ FLUSH_ROWS = 5_000
 # (account, collection) pairs that SQL is known to have, so that the thousandth post is not written as the first was.
 KNOWN_PAIRS = 250_000
 RETRY_SECONDS = 1.0
+# Rows in one transaction, and how few they become where a database does not take that many in its time.
+PIECE_ROWS = 10_000
+SMALLEST_PIECE = 100
+# How often it is looked whether SQL is where it was left, while there is nothing to write.
+LOOK_SECONDS = 5.0
 
 # What may wait for SQL. The events must be fewer than `high_water.RESERVE`: by so many is the log's seq put ahead of
 # the position in SQL when a log is found to be behind it.
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
 
+MakeCatchUp = Callable[[int, int, int], CatchUp]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Changes:
-    """The newest rows of what changed; `uids` finds those accounts by DID."""
-
-    accounts: dict[int, AccountRow] = field(default_factory=dict)
-    repos: dict[int, RepoRow] = field(default_factory=dict)
-    suppressed: dict[int, int | None] = field(default_factory=dict)
-    collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
-    own_statuses: dict[int, str] = field(default_factory=dict)
-    uids: dict[str, int] = field(default_factory=dict)
-
-    def put_account(self, row: AccountRow) -> None:
-        """Note the new state of an account."""
-        self.accounts[row.uid] = row
-        self.uids[row.did] = row.uid
-
-    def update(self, later: Changes) -> None:
-        """Put `later` over this."""
-        self.accounts |= later.accounts
-        self.repos |= later.repos
-        self.suppressed |= later.suppressed
-        self.collections |= later.collections
-        self.own_statuses |= later.own_statuses
-        self.uids |= later.uids
-
-    def __len__(self) -> int:
-        rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
-        return rows + len(self.collections) + len(self.own_statuses)
 
 
 class Projector:
     """SQL's way behind the log: everything up to `position` was gathered, up to `stored_position` written."""
 
     def __init__(
-        self, db: Database, book: CursorBook, suppressions: Suppressions, position: int, replay_from: int = 0
+        self,
+        db: Database,
+        book: CursorBook,
+        suppressions: Suppressions,
+        position: int,
+        replay_from: int = 0,
+        catch_up: MakeCatchUp | None = None,
     ) -> None:
+        """`catch_up` makes what brings an older database up to the log, when one is found in the place of this one."""
         self.position = position
         self.stored_position = position
         # From here on a restart reads the log, as SQL has it.
         self.stored_replay_from = replay_from
+        # Called before an older database is brought up to the log.
+        self.went_back: Callable[[], None] = _nothing
         self._db = db
         self._book = book
-        self._stored = BatchedReads(db, accounts.many_by_did)
+        self._make_catch_up = catch_up
+        self._catch_up: CatchUp | None = None
+        self._prepared = False
+        self._caught_up = Signal()
+        self._caught_up.set()
+        # Where SQL may be: where it was left, or where a write would have left it of which no answer came.
+        self._may_be_at = {position}
+        self._looked_at = time.monotonic()
+        self._stored = BatchedReads(db, self._find)
         self._known = RecentSet(KNOWN_PAIRS)
         self._gathered = Changes()
-        self._writing = Changes()
+        self._writing: list[Changes] = []
+        self._piece_rows = PIECE_ROWS
         self._loop = Loop("projection", self._pass, FLUSH_SECONDS)
         self._trouble: str | None = None
+        self._lost: str | None = None
         self._next_try = 0.0
         self._flushed = Signal()
         # Writes begun, and the newest of them that succeeded.
@@ -95,18 +92,28 @@ class Projector:
         self._stored_round = 0
         suppressions.watch(self._note_suppression)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
+        metrics.RECOVERY_REMAINING.set_function(lambda: self._catch_up.remaining if self._catch_up else 0)
         metrics.show_bound("projection", self._size, MAX_ROWS)
         metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
 
     @property
     def problem(self) -> str | None:
         """Why SQL falls behind the log, in words, or None."""
+        behind = self._catch_up
+        if behind is not None and self._trouble is None:
+            return f"database: it is brought up to the log, {behind.remaining} events to go"
         return self._trouble or self._loop.problem
+
+    @property
+    def warning(self) -> str | None:
+        """What the database has lost for good while the relay runs, in words, or None."""
+        return self._lost
 
     @property
     def needed_from(self) -> int:
         """The first seq of the log that a restart would need, for SQL or for the cursors of hosts."""
-        return min(self.stored_position + 1, self.stored_replay_from)
+        stored = self.stored_position if self._catch_up is None else self._catch_up.position
+        return min(stored + 1, self.stored_replay_from)
 
     @property
     def full(self) -> bool:
@@ -150,9 +157,11 @@ class Projector:
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
         # What is pending now may be written before or after SQL is asked, and so be in neither: hold on to it.
-        pending = self._writing, self._gathered
+        pending = *self._writing, self._gathered
+        if self._catch_up is not None:
+            raise StoreError("store-behind", "the database is brought up to the log")
         stored = self._stored.get(did)
-        return _newest(did, stored, (*pending, self._writing, self._gathered))
+        return newest(did, stored, (*pending, *self._writing, self._gathered))
 
     def wait_for_room(self, timeout: float) -> bool:
         """Block while `full`, for `timeout` seconds at most. True when there is room."""
@@ -174,6 +183,20 @@ class Projector:
             self._flushed.wait(left)
         return True
 
+    def note_lost(self, events: int) -> None:
+        """SQL lacks so many events that the log does not have any more."""
+        if events:
+            self._lost = f"database: it lacks up to {events} events that the log does not have any more"
+
+    def follow(self, behind: CatchUp) -> None:
+        """Bring SQL up to the log before anything else is written. Until then it is asked nothing."""
+        self.note_lost(behind.lost)
+        self._prepared = False
+        self._next_try = 0.0
+        self._catch_up = behind
+        self._caught_up.clear()
+        self._loop.wake()
+
     def start(self) -> None:
         """Start writing."""
         self._loop.start(after=FLUSH_SECONDS)
@@ -185,54 +208,144 @@ class Projector:
             self.flush()
 
     def flush(self) -> bool:
-        """Write all that is gathered now, in one transaction. False when SQL is away; then it is kept."""
+        """Write all that is gathered now. False when SQL is away or is not where it was left; then it is kept.
+
+        What is too much for one transaction goes in several, which move nothing but rows until the last one.
+        """
+        if self._catch_up is not None:
+            return False
         # No switch until the batch is whole: position, cursors and rows must be of the same moment.
         self._rounds += 1
-        this_round = self._rounds
-        self._writing.update(self._gathered)
-        self._gathered = Changes()
-        changes, position = self._writing, self.position
-        batch = ProjectionBatch(
-            position=position,
-            replay_from=self._book.replay_from(),
-            accounts=changes.accounts,
-            repos=changes.repos,
-            cursors=self._book.take_dirty(),
-            started=self._book.take_started(),
-            suppressed={uid: seq for uid, seq in changes.suppressed.items() if seq is not None},
-            unsuppressed={uid for uid, seq in changes.suppressed.items() if seq is None},
-            collections=changes.collections,
-            own_statuses=changes.own_statuses,
-        )
+        this_round, position, replay_from = self._rounds, self.position, self._book.replay_from()
+        cursors, started = self._book.take_dirty(), self._book.take_started()
+        self._put_in_pieces()
         try:
-            self._db.write(projection.write, batch)
+            while len(self._writing) > 1:
+                # Again without harm: from an older position the log gives the same rows.
+                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from)
+                self._db.write(projection.write, batch, frozenset(self._may_be_at))
+                del self._writing[0]
+            batch = self._writing[0].batch(position, replay_from)
+            batch.cursors, batch.started = cursors, started
+            expected = frozenset(self._may_be_at)
+            self._may_be_at.add(position)
+            self._db.write(projection.write, batch, expected)
         except BaseException as error:
-            self._book.give_back(batch.cursors, batch.started)
-            if not isinstance(error, StoreError):
+            self._book.give_back(cursors, started)
+            if isinstance(error, PositionMoved):
+                self._note_moved(error)
+            elif isinstance(error, StoreError):
+                self._piece_rows = max(self._piece_rows // 2, SMALLEST_PIECE)
+                self._trouble = f"database: {error}"
+                log.warning("the projection is not written: %s", error)
+            else:
                 raise
-            self._trouble = f"database: {error}"
-            log.warning("the projection is not written: %s", error)
             return False
         self._trouble = None
-        self._writing = Changes()
+        self._piece_rows = min(self._piece_rows * 2, PIECE_ROWS)
+        self._writing = []
+        self._may_be_at = {position}
         self.stored_position = position
-        self.stored_replay_from = batch.replay_from
+        self.stored_replay_from = replay_from
         self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
         return True
+
+    def _put_in_pieces(self) -> None:
+        """Move all that is gathered to what is being written. There is one piece at least."""
+        merged = self._gathered
+        if self._writing:
+            merged = Changes()
+            for piece in (*self._writing, self._gathered):
+                merged.update(piece)
+        self._writing = merged.pieces(self._piece_rows)
+        self._gathered = Changes()
+
+    def _find(self, tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+        """What SQL has of these accounts, once it is sure that it is not an older state than it was left in."""
+        left_at = self.stored_position
+        position, _ = projection.position(tx)
+        if position < left_at:
+            self._looked_at = 0.0
+            raise StoreError("store-behind", f"the database is at {position}, and was at {left_at}")
+        return accounts.many_by_did(tx, dids)
+
+    def _note_moved(self, moved: PositionMoved) -> None:
+        """SQL is not where it was left."""
+        if self.stored_position < moved.found <= self.position:
+            # A write of which no answer came was stored after all.
+            self._may_be_at = {moved.found}
+            return
+        if moved.found > self.position or self._make_catch_up is None:
+            self._trouble = f"database: it is at {moved.found} and the log at {self.position}"
+            log.error("the database is at %d, ahead of the log: another relay has written to it", moved.found)
+            return
+        metrics.STORE_WENT_BACK.inc()
+        log.error(
+            "the database went back from %d to %d: the log is applied to it again. Domain bans and other settings that"
+            " were made since then are not in the log: see the lines of relay.audit",
+            self.stored_position,
+            moved.found,
+        )
+        self._known = RecentSet(KNOWN_PAIRS)
+        self._trouble = None
+        self.stored_replay_from = moved.replay_from
+        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from))
+
+    def _catch_up_with(self, behind: CatchUp) -> float:
+        """Go on with bringing SQL up to the log; seconds to the next pass."""
+        try:
+            if not self._prepared:
+                self.went_back()
+                self._prepared = True
+            behind.run()
+        except (StoreError, LogError) as error:
+            self._trouble = f"database: {error}"
+            log.warning("the database is not brought up to the log: %s", error)
+            return RETRY_SECONDS
+        except PositionMoved as moved:
+            self._catch_up = None
+            self._may_be_at = {behind.position}
+            self.stored_position = behind.until
+            self._note_moved(moved)
+            return RETRY_SECONDS
+        self._trouble = None
+        self._catch_up = None
+        self._may_be_at = {behind.position}
+        self.stored_position = behind.position
+        self._next_try = 0.0
+        # What is kept beside the log in memory is in force: it is stored as if it had never been.
+        self._book.forget_stored()
+        self._caught_up.set()
+        return 0.0
 
     def _pass(self) -> float | None:
         # Whoever waits for SQL wakes the loop, and must not make it ask a database that is away without a pause.
         now = time.monotonic()
         if now < self._next_try:
             return self._next_try - now
-        if not (len(self._gathered) or len(self._writing) or self._book.dirty):
+        if self._catch_up is not None:
+            self._next_try = now + RETRY_SECONDS
+            return self._catch_up_with(self._catch_up)
+        if not (self._size() or self._book.dirty):
+            self._look(now)
             return None
         self._next_try = now + RETRY_SECONDS
         if not self.flush():
             return RETRY_SECONDS
         self._next_try = 0.0
         return None
+
+    def _look(self, now: float) -> None:
+        """While nothing has to be written, see now and then whether SQL still is where it was left."""
+        if now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        # Whether the database is there is for the health check to say.
+        with suppress(StoreError):
+            found, replay_from = self._db.read(projection.position)
+            if found not in self._may_be_at and not self._size():
+                self._note_moved(PositionMoved(found, replay_from))
 
     def _add_collections(self, uid: int, told: Mapping[str, bool | None]) -> None:
         for name, present in told.items():
@@ -247,21 +360,8 @@ class Projector:
         self._gathered.suppressed[uid] = before_seq
 
     def _size(self) -> int:
-        return len(self._gathered) + len(self._writing)
+        return len(self._gathered) + sum(map(len, self._writing))
 
 
-def _newest(
-    did: str, stored: tuple[AccountRow, RepoRow | None] | None, pending: Sequence[Changes]
-) -> tuple[AccountRow, RepoRow | None] | None:
-    account, repo = stored or (None, None)
-    for changes in pending:
-        uid = account.uid if account else changes.uids.get(did, 0)
-        changed = changes.accounts.get(uid)
-        if changed is not None:
-            # The relay's own status is not the row's but the one stored, as in `projection.write`.
-            account = replace(changed, status=account.status) if account else changed
-        own = changes.own_statuses.get(uid)
-        if own is not None and account is not None:
-            account = replace(account, status=own)
-        repo = changes.repos.get(uid, repo)
-    return (account, repo) if account else None
+def _nothing() -> None:
+    pass

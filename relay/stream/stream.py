@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
 from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.store.database import Database
+from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
 from relay.stream.projector import Projector
@@ -34,7 +36,15 @@ class Stream:
         self.cursors = CursorBook(lambda: segment_log.last_seq)
         recovered = recover(segment_log, db, self.cursors, self.suppressions)
         self.next_uid = recovered.next_uid
-        self.projector = Projector(db, self.cursors, self.suppressions, recovered.position, recovered.replay_from)
+        self.projector = Projector(
+            db,
+            self.cursors,
+            self.suppressions,
+            recovered.position,
+            recovered.replay_from,
+            partial(CatchUp, segment_log, db),
+        )
+        self.projector.note_lost(recovered.lost)
         self.tail = Tail(segment_log.last_seq, self.suppressions)
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
@@ -50,6 +60,11 @@ class Stream:
     def problem(self) -> str | None:
         """What is wrong, in words, or None."""
         return self.sequencer.problem or self.projector.problem
+
+    @property
+    def warning(self) -> str | None:
+        """What is lost for good, in words, or None."""
+        return self.projector.warning
 
     def start(self) -> None:
         """Start logging, projecting and trimming."""

@@ -30,11 +30,15 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/_health")
 @blueprint.get("/xrpc/_health")
 def health() -> ResponseReturnValue:
-    """200 when the database answers and events flow into the log; else 500 and what is wrong."""
-    problem = current_problem()
+    """200 when the database answers and events flow into the log; else 500 and what is wrong.
+
+    `warning` says what was lost for good while or before the relay ran.
+    """
+    problem, warning = current_problem(), services().warning()
+    said = {} if warning is None else {"warning": warning}
     if problem is not None:
-        return jsonify(status="error", msg=problem), 500
-    return jsonify(status="ok")
+        return jsonify(status="error", msg=problem, **said), 500
+    return jsonify(status="ok", **said)
 
 
 @blueprint.get("/_healthz")

@@ -33,7 +33,8 @@ FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 class Services:
     """What it takes to serve the firehose, for a relay and for an edge.
 
-    `problem` says in words what is wrong with the event path, or None.
+    `problem` says in words what is wrong with the event path, or None; `warning` what an operator has to know although
+    all is well again.
     """
 
     settings: Settings
@@ -42,6 +43,7 @@ class Services:
     consumers: Consumers
     auth: AdminAuth
     problem: Callable[[], str | None]
+    warning: Callable[[], str | None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)

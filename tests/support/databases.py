@@ -1,11 +1,13 @@
 """What an operator does to a database behind the relay's back: copies it, puts an older copy in its place, empties it.
 
-For both engines, by address; nothing may have the database open.
+For both engines, by address; nothing may have the database open, but where it is said.
 """
 
 from __future__ import annotations
 
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -29,6 +31,17 @@ def bring_back(url: str) -> None:
     else:
         name = _name(url)
         _execute(url, f"DROP DATABASE {name} WITH (FORCE)", f"ALTER DATABASE {name}_saved RENAME TO {name}")
+
+
+def bring_back_beneath(url: str) -> None:
+    """Put the saved copy in the place of the database while a relay has it open, as a failover to a replica that lags
+    does."""
+    if url.startswith("sqlite://"):
+        with closing(sqlite3.connect(f"{_file(url)}.saved")) as saved, closing(sqlite3.connect(_file(url))) as live:
+            saved.backup(live)
+        Path(f"{_file(url)}.saved").unlink()
+    else:
+        bring_back(url)
 
 
 def wipe(url: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from relay.atproto.frames import Account, decode
 from relay.eventlog.high_water import RESERVE
+from relay.kit import metrics
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow
 from tests.support import databases
@@ -150,6 +151,40 @@ def test_a_newer_database_beside_an_older_log(tmp_path: Path, database_url: str,
     event = decode(payloads(feed.next(1.0) or b"")[0])
     assert isinstance(event, Account) and event.seq == 52 + RESERVE
     assert room.read(0) == ([] if wiped else [1]) + [52 + RESERVE]
+    room.stop()
+
+
+def test_a_log_that_does_not_reach_back_to_the_database_is_told(
+    tmp_path: Path, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What it has is applied; what it has not is counted and said."""
+    room = Room(tmp_path, database_url, segment_bytes=2000)
+    room.start()
+    for uid in range(1, 6):
+        room.submit(uid)
+    room.wait_for(5)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url, segment_bytes=2000)
+    room.start()
+    for uid in range(6, 200):
+        room.submit(uid)
+        room.wait_for(uid)
+    room.stop()
+    for segment in sorted((tmp_path / "persist").glob("*.seg"))[:3]:
+        segment.unlink()
+    room = Room(tmp_path, database_url, segment_bytes=2000)
+    first, before = room.log.first_seq, metrics.STORE_LOST_EVENTS._value.get()
+    assert first > 6 and room.stream.warning is None, "the database has them"
+    room.stop()
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url, segment_bytes=2000)
+    assert metrics.STORE_LOST_EVENTS._value.get() - before == first - 6
+    assert f"up to {first - 6} events" in str(room.stream.warning)
+    assert f"the log begins at {first}" in caplog.text
+    uids = [uid for (uid,) in room.db.read(lambda tx: tx.rows("SELECT uid FROM account ORDER BY uid"))]
+    assert uids == [*range(1, 6), *range(first, 200)]
+    assert room.db.read(projection.position)[0] == 199
     room.stop()
 
 

@@ -8,6 +8,7 @@ import random
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from relay.atproto.frames import Account, Event, Kind, decode, identity_frame
 from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
-from relay.store import hosts, projection
+from relay.store import accounts, hosts, projection
 from relay.stream.firehose import ConsumerTooSlow, FutureCursor
 from relay.stream.tail import Tail
 from tests.support.present import present
@@ -477,6 +478,72 @@ def test_a_failed_write_is_made_up_for(tmp_path: Path, database_url: str, monkey
     assert present(room.db.read(hosts.by_id, room.host.id)).last_seq == 1
     assert room.db.read(projection.suppressions) == {1: 1} and room.db.read(projection.position)[0] == 1
     assert present(room.db.read(by_uid, 1))[0].upstream_status == "deleted"
+    room.stop()
+
+
+def test_after_an_outage_what_waited_is_written_in_pieces(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that takes few rows in its time gets them few at a time, and none of them twice."""
+    monkeypatch.setattr("relay.stream.projector.PIECE_ROWS", 400)
+    monkeypatch.setattr("relay.stream.projector.SMALLEST_PIECE", 10)
+    room = Room(tmp_path, database_url)
+    write, taken = room.db.write, []
+
+    def slow(work: Any, batch: projection.ProjectionBatch, *args: object) -> object:
+        if len(batch.accounts) > 60:
+            raise StoreError("store-unavailable", "no answer in time")
+        taken.append(batch)
+        return write(work, batch, *args)
+
+    room.start()
+    room.stream.projector._loop.stop()
+    for uid in range(1, 1001):
+        room.submit(uid, status="deleted" if uid == 700 else "active", hides=uid == 700)
+    room.wait_for(1000)
+    monkeypatch.setattr(room.db, "write", slow)
+    room.wait_until(room.stream.projector.flush)
+    assert [batch.position for batch in taken] == [0] * (len(taken) - 1) + [1000], "the position comes last"
+    assert sum(len(batch.accounts) for batch in taken) == 1000 and len(taken) < 40
+    assert room.db.read(hosts.by_id, room.host.id).account_count == 999
+    assert room.db.read(projection.suppressions) == {700: 700}
+    assert room.db.read(hosts.by_id, room.host.id).last_seq == 1000
+    room.stop()
+
+
+def test_a_crash_between_pieces_costs_nothing(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.stream.projector.PIECE_ROWS", 100)
+    room = Room(tmp_path, database_url)
+    write, pieces = room.db.write, 0
+
+    def ends(*args: Any) -> object:
+        nonlocal pieces
+        pieces += 1
+        if pieces > 3:
+            raise StoreError("store-unavailable", "away")
+        return write(*args)
+
+    room.start()
+    room.stream.projector._loop.stop()
+    for uid in (*range(1, 501), *range(1, 501)):
+        room.submit(uid, status="deactivated" if uid % 2 else "active")
+    room.wait_for(1000)
+    with monkeypatch.context() as outage:
+        outage.setattr(room.db, "write", ends)
+        assert not room.stream.projector.flush()
+        assert room.stream.projector.account(account_did(1)) is not None, "it is stored, and still found"
+    assert room.db.read(accounts.max_uid) == 300 and room.db.read(projection.position)[0] == 0
+    room.abandon()
+    room = Room(tmp_path, database_url)
+    assert room.db.read(hosts.by_id, room.host.id).account_count == 500
+    assert [room.db.read(by_uid, uid)[0].upstream_status for uid in (1, 2, 499)] == [
+        "deactivated",
+        "active",
+        "deactivated",
+    ]
+    assert not any(room.cursor.begin(seq) for seq in range(1, 1001)) and room.cursor.begin(1001)
     room.stop()
 
 

@@ -53,6 +53,8 @@ WELL: Series = {
     'relay_log_sync_seconds_bucket{le="1.0"}': "0+100x",
     'relay_log_sync_seconds_bucket{le="+Inf"}': "0+100x",
     "relay_store_failures_total": "0x",
+    "relay_store_went_back_total": "0x",
+    "relay_store_lost_events_total": "0x",
     "relay_store_connections_busy": "2x",
     "relay_store_connections_capacity": "40x",
     "relay_projection_lag_events": "10x",
@@ -133,6 +135,17 @@ CASES: Cases = {
     "RelayDatabaseAway": (
         [{"relay_store_failures_total": "0+9x"}],
         [{"relay_store_failures_total": "9x"}, {"relay_store_failures_total": ONCE}],
+    ),
+    "RelayDatabaseWentBack": (
+        [{"relay_store_went_back_total": "0x150 1x"}],
+        [{"relay_store_went_back_total": "5x"}],
+    ),
+    "RelayDatabaseLostEvents": (
+        [
+            {"relay_store_lost_events_total": "0x150 700x"},
+            {"relay_store_lost_events_total": ANEW, **BEFORE_THE_FIRST_SCRAPE},
+        ],
+        [{"relay_store_lost_events_total": "700x"}],
     ),
     "RelayDatabasePoolFull": (
         [{"relay_store_connections_busy": "40x"}],

@@ -1,0 +1,103 @@
+"""What logged events change in SQL and SQL does not have yet: the newest rows, and what they make of an account.
+
+Gathered and written by the projector. Rows that were handed over for writing are never changed, since a reader may hold
+them while SQL answers. Must not know of SQL's statements or of records.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+
+from relay.store.accounts import AccountRow, RepoRow
+from relay.store.projection import ProjectionBatch
+
+
+@dataclass(slots=True)
+class Changes:
+    """The newest rows of what changed; `uids` finds those accounts by DID."""
+
+    accounts: dict[int, AccountRow] = field(default_factory=dict)
+    repos: dict[int, RepoRow] = field(default_factory=dict)
+    suppressed: dict[int, int | None] = field(default_factory=dict)
+    collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
+    own_statuses: dict[int, str] = field(default_factory=dict)
+    uids: dict[str, int] = field(default_factory=dict)
+
+    def put_account(self, row: AccountRow) -> None:
+        """Note the new state of an account."""
+        self.accounts[row.uid] = row
+        self.uids[row.did] = row.uid
+
+    def update(self, later: Changes) -> None:
+        """Put `later` over this."""
+        self.accounts |= later.accounts
+        self.repos |= later.repos
+        self.suppressed |= later.suppressed
+        self.collections |= later.collections
+        self.own_statuses |= later.own_statuses
+        self.uids |= later.uids
+
+    def pieces(self, rows: int) -> list[Changes]:
+        """The same in pieces of about `rows` rows, of which each has all that there is of its accounts."""
+        if len(self) <= rows:
+            return [self]
+        sizes = Counter(chain(self.accounts, self.repos, self.suppressed, self.own_statuses))
+        sizes.update(uid for uid, _ in self.collections)
+        pieces = [Changes()]
+        number_of: dict[int, int] = {}
+        room = rows
+        for uid, size in sizes.items():
+            if room <= 0:
+                pieces.append(Changes())
+                room = rows
+            number_of[uid] = len(pieces) - 1
+            room -= size
+        for account in self.accounts.values():
+            pieces[number_of[account.uid]].put_account(account)
+        for repo in self.repos.values():
+            pieces[number_of[repo.uid]].repos[repo.uid] = repo
+        for uid, before_seq in self.suppressed.items():
+            pieces[number_of[uid]].suppressed[uid] = before_seq
+        for pair, present in self.collections.items():
+            pieces[number_of[pair[0]]].collections[pair] = present
+        for uid, status in self.own_statuses.items():
+            pieces[number_of[uid]].own_statuses[uid] = status
+        return pieces
+
+    def batch(self, position: int, replay_from: int) -> ProjectionBatch:
+        """As it is written, with the position that SQL has then; without cursors."""
+        return ProjectionBatch(
+            position,
+            replay_from,
+            accounts=self.accounts,
+            repos=self.repos,
+            suppressed={uid: seq for uid, seq in self.suppressed.items() if seq is not None},
+            unsuppressed={uid for uid, seq in self.suppressed.items() if seq is None},
+            collections=self.collections,
+            own_statuses=self.own_statuses,
+        )
+
+    def __len__(self) -> int:
+        rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
+        return rows + len(self.collections) + len(self.own_statuses)
+
+
+def newest(
+    did: str, stored: tuple[AccountRow, RepoRow | None] | None, pending: Sequence[Changes]
+) -> tuple[AccountRow, RepoRow | None] | None:
+    """The account of `did` and its repo: `stored` is what SQL has, and `pending` what comes after that, in order."""
+    account, repo = stored or (None, None)
+    for changes in pending:
+        uid = account.uid if account else changes.uids.get(did, 0)
+        changed = changes.accounts.get(uid)
+        if changed is not None:
+            # The relay's own status is not the row's but the one stored, as in `projection.write`.
+            account = replace(changed, status=account.status) if account else changed
+        own = changes.own_statuses.get(uid)
+        if own is not None and account is not None:
+            account = replace(account, status=own)
+        repo = changes.repos.get(uid, repo)
+    return (account, repo) if account else None
