@@ -15,6 +15,7 @@ from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
 from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status
+from relay.hosts.shares import Share, Shares
 from relay.kit import metrics
 from relay.kit.limits import Window
 from relay.store.hosts import HostRow
@@ -62,13 +63,14 @@ class Host:
         "live_restart",
         "restarted_at",
         "row",
+        "share",
         "skip",
         "status",
         "stuck_at",
         "unread",
     )
 
-    def __init__(self, row: HostRow, cursor: HostCursor) -> None:
+    def __init__(self, row: HostRow, cursor: HostCursor, shares: Shares) -> None:
         self.id = row.id
         self.hostname = row.hostname
         # As a DID document's service endpoint would name the host.
@@ -78,6 +80,7 @@ class Host:
         self.account_count = row.account_count
         self.cursor = cursor
         self.budget = Budget()
+        self.share = Share(shares)
         self.limiter = Limiter()
         self.drops = Drops()
         self.changed = False

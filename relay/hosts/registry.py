@@ -15,6 +15,7 @@ from functools import partial
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
 from relay.hosts.rejected import RejectedFrames
+from relay.hosts.shares import Shares
 from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store import hosts as table
@@ -41,6 +42,7 @@ class HostRegistry:
         self._by_id: dict[int, Host] = {}
         self._by_name: dict[str, Host] = {}
         self._connected = 0
+        self._shares = Shares()
         self.rejected = RejectedFrames()
         metrics.HOSTS_CONNECTED.set_function(lambda: self._connected)
         metrics.HOSTS_NEAR_ACCOUNT_LIMIT.set_function(self._near_account_limit)
@@ -61,7 +63,7 @@ class HostRegistry:
         if host is not None and host.hostname != row.hostname:
             raise StoreError("store-behind", f"the database has {row.hostname} in the place of {host.hostname}")
         if host is None:
-            host = Host(row, self._book.get(row.id))
+            host = Host(row, self._book.get(row.id), self._shares)
             self._by_id[host.id] = host
             self._by_name[host.hostname] = host
         return host

@@ -1,7 +1,7 @@
 """Reads one host's event stream for the life of one connection and puts each event into its lane.
 
-Run by the dialler in a greenlet of its own, which decides what follows when it ends. Waiting for the host's limits or
-for a lane stops the reading, so that TCP pushes back on the host and on nobody else.
+Run by the dialler in a greenlet of its own, which decides what follows when it ends. Waiting for the host's limits, for
+its share of the CPU or for a lane stops the reading, so that TCP pushes back on the host and on nobody else.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ BACKLOG_SECONDS = 10.0
 BACKLOG_AGE_SECONDS = 7200.0
 BACKLOGS_AT_ONCE = 32
 BACKLOG_WAIT_SECONDS = 30.0
+# What any message costs beside its decoding and its judgement, in seconds, and each of its bytes.
+MESSAGE_SECONDS = 50e-6
+BYTE_SECONDS = 5e-9
 # The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
 LONGEST_STEP = 1_000_000
 
@@ -117,6 +120,8 @@ class Subscriber:
 
     def _take(self, host: Host, reading: _Reading, message: bytes | PassedOver) -> None:
         self._wait_for_limits(host)
+        size = message.size if isinstance(message, PassedOver) else len(message)
+        host.share.take(MESSAGE_SECONDS + BYTE_SECONDS * size)
         reading.take(message)
 
     def _pass_the_past(self, host: Host, past: Connection, reading: _Reading, opened: ExitStack) -> Connection:
@@ -183,7 +188,7 @@ class _Reading:
             self._note_unreadable(f"{message.reason}: {message.detail}")
             return
         try:
-            event = frames.decode(message)
+            event = self._decode(message)
         except ProtocolError as error:
             told = error if isinstance(error, FrameError) else None
             seq, did = (told.seq, told.did) if told else (None, None)
@@ -207,6 +212,13 @@ class _Reading:
             log.info("host %s says %.100r: %.200r", self._host.hostname, event.name, event.message)
             return
         self._put(event)
+
+    def _decode(self, message: bytes) -> Event | Info | StreamError | None:
+        began = time.perf_counter()
+        try:
+            return frames.decode(message)
+        finally:
+            self._host.share.charge(time.perf_counter() - began)
 
     def _put(self, event: Event) -> None:
         self._readable += 1

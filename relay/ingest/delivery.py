@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from enum import Enum
 
-from relay.atproto.frames import Event
+from relay.atproto.frames import Commit, Event, Sync
 from relay.hosts.host import Host
 from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics
@@ -17,6 +17,9 @@ from relay.kit.errors import RelayError
 from relay.stream.sequencer import Entry
 
 EVENTS_PER_SAMPLE = 32
+# What the verification of an event may cost, in seconds, and each byte of its blocks.
+VERIFICATION_SECONDS = 60e-6
+BYTE_SECONDS = 30e-9
 
 
 class Wait(Enum):
@@ -62,10 +65,11 @@ class Delivery(Entry):
     """An event from `host`, `size` bytes long, and the entry that the gate makes of it.
 
     `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one of those that
-    are timed; `check` is its verification by a worker process.
+    are timed; `check` is its verification by a worker process. Its verification took `took` seconds up to now, and
+    `price` is what its host was charged for that: in advance what it may cost.
     """
 
-    __slots__ = ("check", "done", "event", "host", "size", "watch")
+    __slots__ = ("check", "done", "event", "host", "price", "size", "took", "watch")
 
     def __init__(self, host: Host, event: Event, watch: Stopwatch | None = None) -> None:
         super().__init__(event.kind, host.id, event.seq)
@@ -75,11 +79,19 @@ class Delivery(Entry):
         self.watch = watch
         self.done: frozenset[Wait] = frozenset()
         self.check: Check | None = None
+        self.took = 0.0
+        verified = isinstance(event, Commit | Sync)
+        self.price = VERIFICATION_SECONDS + BYTE_SECONDS * self.size if verified else 0.0
 
     @property
     def refreshed(self) -> bool:
         """Whether the DID document was read again for it."""
         return Wait.REFRESH in self.done or Wait.FOREIGN in self.done
+
+    def end_work(self) -> None:
+        """It is judged, or waits for something else than the CPU: its host is charged for what it took."""
+        self.host.share.end(self.took - self.price)
+        self.price = self.took
 
     def logged(self) -> None:
         """The event is durable and published."""

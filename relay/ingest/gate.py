@@ -118,12 +118,16 @@ class Gate:
 
     def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
         if self._pool is None:
-            return verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+            began = time.perf_counter()
+            outcome = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+            delivery.took += time.perf_counter() - began
+            return outcome
         # What was verified ahead may have been so against a key that has been rotated since.
         if delivery.check is None or delivery.check.key != key:
             delivery.check = self._pool.begin(event, key)
         if delivery.check.outcome is None:
             raise Unverified
+        delivery.took = delivery.check.took
         return delivery.check.outcome
 
     def _refused(self, delivery: Delivery, refusal: Refusal) -> Hold | Rejected:

@@ -1,48 +1,33 @@
-"""The way of events from subscribers to the gate: 32 lanes, and beside them the lines of accounts that wait.
+"""The way of events from subscribers to the gate: 32 lanes.
 
 Subscribers put events in, and wait here when the relay cannot take more. Every event of one account goes into the same
-lane, by a stable hash of its DID, so that they are judged in order. One that has to wait first moves with its account
-to a line of its own, and the lane goes on. Must not know what a subscriber is, or how events are judged.
+lane, by a stable hash of its DID, so that they are judged in order. Must not know what a subscriber is, or how events
+are judged.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections import deque
 from zlib import crc32
 
 import gevent
-from gevent.lock import BoundedSemaphore
-from gevent.pool import Group
-from gevent.queue import Queue
 
-from relay.atproto.errors import ProtocolError
-from relay.atproto.frames import Account, Event, Kind
+from relay.atproto.frames import Event
 from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Hold, Rejected, Sampler, Unverified, Wait
+from relay.ingest.delivery import Delivery, Sampler
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
+from relay.ingest.lane import QUEUE_CAPACITY, Lane
 from relay.ingest.parking import Parking
 from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics
-from relay.kit.errors import IdentityError, StoreError
 from relay.stream.cursors import NONE_YET
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Sequencer
 
 LANES = 32
 WAIT_SECONDS = 1.0
-# Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
-# their hosts' sockets instead.
-QUEUE_CAPACITY = 16
-# How many events of one account may wait, of the places that its host has.
-ACCOUNT_PLACES = 32
-EVENTS_PER_TURN = 4
-STORE_RETRY_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
 
 
 class Lanes:
@@ -82,11 +67,13 @@ class Lanes:
         self._wait_for_room(host, lane)
         if not host.cursor.begin(event.seq):
             lane.room.release()
+            host.share.end()
             metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
             self._rejections.note(host, "duplicate", event.did, event.seq)
             return
         # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
         delivery = Delivery(host, event, self._sampler.next())
+        host.share.charge(delivery.price)
         host.budget.take(delivery.size)
         self._gate.look_ahead(delivery)
         lane.queue.put_nowait(delivery)
@@ -128,252 +115,16 @@ class Lanes:
                 pass
 
     def _wait_for_room(self, host: Host, lane: Lane) -> None:
-        """Return with one place in the lane taken, once the host may have more in flight."""
+        """Return with one place in the lane taken, once the host may have more in flight; from then on it has work."""
         while host.budget.full:
             host.budget.wait_for_room(WAIT_SECONDS)
         while host.cursor.full:
             gevent.sleep(WAIT_SECONDS)
         self._parking.wait_for_place(host)
-        while not lane.room.acquire(timeout=WAIT_SECONDS):
-            pass
-
-
-class Line:
-    """The deliveries of one account that wait, in order. `wait` is what the first of them began to wait for.
-
-    `last_account` is the newest `#account` event that came when the line was full: of many, the last word counts.
-    `throttled`: consumers were told that events are missing.
-    """
-
-    __slots__ = ("deliveries", "last_account", "overflowed", "throttled", "wait")
-
-    def __init__(self, delivery: Delivery, wait: Wait) -> None:
-        self.deliveries = deque([delivery])
-        self.wait = wait
-        self.last_account: Delivery | None = None
-        self.overflowed = False
-        self.throttled = False
-
-    def has_room(self, did: str) -> bool:
-        """Whether the account may have one more event waiting.
-
-        Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity: then nothing
-        is dropped, and the host's own places are the bound.
-        """
-        unknown = self.wait is Wait.IDENTITY and did.startswith("did:plc:")
-        return unknown or len(self.deliveries) < ACCOUNT_PLACES
-
-
-class Lane:
-    """A queue, its greenlet, and the lines beside it. `room` is taken before `queue` is filled: that bound is the
-    backpressure on subscribers.
-    """
-
-    def __init__(
-        self,
-        gate: Gate,
-        waits: Waits,
-        hosting: Hosting,
-        sequencer: Sequencer,
-        rejections: Rejections,
-        parking: Parking,
-    ) -> None:
-        self.room = BoundedSemaphore(QUEUE_CAPACITY)
-        self.queue: Queue[Delivery] = Queue()
-        self._gate = gate
-        self._waits = waits
-        self._hosting = hosting
-        self._sequencer = sequencer
-        self._rejections = rejections
-        self._parking = parking
-        self._lines: dict[str, Line] = {}
-        # By DID and host: events of hosts that are not, or not yet, the account's hold up nothing of the account.
-        self._asides: dict[tuple[str, int], Line] = {}
-        self._attendants = Group()
-        self._busy = False
-
-    @property
-    def idle(self) -> bool:
-        """True when nothing is queued, being judged, or parked."""
-        return not self._busy and self.queue.empty() and not self._lines and not self._asides
-
-    def run(self) -> None:
-        """Work the queue off, for ever. Waiting for work is the one wait here without a timeout."""
-        handled = 0
-        while True:
-            delivery = self.queue.get()
-            self.room.release()
-            self._busy = True
-            self._take(delivery)
-            self._busy = False
-            handled += 1
-            if handled % EVENTS_PER_TURN == 0:
-                # A queue that always has something never switches by itself.
-                gevent.sleep(0)
-
-    def kill(self) -> None:
-        """End the greenlets of the lines; their events stay unfinished and come again from the host."""
-        self._attendants.kill(timeout=5)
-
-    def _take(self, delivery: Delivery) -> None:
-        did = delivery.event.did
-        line = self._asides.get((did, delivery.host.id)) or self._lines.get(did)
-        if line is not None:
-            self._append(line, delivery)
-            return
-        wait = self._settle(delivery)
-        if wait is not None:
-            self._parking.enter(delivery)
-            self._hold(delivery, wait)
-
-    def _append(self, line: Line, delivery: Delivery) -> None:
-        """Let `delivery` wait behind the others of its account, as far as these may be so many."""
-        did, host = delivery.event.did, delivery.host
-        if line.has_room(did):
-            self._parking.enter(delivery)
-            line.deliveries.append(delivery)
-            return
-        dropped: Delivery | None = delivery
-        if isinstance(delivery.event, Account):
-            dropped, line.last_account = line.last_account, delivery
-            if dropped is None:
-                self._parking.enter(delivery)
-        if dropped is not None:
-            self._drop(dropped, "account-throttled", f"over {ACCOUNT_PLACES} events of the account wait")
-        if not line.overflowed:
-            line.overflowed = True
-            line.throttled = self._throttle(did, host)
-
-    def _hold(self, delivery: Delivery, wait: Wait) -> None:
-        """Begin a line with a parked delivery."""
-        did, line = delivery.event.did, Line(delivery, wait)
-        if wait is Wait.FOREIGN:
-            self._asides[did, delivery.host.id] = line
-            self._attendants.spawn(self._attend_aside, did, delivery.host.id, line)
-        else:
-            self._lines[did] = line
-            self._attendants.spawn(self._attend, did, line, wait)
-
-    def _attend_aside(self, did: str, host_id: int, line: Line) -> None:
-        """Have the document read again for a foreign host; then its events are behind those of the account."""
-        if not self._ran(line.deliveries[0], Wait.FOREIGN):
-            self._parking.leave(line.deliveries.popleft())
-        # From here to the line's new place nothing switches: the account's events stay in order.
-        del self._asides[did, host_id]
-        if line.last_account is not None:
-            line.deliveries.append(line.last_account)
-            line.last_account = None
-        account_line = self._lines.get(did)
-        if account_line is not None:
-            account_line.deliveries.extend(line.deliveries)
-            return
-        self._lines[did] = line
-        self._attend(did, line, None)
-
-    def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
-        """Work off one account's line, in order, with all that each event has to wait for."""
-        while line.deliveries or line.last_account is not None or line.throttled:
-            if line.deliveries:
-                self._attend_first(did, line, wait)
-                wait = None
-            elif line.last_account is not None:
-                line.deliveries.append(line.last_account)
-                line.last_account = None
-            else:
-                line.overflowed = line.throttled = False
-                self._let_go(did)
-        # No switch since the line was seen empty: the next event of the account finds it gone.
-        del self._lines[did]
-
-    def _attend_first(self, did: str, line: Line, wait: Wait | None) -> None:
-        """Take the first event out of the line: settled, or set aside with the others of its host."""
-        delivery = line.deliveries[0]
-        aside = self._asides.get((did, delivery.host.id))
-        if aside is not None:
-            aside.deliveries.append(line.deliveries.popleft())
-            return
-        if wait is None:
-            wait = self._settle(delivery)
-        while wait is not None and wait is not Wait.FOREIGN and self._ran(delivery, wait):
-            wait = self._settle(delivery)
-        line.deliveries.popleft()
-        if wait is Wait.FOREIGN:
-            self._hold(delivery, wait)
-        else:
-            self._parking.leave(delivery)
-        gevent.sleep(0)
-
-    # Neither is worth a wait for the database.
-
-    def _throttle(self, did: str, host: Host) -> bool:
+        host.share.begin()
         try:
-            return self._hosting.throttle(did, host)
-        except StoreError as error:
-            log.warning("a throttled account is not announced: %s", error)
-            return False
-
-    def _let_go(self, did: str) -> None:
-        try:
-            self._hosting.let_go(did)
-        except StoreError as error:
-            log.warning("the end of an account's throttling is not announced: %s", error)
-
-    def _ran(self, delivery: Delivery, wait: Wait) -> bool:
-        """Wait for what `delivery` is held for. False when that failed, and the event is dropped for it."""
-        try:
-            self._waits.run(delivery, wait)
-        except IdentityError as error:
-            self._drop(delivery, error.reason, error.detail)
-            return False
-        except StoreError as error:
-            log.warning("account status not stored: %s", error)
-        delivery.done |= {wait}
-        return True
-
-    def _settle(self, delivery: Delivery) -> Wait | None:
-        """Judge `delivery` and pass it on or drop it; or say what it is held for."""
-        if delivery.watch is not None:
-            delivery.watch.end("parked" if delivery.done else "queued")
-        while True:
-            if delivery.check is not None:
-                delivery.check.wait()
-            try:
-                self._gate.judge(delivery)
-            except Hold as hold:
-                # Not the exception itself: its traceback holds the frames, and they it, until a collection.
-                return hold.wait
-            except Unverified:
-                continue
-            except (Rejected, IdentityError) as error:
-                self._drop(delivery, error.reason, error.detail)
-            except ProtocolError as error:
-                self._drop(delivery, error.reason, str(error))
-            except StoreError as error:
-                # Without SQL nobody's state can be told: this lane waits, and pushes back on its hosts.
-                log.warning("waiting for the database: %s", error)
-                gevent.sleep(STORE_RETRY_SECONDS)
-                continue
-            except Exception:
-                log.exception("judging an event of %s failed", delivery.event.did)
-                self._drop(delivery, "internal-error", "")
-            else:
-                self._pass_on(delivery)
-            return None
-
-    def _pass_on(self, delivery: Delivery) -> None:
-        if delivery.watch is not None:
-            delivery.watch.end("judged")
-        _ACCEPTED[delivery.event.kind].inc()
-        self._sequencer.submit(delivery)
-
-    def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
-        _DROPPED[delivery.event.kind].inc()
-        event = delivery.event
-        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame)
-        delivery.finish()
-
-
-_ACCEPTED, _DROPPED = (
-    {kind: metrics.EVENTS_JUDGED.labels(kind.name.lower(), outcome) for kind in Kind}
-    for outcome in ("accepted", "dropped")
-)
+            while not lane.room.acquire(timeout=WAIT_SECONDS):
+                pass
+        except BaseException:
+            host.share.end()
+            raise

@@ -28,15 +28,20 @@ Verify = Callable[[Commit | Sync, PublicKey], Outcome]
 def serve(connection: socket.socket, verify_one: Verify) -> None:
     """Say hello, then answer batches until the relay closes the connection or is gone.
 
-    An answer is the microseconds that the batch took and its outcomes; the hello is one without any.
+    An answer is the outcomes of a batch and the seconds that each took; the hello is one without any.
     """
     inbox = Inbox()
-    connection.sendall(encode((0, [])))
+    connection.sendall(encode(([], [])))
     while data := connection.recv(READ_BYTES):
         for batch in inbox.feed(data):
-            started = time.perf_counter()
-            outcomes = [pack_outcome(verify_one(*unpack_task(task))) for task in batch]
-            connection.sendall(encode((int((time.perf_counter() - started) * 1e6), outcomes)))
+            took, outcomes = [], []
+            end = time.perf_counter()
+            for task in batch:
+                began = end
+                outcomes.append(pack_outcome(verify_one(*unpack_task(task))))
+                end = time.perf_counter()
+                took.append(end - began)
+            connection.sendall(encode((took, outcomes)))
 
 
 def run(verify_one: Verify) -> None:

@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 
 
 class Check:
-    """A verification of `size` bytes against `key`. `outcome` is None until it is there; `crashes` counts the
-    processes that ended over it alone.
+    """A verification of `size` bytes against `key`. `outcome` is None until it is there and took `took` seconds;
+    `crashes` counts the processes that ended over it alone.
     """
 
-    __slots__ = ("_waiter", "crashes", "key", "outcome", "size", "task")
+    __slots__ = ("_waiter", "crashes", "key", "outcome", "size", "task", "took")
 
     def __init__(self, key: PublicKey, task: Task, size: int) -> None:
         self.key = key
@@ -54,11 +54,13 @@ class Check:
         self.size = size
         self.crashes = 0
         self.outcome: Outcome | None = None
+        self.took = 0.0
         self._waiter: Waiter[None] | None = None
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome, took: float = 0.0) -> None:
         """It is verified."""
         self.outcome = outcome
+        self.took = took
         if self._waiter is not None:
             get_hub().loop.run_callback(self._waiter.switch, None)
 
@@ -140,14 +142,14 @@ class WorkerSupervisor:
         process, connection = _spawn(self._command)
         cause = "ended"
         try:
-            for busy_us, outcomes in self._answers(connection):
+            for took, outcomes in self._answers(connection):
                 if sender is None:
                     self.ready = True
                     self.failures = 0
                     sender = gevent.spawn(self._send, connection)
                     continue
-                self._busy.inc(busy_us / 1e6)
-                self._settle(outcomes)
+                self._busy.inc(sum(took))
+                self._settle(took, outcomes)
         except TimeoutError:
             cause = "hung"
         finally:
@@ -162,7 +164,7 @@ class WorkerSupervisor:
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
         return cause if started else "failed"
 
-    def _answers(self, connection: socket.socket) -> Iterator[tuple[int, list[tuple[object, ...]]]]:
+    def _answers(self, connection: socket.socket) -> Iterator[tuple[list[float], list[tuple[object, ...]]]]:
         """What the process sends until it ends. Raises TimeoutError when it owes an answer for too long."""
         inbox = Inbox()
         connection.settimeout(self._hung_seconds)
@@ -223,9 +225,9 @@ class WorkerSupervisor:
             size += check.size
         return batch
 
-    def _settle(self, outcomes: list[tuple[object, ...]]) -> None:
-        for check, outcome in zip(self._sent[0], outcomes, strict=True):
-            check.settle(unpack_outcome(outcome))
+    def _settle(self, took: list[float], outcomes: list[tuple[object, ...]]) -> None:
+        for check, seconds, outcome in zip(self._sent[0], took, outcomes, strict=True):
+            check.settle(unpack_outcome(outcome), seconds)
         # Only now: an answer that cannot be read leaves the batch to be taken back.
         self._sent.popleft()
         self._oldest_since = time.monotonic()

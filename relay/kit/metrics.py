@@ -16,7 +16,9 @@ HOSTS_NEAR_ACCOUNT_LIMIT = Gauge("relay_hosts_near_account_limit", "Hosts with 8
 HOST_TRANSITIONS = Counter("relay_host_transitions_total", "Changes of a host's status", ["cause"])
 HOST_SEQ_RESETS = Counter("relay_host_seq_resets_total", "Hosts whose sequence numbers started again")
 HOST_THROTTLED_SECONDS = Counter(
-    "relay_host_throttled_seconds_total", "Time that hosts waited for their own limits", ["tier"]
+    "relay_host_throttled_seconds_total",
+    "Time that hosts waited for their own limits, or for their share of the CPU",
+    ["tier"],
 )
 DIALS = Counter("relay_dials_total", "Attempts to connect to hosts", ["outcome"])
 CONNECTIONS_ENDED = Counter("relay_connections_ended_total", "Host connections that ended, by reason", ["reason"])

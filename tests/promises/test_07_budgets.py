@@ -1,10 +1,14 @@
 """Promise 7: Every host, account, identity and consumer has a budget of its own, of CPU, of queue and of lookups. A bad
 one slows itself alone.
 
-Hosts whose events wait, accounts that lie, and strangers that have much looked up.
+Hosts whose events wait or cost much, accounts that lie, and strangers that have much looked up.
 """
 
 from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
 
 import gevent
 import pytest
@@ -13,7 +17,7 @@ from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import lanes, parking, rejections
+from relay.ingest import delivery, lane, parking, rejections, verification
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -92,11 +96,54 @@ def test_when_all_parking_is_taken_only_hosts_that_have_used_up_their_own_wait(
     assert slow.budget.parked == slow.budget.parked_bytes == 0
 
 
+def test_a_host_whose_events_cost_much_gets_no_more_time_than_one_whose_events_cost_little(
+    tmp_path: Path, database_url: str, plc: FakePlc, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = EventPath(tmp_path / "persist", database_url, plc)
+    modest, greedy = path.host(pds.url), path.host(other_pds.url)
+    repo, *dear = path.repo(pds.url), *(path.repo(other_pds.url) for _ in range(20))
+    dids = {one.did for one in dear}
+    spent = {modest: 0.0, greedy: 0.0}
+    real = verification.verify
+    # As in truth, what an event may cost is known by its size; but here the large ones do cost that much.
+    monkeypatch.setattr(delivery, "BYTE_SECONDS", 1e-6)
+
+    def verify(event: Any, *rest: Any, **more: Any) -> Any:
+        began = time.perf_counter()
+        while time.perf_counter() - began < (0.02 if event.did in dids else 0.001):
+            pass
+        spent[greedy if event.did in dids else modest] += time.perf_counter() - began
+        return real(event, *rest, **more)
+
+    def read(host: Host, frames: list[bytes]) -> None:
+        for frame in frames:
+            host.share.take(0.0)
+            path.put(host, frame)
+
+    path.put(modest, post(repo, "3kaaa").frame(1))
+    for seq, one in enumerate(dear, 1):
+        path.put(greedy, post(one, "3kaaa").frame(seq))
+    path.logged(1 + len(dear))
+    monkeypatch.setattr("relay.ingest.gate.verify", verify)
+    large = {"text": "x" * 20_000}
+    many = [dear[seq % 20].commit(create(f"{POST}/3kab{seq}", large)).frame(100 + seq) for seq in range(200)]
+    few = [post(repo, f"3kac{seq}").frame(100 + seq) for seq in range(200)]
+    reading = gevent.spawn(read, greedy, many)
+    until(lambda: spent[greedy] > 0.1)
+    spent[greedy] = 0.0
+    gevent.spawn(read, modest, few)
+    until(lambda: modest.cursor.position == 299, timeout=30)
+    # One may be under way when the other begins, and so it may be at each end of a round.
+    assert spent[greedy] < 2 * spent[modest]
+    reading.kill()
+    path.close()
+
+
 def test_an_account_that_waits_has_a_share_of_its_hosts_places(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lanes, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
     monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
     monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.5)
     monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.5)
@@ -124,7 +171,7 @@ def test_an_account_is_told_of_when_it_is_let_go(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lanes, "ACCOUNT_PLACES", 2)
+    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 2)
     monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
     monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.3)
     host = path.host(pds.url)

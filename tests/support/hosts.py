@@ -7,6 +7,7 @@ from typing import Any
 
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
+from relay.hosts.shares import Shares
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
 
@@ -27,7 +28,7 @@ def known_host(status: Status = Status.ACTIVE, *, connected: bool = True, accoun
         "created_at": datetime.fromtimestamp(NOW - 30 * 86_400, UTC),
         **row,
     }
-    made = Host(HostRow(**fields), CursorBook(lambda: 0).get(1))
+    made = Host(HostRow(**fields), CursorBook(lambda: 0).get(1), Shares())
     if connected:
         made.connected_at = made.row.last_connected_at = NOW - 600
     return made

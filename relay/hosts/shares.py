@@ -1,0 +1,138 @@
+"""The hosts' shares of CPU time: one that takes more than its share waits for as long as others have work.
+
+Deficit round robin. In each round every host has QUANTUM seconds; a round ends when all that have work have used theirs
+up, at once when that is one host alone. What a message will cost is charged before the work, so that no host has more
+than that queued, and put right afterwards. Subscribers and lanes call it through `Host.share`.
+Must not know what the work is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import gevent
+from gevent.event import Event as Signal
+
+from relay.kit import metrics
+from relay.kit.background import yield_hub
+
+QUANTUM = 0.005
+# Work may be held up where no CPU is taken: a host in debt goes on after so long, with one message.
+WAIT_SECONDS = 1.0
+
+
+class Shares:
+    """The rounds, and which hosts have work; `waiting` counts those who wait for a round."""
+
+    def __init__(self) -> None:
+        self.round = 0
+        self.working: dict[Share, None] = {}
+        self.waiting = 0
+        self._looking = False
+
+    def look_soon(self) -> None:
+        """Begin new rounds, unless somebody with work has credit left: soon, when others have read what they have."""
+        if not self._looking:
+            self._looking = True
+            gevent.spawn(self._look)
+
+    def _look(self) -> None:
+        # Sockets are looked at in between: whoever has more to come has work by then.
+        yield_hub()
+        yield_hub()
+        self._looking = False
+        if not self.waiting or any(share.credit > 0 for share in self.working):
+            return
+        least_debt = -max(share.credit for share in self.working)
+        self.round += 1 + int(least_debt / QUANTUM)
+        for share in self.working:
+            share.call_next()
+
+
+class Share:
+    """One host's part. `credit` is what it may still take in this round, in seconds, and below 0 its debt."""
+
+    __slots__ = ("_credit", "_queue", "_round", "_shares", "_work")
+
+    def __init__(self, shares: Shares) -> None:
+        self._shares = shares
+        self._credit = QUANTUM
+        self._round = shares.round
+        self._work = 0
+        # Made when somebody waits: thousands of hosts never need one.
+        self._queue: deque[Signal] | None = None
+
+    @property
+    def credit(self) -> float:
+        """Seconds that are left. A host that was idle has no more than those of one round."""
+        missed = self._shares.round - self._round
+        if missed:
+            self._round += missed
+            self._credit = min(QUANTUM, self._credit + missed * QUANTUM)
+        return self._credit
+
+    def take(self, seconds: float) -> None:
+        """Charge what the next piece of work will cost, once it is its turn. Those of a host go on in order."""
+        if self._queue or self.credit <= 0:
+            self._wait(seconds)
+        else:
+            self._credit -= seconds
+
+    def charge(self, seconds: float) -> None:
+        """Charge what it took beyond that, or give back, below 0, what it did not."""
+        credit = self.credit - seconds
+        self._credit = credit if credit < QUANTUM else QUANTUM
+        if self._shares.waiting:
+            self.call_next()
+            if self._credit <= 0:
+                self._shares.look_soon()
+
+    def begin(self, seconds: float = 0.0) -> None:
+        """A piece of work waits for nothing but the CPU from here on; it will cost that much more."""
+        if not self._work:
+            self._shares.working[self] = None
+        self._work += 1
+        self._credit -= seconds
+
+    def end(self, seconds: float = 0.0) -> None:
+        """It is done, or waits for something else; `charge` for it."""
+        self.charge(seconds)
+        self._work -= 1
+        if not self._work:
+            del self._shares.working[self]
+            if self._shares.waiting:
+                self._shares.look_soon()
+
+    def call_next(self) -> None:
+        """Let the first go on that waits, if there is credit."""
+        if self._queue and self.credit > 0:
+            self._queue[0].set()
+
+    def _wait(self, seconds: float) -> None:
+        # Whoever waits has work, so that one that is called goes on before the next round.
+        self.begin()
+        try:
+            self._stand_in_line()
+            self._credit = self.credit - seconds
+        finally:
+            self.call_next()
+            self.end()
+
+    def _stand_in_line(self) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        turn, since = Signal(), time.monotonic()
+        self._queue.append(turn)
+        self._shares.waiting += 1
+        self._shares.look_soon()
+        try:
+            while not turn.wait(WAIT_SECONDS) and self._queue[0] is not turn:
+                pass
+        finally:
+            self._queue.remove(turn)
+            self._shares.waiting -= 1
+            _WAITED.inc(time.monotonic() - since)
+
+
+_WAITED = metrics.HOST_THROTTLED_SECONDS.labels("cpu")
