@@ -42,7 +42,7 @@ format: $(VENV)/.check
 	$(BIN)/ruff format .
 
 test: test-setup lint check-types
-	$(BIN)/python -m tests.side_by_side --postgres --durations=10 --ignore=tests/bench
+	$(BIN)/python -m tests.side_by_side --per-core 2 --postgres --durations=10 --ignore=tests/bench
 
 lint: $(VENV)/.check
 	$(BIN)/ruff check .

@@ -1,9 +1,10 @@
-"""Runs the tests in several pytest processes side by side, as many as there are cores; what is costly is started once.
+"""Runs the tests in several pytest processes side by side; what is costly is started once.
 
-    python -m tests.side_by_side [--jobs N] [--postgres] PYTEST-ARGUMENT…
+    python -m tests.side_by_side [--jobs N] [--per-core N] [--postgres] PYTEST-ARGUMENT…
 
-All of them share one list of tests (`tests/support/sharing.py`). With `--postgres` one server is there for all. Output
-is shown as it comes, failures and summaries when a process is done. Used by `make check` and `make test`.
+All of them share one list of tests (`tests/support/sharing.py`). There is one for each core, or more with `--per-core`:
+most tests with processes and timeouts wait most of their time. With `--postgres` one server is there for all. Output is
+shown as it comes, failures and summaries when a process is done. Used by `make check` and `make test`.
 """
 
 from __future__ import annotations
@@ -86,10 +87,12 @@ def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=min(len(os.sched_getaffinity(0)), MAX_JOBS))
+    parser.add_argument("--jobs", type=int, help=f"by default one for each core, {MAX_JOBS} at the most")
+    parser.add_argument("--per-core", type=int, default=1)
     parser.add_argument("--postgres", action="store_true", help="one PostgreSQL server for the whole run")
     options, arguments = parser.parse_known_args()
-    return run(arguments, options.jobs, postgres=options.postgres)
+    jobs = options.jobs or min(options.per_core * len(os.sched_getaffinity(0)), MAX_JOBS)
+    return run(arguments, jobs, postgres=options.postgres)
 
 
 if __name__ == "__main__":

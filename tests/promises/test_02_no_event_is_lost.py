@@ -10,11 +10,13 @@ import itertools
 import os
 import pickle
 import random
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -29,6 +31,7 @@ from relay.store.database import Database
 from relay.store.open import open_database
 from tests.support.ledger import Entry, Ledger, make_ledger
 from tests.support.stream import payloads, whole_frames
+from tests.support.wait import until
 
 ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 ROUNDS_PER_LOG = 50
@@ -72,29 +75,53 @@ class Consumer:
                 buffer = buffer[whole:]
 
 
-class Killed:
-    """One life of the process."""
+class Lives:
+    """The process that is killed and started again; `port` is that of the present life."""
 
     def __init__(self, folder: Path, url: str, ledger: Path) -> None:
+        self.errors = folder / "errors"
         command = [sys.executable, "-m", "tests.support.logging_process", str(folder), url, str(ledger)]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        assert line.strip().isdigit(), self.process.communicate()[1]
-        self.port = int(line)
+        with self.errors.open("wb") as errors:
+            self.program = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+            )
+        self.pid: int | None = None
+        self.port = 0
+
+    def begin(self) -> None:
+        self._say()
+        self.pid, self.port = map(int, self._line().split())
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.communicate(timeout=20)
+        if self.pid is not None:
+            os.kill(self.pid, signal.SIGKILL)
+        self.pid = None
 
     def finish(self) -> None:
-        assert self.process.stdout and self.process.stdout.readline() == "done\n"
+        assert self._line() == "done\n"
 
     def end(self) -> None:
-        _, errors = self.process.communicate(timeout=20)
-        assert self.process.returncode == 0 and "Traceback" not in errors, errors
+        self._say()
+        assert self.program.wait(20) == 0, self.errors.read_text()
+        assert "Traceback" not in self.errors.read_text(), self.errors.read_text()
+
+    def close(self) -> None:
+        if self.program.poll() is None:
+            with suppress(ProcessLookupError):
+                self.kill()
+            self.program.kill()
+            self.program.wait(20)
+
+    def _say(self) -> None:
+        assert self.program.stdin
+        self.program.stdin.write("\n")
+        self.program.stdin.flush()
+
+    def _line(self) -> str:
+        assert self.program.stdout
+        line = self.program.stdout.readline()
+        assert line, self.errors.read_text()
+        return line
 
 
 @pytest.mark.timeout(600)
@@ -105,29 +132,30 @@ def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
     ledger = make_ledger(rounds * EVENTS_PER_ROUND, chance)
     ledger_file = tmp_path / "ledger"
     ledger_file.write_bytes(pickle.dumps(ledger))
-    consumer = Consumer()
-    seen = []
-    for _ in range(rounds):
-        life = Killed(tmp_path, database_url, ledger_file)
-        reader = consumer.follow(life.port)
-        time.sleep(chance.random() * 0.25)
-        life.kill()
-        reader.join(20)
-        seen.append(len(consumer.events))
-    life = Killed(tmp_path, database_url, ledger_file)
-    reader = consumer.follow(life.port)
-    life.finish()
     expected = {
         (event.did, event.time): (host, entry, event)
         for host, entries in ledger.items()
         for entry in entries
         if not entry.rejected and isinstance(event := frames.decode(entry.frame), Event)
     }
-    deadline = time.monotonic() + 20
-    while len(consumer.events) < len(expected) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    life.end()
-    reader.join(20)
+    consumer = Consumer()
+    seen = []
+    with closing(Lives(tmp_path, database_url, ledger_file)) as lives:
+        for _ in range(rounds):
+            lives.begin()
+            reader = consumer.follow(lives.port)
+            time.sleep(chance.random() * 0.25)
+            lives.kill()
+            reader.join(20)
+            seen.append(len(consumer.events))
+        lives.begin()
+        reader = consumer.follow(lives.port)
+        lives.finish()
+        # What has not come by then is shown below.
+        with suppress(AssertionError):
+            until(lambda: len(consumer.events) >= len(expected), 20)
+        lives.end()
+        reader.join(20)
     print(f"\n{rounds} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
     check_consumer(consumer.events, set(expected))
     check_log_and_sql(tmp_path, database_url, ledger, expected, consumer.events)

@@ -2,9 +2,11 @@
 
     python -m tests.support.logging_process FOLDER DATABASE_URL LEDGER
 
-Prints the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for ever. Every
-host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the ledger is all
-logged it prints `done`; it ends in order when its input is closed.
+Each line of input is the start of a process, forked when all is loaded, which takes most of the time of a start. It
+prints its id and the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for
+ever. Every host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the
+ledger is all logged it prints `done`; after another line it ends in order, and with it the program. After a SIGKILL the
+next line starts the next one.
 """
 
 # ruff: noqa: E402
@@ -12,6 +14,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import os
 import pickle
 import random
 import socket
@@ -113,18 +116,34 @@ def _insert(tx: object, name: str) -> hosts.HostRow:
     return hosts.insert(tx, name, no_ssl=False, account_limit=1000, trusted=False)  # type: ignore[arg-type]
 
 
+def live(folder: Path, url: str, ledger: dict[str, list[Entry]]) -> None:
+    """One life, to its end in order."""
+    process = Process(folder, url, ledger)
+    server = StreamServer(("127.0.0.1", 0), process.serve)
+    server.start()
+    print(os.getpid(), server.server_port, flush=True)
+    gevent.joinall(process.feeders)
+    print("done", flush=True)
+    sys.stdin.readline()
+    process.stream.stop(10.0)
+    process.db.close()
+
+
 def main() -> None:
     # The lives of this process are short: SQL must be written several times in each.
     projector.FLUSH_SECONDS = 0.02
-    process = Process(Path(sys.argv[1]), sys.argv[2], pickle.loads(Path(sys.argv[3]).read_bytes()))
-    server = StreamServer(("127.0.0.1", 0), process.serve)
-    server.start()
-    print(server.server_port, flush=True)
-    gevent.joinall(process.feeders)
-    print("done", flush=True)
-    sys.stdin.read()
-    process.stream.stop(10.0)
-    process.db.close()
+    folder, url, ledger = Path(sys.argv[1]), sys.argv[2], pickle.loads(Path(sys.argv[3]).read_bytes())
+    # gevent's own watch the child from a hub, which nothing needs here.
+    fork, wait = monkey.get_original("os", "fork"), monkey.get_original("os", "waitpid")
+    while sys.stdin.readline():
+        pid = fork()
+        if not pid:
+            gevent.reinit()
+            live(folder, url, ledger)
+            break
+        code = os.waitstatus_to_exitcode(wait(pid, 0)[1])
+        if code >= 0:
+            sys.exit(code)
 
 
 if __name__ == "__main__":
