@@ -83,19 +83,22 @@ class Lives:
         command = [sys.executable, "-m", "tests.support.logging_process", str(folder), url, str(ledger)]
         with self.errors.open("wb") as errors:
             self.program = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+                command,
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                process_group=0,
             )
-        self.pid: int | None = None
-        self.port = 0
+        self.pid = self.port = 0
 
     def begin(self) -> None:
         self._say()
         self.pid, self.port = map(int, self._line().split())
 
     def kill(self) -> None:
-        if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
-        self.pid = None
+        os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> None:
         assert self._line() == "done\n"
@@ -106,11 +109,9 @@ class Lives:
         assert "Traceback" not in self.errors.read_text(), self.errors.read_text()
 
     def close(self) -> None:
-        if self.program.poll() is None:
-            with suppress(ProcessLookupError):
-                self.kill()
-            self.program.kill()
-            self.program.wait(20)
+        with suppress(ProcessLookupError):
+            os.killpg(self.program.pid, signal.SIGKILL)
+        self.program.wait(20)
 
     def _say(self) -> None:
         assert self.program.stdin

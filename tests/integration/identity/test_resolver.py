@@ -620,7 +620,7 @@ def test_private_hosts_are_not_asked_in_public(database: Database, plc: FakePlc)
 
 @pytest.mark.slow
 def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(database: Database, plc: FakePlc) -> None:
-    plc.latency, plc.failure_rate = 0.5, 0.05
+    plc.latency, plc.failure_rate = 0.1, 0.05
     dids = [account_did(number) for number in range(2000)]
     for did in dids:
         plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
