@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Concatenate
 
@@ -26,6 +26,7 @@ from relay.store.database import Database, P, Row, T, Transaction
 READERS = 4
 WAIT_SECONDS = 30.0
 BUSY_MILLISECONDS = 10_000
+STOOD_IN_LINE_MILLISECONDS = 100
 WRITER_CACHE_KIB = 8 << 10
 READER_CACHE_KIB = 2 << 10
 CHECKPOINT_PAGES = 4000
@@ -125,7 +126,7 @@ class SqliteDatabase(Database):
         started = time.monotonic()
         try:
             with gevent.Timeout(limit, _Unanswered):
-                return in_thread(pool, self._attempt, idle, work, writes)
+                return in_thread(pool, self._attempt, idle, work, started, writes)
         except _Unanswered:
             metrics.STORE_FAILURES.inc()
             raise StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s") from None
@@ -137,10 +138,16 @@ class SqliteDatabase(Database):
         finally:
             metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
 
-    def _attempt(self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], writes: bool) -> T:
+    def _attempt(
+        self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], asked: float, writes: bool
+    ) -> T:
         connection = self._take(idle, writes)
         try:
-            result = _transact(connection, work) if writes else work(SqliteTransaction(connection))
+            if writes:
+                with _waits_since(connection, asked):
+                    result = _transact(connection, work)
+            else:
+                result = work(SqliteTransaction(connection))
         except BaseException:
             self._put_back(idle, connection)
             raise
@@ -213,6 +220,24 @@ def _turn_wal_on(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         _thread_sleep(0.02)
+
+
+@contextmanager
+def _waits_since(connection: sqlite3.Connection, asked: float) -> Iterator[None]:
+    """Count the time for which another program's lock is waited for from `asked` on (monotonic seconds).
+
+    Writes that stand in line for the one thread would else wait one after the other, as long each: how soon the last
+    of them fails, and health is red, must not depend on how many there are.
+    """
+    waited = int((time.monotonic() - asked) * 1000)
+    if waited <= STOOD_IN_LINE_MILLISECONDS:
+        yield
+        return
+    connection.execute(f"PRAGMA busy_timeout = {max(BUSY_MILLISECONDS - waited, STOOD_IN_LINE_MILLISECONDS)}")
+    try:
+        yield
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MILLISECONDS}")
 
 
 def _transact(connection: sqlite3.Connection, work: Callable[[Transaction], T]) -> T:

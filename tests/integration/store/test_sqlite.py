@@ -99,6 +99,25 @@ def test_a_file_held_by_another_program_is_an_outage_and_passes(path: Path, monk
     database.close()
 
 
+def test_writes_in_line_wait_together_for_another_program(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_MILLISECONDS", 1000)
+    database = open_database(f"sqlite://{path}", max_connections=1)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    started = time.monotonic()
+    writes = [gevent.spawn(database.write, installation.put, "a", "b") for _ in range(10)]
+    gevent.joinall(writes, timeout=30)
+    assert {type(one.exception) for one in writes} == {StoreError}
+    assert 0.9 < time.monotonic() - started < 5
+    # The next one has all its time again.
+    write = gevent.spawn(database.write, installation.put, "a", "b")
+    gevent.sleep(0.5)
+    other.execute("ROLLBACK")
+    other.close()
+    write.get(timeout=10)
+    database.close()
+
+
 def test_a_full_disk_is_an_outage_and_passes(database: Database) -> None:
     """A bound on the file's pages fails as a full disk does, also in the middle of a transaction."""
     pages = database.write(pragma, "page_count")
