@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
 
 from relay.kit import metrics
 from relay.kit.background import Loop
@@ -87,6 +88,7 @@ class Projector:
         self._lost: str | None = None
         self._next_try = 0.0
         self._flushed = Signal()
+        self._one_flush = BoundedSemaphore()
         # Writes begun, and the newest of them that succeeded.
         self._rounds = 0
         self._stored_round = 0
@@ -212,6 +214,10 @@ class Projector:
 
         What is too much for one transaction goes in several, which move nothing but rows until the last one.
         """
+        with self._one_flush:
+            return self._flush()
+
+    def _flush(self) -> bool:
         if self._catch_up is not None:
             return False
         # No switch until the batch is whole: position, cursors and rows must be of the same moment.

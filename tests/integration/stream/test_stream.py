@@ -481,6 +481,32 @@ def test_a_failed_write_is_made_up_for(tmp_path: Path, database_url: str, monkey
     room.stop()
 
 
+def test_one_flush_waits_for_another(tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the last one at the stop may for one that is under way."""
+    room = Room(tmp_path, database_url)
+    write, steps = room.db.write, list[str]()
+
+    def slow(work: Any, *args: object) -> object:
+        steps.append("begun")
+        gevent.sleep(0.05)
+        answer = write(work, *args)
+        steps.append("ended")
+        return answer
+
+    room.start()
+    room.stream.projector._loop.stop()
+    room.submit(1)
+    room.wait_for(1)
+    with monkeypatch.context() as watched:
+        watched.setattr(room.db, "write", slow)
+        flushes = [gevent.spawn(room.stream.projector.flush) for _ in range(3)]
+        gevent.joinall(flushes, timeout=10)
+    assert [flush.value for flush in flushes] == [True] * 3
+    assert steps == ["begun", "ended"] * 3
+    assert room.db.read(projection.position)[0] == 1
+    room.stop()
+
+
 def test_after_an_outage_what_waited_is_written_in_pieces(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
