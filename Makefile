@@ -85,7 +85,7 @@ debian:
 	  -- 'command -v systemd-analyze' systemd \
 	  -- 'command -v sqlite3' sqlite3 \
 	  -- 'command -v chromium && command -v chromedriver' chromium chromium-driver fonts-dejavu-core
-	@.ci/unpack .cache/debian promtool prometheus
+	@.ci/unpack .cache/debian promtool promtool prometheus
 	@.ci/unpack .cache/debian nginx nginx
 	@.ci/unpack .cache/debian caddy caddy
 
