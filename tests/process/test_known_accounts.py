@@ -9,7 +9,7 @@ import pytest
 
 from relay.store import accounts, hosts, identities
 from relay.store.accounts import AccountRow
-from relay.store.database import Transaction
+from relay.store.database import Database
 from relay.store.identities import IdentityRow
 from relay.store.open import open_database
 from tests.support.pds import FakePds
@@ -18,19 +18,22 @@ from tests.support.relay_process import RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
 
 KNOWN = 100_000
+KNOWN_AT_ONCE = 5_000
 KNOWN_THAT_WRITE = 1_000
 LEARNT = 50
 KEY = SigningKey.create("k256")
 
 
-def store_known(tx: Transaction, pds: FakePds) -> None:
-    """What a relay has in SQL of a host whose accounts it has known for long."""
-    host = hosts.insert(tx, pds.hostname, no_ssl=True, account_limit=10 * KNOWN, trusted=False)
-    dids = [account_did(number) for number in range(1, KNOWN + 1)]
-    accounts.insert_many(tx, [AccountRow(uid, did, host.id, "active", "active") for uid, did in enumerate(dids, 1)])
+def store_known(database: Database, pds: FakePds) -> None:
+    """What a relay has in SQL of a host whose accounts it has known for long. A transaction has limited time."""
+    host = database.write(hosts.insert, pds.hostname, no_ssl=True, account_limit=10 * KNOWN, trusted=False)
     resolved_at = time.time() - 3600
-    rows = [IdentityRow(did, pds.url, KEY.curve, KEY.public, "user.test", resolved_at) for did in dids]
-    identities.upsert_many(tx, rows)
+    for first in range(1, KNOWN + 1, KNOWN_AT_ONCE):
+        known = [(uid, account_did(uid)) for uid in range(first, first + KNOWN_AT_ONCE)]
+        rows = [AccountRow(uid, did, host.id, "active", "active") for uid, did in known]
+        database.write(accounts.insert_many, rows)
+        resolved = [IdentityRow(did, pds.url, KEY.curve, KEY.public, "user.test", resolved_at) for _, did in known]
+        database.write(identities.upsert_many, resolved)
 
 
 @pytest.mark.timeout(180)
@@ -41,7 +44,7 @@ def test_a_restart_asks_nobody_about_accounts_that_are_known(tmp_path: Path, dat
     repos = {did: RepoBuilder(did, KEY) for did in (*known, *learnt)}
     with FakePlc() as plc, FakePds() as pds:
         database = open_database(database_url, max_connections=1)
-        database.write(store_known, pds)
+        store_known(database, pds)
         database.close()
         for did in learnt:
             plc.documents[did] = did_document(did, KEY, pds.url)
