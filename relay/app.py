@@ -58,6 +58,8 @@ from relay.web.services import RelayServices
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
 EXIT_FAILURE = 1
+# As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
+EXIT_CODES = {"log-locked": 75, "store-locked": 75, "store-log": 78}
 GC_THRESHOLDS = (50_000, 20, 100)
 
 log = logging.getLogger(__name__)
@@ -72,7 +74,7 @@ class Relay:
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         spare.give_back(settings.persist_dir)
-        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
+        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections, hold=True)
         self._db.write(installation.claim, "relay")
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq)
@@ -216,7 +218,7 @@ def main(env_file: Path | None) -> int:
         relay.start()
     except (RelayError, OSError) as error:
         log.error("the relay cannot start: %s", error)
-        return EXIT_FAILURE
+        return EXIT_CODES.get(error.reason, EXIT_FAILURE) if isinstance(error, RelayError) else EXIT_FAILURE
     _calm_collector()
     log.info("started as process %d with %s", os.getpid(), settings.redacted())
     notifier.ready()

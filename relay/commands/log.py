@@ -1,4 +1,4 @@
-"""`relay log`: looks at the event log on disk, also at that of a running relay. Changes nothing."""
+"""`relay log`: looks at the event log on disk, also at that of a running relay. Only `adopt` changes anything."""
 
 from __future__ import annotations
 
@@ -47,6 +47,30 @@ def inspect_log(settings: Settings, as_json: bool) -> None:
         return print_json(rows)
     titles = ("SEGMENT", "FIRST SEQ", "LAST SEQ", "CREATED", "LAST EVENT", "BYTES")
     return print_table(titles, [list(row.values()) for row in rows])
+
+
+@log.command("adopt")
+@with_settings
+def adopt_log(settings: Settings) -> None:
+    """Make this log that of the database, in the place of another that never goes on. With the relay stopped.
+
+    For a log and a database that were brought together from different relays, or backups of them. The log's events are
+    applied to the database at the next start, as far as it does not have them.
+    """
+    from relay.patched import patch
+
+    patch()
+    from relay.eventlog import identity
+    from relay.store import projection
+    from relay.store.open import open_database
+
+    directory = _directory(settings)
+    db = open_database(settings.database_url, max_connections=2, hold=True)
+    try:
+        db.write(projection.set_owner, identity.load(directory) or identity.make(directory))
+    finally:
+        db.close()
+    click.echo(f"the database is that of the log in {settings.persist_dir}")
 
 
 @log.command("verify")

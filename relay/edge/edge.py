@@ -50,7 +50,7 @@ class Edge:
         # The upstream's address is the operator's word.
         http = GuardedHttp(SERVER, allow_insecure=True)
         spare.give_back(settings.persist_dir)
-        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections)
+        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections, hold=True)
         self._db.write(installation.claim, "edge")
         self._log = SegmentLog(settings.persist_dir, copy=True)
         suppressions = Suppressions()

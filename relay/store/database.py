@@ -83,6 +83,13 @@ class Database(ABC):
         """Like `write`, for `limit` seconds at most: an index on a large table takes its time."""
 
     @abstractmethod
+    def hold(self) -> None:
+        """Keep every other relay away from the database until this one is closed or its process ends.
+
+        From now on `write` fails while that is not so. Raises StoreError: `store-locked` when another relay uses it.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Close all connections; later calls raise StoreError."""
 

@@ -44,14 +44,18 @@ _WORDS: dict[Engine, dict[str, str]] = {
 _ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ")
 
 
-def open_database(url: str, *, max_connections: int) -> Database:
+def open_database(url: str, *, max_connections: int, hold: bool = False) -> Database:
     """The database at a `sqlite://PATH` or `postgres://…` address, its schema brought up to date.
 
-    `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. Raises StoreError:
-    `store-unavailable`, or `store-schema` when a newer relay has been here.
+    `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. With `hold` no other relay may
+    have it open, or open it from now on. Raises StoreError: `store-unavailable`, `store-schema` when a newer relay has
+    been here, or `store-locked` when another one is.
     """
     database = _engine(url, max_connections)
     try:
+        if hold:
+            # First: a newer relay must not change the schema beneath an older one that runs.
+            database.hold()
         database.migrate(apply, MIGRATION_SECONDS)
     except BaseException:
         database.close()

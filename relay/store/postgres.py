@@ -21,6 +21,7 @@ from psycopg2.extras import execute_batch, execute_values
 from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.postgres_lock import PostgresLock
 from relay.store.postgres_pool import Pool, Unanswered
 
 # Above the statement timeout of a session, below the minute that a call may take at most.
@@ -68,6 +69,7 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str, max_connections: int) -> None:
         self._pool = pool = Pool(url, max_connections)
+        self._lock: PostgresLock | None = None
         metrics.STORE_CONNECTIONS_CAPACITY.set(max_connections)
         metrics.STORE_CONNECTIONS.set_function(lambda: pool.open)
         metrics.STORE_CONNECTIONS_BUSY.set_function(lambda: pool.open - pool.resting)
@@ -85,8 +87,15 @@ class PostgresDatabase(Database):
 
         self._run(patiently, writes=True, limit=limit)
 
+    def hold(self) -> None:
+        lock = PostgresLock(self._pool.connect)
+        lock.take()
+        self._lock = lock
+
     def close(self) -> None:
         self._pool.close()
+        if self._lock is not None:
+            self._lock.close()
 
     def _run(self, work: Callable[[Transaction], T], *, writes: bool, limit: float) -> T:
         started = time.monotonic()
@@ -104,6 +113,8 @@ class PostgresDatabase(Database):
 
     def _attempt(self, work: Callable[[Transaction], T], writes: bool) -> T:
         while True:
+            if writes and self._lock is not None:
+                self._lock.ensure()
             connection, used = self._pool.take()
             committing = False
             try:
@@ -142,6 +153,8 @@ class PostgresDatabase(Database):
         if not isinstance(error, Exception):
             return False
         self._pool.close_resting()
+        if self._lock is not None:
+            self._lock.doubt()
         return True
 
 

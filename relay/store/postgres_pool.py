@@ -117,6 +117,12 @@ class Pool:
         self._closed = True
         self.close_resting()
 
+    def connect(self) -> Connection:
+        """A connection beside the pool, which is the caller's to close. Raises StoreError."""
+        connection = self._connect()
+        self.open -= 1
+        return connection
+
     def _connect(self) -> Connection:
         if self._closed:
             raise StoreError("store-unavailable", "the database is closed")

@@ -15,6 +15,9 @@ from relay.store import accounts, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Transaction
 
+# Where `relay_setting` has the identity of the log.
+LOG_KEY = "log"
+
 
 class PositionMoved(Exception):
     """SQL is not where it was left, but at the position `found`: an older database has taken its place, or another
@@ -27,6 +30,10 @@ class PositionMoved(Exception):
         self.replay_from = replay_from
 
 
+class NotOurs(Exception):
+    """The database belongs to another log: another relay has taken it."""
+
+
 @dataclass(slots=True)
 class ProjectionBatch:
     """The newest rows of all that changed since the last batch.
@@ -35,7 +42,8 @@ class ProjectionBatch:
     which the host's records have its present numbers, for hosts whose numbers started anew; `suppressed` is uid -> the
     log seq below which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has
     records of it, None when that is in doubt; `own_statuses` is uid -> the status of the relay's own that the log gives
-    the account. A restart scans the log from `replay_from`, and applies it from `position`.
+    the account. A restart scans the log from `replay_from`, and applies it from `position`. `log_id` is the identity of
+    the log that it is of; "" is not compared.
     """
 
     position: int
@@ -48,15 +56,18 @@ class ProjectionBatch:
     unsuppressed: set[int] = field(default_factory=set)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
     own_statuses: dict[int, str] = field(default_factory=dict)
+    log_id: str = ""
 
 
 def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | None = None) -> None:
     """Store `batch`; the caller's transaction makes it one. Raises PositionMoved, and stores nothing, when SQL is at
-    none of the positions `expected`.
+    none of the positions `expected`; NotOurs when it is another log's.
 
     The relay's own status of an account is stored with a new account. After that `own_statuses` alone changes it: a row
     that waited here while an admin acted must neither lift a takedown nor bring it back.
     """
+    if batch.log_id:
+        _check_owner(tx, batch.log_id)
     if expected is not None:
         found, replay_from = position(tx)
         if found not in expected:
@@ -92,9 +103,32 @@ def position(tx: Transaction) -> tuple[int, int]:
     return (row[0], row[1]) if row else (0, 0)
 
 
+def owner(tx: Transaction) -> str | None:
+    """The identity of the log that the database follows from, None when it never had one."""
+    row = tx.row("SELECT value FROM relay_setting WHERE key = ?", (LOG_KEY,))
+    return row[0] if row else None
+
+
+def set_owner(tx: Transaction, log_id: str) -> None:
+    """From now on the database follows from the log `log_id`."""
+    tx.execute(
+        "INSERT INTO relay_setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+        (LOG_KEY, log_id),
+    )
+
+
 def suppressions(tx: Transaction) -> dict[int, int]:
     """uid -> the seq below which its events are hidden, for all accounts that have one."""
     return dict(tx.rows("SELECT uid, before_seq FROM log_suppression"))
+
+
+def _check_owner(tx: Transaction, log_id: str) -> None:
+    found = owner(tx)
+    if found is None:
+        # A state of the database from before it had one.
+        set_owner(tx, log_id)
+    elif found != log_id:
+        raise NotOurs
 
 
 class _Stored(NamedTuple):

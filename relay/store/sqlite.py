@@ -1,11 +1,14 @@
 """The database in one SQLite file: the default, with nothing to set up.
 
 One writer thread and up to four reader threads, all native, so that a disk that is slow or syncing never stops the
-hub. Opened by `open_database`. The log's lock keeps a second relay away; another program's reads are harmless (WAL).
+hub. Opened by `open_database`. A locked file beside it keeps a second relay away, and nobody else: other programs may
+read and back up (WAL).
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
 import time
 from collections import deque
@@ -87,6 +90,7 @@ class SqliteDatabase(Database):
         self._idle_readers: deque[sqlite3.Connection] = deque()
         self._connections: set[sqlite3.Connection] = set()
         self._closed = False
+        self._lock = -1
         metrics.STORE_CONNECTIONS_CAPACITY.set(READERS + 1)
         metrics.STORE_CONNECTIONS.set_function(lambda: len(self._connections))
         metrics.STORE_CONNECTIONS_BUSY.set_function(
@@ -102,6 +106,25 @@ class SqliteDatabase(Database):
     def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
         self._run(self._writer, self._idle_writer, work, limit)
 
+    def hold(self) -> None:
+        path = self._path.with_name(f"{self._path.name}.lock")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._let_go()
+            words = "another relay uses this database: stop that one first, or give this one a database of its own"
+            raise StoreError("store-locked", f"{self._path}: {words}") from None
+        except OSError as error:
+            self._let_go()
+            raise StoreError("store-unavailable", f"{path}: {error}") from error
+
+    def _let_go(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
     def close(self) -> None:
         if self._closed:
             return
@@ -112,6 +135,7 @@ class SqliteDatabase(Database):
                 pool.apply(self._close_all, (idle,))
                 pool.join()
             pool.kill()
+        self._let_go()
 
     def _run(
         self,

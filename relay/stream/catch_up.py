@@ -38,7 +38,9 @@ class CatchUp:
     A restart scans the log from `replay_from`, which stays as it is. `max_uid` is the highest uid that was seen.
     """
 
-    def __init__(self, segment_log: SegmentLog, db: Database, position: int, until: int, replay_from: int) -> None:
+    def __init__(
+        self, segment_log: SegmentLog, db: Database, position: int, until: int, replay_from: int, log_id: str = ""
+    ) -> None:
         self.position = position
         self.until = until
         self.max_uid = 0
@@ -48,6 +50,7 @@ class CatchUp:
         self.stored_at = {position}
         self._db = db
         self._replay_from = replay_from
+        self._log_id = log_id
         self._reader = LogReader(segment_log)
         self._pool = ThreadPool(1)
         self._read_to = max(position, segment_log.first_seq - 1)
@@ -70,7 +73,7 @@ class CatchUp:
         return max(self.until - max(self._read_to, self.position), 0)
 
     def run(self) -> None:
-        """Go on to the end. Raises StoreError, LogError or PositionMoved; then it may be called again."""
+        """Go on to the end. Raises StoreError, LogError, PositionMoved or NotOurs; then it may be called again."""
         while self.step():
             pass
         self._pool.kill()
@@ -83,7 +86,7 @@ class CatchUp:
             return False
         events = [(record, event) for record in in_turns(records) if (event := replay.event_of(record)) is not None]
         known = self._known_of(sorted({event.did for _, event in events}))
-        batch = ProjectionBatch(records[-1].seq, self._replay_from)
+        batch = ProjectionBatch(records[-1].seq, self._replay_from, log_id=self._log_id)
         told = set(self._told)
         replay.fold(batch, in_turns(events), known, told)
         expected = frozenset(self.stored_at)

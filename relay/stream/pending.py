@@ -67,7 +67,7 @@ class Changes:
             pieces[number_of[uid]].own_statuses[uid] = status
         return pieces
 
-    def batch(self, position: int, replay_from: int) -> ProjectionBatch:
+    def batch(self, position: int, replay_from: int, log_id: str) -> ProjectionBatch:
         """As it is written, with the position that SQL has then; without cursors."""
         return ProjectionBatch(
             position,
@@ -78,6 +78,7 @@ class Changes:
             unsuppressed={uid for uid, seq in self.suppressed.items() if seq is None},
             collections=self.collections,
             own_statuses=self.own_statuses,
+            log_id=log_id,
         )
 
     def __len__(self) -> int:

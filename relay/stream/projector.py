@@ -22,7 +22,7 @@ from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction, within
-from relay.store.projection import PositionMoved
+from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
 from relay.stream.pending import Changes, newest
@@ -44,7 +44,7 @@ LOOK_SECONDS = 5.0
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
 
-MakeCatchUp = Callable[[int, int, int], CatchUp]
+MakeCatchUp = Callable[[int, int, int, str], CatchUp]
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,11 @@ class Projector:
         position: int,
         replay_from: int = 0,
         catch_up: MakeCatchUp | None = None,
+        log_id: str = "",
     ) -> None:
-        """`catch_up` makes what brings an older database up to the log, when one is found in the place of this one."""
+        """`log_id` is the identity of the log. `catch_up` makes what brings an older database up to the log, when one
+        is found in the place of this one.
+        """
         self.position = position
         self.stored_position = position
         # From here on a restart reads the log, as SQL has it.
@@ -71,6 +74,7 @@ class Projector:
         self._db = db
         self._book = book
         self._make_catch_up = catch_up
+        self._log_id = log_id
         self._catch_up: CatchUp | None = None
         self._prepared = False
         self._caught_up = Signal()
@@ -228,10 +232,10 @@ class Projector:
         try:
             while len(self._writing) > 1:
                 # Again without harm: from an older position the log gives the same rows.
-                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from)
+                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_id)
                 self._db.write(projection.write, batch, frozenset(self._may_be_at))
                 del self._writing[0]
-            batch = self._writing[0].batch(position, replay_from)
+            batch = self._writing[0].batch(position, replay_from, self._log_id)
             batch.cursors, batch.started = cursors, started
             expected = frozenset(self._may_be_at)
             self._may_be_at.add(position)
@@ -240,6 +244,8 @@ class Projector:
             self._book.give_back(cursors, started)
             if isinstance(error, PositionMoved):
                 self._note_moved(error)
+            elif isinstance(error, NotOurs):
+                self._note_taken()
             elif isinstance(error, StoreError):
                 self._piece_rows = max(self._piece_rows // 2, SMALLEST_PIECE)
                 self._trouble = f"database: {error}"
@@ -296,7 +302,14 @@ class Projector:
         self._known = RecentSet(KNOWN_PAIRS)
         self._trouble = None
         self.stored_replay_from = moved.replay_from
-        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from))
+        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from, self._log_id))
+
+    def _note_taken(self) -> None:
+        """SQL is another log's now."""
+        self._trouble = "database: it belongs to another log: another relay has taken it"
+        log.error(
+            "nothing is written: the database belongs to another log. Another relay has taken it: stop one of them"
+        )
 
     def _catch_up_with(self, behind: CatchUp) -> float:
         """Go on with bringing SQL up to the log; seconds to the next pass."""
@@ -308,6 +321,9 @@ class Projector:
         except (StoreError, LogError) as error:
             self._trouble = f"database: {error}"
             log.warning("the database is not brought up to the log: %s", error)
+            return RETRY_SECONDS
+        except NotOurs:
+            self._note_taken()
             return RETRY_SECONDS
         except PositionMoved as moved:
             self._catch_up = None

@@ -37,7 +37,9 @@ class Recovered(NamedTuple):
     lost: int
 
 
-def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppressions: Suppressions) -> Recovered:
+def recover(
+    segment_log: SegmentLog, db: Database, book: CursorBook, suppressions: Suppressions, log_id: str
+) -> Recovered:
     """Apply the log's records after SQL's position, and fill `book` and `suppressions`.
 
     When SQL is ahead of the log, the log lost events that were published: its next seq is put past all that may have
@@ -57,7 +59,7 @@ def recover(segment_log: SegmentLog, db: Database, book: CursorBook, suppression
         seq = records[-1].seq
         cursors.note(records)
         max_uid = max(max_uid, *(record.uid for record in records))
-    catch_up = CatchUp(segment_log, db, position, segment_log.last_seq, replay_from)
+    catch_up = CatchUp(segment_log, db, position, segment_log.last_seq, replay_from, log_id)
     catch_up.run()
     cursors.fill(book)
     suppressions.restore(db.read(projection.suppressions))

@@ -14,6 +14,7 @@ from relay.eventlog.retention import Keep, Retention
 from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.store.database import Database
+from relay.stream import ownership
 from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
@@ -34,7 +35,8 @@ class Stream:
         self.log = segment_log
         self.suppressions = Suppressions()
         self.cursors = CursorBook(lambda: segment_log.last_seq)
-        recovered = recover(segment_log, db, self.cursors, self.suppressions)
+        log_id = ownership.claim(segment_log, db)
+        recovered = recover(segment_log, db, self.cursors, self.suppressions, log_id)
         self.next_uid = recovered.next_uid
         self.projector = Projector(
             db,
@@ -43,6 +45,7 @@ class Stream:
             recovered.position,
             recovered.replay_from,
             partial(CatchUp, segment_log, db),
+            log_id,
         )
         self.projector.note_lost(recovered.lost)
         self.tail = Tail(segment_log.last_seq, self.suppressions)

@@ -54,6 +54,30 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(relay: RelayProcess, networ
         assert status["rev"] == writer.written[repo.did][-1]
 
 
+@pytest.mark.timeout(120)
+def test_a_second_relay_on_the_same_database_says_why_it_does_not_start(
+    relay: RelayProcess, network: tuple[FakePlc, FakePds], tmp_path: Path
+) -> None:
+    """And changes nothing: the first one goes on, also where the second one has a log of its own."""
+    writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
+    relay.crawl(network[1].url)
+    second = RelayProcess(tmp_path / "second", {"DATABASE_URL": relay.settings["DATABASE_URL"]})
+    with pytest.raises(AssertionError, match="the relay did not start"):
+        second.start()
+    assert second.child is not None and second.child.process.wait(10) == 75
+    said = [line for line in second.log_tail().splitlines() if "cannot start" in line]
+    assert len(said) == 1 and "store-locked" in said[0] and "another relay uses this database" in said[0]
+    assert "Traceback" not in second.log_tail()
+    writer.write(40)
+    relay.wait_until(lambda: len(consumer.events) >= writer.total)
+    relay.stop()
+    second.settings["RELAY_PERSIST_DIR"] = relay.settings["RELAY_PERSIST_DIR"]
+    second.start()
+    second.close()
+    consumer.stop()
+    check_whole(consumer, writer)
+
+
 @pytest.mark.timeout(60)
 def test_the_memory_is_told_at_the_end(tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path, {"RELAY_DEBUG_MEMORY": "true"})

@@ -1,0 +1,119 @@
+"""Holds a PostgreSQL database for one relay: an advisory lock that ends with the connection it was taken on.
+
+Used by `postgres` alone. A lock that was lost with its connection is taken again before anything is written, and
+refused when another relay was quicker. Must not know what is written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import gevent
+import psycopg2
+from gevent.lock import RLock
+from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
+
+from relay.kit.errors import StoreError
+
+# Any fixed number but that of the migrations.
+KEY = 0x72656C6179
+# How long an idle connection is believed to hold the lock.
+CHECK_AFTER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0
+# A relay that was killed is gone from the server a moment later.
+START_SECONDS = 5.0
+RETRY_SECONDS = 0.25
+
+# The server notices within half a minute when a machine vanishes, and lets the lock go; and it does not end a
+# connection for being idle. `idle_session_timeout` is unknown to old servers.
+_SESSION = (
+    "SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;"
+    " SET tcp_user_timeout = 15000;"
+    " SELECT set_config('idle_session_timeout', '0', false) WHERE current_setting('idle_session_timeout', true) <> ''"
+)
+
+
+class PostgresLock:
+    """The lock on the database that `connect` connects to."""
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._checked_at = 0.0
+        # One at a time takes it again; the others wait for the outcome.
+        self._turn = RLock()
+
+    def take(self) -> None:
+        """Take the lock. Raises StoreError `store-locked` when another relay keeps it for some seconds."""
+        give_up = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return self.ensure()
+            except StoreError as error:
+                if error.reason != "store-locked" or time.monotonic() > give_up:
+                    raise
+            gevent.sleep(RETRY_SECONDS)
+
+    def doubt(self) -> None:
+        """A connection to the server was lost, and maybe this one with it."""
+        self._checked_at = 0.0
+
+    def ensure(self) -> None:
+        """Return once the lock is held. Raises StoreError: `store-locked`, or `store-unavailable`."""
+        if time.monotonic() - self._checked_at < CHECK_AFTER_SECONDS:
+            return
+        with self._turn:
+            if time.monotonic() - self._checked_at < CHECK_AFTER_SECONDS:
+                return
+            if self._connection is None or not self._holds(self._connection):
+                self._connection = self._taken()
+            self._checked_at = time.monotonic()
+
+    def close(self) -> None:
+        """Let the lock go."""
+        self._checked_at = 0.0
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _holds(self, connection: Connection) -> bool:
+        try:
+            _ask(connection, "SELECT 1")
+        except StoreError:
+            self.close()
+            return False
+        return True
+
+    def _taken(self) -> Connection:
+        connection = self._connect()
+        try:
+            _ask(connection, _SESSION)
+            free = _ask(connection, f"SELECT pg_try_advisory_lock({KEY})")
+        except BaseException:
+            connection.close()
+            raise
+        if not free:
+            connection.close()
+            raise StoreError(
+                "store-locked",
+                "another relay uses this database: stop that one first, or give this one a database of its own",
+            )
+        return connection
+
+
+def _ask(connection: Connection, sql: str) -> object:
+    """The first value of the last statement's first row, None without one."""
+    timeout = gevent.Timeout(ANSWER_SECONDS)
+    try:
+        with timeout, connection.cursor() as cursor:
+            cursor.execute(sql)
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
+    except psycopg2.Error as error:
+        raise StoreError("store-unavailable", str(error).strip()) from error
+    except gevent.Timeout as ended:
+        if ended is not timeout:
+            raise
+        connection.close()
+        raise StoreError("store-unavailable", f"no answer from the database in {ANSWER_SECONDS:.0f} s") from None

@@ -1,0 +1,42 @@
+"""One log for one database: each keeps the other's identity, so that neither is used beside a third.
+
+Called once, when a stream is opened. A log that has events and a database that follows from
+another one do not belong together: cursors and numbers of the one mean nothing to the other. Must not know of rows.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from relay.eventlog import identity
+from relay.eventlog.log import SegmentLog
+from relay.kit.errors import LogError, StoreError
+from relay.store import projection
+from relay.store.database import Database
+
+log = logging.getLogger(__name__)
+
+
+def claim(segment_log: SegmentLog, db: Database) -> str:
+    """Make the database that of this log, unless it is another's and this log has events; the log's identity.
+
+    Raises StoreError: `store-log` when they do not belong together.
+    """
+    directory = segment_log.directory
+    try:
+        ours = identity.load(directory)
+        theirs = db.read(projection.owner)
+        if theirs is not None and theirs != ours:
+            if segment_log.segments:
+                raise StoreError(
+                    "store-log",
+                    f"the database belongs to another log than the one in {directory}: put the right one in its place,"
+                    " or run `relay log adopt` if this log shall go on and the other never will",
+                )
+            log.warning("the log in %s is a new one: the database's former log is refused from now on", directory)
+        ours = ours or identity.make(directory)
+    except OSError as error:
+        raise LogError("log-io", str(error)) from error
+    if theirs != ours:
+        db.write(projection.set_owner, ours)
+    return ours
