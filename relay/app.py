@@ -47,6 +47,9 @@ from relay.store.database import Database
 from relay.store.open import open_database
 from relay.stream import takeover
 from relay.stream.stream import Stream
+from relay.web.account_answers import AccountAnswers
+from relay.web.account_network import AccountNetwork
+from relay.web.account_report import AccountReports
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
@@ -122,6 +125,9 @@ class Relay:
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             find_account=self._stream.projector.account,
+            account_answers=AccountAnswers(
+                AccountReports(AccountNetwork(http, self._resolver.ask), self._hosts, self._stream.projector.account)
+            ),
             problem=lambda: self._stream.problem or ingest.problem,
             warning=lambda: self._stream.warning,
             memory=self._memory_debug,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -188,6 +189,33 @@ def show_account(client: Client, did: str) -> None:
     if client.as_json:
         return print_json(view)
     return print_fields([(name, view.get(name)) for name in ("did", "active", "status", "rev")])
+
+
+@accounts.command("why")
+@click.argument("name", metavar="DID-or-handle")
+@with_client
+def why_account(client: Client, name: str) -> None:
+    """Why the events of an account do, or do not, come: its PDS, its revs here and there, and who can do what."""
+    view = client.get(f"/account/{quote(name, safe=':')}")
+    if client.as_json:
+        return print_json(view)
+    click.echo(f"{view['summary']}\n{view['advice']}\n")
+    here, there, host = (view[part] or {} for part in ("here", "there", "host"))
+    print_fields(
+        [
+            ("did", view["did"]),
+            ("handle", view["handle"]),
+            ("pds", view["pds"]),
+            ("cause", view["cause"]),
+            ("rev here", here.get("rev")),
+            ("rev at the pds", there.get("rev")),
+            ("pds connected", host.get("connected")),
+            ("last connected", host.get("lastConnected")),
+            ("last error", host.get("lastError")),
+            *(("rejected", f"{frame['at']} {frame['reason']}: {frame['rule']}") for frame in view["rejected"]),
+        ]
+    )
+    return None
 
 
 @accounts.command("takedown")

@@ -176,6 +176,13 @@ class Resolver:
                 return _identity(stored)
         return _identity(outcome)
 
+    def ask(self, did: str) -> Identity:
+        """What the network says now, past all that is known, which it leaves alone. Blocks for a lookup.
+
+        For whoever has to tell what is the matter with a DID, seldom. Raises IdentityError.
+        """
+        return _identity(self._lookup.fetch(did, locate(did, allow_insecure=self._allow_insecure)))
+
     def _fly_or_join(self, did: str, host: str, *, refresh: bool) -> Fact | IdentityError:
         """The outcome of a lookup, the one that is under way or a new one."""
         give_up = time.monotonic() + WAIT_SECONDS

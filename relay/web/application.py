@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.net.http import SERVER
-from relay.web import admin_api, errors, firehose, health, host_page, xrpc
+from relay.web import account_page, admin_api, errors, firehose, health, host_page, xrpc
 from relay.web.services import EXTENSION, RelayServices, Services
 
 MAX_BODY = 64 << 10
@@ -37,7 +37,7 @@ This is a relay of the AT Protocol network.
 
 def create_app(services: RelayServices, pages: Iterable[Blueprint] = ()) -> Flask:
     """The WSGI application of a relay. `pages` are for people who are logged in: other origins may not read them."""
-    modules = (xrpc, firehose, host_page, admin_api, health)
+    modules = (xrpc, firehose, host_page, account_page, admin_api, health)
     return application(services, [module.blueprint for module in modules], pages)
 
 

@@ -77,13 +77,13 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "status": host.status.value,
         "connected": host.connected,
         "advice": report.advice,
-        "lastTried": _time(row.last_attempt_at),
-        "nextTry": _time(report.next_attempt_at),
-        "lastConnected": _time(row.last_connected_at),
-        "lastEvent": _time(row.last_event_at),
+        "lastTried": iso_time(row.last_attempt_at),
+        "nextTry": iso_time(report.next_attempt_at),
+        "lastConnected": iso_time(row.last_connected_at),
+        "lastEvent": iso_time(row.last_event_at),
         "lastError": row.last_error,
-        "lastErrorAt": _time(row.last_error_at),
-        "numbersStartedAgain": _time(host.restarted_at),
+        "lastErrorAt": iso_time(row.last_error_at),
+        "numbersStartedAgain": iso_time(host.restarted_at),
         "lagSeconds": report.lag_seconds,
         "accounts": host.account_count,
         "accountLimit": host.account_limit,
@@ -91,7 +91,7 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "eventsPerHour": host.rates.hour,
         "eventsPerDay": host.rates.day,
         "droppedLastDay": report.drops,
-        "rejected": [_rejected_view(frame) for frame in in_turns(report.rejected)],
+        "rejected": [rejected_view(frame) for frame in in_turns(report.rejected)],
     }
 
 
@@ -101,11 +101,12 @@ def _template() -> Template:
     return Environment(autoescape=True).from_string(PAGE)
 
 
-def _rejected_view(frame: RejectedFrame) -> dict[str, Any]:
+def rejected_view(frame: RejectedFrame) -> dict[str, Any]:
+    """A rejected frame as JSON, with the rule that it breaks."""
     rule = RULES.get(frame.reason)
     return {
         "id": frame.number,
-        "at": _time(frame.at),
+        "at": iso_time(frame.at),
         "reason": frame.reason,
         "rule": rule and rule.text,
         "specification": rule and rule.link,
@@ -117,7 +118,8 @@ def _rejected_view(frame: RejectedFrame) -> dict[str, Any]:
     }
 
 
-def _time(seconds: float | None) -> str | None:
+def iso_time(seconds: float | None) -> str | None:
+    """Unix seconds in ISO 8601."""
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,17 +16,16 @@ from relay.admin.siblings import forward_of
 from relay.config import Settings
 from relay.hosts.hosts import Hosts
 from relay.kit.memory import MemoryDebug
-from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database
 from relay.stream.firehose import Firehose
+from relay.web.account_answers import AccountAnswers
+from relay.web.account_report import FindAccount
 from relay.web.callers import AdminAuth, client_address, from_other_site
 from relay.web.consumers import Consumers
 from relay.web.errors import XrpcError
 
 EXTENSION = "relay"
 PREFIX = "/xrpc/com.atproto.sync."
-
-FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,13 +49,14 @@ class Services:
 class RelayServices(Services):
     """What a relay's routes use beside that.
 
-    `find_account` knows an account by its DID as of the newest event; `memory` is there when the operator wants it
-    traced.
+    `find_account` knows an account by its DID as of the newest event; `account_answers` say what is the matter with
+    one; `memory` is there when the operator wants it traced.
     """
 
     hosts: Hosts
     admin: Admin
     find_account: FindAccount
+    account_answers: AccountAnswers
     memory: MemoryDebug | None = None
 
 

@@ -222,3 +222,6 @@ def background(picture: Image.Image) -> int:
     _, commonest = max(picture.getcolors(picture.width * picture.height) or [(0, (0, 0, 0))])
     assert isinstance(commonest, tuple)
     return sum(commonest) // 3
+
+
+StartBrowser = Callable[..., Browser]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.e2e.browser import DESKTOP, Browser, StartBrowser, Window
 from tests.e2e.consumers import Consumer
 from tests.e2e.network import MODULES, ReferenceNetwork
 from tests.support.relay_process import RelayProcess
@@ -52,3 +54,18 @@ def watch(network: ReferenceNetwork) -> Iterator[Callable[[str], list[Consumer]]
     yield start
     for consumer in started:
         consumer.close()
+
+
+@pytest.fixture
+def start_browser(tmp_path: Path) -> Iterator[StartBrowser]:
+    """Starts browsers that are closed after the test."""
+    with ExitStack() as started:
+
+        def start(window: Window = DESKTOP, *, script: bool = True) -> Browser:
+            folder = tmp_path / f"browser-{window.name}"
+            folder.mkdir()
+            browser = Browser(folder, window, script=script)
+            started.callback(browser.close)
+            return browser
+
+        yield start

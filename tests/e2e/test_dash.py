@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 from selenium.webdriver.common.keys import Keys
 
-from tests.e2e.browser import CHROMIUM, DESKTOP, DRIVER, PHONE, Browser, Window, background
+from tests.e2e.browser import CHROMIUM, DESKTOP, DRIVER, PHONE, Browser, StartBrowser, Window, background
 from tests.e2e.network import POST, Account, Ledger, ReferenceNetwork
 from tests.support.pds import FakePds, identity_frame
 from tests.support.relay_process import PASSWORD, RelayProcess
@@ -21,23 +21,7 @@ pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed; `make test-setup` does it"),
     pytest.mark.timeout(300),
 ]
-StartBrowser = Callable[..., Browser]
 EVIL = "<img src=x onerror='window.pwned=1'>"
-
-
-@pytest.fixture
-def start_browser(tmp_path: Path) -> Iterator[StartBrowser]:
-    """Starts browsers that are closed after the test."""
-    with ExitStack() as started:
-
-        def start(window: Window = DESKTOP, *, script: bool = True) -> Browser:
-            folder = tmp_path / f"browser-{window.name}"
-            folder.mkdir()
-            browser = Browser(folder, window, script=script)
-            started.callback(browser.close)
-            return browser
-
-        yield start
 
 
 @pytest.fixture

@@ -18,8 +18,10 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
+from relay.identity.identity import Identity
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
+from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
 from relay.kit.values import Bind
 from relay.net.http import GuardedHttp
@@ -30,6 +32,9 @@ from relay.stream.projector import Projector
 from relay.stream.sequencer import Sequencer
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
+from relay.web.account_answers import AccountAnswers
+from relay.web.account_network import AccountNetwork
+from relay.web.account_report import AccountReports
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth
 from relay.web.consumers import Consumers
@@ -69,6 +74,8 @@ class Web:
             http,
             replace(self.settings, allow_insecure_hosts=True),
         )
+        self.identities: dict[str, Identity] = {}
+        self.texts: dict[str, list[str]] = {}
         self.imports = Imports(db, http, pause=0.01, retries=(0.01, 0.01))
         self.problem: str | None = None
         password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None
@@ -83,6 +90,13 @@ class Web:
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             auth=AdminAuth(self.settings.admin_passwords),
             find_account=self.projector.account,
+            account_answers=AccountAnswers(
+                AccountReports(
+                    AccountNetwork(http, self._ask_did, lambda name, _: self.texts.get(name, [])),
+                    self.hosts,
+                    self.projector.account,
+                )
+            ),
             problem=lambda: self.problem,
         )
         self.app = create_app(self.services, [pages_of(self.history)])
@@ -129,6 +143,11 @@ class Web:
         ]
         append(self.log, records)
         self.tail.publish(records)
+
+    def _ask_did(self, did: str) -> Identity:
+        if did not in self.identities:
+            raise IdentityError("did-not-found", did)
+        return self.identities[did]
 
 
 class NoEvents:

@@ -41,6 +41,7 @@ MEASURED = {
     "ingest/waits.py _desynchronized": "status-checks",
     "ingest/waits.py _unanswered": "status-checks",
     "stream/group_commit.py _queue": "sequencer",
+    "web/account_answers.py _kept": "account-pages",
     "web/callers.py _failures": "auth-failures",
     "dash/history.py _samples": "dash-samples",
     "dash/access.py _sessions": "dash-sessions",

@@ -1,0 +1,61 @@
+"""Reports of accounts, made no more often than they may be: each costs requests to strangers.
+
+Used by `account_page`. An answer is kept for half a minute, few are made at a time, and each address may
+have a few made in a minute. Must not know what is in one.
+"""
+
+from __future__ import annotations
+
+import time
+
+from cachetools import TTLCache
+from gevent.lock import Semaphore
+
+from relay.kit import metrics
+from relay.kit.limits import Allowance
+from relay.web.account_report import AccountReport, AccountReports
+from relay.web.callers import counted_as
+from relay.web.errors import too_many
+
+KEPT_SECONDS = 30.0
+KEPT = 1024
+AT_ONCE = 8
+WAIT_SECONDS = 20.0
+# Of one address: so many at once, then one in so many seconds.
+BURST = 10
+SECONDS_EACH = 6.0
+ADDRESSES = 10_000
+
+
+class AccountAnswers:
+    """Reports, made no more often than they may be. One for the application."""
+
+    def __init__(self, reports: AccountReports) -> None:
+        self._reports = reports
+        self._kept: TTLCache[str, tuple[float, AccountReport]] = TTLCache(KEPT, KEPT_SECONDS)
+        self._places = Semaphore(AT_ONCE)
+        self._allowed: Allowance[str] = Allowance(BURST, SECONDS_EACH, ADDRESSES)
+        metrics.show_bound("account-pages", lambda: len(self._kept), KEPT)
+        metrics.show_bound("account-page-addresses", lambda: len(self._allowed), ADDRESSES)
+
+    def of(self, name: str, address: str) -> tuple[float, AccountReport]:
+        """When it was made, and the report. Raises XrpcError 429 when `address`, or everybody, asks too often."""
+        kept = self._kept.get(name)
+        if kept is not None:
+            return kept
+        if not self._allowed.take(counted_as(address), time.monotonic()):
+            raise too_many("you ask for many accounts", int(SECONDS_EACH))
+        if not self._places.acquire(timeout=WAIT_SECONDS):
+            raise too_many("many accounts are asked for", int(WAIT_SECONDS))
+        try:
+            # Another may have asked for it meanwhile.
+            kept = self._kept.get(name)
+            if kept is None:
+                kept = self._kept[name] = time.time(), self._reports.report(name)
+            return kept
+        finally:
+            self._places.release()
+
+    def forget(self, name: str) -> None:
+        """Make it anew the next time: something has changed."""
+        self._kept.pop(name, None)
