@@ -41,10 +41,11 @@ def test_each_test_is_run_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("broken", "told"),
     [
+        ("def test_it(): assert 6 * 9 == 42", " (call)\n"),
         ("def test_it(): assert 6 * 9 == 42", "1 failed"),
         ("import os\ndef test_it(): os._exit(9)", ""),
     ],
-    ids=["a failure", "a process that dies"],
+    ids=["a failure as it comes", "a failure", "a process that dies"],
 )
 def test_what_goes_wrong_in_one_process_is_told(tmp_path: Path, broken: str, told: str) -> None:
     write(tmp_path, a=PASSING, b=broken, c=PASSING)

@@ -51,7 +51,7 @@ def test_our_relay_keeps_every_rule(tmp_path: Path, new_database_url: Callable[[
 def careless(fault: str, *rules: str) -> subprocess.CompletedProcess[str]:
     chosen = [option for rule in rules for option in ("--rule", rule)]
     return conform(
-        "--command", f"{sys.executable} {CARELESS} {fault}", "--env", "RELAY_VALIDATOR_PROCESSES=0", *chosen
+        "--command", f"{sys.executable} -P {CARELESS} {fault}", "--env", "RELAY_VALIDATOR_PROCESSES=0", *chosen
     )  # fmt: skip
 
 
