@@ -35,7 +35,7 @@ run: $(VENV)/.relay
 	$(BIN)/relay serve $(ARGS)
 
 check: lint check-types
-	$(BIN)/python -m tests.side_by_side tests/unit tests/promises/test_19_what_is_loaded.py
+	$(BIN)/python -m tests.side_by_side tests/unit tests/promises/test_06_bounds.py tests/promises/test_19_what_is_loaded.py
 
 format: $(VENV)/.check
 	$(BIN)/ruff check --fix .

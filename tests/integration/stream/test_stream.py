@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.atproto.frames import Account, Event, Kind, decode, identity_frame
+from relay.atproto.frames import Account, Kind, decode
 from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
@@ -21,7 +21,7 @@ from relay.stream.firehose import ConsumerTooSlow, FutureCursor
 from relay.stream.tail import Tail
 from tests.support.present import present
 from tests.support.repo import RepoBuilder, SigningKey, account_did
-from tests.support.stream import TIME, Room, append, payloads, record, submit_commit
+from tests.support.stream import Room, append, payloads, record, submit_commit
 from tests.support.tables import by_uid
 
 KEY = SigningKey.create("k256")
@@ -366,58 +366,6 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
     room = Room(tmp_path, database_url)
     assert room.db.read(projection.suppressions) == {3: 290}
     assert room.stream.suppressions.hides(3, 289, Kind.COMMIT)
-    room.stop()
-
-
-# Takedown and deletion
-
-
-def test_a_takedown_hides_at_once_and_for_good(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("relay.eventlog.reader.BLOCK", 2000)
-    room = Room(tmp_path, database_url)
-    room.start()
-    repos = {uid: RepoBuilder(account_did(uid), KEY) for uid in (1, 2)}
-    for number in range(60):
-        submit_commit(room, number % 2 + 1, repos[number % 2 + 1])
-        if number % 7 == 0:
-            room.wait_for(number + 1)
-    room.wait_for(60)
-    midway = room.stream.firehose.attach(0)
-    assert midway.next(1.0) and 0 < midway.position < 60
-    room.submit(1, status="takendown", own=True, hides=True)
-    room.submit(1, kind=Kind.IDENTITY, parts=identity_frame(account_did(1), TIME, None))
-    room.wait_for(62)
-
-    def dids(events: list[Event]) -> list[tuple[int, str]]:
-        return [(event.seq, event.did) for event in events]
-
-    theirs = [(seq, account_did(2)) for seq in range(2, 61, 2)]
-    after = [(61, account_did(1)), (62, account_did(1))]
-    assert dids(room.events(0)) == theirs + after
-    rest: list[Event] = []
-    while midway.position < 62:
-        decoded = map(decode, payloads(midway.next(1.0) or b""))
-        rest += [event for event in decoded if isinstance(event, Event)]
-    assert dids(rest) == [entry for entry in theirs if entry[0] >= rest[0].seq] + after
-    # Killed before SQL heard of it; then once more from SQL alone.
-    room.abandon()
-    for _ in range(2):
-        room = Room(tmp_path, database_url)
-        assert dids(room.events(0)) == theirs + after
-        room.stop()
-    room = Room(tmp_path, database_url)
-    room.start()
-    room.submit(1, own=True, reveals=True)
-    room.wait_for(63)
-    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64))
-    room.abandon()
-    room = Room(tmp_path, database_url)
-    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64)), "lifted for good, crash or not"
-    room.stop()
-    room = Room(tmp_path, database_url)
-    assert [seq for seq, _ in dids(room.events(0))] == list(range(1, 64))
     room.stop()
 
 

@@ -1,14 +1,24 @@
-"""Everything that can hold many things has a bound, and metrics of its size and of that bound.
+"""Promise 6: Every queue, cache, buffer and set has a bound, a metric for its size and a metric for that bound.
 
-Finds each queue, cache and pool that the code makes: a new one needs a line here, and with it a measure.
+Each queue, cache and pool that the code makes is found: a new one needs a line here, and with it a measure. Then a
+relay is given more than it can take of all at once, and looked at.
 """
 
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Iterator
 from pathlib import Path
+
+import gevent
+import pytest
+
+from tests.support.http import call
+from tests.support.pds import FakePds, identity_frame
+from tests.support.plc import FakePlc
+from tests.support.queues import check_queues, named
+from tests.support.relay_process import RelayProcess
+from tests.support.repo import account_did
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
@@ -89,5 +99,30 @@ def test_everything_that_holds_many_things_is_measured() -> None:
 
 
 def test_the_measures_exist() -> None:
-    docs = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8").split("## Queues")[1]
-    assert set(MEASURED.values()) <= set(re.findall(r"^\| `([a-z-]+)` \|", docs, re.MULTILINE))
+    assert set(MEASURED.values()) <= named()
+
+
+@pytest.mark.timeout(120)
+def test_no_bound_is_passed_when_too_much_of_all_comes_at_once(tmp_path: Path) -> None:
+    """Strangers by the thousand while the directory does not answer, from two hosts, and accounts that cannot be."""
+    with FakePlc() as plc, FakePds() as pds, FakePds() as other:
+        plc.latency = 60
+        settings = {"RELAY_PLC_HOST": plc.url, "RELAY_VALIDATOR_PROCESSES": "1"}
+        relay = RelayProcess(tmp_path, settings)
+        relay.start()
+        try:
+            relay.crawl(pds.url, other.url)
+            for host in (pds, other):
+                relay.lift_limits(host.hostname)
+                for seq in range(1, 3001):
+                    host.publish(
+                        seq, identity_frame(seq, account_did(seq) if seq % 7 else f"did:web:host{seq}.invalid")
+                    )
+            while relay.metric("relay_queue_size", queue="parked") < 100:
+                check_queues(call(relay.metrics_url).body.decode())
+                gevent.sleep(0.05)
+            for _ in range(10):
+                check_queues(call(relay.metrics_url).body.decode())
+                gevent.sleep(0.1)
+        finally:
+            relay.close()

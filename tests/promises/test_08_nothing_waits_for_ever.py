@@ -1,0 +1,92 @@
+"""Promise 8: Every wait has a timeout or names in a comment what ends it; every loop yields; nothing blocks the hub.
+
+Each wait without a timeout that the code has is found: a new one needs a line here, with what ends it. Then the largest
+that hosts may send is sent, and the CPU counted that passes until another greenlet has its turn.
+"""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import greenlet
+
+from relay.atproto.payloads import MAX_OPS
+from tests.integration.ingest.test_event_path import POST, post
+from tests.support.event_path import EventPath
+from tests.support.pds import FakePds
+from tests.support.repo import RepoBuilder, create
+from tests.support.wait import until
+
+RELAY = Path(__file__).parents[2] / "relay"
+WAITS = {"acquire", "get", "join", "result", "wait"}
+# The conformance suite is a program of its own, without a hub.
+ELSEWHERE = "conformance"
+HOLD_SECONDS = 0.5
+
+ENDED = {
+    "admin/siblings.py queue.get": "the next change, or the end of the relay",
+    "app.py stopped.wait": "a signal",
+    "identity/fair_queue.py _turns.get": "the next lookup, or the end of the relay",
+    "ingest/lane.py check.wait": "the supervisor, which kills a worker that hangs",
+    "ingest/lane.py queue.get": "the next event, or the end of the relay",
+    "ingest/worker_supervisor.py _waiter.get": "the answer, or the end of the worker",
+    "kit/background.py waiter.get": "the native thread: it waits for a disk, and a greenlet cannot do that",
+    "store/sqlite.py pool.join": "the thread's last statement, which has a timeout of its own",
+    "stream/tail.py waiter.get": "the next batch, or the timeout that the caller has begun",
+}
+
+
+def endless(path: Path) -> Iterator[str]:
+    """The waits of a module that are given no time."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WAITS:
+            waited = node.func.value
+            name = waited.attr if isinstance(waited, ast.Attribute) else ast.unparse(waited)
+            if not node.args and not node.keywords:
+                yield f"{path.relative_to(RELAY)} {name}.{node.func.attr}"
+
+
+def test_each_wait_has_an_end() -> None:
+    modules = [path for path in sorted(RELAY.rglob("*.py")) if ELSEWHERE not in path.parts]
+    assert {wait for path in modules for wait in endless(path)} == ENDED.keys()
+
+
+@contextmanager
+def holds() -> Iterator[list[float]]:
+    """The longest time of CPU for which one greenlet had the hub's thread, in seconds."""
+    longest, since = [0.0], time.thread_time()
+
+    def switched(_event: str, _greenlets: object) -> None:
+        nonlocal since
+        now = time.thread_time()
+        longest[0] = max(longest[0], now - since)
+        since = now
+
+    before = greenlet.settrace(switched)
+    try:
+        yield longest
+    finally:
+        greenlet.settrace(before)
+
+
+def largest(repo: RepoBuilder) -> list[Callable[[int], bytes]]:
+    """What is dear to read or to verify, each as the frame of a seq."""
+    writes = [create(f"{POST}/3k{number:04}", {"text": "x" * 4_000}) for number in range(MAX_OPS)]
+    return [repo.commit(*writes).frame, repo.sync_frame]
+
+
+def test_the_largest_events_leave_others_their_turn(path: EventPath, pds: FakePds) -> None:
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(other, "3kaaa").frame(1))
+    path.logged(1)
+    strangers = [path.repo(pds.url).identity_frame for _ in range(200)]
+    made = [make(seq) for seq, make in enumerate([*largest(repo), *strangers], 2)]
+    with holds() as longest:
+        for event in made:
+            path.put(host, event)
+        until(lambda: host.cursor.position == len(made) + 1, timeout=60)
+    assert longest[0] < HOLD_SECONDS
