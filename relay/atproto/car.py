@@ -7,6 +7,7 @@ Must not know what a block means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ MAX_HEADER = 16_384
 MAX_BLOCK = 1_000_000
 # Two hundred operations need fewer, and a host that sends its whole trees along has room for one of 2,000,000 bytes.
 MAX_BLOCKS = 10_000
+BLOCKS_BEFORE_PAUSE = 200
 
 # The header that nearly every file has is recognised without decoding it.
 _ANY_ROOT = Cid(b"\xff" * LENGTH)
@@ -49,10 +51,13 @@ class Car(NamedTuple):
     """By the bytes of their ids, which a `Cid` is equal to. Those of other kinds than the protocol's are left out."""
 
 
-def parse(data: bytes) -> Car:
-    """Read a whole CAR v1 file. CarError with the first thing that is wrong with it."""
+def parse(data: bytes, pause: Callable[[], None] | None = None) -> Car:
+    """Read a whole CAR v1 file. CarError with the first thing that is wrong with it.
+
+    `pause` is called now and then, so that others can be served meanwhile.
+    """
     root, position = _start(data)
-    blocks = _blocks(data, position)
+    blocks = _blocks(data, position, pause)
     if root not in blocks:
         raise CarError("car-root-missing", str(root))
     return Car(root, blocks)
@@ -113,12 +118,14 @@ def _first_root(header: bytes) -> Cid:
     return roots[0]
 
 
-def _blocks(data: bytes, position: int) -> dict[bytes, bytes]:
+def _blocks(data: bytes, position: int, pause: Callable[[], None] | None) -> dict[bytes, bytes]:
     blocks: dict[bytes, bytes] = {}
     size = len(data)
-    for _ in range(MAX_BLOCKS):
+    for number in range(MAX_BLOCKS):
         if position >= size:
             return blocks
+        if pause is not None and not number % BLOCKS_BEFORE_PAUSE:
+            pause()
         length = data[position]
         position += 1
         if length > 0x7F:

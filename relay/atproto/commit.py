@@ -12,6 +12,7 @@ passed on as a `#sync` of that commit (`frames.sync_frame`). An error: the commi
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from relay.atproto import car, drisl, mst, operations
@@ -92,16 +93,19 @@ class Unproven(NamedTuple):
     blocks: bytes
 
 
-def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool = False) -> Verified | Unproven:
+def verify_commit(
+    event: Commit, key: PublicKey, now_us: int, *, lenient: bool = False, pause: Callable[[], None] | None = None
+) -> Verified | Unproven:
     """Verify everything about a `#commit` that the event and the account's key can tell.
 
     `now_us` is the time in microseconds since 1970. Without `prevData` there is nothing to invert against: then the
     tree only has to hold what the operations say they wrote, and the caller decides whether that is enough. `lenient`
-    lets operations pass that the blocks do not prove, as the reference relay does. Raises CommitError or CarError when
+    lets operations pass that the blocks do not prove, as the reference relay does. `pause` is called between pieces of
+    the work, each of some milliseconds at most. Raises CommitError or CarError when
     the commit object is not sound or contradicts the event; SignatureInvalid when another key might do.
     """
     _check_rev(event.rev, now_us)
-    content, fault = _content(event)
+    content, fault = _content(event, pause)
     if event.commit != content.root:
         raise CommitError("commit-root", "the CAR has another root than the event says")
     commit = _signed_commit(content, event.did, key)
@@ -116,8 +120,8 @@ def verify_commit(event: Commit, key: PublicKey, now_us: int, *, lenient: bool =
     except CommitError as error:
         return _unproven(error, content, commit)
     try:
-        opened = open_tree(commit.data, content.blocks)
-        _prove(event, commit.data, content, opened)
+        opened = open_tree(commit.data, content.blocks, pause)
+        _prove(event, commit.data, content, opened, pause)
     except (CommitError, MstError) as error:
         if lenient:
             return Verified(content.root, commit.data, False, error.reason, opened)
@@ -170,13 +174,13 @@ _read_commit = re.compile(
 ).fullmatch
 
 
-def _content(event: Commit | Sync) -> tuple[car.Car, ProtocolError | None]:
+def _content(event: Commit | Sync, pause: Callable[[], None] | None = None) -> tuple[car.Car, ProtocolError | None]:
     """The blocks of the event. With a fault, of the event or of the CAR, they are the commit object alone."""
     if event.fault is not None:
         root, block = car.root_block(event.blocks)
         return car.Car(root, {root: block}), FrameError(event.fault)
     try:
-        return car.parse(event.blocks), None
+        return car.parse(event.blocks, pause), None
     except CarError as error:
         try:
             root, block = car.root_block(event.blocks)
@@ -220,7 +224,7 @@ def _check_records(event: Commit, content: car.Car) -> None:
             raise CommitError("record-malformed", op.path)
 
 
-def _prove(event: Commit, root: Cid, content: car.Car, opened: Opened) -> None:
+def _prove(event: Commit, root: Cid, content: car.Car, opened: Opened, pause: Callable[[], None] | None) -> None:
     """Every written record came along, and taking the operations back gives the tree before.
 
     Where the tree before is not known, the one after must at least hold what the operations left.
@@ -233,7 +237,7 @@ def _prove(event: Commit, root: Cid, content: car.Car, opened: Opened) -> None:
         # What has no effect in the end need not come along.
         if after is not None and after not in content.blocks and after != before:
             raise CommitError("record-missing", path)
-    inverted = mst.invert(root, changes, opened)
+    inverted = mst.invert(root, changes, opened, pause)
     if inverted != event.prev_data:
         raise CommitError("prev-data-mismatch", f"{inverted}, not {event.prev_data}")
 

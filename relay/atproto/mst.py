@@ -9,7 +9,7 @@ Specification: https://atproto.com/specs/repository
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 
 from relay.atproto.cid import Cid
@@ -33,12 +33,12 @@ REASONS = frozenset(
 EMPTY_TREE = Cid.of_dag_cbor(b"\xa2ae\x80al\xf6")
 
 
-def invert(root: Cid, changes: Sequence[Change], opened: Opened) -> Cid:
+def invert(root: Cid, changes: Sequence[Change], opened: Opened, pause: Callable[[], None] | None = None) -> Cid:
     """The root of the tree as it was before `changes`, given the nodes that the commit came with.
 
     Paths are distinct, so the changes can be undone in any order. Deletions first, then by path, is the reference
     relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the changes are not
-    what led to this tree, or a node that is needed is not there.
+    what led to this tree, or a node that is needed is not there. `pause` is called before each change.
     """
     if len(changes) == 1:
         before = _undo_in_one_node(root, changes[0], opened)
@@ -49,12 +49,14 @@ def invert(root: Cid, changes: Sequence[Change], opened: Opened) -> Cid:
             check_record(root, path, after, opened)
     undone = sorted([change for change in changes if change.before != change.after], key=_undo_order)
     # A commit without operations may come without a single node.
-    return _undo_in_tree(root, undone, opened) if undone else root
+    return _undo_in_tree(root, undone, opened, pause) if undone else root
 
 
-def _undo_in_tree(root: Cid, changes: Sequence[Change], opened: Opened) -> Cid:
+def _undo_in_tree(root: Cid, changes: Sequence[Change], opened: Opened, pause: Callable[[], None] | None) -> Cid:
     tree = _PartialTree(root, opened)
     for change in changes:
+        if pause is not None:
+            pause()
         key = change.path.encode()
         if change.after is None:
             assert change.before is not None

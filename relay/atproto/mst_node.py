@@ -11,6 +11,8 @@ from typing import TypeAlias
 
 from relay.atproto.mst_read import FIELDS, KEY_HEADS, LINK_SIZE, LINKED, LINKS, NULL, SHARED, TREE_LINK, Read, start
 
+# Where more than so many bytes would be looked through for the links of children, a node is put together again.
+MAX_SEARCHED = 100_000
 # What stands between an entry's two links: its subtree's, which may be null and is one byte then, and its record's.
 _BETWEEN = b"av"
 
@@ -200,6 +202,8 @@ def is_bare(child: Child) -> bool:
 def encode(node: Node) -> bytes:
     """The link to this node as it is now, or null when neither it nor any node below it has an entry."""
     data = node.source
+    if len(data) * len(node.opened) > MAX_SEARCHED:
+        data = b""
     if data:
         for child in node.opened.values():
             # An old link marks the place of the new one if it stands there once, as it does in every sound node.

@@ -7,7 +7,7 @@ Specification: https://atproto.com/specs/repository#mst-structure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from relay.atproto.cid import Cid
@@ -19,15 +19,19 @@ REASONS = frozenset({"mst-size"})
 # What the nodes of one commit may take up together, bytes. Two hundred operations need a tenth of it. Each key of a
 # node costs a hash, and keys can be mined so that one node has as many as there is room for.
 MAX_NODES_SIZE = 1_000_000
+# And one of them. Of every four keys one stands higher, so that among billions of nodes none comes to a hundred entries
+# but where keys are mined.
+MAX_NODE_SIZE = 100_000
 
 Opened: TypeAlias = dict[bytes, Read]
 """The nodes that came along, by the bytes of their ids."""
 
 
-def open_tree(root: Cid, blocks: Mapping[bytes, bytes]) -> Opened:
+def open_tree(root: Cid, blocks: Mapping[bytes, bytes], pause: Callable[[], None] | None = None) -> Opened:
     """Read every node that is in `blocks` and can be reached from `root`; none when the root itself is not there.
 
-    Raises MstError: one is malformed, out of order, on a wrong layer or in two places, or they are too much together.
+    `pause` is called before each. Raises MstError: one is malformed, out of order, on a wrong layer, in two places or
+    too large, or they are too much together.
     """
     opened: Opened = {}
     room = MAX_NODES_SIZE
@@ -40,6 +44,10 @@ def open_tree(root: Cid, blocks: Mapping[bytes, bytes]) -> Opened:
         room -= len(data)
         if room < 0:
             raise MstError("mst-size", f"over {MAX_NODES_SIZE} bytes of nodes")
+        if len(data) > MAX_NODE_SIZE:
+            raise MstError("mst-size", f"a node of {len(data)} bytes")
+        if pause is not None:
+            pause()
         # A subtree has keys somewhere below, and a key has one place only.
         if cid in opened:
             raise MstError("mst-key-order", "one subtree in two places")

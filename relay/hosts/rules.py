@@ -110,7 +110,7 @@ _TEXTS: dict[str, dict[str, str]] = {
         "car-cid": "Each block in the CAR has a CID, and the root is of kind dag-cbor or raw with sha-256.",
         "car-block-count": "The CAR has at most 10,000 blocks.",
         "car-block-hash": "A block is what its CID says.",
-        "mst-size": "The tree nodes that come along have at most 1,000,000 bytes together.",
+        "mst-size": "The tree nodes that come along have at most 100,000 bytes each, and 1,000,000 together.",
         "mst-empty-node": "Only the whole empty tree, or a node with keys below it, is without entries.",
         "mst-key-layer": "A key stands on the layer that its hash says.",
         "mst-key-order": "Keys of the tree are sorted and stand once.",

@@ -30,6 +30,7 @@ class Wait(Enum):
     FOREIGN = "foreign"  # the event's host is not the account's: the same question, at that host's cost
     STATUS = "status"  # the account is stored as inactive: its PDS may say otherwise
     COOL_DOWN = "cool-down"  # the account sent too much that was invalid
+    LONG = "long"  # its verification takes so long that it is done in pieces, beside the lane
 
 
 class Stopwatch:
@@ -65,8 +66,8 @@ class Delivery(Entry):
     """An event from `host`, `size` bytes long, and the entry that the gate makes of it.
 
     `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one of those that
-    are timed; `check` is its verification by a worker process. Its verification took `took` seconds up to now, and
-    `price` is what its host was charged for that: in advance what it may cost.
+    are timed; `check` is its verification by a worker process, or in pieces. Its verification took `took` seconds up to
+    now, and `price` is what its host was charged for that: in advance what it may cost.
     """
 
     __slots__ = ("check", "done", "event", "host", "price", "size", "took", "watch")

@@ -21,9 +21,11 @@ from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting
+from relay.ingest.long_verifications import is_long
 from relay.ingest.rejections import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
 from relay.ingest.worker_pool import WorkerPool
+from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.store.accounts import AccountRow, RepoRow
@@ -76,7 +78,7 @@ class Gate:
         Decides nothing: when its turn comes the event is judged by what is known then, the outcome being one more fact.
         """
         event = delivery.event
-        if self._pool is None or not isinstance(event, Commit | Sync):
+        if self._pool is None or not isinstance(event, Commit | Sync) or is_long(event):
             return
         identity = self._known_identity(event.did)
         if identity is None or identity.key is None or not delivery.host.endpoint.same_host(identity.pds):
@@ -117,13 +119,16 @@ class Gate:
         return state, identity.key
 
     def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
-        if self._pool is None:
-            began = time.perf_counter()
-            outcome = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
-            delivery.took += time.perf_counter() - began
-            return outcome
         # What was verified ahead may have been so against a key that has been rotated since.
         if delivery.check is None or delivery.check.key != key:
+            if is_long(event):
+                delivery.check = Check.beside(key)
+                raise Hold(Wait.LONG)
+            if self._pool is None:
+                began = time.perf_counter()
+                outcome = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
+                delivery.took += time.perf_counter() - began
+                return outcome
             delivery.check = self._pool.begin(event, key)
         if delivery.check.outcome is None:
             raise Unverified

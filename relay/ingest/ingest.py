@@ -12,6 +12,7 @@ from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
+from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.moderation import Moderation
 from relay.ingest.rejections import Penalties, Rejections
 from relay.ingest.renumbering import Renumbering
@@ -46,7 +47,8 @@ class Ingest:
         hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit)
         gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
-        waits = Waits(resolver, StatusCheck(http, self.accounts, hosting), penalties)
+        status_check = StatusCheck(http, self.accounts, hosting)
+        waits = Waits(resolver, status_check, penalties, LongVerifications(lenient=lenient))
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
         self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, Rejections(registry.rejected))
         self._db = db

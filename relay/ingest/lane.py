@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Line:
-    """The deliveries of one account that wait, in order. `wait` is what the first of them began to wait for.
+    """The deliveries of one account that wait, in order. `wait` is what the first of them waits for.
 
     `last_account` is the newest `#account` event that came when the line was full: of many, the last word counts.
     `throttled`: consumers were told that events are missing.
@@ -60,11 +60,11 @@ class Line:
     def has_room(self, did: str) -> bool:
         """Whether the account may have one more event waiting.
 
-        Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity: then nothing
-        is dropped, and the host's own places are the bound.
+        Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity, and nobody but
+        the relay one whose events are long: then nothing is dropped, and the host's own places are the bound.
         """
-        unknown = self.wait is Wait.IDENTITY and did.startswith("did:plc:")
-        return unknown or len(self.deliveries) < ACCOUNT_PLACES
+        blameless = self.wait is Wait.LONG or (self.wait is Wait.IDENTITY and did.startswith("did:plc:"))
+        return blameless or len(self.deliveries) < ACCOUNT_PLACES
 
 
 class Lane:
@@ -199,7 +199,10 @@ class Lane:
             return
         if wait is None:
             wait = self._settle_charged(delivery)
-        while wait is not None and wait is not Wait.FOREIGN and self._ran(delivery, wait):
+        while wait is not None and wait is not Wait.FOREIGN:
+            line.wait = wait
+            if not self._ran(delivery, wait):
+                break
             wait = self._settle_charged(delivery)
         line.deliveries.popleft()
         if wait is Wait.FOREIGN:

@@ -20,6 +20,7 @@ from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.kit import metrics
+from relay.kit.background import Stints
 from relay.kit.errors import IdentityError, StoreError
 from relay.kit.limits import Tally
 
@@ -71,7 +72,7 @@ class Renumbering:
             if isinstance(event, Sync):
                 proven = verify_sync(event, identity.key, now_us)
             else:
-                proven = verify_commit(event, identity.key, now_us)
+                proven = verify_commit(event, identity.key, now_us, pause=Stints().pause)
         except (ProtocolError, IdentityError) as error:
             log.debug("an event of %s with an old number is not new: %s", host.hostname, error)
             return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import marshal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from relay.atproto.cid import Cid
@@ -63,13 +63,18 @@ missing `prevData`, is turned into this by `atproto.commit.commit_alone`.
 """
 
 
-def verify(event: Commit | Sync, key: PublicKey, now_us: int, *, lenient: bool) -> Outcome:
-    """Everything about `event` that the account's key can tell; `now_us` is microseconds since 1970."""
+def verify(
+    event: Commit | Sync, key: PublicKey, now_us: int, *, lenient: bool, pause: Callable[[], None] | None = None
+) -> Outcome:
+    """Everything about `event` that the account's key can tell; `now_us` is microseconds since 1970.
+
+    `pause` is called between pieces of the work, each of some milliseconds at most.
+    """
     try:
         if isinstance(event, Sync):
             stated = verify_sync(event, key, now_us)
             return stated if isinstance(stated, Unproven) else Verdict(stated.commit, stated.data, None, {})
-        verified = verify_commit(event, key, now_us, lenient=lenient)
+        verified = verify_commit(event, key, now_us, lenient=lenient, pause=pause)
         if isinstance(verified, Unproven):
             return verified
         told = touched(event.ops, verified.data, verified.opened)

@@ -1,4 +1,4 @@
-"""What a held delivery waits for: a DID lookup, a question about an account's status, a cool-down.
+"""What a held delivery waits for: a DID lookup, a question about an account's status, a cool-down, long work.
 
 Called by the greenlet of a held account's line, so it may block; each wait ends within a bounded time. Must not touch
 queues or judge events: the gate looks again afterwards.
@@ -20,6 +20,7 @@ from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
+from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.rejections import Penalties
 from relay.kit import metrics
 from relay.kit.errors import IdentityError, RelayError
@@ -48,10 +49,13 @@ log = logging.getLogger(__name__)
 class Waits:
     """The waits, by kind."""
 
-    def __init__(self, resolver: Resolver, status_check: StatusCheck, penalties: Penalties) -> None:
+    def __init__(
+        self, resolver: Resolver, status_check: StatusCheck, penalties: Penalties, long_ones: LongVerifications
+    ) -> None:
         self._resolver = resolver
         self._status_check = status_check
         self._penalties = penalties
+        self._long_ones = long_ones
 
     def run(self, delivery: Delivery, wait: Wait) -> None:
         """Block until `wait` is over.
@@ -64,6 +68,8 @@ class Waits:
             self._resolve(delivery, refresh=True, go_on=wait is Wait.REFRESH and delivery.kind in GO_ON_WITHOUT)
         elif wait is Wait.STATUS:
             self._status_check.run(delivery.event.did, delivery.host)
+        elif wait is Wait.LONG:
+            self._long_ones.run(delivery)
         else:
             owed = self._penalties.owed(delivery.event.did)
             gevent.sleep(owed)

@@ -57,6 +57,11 @@ class Check:
         self.took = 0.0
         self._waiter: Waiter[None] | None = None
 
+    @classmethod
+    def beside(cls, key: PublicKey) -> Check:
+        """One that no process is asked for."""
+        return cls(key, (), 0)
+
     def settle(self, outcome: Outcome, took: float = 0.0) -> None:
         """It is verified."""
         self.outcome = outcome

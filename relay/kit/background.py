@@ -114,6 +114,26 @@ def in_turns(items: Iterable[T]) -> Iterator[T]:
             end = time.perf_counter() + TURNS_SECONDS
 
 
+class Stints:
+    """Long work in pieces: it calls `pause` between them, and `end` at last, which tells what it took by itself."""
+
+    def __init__(self) -> None:
+        self._took = 0.0
+        self._began = time.perf_counter()
+
+    def pause(self) -> None:
+        """Give everyone else a turn, if the pieces since the last one took some milliseconds."""
+        stint = time.perf_counter() - self._began
+        if stint > TURNS_SECONDS:
+            self._took += stint
+            yield_hub()
+            self._began = time.perf_counter()
+
+    def end(self) -> float:
+        """The seconds that the work took, without those of others."""
+        return self._took + time.perf_counter() - self._began
+
+
 class _Turns:
     """Those who yielded a hub. In each of its rounds they go on one after the other for a while, the rest in the next.
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lane, parking, rejections, verification
+from relay.ingest import delivery, lane, lanes, parking, rejections, verification
+from relay.ingest.delivery import Delivery
+from relay.ingest.long_verifications import LongVerifications
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -139,6 +143,40 @@ def test_a_host_whose_events_cost_much_gets_no_more_time_than_one_whose_events_c
     path.close()
 
 
+def test_a_large_commit_stops_its_account_alone_and_drops_nothing_of_it(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    host, other = path.host(pds.url), path.host(other_pds.url)
+    repo, mate = path.repo(pds.url), path.repo(pds.url)
+    while crc32(mate.did.encode()) % lanes.LANES != crc32(repo.did.encode()) % lanes.LANES:
+        mate = path.repo(pds.url)
+    stranger = path.repo(other_pds.url)
+    for seq, one in enumerate((repo, mate), 1):
+        path.put(host, post(one, "3kaaa").frame(seq))
+    path.put(other, post(stranger, "3kaaa").frame(1))
+    path.logged(3)
+    go_on, real = Event(), LongVerifications.run
+
+    def run(long_ones: LongVerifications, delivery: Delivery) -> None:
+        go_on.wait(20)
+        real(long_ones, delivery)
+
+    monkeypatch.setattr(LongVerifications, "run", run)
+    large = [create(f"{POST}/3kb{number:04}", {"text": f"{number}" * 9_000}) for number in range(10)]
+    path.put(host, repo.commit(*large).frame(3))
+    for seq in range(4, 44):
+        path.put(host, post(repo, f"3kc{seq}").frame(seq))
+    path.put(host, post(mate, "3kaab").frame(44))
+    path.put(other, post(stranger, "3kaab").frame(2))
+    assert {event.did for event in path.logged(5)[3:]} == {mate.did, stranger.did}
+    go_on.set()
+    path.logged(46)
+    revs = [event.rev for event in path.events() if isinstance(event, Commit) and event.did == repo.did]
+    assert len(revs) == 42 and revs == sorted(revs) and drops.since("account-throttled") == 0
+    assert host.budget.parked == 0
+
+
 def test_an_account_that_waits_has_a_share_of_its_hosts_places(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +246,7 @@ def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("relay.ingest.rejections.FREE_CHARGES", 1000)
+    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 100)
     drops.watch("signature-invalid")
     host, repo = path.host(pds.url), path.repo(pds.url)
     wrong = SigningKey.create(seed=99)

@@ -119,6 +119,9 @@ def test_as_many_blocks_as_there_may_be() -> None:
     blocks = b"".join(entry(number.to_bytes(3)) for number in range(car.MAX_BLOCKS - 1))
     assert len(car.parse(header([root]) + ONE + blocks).blocks) == car.MAX_BLOCKS
     assert refusal(header([root]) + ONE + blocks + ONE) == "car-block-count"
+    pauses: list[int] = []
+    car.parse(header([root]) + ONE + blocks, lambda: pauses.append(1))
+    assert len(pauses) == car.MAX_BLOCKS // car.BLOCKS_BEFORE_PAUSE
 
 
 # The commit object of a file that is faulty otherwise

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.atproto import mst, mst_open, mst_read
+from relay.atproto import mst, mst_open, mst_read, operations
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from tests.support.repo import build, cbor, cid_of, link, shared_length
@@ -206,3 +206,24 @@ def test_an_entry_whose_link_is_not_a_cid_is_not_passed_over() -> None:
     data = b"\xa2ae\x81" + first + whole + second + broken + b"al\xf6"
     with pytest.raises(MstError):
         mst_read.read((b"", None, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
+
+
+@pytest.mark.parametrize(("spare", "outcome"), [(0, "sound"), (-1, "mst-size")])
+def test_a_node_is_bounded_by_itself(monkeypatch: pytest.MonkeyPatch, spare: int, outcome: str) -> None:
+    root, blocks = tree_of(*LEAVES[:50])
+    monkeypatch.setattr(mst_open, "MAX_NODE_SIZE", len(blocks[root]) + spare)
+    if outcome == "sound":
+        assert mst_open.open_tree(root, blocks)
+    else:
+        assert refused(root, [put(LEAVES[0])], blocks) == outcome
+
+
+def test_each_node_and_each_change_comes_after_a_pause() -> None:
+    root, blocks = tree_of(*NUMBERED[:300])
+    pauses: list[int] = []
+    opened = mst_open.open_tree(root, blocks, lambda: pauses.append(1))
+    assert len(pauses) == len(opened) > 10
+    changes = operations.changes([put(path) for path in NUMBERED[:20]])
+    pauses.clear()
+    mst.invert(root, changes, opened, lambda: pauses.append(1))
+    assert len(pauses) == 20

@@ -128,7 +128,7 @@ def test_the_short_way_and_the_tree_agree(seed: int, size: int) -> None:
         for change in operations.changes(commit.ops):
             before = mst._undo_in_one_node(Cid(repo.data), change, opened)
             assert before in (None, commit.prev_data)
-            assert mst._undo_in_tree(Cid(repo.data), [change], opened) == commit.prev_data
+            assert mst._undo_in_tree(Cid(repo.data), [change], opened, None) == commit.prev_data
             note(f"{change} in one node: {before is not None}")
 
 

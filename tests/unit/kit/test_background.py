@@ -13,7 +13,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay.kit import background
-from relay.kit.background import Loop, in_thread, in_turns, yield_hub
+from relay.kit.background import Loop, Stints, in_thread, in_turns, yield_hub
 
 
 def test_a_pass_that_fails_is_told_of_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,3 +215,29 @@ def test_long_work_in_turns_lets_timers_run() -> None:
     assert done == list(range(300))
     # Some milliseconds of items at most, whatever the machine does meanwhile.
     assert len(late) > 10 and sorted(late)[len(late) // 2] <= 15
+
+
+def test_long_work_in_pieces_lets_others_have_turns_and_counts_its_own_time_alone() -> None:
+    stints, turns = Stints(), 0
+    working = True
+
+    def others() -> None:
+        nonlocal turns
+        while working:
+            turns += 1
+            gevent.sleep(0.001)
+
+    waiting = gevent.spawn(others)
+    began = time.perf_counter()
+    while turns < 20:
+        stints.pause()
+    took = time.perf_counter() - began
+    working = False
+    assert 0 < stints.end() <= took
+    stints = Stints()
+    gevent.sleep(0.01)
+    stints.pause()
+    paused, waits = time.perf_counter(), gevent.spawn(gevent.sleep, 0.05)
+    waits.join()
+    assert stints.end() >= time.perf_counter() - paused
+    waiting.join(timeout=1)
