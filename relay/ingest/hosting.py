@@ -23,15 +23,21 @@ BY_LIMIT = frozenset({"active", "host-throttled"})
 
 
 class Hosting:
-    """Accounts on their hosts. `announce` puts an entry into the log."""
+    """Accounts on their hosts. `announce` puts an entry into the log, `place_freed` looks for one that gets a place."""
 
     def __init__(
-        self, accounts: Accounts, registry: HostRegistry, projector: Projector, announce: Callable[[Entry], None]
+        self,
+        accounts: Accounts,
+        registry: HostRegistry,
+        projector: Projector,
+        announce: Callable[[Entry], None],
+        place_freed: Callable[[Host], None],
     ) -> None:
         self._accounts = accounts
         self._registry = registry
         self._projector = projector
         self._announce = announce
+        self._place_freed = place_freed
 
     def account_on(self, did: str, host: Host) -> AccountState:
         """The account, made on `host` or moved there. Raises StoreError when SQL is needed and away."""
@@ -53,6 +59,9 @@ class Hosting:
                 own_status = self._own_status_at(host, before)
             host.account_count += takes_place(after) - takes_place(before)
         state.row = after if own_status is None else replace(after, status=own_status)
+        waits_again = status == "active" != before.upstream_status and state.row.status == "host-throttled"
+        if host is not None and (waits_again or not takes_place(after)):
+            self._place_freed(host)
         return own_status
 
     def heal(self, state: AccountState, status: str) -> None:
@@ -97,6 +106,8 @@ class Hosting:
             former.account_count -= place
         host.account_count += place
         state.row = replace(before, host_id=host.id, status=own_status or before.status)
+        if former is not None and place:
+            self._place_freed(former)
         self._projector.note_account(state.row)
         self._tell(state, before, own_status)
 

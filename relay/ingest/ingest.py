@@ -14,6 +14,7 @@ from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
 from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.moderation import Moderation
+from relay.ingest.places import Places
 from relay.ingest.rejections import Penalties, Rejections
 from relay.ingest.renumbering import Renumbering
 from relay.ingest.waits import StatusCheck, Waits
@@ -44,7 +45,8 @@ class Ingest:
         self.accounts = Accounts(stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.projector)
         penalties = Penalties()
-        hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit)
+        self._places = Places(db, self.moderation)
+        hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self._places.freed)
         gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
         status_check = StatusCheck(http, self.accounts, hosting)
@@ -77,5 +79,6 @@ class Ingest:
     def stop(self, timeout: float) -> None:
         """Judge what is in, for `timeout` seconds at most, and stop."""
         self.lanes.stop(timeout)
+        self._places.stop()
         if self._pool:
             self._pool.stop()

@@ -66,10 +66,12 @@ class Moderation:
     def release_throttled(self, host: Host, most: int) -> int:
         """Make up to `most` of the host's throttled accounts active, the oldest first. Returns how many."""
         rows = self._db.read(table.throttled_oldest, host.id, most)
-        announcements = [self._release(self._known(row.did), reveals=False) for row in rows]
+        # Memory is ahead of SQL: an account may have been taken down, or be gone.
+        states = [state for row in rows if _is_over_limit(state := self._known(row.did), host)]
+        announcements = [self._release(state, reveals=False) for state in states]
         for announcement in announcements:
             self._wait(announcement)
-        return len(rows)
+        return len(announcements)
 
     def _known(self, did: str) -> AccountState:
         state = self._accounts.lookup(did)
@@ -96,3 +98,8 @@ class Moderation:
                 " that, it has to be made again",
             )
         self._projector.wait_until_stored(PROJECTION_SECONDS)
+
+
+def _is_over_limit(state: AccountState, host: Host) -> bool:
+    row = state.row
+    return (row.host_id, row.status, row.upstream_status) == (host.id, "host-throttled", "active")

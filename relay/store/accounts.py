@@ -140,6 +140,16 @@ def throttled_oldest(tx: Transaction, host_id: int, limit: int) -> list[AccountR
     ]
 
 
+def places_taken(tx: Transaction, host_id: int) -> tuple[int, int]:
+    """How many accounts count against the host's limit, and how many of these are over it."""
+    row = tx.row(
+        "SELECT account_count, (SELECT count(*) FROM account WHERE host_id = host.id AND status = 'host-throttled'"
+        " AND upstream_status <> ?) FROM host WHERE id = ?",
+        (DELETED, host_id),
+    )
+    return (row[0], row[1]) if row else (0, 0)
+
+
 def set_statuses(tx: Transaction, statuses: Mapping[int, str]) -> None:
     """Give accounts (uid -> status) a status of the relay's own."""
     if statuses:

@@ -12,7 +12,7 @@ import pytest
 from relay.atproto.frames import Account, Commit, Sync, decode
 from relay.hosts.host import Host
 from relay.ingest import accounts as accounts_module
-from relay.ingest import rejections
+from relay.ingest import places, rejections
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown, LogError, StoreError
 from relay.store import accounts, installation
@@ -395,6 +395,48 @@ def test_accounts_over_the_hosts_limit_wait_for_a_higher_one(path: EventPath, pd
     assert statuses(path, 3) == [(True, None)]
     path.put(host, post(repos[2], "3kaab").frame(5))
     until(lambda: drops.since("account-host-throttled") == 3)
+
+
+def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PAUSE_SECONDS", 0.05)
+    host, elsewhere = path.host(pds.url, account_limit=3), path.host(other_pds.url)
+    inside, waiting = [path.repo(pds.url) for _ in range(3)], [path.repo(pds.url) for _ in range(3)]
+    for seq, repo in enumerate(inside + waiting, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+        until(partial(settled, host, seq))
+
+    def active() -> list[str]:
+        states = [(repo, path.ingest.accounts.lookup(repo.did)) for repo in inside + waiting]
+        return [repo.did for repo, state in states if state and state.row.status == "active"]
+
+    path.put(host, waiting[0].account_frame(7, active=False, status="deactivated"))
+    path.put(host, inside[0].account_frame(8, active=False, status="deleted"))
+    until(lambda: waiting[1].did in active())
+    # Who was deactivated is the next one once active again.
+    path.put(host, waiting[0].account_frame(9))
+    path.move(inside[1], other_pds.url)
+    path.put(elsewhere, path.repo(other_pds.url).commit(create("app.bsky.feed.post/3kaaa", {})).frame(1))
+    path.put(elsewhere, post(inside[1], "3kaab").frame(2))
+    until(lambda: waiting[0].did in active(), timeout=10)
+    assert waiting[2].did not in active()
+    told = [event.did for event in path.events() if isinstance(event, Account) and event.active]
+    assert told.count(waiting[1].did) == 1 and waiting[2].did not in told
+    path.put(host, post(waiting[1], "3kaab").frame(10))
+    until(lambda: [event.did for event in path.events() if isinstance(event, Commit)][-1] == waiting[1].did)
+
+
+def test_a_place_is_not_given_to_one_who_is_known_to_be_taken_down(path: EventPath, pds: FakePds) -> None:
+    host = path.host(pds.url, account_limit=1)
+    repos = [path.repo(pds.url) for _ in range(3)]
+    for seq, repo in enumerate(repos, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+        until(partial(settled, host, seq))
+    path.stream.projector.flush()
+    path.ingest.accounts.set_own_status(present(path.ingest.accounts.lookup(repos[1].did)), "takendown")
+    assert path.ingest.moderation.release_throttled(host, 2) == 1
+    assert present(path.ingest.accounts.lookup(repos[1].did)).row.status == "takendown"
 
 
 def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
