@@ -14,13 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from gevent import monkey
@@ -28,15 +25,18 @@ from gevent import monkey
 monkey.patch_all()
 
 import gevent  # noqa: E402
-from gevent import subprocess as green  # noqa: E402
 
 from tests.bench.neighbours.attackers import ATTACKS  # noqa: E402
-from tests.bench.network.consumers import Checker, Consumer, did_of, rev_of  # noqa: E402
-from tests.support.relay_process import RELAY, RelayProcess  # noqa: E402
+from tests.bench.neighbours.scene import (  # noqa: E402
+    MODULE,
+    SETTLE_SECONDS,
+    Process,
+    Sent,
+    add_options,
+    scene,
+)
+from tests.support.relay_process import RelayProcess  # noqa: E402
 
-MODULE = "tests.bench.neighbours"
-SERVE: list[str | Path] = [RELAY, "serve"]
-PROFILED = "tests.bench.network.profiled"
 TOGGLE = "an account that toggles"
 DIRECTORY = "429 of the directory"
 GOAL_MS, GOAL_TIMES = 100.0, 2.0
@@ -44,46 +44,6 @@ GOAL_MS, GOAL_TIMES = 100.0, 2.0
 Window = tuple[float, float]
 # Nobody is missed sooner: a lookup that failed is tried again after half a minute.
 LOST_AFTER_SECONDS = 60.0
-SETTLE_SECONDS = 2.0
-
-
-class Process:
-    """A process that takes lines on stdin and answers by one JSON line each."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._process = green.Popen(
-            [sys.executable, "-m", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        self.first = self.answer()
-
-    def tell(self, line: str) -> None:
-        """Send one line."""
-        assert self._process.stdin
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def answer(self) -> Any:
-        """The next line."""
-        assert self._process.stdout
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        """End it."""
-        self._process.kill()
-        self._process.wait()
-
-
-class Arrivals(Checker):
-    """When the commits came, by DID and rev."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-        self.came: dict[tuple[str, str], float] = {}
-
-    def take(self, frame: bytes, now: float) -> None:
-        """One frame of the firehose."""
-        if frame.find(b"#commit", 0, 24) > 0:
-            self.came[did_of(frame, b"drepo"), rev_of(frame)] = now
 
 
 class Bench:
@@ -142,7 +102,7 @@ def quantiles(latencies: list[float]) -> tuple[float, float]:
     return at[0], at[1]
 
 
-def report(bench: Bench, came: dict[tuple[str, str], float], sent: list[tuple[str, str, float, bool]]) -> bool:
+def report(bench: Bench, came: dict[tuple[str, str], float], sent: list[Sent]) -> bool:
     """Print the table; whether every goal is reached."""
     right = True
     print(f"{'ms':32} {'p50 before':>10} {'p99':>7} {'during':>7} {'p99':>7}")
@@ -163,42 +123,17 @@ def report(bench: Bench, came: dict[tuple[str, str], float], sent: list[tuple[st
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hosts", type=int, default=20)
-    parser.add_argument("--accounts", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=200)
+    add_options(parser, rate=200)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting for the relay")
-    parser.add_argument("--profile", type=Path, help="sample the relay's Python stacks into this file")
     parser.add_argument("names", nargs="*", choices=[[], TOGGLE, *ATTACKS])
     options = parser.parse_args()
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-neighbours-")))
-        honest = Process(f"{MODULE}.honest", str(options.hosts), str(options.accounts), str(options.rate))
-        stack.callback(honest.close)
-        settings = dict(pair.split("=", 1) for pair in options.set)
-        command = [sys.executable, "-m", PROFILED, options.profile.resolve(), "serve"] if options.profile else SERVE
-        settings = {"RELAY_PLC_HOST": honest.first["plc"], "LOG_LEVEL": "error", **settings}
-        relay = RelayProcess(folder, settings, command)
-        relay.start()
-        stack.callback(relay.close)
-        relay.crawl(*honest.first["hosts"])
-        for url in honest.first["hosts"]:
-            relay.lift_limits(url.partition("//")[2])
-        arrivals = Arrivals()
-        gevent.spawn(Consumer(relay.firehose, arrivals).run)
-        honest.tell('{"go": true}')
-        # Every account is known then.
-        while len(arrivals.came) < 2 * options.accounts:
-            gevent.sleep(0.1)
-        gevent.sleep(SETTLE_SECONDS)
+    with scene(options) as (relay, honest, arrivals):
         bench = Bench(relay, honest, options.seconds)
         for name in options.names or [TOGGLE, *ATTACKS]:
             bench.attack(name)
         honest.tell('{"report": true}')
         sent = [tuple(each) for each in honest.answer()]
-        give_up = time.monotonic() + LOST_AFTER_SECONDS
-        while time.monotonic() < give_up and any((did, rev) not in arrivals.came for did, rev, _, _ in sent):
-            gevent.sleep(0.5)
+        arrivals.wait(sent, LOST_AFTER_SECONDS)
         right = report(bench, arrivals.came, sent)
         relay.stop()
         return 0 if right else 1

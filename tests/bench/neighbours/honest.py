@@ -1,9 +1,9 @@
 """The honest side in a process of its own: a PLC directory, and hosts whose accounts write at a steady rate.
 
 Run by the harness: `python -m tests.bench.neighbours.honest HOSTS ACCOUNTS RATE`. Prints its addresses as one JSON
-line, then takes one JSON command a line on stdin: `documents` for the directory, its `throttled`, `toggle` for an
-account of the first host that is switched on and off, `go` for the traffic, `report` for what was sent: DID, rev, when,
-and whether the account was new. Ends when stdin closes.
+line, then takes one JSON command a line on stdin: `documents` for the directory, whether it is `throttled` or `silent`,
+`toggle` for an account of the first host that is switched on and off, `identities` for `#identity` events, `go` for the
+traffic, `report` for what was sent: DID, rev, when, and whether the account was new. Ends when stdin closes.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from tests.support.repo import cbor, did_document, frame  # noqa: E402
 
 # Of so many commits one is the first of a new account.
 COMMITS_PER_NEW_ACCOUNT = 200
+COMMITS_PER_IDENTITY = 50
+LATENCY_SECONDS, SILENT_SECONDS = 0.01, 30.0
 TOGGLES_PER_SECOND = 50
 RETRY_AFTER = "3"
 TIME = "2026-11-24T00:00:00.000Z"
@@ -37,10 +39,10 @@ class Network:
     """The hosts, their accounts, and what they wrote."""
 
     def __init__(self, hosts: int, accounts: int) -> None:
-        self.plc = FakePlc(latency=0.01).start()
+        self.plc = FakePlc(latency=LATENCY_SECONDS).start()
         self.hosts = [FakePds().__enter__() for _ in range(hosts)]
         self.sent: list[tuple[str, str, float, bool]] = []
-        self.toggling = False
+        self.toggling = self.identities = False
         self._seqs = [count(1) for _ in range(hosts)]
         self._numbers = count()
         self._accounts = [self._account() for _ in range(accounts)]
@@ -60,6 +62,9 @@ class Network:
             gevent.sleep(max(0.0, began + number / rate - time.monotonic()))
             new = number % COMMITS_PER_NEW_ACCOUNT == COMMITS_PER_NEW_ACCOUNT - 1
             host, account = self._account() if new else self._accounts[number % len(self._accounts)]
+            if self.identities and number % COMMITS_PER_IDENTITY == 0:
+                seq = next(self._seqs[host])
+                self.hosts[host].publish(seq, frame("#identity", {"did": account.did, "seq": seq, "time": TIME}))
             seq = next(self._seqs[host])
             event = account.frame(seq)
             self.sent.append((account.did, account.rev, time.monotonic(), new))
@@ -83,7 +88,10 @@ class Network:
         if "throttled" in command:
             self.plc.throttled = 1 << 30 if command["throttled"] else 0
             self.plc.retry_after = RETRY_AFTER
+        if "silent" in command:
+            self.plc.latency = SILENT_SECONDS if command["silent"] else LATENCY_SECONDS
         self.toggling = command.get("toggle", self.toggling)
+        self.identities = command.get("identities", self.identities)
         if "go" in command:
             gevent.spawn(self.write, rate)
             gevent.spawn(self.toggle)
