@@ -1,0 +1,80 @@
+"""The PLC directory is away for as long as the relay waits for anything, and longer: no event is lost for it.
+
+What takes 20 minutes is shortened three hundred times. The whole takes so long in `python -m
+tests.bench.neighbours.outage`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import gevent
+import pytest
+
+from relay.atproto.frames import Commit, Identity
+from relay.hosts import host as host_module
+from relay.hosts.host import Host
+from relay.identity import cache, directory, lookup, resolver
+from relay.ingest import waits
+from tests.integration.ingest.test_event_path import post
+from tests.support.event_path import EventPath
+from tests.support.pds import FakePds
+from tests.support.plc import FakePlc
+from tests.support.wait import until
+
+SHORTENED = {
+    (cache, "GOOD_FOR_SECONDS"): 0.5,
+    (directory, "REQUEST_SECONDS"): 0.1,
+    (directory, "FIRST_CLOSED_SECONDS"): 0.02,
+    (directory, "LONGEST_CLOSED_SECONDS"): 0.1,
+    (lookup, "LOOKUP_SECONDS"): 0.2,
+    (resolver, "WAIT_SECONDS"): 0.3,
+    (resolver, "AWAY_SECONDS"): 0.3,
+    (waits, "RESOLVE_FOR_SECONDS"): 0.5,
+    (waits, "FIRST_RETRY_SECONDS"): 0.02,
+    (waits, "LONGEST_RETRY_SECONDS"): 0.1,
+    (host_module, "MAX_EVENTS_IN_FLIGHT"): 30,
+}
+OUTAGE_SECONDS = 4.0
+
+
+def test_an_outage_of_the_directory_costs_no_event(
+    path: EventPath, pds: FakePds, other_pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, new_host = path.host(pds.url), path.host(other_pds.url)
+    known = [path.repo(pds.url) for _ in range(4)]
+    for seq, repo in enumerate(known, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+    path.logged(len(known))
+    for (module, name), value in SHORTENED.items():
+        monkeypatch.setattr(module, name, value)
+    plc.latency = 60.0
+    gevent.sleep(1.0)
+
+    def read(host: Host, frames: list[bytes]) -> None:
+        for frame in frames:
+            path.put(host, frame)
+
+    # Documents of a day ago decide; of what an #identity says, nothing has to be proven.
+    commits = [post(known[seq % 4], f"3kb{seq}").frame(seq) for seq in range(5, 35)]
+    told = [repo.identity_frame(seq) for seq, repo in enumerate(known, 35)]
+    after = [post(known[seq % 4], f"3kc{seq}").frame(seq) for seq in range(39, 59)]
+    gevent.spawn(read, host, commits + told + after)
+    # More than may be in flight: the host's stream waits.
+    strangers = [path.repo(other_pds.url) for _ in range(50)]
+    reading = gevent.spawn(read, new_host, [post(repo, "3kaaa").frame(seq) for seq, repo in enumerate(strangers, 1)])
+    gevent.sleep(OUTAGE_SECONDS)
+    # Known accounts go on.
+    until(lambda: host.cursor.position == 58 and new_host.budget.full, timeout=30)
+    assert new_host.cursor.position <= 0 and not reading.ready()
+    assert len(path.events()) == 58
+    plc.latency = 0.0
+    until(lambda: new_host.cursor.position == 50, timeout=20)
+    until(lambda: path.stream.firehose.last_seq == 58 + 50)
+    revs = defaultdict(list)
+    for event in path.events():
+        if isinstance(event, Commit):
+            revs[event.did].append(event.rev)
+    assert len(revs) == 54 and all(each == sorted(each) for each in revs.values())
+    assert sum(map(len, revs.values())) == 4 + 30 + 20 + 50
+    assert sum(isinstance(event, Identity) for event in path.events()) == 4
