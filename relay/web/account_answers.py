@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from cachetools import TTLCache
+from cachetools import Cache, TTLCache
 from gevent.lock import Semaphore
 
 from relay.kit import metrics
@@ -35,7 +35,7 @@ class AccountAnswers:
         self._kept: TTLCache[str, tuple[float, AccountReport]] = TTLCache(KEPT, KEPT_SECONDS)
         self._places = Semaphore(AT_ONCE)
         self._allowed: Allowance[str] = Allowance(BURST, SECONDS_EACH, ADDRESSES)
-        metrics.show_bound("account-pages", lambda: len(self._kept), KEPT)
+        metrics.show_bound("account-pages", self._size, KEPT)
         metrics.show_bound("account-page-addresses", lambda: len(self._allowed), ADDRESSES)
 
     def of(self, name: str, address: str) -> tuple[float, AccountReport]:
@@ -55,6 +55,10 @@ class AccountAnswers:
             return kept
         finally:
             self._places.release()
+
+    def _size(self) -> int:
+        # Scrapes read it from a thread of their own: nothing may be forgotten then, as its own `len` does.
+        return Cache.__len__(self._kept)
 
     def forget(self, name: str) -> None:
         """Make it anew the next time: something has changed."""
