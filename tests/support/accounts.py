@@ -25,7 +25,7 @@ def add_hosts(db: Database, count: int) -> list[int]:
     for number in range(1, count + 1):
         name = f"pds{number}.example.com"
         ids.append(db.write(hosts.insert, name, no_ssl=False, account_limit=100, trusted=False).id)
-    db.write(projection.write, ProjectionBatch(1, 1, cursors={id: 1000 + id for id in ids}))
+    db.write(projection.write, ProjectionBatch(0, 0, cursors={id: 1000 + id for id in ids}))
     return ids
 
 
@@ -33,5 +33,5 @@ def add_accounts(db: Database, host_id: int, statuses: list[tuple[str, str]], *,
     """An account for each (own, upstream) status, numbered from 1; their DIDs."""
     rows = {uid: AccountRow(uid, did(uid), host_id, *both) for uid, both in enumerate(statuses, 1)}
     repos = {uid: RepoRow(uid, REV, COMMIT, COMMIT) for uid in rows} if with_repo else {}
-    db.write(projection.write, ProjectionBatch(2, 2, accounts=rows, repos=repos))
+    db.write(projection.write, ProjectionBatch(0, 0, accounts=rows, repos=repos))
     return [row.did for row in rows.values()]

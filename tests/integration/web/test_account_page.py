@@ -50,7 +50,7 @@ def connected(web: Web, pds: FakePds) -> Host:
 def known(web: Web, host_id: int, status: str = "active", upstream: str = "active", rev: str | None = NEW) -> None:
     repos = {} if rev is None else {1: RepoRow(1, rev, COMMIT, COMMIT)}
     accounts = {1: AccountRow(1, DID, host_id, status, upstream)}
-    web.db.write(projection.write, ProjectionBatch(2, 2, accounts=accounts, repos=repos))
+    web.db.write(projection.write, ProjectionBatch(0, 0, accounts=accounts, repos=repos))
 
 
 def limit(web: Web, host: Host, account_limit: int) -> None:
