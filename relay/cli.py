@@ -27,6 +27,7 @@ COMMANDS = {
     ),
     "log": ("log", "log", "Inspect, verify and follow the event log on disk."),
     "pull-hosts": ("tools", "pull_hosts", "Add the hosts that another relay knows."),
+    "compare": ("compare", "compare", "Compare what another relay has with what this one has."),
     "conform": ("conform", "conform", "Test any relay against the rules of the protocol."),
     "prime-identities": ("tools", "prime_identities", "Fill the identity table from the PLC directory."),
 }

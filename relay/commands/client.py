@@ -43,6 +43,16 @@ class Client:
             credentials = base64.b64encode(f"admin:{password}".encode()).decode()
             self._headers["Authorization"] = f"Basic {credentials}"
 
+    @property
+    def url(self) -> str:
+        """The relay's address."""
+        return self._url
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The header that says who asks, if there is a password."""
+        return {name: value for name, value in self._headers.items() if name == "Authorization"}
+
     def get(self, path: str, **query: object) -> Any:
         """The JSON that a route answers with."""
         return self._ask("GET", path, query, None)

@@ -63,7 +63,8 @@ def _take_env_file(_context: click.Context, _option: click.Parameter, path: Path
         fail(EXIT_USAGE, str(error))
 
 
-def _checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
+def checked_url(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """An http(s) address, as a parameter's callback."""
     try:
         return parse_http_url(value)
     except ValueError as error:
@@ -78,7 +79,7 @@ def _checked_url(_context: click.Context, _option: click.Parameter, value: str) 
     envvar="RELAY_HOST",
     default="https://bsky.network",
     show_default=True,
-    callback=_checked_url,
+    callback=checked_url,
     help="The relay to ask. [RELAY_HOST]",
 )
 @click.option(

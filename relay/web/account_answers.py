@@ -38,12 +38,15 @@ class AccountAnswers:
         metrics.show_bound("account-pages", self._size, KEPT)
         metrics.show_bound("account-page-addresses", lambda: len(self._allowed), ADDRESSES)
 
-    def of(self, name: str, address: str) -> tuple[float, AccountReport]:
-        """When it was made, and the report. Raises XrpcError 429 when `address`, or everybody, asks too often."""
+    def of(self, name: str, address: str | None) -> tuple[float, AccountReport]:
+        """When it was made, and the report. Raises XrpcError 429 when `address`, or everybody, asks too often.
+
+        An admin asks from no address, as often as needed.
+        """
         kept = self._kept.get(name)
         if kept is not None:
             return kept
-        if not self._allowed.take(counted_as(address), time.monotonic()):
+        if address is not None and not self._allowed.take(counted_as(address), time.monotonic()):
             raise too_many("you ask for many accounts", int(SECONDS_EACH))
         if not self._places.acquire(timeout=WAIT_SECONDS):
             raise too_many("many accounts are asked for", int(WAIT_SECONDS))

@@ -113,7 +113,12 @@ def crawl_account(name: str) -> ResponseReturnValue:
 
 
 def _report(name: str) -> tuple[float, AccountReport]:
-    return relay_services().account_answers.of(_plain(name), requester())
+    services, address = relay_services(), requester()
+    # Who is not an admin, and says so, is told that.
+    if "Authorization" in request.headers:
+        services.auth.check(request.headers["Authorization"], address)
+        return services.account_answers.of(_plain(name), None)
+    return services.account_answers.of(_plain(name), address)
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,116 @@
+"""Follows two relays for some minutes and says what each lacks, where and why, and which one was first.
+
+Called by `relay compare`, after the patch. Why ours lacks something is asked of ours, account by account, so a bound is
+set on how many.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+
+import gevent
+
+from relay.comparison.matching import Matcher, Seen, Side, accounts_of
+from relay.comparison.relays import FollowedRelay
+from relay.kit.errors import AddressRefused, HttpError
+
+# Both connections stand, but one relay may still have sent what the other had sent before.
+WARM_UP_SECONDS = 5.0
+# How much later than from one relay an event may come from the other.
+LATE_SECONDS = 60.0
+STEP_SECONDS = 0.5
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why events of some accounts are lacking: their host, the kind of event, and our reason or cause."""
+
+    host: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came out. `causes` count events; hosts are names, those that one relay has and the other has not."""
+
+    matcher: Matcher
+    causes: dict[Side, Counter[Cause]]
+    hosts_ours_lacks: list[str]
+    hosts_theirs_lacks: list[str]
+
+    @property
+    def complete(self) -> bool:
+        """Whether ours has everything that theirs has."""
+        return not self.matcher.lacking["ours"].count and not self.hosts_ours_lacks
+
+
+def compare(
+    ours: FollowedRelay,
+    theirs: FollowedRelay,
+    seconds: float,
+    *,
+    late: float = LATE_SECONDS,
+    warm_up: float = WARM_UP_SECONDS,
+    most_accounts: int = 200,
+    progress: Callable[[float], None] = lambda done: None,
+) -> Comparison:
+    """Follow both for `seconds`, and for `late` more to let come what is on its way.
+
+    `progress` is called with the seconds that have gone by. Raises StreamEnded or HttpError when a relay does not
+    answer at the start.
+    """
+    our_hosts, their_hosts = ours.hosts(), theirs.hosts()
+    began = time.monotonic()
+    until, end = began + seconds, began + seconds + late
+    matcher = Matcher(began + min(warm_up, seconds / 4), late)
+
+    def is_over() -> bool:
+        return time.monotonic() >= end
+
+    with closing(ours.open()) as first, closing(theirs.open()) as second:
+        followers = [
+            gevent.spawn(ours.follow, first, lambda seen: matcher.take("ours", seen), is_over),
+            gevent.spawn(theirs.follow, second, lambda seen: matcher.take("theirs", seen), is_over),
+        ]
+        while not is_over():
+            gevent.sleep(STEP_SECONDS)
+            now = time.monotonic()
+            matcher.settle(now, until)
+            progress(now - began)
+        # Ended by time: each looks at the clock once a second.
+        gevent.joinall(followers, raise_error=True)
+    matcher.settle(time.monotonic() + late, until)
+    active = {name for name, status in their_hosts.items() if status in ("active", "idle")}
+    return Comparison(
+        matcher,
+        {
+            "ours": _causes(ours, matcher.lacking["ours"].events, most_accounts),
+            "theirs": _causes(ours, matcher.lacking["theirs"].events, most_accounts),
+        },
+        sorted(active - our_hosts.keys()),
+        sorted(our_hosts.keys() - their_hosts.keys()),
+    )
+
+
+def _causes(ours: FollowedRelay, events: list[Seen], most: int) -> Counter[Cause]:
+    """What our relay says of the accounts of these events, as far as it may be asked."""
+    said: dict[str, tuple[str, str]] = {}
+    for did in accounts_of(events, most):
+        try:
+            view = ours.why(did) or {}
+        except (HttpError, AddressRefused):
+            break
+        rejected = view.get("rejected") or [{}]
+        said[did] = str(view.get("pds") or UNKNOWN), str(rejected[0].get("reason") or view.get("cause") or UNKNOWN)
+    return Counter(Cause(*_placed(said, event)) for event in events)
+
+
+def _placed(said: dict[str, tuple[str, str]], event: Seen) -> tuple[str, str, str]:
+    host, reason = said.get(event.did, (UNKNOWN, UNKNOWN))
+    return host, event.kind, reason
