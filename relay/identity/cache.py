@@ -79,15 +79,11 @@ class IdentityCache:
 
     def load(self, did: str) -> Fact | None:
         """The fact from SQL, if it is still good; kept in memory from now on. None too when SQL is away."""
-        if did in self._pending:
-            packed = self._pending[did]
-            return None if packed is None else unpack(did, packed)
-        try:
-            row = self._rows.get(did)
-        except StoreError:
-            return None
+        row = self._last_known(did)
+        if not isinstance(row, table.IdentityRow):
+            return row or self.get(did)
         # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.
-        if row is None or did in self._pending:
+        if did in self._pending:
             return self.get(did)
         since = max(row.resolved_at, self._primed_until) if did.startswith("did:plc:") else row.resolved_at
         if since + GOOD_FOR_SECONDS <= self._clock():
@@ -98,14 +94,8 @@ class IdentityCache:
 
     def stored(self, did: str) -> Fact | None:
         """The fact that was last known, however old; None too when SQL is away."""
-        if did in self._pending:
-            packed = self._pending[did]
-            return None if packed is None else unpack(did, packed)
-        try:
-            row = self._rows.get(did)
-        except StoreError:
-            return None
-        return None if row is None else from_row(row)
+        known = self._last_known(did)
+        return from_row(known) if isinstance(known, table.IdentityRow) else known
 
     def extend(self, fact: Fact, seconds: float) -> None:
         """Let a stored fact be good for `seconds` more, in memory alone."""
@@ -121,6 +111,16 @@ class IdentityCache:
         """The fact about `did` no longer holds, here and in SQL."""
         self._memory.drop(did)
         self._write_later(did, None)
+
+    def _last_known(self, did: str) -> Fact | table.IdentityRow | None:
+        """What SQL has yet to learn of `did`, or else its row; None when there is neither, or SQL is away."""
+        if did in self._pending:
+            packed = self._pending[did]
+            return None if packed is None else unpack(did, packed)
+        try:
+            return self._rows.get(did)
+        except StoreError:
+            return None
 
     def _write_later(self, did: str, packed: bytes | None) -> None:
         self._pending.pop(did, None)
