@@ -1,4 +1,4 @@
-"""Who a DID is: its document looked up, cached and kept, and every outgoing request guarded.
+"""Who a DID is: its document looked up, cached and kept, one lookup at a time, in fair queues.
 
-`resolver.Resolver` is what the event path uses, `http.GuardedHttp` what every room uses that talks to a stranger.
+`resolver.Resolver` is what the event path uses. It must not know of events or accounts.
 """
