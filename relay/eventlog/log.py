@@ -122,6 +122,12 @@ class SegmentLog:
         """Bytes in all segments. Blocks on the disk; files that are deleted meanwhile do not count."""
         return sum(_size(segment) for segment in self.segments)
 
+    def bytes_after(self, seq: int) -> int:
+        """About how many bytes the records with a higher seq take. Blocks on the disk."""
+        segments = self.segments
+        first = max(bisect_right(segments, seq, key=_first_seq) - 1, 0)
+        return sum(_size(segment) for segment in segments[first:])
+
     def time_us(self) -> int:
         """The time of a record that is written now. It never goes back, whatever the clock does."""
         return max(self._clock.now_us(), self.last_time_us)

@@ -6,12 +6,10 @@ know of events, hosts or consumers.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import platform
 import time
 from collections import deque
-from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,27 +19,13 @@ import gevent
 from gevent import Greenlet
 
 from relay.kit import metrics
+from relay.kit.allocator import FreeMemory, export_states
 from relay.kit.version import package_version, revision
 
 TICK_SECONDS = 0.1
 # Full collections that can fall between two ticks; more than that would be all that the process does.
 PAUSES_KEPT = 64
 STATUS = Path("/proc/self/status")
-
-
-class _Mallinfo2(ctypes.Structure):
-    """glibc's `struct mallinfo2` (malloc.h)."""
-
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    ]  # fmt: skip
-
-
-# The label of `relay_allocator_bytes`, and where glibc says it.
-ALLOCATOR_STATES = {"arenas": "arena", "mapped": "hblkhd", "used": "uordblks", "free": "fordblks", "top": "keepcost"}
 
 
 class Vitals:
@@ -69,15 +53,18 @@ class Vitals:
                 "libc": "-".join(platform.libc_ver()),
             }
         )
-        _export_allocator()
+        export_states()
+        self._free_memory = FreeMemory()
 
     def start(self) -> None:
         """Begin to measure."""
         gc.callbacks.append(self._time_collection)
         self._heart = gevent.spawn(self._beat)
+        self._free_memory.start()
 
     def stop(self) -> None:
         """Stop measuring."""
+        self._free_memory.stop()
         if self._heart is not None:
             self._heart.kill()
             gc.callbacks.remove(self._time_collection)
@@ -108,18 +95,3 @@ def _process_status(field: str) -> float:
     except OSError:
         return 0.0
     return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{field}:")), 0.0)
-
-
-def _export_allocator() -> None:
-    """What glibc's allocator holds; nothing with another libc, which has no `mallinfo2`."""
-    try:
-        mallinfo2 = ctypes.CDLL(None).mallinfo2
-    except (AttributeError, OSError):
-        return
-    mallinfo2.restype = _Mallinfo2
-
-    def reading(field: str) -> Callable[[], float]:
-        return lambda: float(getattr(mallinfo2(), field))
-
-    for state, field in ALLOCATOR_STATES.items():
-        metrics.ALLOCATOR_BYTES.labels(state).set_function(reading(field))

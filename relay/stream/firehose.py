@@ -18,6 +18,7 @@ from relay.eventlog.record import Record
 from relay.kit.background import in_thread
 from relay.kit.errors import RelayError
 from relay.net.websocket import joined
+from relay.stream.read_budget import ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -56,6 +57,7 @@ class Firehose:
         self._tail = tail
         self._suppressions = suppressions
         self._pool = ThreadPool(READ_THREADS)
+        self._budget = ReadBudget()
 
     @property
     def first_seq(self) -> int:
@@ -94,7 +96,11 @@ class Firehose:
         def read(after_seq: int) -> list[Record]:
             return in_thread(self._pool, reader.read, after_seq)
 
-        return Feed(position, outdated, self._tail, self._suppressions, read, reader.let_go)
+        def bytes_after(seq: int) -> int:
+            return in_thread(self._pool, self._log.bytes_after, seq)
+
+        share = Share(self._budget)
+        return Feed(position, outdated, self._tail, self._suppressions, read, reader.let_go, share, bytes_after)
 
 
 class Feed:
@@ -103,7 +109,17 @@ class Feed:
     `outdated`: the cursor was older than the window, so the feed starts later than was asked for.
     """
 
-    __slots__ = ("_let_go", "_read", "_reading", "_suppressions", "_tail", "outdated", "position")
+    __slots__ = (
+        "_bytes_after",
+        "_let_go",
+        "_read",
+        "_reading",
+        "_share",
+        "_suppressions",
+        "_tail",
+        "outdated",
+        "position",
+    )
 
     def __init__(
         self,
@@ -113,6 +129,8 @@ class Feed:
         suppressions: Suppressions,
         read: Callable[[int], list[Record]],
         let_go: Callable[[], None],
+        share: Share,
+        bytes_after: Callable[[int], int],
     ) -> None:
         self.position = position
         self.outdated = outdated
@@ -122,20 +140,29 @@ class Feed:
         # Called once what comes next is in memory: a file that is held open takes its room although it was deleted.
         self._let_go = let_go
         self._reading = False
+        self._share = share
+        self._bytes_after = bytes_after
 
     def next(self, timeout: float) -> bytes | None:
         """The next events as joined WebSocket frames; None when there are none for `timeout` seconds.
 
-        Raises ConsumerTooSlow when they are not in the log any more, LogError when the disk fails.
+        Those of the last call count as sent. Raises ConsumerTooSlow when they are not in the log any more, LogError
+        when the disk fails.
         """
+        if self._reading:
+            self._share.sent()
         deadline = time.monotonic() + timeout
         while True:
             if (found := self._tail.after(self.position)) is not None:
                 data, self.position = found
                 if self._reading:
                     self._reading = False
+                    self._share.give_back()
                     self._let_go()
             elif self.position < self._tail.head:
+                self._reading = True
+                if not self._share.ask(max(deadline - time.monotonic(), 0.0)):
+                    return None
                 data = self._from_disk()
             else:
                 self._tail.wait(self.position, deadline)
@@ -145,13 +172,29 @@ class Feed:
             if time.monotonic() >= deadline and self.position >= self._tail.head:
                 return None
 
+    def close(self) -> None:
+        """Nothing more is read."""
+        self._share.give_back()
+
+    def bytes_left(self) -> int:
+        """About how many bytes of the log come after `position`. Blocks on the disk. Raises LogError."""
+        return self._bytes_after(self.position)
+
+    @property
+    def in_the_way(self) -> bool:
+        """True when what was handed out last has been in memory for long, and others wait for the room."""
+        return self._share.in_the_way
+
     def _from_disk(self) -> bytes:
         head = self._tail.head
-        self._reading = True
+        size = 0
         try:
             records = self._read(self.position)
+            size = sum(len(record.frame) for record in records)
         except FellBehind:
             raise ConsumerTooSlow from None
+        finally:
+            self._share.settle(size)
         if records and records[-1].seq > head:
             # Durable but not yet published: whether it hides something is not yet known.
             records = [record for record in records if record.seq <= head]

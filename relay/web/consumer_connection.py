@@ -7,9 +7,12 @@ it looks for what the consumer sent: it has nothing to say, and one that says mu
 
 from __future__ import annotations
 
+import socket as sockets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
+import gevent
 from gevent.socket import socket as Socket  # noqa: N812
 from gevent.socket import wait_read, wait_write
 
@@ -29,6 +32,7 @@ from relay.net.websocket import (
 from relay.net.websocket_reader import FrameReader, close_words
 from relay.stream.firehose import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
+from relay.web.pace import Pace
 
 # What a consumer may send: in one message, and in a second, control frames included. None of it is kept.
 MAX_MESSAGE_BYTES = 64 << 10
@@ -40,19 +44,29 @@ READ_BYTES = 4 << 10
 TICK = 1.0
 PING_INTERVAL = 30.0
 FAREWELL_TIMEOUT = 5.0
+# What may wait in the kernel for a consumer beside what is on its way to it.
+UNSENT_BYTES = 128 << 10
 # What a consumer may still send while it reads the farewell.
 FAREWELL_BYTES = 256 << 10
 
 
 class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
-    `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `fell-behind`, `silent`, `websocket-protocol`,
+    `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`, `silent`, `websocket-protocol`,
     `websocket-flood`, `future-cursor`, `log-io`, `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"") -> None:
         super().__init__(reason)
         self.farewell = farewell
+
+
+class _TooSlow(Exception):
+    """The consumer takes too little."""
+
+
+class _StillFull(Exception):
+    """The socket takes nothing for now: the deadline of one look at it, told apart from those around it."""
 
 
 def error_farewell(name: str, message: str) -> bytes:
@@ -70,10 +84,12 @@ class Connection:
     __slots__ = (
         "_consumer",
         "_counted",
+        "_feed",
         "_frames",
         "_listened_at",
         "_next_ping",
         "_next_tick",
+        "_pace",
         "_pong_due",
         "_reader",
         "_sent",
@@ -82,14 +98,20 @@ class Connection:
         "_waited",
     )
 
-    def __init__(self, socket: Socket, received: bytes, consumer: Consumer, stall: float) -> None:
+    def __init__(self, socket: Socket, received: bytes, consumer: Consumer, stall: float, window: float) -> None:
+        """`stall` and `window`, that of replay, are in seconds."""
         # Never blocking in a call: a send takes what fits, and waiting for room is done here, with its own timeout.
         socket.setblocking(False)
+        # No such option on sockets that are not TCP, or not Linux's.
+        with suppress(OSError, AttributeError):
+            socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = socket
         self._reader = FrameReader(masked=True, max_bytes=MAX_MESSAGE_BYTES)
         self._reader.feed(received)
         self._consumer = consumer
         self._stall = stall
+        self._pace = Pace(stall, window)
+        self._feed: Feed | None = None
         self._sent = 0
         self._counted = 0
         self._frames = 0
@@ -104,12 +126,14 @@ class Connection:
 
         When `leaving` says so, the consumer still gets everything up to `last_seq`, then a close frame.
         """
+        self._feed = feed
         if feed.outdated:
             self._send(binary_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
         self._consumer.first_position = self._consumer.position = self._counted = feed.position
         try:
             self._stream(feed, last_seq, leaving)
         finally:
+            feed.close()
             self._count()
 
     def _stream(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
@@ -131,6 +155,8 @@ class Connection:
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + TICK
+                if feed.position >= last_seq():
+                    self._pace.caught_up()
                 self._count()
                 self._listen(now)
                 self._keep_alive(now)
@@ -139,8 +165,11 @@ class Connection:
         """Send the farewell, if there is one, and let the consumer read it before the socket goes."""
         if not ended.farewell:
             return
+        self._feed = None
         try:
-            self._send_within(memoryview(ended.farewell), FAREWELL_TIMEOUT)
+            # In all, however slowly it is taken.
+            with gevent.Timeout(FAREWELL_TIMEOUT, TimeoutError()):
+                self._send_within(memoryview(ended.farewell), FAREWELL_TIMEOUT)
             # A socket closed with unread input is reset, and the farewell would be lost with it.
             self._socket.shutdown(1)
             deadline = time.monotonic() + FAREWELL_TIMEOUT
@@ -160,27 +189,45 @@ class Connection:
         self._counted = self._consumer.position
 
     def _send(self, chunk: bytes) -> None:
-        """Send whole frames. Raises ConsumerEnded when the socket takes nothing for the stall time."""
-        self._sent = 0
+        """Send whole frames. Raises ConsumerEnded when the socket takes nothing for the stall time, or too little."""
+        start = self._sent
         try:
             self._send_within(memoryview(chunk), self._stall)
         except TimeoutError:
-            rest = chunk[self._sent : frame_end(chunk, self._sent)]
-            farewell = error_farewell("ConsumerTooSlow", f"nothing was read for {self._stall:.0f} seconds")
-            raise ConsumerEnded("stalled", rest + farewell) from None
+            raise self._slow("stalled", f"nothing was read for {self._stall:.0f} seconds", chunk, start) from None
+        except _TooSlow as error:
+            raise self._slow("too-slow", str(error), chunk, start) from None
         except OSError:
             raise ConsumerEnded("gone") from None
+
+    def _slow(self, reason: str, message: str, chunk: bytes, start: int) -> ConsumerEnded:
+        """The end of a slow consumer, who is told after the frame that it is in the middle of."""
+        sent = self._sent - start
+        return ConsumerEnded(reason, chunk[sent : frame_end(chunk, sent)] + error_farewell("ConsumerTooSlow", message))
 
     def _send_within(self, view: memoryview, stall: float) -> None:
         while len(view):
             try:
                 count = self._socket.send(view)
             except BlockingIOError:
-                self._waited = True
-                wait_write(self._socket.fileno(), stall, TimeoutError())
+                self._wait_for_room(stall)
                 continue
             self._sent += count
             view = view[count:]
+
+    def _wait_for_room(self, stall: float) -> None:
+        """Return once the socket takes more. Raises TimeoutError after `stall` seconds, and _TooSlow."""
+        self._waited = True
+        give_up = time.monotonic() + stall
+        while (left := give_up - time.monotonic()) > 0:
+            with suppress(_StillFull):
+                wait_write(self._socket.fileno(), min(left, TICK), _StillFull())
+                left = 0.0
+            if self._feed is not None and (why := self._pace.too_slow(time.monotonic(), self._sent, self._feed)):
+                raise _TooSlow(why)
+            if not left:
+                return
+        raise TimeoutError
 
     def _listen(self, now: float) -> None:
         """Take what the consumer sent since the last time. Raises ConsumerEnded."""

@@ -87,7 +87,8 @@ def _consume(
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
     with services.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
-        connection = Connection(socket, received, consumer, services.settings.consumer_stall)
+        settings = services.settings
+        connection = Connection(socket, received, consumer, settings.consumer_stall, settings.replay_window)
         try:
             feed = _attach(services, cursor)
             log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)

@@ -52,6 +52,7 @@ MEASURED = {
     "ingest/waits.py _unanswered": "status-checks",
     "stream/group_commit.py _queue": "sequencer",
     "web/account_answers.py _kept": "account-pages",
+    "stream/read_budget.py waiting": "consumers",
     "web/callers.py _failures": "auth-failures",
     "dash/history.py _samples": "dash-samples",
     "dash/access.py _sessions": "dash-sessions",

@@ -1,0 +1,105 @@
+"""glibc's allocator: what it holds, as metrics, and that it gives back what it has held free for long.
+
+Run by `vitals`. Memory that many consumers needed at once stays in the allocator's arenas when they have left, and
+counts as the relay's. Does nothing with another libc. Must not know what the memory was for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gevent.threadpool import ThreadPool
+
+from relay.kit import metrics
+from relay.kit.background import Loop, in_thread
+
+LOOK_SECONDS = 30.0
+# So much is free, and the process has so much more than after the last time: less is not worth the pause.
+WORTH_BYTES = 64 << 20
+STATM = Path("/proc/self/statm")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+log = logging.getLogger(__name__)
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's `struct mallinfo2` (malloc.h)."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+# The label of `relay_allocator_bytes`, and where glibc says it.
+STATES = {"arenas": "arena", "mapped": "hblkhd", "used": "uordblks", "free": "fordblks", "top": "keepcost"}
+
+
+def _function(name: str, result: Any) -> Callable[..., Any] | None:
+    try:
+        found = getattr(ctypes.CDLL(None), name)
+    except (AttributeError, OSError):
+        return None
+    found.restype = result
+    return found  # type: ignore[no-any-return]
+
+
+_mallinfo2 = _function("mallinfo2", _Mallinfo2)
+_malloc_trim = _function("malloc_trim", ctypes.c_int)
+
+
+def export_states() -> None:
+    """Show what the allocator holds."""
+    if _mallinfo2 is None:
+        return
+    mallinfo2 = _mallinfo2
+
+    def reading(field: str) -> Callable[[], float]:
+        return lambda: float(getattr(mallinfo2(), field))
+
+    for state, field in STATES.items():
+        metrics.ALLOCATOR_BYTES.labels(state).set_function(reading(field))
+
+
+class FreeMemory:
+    """Gives free memory back to the kernel, from a thread of its own."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(1)
+        # The least that the process had since the last time.
+        self._resident = 0
+        self._loop = Loop("giving memory back", self.look, LOOK_SECONDS)
+
+    def start(self) -> None:
+        """Begin to look every now and then."""
+        if _mallinfo2 is not None and _malloc_trim is not None:
+            self._loop.start(after=LOOK_SECONDS)
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._loop.stop()
+
+    def look(self) -> None:
+        """Give back what is free, if it is worth while."""
+        in_thread(self._pool, self._look)
+
+    def _look(self) -> None:
+        assert _mallinfo2 is not None and _malloc_trim is not None
+        resident = _resident_bytes()
+        self._resident = min(self._resident, resident)
+        if _mallinfo2().fordblks < WORTH_BYTES or resident - self._resident < WORTH_BYTES:
+            return
+        _malloc_trim(0)
+        self._resident = _resident_bytes()
+        log.debug("gave back %d MB", (resident - self._resident) >> 20)
+
+
+def _resident_bytes() -> int:
+    return int(STATM.read_text().split()[1]) * PAGE_BYTES

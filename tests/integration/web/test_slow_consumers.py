@@ -1,0 +1,161 @@
+"""Consumers that take little: bounded in memory and in the kernel, and ended and told when it leads nowhere."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import cast
+
+import gevent
+import pytest
+from prometheus_client import REGISTRY
+
+from relay.eventlog.segment import BLOCK
+from relay.stream import read_budget
+from relay.stream.firehose import Feed
+from relay.stream.read_budget import ReadBudget
+from relay.web import consumer_connection, pace
+from tests.integration.web.test_firehose import consumer, handshake, head_of, raw, seqs
+from tests.support.fixtures import StartWeb
+from tests.support.wait import until
+from tests.support.web import Web
+
+
+@contextmanager
+def narrow(web: Web, buffer: int = 4096) -> Iterator[socket.socket]:
+    """A consumer of the whole window that takes in little by itself."""
+    with socket.socket() as sock:
+        sock.settimeout(10)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.connect(("127.0.0.1", web.server.port))
+        sock.sendall(handshake("?cursor=0"))
+        head_of(sock)
+        yield sock
+
+
+def read_on(sock: socket.socket, size: int, pause: float, seconds: float = 15.0) -> bytes:
+    """What comes in the end to one who reads `size` bytes, waits, and reads again."""
+    received, give_up = bytearray(), time.monotonic() + seconds
+    try:
+        while time.monotonic() < give_up and (data := sock.recv(size)):
+            received += data
+            gevent.sleep(0.0 if b"ConsumerTooSlow" in received[-1000:] else pause)
+    except ConnectionResetError:
+        pass
+    return bytes(received)
+
+
+def ended(reason: str) -> float:
+    return REGISTRY.get_sample_value("relay_consumers_ended_total", {"reason": reason}) or 0.0
+
+
+def test_a_trickle_is_ended_and_told(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PERIOD_SECONDS", 1.0)
+    monkeypatch.setattr(pace, "LEAST_RATE", 5_000_000)
+    web, before = start_web(consumer_stall=1.0, tail_bytes=1), ended("too-slow")
+    for _ in range(60):
+        web.publish(1, size=200_000)
+    with narrow(web, 30_000) as sock:
+        # It takes something all the time, and so it never stalls.
+        received = read_on(sock, 10_000, 0.05)
+    assert ended("too-slow") == before + 1
+    assert b"is the least" in received[-1000:]
+    until(lambda: not list(web.services.consumers))
+
+
+def test_a_consumer_that_cannot_get_through_within_the_window_is_told(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "PERIOD_SECONDS", 1.0)
+    web, before = start_web(consumer_stall=1.0, tail_bytes=1, replay_window=5.0), ended("too-slow")
+    for _ in range(60):
+        web.publish(1, size=200_000)
+    with narrow(web, 30_000) as sock:
+        # Some 200 kB a second, and there are 12 MB.
+        received = read_on(sock, 10_000, 0.05)
+    assert ended("too-slow") == before + 1
+    assert b"longer than it is kept" in received[-1000:]
+
+
+def test_who_reads_all_of_it_slowly_is_served(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "PERIOD_SECONDS", 0.5)
+    web = start_web(consumer_stall=0.5, tail_bytes=1)
+    web.publish(5, size=200_000)
+    with narrow(web, 30_000) as sock:
+        received = bytearray()
+        while len(received) < 1_000_000:
+            received += sock.recv(20_000)
+            gevent.sleep(0.02)
+        # And then it is at the head, where little comes.
+        gevent.sleep(1.0)
+        web.publish(1)
+        assert sock.recv(100)
+
+
+def test_what_is_read_for_all_of_them_is_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(read_budget, "HOLD_SECONDS", 0.5)
+    web, before = start_web(tail_bytes=1), ended("too-slow")
+    web.firehose._budget = budget = ReadBudget(4 * BLOCK)
+    for _ in range(20):
+        web.publish(1, size=400_000)
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(narrow(web))
+        until(lambda: len(list(web.services.consumers)) == 8)
+        until(lambda: budget.full)
+        assert budget.taken <= 4 * BLOCK + 400_000
+        # Four hold all of it and read nothing. One that reads gets its turn, and they are told.
+        with consumer(web, "?cursor=0") as quick:
+            assert seqs(quick, 20) == list(range(1, 21))
+        assert ended("too-slow") >= before + 4
+    until(lambda: not list(web.services.consumers))
+    assert budget.taken == 0 and not budget.waiting
+
+
+class AnyFeed:
+    """A feed of which something is left, and in nobody's way."""
+
+    in_the_way = False
+
+    def __init__(self, left: int) -> None:
+        self.bytes_left = lambda: left
+
+
+def verdicts(sent: list[int], left: int, window: float = 3600.0) -> list[bool]:
+    """Whether one that had taken so many bytes, each 30 seconds, is too slow."""
+    asked = pace.Pace(stall=1.0, window=window)
+    feed = cast(Feed, AnyFeed(left))
+    return [asked.too_slow(30.0 * number, total, feed) is not None for number, total in enumerate(sent)]
+
+
+def test_the_pace_of_each_period_counts() -> None:
+    least = 30 * pace.LEAST_RATE
+    assert verdicts([0, least, 2 * least, 3 * least - 1], left=1) == [False, False, False, True]
+    assert verdicts([0, 10 * least], left=20 * 3600 * pace.LEAST_RATE) == [False, True]
+    assert verdicts([0, 30 * least], left=20 * 3600 * pace.LEAST_RATE) == [False, False]
+
+
+def unsent_bytes(port: int) -> int:
+    """What the kernel holds for those connected to `port`: the send queues of /proc/net/tcp."""
+    queues = 0
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, local, _, state, sizes, *_ = line.split()
+        if int(local.rpartition(":")[2], 16) == port and state == "01":
+            queues += int(sizes.partition(":")[0], 16)
+    return queues
+
+
+def test_the_kernel_holds_little_for_one_that_does_not_read(start_web: StartWeb) -> None:
+    web = start_web(tail_bytes=1)
+    for _ in range(60):
+        web.publish(1, size=400_000)
+    with raw(web, handshake("?cursor=0")) as quick, narrow(web):
+        # The buffer that has grown for one who reads is not filled when it reads no more.
+        taken = 0
+        while taken < 8_000_000:
+            taken += len(quick.recv(1 << 20))
+        gevent.sleep(0.5)
+        assert unsent_bytes(web.server.port) < 8 * consumer_connection.UNSENT_BYTES

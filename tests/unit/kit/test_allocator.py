@@ -1,0 +1,43 @@
+"""Memory that was needed for a while is given back to the kernel, and only when it is worth while."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+import pytest
+
+from relay.kit import allocator
+from relay.kit.allocator import FreeMemory
+
+MEGABYTE = 1 << 20
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * allocator.PAGE_BYTES
+
+
+@pytest.mark.skipif(allocator._malloc_trim is None, reason="another libc than glibc")
+def test_what_many_consumers_needed_is_given_back() -> None:
+    free_memory = FreeMemory()
+    free_memory.look()
+    # Small enough for the arenas, each with a neighbour that stays, as the objects of a relay that goes on do.
+    chunks = [(bytes([1]) * 100_000, bytes(600)) for _ in range(2000)]
+    full = resident()
+    kept = [neighbour for _, neighbour in chunks]
+    del chunks
+    held = resident()
+    free_memory.look()
+    assert full - resident() > 150 * MEGABYTE, f"{(full - held) / MEGABYTE:.0f} MB went by themselves"
+    assert len(kept) == 2000
+
+
+@pytest.mark.skipif(allocator._malloc_trim is None, reason="another libc than glibc")
+def test_little_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_memory = FreeMemory()
+    free_memory.look()
+    trims: list[int] = []
+    monkeypatch.setattr(allocator, "_malloc_trim", trims.append)
+    free_memory.look()
+    gevent.sleep(0)
+    assert trims == []
