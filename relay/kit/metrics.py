@@ -27,6 +27,9 @@ BACKFILL_ACCOUNTS = Counter(
     "relay_backfill_accounts_total", "Accounts listed by the source of a collection import, by outcome", ["outcome"]
 )
 BACKFILL_FAILURES = Counter("relay_backfill_failures_total", "Pages of a collection import that have to be asked again")
+COLLECTIONS_LEFT_OUT = Counter(
+    "relay_collections_left_out_total", "Collections of accounts left out of the index, by whose bound", ["bound"]
+)
 ALERTS_SENT = Counter(
     "relay_alerts_sent_total", "Messages about account limits to the webhook, by outcome", ["outcome"]
 )

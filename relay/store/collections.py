@@ -1,14 +1,18 @@
 """The collection index: which repos have records of which collection, and what of that is in doubt.
 
 Written by `projection` with everything else that the log says, and by the background check of what a commit did not
-tell; read by `web`. Pairs are two integers, since a network has a dozen for each account.
+tell; read by `web`. Pairs are two integers, since a network has a dozen for each account. Names and pairs are made up
+for nothing, so both are bounded: what is over a bound is counted, and left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from relay.kit import metrics
 from relay.store.database import Transaction
 
 # In the place of a collection's name: all of the account is in doubt, as after commits that were missed.
@@ -17,6 +21,12 @@ ALL_ID = 0
 
 # (uid, collection) -> whether the repo has records of it; None: its host has to be asked.
 Pairs = Mapping[tuple[int, str], bool | None]
+
+# Collections that one account may have here, and names seen for the first time from one host's accounts in a day: some
+# times what honest ones do.
+MAX_PER_ACCOUNT = 500
+MAX_NEW_NAMES = 1_000
+DAY_SECONDS = 86_400
 
 # Pairs that one page of the list looks at, and at a time: a run of inactive accounts must not make it slow.
 MAX_SCANNED = 4_000
@@ -82,18 +92,18 @@ def write(tx: Transaction, pairs: Pairs) -> None:
     """Store what is known of `pairs`. One that is known for sure is no longer marked for a check."""
     if not pairs:
         return
-    ids = _ids(tx, {name for _, name in pairs})
-    keyed = {(ids[name], uid): present for (uid, name), present in pairs.items()}
+    ids = _ids_told(tx, pairs)
+    keyed = {(ids[name], uid): present for (uid, name), present in pairs.items() if name in ids}
     # The mark goes before the pair comes: `settle`, which may run beside this, goes by the mark.
     uids = sorted({uid for _, uid in keyed})
     marked = tx.rows_in("SELECT uid, collection_id FROM collection_check WHERE uid IN ({})", uids)
     told = [(uid, number) for uid, number in marked if keyed.get((number, uid)) is not None]
     if told:
         tx.many("DELETE FROM collection_check WHERE uid = ? AND collection_id = ?", told)
-    _add(tx, [pair for pair, present in keyed.items() if present])
     gone = sorted(pair for pair, present in keyed.items() if present is False)
     if gone:
         tx.many("DELETE FROM collection_repo WHERE collection_id = ? AND uid = ?", gone)
+    _add(tx, [pair for pair, present in keyed.items() if present])
     doubtful = sorted((uid, number) for (number, uid), present in keyed.items() if present is None)
     _mark(tx, doubtful)
 
@@ -121,11 +131,7 @@ def spread(tx: Transaction, uid: int) -> list[str]:
     """The collections of `uid` that are marked; when all of the account is, every one that is stored, marked now."""
     whole = tx.row("SELECT 1 FROM collection_check WHERE uid = ? AND collection_id = ?", (uid, ALL_ID))
     if whole:
-        stored = tx.rows(
-            "SELECT c.id FROM collection c WHERE EXISTS"
-            " (SELECT 1 FROM collection_repo p WHERE p.collection_id = c.id AND p.uid = ?)",
-            (uid,),
-        )
+        stored = tx.rows("SELECT collection_id FROM collection_repo WHERE uid = ?", (uid,))
         _mark(tx, [(uid, number) for (number,) in stored])
     return [
         nsid
@@ -151,12 +157,28 @@ def settle(tx: Transaction, uid: int, listed: Collection[str] | None) -> None:
         if ours and number != ALL_ID and listed is not None and nsid not in listed:
             tx.execute("DELETE FROM collection_repo WHERE collection_id = ? AND uid = ?", (number, uid))
     if listed:
-        _add(tx, [(number, uid) for number in _ids(tx, set(listed)).values()])
+        ids = _ids_told(tx, [(uid, nsid) for nsid in listed])
+        _add(tx, [(number, uid) for number in ids.values() if number != ALL_ID])
 
 
 def _add(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
-    if pairs:
-        tx.many("INSERT INTO collection_repo (collection_id, uid) VALUES (?, ?) ON CONFLICT DO NOTHING", sorted(pairs))
+    """Store (collection, uid) pairs, as far as their accounts may have so many."""
+    by_uid: dict[int, set[int]] = {}
+    for number, uid in pairs:
+        by_uid.setdefault(uid, set()).add(number)
+    counts = tx.rows_in("SELECT uid, count(*) FROM collection_repo WHERE uid IN ({}) GROUP BY uid", sorted(by_uid))
+    for uid, count in [*counts, *((uid, 0) for uid in by_uid.keys() - {uid for uid, _ in counts})]:
+        if count + len(by_uid[uid]) > MAX_PER_ACCOUNT:
+            stored = {
+                number for (number,) in tx.rows("SELECT collection_id FROM collection_repo WHERE uid = ?", (uid,))
+            }
+            new = sorted(by_uid[uid] - stored)
+            room = max(MAX_PER_ACCOUNT - count, 0)
+            metrics.COLLECTIONS_LEFT_OUT.labels("account").inc(len(new[room:]))
+            by_uid[uid] = set(new[:room])
+    wanted = sorted((number, uid) for uid, numbers in by_uid.items() for number in numbers)
+    if wanted:
+        tx.many("INSERT INTO collection_repo (collection_id, uid) VALUES (?, ?) ON CONFLICT DO NOTHING", wanted)
 
 
 def _mark(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
@@ -166,10 +188,49 @@ def _mark(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
 
 def _ids(tx: Transaction, nsids: set[str]) -> dict[str, int]:
     """The numbers of collections; new ones get theirs."""
-    wanted = sorted(nsids - {ALL})
-    found: dict[str, int] = dict(tx.rows_in("SELECT nsid, id FROM collection WHERE nsid IN ({})", wanted))
-    missing = [(nsid,) for nsid in wanted if nsid not in found]
+    found = _known_ids(tx, nsids)
+    missing = [(nsid,) for nsid in sorted(nsids - found.keys())]
     if missing:
         tx.many("INSERT INTO collection (nsid) VALUES (?) ON CONFLICT (nsid) DO NOTHING", missing)
         found |= tx.rows_in("SELECT nsid, id FROM collection WHERE nsid IN ({})", [nsid for (nsid,) in missing])
+    return found
+
+
+def _known_ids(tx: Transaction, nsids: set[str]) -> dict[str, int]:
+    found: dict[str, int] = dict(
+        tx.rows_in("SELECT nsid, id FROM collection WHERE nsid IN ({})", sorted(nsids - {ALL}))
+    )
     return found | {ALL: ALL_ID}
+
+
+def _ids_told(tx: Transaction, told: Iterable[tuple[int, str]]) -> dict[str, int]:
+    """The numbers of the collections that accounts (uid, name) are said to have, without the names that are new here
+    and more than their host may bring up in a day.
+    """
+    tellers: dict[str, int] = {}
+    for uid, name in told:
+        tellers.setdefault(name, uid)
+    found = _known_ids(tx, set(tellers))
+    new = sorted(tellers.keys() - found.keys())
+    if not new:
+        return found
+    uids = sorted({tellers[name] for name in new})
+    hosts: dict[int, int] = dict(tx.rows_in("SELECT uid, host_id FROM account WHERE uid IN ({})", uids))
+    day = int(time.time()) // DAY_SECONDS
+    rows = tx.rows_in("SELECT host_id, day, names FROM collection_host WHERE host_id IN ({})", sorted(hosts.values()))
+    counts = Counter({host_id: names for host_id, counted_on, names in rows if counted_on == day})
+    taken: set[str] = set()
+    for name in new:
+        host_id = hosts.get(tellers[name], 0)
+        if counts[host_id] < MAX_NEW_NAMES:
+            counts[host_id] += 1
+            taken.add(name)
+    metrics.COLLECTIONS_LEFT_OUT.labels("host").inc(len(new) - len(taken))
+    if not taken:
+        return found
+    tx.many(
+        "INSERT INTO collection_host (host_id, day, names) VALUES (?, ?, ?) ON CONFLICT (host_id)"
+        " DO UPDATE SET day = excluded.day, names = excluded.names",
+        [(host_id, day, names) for host_id, names in sorted(counts.items())],
+    )
+    return found | _ids(tx, taken)

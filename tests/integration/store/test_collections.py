@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import pytest
+from prometheus_client import REGISTRY
 
 from relay.store import accounts, collections, projection
 from relay.store.accounts import AccountRow
 from relay.store.collections import ALL, Marked, Page
-from relay.store.database import Database
+from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
 
 POST, LIKE = "app.bsky.feed.post", "app.bsky.feed.like"
@@ -111,3 +115,74 @@ def test_a_host_that_does_not_say_changes_nothing(filled: Database) -> None:
 def test_another_relays_list(filled: Database) -> None:
     taken = filled.write(collections.add_listed, LIKE, [did(3), did(3), did(4), did(99)])
     assert taken == 2 and listed(filled, LIKE) == [3, 4]
+
+
+def left_out(bound: str) -> Callable[[], float]:
+    """How many were left out since now."""
+
+    def count() -> float:
+        return REGISTRY.get_sample_value("relay_collections_left_out_total", {"bound": bound}) or 0.0
+
+    before = count()
+    return lambda: count() - before
+
+
+def pairs_of(uid: int, names: list[str]) -> dict[tuple[int, str], bool | None]:
+    return {(uid, name): True for name in names}
+
+
+def test_an_account_has_so_many_collections(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collections, "MAX_PER_ACCOUNT", 5)
+    since = left_out("account")
+    names = [f"x.made.up{number}" for number in range(8)]
+    # Whether one by one or at once, and whether events or the host tell.
+    for name in names:
+        store(filled, pairs_of(1, [name]))
+    store(filled, pairs_of(2, names))
+    store(filled, pairs_of(3, names[:2]))
+    store(filled, {(3, ALL): None})
+    filled.write(collections.spread, 3)
+    filled.write(collections.settle, 3, {POST, *names})
+    assert since() == 3 * 4
+    found = {name: listed(filled, name) for name in [POST, *names]}
+    assert [sum(uid in uids for uids in found.values()) for uid in (1, 2, 3)] == [5, 5, 5]
+    # What it has may go, and makes room.
+    store(filled, {(1, names[0]): False, (1, names[7]): True})
+    assert 1 not in listed(filled, names[0]) and 1 in listed(filled, names[7])
+    store(filled, pairs_of(2, [POST, *names[:4]]))
+    assert since() == 3 * 4, "what is there already is not left out"
+
+
+def test_a_host_brings_up_so_many_names_a_day(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collections, "MAX_NEW_NAMES", 10)
+    other = AccountRow(11, did(11), 2, "active", "active")
+    filled.write(projection.write, ProjectionBatch(1, 1, accounts={11: other}))
+    since, now = left_out("host"), 1_800_000_000.0
+    monkeypatch.setattr(time, "time", lambda: now)
+    for number in range(8):
+        store(filled, pairs_of(1 + number % 3, [f"x.made.up{number}.a", f"x.made.up{number}.b"]))
+    assert len(filled.read(collections.names)) == 1 + 10 and since() == 6
+    store(filled, {(2, "x.made.up99.gone"): False, (2, "x.made.up98.doubtful"): None})
+    assert len(filled.read(collections.names)) == 1 + 10
+    # Others may, and names that are there are no matter of whose they are.
+    store(filled, pairs_of(11, ["x.other.name"]))
+    store(filled, pairs_of(4, ["x.made.up0.a"]))
+    assert 11 in listed(filled, "x.other.name")
+    assert 4 in listed(filled, "x.made.up0.a")
+    now += collections.DAY_SECONDS
+    store(filled, pairs_of(1, ["x.made.tomorrow"]))
+    assert listed(filled, "x.made.tomorrow") == [1]
+
+
+def test_the_check_of_an_account_looks_at_its_own_collections(filled: Database) -> None:
+    queries: list[str] = []
+
+    def plan(tx: Transaction) -> None:
+        explain = "EXPLAIN QUERY PLAN" if tx.engine == "sqlite" else "EXPLAIN"
+        if tx.engine == "postgres":
+            tx.execute("SET LOCAL enable_seqscan = off")
+        rows = tx.rows(f"{explain} SELECT collection_id FROM collection_repo WHERE uid = ?", (1,))
+        queries.extend(str(row) for row in rows)
+
+    filled.write(plan)
+    assert "collection_repo_uid" in " ".join(queries)
