@@ -11,7 +11,8 @@ import time
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import parse_endpoint
 from relay.config import Settings
-from relay.edge.copier import Copier, Hidden
+from relay.edge.copier import Copier
+from relay.edge.hidden import Hidden
 from relay.edge.routes import create_edge_app
 from relay.edge.source import Source
 from relay.eventlog import spare
@@ -60,9 +61,8 @@ class Edge:
         self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
         self._firehose = Firehose(self._log, tail, suppressions)
         keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
-        self._retention = Retention(
-            self._log, keep, lambda: self._hidden.stored_position + 1, suppressions.forget_before
-        )
+        # Whatever SQL has: marks hide what is older than they are, and go with it.
+        self._retention = Retention(self._log, keep, lambda: self._log.next_seq, suppressions.forget_before)
         self._copier.on_failure(self._retention.wake)
         services = Services(
             settings=settings,

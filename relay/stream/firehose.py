@@ -15,6 +15,7 @@ from gevent.threadpool import ThreadPool
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader
 from relay.eventlog.record import Record
+from relay.kit import metrics
 from relay.kit.background import in_thread
 from relay.kit.errors import RelayError
 from relay.net.websocket import joined
@@ -58,6 +59,9 @@ class Firehose:
         self._suppressions = suppressions
         self._pool = ThreadPool(READ_THREADS)
         self._budget = ReadBudget()
+        metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
+        metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
+        metrics.LOG_SEGMENTS.set_function(lambda: len(log.segments))
 
     @property
     def first_seq(self) -> int:

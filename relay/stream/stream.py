@@ -11,7 +11,6 @@ from functools import partial
 
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
-from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.store.database import Database
 from relay.stream import ownership
@@ -55,9 +54,6 @@ class Stream:
             segment_log, keep, lambda: self.projector.needed_from, self.suppressions.forget_before
         )
         self.sequencer.on_failure(self.retention.wake)
-        metrics.LOG_FIRST_SEQ.set_function(lambda: segment_log.first_seq)
-        metrics.LOG_LAST_SEQ.set_function(lambda: segment_log.last_seq)
-        metrics.LOG_SEGMENTS.set_function(lambda: len(segment_log.segments))
 
     @property
     def problem(self) -> str | None:

@@ -33,6 +33,10 @@ class Suppressions:
         """Take over what SQL says, at the start."""
         self._before.update(sorted(before.items(), key=itemgetter(1)))
 
+    def marks(self) -> dict[int, int]:
+        """uid -> seq, as it is now."""
+        return dict(self._before)
+
     def watch(self, changed: Callable[[int, int | None], None]) -> None:
         """Have `changed(uid, before_seq)` called after each change, with None when the mark is lifted."""
         self._watchers.append(changed)

@@ -103,6 +103,8 @@ def chain(tmp_path: Path) -> Iterator[Chain]:
 def test_consumers_of_both_see_the_same_bytes(chain: Chain) -> None:
     chain.write(100)
     chain.wait_same()
+    assert chain.edge.metric("relay_log_last_seq") == chain.relay.metric("relay_log_last_seq") == chain.at_edge.seqs[-1]
+    assert chain.edge.metric("relay_log_segments") == 1
     # From the middle, out of the edge's own log after a restart.
     middle = chain.at_relay.seqs[50]
     assert chain.edge.stop() == 0

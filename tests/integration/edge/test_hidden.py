@@ -1,0 +1,115 @@
+"""What an edge keeps in SQL, while SQL is away: bounded, and all there once it is back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from relay.atproto.frames import Kind
+from relay.edge import hidden
+from relay.edge.hidden import Hidden
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import FLAG_HIDES
+from relay.kit.errors import StoreError
+from relay.store import projection
+from relay.store.database import Database
+from relay.stream.firehose import Firehose
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
+from tests.support.stream import append, record
+
+SEGMENT_BYTES = 2_000
+
+
+class Edge:
+    """The log of an edge, the marks of what is logged, and SQL, which can be away."""
+
+    def __init__(self, folder: Path, db: Database) -> None:
+        self.log = SegmentLog(folder, copy=True, segment_bytes=SEGMENT_BYTES)
+        self.suppressions = Suppressions()
+        self.hidden = Hidden(db, self.log, self.suppressions)
+        self.db = db
+
+    def delete(self, first: int, last: int) -> None:
+        """Log that accounts were deleted, each by the record of its number."""
+        for seq in range(first, last + 1):
+            deleted = record(seq, uid=seq, kind=Kind.ACCOUNT, flags=FLAG_HIDES)
+            append(self.log, [deleted])
+            self.suppressions.apply(deleted)
+        self.hidden.advance(last)
+
+    def stored(self) -> dict[int, int]:
+        return self.db.read(projection.suppressions)
+
+
+@pytest.fixture
+def edge(tmp_path: Path, database: Database) -> Edge:
+    return Edge(tmp_path / "persist", database)
+
+
+def away(*_: Any, **__: Any) -> None:
+    raise StoreError("store-unavailable", "away")
+
+
+def test_what_waits_for_sql_is_bounded_and_written_when_it_is_back(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hidden, "MAX_CHANGED", 50)
+    monkeypatch.setattr(hidden, "ROWS_AT_A_TIME", 40)
+    edge.delete(1, 10)
+    edge.hidden.flush()
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.db, "write", away)
+        for first in range(11, 200, 20):
+            edge.delete(first, first + 19)
+            edge.hidden.flush()
+            assert edge.hidden.problem is not None
+            assert REGISTRY.get_sample_value("relay_queue_size", {"queue": "hidden"}) <= 50  # type: ignore[operator]
+    assert len(edge.stored()) == 10 and edge.hidden.stored_position == 10
+    edge.hidden.flush()
+    assert edge.hidden.problem is None
+    assert edge.stored() == {seq: seq for seq in range(1, 211)}
+    assert edge.db.read(projection.position)[0] == 210
+
+
+def test_an_outage_in_the_middle_of_the_pieces_loses_none(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hidden, "ROWS_AT_A_TIME", 10)
+    write, calls = edge.db.write, 0
+
+    def now_and_then(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return away() if calls == 3 else write(*args, **options)
+
+    monkeypatch.setattr(edge.db, "write", now_and_then)
+    edge.delete(1, 45)
+    edge.hidden.flush()
+    assert edge.db.read(projection.position)[0] == 0 and 0 < len(edge.stored()) < 45
+    edge.delete(46, 50)
+    edge.hidden.flush()
+    assert edge.stored() == {seq: seq for seq in range(1, 51)} and edge.db.read(projection.position)[0] == 50
+
+
+def test_the_log_is_trimmed_whatever_sql_has(tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Marks of what is gone are not needed; a start finds those of what is there in the log."""
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.db, "write", away)
+        edge.delete(1, 100)
+        edge.hidden.flush()
+        edge.log.trim(3600.0, 3 * SEGMENT_BYTES, edge.log.next_seq)
+        edge.suppressions.forget_before(edge.log.first_seq)
+    first_seq = edge.log.first_seq
+    assert first_seq > 50
+    edge.log._unlock()
+    again = Edge(tmp_path / "persist", edge.db)
+    assert again.suppressions.marks() == {seq: seq for seq in range(first_seq, 101)}
+    again.hidden.flush()
+    assert again.stored() == again.suppressions.marks()
+
+
+def test_the_metrics_of_the_log_are_those_of_the_edge(edge: Edge) -> None:
+    edge.delete(1, 30)
+    Firehose(edge.log, Tail(edge.log.last_seq, edge.suppressions), edge.suppressions)
+    shown = {name: REGISTRY.get_sample_value(f"relay_log_{name}") for name in ("first_seq", "last_seq", "segments")}
+    assert shown == {"first_seq": 1, "last_seq": 30, "segments": len(edge.log.segments)}
