@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
+from relay.eventlog.disk import start_of_file
+
 NAME = "high-water"
 GIVEN_OUT = "given-out"
 
@@ -56,7 +58,7 @@ class GivenOut(NamedTuple):
 def load(directory: Path) -> HighWater | None:
     """The mark in `directory`; None when there is none or it is damaged."""
     try:
-        data = (directory / NAME).read_bytes()
+        data = start_of_file(directory / NAME, _LAYOUT.size + _CRC.size + 1)
     except FileNotFoundError:
         return None
     packed, crc = data[: _LAYOUT.size], data[_LAYOUT.size :]
@@ -81,7 +83,7 @@ def store(directory: Path, mark: HighWater) -> None:
 def load_given_out(directory: Path) -> GivenOut | None:
     """What `store_given_out` stored last; None when it never did. Raises ValueError when the file is damaged."""
     try:
-        data = (directory / GIVEN_OUT).read_bytes()
+        data = start_of_file(directory / GIVEN_OUT, _GIVEN_LAYOUT.size + _CRC.size + 1)
     except FileNotFoundError:
         return None
     packed, crc = data[: _GIVEN_LAYOUT.size], data[_GIVEN_LAYOUT.size :]

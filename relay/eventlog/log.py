@@ -36,6 +36,9 @@ DOUBT_SECONDS = 600.0
 OLD_US = 300_000_000
 SEQS_PER_SECOND = 5_000
 
+# Unreadable stretches that are told apart; a disk with more of them is told of by its other errors.
+MAX_LOST = 1_000
+
 _first_seq = attrgetter("first_seq")
 
 log = logging.getLogger(__name__)
@@ -67,6 +70,8 @@ class SegmentLog:
         """
         self.directory = directory
         self._copy = copy
+        # What cannot be read, by its last seq.
+        self._lost: dict[int, int] = {}
         self._segment_bytes = segment_bytes
         self._segment_us = int(segment_seconds * 1_000_000)
         self._sync_function = sync
@@ -180,6 +185,15 @@ class SegmentLog:
         if writer is not None and writer.segment is segment:
             return writer.synced
         return segment.path.stat().st_size
+
+    def note_lost(self, first: int, last: int) -> None:
+        """The events from the seq `first` to `last` cannot be read. Said and counted once, whoever finds it."""
+        known = self._lost.get(last, last + 1)
+        if first >= known or len(self._lost) >= MAX_LOST:
+            return
+        self._lost[last] = first
+        metrics.LOG_LOST_EVENTS.inc(known - first)
+        log.error("events %d to %d of the log cannot be read: they are left out of replay", first, last)
 
     def segment_with(self, seq: int) -> Segment | None:
         """The segment in which `seq` is, would be, or that comes next after it; None past the newest record."""

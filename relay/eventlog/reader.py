@@ -7,7 +7,7 @@ Must not know who reads.
 from __future__ import annotations
 
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.record import Record, records_in
+from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, load_index, read_block, start_of
 from relay.kit import metrics
 from relay.kit.errors import LogError
@@ -78,7 +78,7 @@ class LogReader:
             following = self._log.segment_after(handle.segment)
             end = self._log.end_of(handle.segment) if following is None else handle.size()
             if self._offset < end:
-                records = self._next_records(handle, end, size)
+                records = self._next_records(handle, end, size, after_seq)
                 # A seek starts early; and a segment ends where the next one begins.
                 if records and (records[0].seq <= after_seq or (following and records[-1].seq >= following.first_seq)):
                     limit = following.first_seq if following else records[-1].seq + 1
@@ -92,7 +92,7 @@ class LogReader:
                 self._open(following, after_seq + 1)
         return []
 
-    def _next_records(self, handle: Handle, end: int, size: int) -> list[Record]:
+    def _next_records(self, handle: Handle, end: int, size: int, after_seq: int) -> list[Record]:
         records, length = records_in(read_block(handle, self._offset, end, size), self._last)
         if length:
             self._last = records[-1].seq
@@ -100,7 +100,17 @@ class LogReader:
         else:
             metrics.LOG_DAMAGE.inc()
             self._offset = after_damage(handle, self._offset, end, load_index(handle.segment.path))
+            self._say_lost(handle, end, max(self._last, after_seq) + 1)
         return records
+
+    def _say_lost(self, handle: Handle, end: int, first: int) -> None:
+        """Say which seqs are passed over: up to what comes next, in this segment or the one after it."""
+        found = decode_header(handle.read(self._offset, HEADER_SIZE), 0) if self._offset < end else None
+        if found is not None:
+            self._log.note_lost(first, found.seq - 1)
+        elif self._offset >= end:
+            following = self._log.segment_after(handle.segment)
+            self._log.note_lost(first, following.first_seq - 1 if following else self._log.last_seq)
 
     def _check_follows(self, segment: Segment, following: Segment) -> None:
         """A segment that is missing in the middle of the log is passed over; one that retention deleted is not."""

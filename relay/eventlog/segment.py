@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
+from relay.eventlog.disk import read, start_of_file
 from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 from relay.kit.errors import LogError
 
@@ -85,15 +86,14 @@ def load(path: Path) -> Segment:
     Raises LogError `log-format` for a segment of a newer relay, whose records would look like damage.
     """
     first_seq = int(path.name.removesuffix(SUFFIX))
-    with path.open("rb") as file:
-        header = file.read(START)
-        if len(header) == START and _CRC.unpack(header[-4:])[0] == crc32c(header[:-4]):
-            magic, version, named_seq, created_us, previous = _HEADER.unpack(header[:-4])
-            if (magic, version, named_seq) == (MAGIC, VERSION, first_seq):
-                return Segment(path, first_seq, created_us, previous)
-            if magic == MAGIC and version > VERSION:
-                raise LogError("log-format", f"{path.name} has format {version} and this relay reads {VERSION}")
-        return Segment(path, first_seq, os.fstat(file.fileno()).st_mtime_ns // 1000, None)
+    header = start_of_file(path, START)
+    if len(header) == START and _CRC.unpack(header[-4:])[0] == crc32c(header[:-4]):
+        magic, version, named_seq, created_us, previous = _HEADER.unpack(header[:-4])
+        if (magic, version, named_seq) == (MAGIC, VERSION, first_seq):
+            return Segment(path, first_seq, created_us, previous)
+        if magic == MAGIC and version > VERSION:
+            raise LogError("log-format", f"{path.name} has format {version} and this relay reads {VERSION}")
+    return Segment(path, first_seq, path.stat().st_mtime_ns // 1000, None)
 
 
 def paths(directory: Path) -> list[Path]:
@@ -159,8 +159,8 @@ class Handle:
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes from `offset`."""
-        return os.pread(self.fd, size, offset)
+        """Up to `size` bytes from `offset`; none where the disk cannot read."""
+        return read(self.fd, size, offset)
 
 
 def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> bytes:

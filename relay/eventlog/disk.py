@@ -1,0 +1,34 @@
+"""Reading from the log's disk, where a sector may be gone: what cannot be read is as if it held wrong bytes.
+
+Used by whatever reads the files of the log. Must not know what is in them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+# The sector, or what the file system knows of it, is broken: it would be no better the next time.
+_BROKEN = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+
+
+def read(fd: int, size: int, offset: int) -> bytes:
+    """Up to `size` bytes from `offset`: none at the end of the file, and where the disk cannot read. Raises OSError
+    when that is for another reason.
+    """
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as error:
+        if error.errno not in _BROKEN:
+            raise
+        return b""
+
+
+def start_of_file(path: Path, size: int) -> bytes:
+    """The first `size` bytes of a file, as `read` gives them. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return read(fd, size, 0)
+    finally:
+        os.close(fd)
