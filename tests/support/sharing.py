@@ -64,8 +64,7 @@ class Teller:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(f"FAILED {report.nodeid} ({report.when})")
+            self._terminal.write(f"\nFAILED {report.nodeid} ({report.when})\n")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
