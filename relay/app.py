@@ -28,6 +28,7 @@ from relay.edge.edge import Edge
 from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep
+from relay.healing.healing import Healing
 from relay.hosts.hosts import Hosts
 from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.hosts.registry import HostRegistry
@@ -111,6 +112,9 @@ class Relay:
             settings,
         )
         self._imports = Imports(self._db, http)
+        self._healing = None
+        if settings.heal != "off":
+            self._healing = Healing(self._db, http, ingest, registry, every=settings.heal == "all")
         # A random password opens no sibling.
         password = settings.admin_passwords[0] if settings.admin_passwords else None
         self._siblings = Siblings(http, settings.sibling_relays, password)
@@ -121,7 +125,13 @@ class Relay:
             db=self._db,
             firehose=self._stream.firehose,
             hosts=self._hosts,
-            admin=Admin(self._hosts, ingest.moderation, self._imports, self._siblings),
+            admin=Admin(
+                self._hosts,
+                ingest.moderation,
+                self._imports,
+                self._siblings,
+                self._healing.hosts if self._healing is not None else None,
+            ),
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             find_account=self._stream.projector.account,
@@ -145,6 +155,8 @@ class Relay:
         self._ingest.start()
         self._collection_check.start()
         self._imports.start()
+        if self._healing is not None:
+            self._healing.start()
         self._siblings.start()
         self._history.start()
         self._health.start()
@@ -166,6 +178,8 @@ class Relay:
         self._hosts.stop(min(left(), 5.0))
         self._collection_check.stop()
         self._imports.stop()
+        if self._healing is not None:
+            self._healing.stop()
         self._ingest.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
         self._api.stop(min(left(), 5.0))

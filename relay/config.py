@@ -239,6 +239,13 @@ class Settings:
         parse_bool,
         "Trace allocations for `GET /admin/debug/memory`; slows everything down",
     )
+    heal: str = _setting(
+        "RELAY_HEAL",
+        "gaps",
+        one_of("gaps", "all", "off"),
+        "Fetch what was missed from its source. gaps: of what is known to be missing; all: compare every host weekly"
+        " as well; off: never",
+    )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
     host_idle_after: float = _setting(
         "RELAY_HOST_IDLE_AFTER",

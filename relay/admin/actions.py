@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 from relay.admin.siblings import Call, Forward, Siblings
 from relay.atproto.hostname import Endpoint
 from relay.collections.imports import Imports
+from relay.healing.hosts import HostHealing
 from relay.hosts.hosts import Hosts
 from relay.hosts.limit_alerts import Kind
 from relay.ingest.moderation import Moderation
@@ -51,11 +52,15 @@ class Admin:
     a host raise HostUnknown, those that name an account AccountUnknown.
     """
 
-    def __init__(self, hosts: Hosts, moderation: Moderation, imports: Imports, siblings: Siblings) -> None:
+    def __init__(
+        self, hosts: Hosts, moderation: Moderation, imports: Imports, siblings: Siblings, healing: HostHealing | None
+    ) -> None:
+        """`healing` is None when the operator has switched it off."""
         self._hosts = hosts
         self._moderation = moderation
         self._imports = imports
         self._siblings = siblings
+        self._healing = healing
 
     def at_page(self, address: str) -> Actor:
         """The actor of a page: siblings are sent calls of this relay's own."""
@@ -103,6 +108,20 @@ class Admin:
         """
         self._hosts.set_cursor(hostname, position)
         _audit(actor, "set-cursor", host=hostname, cursor=position)
+
+    def heal(self, actor: Actor, hostname: str) -> None:
+        """Compare a host's accounts with the relay's, and fetch what is missing. Siblings are not told.
+
+        Raises ActionRefused when healing is switched off.
+        """
+        self._host_healing().begin(self._hosts.known(hostname))
+        _audit(actor, "heal", host=hostname)
+
+    def end_heal(self, actor: Actor, hostname: str) -> None:
+        """Stop comparing a host's accounts. Raises ActionRefused when that is not under way."""
+        if not self._host_healing().end(self._hosts.known(hostname)):
+            raise ActionRefused("heal-not-running", "HealNotRunning", 400, "this host is not being compared")
+        _audit(actor, "heal-stop", host=hostname)
 
     def change_limits(self, actor: Actor, hostname: str, change: LimitChange) -> None:
         """Change a host's limits, also of its open connection."""
@@ -177,6 +196,11 @@ class Admin:
     def note_logout(self, actor: Actor) -> None:
         """Somebody left the pages."""
         _audit(actor, "dash-logout")
+
+    def _host_healing(self) -> HostHealing:
+        if self._healing is None:
+            raise ActionRefused("healing-off", "HealingOff", 400, "RELAY_HEAL=off: start the relay with another value")
+        return self._healing
 
     def _tell(self, actor: Actor, call: Call) -> None:
         self._siblings.forward(actor.sends(call))

@@ -82,6 +82,26 @@ def root_block(data: bytes) -> tuple[Cid, bytes]:
     raise CarError("car-root-missing", str(root))
 
 
+def block_of(cid: Cid, data: bytes) -> bytes | None:
+    """The block `cid` in a file or in the beginning of one, whatever roots it names; None when it is not there."""
+    try:
+        length, position = _varint(data, 0)
+        position += length
+        for _ in range(MAX_BLOCKS):
+            if position >= len(data):
+                break
+            length, position = _varint(data, position)
+            end = position + length
+            if data.startswith(cid, position):
+                block = data[position + LENGTH : end]
+                if sha256(block).digest() == cid.digest:
+                    return block
+            position = end
+    except CarError:
+        pass
+    return None
+
+
 def of_root(root: Cid, block: bytes) -> bytes:
     """A file with nothing but its root, as `#sync` events have it. `block` has fewer than 16,000 bytes."""
     length = LENGTH + len(block)

@@ -20,6 +20,7 @@ from relay.collections import source as collections_source
 from relay.kit import metrics
 from relay.kit.errors import BackfillError, ImportBusy, StoreError
 from relay.net.http import GuardedHttp
+from relay.net.pages import Ending
 from relay.store import collection_imports as table
 from relay.store import collections
 from relay.store.collection_imports import Step
@@ -158,7 +159,7 @@ class Imports:
         cursor: str | None = step.cursor
         listed = step.listed
         empty = 0
-        ending = _Ending()
+        ending = Ending()
         while cursor is not None:
             page = self._patiently(partial(collections_source.page, self._http, source, step.nsid, cursor))
             empty = 0 if page.listed else empty + 1
@@ -185,24 +186,3 @@ class Imports:
                 metrics.BACKFILL_FAILURES.inc()
                 gevent.sleep(max(delay, error.retry_after))
         return ask()
-
-
-class _Ending:
-    """Tells a list that goes in circles, with one cursor remembered (Brent's way): a round of any length is found."""
-
-    def __init__(self) -> None:
-        self._kept: str | None = None
-        self._pages = 0
-        self._until = 1
-
-    def repeats(self, cursor: str | None) -> bool:
-        """True when `cursor` was handed out before."""
-        if cursor is None:
-            return False
-        if cursor == self._kept:
-            return True
-        self._pages += 1
-        if self._pages == self._until:
-            self._kept, self._until = cursor, self._until * 2
-            self._pages = 0
-        return False

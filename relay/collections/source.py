@@ -12,13 +12,13 @@ from urllib.parse import quote, urlencode
 from relay.atproto.syntax import is_did, is_nsid
 from relay.kit.errors import AddressRefused, BackfillError, HttpError
 from relay.net.http import GuardedHttp, Response
+from relay.net.pages import read_cursor, retry_after
 
 PAGE_SECONDS = 30.0
 # A page of full size has some 100 KB. Reading more JSON than this at a time would hold up the hub.
 PAGE_BYTES = 512 << 10
 # What the lexicon allows.
 PAGE_REPOS = 2_000
-CURSOR_CHARACTERS = 1024
 RETRY_AFTER_SECONDS = 300.0
 
 # The list of collections is a side-car's (indigo's collectiondir), not the lexicon's.
@@ -82,9 +82,8 @@ def _get(http: GuardedHttp, url: str) -> Response:
         reason = "backfill-source" if error.reason == "http-url" else "backfill-unavailable"
         raise BackfillError(reason, str(error)) from None
     if answer.status == 429 or answer.status in (500, 502, 503, 504):
-        wanted = answer.headers.get("Retry-After", "")
-        seconds = float(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0.0
-        raise BackfillError("backfill-unavailable", f"HTTP {answer.status}", min(seconds, RETRY_AFTER_SECONDS))
+        pause = retry_after(answer, RETRY_AFTER_SECONDS)
+        raise BackfillError("backfill-unavailable", f"HTTP {answer.status}", pause)
     return answer
 
 
@@ -96,9 +95,7 @@ def _object(answer: Response) -> dict[str, Any]:
 
 
 def _cursor(value: object) -> str | None:
-    """A cursor that can be stored and sent back; absent and empty ones end a list."""
-    if value is None or value == "":
-        return None
-    if not isinstance(value, str) or len(value) > CURSOR_CHARACTERS or not value.isprintable():
-        raise BackfillError("backfill-answer", "the cursor is no short printable text")
-    return value
+    try:
+        return read_cursor(value)
+    except ValueError as error:
+        raise BackfillError("backfill-answer", str(error)) from None

@@ -12,6 +12,7 @@ from urllib.parse import quote
 import click
 
 from relay.commands.client import EXIT_USAGE, Client, fail, print_fields, print_json, print_table, with_client
+from relay.commands.heal import heal
 
 
 @click.command("status")
@@ -57,6 +58,9 @@ def list_hosts(client: Client, status: str | None, search: str) -> None:
     columns = ("Host", "Status", "HasActiveConnection", "UserCount", "RepoLimit", "Cursor", "EventsSeenSinceStartup")
     titles = ("HOST", "STATUS", "CONNECTED", "ACCOUNTS", "LIMIT", "CURSOR", "EVENTS", "LAST ERROR")
     return print_table(titles, [[*(row[name] for name in columns), row["LastError"]] for row in rows])
+
+
+hosts.add_command(heal)
 
 
 @hosts.command("add")

@@ -137,6 +137,14 @@ ACTIONS = {
         lambda admin, actor, form: admin.unblock(actor, _host(form)),
         _host_page,
     ),
+    "heal": Action(
+        "host",
+        "Heal",
+        "The accounts that the host lists are compared with the relay's own, and what is missing is fetched from it.",
+        "The accounts of {} are being compared.",
+        lambda admin, actor, form: admin.heal(actor, _host(form)),
+        _host_page,
+    ),
     "limits": Action(
         "host",
         "Change limits",

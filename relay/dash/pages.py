@@ -20,7 +20,7 @@ from relay.dash.access import state
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
-from relay.store import accounts, hosts
+from relay.store import accounts, host_healing, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
@@ -89,9 +89,10 @@ def host_list() -> ResponseReturnValue:
 
 
 def host_detail(hostname: str) -> ResponseReturnValue:
-    """One host: its state and what to do about it, its limits, its drops."""
+    """One host: its state and what to do about it, its limits, its drops, what was missed of it."""
     report = relay_services().hosts.report(hostname)
-    return page("host.html", report=report, host=report.host, row=report.host.row)
+    heal = relay_services().db.read(host_healing.progress, report.host.id)
+    return page("host.html", report=report, host=report.host, row=report.host.row, heal=heal)
 
 
 def crawling() -> ResponseReturnValue:

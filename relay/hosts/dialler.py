@@ -163,6 +163,7 @@ class Dialler:
             log.warning("host %s was not seen for longer than the replay window: starting live", host.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             host.cursor.reset()
+            host.cursor.note_gap("long-unseen")
             return None
         return position + host.skip
 

@@ -141,12 +141,14 @@ class Host:
             self.skip += self.unread
         elif self.stuck_at == self.cursor.position:
             self.skip = 2 * self.skip or 1
+            self.cursor.note_gap("unreadable")
         self.stuck_at = self.cursor.position
         self.unread = 0
 
     def note_restart(self, now: float) -> None:
         """The host's sequence numbers started again."""
         self.restarted_at = now
+        self.cursor.note_gap("numbers-restarted")
         metrics.HOST_SEQ_RESETS.inc()
         log.warning("host %s: its sequence numbers started again; its events pass if their revs are new", self.hostname)
 

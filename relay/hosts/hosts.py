@@ -33,6 +33,7 @@ from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store.database import Database, within
 from relay.store.hosts import RateTier, add_ban, all_bans, ban_of, remove_ban, suffixes
+from relay.stream.cursors import NONE_YET
 
 FLUSH_SECONDS = 2.0
 AUTOSCALE_SECONDS = 600.0
@@ -150,7 +151,10 @@ class Hosts:
                 self._dialler.dial_now(host)
             words = f"events of {host.hostname} are still under way: try again"
             raise ActionRefused("host-busy", "HostBusy", 409, words)
+        passed_over = position == "live" or (isinstance(position, int) and position > host.cursor.position > NONE_YET)
         host.cursor.reset()
+        if passed_over:
+            host.cursor.note_gap("passed-over")
         host.skip = 0
         host.go_live = position == "live"
         host.ask_from = None if position == "live" else 0 if position == "oldest" else position

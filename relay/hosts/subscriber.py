@@ -209,6 +209,8 @@ class _Reading:
             return
         if isinstance(event, Info):
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
+            if event.name == "OutdatedCursor":
+                self._host.cursor.note_gap("outdated-cursor")
             log.info("host %s says %.100r: %.200r", self._host.hostname, event.name, event.message)
             return
         self._put(event)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from enum import Enum
 
+from gevent.event import Event as Signal
+
 from relay.atproto.frames import Commit, Event, Sync
 from relay.hosts.host import Host
 from relay.ingest.worker_supervisor import Check
@@ -94,6 +96,9 @@ class Delivery(Entry):
         self.host.share.end(self.took - self.price)
         self.price = self.took
 
+    def refuse(self, reason: str) -> None:
+        """The event is dropped for `reason`."""
+
     def logged(self) -> None:
         """The event is durable and published."""
         if self.watch is not None:
@@ -104,6 +109,32 @@ class Delivery(Entry):
         """The event is durable or rejected: its host's cursor may move past it, and its room is free."""
         self.host.cursor.finish(self.event.seq)
         self.host.budget.release(self.size)
+
+
+class Fetched(Delivery):
+    """What the relay asked an account's host for: an event beside the host's stream, with no number there.
+
+    `settled` is set once it is in the log or dropped, and then `refusal` is why. One that is `silent` is not logged:
+    the relay learns of it, and consumers do not.
+    """
+
+    __slots__ = ("refusal", "settled", "silent")
+
+    def __init__(self, host: Host, event: Event, *, silent: bool = False) -> None:
+        super().__init__(host, event)
+        self.upstream_seq = 0
+        self.silent = silent
+        self.refusal: str | None = None
+        self.settled = Signal()
+
+    def refuse(self, reason: str) -> None:
+        """Whoever fetched it is told."""
+        self.refusal = reason
+
+    def finish(self) -> None:
+        """It is durable or dropped. No cursor moves for it."""
+        self.host.budget.release(self.size)
+        self.settled.set()
 
 
 class Rejected(RelayError):

@@ -97,6 +97,11 @@ class Hosting:
         if state is not None and _is_active(state.row):
             self._announce(Announcement(state))
 
+    def enter(self, entry: Entry) -> None:
+        """Keep what `entry` proves of its account, which consumers have never heard of and are not told of."""
+        if entry.repo is not None:
+            self._projector.note_repo(entry.repo, entry.collections or {})
+
     def _move(self, state: AccountState, host: Host) -> None:
         before = state.row
         place = takes_place(before)

@@ -13,6 +13,7 @@ from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
 from relay.ingest.long_verifications import LongVerifications
+from relay.ingest.missed import Missed
 from relay.ingest.moderation import Moderation
 from relay.ingest.places import Places
 from relay.ingest.rejections import Penalties, Rejections
@@ -52,7 +53,8 @@ class Ingest:
         status_check = StatusCheck(http, self.accounts, hosting)
         waits = Waits(resolver, status_check, penalties, LongVerifications(lenient=lenient))
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
-        self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, Rejections(registry.rejected))
+        rejections = Rejections(registry.rejected, Missed(stream.projector.note_missed))
+        self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, rejections)
         self._db = db
         self._registry = registry
         self._projector = stream.projector

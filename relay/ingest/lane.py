@@ -17,7 +17,7 @@ from gevent.queue import Queue
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Kind
 from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
+from relay.ingest.delivery import Delivery, Fetched, Hold, Rejected, Unverified, Wait
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.parking import Parking
@@ -137,6 +137,9 @@ class Lane:
         if line.has_room(did):
             self._parking.enter(delivery)
             line.deliveries.append(delivery)
+            return
+        if isinstance(delivery, Fetched):
+            self._drop(delivery, "account-throttled", "")
             return
         dropped: Delivery | None = delivery
         if isinstance(delivery.event, Account):
@@ -280,12 +283,18 @@ class Lane:
         if delivery.watch is not None:
             delivery.watch.end("judged")
         _ACCEPTED[delivery.event.kind].inc()
+        if isinstance(delivery, Fetched) and delivery.silent:
+            self._hosting.enter(delivery)
+            delivery.finish()
+            return
         self._sequencer.submit(delivery)
 
     def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
         _DROPPED[delivery.event.kind].inc()
         event = delivery.event
-        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame)
+        delivery.refuse(reason)
+        missed = not isinstance(delivery, Fetched)
+        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame, missed=missed)
         delivery.finish()
 
 

@@ -14,7 +14,7 @@ import gevent
 
 from relay.atproto.frames import Event
 from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Sampler
+from relay.ingest.delivery import Delivery, Fetched, Sampler
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lane import QUEUE_CAPACITY, Lane
@@ -77,6 +77,16 @@ class Lanes:
         host.budget.take(delivery.size)
         self._gate.look_ahead(delivery)
         lane.queue.put_nowait(delivery)
+
+    def put_fetched(self, host: Host, event: Event, *, silent: bool = False) -> Fetched:
+        """Take what `host` was asked for, as if it had sent it now, or without telling consumers; blocks as `put`."""
+        lane = self._lanes[crc32(event.did.encode()) % LANES]
+        self._wait_for_room(host, lane)
+        delivery = Fetched(host, event, silent=silent)
+        host.share.charge(delivery.price)
+        host.budget.take(delivery.size)
+        lane.queue.put_nowait(delivery)
+        return delivery
 
     def reject(
         self,

@@ -12,6 +12,7 @@ import time
 
 from relay.hosts.host import Host
 from relay.hosts.rejected import RejectedFrames
+from relay.ingest.missed import Missed
 from relay.kit import metrics
 from relay.kit.limits import Tally
 
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 class Rejections:
     """The drop counter by reason, the count and the last frames of each host, and the log lines."""
 
-    def __init__(self, rejected: RejectedFrames) -> None:
+    def __init__(self, rejected: RejectedFrames, missed: Missed) -> None:
         self._rejected = rejected
+        self._missed = missed
         # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
         self._counters = {reason: metrics.EVENTS_DROPPED.labels(reason) for reason in ("internal-error", "poison")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
@@ -50,14 +52,21 @@ class Rejections:
         detail: str = "",
         frame: bytes = b"",
         size: int = 0,
+        *,
+        missed: bool = True,
     ) -> None:
-        """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes."""
+        """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes.
+
+        It is `missed` unless it was fetched: then it can be fetched again.
+        """
         counter = self._counters.get(reason)
         if counter is None:
             counter = self._counters[reason] = metrics.EVENTS_DROPPED.labels(reason)
         counter.inc()
         if reason in QUIET:
             return
+        if missed:
+            self._missed.note(host, did, reason)
         now = time.time()
         host.drops.note(reason, now)
         # What a takedown hides is shown to nobody.

@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from urllib.parse import quote
 
 import gevent
 
-from relay.atproto.events import host_status
 from relay.atproto.frames import Kind
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
@@ -22,8 +20,9 @@ from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
 from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.rejections import Penalties
+from relay.ingest.repo_status import repo_status
 from relay.kit import metrics
-from relay.kit.errors import IdentityError, RelayError
+from relay.kit.errors import IdentityError
 from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
 
@@ -33,8 +32,6 @@ LONGEST_RETRY_SECONDS = 30.0
 # Of what these events say, the stored identity decides while the directory is away: nothing has to be proven.
 GO_ON_WITHOUT = frozenset({Kind.IDENTITY, Kind.ACCOUNT})
 
-TIMEOUT_SECONDS = 5.0
-MAX_BYTES = 64 << 10
 REMEMBERED_SECONDS = 600.0
 DESYNCHRONIZED_SECONDS = 24 * 3600.0
 # No answer confirms nothing; yet a host that is away is not asked again for each event of the account.
@@ -137,7 +134,7 @@ class StatusCheck:
         self._asked.add(host.id, now)
         if "desynchronized" in (state.row.status, state.row.upstream_status):
             self._desynchronized.add(key, now)
-        status = self._ask(did, host)
+        status = repo_status(self._http, host, did)
         remembered = self._unanswered if status is None else self._confirmed
         remembered.add(key, time.monotonic())
         # It may have moved meanwhile.
@@ -146,18 +143,3 @@ class StatusCheck:
 
     def _remembered(self) -> int:
         return len(self._confirmed) + len(self._desynchronized) + len(self._unanswered) + len(self._asked)
-
-    def _ask(self, did: str, host: Host) -> str | None:
-        url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
-        try:
-            response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
-            answer = response.json_object() if response.status == 200 else None
-        except (RelayError, OSError) as error:
-            log.debug("getRepoStatus of %s at %s failed: %s", did, host.hostname, error)
-            answer = None
-        if answer is None or answer.get("did") != did:
-            metrics.STATUS_CHECKS.labels("unanswered").inc()
-            return None
-        metrics.STATUS_CHECKS.labels("answered").inc()
-        status = answer.get("status")
-        return host_status(answer.get("active") is True, status if isinstance(status, str) else None)

@@ -58,7 +58,7 @@ class CrawlRefused(Refused):
 
 class ActionRefused(Refused):
     """An admin's action that does not fit what is. Reasons: `host-not-connected`, `host-busy`,
-    `domain-not-banned`, `import-not-running`.
+    `domain-not-banned`, `import-not-running`, `heal-not-running`, `healing-off`.
     """
 
 
@@ -68,6 +68,19 @@ class BackfillError(RelayError):
     Reasons: `backfill-source` (it has none to give, or may not be asked), `backfill-refused` (not of this collection),
     `backfill-unavailable` (no answer: ask again later), `backfill-answer` (the answer is no page), `backfill-endless`
     (its pages do not come to an end). `retry_after` is how many seconds the source wants to be left alone.
+    """
+
+    def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:
+        super().__init__(reason, detail)
+        self.retry_after = retry_after
+
+
+class HealError(RelayError):
+    """A host does not give what the relay missed.
+
+    Reasons: `heal-unanswered` (no answer, ask later), `heal-answer` (the answer is not what was asked for),
+    `heal-endless` (its list of accounts does not come to an end). `retry_after` is how many seconds the host wants to
+    be left alone.
     """
 
     def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:

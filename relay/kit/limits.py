@@ -60,6 +60,10 @@ class Allowance(Generic[K]):
         self._full_at[key] = full_at
         return True
 
+    def has(self, key: K, now: float) -> bool:
+        """Whether `key` has a token left."""
+        return max(self._full_at.get(key, now), now) + self._interval - now <= self._burst * self._interval
+
 
 class Tally(Generic[K]):
     """How often something happened to each key, in a window of `span` seconds that begins with its first time.

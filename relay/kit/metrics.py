@@ -66,7 +66,15 @@ ACCOUNT_THROTTLED_SECONDS = Counter(
     "relay_account_throttled_seconds_total",
     "Time that accounts waited for too many invalid or #sync events",
 )
+MISSED = Counter("relay_missed_total", "Events dropped that are to be fetched from their source, by reason", ["reason"])
 CHAIN_BREAKS = Counter("relay_chain_breaks_total", "Commits whose since or prevData did not continue the stored state")
+
+# healing
+HEALS = Counter("relay_heals_total", "Accounts looked at because something of them was missed, by outcome", ["outcome"])
+HOST_HEALS = Counter(
+    "relay_host_heals_total", "Hosts whose accounts were compared with the relay's, by outcome", ["outcome"]
+)
+HEAL_LISTED = Counter("relay_heal_listed_total", "Accounts listed by hosts that were compared, by outcome", ["outcome"])
 
 # identity
 IDENTITY_READS = Counter("relay_identity_reads_total", "Identities resolved, by where they came from", ["source"])

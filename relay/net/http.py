@@ -94,12 +94,14 @@ class GuardedHttp:
         timeout: float = DEFAULT_TIMEOUT,
         max_bytes: int = DEFAULT_MAX_BYTES,
         headers: Mapping[str, str] | None = None,
+        beginning: bool = False,
     ) -> Response:
         """GET `url`, the whole answer within `timeout` seconds. A redirect is an answer like any other.
 
-        Raises AddressRefused, or HttpError with one of its reasons.
+        With `beginning`, of a longer body `max_bytes` are read and the connection is closed. Raises AddressRefused, or
+        HttpError with one of its reasons.
         """
-        return self.request("GET", url, timeout=timeout, max_bytes=max_bytes, headers=headers)
+        return self.request("GET", url, timeout=timeout, max_bytes=max_bytes, headers=headers, beginning=beginning)
 
     def post_json(
         self,
@@ -145,6 +147,7 @@ class GuardedHttp:
         timeout: float = DEFAULT_TIMEOUT,
         max_bytes: int = DEFAULT_MAX_BYTES,
         headers: Mapping[str, str] | None = None,
+        beginning: bool = False,
     ) -> Response:
         """Any request, with `body` as it is; otherwise as `get`."""
         address = self._checked(url)
@@ -163,7 +166,8 @@ class GuardedHttp:
                     timeout=urllib3.Timeout(connect=timeout, read=None),
                 )
                 try:
-                    return Response(answer.status, answer.headers, _read_body(answer, max_bytes))
+                    content = _beginning(answer, max_bytes) if beginning else _read_body(answer, max_bytes)
+                    return Response(answer.status, answer.headers, content)
                 except BaseException:
                     # What is left unread must not be taken for the answer to the next request.
                     answer.close()
@@ -211,6 +215,17 @@ def _read_body(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
             return bytes(body)
         body += part
     raise HttpError("http-too-large", f"over {max_bytes} bytes")
+
+
+def _beginning(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    body = bytearray()
+    while len(body) < max_bytes:
+        part = answer.read(max_bytes - len(body), decode_content=False)
+        if not part:
+            return bytes(body)
+        body += part
+    answer.close()
+    return bytes(body)
 
 
 class _BoundedLines(io.BufferedReader):

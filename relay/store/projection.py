@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from relay.store import accounts, collections
+from relay.store import accounts, collections, healing, host_healing
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Transaction
 
@@ -42,8 +42,9 @@ class ProjectionBatch:
     which the host's records have its present numbers, for hosts whose numbers started anew; `suppressed` is uid -> the
     log seq below which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has
     records of it, None when that is in doubt; `own_statuses` is uid -> the status of the relay's own that the log gives
-    the account. A restart scans the log from `replay_from`, and applies it from `position`. `log_id` is the identity of
-    the log that it is of; "" is not compared.
+    the account; `missed` is (host id, DID) -> why events of the account were dropped, `gaps` is host id -> why some may
+    be missing of which nobody knows whose they were. A restart scans the log from `replay_from`, and applies it from
+    `position`. `log_id` is the identity of the log that it is of; "" is not compared. `now` is seconds since the epoch.
     """
 
     position: int
@@ -57,6 +58,9 @@ class ProjectionBatch:
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
     own_statuses: dict[int, str] = field(default_factory=dict)
     log_id: str = ""
+    missed: dict[tuple[int, str], str] = field(default_factory=dict)
+    gaps: dict[int, str] = field(default_factory=dict)
+    now: float = 0.0
 
 
 def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | None = None) -> None:
@@ -75,7 +79,12 @@ def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | N
     stored = _stored(tx, sorted(batch.accounts.keys() | batch.repos.keys()))
     _write_accounts(tx, batch, stored)
     accounts.set_statuses(tx, batch.own_statuses)
-    _write_repos(tx, batch, stored)
+    behind = dict.fromkeys(_write_repos(tx, batch, stored), "desynchronized")
+    # While it was not served here its events were dropped.
+    behind |= {uid: "released" for uid, status in batch.own_statuses.items() if status == "active"}
+    healing.note_by_uid(tx, behind, batch.now)
+    healing.note(tx, batch.missed, batch.now)
+    host_healing.note(tx, batch.gaps, batch.now)
     if batch.cursors:
         tx.many(
             "WITH new (id, seq) AS (VALUES (?, ?)) UPDATE host SET last_seq = new.seq FROM new WHERE host.id = new.id",
@@ -176,7 +185,8 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
         )
 
 
-def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> None:
+def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:
+    """The uids of those of which commits were missed now."""
     # Revs are compared here and not in SQL, where the database's collation would order them.
     newer = [repo for uid, repo in sorted(batch.repos.items()) if uid not in stored or repo.rev >= stored[uid].rev]
     if newer:
@@ -188,11 +198,12 @@ def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Sto
         )
     marked = {uid for uid, before in stored.items() if before.desynchronized}
     settled = [(repo.uid,) for repo in newer if not repo.desynchronized and repo.uid in marked]
-    missed = [(repo.uid,) for repo in newer if repo.desynchronized and repo.uid not in marked]
+    missed = [repo.uid for repo in newer if repo.desynchronized and repo.uid not in marked]
     if settled:
         tx.many("DELETE FROM repo_desynchronized WHERE uid = ?", settled)
     if missed:
-        tx.many("INSERT INTO repo_desynchronized (uid) VALUES (?)", missed)
+        tx.many("INSERT INTO repo_desynchronized (uid) VALUES (?)", [(uid,) for uid in missed])
+    return missed
 
 
 def _write_suppressions(tx: Transaction, batch: ProjectionBatch) -> None:

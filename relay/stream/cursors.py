@@ -108,6 +108,11 @@ class HostCursor:
             self._last_logged = max(logged)
             self._book.restored.add(self.host_id)
 
+    def note_gap(self, reason: str) -> None:
+        """Events of the host are missing, of accounts that nobody knows. Stored with the position."""
+        self._book.gaps[self.host_id] = reason
+        self._book.dirty.add(self.host_id)
+
     def oldest_begun(self) -> int:
         """The log's newest seq when the oldest outstanding event, of which there must be one, was begun."""
         return next(iter(self._begun.values()))
@@ -154,6 +159,8 @@ class CursorBook:
         self.restored: set[int] = set()
         # Host id -> the log's newest seq when the host's numbers started, for those that started since the last call.
         self.started: dict[int, int] = {}
+        # Host id -> why events of it are missing, noted since the last call.
+        self.gaps: dict[int, str] = {}
 
     def get(self, host_id: int) -> HostCursor:
         """The cursor of a host; a new one when the host is."""
@@ -172,10 +179,16 @@ class CursorBook:
         started, self.started = self.started, {}
         return started
 
-    def give_back(self, moved: Mapping[int, int], started: Mapping[int, int]) -> None:
+    def take_gaps(self) -> dict[int, str]:
+        """host id -> why events of it are missing."""
+        gaps, self.gaps = self.gaps, {}
+        return gaps
+
+    def give_back(self, moved: Mapping[int, int], started: Mapping[int, int], gaps: Mapping[int, str]) -> None:
         """What was taken could not be stored: the next ones to take have it again, unless there is newer."""
         self.dirty.update(moved)
         self.started = {**started, **self.started}
+        self.gaps = {**gaps, **self.gaps}
 
     def forget_stored(self) -> None:
         """SQL may have lost what it was given: all of it is there to be taken again."""

@@ -24,6 +24,7 @@ class Changes:
     suppressed: dict[int, int | None] = field(default_factory=dict)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
     own_statuses: dict[int, str] = field(default_factory=dict)
+    missed: dict[tuple[int, str], str] = field(default_factory=dict)
     uids: dict[str, int] = field(default_factory=dict)
 
     def put_account(self, row: AccountRow) -> None:
@@ -38,6 +39,7 @@ class Changes:
         self.suppressed |= later.suppressed
         self.collections |= later.collections
         self.own_statuses |= later.own_statuses
+        self.missed |= later.missed
         self.uids |= later.uids
 
     def pieces(self, rows: int) -> list[Changes]:
@@ -65,7 +67,10 @@ class Changes:
             pieces[number_of[pair[0]]].collections[pair] = present
         for uid, status in self.own_statuses.items():
             pieces[number_of[uid]].own_statuses[uid] = status
-        return pieces
+        # No later than the cursors, which come with the last piece.
+        missed = list(self.missed.items())
+        parts = [Changes(missed=dict(missed[start : start + rows])) for start in range(0, len(missed), rows)]
+        return parts + pieces
 
     def batch(self, position: int, replay_from: int, log_id: str) -> ProjectionBatch:
         """As it is written, with the position that SQL has then; without cursors."""
@@ -79,11 +84,12 @@ class Changes:
             collections=self.collections,
             own_statuses=self.own_statuses,
             log_id=log_id,
+            missed=self.missed,
         )
 
     def __len__(self) -> int:
         rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
-        return rows + len(self.collections) + len(self.own_statuses)
+        return rows + len(self.collections) + len(self.own_statuses) + len(self.missed)
 
 
 def newest(

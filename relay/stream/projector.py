@@ -155,6 +155,15 @@ class Projector:
         """Gather a change of an account that no event carries."""
         self._gathered.put_account(row)
 
+    def note_repo(self, repo: RepoRow, collections: Mapping[str, bool | None]) -> None:
+        """Gather what is known of a repo that no event carries."""
+        self._gathered.repos[repo.uid] = repo
+        self._add_collections(repo.uid, collections)
+
+    def note_missed(self, host_id: int, did: str, reason: str) -> None:
+        """Gather that events of an account were dropped. It is stored no later than that its host's cursor moved on."""
+        self._gathered.missed[host_id, did] = reason
+
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
         """What is stored of these collections of `uid` is in doubt: the next event that tells of one is written."""
         for name in names:
@@ -227,21 +236,22 @@ class Projector:
         # No switch until the batch is whole: position, cursors and rows must be of the same moment.
         self._rounds += 1
         this_round, position, replay_from = self._rounds, self.position, self._book.replay_from()
-        cursors, started = self._book.take_dirty(), self._book.take_started()
+        cursors, started, gaps = self._book.take_dirty(), self._book.take_started(), self._book.take_gaps()
         self._put_in_pieces()
         try:
             while len(self._writing) > 1:
                 # Again without harm: from an older position the log gives the same rows.
                 batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_id)
+                batch.now = time.time()
                 self._db.write(projection.write, batch, frozenset(self._may_be_at))
                 del self._writing[0]
             batch = self._writing[0].batch(position, replay_from, self._log_id)
-            batch.cursors, batch.started = cursors, started
+            batch.cursors, batch.started, batch.gaps, batch.now = cursors, started, gaps, time.time()
             expected = frozenset(self._may_be_at)
             self._may_be_at.add(position)
             self._db.write(projection.write, batch, expected)
         except BaseException as error:
-            self._book.give_back(cursors, started)
+            self._book.give_back(cursors, started, gaps)
             if isinstance(error, PositionMoved):
                 self._note_moved(error)
             elif isinstance(error, NotOurs):

@@ -88,7 +88,12 @@ class LoggedSeqs:
         """Look at some of the log's records, in order."""
         for record in records:
             numbered_anew = record.seq <= self._since.get(record.host_id, 0)
-            if not numbered_anew and record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq):
+            # What the relay fetched by itself has no number of its host's.
+            if (
+                record.upstream_seq
+                and not numbered_anew
+                and record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq)
+            ):
                 self._logged.setdefault(record.host_id, {}).setdefault(record.upstream_seq, record.seq)
 
     def fill(self, book: CursorBook) -> None:

@@ -18,12 +18,12 @@ from relay.admin.actions import Admin
 from relay.hosts.limit_alerts import Kind
 from relay.kit.background import in_turns
 from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
-from relay.store import accounts, collection_imports
+from relay.store import accounts, collection_imports, host_healing
 from relay.store.hosts import all_bans
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
 from relay.web.services import actor, admit_admin, relay_services
-from relay.web.views import backfill_view, consumer_view, host_view, progress_view
+from relay.web.views import backfill_view, consumer_view, heal_view, host_view, progress_view
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")
 TAKEDOWNS_PER_PAGE = 500
@@ -190,6 +190,27 @@ def set_cursor() -> ResponseReturnValue:
     """`{"host", "cursor"}`: take a host's events anew, after a number, from its `oldest`, or from now on (`live`)."""
     body = _body()
     admin().set_cursor(actor(), params.hostname(params.body_text(body, "host")), params.position(body))
+    return done()
+
+
+@blueprint.get("/pds/heal")
+def show_heal() -> ResponseReturnValue:
+    """`host`: how far the comparison of a host's accounts with the relay's is, or how the last one ended."""
+    host = relay_services().hosts.known(params.hostname(params.required(request.args, "host")))
+    found = relay_services().db.read(host_healing.progress, host.id)
+    if found is None:
+        raise XrpcError(404, "HealNotFound", "the accounts of this host were never compared")
+    return jsonify(heal_view(found) | {"host": host.hostname, "accounts": host.account_count})
+
+
+@blueprint.post("/pds/heal")
+def heal_pds() -> ResponseReturnValue:
+    """`host`, or `stop=true`: compare a host's accounts with the relay's, and fetch what is missing."""
+    hostname = params.hostname(params.required(request.args, "host"))
+    if params.flag(request.args, "stop", default=False):
+        admin().end_heal(actor(), hostname)
+    else:
+        admin().heal(actor(), hostname)
     return done()
 
 

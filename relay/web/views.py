@@ -11,6 +11,7 @@ from typing import Any
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.report import HostReport
+from relay.store import host_healing
 from relay.store.collection_imports import Progress, Summary
 from relay.web.consumers import Consumer
 
@@ -78,6 +79,12 @@ def progress_view(row: Progress) -> dict[str, Any]:
         "done": row.done,
         "error": row.error,
     }
+
+
+def heal_view(found: host_healing.Progress) -> dict[str, Any]:
+    """The comparison of a host's accounts with the relay's."""
+    times = {"noted_at": _time(found.noted_at), "ended_at": _time(found.ended_at)}
+    return found._asdict() | times
 
 
 def _rate(host: Host, most: int, window: int) -> dict[str, int]:

@@ -68,6 +68,7 @@ FEW = {
     "store/sqlite.py _idle_readers": "relay_store_connections",
     "store/sqlite.py _idle_writer": "relay_store_connections",
     "hosts/pull_hosts.py pool": "lives while hosts are pulled",
+    "healing/accounts.py places": "four for each of the heal-hosts",
     "kit/vitals.py _pauses": "64 numbers",
     "kit/background.py _waiting": "greenlets, each once",
     "hosts/shares.py _queue": "greenlets, each once",

@@ -8,6 +8,7 @@ path.logged(3)                             # waits for three events in the log, 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from relay.collections.check import CollectionCheck
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.retention import Keep
+from relay.healing.accounts import AccountHealing
+from relay.healing.hosts import HostHealing
 from relay.hosts.host import Host
 from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
@@ -60,6 +63,8 @@ class EventPath:
         self._pool = partial(WorkerPool, processes, lenient=lenient, worker=worker, hung_seconds=hung_seconds)
         self._processes = processes
         self._repos = 0
+        self.ahead = 60.0
+        self.every = False
         self._open()
 
     def _open(self) -> None:
@@ -79,12 +84,47 @@ class EventPath:
             lenient=self._lenient,
             pool=self._pool() if self._processes else None,
         )
+        # Of time that has passed, and of no pause: tests call `run_once` and `join`.
+        self.account_healing = AccountHealing(
+            self.db,
+            http,
+            self.ingest.accounts,
+            self.registry,
+            self.ingest.lanes,
+            clock=lambda: time.time() + self.ahead,
+            pace=0.0,
+        )
+        self.host_healing = HostHealing(
+            self.db, http, self.registry, every=self.every, clock=lambda: time.time() + self.ahead, pause=0.0
+        )
         self.collection_check = CollectionCheck(self.db, http, self.registry, self.stream.projector)
         self.stream.start()
         self.resolver.start()
         self.ingest.start()
 
+    def store(self) -> None:
+        """Return when SQL has all that was gathered until now."""
+        projector = self.stream.projector
+        dirty = self.stream.cursors
+        until(lambda: not projector._size() and not dirty.dirty and projector._rounds == projector._stored_round)
+
+    def heal(self) -> None:
+        """Look at every account that is due now, once."""
+        self.store()
+        self.account_healing.run_once()
+        self.account_healing.join()
+
+    def compare(self) -> None:
+        """Compare every host that is due now, once."""
+        self.store()
+        self.host_healing.run_once()
+        self.host_healing.join()
+        # What was noted is due some seconds later.
+        self.ahead += 10
+
     def close(self) -> None:
+        self.host_healing.stop()
+        self.account_healing.stop()
         self.ingest.stop(1.0)
         self.stream.stop(5.0)
         self.resolver.stop()

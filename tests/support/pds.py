@@ -21,7 +21,7 @@ import gevent
 from gevent.event import Event as Signal
 from gevent.server import StreamServer
 
-from tests.support.repo import cbor, frame
+from tests.support.repo import RepoBuilder, car, cbor, cid_text, frame
 
 ACCEPT_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 BINARY, TEXT, CLOSE, PING, PONG = 0x2, 0x1, 0x8, 0x9, 0xA
@@ -71,6 +71,10 @@ class FakePds:
         self.repo_status: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, list[str]] = {}
         self.hosts: list[Any] = []
+        # The repositories that can be read, and answers in place of what they would give: method -> (status, body).
+        self.repos: dict[str, RepoBuilder] = {}
+        self.repos_per_page = 1000
+        self.answers: dict[str, Callable[[dict[str, str]], tuple[int, bytes]]] = {}
         self.on_accept: Callable[[socket.socket], None] | None = None
         self.on_stream: Callable[[socket.socket], None] | None = None
         # By seq: bytes that are sent as they are, in place of a WebSocket frame.
@@ -149,6 +153,11 @@ class FakePds:
             self._send_head(sock, status, {"Content-Length": str(len(body)), "Content-Type": "application/json"}, body)
 
     def _method(self, method: str, query: dict[str, str]) -> tuple[int, bytes]:
+        if (answer := self.answers.get(method.rpartition(".")[2])) is not None:
+            return answer(query)
+        repo = self.repos.get(query.get("did", ""))
+        if repo is not None and (found := self._of_repo(method, repo)) is not None:
+            return found
         if method == "com.atproto.server.describeServer":
             return self.describe_status, json.dumps({"did": "did:web:localhost", "availableUserDomains": []}).encode()
         if method == "com.atproto.sync.getRepoStatus" and query.get("did") in self.repo_status:
@@ -156,6 +165,13 @@ class FakePds:
         if method == "com.atproto.repo.describeRepo" and query.get("repo") in self.collections:
             did = query["repo"]
             return 200, json.dumps({"did": did, "collections": self.collections[did]}).encode()
+        if method == "com.atproto.sync.listRepos":
+            repos = list(self.repos.values())
+            start = int(query.get("cursor", 0))
+            size = min(int(query.get("limit", 500)), self.repos_per_page)
+            listed = [self._listed(repo) for repo in repos[start : start + size]]
+            more = {"cursor": str(start + size)} if start + size < len(repos) else {}
+            return 200, json.dumps({"repos": listed, **more}).encode()
         if method == "com.atproto.sync.listHosts":
             start, limit = int(query.get("cursor", 0)), int(query.get("limit", 200))
             page: dict[str, Any] = {"hosts": self.hosts[start : start + limit]}
@@ -163,6 +179,20 @@ class FakePds:
                 page["cursor"] = str(start + limit)
             return 200, json.dumps(page).encode()
         return 404, b'{"error":"NotFound"}'
+
+    def _listed(self, repo: RepoBuilder) -> dict[str, Any]:
+        status = self.repo_status.get(repo.did, {"active": True})
+        return {"did": repo.did, "head": cid_text(repo.head), "rev": repo.rev, **status}
+
+    def _of_repo(self, method: str, repo: RepoBuilder) -> tuple[int, bytes] | None:
+        if method == "com.atproto.sync.getLatestCommit":
+            return 200, json.dumps({"cid": cid_text(repo.head), "rev": repo.rev}).encode()
+        if method == "com.atproto.sync.getBlocks":
+            # The reference PDS names no root here.
+            return 200, car([], {repo.head: repo.head_block})
+        if method in ("com.atproto.sync.getRecord", "com.atproto.sync.getRepo"):
+            return 200, car([repo.head], {repo.head: repo.head_block})
+        return None
 
     def _upgrade(self, sock: socket.socket, key: str, cursor: str | None) -> None:
         if self.refuse_upgrade is not None:

@@ -16,6 +16,7 @@ from relay.dash.history import History
 from relay.dash.routes import pages_of
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
+from relay.healing.hosts import HostHealing
 from relay.hosts.hosts import Hosts
 from relay.hosts.registry import HostRegistry
 from relay.identity.identity import Identity
@@ -77,6 +78,7 @@ class Web:
         self.identities: dict[str, Identity] = {}
         self.texts: dict[str, list[str]] = {}
         self.imports = Imports(db, http, pause=0.01, retries=(0.01, 0.01))
+        self.healing = HostHealing(db, http, self.registry, every=False, pause=0.01)
         self.problem: str | None = None
         password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None
         self.siblings = Siblings(http, self.settings.sibling_relays, password)
@@ -86,7 +88,7 @@ class Web:
             db=db,
             firehose=self.firehose,
             hosts=self.hosts,
-            admin=Admin(self.hosts, moderation, self.imports, self.siblings),
+            admin=Admin(self.hosts, moderation, self.imports, self.siblings, self.healing),
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             auth=AdminAuth(self.settings.admin_passwords),
             find_account=self.projector.account,
@@ -107,6 +109,7 @@ class Web:
         self.sequencer.start()
         self.hosts.start()
         self.imports.start()
+        self.healing.start()
         self.siblings.start()
         self.server.start()
 
@@ -115,6 +118,7 @@ class Web:
         self.siblings.stop()
         self.hosts.stop(1)
         self.imports.stop()
+        self.healing.stop()
         self.sequencer.stop(1)
         self.projector.stop(1)
         self.log.close()

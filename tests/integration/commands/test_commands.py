@@ -84,6 +84,21 @@ def test_a_hosts_cursor(run: Run, pds: FakePds) -> None:
     assert run("hosts", "cursor", "none.example").exit_code == 1
 
 
+def test_a_host_is_healed(run: Run, web: Web, pds: FakePds) -> None:
+    assert run("hosts", "heal", pds.hostname, "--status").exit_code == 1
+    until(web.hosts.connected)
+    done = run("hosts", "heal", pds.hostname)
+    assert done.exit_code == 0 and "accounts" in done.stderr
+    said = json.loads(run("hosts", "heal", pds.hostname, "--status", "--json").output)
+    assert (said["state"], said["reason"], said["listed"]) == ("done", "admin", 0)
+    assert run("hosts", "heal", pds.hostname, "--stop").exit_code == 1
+    pds.answers["listRepos"] = lambda _: (200, b"{}")
+    failed = run("hosts", "heal", pds.hostname)
+    assert failed.exit_code == 1 and "heal-answer" in failed.output
+    assert run("hosts", "heal", pds.hostname, "--stop", "--status").exit_code == 2
+    assert run("hosts", "heal", "none.example").exit_code == 1
+
+
 def test_crawl(run: Run, web: Web) -> None:
     assert run("crawl", "close").output == "crawl requests are closed to the public\n"
     assert run("crawl", "limit", "7").exit_code == 0

@@ -9,10 +9,12 @@ from prometheus_client import REGISTRY
 
 from relay.hosts.rejected import RejectedFrames
 from relay.ingest import rejections
+from relay.ingest.missed import Missed
 from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_WINDOW, Penalties, Rejections
 from relay.kit import metrics
 from tests.support.hosts import known_host
 
+NOTHING_NOTED = Missed(lambda *_: None)
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 
 
@@ -21,7 +23,7 @@ def dropped(reason: str) -> float:
 
 
 def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFixture) -> None:
-    book = Rejections(RejectedFrames())
+    book = Rejections(RejectedFrames(), NOTHING_NOTED)
     one, other = known_host(id=1, hostname="a.example"), known_host(id=2, hostname="b.example")
     before = dropped("wrong-host")
     with caplog.at_level(logging.WARNING):
@@ -39,7 +41,7 @@ def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFix
 def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     before = dropped("rev-old")
     host = known_host()
-    Rejections(RejectedFrames()).note(host, "rev-old", "did:web:x.example", 1)
+    Rejections(RejectedFrames(), NOTHING_NOTED).note(host, "rev-old", "did:web:x.example", 1)
     assert host.drops.last_day(time.time()) == {}
     assert dropped("rev-old") == before + 1 and not caplog.records
 
@@ -47,7 +49,7 @@ def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFix
 def test_the_first_bug_is_a_rise_for_the_alert() -> None:
     with contextlib.suppress(KeyError):
         metrics.EVENTS_DROPPED.remove("internal-error")
-    Rejections(RejectedFrames())
+    Rejections(RejectedFrames(), NOTHING_NOTED)
     assert REGISTRY.get_sample_value("relay_events_dropped_total", {"reason": "internal-error"}) == 0
 
 
@@ -101,7 +103,7 @@ def test_the_charges_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_frame_is_kept_but_not_of_what_a_takedown_hides() -> None:
     frames, host = RejectedFrames(), known_host()
-    rejections = Rejections(frames)
+    rejections = Rejections(frames, NOTHING_NOTED)
     rejections.note(host, "op-path", "did:web:x.example", 7, "a//b", b"frame")
     rejections.note(host, "message-too-big", None, None, "", b"beginning", 6_000_000)
     rejections.note(host, "account-takendown", "did:web:x.example", 8, "", b"hidden")

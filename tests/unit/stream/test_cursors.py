@@ -139,12 +139,14 @@ def test_where_numbers_start_is_stored_with_the_position() -> None:
     cursor = book.get(1)
     cursor.start(9)
     assert cursor.position == 9 and not cursor.begin(9) and cursor.begin(10)
-    moved, started = book.take_dirty(), book.take_started()
-    assert (moved, started) == ({1: 9}, {1: 77})
-    assert (book.take_dirty(), book.take_started()) == ({}, {})
-    book.give_back(moved, started)
+    cursor.note_gap("unreadable")
+    moved, started, gaps = book.take_dirty(), book.take_started(), book.take_gaps()
+    assert (moved, started, gaps) == ({1: 9}, {1: 77}, {1: "unreadable"})
+    assert (book.take_dirty(), book.take_started(), book.take_gaps()) == ({}, {}, {})
+    book.give_back(moved, started, gaps)
     cursor.finish(10)
     assert (book.take_dirty(), book.take_started()) == ({1: 10}, {1: 77}), "SQL was away the first time"
+    assert book.take_gaps() == {1: "unreadable"}
 
 
 def test_reset_forgets_what_was_restored() -> None:

@@ -1,0 +1,87 @@
+"""`relay hosts heal`: has a host's accounts compared with the relay's, through the admin API."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, print_fields, print_json, with_client
+
+PATH = "/admin/pds/heal"
+POLL_SECONDS = 1.0
+
+
+@click.command("heal")
+@click.argument("host")
+@click.option("--status", is_flag=True, help="Only show how far it is, or how the last one ended.")
+@click.option("--stop", is_flag=True, help="Stop it; what was noted is fetched all the same.")
+@click.option("--background", is_flag=True, help="Do not wait for its end.")
+@with_client
+def heal(client: Client, host: str, status: bool, stop: bool, background: bool) -> None:
+    """Compare the accounts of HOST with what the relay has, and fetch what is missing.
+
+    The running relay does it: this command may be interrupted, and called again to look on. Exit code 1 when the
+    host's list of accounts is not to be had.
+    """
+    if status + stop + background > 1:
+        fail(EXIT_USAGE, "--status, --stop and --background exclude one another")
+    if stop:
+        client.post(PATH, host=host, stop="true")
+    elif not status:
+        client.post(PATH, host=host)
+    view = _look(client, host)
+    if not (status or stop or background):
+        view = _watch(client, host, view)
+    if client.as_json:
+        print_json(view)
+    else:
+        _print(view)
+    if view["state"] == "failed" and not stop:
+        sys.exit(EXIT_REFUSED)
+
+
+def _look(client: Client, host: str) -> dict[str, Any]:
+    view: dict[str, Any] = client.get(PATH, host=host)
+    return view
+
+
+def _watch(client: Client, host: str, view: dict[str, Any]) -> dict[str, Any]:
+    """Show a bar until it is over; it is left as it is when people interrupt it."""
+    with click.progressbar(
+        length=max(view["accounts"], 1), label="accounts", item_show_func=_described, file=sys.stderr
+    ) as bar:
+        while view["state"] in ("due", "running"):
+            _show(bar, view)
+            time.sleep(POLL_SECONDS)
+            view = _look(client, host)
+        _show(bar, view)
+    return view
+
+
+def _show(bar: Any, view: dict[str, Any]) -> None:
+    # A host may list more accounts than the relay knows of it.
+    bar.length = max(view["accounts"], view["listed"], 1)
+    bar.update(view["listed"] - bar.pos, view)
+    bar.render_progress()
+
+
+def _described(view: dict[str, Any] | None) -> str | None:
+    return None if view is None else f"{view['differing']} differ"
+
+
+def _print(view: dict[str, Any]) -> None:
+    print_fields(
+        [
+            ("host", view["host"]),
+            ("state", view["state"]),
+            ("because of", view["reason"]),
+            ("error", view["error"]),
+            ("accounts listed", view["listed"]),
+            ("of them fetched", view["differing"]),
+            ("of them entered", view["unseen"]),
+            ("ended", view["ended_at"]),
+        ]
+    )

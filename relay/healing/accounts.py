@@ -1,0 +1,254 @@
+"""Heals single accounts: asks the host of each one that is due for its newest commit, and passes that on as `#sync`.
+
+A loop of its own, built by `healing`; nothing waits for it. What is due is in SQL. A host is asked by a few accounts at
+a time, and what comes is judged in the account's lane as if the host had sent it now. Must not know why an account is
+due.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.pool import Group, Pool
+
+from relay.atproto.commit import parse_commit
+from relay.atproto.errors import ProtocolError
+from relay.atproto.events import Event
+from relay.healing import source
+from relay.healing.budgets import ACCOUNTS, HOSTS, Budgets
+from relay.healing.fetched import account_event, sync_event
+from relay.hosts.host import Host
+from relay.hosts.lifecycle import Status
+from relay.hosts.registry import HostRegistry
+from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.lanes import Lanes
+from relay.ingest.repo_status import repo_status
+from relay.kit import metrics
+from relay.kit.background import Loop
+from relay.kit.errors import HealError, StoreError
+from relay.net.http import GuardedHttp
+from relay.store import healing as table
+from relay.store.database import Database
+from relay.store.healing import LISTED, UNSEEN, Missed
+
+PASS_SECONDS = 2.0
+HOSTS_AT_ONCE = 25
+# Of one host: accounts at a time, how far apart they begin, and how many until other hosts have had their turn.
+AT_ONCE = 4
+PACE_SECONDS = 0.25
+ACCOUNTS_PER_TURN = 100
+# A host that gave no answer is left alone for this long, or for as long as it asks for.
+SILENT_SECONDS = 60.0
+
+SETTLE_SECONDS = 60.0
+FIRST_RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 6 * 3600.0
+# The last of them comes after about two days.
+ATTEMPTS = 16
+BUDGET_SECONDS = 60.0
+
+SERVED = frozenset({"active", "desynchronized"})
+# How looking at an account can end: with these it is settled, but for the budget all others are tried again.
+SETTLED = frozenset({"sent", "told", "entered", "current", "older", "moved", "not-served", "unknown"})
+# Why the gate drops what was fetched, where that is an answer as well.
+ANSWERS = {
+    "rev-old": "current",
+    "wrong-host": "moved",
+    "did-not-found": "unknown",
+    "did-tombstone": "unknown",
+    "account-takendown": "not-served",
+    "account-host-throttled": "not-served",
+    "account-inactive": "not-served",
+}
+
+log = logging.getLogger(__name__)
+
+
+class AccountHealing:
+    """The accounts that are due, host by host. `clock` and `pace` are seconds: tests move one and shorten the other."""
+
+    def __init__(
+        self,
+        db: Database,
+        http: GuardedHttp,
+        accounts: Accounts,
+        registry: HostRegistry,
+        lanes: Lanes,
+        *,
+        clock: Callable[[], float] = time.time,
+        pace: float = PACE_SECONDS,
+    ) -> None:
+        self._db = db
+        self._http = http
+        self._accounts = accounts
+        self._registry = registry
+        self._lanes = lanes
+        self._clock = clock
+        self._pace = pace
+        self._budgets = Budgets()
+        # Host id to until when it is left alone; bounded by the hosts there are.
+        self._silent: dict[int, float] = {}
+        self._at_work: set[int] = set()
+        self._greenlets = Group()
+        self._loop = Loop("healing of accounts", self._pass, PASS_SECONDS)
+        metrics.QUEUE_CAPACITY.labels("heals").set(table.MAX_ACCOUNTS)
+        metrics.show_bound("heal-budgets", self._budgets.__len__, ACCOUNTS + 2 * HOSTS)
+        metrics.show_bound("heal-hosts", lambda: len(self._at_work), HOSTS_AT_ONCE)
+
+    def start(self) -> None:
+        """Start asking."""
+        self._loop.start(after=PASS_SECONDS)
+
+    def stop(self) -> None:
+        """Stop at once; what is not settled stays noted."""
+        self._loop.stop()
+        self._greenlets.kill(timeout=1.0)
+
+    def run_once(self) -> None:
+        """Begin with the hosts of which an account is due, as far as there is room. Raises StoreError."""
+        metrics.QUEUE_SIZE.labels("heals").set(self._db.read(table.waiting))
+        due = self._db.read(table.hosts_due, self._clock())
+        # When there are more than have room, it is not always the same ones that wait.
+        random.shuffle(due)
+        for host_id in due:
+            host = self._registry.by_id(host_id)
+            if host is None or host.status is Status.BANNED:
+                self._db.write(table.forget_host, host_id)
+            elif len(self._at_work) < HOSTS_AT_ONCE and host_id not in self._at_work and self._may_ask(host):
+                self._at_work.add(host_id)
+                self._greenlets.spawn(self._heal_host, host)
+
+    def join(self) -> None:
+        """Wait until all that was begun is over. Ended by the timeouts of each account."""
+        self._greenlets.join()
+
+    def _pass(self) -> None:
+        try:
+            self.run_once()
+        except StoreError as error:
+            log.warning("no accounts are healed: %s", error)
+
+    def _may_ask(self, host: Host) -> bool:
+        return host.connected and self._silent.get(host.id, 0.0) <= time.monotonic()
+
+    def _heal_host(self, host: Host) -> None:
+        """The next accounts of a host, AT_ONCE at a time."""
+        places = Pool(AT_ONCE)
+        try:
+            for missed in self._db.read(table.due, host.id, self._clock(), ACCOUNTS_PER_TURN):
+                if not self._may_ask(host):
+                    break
+                places.spawn(self._heal, host, missed)
+                gevent.sleep(self._pace)
+            places.join()
+        except StoreError as error:
+            log.warning("accounts of %s are not healed: %s", host.hostname, error)
+        finally:
+            places.kill(timeout=1.0)
+            self._at_work.discard(host.id)
+
+    def _heal(self, host: Host, missed: Missed) -> None:
+        try:
+            outcome = self._look_at(host, missed.did, missed.reason)
+        except HealError as error:
+            log.debug("healing %s at %s: %s", missed.did, host.hostname, error)
+            outcome = "unanswered" if error.reason == "heal-unanswered" else "refused"
+            if outcome == "unanswered":
+                self._silent[host.id] = time.monotonic() + max(SILENT_SECONDS, error.retry_after)
+        except StoreError as error:
+            log.warning("healing %s waits for the database: %s", missed.did, error)
+            return
+        except Exception:
+            log.exception("healing %s failed", missed.did)
+            outcome = "internal-error"
+        metrics.HEALS.labels(outcome).inc()
+        try:
+            self._note(missed, outcome)
+        except StoreError as error:
+            log.warning("that %s was healed is not stored: %s", missed.did, error)
+
+    def _note(self, missed: Missed, outcome: str) -> None:
+        if outcome in SETTLED:
+            self._db.write(table.settle, missed)
+        elif outcome == "budget":
+            self._db.write(table.postpone, missed, self._clock() + BUDGET_SECONDS, failed=False)
+        elif missed.attempts + 1 >= ATTEMPTS:
+            metrics.HEALS.labels("given-up").inc()
+            log.warning("healing %s is given up: %s, %d times", missed.did, outcome, ATTEMPTS)
+            self._db.write(table.settle, missed)
+        else:
+            self._db.write(table.postpone, missed, self._clock() + retry_delay(missed.attempts), failed=True)
+
+    def _look_at(self, host: Host, did: str, reason: str) -> str:
+        """Find out what the account lacks and pass it on; how that ended. Raises HealError, StoreError."""
+        state = self._accounts.lookup(did)
+        if state is not None:
+            # One that its host lists may have moved there unheard: then the gate finds out.
+            if state.row.host_id != host.id and reason != LISTED:
+                return "moved"
+            if state.row.status not in SERVED:
+                return "not-served"
+        newest = source.head(self._http, host, did)
+        if newest is None or (state is not None and _is_inactive_at(state, host)):
+            told = self._tell_status(host, did, state)
+            if newest is None or told != "told" or state is None or _is_inactive_at(state, host):
+                return told
+        if (known := _known(state, newest.rev)) is not None:
+            return known
+        # Of what was never heard of nobody is told.
+        silent = reason == UNSEEN and state is None
+        if not silent and not self._budgets.take(did, host, time.monotonic()):
+            return "budget"
+        cid, block = source.commit_block(self._http, host, did, newest)
+        try:
+            event = sync_event(did, parse_commit(block).rev, cid, block)
+        except ProtocolError as error:
+            raise HealError("heal-answer", str(error)) from None
+        # Its stream may have brought what was missed meanwhile.
+        known = _known(state or self._accounts.lookup(did), event.rev)
+        return known or self._pass_on(host, event, "entered" if silent else "sent", silent=silent)
+
+    def _tell_status(self, host: Host, did: str, state: AccountState | None) -> str:
+        """Have the account's status logged when its host says another than the relay holds."""
+        if state is None:
+            # Consumers never heard of it.
+            return "unknown"
+        status = repo_status(self._http, host, did)
+        if status is None:
+            return "unanswered"
+        if status == state.row.upstream_status or state.row.host_id != host.id:
+            return "current"
+        return self._pass_on(host, account_event(did, status), "told")
+
+    def _pass_on(self, host: Host, event: Event, outcome: str, *, silent: bool = False) -> str:
+        """Have `event` judged in its lane: `outcome` when it was accepted."""
+        delivery = self._lanes.put_fetched(host, event, silent=silent)
+        if not delivery.settled.wait(SETTLE_SECONDS):
+            return "unsettled"
+        if delivery.refusal is None:
+            log.info("healed: %s of %s at %s", event.kind.name.lower(), event.did, host.hostname)
+            return outcome
+        return ANSWERS.get(delivery.refusal, "refused")
+
+
+def retry_delay(attempts: int) -> float:
+    """Seconds until the next look at an account, after `attempts` that failed and one more."""
+    return min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**attempts) * random.uniform(0.8, 1.2)
+
+
+def _is_inactive_at(state: AccountState, host: Host) -> bool:
+    return state.row.host_id == host.id and state.row.upstream_status not in SERVED
+
+
+def _known(state: AccountState | None, rev: str) -> str | None:
+    """How it ends for an account whose host has `rev`, if nothing of it is missing here."""
+    repo = state.repo if state is not None else None
+    if repo is None or rev > repo.rev:
+        return None
+    if rev < repo.rev:
+        return "older"
+    return None if repo.desynchronized else "current"

@@ -1,0 +1,233 @@
+"""Heals whole hosts: pages the list of each one that is due, and notes the accounts that the relay has otherwise.
+
+A loop of its own, built by `healing`; nothing waits for it. Where it stands is in SQL with what it found, so that it
+goes on after a restart. What is noted is fetched by `accounts`. Must not know what made a host due.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import gevent
+from gevent.pool import Group
+
+from relay.healing import listing
+from relay.hosts.host import Host
+from relay.hosts.lifecycle import Status
+from relay.hosts.registry import HostRegistry
+from relay.kit import metrics
+from relay.kit.background import Loop
+from relay.kit.errors import HealError, StoreError
+from relay.net.http import GuardedHttp
+from relay.net.pages import Ending
+from relay.store import accounts, healing, host_healing
+from relay.store.database import Database
+from relay.store.healing import LISTED, UNSEEN
+
+PASS_SECONDS = 2.0
+HOSTS_AT_ONCE = 10
+# A page a second.
+PAUSE_SECONDS = 1.0
+# Until a host's queue is looked at again that had no room for all accounts of a page.
+ROOM_SECONDS = 5.0
+WEEKLY_SECONDS = 3600.0
+# A host is asked again for a page after that, twice as long each time, so often in a row.
+RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 3600.0
+ATTEMPTS = 10
+# No host has more accounts than this many times its limit, and what goes beyond that is no list any more.
+LIMITS = 4
+LISTED_AT_LEAST = 10_000
+EMPTY_PAGES = 100
+# What a host's stream brings anyway need not be fetched: it is waited for until it is this close to the present.
+CLOSE_SECONDS = 60.0
+QUIET_SECONDS = 3.0
+CATCH_UP_SECONDS = 600.0
+
+log = logging.getLogger(__name__)
+
+
+class HostHealing:
+    """The hosts that are due. `clock` and `pause` are seconds: tests move one and shorten the other.
+
+    With `every`, all hosts are compared once a week, and accounts that were never seen are entered.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        http: GuardedHttp,
+        registry: HostRegistry,
+        *,
+        every: bool,
+        clock: Callable[[], float] = time.time,
+        pause: float = PAUSE_SECONDS,
+    ) -> None:
+        self._db = db
+        self._http = http
+        self._registry = registry
+        self._every = every
+        self._clock = clock
+        self._pause = pause
+        self._weekly_at = 0.0
+        self._at_work: set[int] = set()
+        self._greenlets = Group()
+        self._loop = Loop("healing of hosts", self._pass, PASS_SECONDS)
+        metrics.show_bound("heal-lists", lambda: len(self._at_work), HOSTS_AT_ONCE)
+
+    def start(self) -> None:
+        """Start comparing."""
+        self._loop.start(after=PASS_SECONDS)
+
+    def stop(self) -> None:
+        """Stop at once; the next start goes on after the last page that was taken."""
+        self._loop.stop()
+        self._greenlets.kill(timeout=1.0)
+
+    def begin(self, host: Host) -> None:
+        """Compare `host` now, as an admin wants it. Raises StoreError."""
+        self._db.write(host_healing.begin, host.id, self._clock())
+        self._loop.wake()
+
+    def end(self, host: Host) -> bool:
+        """Stop comparing `host`; False when that was not under way. Raises StoreError."""
+        return self._db.write(host_healing.end, host.id, "stopped by an admin", self._clock())
+
+    def run_once(self) -> None:
+        """Begin with the hosts that are due, as far as there is room. Raises StoreError."""
+        now = self._clock()
+        if self._every and now >= self._weekly_at:
+            self._db.write(host_healing.make_weekly_due, now)
+            self._weekly_at = now + WEEKLY_SECONDS
+        for host_id in self._db.read(host_healing.hosts_due, now):
+            host = self._registry.by_id(host_id)
+            if host is None or host.status is Status.BANNED:
+                self._db.write(host_healing.end, host_id, "not subscribed to", now)
+            elif host.connected and host_id not in self._at_work and len(self._at_work) < HOSTS_AT_ONCE:
+                self._at_work.add(host_id)
+                self._greenlets.spawn(self._compare, host)
+
+    def join(self) -> None:
+        """Wait until all that was begun is over or has to wait."""
+        self._greenlets.join()
+
+    def _pass(self) -> None:
+        try:
+            self.run_once()
+        except StoreError as error:
+            log.warning("no hosts are compared: %s", error)
+
+    def _compare(self, host: Host) -> None:
+        """One host, to the end of its list or to a page that is not to be had now."""
+        try:
+            self._wait_for_stream(host)
+            self._page_through(host)
+        except StoreError as error:
+            log.warning("comparing the accounts of %s waits for the database: %s", host.hostname, error)
+        except Exception:
+            log.exception("comparing the accounts of %s failed", host.hostname)
+            self._end(host, "an error of this relay: see its log")
+        finally:
+            self._at_work.discard(host.id)
+
+    def _wait_for_stream(self, host: Host) -> None:
+        give_up = time.monotonic() + CATCH_UP_SECONDS
+        while host.connected and not is_close(host, time.time()) and time.monotonic() < give_up:
+            gevent.sleep(QUIET_SECONDS)
+
+    def _page_through(self, host: Host) -> None:
+        step = self._db.write(host_healing.take_up, host.id)
+        if step is None:
+            return
+        log.info("comparing the accounts of %s: %s, from %d on", host.hostname, step.reason, step.listed)
+        cursor, listed, empty, ending = step.cursor, step.listed, 0, Ending()
+        while host.connected:
+            try:
+                page = listing.page(self._http, host, cursor)
+                empty = 0 if page.accounts else empty + 1
+                listed += page.entries
+                bound = max(LISTED_AT_LEAST, LIMITS * host.account_limit)
+                if page.cursor == cursor or ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > bound:
+                    raise HealError("heal-endless", f"{listed} accounts and no end")
+            except HealError as error:
+                self._failed(host, step.attempts, error)
+                return
+            if not self._take(host, page):
+                return
+            step = step._replace(attempts=0)
+            if page.cursor is None:
+                self._end(host, None)
+                return
+            cursor = page.cursor
+            gevent.sleep(self._pause)
+
+    def _take(self, host: Host, page: listing.Page) -> bool:
+        """Note what differs on `page`, then that it was taken. False when the comparison is not to go on now."""
+        known = self._db.read(accounts.many_by_did, [account.did for account in page.accounts])
+        differing, unseen = listing.differences(page.accounts, known, host)
+        if not self._every:
+            unseen = []
+        metrics.HEAL_LISTED.labels("differing").inc(len(differing))
+        metrics.HEAL_LISTED.labels("unseen").inc(len(unseen))
+        metrics.HEAL_LISTED.labels("same").inc(len(page.accounts) - len(differing) - len(unseen))
+        if not (self._note(host, differing, LISTED) and self._note(host, unseen, UNSEEN)):
+            return False
+        counts = page.entries, len(differing), len(unseen)
+        return self._db.write(host_healing.advance, host.id, page.cursor or "", *counts)
+
+    def _note(self, host: Host, dids: list[str], reason: str) -> bool:
+        """Note as many at a time as the host's queue has room for. False when the connection ended before the last one.
+
+        Room is made by `accounts`, which settles or gives up each account in time.
+        """
+        while dids:
+            room = self._db.read(healing.room_of, host.id)
+            part, dids = dids[:room], dids[room:]
+            self._db.write(healing.note, {(host.id, did): reason for did in part}, self._clock())
+            if dids:
+                gevent.sleep(ROOM_SECONDS)
+                if not host.connected:
+                    return False
+        return True
+
+    def _failed(self, host: Host, attempts: int, error: HealError) -> None:
+        if error.reason == "heal-unanswered" and attempts + 1 < ATTEMPTS:
+            log.info("comparing the accounts of %s: %s", host.hostname, error)
+            delay = max(error.retry_after, min(RETRY_SECONDS * 2.0**attempts, LONGEST_RETRY_SECONDS))
+            self._db.write(host_healing.postpone, host.id, self._clock() + delay)
+        else:
+            self._end(host, str(error))
+
+    def _end(self, host: Host, error: str | None) -> None:
+        metrics.HOST_HEALS.labels("done" if error is None else "failed").inc()
+        try:
+            self._db.write(host_healing.end, host.id, error, self._clock())
+            progress = self._db.read(host_healing.progress, host.id)
+        except StoreError as failure:
+            log.warning("that the accounts of %s were compared is not stored: %s", host.hostname, failure)
+            return
+        log.log(
+            logging.INFO if error is None else logging.WARNING,
+            "compared the accounts of %s: %s",
+            host.hostname,
+            error if progress is None or error is not None else _summary(progress),
+        )
+
+
+def is_close(host: Host, now: float) -> bool:
+    """Whether the host's stream has come near to the present, by its pauses or by what its events say of their time."""
+    connected_at, seen_at = host.connected_at or now, host.row.last_event_at or 0.0
+    if now - max(connected_at, seen_at) > QUIET_SECONDS:
+        return True
+    try:
+        stated = datetime.fromisoformat(host.last_event_time or "")
+    except ValueError:
+        return False
+    return now - (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp() < CLOSE_SECONDS
+
+
+def _summary(progress: host_healing.Progress) -> str:
+    return f"{progress.listed} listed, {progress.differing} differ, {progress.unseen} were never seen"

@@ -1,0 +1,85 @@
+"""Asks an account's host for its newest commit, and believes none of the answers.
+
+Used by `accounts`, which has what comes verified as an event is. Every answer is bounded in bytes and time; of a
+repository no more than the beginning is read. Keeps nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
+
+from relay.atproto import car
+from relay.atproto.cid import Cid
+from relay.atproto.errors import ProtocolError
+from relay.atproto.syntax import is_tid
+from relay.hosts.host import Host
+from relay.kit.errors import HealError, RelayError
+from relay.net.http import GuardedHttp, Response
+from relay.net.pages import retry_after
+
+TIMEOUT_SECONDS = 10.0
+MAX_BYTES = 16 << 10
+# A commit object is some 250 bytes, and comes first wherever it comes with others.
+BEGINNING_BYTES = 64 << 10
+RETRY_AFTER_SECONDS = 3600.0
+# What a host says that knows the method.
+NO_REPO = frozenset({"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated"})
+# Of a record that need not be there: the proof that it is not has the commit as well.
+ANY_RECORD = {"collection": "app.bsky.actor.profile", "rkey": "self"}
+
+
+class Head(NamedTuple):
+    """An account's newest commit as its host names it."""
+
+    cid: Cid
+    rev: str
+
+
+def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
+    """The newest commit of `did`, None when the host says that it serves none. Raises HealError."""
+    answer = _ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES)
+    said = answer.json_object()
+    if answer.status in (400, 404) and said is not None and said.get("error") in NO_REPO:
+        return None
+    if answer.status != 200 or said is None:
+        raise HealError("heal-answer", f"getLatestCommit: HTTP {answer.status}")
+    cid, rev = said.get("cid"), said.get("rev")
+    try:
+        if isinstance(cid, str) and isinstance(rev, str) and is_tid(rev):
+            return Head(Cid.parse(cid), rev)
+    except ProtocolError:
+        pass
+    raise HealError("heal-answer", "getLatestCommit names no commit")
+
+
+def commit_block(http: GuardedHttp, host: Host, did: str, newest: Head) -> tuple[Cid, bytes]:
+    """The block of the commit `newest`, or of one that has come after it, with its id. Raises HealError.
+
+    What is in it is not looked at, but for its hash.
+    """
+    blocks = _ask(http, host, "getBlocks", {"did": did, "cids": str(newest.cid)}, BEGINNING_BYTES)
+    if blocks.status == 200 and (block := car.block_of(newest.cid, blocks.body)) is not None:
+        return newest.cid, block
+    # Hosts without getBlocks, and repositories that have moved on, have a commit at the root of what they do give.
+    for method, query in (("getRecord", {"did": did, **ANY_RECORD}), ("getRepo", {"did": did})):
+        answer = _ask(http, host, method, query, BEGINNING_BYTES)
+        if answer.status == 200:
+            try:
+                return car.root_block(answer.body)
+            except ProtocolError:
+                continue
+    raise HealError("heal-answer", f"no block of {newest.cid}")
+
+
+def _ask(http: GuardedHttp, host: Host, method: str, query: Mapping[str, str], max_bytes: int) -> Response:
+    url = f"{host.endpoint.url}/xrpc/com.atproto.sync.{method}?{urlencode(query, quote_via=quote, safe=':')}"
+    try:
+        answer = http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=max_bytes, beginning=True)
+    except (RelayError, OSError) as error:
+        raise HealError("heal-unanswered", f"{method}: {error}") from None
+    if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
+        pause = retry_after(answer, RETRY_AFTER_SECONDS)
+        raise HealError("heal-unanswered", f"{method}: HTTP {answer.status}", pause)
+    return answer

@@ -1,0 +1,47 @@
+"""What lists of strangers that come page by page have in common: cursors that can be kept, pauses, and an end.
+
+Used by whatever pages another server's lists, in `collections` and `healing`. Asks nobody itself.
+"""
+
+from __future__ import annotations
+
+from relay.net.http import Response
+
+CURSOR_CHARACTERS = 1024
+
+
+def read_cursor(value: object) -> str | None:
+    """A cursor that can be stored and sent back; absent and empty ones end a list. Raises ValueError."""
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or len(value) > CURSOR_CHARACTERS or not value.isprintable():
+        raise ValueError("the cursor is no short printable text")
+    return value
+
+
+def retry_after(answer: Response, longest: float) -> float:
+    """How many seconds the server wants to be left alone, `longest` at the most; 0 when it does not say."""
+    wanted = answer.headers.get("Retry-After", "")
+    seconds = float(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0.0
+    return min(seconds, longest)
+
+
+class Ending:
+    """Tells a list that goes in circles, with one cursor remembered (Brent's way): a round of any length is found."""
+
+    def __init__(self) -> None:
+        self._kept: str | None = None
+        self._pages = 0
+        self._until = 1
+
+    def repeats(self, cursor: str | None) -> bool:
+        """True when `cursor` was handed out before."""
+        if cursor is None:
+            return False
+        if cursor == self._kept:
+            return True
+        self._pages += 1
+        if self._pages == self._until:
+            self._kept, self._until = cursor, self._until * 2
+            self._pages = 0
+        return False

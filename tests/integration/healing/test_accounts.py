@@ -1,0 +1,356 @@
+"""Accounts of which something was missed: noted with the cursor, fetched from their hosts, judged like any event."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import gevent
+import pytest
+
+from relay.atproto.frames import Account, Commit, Sync
+from relay.healing import accounts as healing_accounts
+from relay.hosts.host import Host
+from relay.hosts.lifecycle import Cause
+from relay.kit import metrics
+from relay.store import healing, hosts
+from relay.store.healing import Missed
+from tests.support.event_path import EventPath
+from tests.support.pds import FakePds
+from tests.support.repo import RepoBuilder, SigningKey, car, create
+from tests.support.wait import until
+
+POST = "app.bsky.feed.post"
+
+
+def connected(path: EventPath, pds: FakePds, *, account_limit: int = 100) -> Host:
+    """The host of `pds`, as if there were a connection to it."""
+    host = path.host(pds.url, account_limit=account_limit)
+    host.connected_at = time.time()
+    return host
+
+
+def known(path: EventPath, pds: FakePds, host: Host, seq: int = 1) -> RepoBuilder:
+    """An account with one commit in the log, which `pds` serves."""
+    repo = path.repo(pds.url)
+    pds.repos[repo.did] = repo
+    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(seq))
+    path.logged(seq)
+    return repo
+
+
+def noted(path: EventPath, host: Host) -> list[Missed]:
+    path.store()
+    return path.db.read(healing.due, host.id, time.time() + 1e9, 1000)
+
+
+def outcomes(outcome: str) -> float:
+    return float(metrics.HEALS.labels(outcome)._value.get())
+
+
+def test_an_account_behind_a_break_is_healed(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "desynchronized")]
+    path.heal()
+    *_, last = path.logged(3)
+    assert isinstance(last, Sync) and (last.did, last.rev) == (repo.did, repo.rev)
+    assert noted(path, host) == []
+    assert path.db.read(lambda tx: tx.rows("SELECT uid FROM repo_desynchronized")) == []
+    # The stream goes on from what was fetched.
+    path.put(host, repo.commit(create(f"{POST}/c", {})).frame(3))
+    *_, last = path.logged(4)
+    assert isinstance(last, Commit) and last.rev == repo.rev
+    path.heal()
+    assert len(path.events()) == 4
+
+
+def test_what_was_dropped_is_noted_with_the_cursor_and_healed_after_a_restart(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    broken = repo.commit(create(f"{POST}/b", {}), sign_with=SigningKey.create(seed=99))
+    path.put(host, broken.frame(2))
+    until(lambda: host.cursor.position == 2)
+    path.restart()
+    host = path.registry.add(path.db.read(hosts.all_rows)[0])
+    assert host.cursor.position == 2
+    host.connected_at = time.time()
+    assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "signature-invalid")]
+    repo.commit(create(f"{POST}/c", {}))
+    path.heal()
+    *_, last = path.logged(2)
+    assert isinstance(last, Sync) and last.rev == repo.rev
+    assert noted(path, host) == []
+    assert host.cursor.position == 2, "what was fetched moves no cursor"
+
+
+def test_records_that_were_fetched_do_not_confuse_the_cursor_of_a_restart(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = path.repo(pds.url)
+    repo.commit(create(f"{POST}/a", {}))
+    pds.repos[repo.did] = repo
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    path.logged(1)
+    path.restart()
+    host = path.registry.add(path.db.read(hosts.all_rows)[0])
+    assert host.cursor.position == -1
+    assert not path.stream.cursors.restored
+
+
+def test_an_unreadable_event_is_missed_and_nothing_of_it_is_needed(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    path.ingest.lanes.reject(host, 2, "frame-field", repo.did, "rev")
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync)
+
+
+def test_an_event_of_nobody_is_a_gap_of_the_host(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    path.ingest.lanes.reject(host, 2, "message-too-big", None)
+    path.store()
+    assert path.db.read(lambda tx: tx.rows("SELECT host_id, reason, state FROM heal_host")) == [
+        (host.id, "unreadable", "due")
+    ]
+
+
+@pytest.mark.parametrize("reason", ["wrong-host", "rev-old", "seq-not-rising", "did-not-found"])
+def test_what_is_no_loss_is_not_noted(path: EventPath, pds: FakePds, reason: str) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.ingest.lanes.reject(host, 2, reason, repo.did)
+    assert noted(path, host) == []
+
+
+def test_an_account_that_is_in_step_costs_one_question(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    asked, before = len(pds.requests), outcomes("current")
+    path.heal()
+    assert len(pds.requests) - asked == 1 and outcomes("current") == before + 1
+    assert noted(path, host) == [] and len(path.events()) == 1
+
+
+def test_an_account_that_its_host_took_down_is_told(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":"RepoTakendown"}')
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "takendown"}
+    path.heal()
+    last = path.logged(2)[-1]
+    assert isinstance(last, Account) and (last.active, last.status) == (False, "takendown")
+    assert noted(path, host) == []
+
+
+def test_an_account_that_came_back_unheard_is_told_and_healed(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+    path.logged(2)
+    repo.commit(create(f"{POST}/b", {}))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True}
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    *_, told, healed = path.logged(4)
+    assert isinstance(told, Account) and told.active
+    assert isinstance(healed, Sync) and healed.rev == repo.rev
+
+
+def test_an_account_that_is_released_is_healed(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.ingest.moderation.takedown(repo.did)
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    until(lambda: host.cursor.position == 2)
+    path.heal()
+    assert noted(path, host) == [], "what is taken down is not fetched"
+    path.ingest.moderation.restore(repo.did)
+    path.heal()
+    last = path.logged(4)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
+
+
+def test_what_is_missed_while_an_account_is_healed_outlives_it(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    latest = pds._of_repo("com.atproto.sync.getLatestCommit", repo)
+
+    def slowly(_: dict[str, str]) -> tuple[int, bytes]:
+        path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+        path.store()
+        assert latest is not None
+        return latest
+
+    pds.answers["getLatestCommit"] = slowly
+    path.heal()
+    path.logged(2)
+    assert len(noted(path, host)) == 1
+    del pds.answers["getLatestCommit"]
+    path.heal()
+    assert noted(path, host) == [] and len(path.events()) == 2
+
+
+# Hosts that are slow, wrong or hostile
+
+
+def test_a_wrong_signature_is_refused_and_tried_again_later(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}), sign_with=SigningKey.create(seed=99))
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    (missed,) = noted(path, host)
+    assert missed.attempts == 1 and len(path.events()) == 1
+    assert path.db.read(healing.due, host.id, time.time() + path.ahead + 20, 10) == []
+    path.ahead += 60
+    repo.commit(create(f"{POST}/c", {}))
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+
+
+def test_a_commit_of_another_account_is_refused(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo, other = known(path, pds, host), known(path, pds, host, 2)
+    other.commit(create(f"{POST}/b", {}))
+    pds.repos[repo.did] = other
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert len(path.events()) == 2 and noted(path, host)[0].attempts == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"[]", b"{", b'{"cid":1,"rev":2}', b'{"cid":"x","rev":"3kabcdefghij2"}', b"[" * 20_000, b"x" * 1_000_000],
+    ids=["empty", "list", "cut", "numbers", "no-cid", "deep", "huge"],
+)
+def test_an_answer_that_names_no_commit_is_refused(path: EventPath, pds: FakePds, answer: bytes) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.answers["getLatestCommit"] = lambda _: (200, answer)
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert len(path.events()) == 1 and noted(path, host)[0].attempts == 1
+
+
+def test_a_huge_or_broken_block_is_not_taken(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    huge = repo.head_block + b"\0" * 100_000
+    for method in ("getBlocks", "getRecord", "getRepo"):
+        pds.answers[method] = lambda _: (200, car([repo.head], {repo.head: huge}))
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert len(path.events()) == 1 and noted(path, host)[0].attempts == 1
+
+
+def test_of_a_large_repository_the_beginning_is_enough(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    pds.answers["getBlocks"] = pds.answers["getRecord"] = lambda _: (501, b'{"error":"MethodNotImplemented"}')
+    whole = car([repo.head], {repo.head: repo.head_block}) + b"\xff" * 2_000_000
+    pds.answers["getRepo"] = lambda _: (200, whole)
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+
+
+def test_a_host_that_does_not_answer_is_left_alone(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.healing.source.TIMEOUT_SECONDS", 0.2)
+    host = connected(path, pds)
+    repos = [known(path, pds, host, seq) for seq in range(1, 8)]
+    asked: list[float] = []
+
+    def hang(sock: socket.socket) -> None:
+        asked.append(time.monotonic())
+        sock.recv(4096)
+        gevent.sleep(5)
+
+    pds.hang_up()
+    pds.on_accept = hang
+    for repo in repos:
+        path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    path.heal()
+    assert len(asked) <= healing_accounts.AT_ONCE + 1
+    assert len(noted(path, host)) == len(repos)
+
+
+def test_revs_that_jump_each_time_end_at_the_budget(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    for _ in range(10):
+        repo.commit(create(f"{POST}/{repo.micros}", {}))
+        path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+        path.heal()
+        path.ahead += 120
+    assert sum(isinstance(event, Sync) for event in path.events()) == 3
+    assert noted(path, host)[0].attempts == 0, "that costs no attempt"
+
+
+def test_a_host_names_no_accounts_of_others(path: EventPath, pds: FakePds, other_pds: FakePds) -> None:
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    other_pds.repos[repo.did] = repo
+    path.stream.projector.note_missed(other.id, repo.did, "frame-field")
+    path.heal()
+    assert len(path.events()) == 1 and noted(path, other) == [] and not other_pds.requests
+    # Of an account that is new here, its DID document decides.
+    new = path.repo(pds.url)
+    new.commit(create(f"{POST}/a", {}))
+    other_pds.repos[new.did] = new
+    path.stream.projector.note_missed(other.id, new.did, "frame-field")
+    path.heal()
+    assert len(path.events()) == 1 and noted(path, other) == []
+
+
+def test_a_queue_is_bounded_and_what_does_not_fit_makes_the_host_due(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "MAX_BEYOND_LIMIT", 3)
+    host = connected(path, pds, account_limit=2)
+    for number in range(20):
+        path.stream.projector.note_missed(host.id, f"did:web:{number}.example", "frame-field")
+        path.store()
+    assert len(noted(path, host)) == 5
+    assert path.db.read(lambda tx: tx.rows("SELECT reason FROM heal_host")) == [("queue-full",)]
+
+
+def test_an_account_that_cannot_be_healed_is_given_up(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing_accounts, "ATTEMPTS", 3)
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.answers["getLatestCommit"] = lambda _: (200, b"{}")
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    before = outcomes("given-up")
+    for _ in range(4):
+        path.heal()
+        path.ahead += 7 * 3600
+    assert noted(path, host) == [] and outcomes("given-up") == before + 1
+
+
+def test_nothing_is_asked_of_a_host_that_is_away_or_banned(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    host.connected_at = None
+    path.heal()
+    assert not pds.requests and len(noted(path, host)) == 1
+    path.registry.change(host, Cause.BLOCKED)
+    path.heal()
+    assert not pds.requests and noted(path, host) == []
