@@ -42,6 +42,13 @@ def _settings(_context: click.Context, _option: click.Parameter, lines: tuple[st
 )
 @click.option("--rule", "only", multiple=True, metavar="NAME", help="Only the scenarios of this rule. Repeatable.")
 @click.option(
+    "--patience",
+    type=click.FloatRange(1),
+    default=15.0,
+    show_default=True,
+    help="Seconds for which something is waited for that must come.",
+)
+@click.option(
     "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there as Markdown."
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write them there as JUnit XML.")
@@ -53,6 +60,7 @@ def conform(
     password: str | None,
     directory_port: int,
     only: tuple[str, ...],
+    patience: float,
     markdown: Path | None,
     junit: Path | None,
     name: str,
@@ -95,7 +103,7 @@ def conform(
             click.progressbar(length=len(scenarios), label="scenarios", file=sys.stderr, width=0)
         )
         try:
-            results = by_rule(Suite(directory, start, lambda _: bar.update(1)).play(scenarios))
+            results = by_rule(Suite(directory, start, lambda _: bar.update(1), patience).play(scenarios))
         except (SubjectError, OSError) as error:
             fail(EXIT_UNREACHABLE, f"this relay cannot be tested: {error}")
     for line in report.table(results):

@@ -60,7 +60,7 @@ def compare(
     most_accounts: int = 200,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Comparison:
-    """Follow both for `seconds`, and for `late` more to let come what is on its way.
+    """Follow both for `seconds`, and then for `late` more at the most, until all that is on its way has come.
 
     `progress` is called with the seconds that have gone by. Raises StreamEnded or HttpError when a relay does not
     answer at the start.
@@ -70,22 +70,26 @@ def compare(
     until, end = began + seconds, began + seconds + late
     matcher = Matcher(began + min(warm_up, seconds / 4), late)
 
+    over = False
+
     def is_over() -> bool:
-        return time.monotonic() >= end
+        return over
 
     with closing(ours.open()) as first, closing(theirs.open()) as second:
         followers = [
             gevent.spawn(ours.follow, first, lambda seen: matcher.take("ours", seen), is_over),
             gevent.spawn(theirs.follow, second, lambda seen: matcher.take("theirs", seen), is_over),
         ]
-        while not is_over():
+        while not over:
             gevent.sleep(STEP_SECONDS)
             now = time.monotonic()
             matcher.settle(now, until)
             progress(now - began)
+            over = now >= end or (now >= until and not matcher.is_open(until))
         # Ended by time: each looks at the clock once a second.
         gevent.joinall(followers, raise_error=True)
     matcher.settle(time.monotonic() + late, until)
+    progress(end - began)
     active = {name for name, status in their_hosts.items() if status in ("active", "idle")}
     return Comparison(
         matcher,

@@ -102,6 +102,10 @@ class Matcher:
                 if self._since <= seen.at <= until:
                     self._note_lacking(other, seen)
 
+    def is_open(self, until: float) -> bool:
+        """Whether something that came before `until` may still come from the other side."""
+        return any(self._since <= seen.at <= until for waiting in self._waiting.values() for seen in waiting.values())
+
     def _note_lead(self, side: Side, seconds: float) -> None:
         lead = self.leads[side]
         lead.count += 1

@@ -41,8 +41,9 @@ def open_firehose(address: str, cursor: int | str | None = None) -> ClientConnec
     )
 
 
-def read(data: bytes) -> Message:
+def read(message: bytes | str) -> Message:
     """A message with what it says."""
+    data = message if isinstance(message, bytes) else message.encode()
     try:
         return Message(data, frames.decode(data))
     except ProtocolError:
@@ -81,7 +82,7 @@ class Watcher:
     def _run(self) -> None:
         try:
             for data in self._connection:
-                message = read(data if isinstance(data, bytes) else data.encode())
+                message = read(data)
                 did = getattr(message.event, "did", None) or _account_of(message.data)
                 with self._lock:
                     self.messages.append(message)
@@ -99,7 +100,7 @@ def replay(address: str, cursor: int | None, seconds: float, last: int | None = 
     with contextlib.suppress(ConnectionClosed, TimeoutError), open_firehose(address, cursor) as connection:
         while (left := deadline - time.monotonic()) > 0:
             data = connection.recv(timeout=left)
-            messages.append(read(data if isinstance(data, bytes) else data.encode()))
+            messages.append(read(data))
             if last is not None and getattr(messages[-1].event, "seq", -1) >= last:
                 break
     return messages

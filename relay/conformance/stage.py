@@ -26,8 +26,6 @@ from relay.conformance.verdict import Broken, RelayEnded
 OneEvent = TypeVar("OneEvent", bound=Event)
 Found = TypeVar("Found")
 
-# How long a relay may take for one thing. Nothing here takes a second where a machine has a core to spare.
-PATIENCE_SECONDS = 15.0
 POLL_SECONDS = 0.02
 
 # How long a relay has to do what it must not do, where nothing behind it tells that it is through.
@@ -54,7 +52,10 @@ class Account:
 
 
 class Stage:
-    """Given to each scenario. Shared hosts carry accounts of several; `own_hosts` are taken by one scenario each."""
+    """Given to each scenario. Shared hosts carry accounts of several; `own_hosts` are taken by one scenario each.
+
+    `patience` is for how many seconds something is waited for that must come.
+    """
 
     def __init__(
         self,
@@ -63,18 +64,20 @@ class Stage:
         directory: Directory,
         shared: Sequence[FakeHost],
         own_hosts: Sequence[FakeHost],
+        patience: float,
     ) -> None:
         self.relay = subject
         self.firehose = watcher
         self.directory = directory
         self.hosts = shared
+        self.patience = patience
         self._free = list(own_hosts)
         self._lock = threading.Lock()
         self._next = 0
 
     def wait_for(self, find: Callable[[], Found | None], what: str) -> Found:
         """What `find` returns once that is true. Raises Broken with `what` was waited for, or RelayEnded."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + self.patience
         while True:
             found = find()
             if found:
@@ -82,7 +85,7 @@ class Stage:
             if self.firehose.ended:
                 raise RelayEnded
             if time.monotonic() > deadline:
-                raise Broken(f"{what}: not within {PATIENCE_SECONDS:g} s")
+                raise Broken(f"{what}: not within {self.patience:g} s")
             time.sleep(POLL_SECONDS)
 
     def own_host(self) -> FakeHost:

@@ -23,6 +23,8 @@ from relay.conformance.subject import Subject, SubjectError
 from relay.conformance.verdict import Broken, NotOffered, RelayEnded, Verdict
 
 AT_ONCE = 12
+# How long a relay may take for one thing. Nothing here takes a second where a machine has a core to spare.
+PATIENCE_SECONDS = 15.0
 SHARED_HOSTS = 4
 CONNECT_SECONDS = 60.0
 # How long it takes until the end of a relay that breaks a connection off shows at the firehose as well.
@@ -50,11 +52,16 @@ class Suite:
     """Plays scenarios on relays that `start` makes anew, one after the other. `on_played` is called after each."""
 
     def __init__(
-        self, directory: Directory, start: Callable[[], Subject], on_played: Callable[[Played], None] = lambda _: None
+        self,
+        directory: Directory,
+        start: Callable[[], Subject],
+        on_played: Callable[[Played], None] = lambda _: None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
         self._directory = directory
         self._start = start
         self._on_played = on_played
+        self._patience = patience
         self._lock = threading.Lock()
         self._played: dict[Scenario, Played] = {}
         self._interrupted: list[Scenario] = []
@@ -85,7 +92,7 @@ class Suite:
             _wait_connected([*shared, *own])
             watcher = Watcher(subject.firehose)
             running.callback(watcher.close)
-            stage = Stage(subject, watcher, self._directory, shared, own)
+            stage = Stage(subject, watcher, self._directory, shared, own, self._patience)
             _check_directory(stage)
             with ThreadPoolExecutor(AT_ONCE) as pool:
                 together = [scenario for scenario in scenarios if not scenario.alone]
@@ -161,9 +168,12 @@ def _wait_connected(hosts: Sequence[FakeHost]) -> None:
 
 def _check_directory(stage: Stage) -> None:
     """One account whose first commit passes: without that, nothing could be tested."""
+    account = stage.account(known=False)
+    first = account.repo.commit(account.repo.create())
+    account.send(first)
     try:
-        stage.account()
+        stage.passes(first, "the first commit of an account")
     except (Broken, RelayEnded) as reason:
         where = f"the directory at {stage.directory.url}"
-        told = f"it asks {where}" if stage.directory.asked else f"it never asked {where}"
+        told = f"it asks {where}" if stage.directory.asked[account.did] else f"it never asked {where}"
         raise SubjectError(f"{reason}; {told}") from None

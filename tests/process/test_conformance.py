@@ -20,9 +20,8 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def conform(*options: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [RELAY, "conform", *options], capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL
-    )
+    command: list[str | Path] = [RELAY, "conform", "--patience", "40", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, stdin=subprocess.DEVNULL)
 
 
 def verdicts(output: str) -> dict[str, str]:
@@ -83,7 +82,7 @@ def test_a_relay_that_runs_is_tested_as_well(tmp_path: Path) -> None:
         run = conform(*options, "--rule", "commit", "--rule", "hidden")
         assert run.returncode == 0, run.stdout + run.stderr
         assert verdicts(run.stdout) == {"commit": "kept", "hidden": "kept"}
-        lost = conform(*options[:4], "--directory-port", str(free_ports(1)[0]), "--rule", "commit")
+        lost = conform(*options[:4], "--directory-port", str(free_ports(1)[0]), "--rule", "commit", "--patience", "5")
         assert lost.returncode == 3
         assert "it never asked the directory" in lost.stderr
     finally:

@@ -36,6 +36,7 @@ def test_what_comes_from_one_alone_is_lacking_at_the_other_once_it_is_late() -> 
     matcher.take("theirs", seen("lost too", 7.0, "#account"))
     matcher.take("ours", seen("mine", 7.0))
     matcher.take("theirs", seen("at the end", 30.0))
+    assert matcher.is_open(20.0) and not matcher.is_open(5.5)
     matcher.settle(15.0, until=20.0)
     assert not matcher.lacking["ours"].count
     matcher.settle(60.0, until=20.0)
