@@ -142,7 +142,12 @@ class Relay:
             warning=lambda: self._stream.warning,
             memory=self._memory_debug,
         )
-        self._api = ApiServer(create_app(services, [pages_of(self._history)]), services, settings.api_bind)
+        more = []
+        if settings.json_stream:
+            from relay.jsonstream.routes import json_stream
+
+            more.append(json_stream(self._stream.firehose, settings.json_zstd_dictionary))
+        self._api = ApiServer(create_app(services, [pages_of(self._history)], more), services, settings.api_bind)
         self._health = HealthWatch(services)
         self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
 

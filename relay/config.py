@@ -28,6 +28,7 @@ from relay.kit.values import (
     parse_networks,
     parse_optional_http_url,
     parse_optional_page_url,
+    parse_optional_path,
     parse_positive,
     parse_positive_duration,
     parse_share,
@@ -226,6 +227,18 @@ class Settings:
         "30s",
         parse_duration,
         "Time that a consumer may read nothing before it is disconnected",
+    )
+    json_stream: bool = _setting(
+        "RELAY_JSON_STREAM",
+        "false",
+        parse_bool,
+        "Serve the events as filtered JSON as well, at /subscribe, as Jetstream does",
+    )
+    json_zstd_dictionary: Path | None = _setting(
+        "RELAY_JSON_ZSTD_DICTIONARY",
+        "",
+        parse_optional_path,
+        "File of the zstd dictionary with which the JSON stream is compressed for those who ask with compress=true",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "RELAY_TRUSTED_PROXIES",

@@ -49,6 +49,7 @@ __all__ = [
     "error_frame",
     "identity_frame",
     "info_frame",
+    "op_count",
     "peek",
     "split_at_seq",
     "sync_frame",
@@ -71,6 +72,9 @@ _HEADERS = {kind: drisl.encode({"op": 1, "t": name}) for kind, name in _NAMES.it
 _INFO_HEADER = drisl.encode({"op": 1, "t": "#info"})
 _ERROR_HEADER = drisl.encode({"op": -1})
 _SEQ_KEY = drisl.encode("seq")
+_COMMIT_HEADER = _HEADERS[Kind.COMMIT]
+_OPS_KEY = drisl.encode("ops")
+_OPS_AT = len(_COMMIT_HEADER) + 1 + len(_OPS_KEY)
 
 _SMALL = (Kind.IDENTITY, Kind.ACCOUNT)
 _PEEKED = {
@@ -145,6 +149,15 @@ def split_at_seq(event: Event) -> tuple[bytes, bytes]:
         header = _HEADERS[event.kind]
         return _around_seq(header, load_payload(frame[len(header) :]))
     return frame[: at + len(_SEQ_KEY)], frame[at + len(needle) :]
+
+
+def op_count(frame: bytes) -> int:
+    """How many operations an event has, 1 for one without any, from the beginning of its frame as it goes out."""
+    # The shortest field name comes first: "ops", behind the head of a map of eleven or twelve fields.
+    if not frame.startswith(_COMMIT_HEADER) or frame[_OPS_AT - 4 : _OPS_AT] != _OPS_KEY:
+        return 1
+    head = frame[_OPS_AT]
+    return max(head & 0x1F, 1) if head < 0x98 else frame[_OPS_AT + 1]
 
 
 def uint(value: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from relay.atproto import frames
 from relay.atproto.events import HIDING_STATUSES
 from relay.atproto.frames import Kind, Peeked
 from relay.eventlog.log import SegmentLog
@@ -45,6 +46,8 @@ class Copier:
         self._logged = logged
         self._backfill = backfill
         self._last_seq = segment_log.last_seq
+        # As a relay's sequencer has it.
+        self._next_us = segment_log.last_time_us + frames.MAX_OPS
         self._commits: GroupCommit[tuple[Peeked, bytes]] = GroupCommit(
             "edge", segment_log, tail, suppressions, self._records_of, self._published
         )
@@ -80,8 +83,13 @@ class Copier:
         self._commits.stop(timeout)
 
     def _records_of(self, batch: list[tuple[Peeked, bytes]]) -> list[Record]:
-        time_us = self._log.time_us()
-        return [_record(event, frame, time_us) for event, frame in batch]
+        time_us = max(self._log.time_us(), self._next_us)
+        records = []
+        for event, frame in batch:
+            records.append(_record(event, frame, time_us))
+            time_us += frames.op_count(frame)
+        self._next_us = time_us
+        return records
 
     def _published(self, _: list[tuple[Peeked, bytes]], records: list[Record]) -> None:
         self._logged(records[-1].seq)

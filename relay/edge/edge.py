@@ -72,7 +72,12 @@ class Edge:
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
         )
-        self._api = ApiServer(create_edge_app(services), services, settings.api_bind)
+        more = []
+        if settings.json_stream:
+            from relay.jsonstream.routes import json_stream
+
+            more.append(json_stream(self._firehose, settings.json_zstd_dictionary))
+        self._api = ApiServer(create_edge_app(services, more), services, settings.api_bind)
         self._health = HealthWatch(services)
         self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 from flask import Blueprint, Flask, jsonify, redirect, request
@@ -19,9 +20,9 @@ from relay.web.views import consumer_view
 blueprint = Blueprint("edge", __name__)
 
 
-def create_edge_app(services: Services) -> Flask:
-    """The WSGI application of an edge."""
-    return application(services, (firehose.blueprint, health.blueprint, blueprint))
+def create_edge_app(services: Services, more: Iterable[Blueprint] = ()) -> Flask:
+    """The WSGI application of an edge, with `more` routes of other rooms."""
+    return application(services, (firehose.blueprint, health.blueprint, blueprint, *more))
 
 
 @blueprint.route(f"{PREFIX}<method>", methods=["GET", "POST"])

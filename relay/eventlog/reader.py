@@ -6,11 +6,19 @@ Must not know who reads.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from operator import attrgetter
+
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, load_index, read_block, start_of
 from relay.kit import metrics
 from relay.kit.errors import LogError
+
+# What one step of a search for a time reads.
+SEEK_BYTES = 16 << 10
+
+_time_us = attrgetter("time_us")
 
 
 class FellBehind(LogError):
@@ -117,3 +125,27 @@ class LogReader:
         trimmed = segment.first_seq < self._log.first_seq
         if trimmed and following.previous != segment.first_seq:
             raise FellBehind
+
+
+def last_seq_before(log: SegmentLog, time_us: int) -> int:
+    """The newest seq such that it and all before it have earlier times; what was trimmed is before everything.
+
+    Blocks on the disk. Raises LogError `log-io`.
+    """
+    reader = LogReader(log)
+    low, high = log.first_seq, log.next_seq
+    while low < high:
+        middle = (low + high) // 2
+        try:
+            records = reader.read(middle - 1, SEEK_BYTES)
+        except FellBehind:
+            low = max(middle + 1, log.first_seq)
+            continue
+        earlier = bisect_left(records, time_us, key=_time_us)
+        if not earlier:
+            high = middle
+        elif earlier < len(records):
+            return records[earlier].seq - 1
+        else:
+            low = records[-1].seq + 1
+    return low - 1

@@ -128,6 +128,12 @@ CONSUMERS_WORST_LAG = Gauge("relay_consumers_worst_lag_events", "Events that the
 CONSUMERS_REFUSED = Counter("relay_consumers_refused_total", "Firehose connections refused for a limit")
 CONSUMERS_ENDED = Counter("relay_consumers_ended_total", "Firehose connections that ended, by reason", ["reason"])
 EVENTS_SENT = Counter("relay_events_sent_total", "Events sent, counted once for each consumer")
+JSON_CONSUMERS = Gauge(
+    "relay_json_consumers", "Connected consumers of the JSON stream, which relay_consumers counts, too"
+)
+JSON_SKIPPED = Counter(
+    "relay_json_skipped_total", "Messages that were not sent since their record cannot be had as JSON", ["reason"]
+)
 HTTP_REFUSED = Counter(
     "relay_http_refused_total", "Requests that were not taken: malformed, too large, too slow or too many", ["reason"]
 )

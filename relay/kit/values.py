@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -137,6 +138,11 @@ def parse_optional_page_url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^/\s]+(?:/\S*)?", text):
         raise ValueError("not an http:// or https:// address")
     return text
+
+
+def parse_optional_path(text: str) -> Path | None:
+    """A path, or None for nothing."""
+    return Path(text) if text else None
 
 
 def parse_share(text: str) -> float:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+import gevent
 from gevent.threadpool import ThreadPool
 
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.reader import FellBehind, LogReader
+from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
 from relay.eventlog.record import Record
 from relay.kit import metrics
 from relay.kit.background import in_thread
@@ -21,7 +22,7 @@ from relay.kit.errors import RelayError
 from relay.net.websocket import joined
 from relay.stream.read_budget import ReadBudget, Share
 from relay.stream.suppressions import Suppressions
-from relay.stream.tail import Tail
+from relay.stream.tail import Chunk, Tail, chunk_of
 
 READ_THREADS = 4
 
@@ -90,6 +91,12 @@ class Firehose:
         oldest = self.first_seq - 1
         return self._feed(max(cursor, oldest), outdated=0 < cursor < oldest)
 
+    def attach_at(self, time_us: int) -> Feed:
+        """A feed that begins with the oldest event in the window whose time is not before `time_us`, live when there is
+        none. Reads in a thread. Raises LogError `log-io`.
+        """
+        return self.attach(in_thread(self._pool, last_seq_before, self._log, time_us))
+
     def close(self) -> None:
         """Stop the threads that read for feeds; those that are behind end with an error."""
         self._pool.kill()
@@ -110,7 +117,9 @@ class Firehose:
 class Feed:
     """One consumer's way through the log: `position` is the seq up to which everything was handed out.
 
-    `outdated`: the cursor was older than the window, so the feed starts later than was asked for.
+    `outdated`: the cursor was older than the window, so the feed starts later than was asked for. `convert` makes what
+    goes out of a chunk, for those who do not take the firehose as it is; of the chunk's events it passes over those up
+    to the seq that it is given. While `waits` is set nothing is handed out.
     """
 
     __slots__ = (
@@ -121,8 +130,10 @@ class Feed:
         "_share",
         "_suppressions",
         "_tail",
+        "convert",
         "outdated",
         "position",
+        "waits",
     )
 
     def __init__(
@@ -138,6 +149,8 @@ class Feed:
     ) -> None:
         self.position = position
         self.outdated = outdated
+        self.convert: Callable[[Chunk, int], bytes] | None = None
+        self.waits = False
         self._tail = tail
         self._suppressions = suppressions
         self._read = read
@@ -148,16 +161,22 @@ class Feed:
         self._bytes_after = bytes_after
 
     def next(self, timeout: float) -> bytes | None:
-        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds.
+        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds. Empty when they
+        were converted and nothing is left of them.
 
         Those of the last call count as sent. Raises ConsumerTooSlow when they are not in the log any more, LogError
         when the disk fails.
         """
+        if self.waits:
+            gevent.sleep(timeout)
+            return None
         if self._reading:
             self._share.sent()
         deadline = time.monotonic() + timeout
         while True:
-            if (found := self._tail.after(self.position)) is not None:
+            before = self.position
+            found = self._tail.after(before) if self.convert is None else self._converted(before)
+            if found is not None:
                 data, self.position = found
                 if self._reading:
                     self._reading = False
@@ -167,11 +186,11 @@ class Feed:
                 self._reading = True
                 if not self._share.ask(max(deadline - time.monotonic(), 0.0)):
                     return None
-                data = self._from_disk()
+                data = self._from_disk(before)
             else:
                 self._tail.wait(self.position, deadline)
                 data = b""
-            if data:
+            if data or (self.convert is not None and self.position != before):
                 return data
             if time.monotonic() >= deadline and self.position >= self._tail.head:
                 return None
@@ -189,11 +208,17 @@ class Feed:
         """True when what was handed out last has been in memory for long, and others wait for the room."""
         return self._share.in_the_way
 
-    def _from_disk(self) -> bytes:
+    def _converted(self, position: int) -> tuple[bytes, int] | None:
+        """What `Tail.after` gives, converted."""
+        chunk = self._tail.chunk_after(position)
+        assert self.convert is not None
+        return None if chunk is None else (self.convert(chunk, position), chunk.last_seq)
+
+    def _from_disk(self, position: int) -> bytes:
         head = self._tail.head
         size = 0
         try:
-            records = self._read(self.position)
+            records = self._read(position)
             size = sum(len(record.frame) for record in records)
         except FellBehind:
             raise ConsumerTooSlow from None
@@ -207,5 +232,7 @@ class Feed:
             self.position = head
             return b""
         self.position = records[-1].seq
+        if self.convert is not None:
+            return self.convert(chunk_of(records, self.position, self._suppressions), position)
         hides = self._suppressions.hides
         return joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))

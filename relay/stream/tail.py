@@ -17,7 +17,7 @@ from gevent.hub import Waiter, get_hub
 
 from relay.eventlog.record import Record
 from relay.kit import metrics
-from relay.net.websocket import frame_header
+from relay.net.websocket import frame_header, payload_start
 from relay.stream.suppressions import Suppressions
 
 CAPACITY_BYTES = 8 << 20
@@ -30,11 +30,12 @@ WOKEN_TOGETHER = 64
 
 
 class Placed(NamedTuple):
-    """An event in a chunk: its WebSocket frame is at `start`."""
+    """An event in a chunk: its WebSocket frame is at `start`. `time_us` is that of its record."""
 
     seq: int
     uid: int
     kind: int
+    time_us: int
     start: int
     end: int
 
@@ -60,6 +61,10 @@ class Chunk(NamedTuple):
         """Bytes of memory, about."""
         return len(self.data) + EVENT_OVERHEAD * len(self.events)
 
+    def frame(self, event: Placed) -> bytes:
+        """One of the events as it is in the log."""
+        return self.data[payload_start(self.data, event.start) : event.end]
+
     def after(self, position: int) -> bytes:
         """The events with seq > `position`."""
         first = bisect_right(self.events, position, key=_seq)
@@ -78,7 +83,7 @@ def chunk_of(records: Iterable[Record], last_seq: int, suppressions: Suppression
         header = frame_header(len(record.frame))
         parts += (header, record.frame)
         end = start + len(header) + len(record.frame)
-        events.append(Placed(record.seq, record.uid, record.kind, start, end))
+        events.append(Placed(record.seq, record.uid, record.kind, record.time_us, start, end))
         start = end
     return Chunk(b"".join(parts), events, last_seq, whole, suppressions.marked, suppressions.lifted)
 
@@ -135,6 +140,13 @@ class Tail:
         if position in self._chunks:
             found = self._current(position)
             return (found.data, found.last_seq) if found else None
+        found = self.chunk_after(position)
+        return (found.after(position), found.last_seq) if found else None
+
+    def chunk_after(self, position: int) -> Chunk | None:
+        """The chunk in which the next events after `position` are; None when they are not in memory."""
+        if position in self._chunks:
+            return self._current(position)
         if position >= self.head or position < next(iter(self._chunks), self.head):
             return None
         starts = list(self._chunks)
@@ -142,8 +154,7 @@ class Tail:
         # Those after it may have been dropped.
         if position >= self._chunks[start].last_seq:
             return None
-        chunk = self._current(start)
-        return (chunk.after(position), chunk.last_seq) if chunk else None
+        return self._current(start)
 
     def wait(self, position: int, deadline: float) -> None:
         """Return when there is something after `position`, or at `deadline` (monotonic seconds)."""

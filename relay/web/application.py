@@ -17,7 +17,7 @@ from relay.web import account_page, admin_api, errors, firehose, health, host_pa
 from relay.web.services import EXTENSION, RelayServices, Services
 
 MAX_BODY = 64 << 10
-FIREHOSE_PATH = r"/xrpc/com\.atproto\.sync\.subscribeRepos$"
+STREAM_PATHS = r"(/xrpc/com\.atproto\.sync\.subscribeRepos|/subscribe)$"
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -35,10 +35,12 @@ This is a relay of the AT Protocol network.
 """
 
 
-def create_app(services: RelayServices, pages: Iterable[Blueprint] = ()) -> Flask:
-    """The WSGI application of a relay. `pages` are for people who are logged in: other origins may not read them."""
+def create_app(services: RelayServices, pages: Iterable[Blueprint] = (), more: Iterable[Blueprint] = ()) -> Flask:
+    """The WSGI application of a relay, with `more` routes of other rooms. `pages` are for people who are logged in:
+    other origins may not read them.
+    """
     modules = (xrpc, firehose, host_page, account_page, admin_api, health)
-    return application(services, [module.blueprint for module in modules], pages)
+    return application(services, [*(module.blueprint for module in modules), *more], pages)
 
 
 def application(services: Services, blueprints: Iterable[Blueprint], without_cors: Iterable[Blueprint] = ()) -> Flask:
@@ -84,6 +86,6 @@ def add_headers(without_cors: tuple[str, ...], response: Response) -> Response:
 def track_requests(app: Flask) -> None:
     """Count and time the requests of `app` by route.
 
-    By rule, since paths come from outside and have no bound; without the firehose, whose requests last for days.
+    By rule, since paths come from outside and have no bound; without the streams, whose requests last for days.
     """
-    PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=FIREHOSE_PATH)
+    PrometheusMetrics(app, path=None, defaults_prefix="relay", group_by="url_rule", excluded_paths=STREAM_PATHS)

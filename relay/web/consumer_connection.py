@@ -11,6 +11,7 @@ import socket as sockets
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import ClassVar
 
 import gevent
 from gevent.socket import socket as Socket  # noqa: N812
@@ -53,7 +54,7 @@ FAREWELL_BYTES = 256 << 10
 class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
     `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`, `silent`, `websocket-protocol`,
-    `websocket-flood`, `future-cursor`, `log-io`, `relay-stopping`.
+    `websocket-flood`, `options-invalid`, `future-cursor`, `log-io`, `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"") -> None:
@@ -81,6 +82,11 @@ def _broken(error: FrameInvalid) -> ConsumerEnded:
 class Connection:
     """The socket of one consumer. `received` are bytes that came with the upgrade request."""
 
+    # Whether texts that the consumer sends are kept for `hear`, and the bytes that it may send.
+    hears: ClassVar[bool] = False
+    message_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
+    bytes_per_second: ClassVar[int] = BYTES_PER_SECOND
+
     __slots__ = (
         "_consumer",
         "_counted",
@@ -106,7 +112,7 @@ class Connection:
         with suppress(OSError, AttributeError):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = socket
-        self._reader = FrameReader(masked=True, max_bytes=MAX_MESSAGE_BYTES)
+        self._reader = FrameReader(masked=True, max_bytes=self.message_bytes, texts=self.hears)
         self._reader.feed(received)
         self._consumer = consumer
         self._stall = stall
@@ -120,6 +126,13 @@ class Connection:
         now = self._listened_at = time.monotonic()
         self._next_tick = now + TICK
         self._next_ping = now + PING_INTERVAL
+
+    def farewell(self, name: str, message: str) -> bytes:
+        """What a consumer is told that is ended for its own cause."""
+        return error_farewell(name, message)
+
+    def hear(self, text: bytes) -> None:
+        """Take a text that the consumer sent. Raises ConsumerEnded."""
 
     def serve(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
         """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded.
@@ -141,7 +154,7 @@ class Connection:
             try:
                 chunk = feed.next(TICK)
             except ConsumerTooSlow as error:
-                raise ConsumerEnded("fell-behind", error_farewell("ConsumerTooSlow", error.detail)) from None
+                raise ConsumerEnded("fell-behind", self.farewell("ConsumerTooSlow", error.detail)) from None
             except LogError:
                 raise ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")) from None
             if chunk is not None:
@@ -150,7 +163,7 @@ class Connection:
                 if feed.position < last_seq():
                     # Behind the head neither the feed nor the socket need ever wait.
                     yield_hub()
-            elif leaving() and feed.position >= last_seq():
+            elif leaving() and (feed.waits or feed.position >= last_seq()):
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
             now = time.monotonic()
             if now >= self._next_tick:
@@ -203,7 +216,7 @@ class Connection:
     def _slow(self, reason: str, message: str, chunk: bytes, start: int) -> ConsumerEnded:
         """The end of a slow consumer, who is told after the frame that it is in the middle of."""
         sent = self._sent - start
-        return ConsumerEnded(reason, chunk[sent : frame_end(chunk, sent)] + error_farewell("ConsumerTooSlow", message))
+        return ConsumerEnded(reason, chunk[sent : frame_end(chunk, sent)] + self.farewell("ConsumerTooSlow", message))
 
     def _send_within(self, view: memoryview, stall: float) -> None:
         while len(view):
@@ -238,6 +251,10 @@ class Connection:
             # A pong answers every ping before it, so one a second is enough for any number of them.
             payload, reader.pings = reader.pings[-1], []
             self._send(control_frame(Opcode.PONG, payload))
+        if self.hears:
+            for text in reader.take():
+                assert isinstance(text, bytes)
+                self.hear(text)
         if reader.pongs:
             reader.pongs = 0
             self._pong_due = False
@@ -253,7 +270,7 @@ class Connection:
     def _take_sent(self, seconds: float) -> None:
         """Read all that is there, as long as it is no more than what may come in so many seconds."""
         reader = self._reader
-        frames, left = self._frames + FRAMES_PER_SECOND * seconds, BYTES_PER_SECOND * seconds
+        frames, left = self._frames + FRAMES_PER_SECOND * seconds, self.bytes_per_second * seconds
         while not reader.ended:
             if reader.frames > frames or left < 0:
                 raise ConsumerEnded("websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "too much is sent"))

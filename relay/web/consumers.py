@@ -24,12 +24,13 @@ RETRY_AFTER = 60
 
 @dataclass(slots=True, eq=False)
 class Consumer:
-    """One connected consumer as an operator sees it."""
+    """One connected consumer as an operator sees it. `stream` is `firehose` or `json`."""
 
     id: int
     remote_address: str
     user_agent: str
     connected_at: datetime
+    stream: str = "firehose"
     first_position: int = 0
     position: int = 0
 
@@ -52,6 +53,7 @@ class Consumers:
         self._empty.set()
         self.leaving = False
         metrics.CONSUMERS.set_function(lambda: len(self._connected))
+        metrics.JSON_CONSUMERS.set_function(lambda: sum(consumer.stream == "json" for consumer in self))
         metrics.show_bound("consumers", lambda: len(self._connected), limit)
 
     def export_lag(self, last_seq: Callable[[], int]) -> None:
@@ -71,9 +73,9 @@ class Consumers:
         return None
 
     @contextmanager
-    def connected(self, address: str, user_agent: str, now: datetime) -> Iterator[Consumer]:
-        """Count a consumer for as long as the block lasts."""
-        consumer = Consumer(self._next_id, address, user_agent, now)
+    def connected(self, address: str, user_agent: str, now: datetime, stream: str = "firehose") -> Iterator[Consumer]:
+        """Count a consumer of that stream for as long as the block lasts."""
+        consumer = Consumer(self._next_id, address, user_agent, now, stream)
         key = counted_as(address)
         self._next_id += 1
         self._connected[consumer.id] = consumer

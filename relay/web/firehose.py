@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from typing import NoReturn
@@ -19,15 +20,21 @@ from gevent.socket import socket as Socket  # noqa: N812
 from werkzeug import Request
 
 from relay.kit import metrics
+from relay.kit.errors import LogError
+from relay.net.websocket import CloseCode, close_frame
 from relay.stream.firehose import Feed, FutureCursor
 from relay.web import params
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
+from relay.web.consumers import Consumer
 from relay.web.errors import XrpcError, invalid
 from relay.web.http_connection import CONSUME
 from relay.web.services import Services, requester, services
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)
+
+# Makes a consumer's connection: its socket, what it sent already, the seconds that it may stall, and those of replay.
+Connect = Callable[[Socket, bytes, Consumer, float, float], Connection]
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 MAX_USER_AGENT = 256
@@ -53,16 +60,25 @@ def subscribe_repos() -> ResponseReturnValue:
     The consumer is only handed to the server here: a request that lasted for days would keep all that Flask needs for
     one.
     """
+    text = params.optional(request.args, "cursor")
+    cursor = None if text is None else params.whole_number(text, "cursor")
+    hand_over("firehose", str(cursor), partial(_attach, services(), cursor), Connection)
+    return ""
+
+
+def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Connect) -> None:
+    """Let the current request become a consumer: of which stream and from where, its feed, its connection.
+
+    Raises XrpcError for a handshake that is not one, or where there is no place for another consumer.
+    """
     _check_handshake(request)
-    cursor = _cursor(request)
     address = requester()
     refused = services().consumers.refusal(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
         raise refused
     user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
-    request.environ[CONSUME] = partial(_consume, services(), address, user_agent, cursor)
-    return ""
+    request.environ[CONSUME] = partial(_consume, services(), address, user_agent, stream, wanted, attach, connect)
 
 
 def _check_handshake(request: Request) -> None:
@@ -77,22 +93,27 @@ def _check_handshake(request: Request) -> None:
         raise invalid("Sec-WebSocket-Key is no base64 of 16 bytes")
 
 
-def _cursor(request: Request) -> int | None:
-    text = params.optional(request.args, "cursor")
-    return None if text is None else params.whole_number(text, "cursor")
-
-
 def _consume(
-    services: Services, address: str, user_agent: str, cursor: int | None, socket: Socket, received: bytes
+    services: Services,
+    address: str,
+    user_agent: str,
+    stream: str,
+    wanted: str,
+    attach: Callable[[], Feed],
+    connect: Connect,
+    socket: Socket,
+    received: bytes,
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
-    with services.consumers.connected(address, user_agent, datetime.now(UTC)) as consumer:
+    with services.consumers.connected(address, user_agent, datetime.now(UTC), stream) as consumer:
         settings = services.settings
-        connection = Connection(socket, received, consumer, settings.consumer_stall, settings.replay_window)
+        connection = connect(socket, received, consumer, settings.consumer_stall, settings.replay_window)
         try:
-            feed = _attach(services, cursor)
-            log.info("consumer %d connected: %s %r cursor %s", consumer.id, address, user_agent, cursor)
+            feed = attach()
+            log.info("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
             connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
+        except LogError:
+            connection.close(ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")))
         except ConsumerEnded as ended:
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)

@@ -61,6 +61,7 @@ def consumer_view(consumer: Consumer) -> dict[str, Any]:
         "events_consumed": consumer.events_consumed,
         "connected_at": _go_time(consumer.connected_at),
         "cursor": consumer.position,
+        "stream": consumer.stream,
     }
 
 

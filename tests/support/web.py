@@ -22,6 +22,7 @@ from relay.hosts.registry import HostRegistry
 from relay.identity.identity import Identity
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
+from relay.jsonstream.routes import json_stream
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
 from relay.kit.values import Bind
@@ -101,7 +102,8 @@ class Web:
             ),
             problem=lambda: self.problem,
         )
-        self.app = create_app(self.services, [pages_of(self.history)])
+        more = [json_stream(self.firehose, self.settings.json_zstd_dictionary)] if self.settings.json_stream else []
+        self.app = create_app(self.services, [pages_of(self.history)], more)
         self.server = ApiServer(self.app, self.services, Bind("127.0.0.1", 0))
 
     def start(self) -> None:
@@ -130,6 +132,10 @@ class Web:
     @property
     def stream(self) -> str:
         return f"ws://127.0.0.1:{self.server.port}/xrpc/com.atproto.sync.subscribeRepos"
+
+    @property
+    def json_stream(self) -> str:
+        return f"ws://127.0.0.1:{self.server.port}/subscribe"
 
     def get(self, path: str, **headers: str) -> Answer:
         return call(self.url + path, headers=headers)

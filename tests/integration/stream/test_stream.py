@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import threading
@@ -13,14 +14,15 @@ from typing import Any
 import gevent
 import pytest
 
-from relay.atproto.frames import Account, Kind, decode
+from relay.atproto.frames import Account, Commit, Kind, decode, split_at_seq
+from relay.eventlog.reader import LogReader
 from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
 from relay.stream.firehose import ConsumerTooSlow, FutureCursor
 from relay.stream.tail import Tail
 from tests.support.present import present
-from tests.support.repo import RepoBuilder, SigningKey, account_did
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import Room, append, payloads, record, submit_commit
 from tests.support.tables import by_uid
 
@@ -141,11 +143,28 @@ def test_time_never_goes_back(tmp_path: Path, database_url: str, monkeypatch: py
     monkeypatch.setattr("relay.kit.clock.time.time_ns", lambda: 1_000_000_000)
     room.submit(1)
     room.wait_for(2)
-    from relay.eventlog.reader import LogReader
-
     first, second = LogReader(room.log).read(0)
     assert second.time_us >= first.time_us > 1_700_000_000_000_000
     room.stop()
+
+
+def test_each_operation_has_a_time_of_its_own(tmp_path: Path, database_url: str) -> None:
+    """The JSON stream's messages are known by their times, so these rise strictly, within a batch and over restarts."""
+    times: list[int] = []
+    for _ in range(2):
+        room = Room(tmp_path, database_url)
+        first = room.log.next_seq
+        for count in (3, 200, 1):
+            repo = RepoBuilder(account_did(1), KEY)
+            event = decode(repo.commit(*(create(f"app.bsky.feed.post/{n}", {}) for n in range(count))).frame(1))
+            assert isinstance(event, Commit)
+            room.submit(1, kind=Kind.COMMIT, parts=split_at_seq(event))
+        room.start()
+        room.wait_for(first + 2)
+        times += [record.time_us for record in LogReader(room.log).read(first - 1)]
+        room.stop()
+    assert [later - earlier for earlier, later in itertools.pairwise(times[:3])] == [3, 200]
+    assert times == sorted(set(times))
 
 
 # Feeds

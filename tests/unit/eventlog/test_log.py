@@ -16,7 +16,7 @@ from google_crc32c import value as crc32c
 from relay.eventlog import high_water
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.reader import FellBehind, LogReader
+from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
 from relay.eventlog.record import HEADER_SIZE, Record, encode_header
 from relay.eventlog.segment import Point, index_path, load_index, paths, replace_index
 from relay.kit.clock import SteadyClock
@@ -737,3 +737,25 @@ def test_a_damaged_version_is_damage(tmp_path: Path) -> None:
     newest = paths(tmp_path)[-1]
     newest.write_bytes(newest.read_bytes()[:8] + b"\x02" + newest.read_bytes()[9:])
     assert seqs(opened(tmp_path)) == list(range(1, 41))
+
+
+# Times
+
+
+def test_a_time_is_found(tmp_path: Path) -> None:
+    log = filled(tmp_path, 60)
+    log.advance(1000)
+    append(log, [record(seq) for seq in range(1000, 1020)])
+    times = {found.seq: found.time_us for found in everything(log)}
+    assert len(log.segments) > 3
+    for time_us in {at + shift for at in times.values() for shift in (-1, 0, 1)}:
+        earlier = [seq for seq, at in times.items() if at < time_us]
+        found = last_seq_before(log, time_us)
+        assert [seq for seq in times if seq <= found] == earlier
+    assert last_seq_before(log, 0) == 0
+    assert last_seq_before(log, 2**62) == log.last_seq
+
+
+def test_a_time_in_an_empty_log(tmp_path: Path) -> None:
+    log = opened(tmp_path)
+    assert last_seq_before(log, 1) == last_seq_before(log, 2**62) == log.last_seq

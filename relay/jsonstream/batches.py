@@ -1,0 +1,76 @@
+"""The messages of a chunk of the firehose, made once for all consumers, with an index by which each finds its own.
+
+`conversion` has one made of each chunk that is asked for. Nothing is made while nobody asks; a text is made for the
+first consumer that wants it, and the frames of consumers with equal filters are joined once. Must not know of sockets.
+"""
+
+from __future__ import annotations
+
+import logging
+from itertools import chain
+
+from relay.jsonstream.encodings import Encoding
+from relay.jsonstream.filters import Filter
+from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
+from relay.kit import metrics
+from relay.stream.tail import Chunk
+
+# Messages and texts of an event beside its own bytes.
+EVENT_OVERHEAD = 1_000
+# Different filters and encodings whose joined frames are kept with a batch.
+MAX_JOINED = 64
+
+log = logging.getLogger(__name__)
+
+
+class Batch:
+    """The messages of one chunk, in order. `size` is bytes of memory, about, with all that may still be made."""
+
+    __slots__ = ("_groups", "_joined", "_messages", "_texts", "size")
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.size = 3 * len(chunk.data) + EVENT_OVERHEAD * len(chunk.events)
+        self._messages: list[Message] = []
+        # (kind, collection) -> where its messages stand.
+        self._groups: dict[tuple[str, str], list[int]] = {}
+        self._joined: dict[tuple[Filter, str], bytes] = {}
+        for event in chunk.events:
+            for message in of_frame(chunk.frame(event), event.time_us):
+                self._groups.setdefault((message.kind, message.collection), []).append(len(self._messages))
+                self._messages.append(message)
+
+    def frames(self, wanted: Filter, encoding: Encoding) -> bytes:
+        """The frames of all messages that are `wanted`, joined."""
+        key = (wanted, encoding.name)
+        joined = self._joined.get(key)
+        if joined is None:
+            joined = self._join(self._wanted(wanted), wanted, encoding)
+            if len(self._joined) < MAX_JOINED:
+                self._joined[key] = joined
+        return joined
+
+    def frames_after(self, seq: int, time_us: int, wanted: Filter, encoding: Encoding) -> bytes:
+        """As `frames`, of the messages behind the seq and not before the time."""
+        messages = [message for message in self._wanted(wanted) if message.seq > seq and message.time_us >= time_us]
+        return self._join(messages, wanted, encoding)
+
+    def _wanted(self, wanted: Filter) -> list[Message]:
+        groups = [places for group, places in self._groups.items() if wanted.takes(*group)]
+        places = groups[0] if len(groups) == 1 else sorted(chain.from_iterable(groups))
+        messages = [self._messages[place] for place in places]
+        if wanted.dids:
+            return [message for message in messages if message.did in wanted.dids]
+        return messages
+
+    def _join(self, messages: list[Message], wanted: Filter, encoding: Encoding) -> bytes:
+        frames = []
+        for message in messages:
+            try:
+                text = message.text()
+            except RecordUnreadable as error:
+                metrics.JSON_SKIPPED.labels(error.reason).inc()
+                log.debug("seq %d: %s", message.seq, error)
+                continue
+            if not wanted.max_bytes or len(text) <= wanted.max_bytes:
+                frames.append(message.framed(encoding))
+        return b"".join(frames)

@@ -1,0 +1,65 @@
+"""A consumer of the JSON stream: what it may say, and how it is told that it is over.
+
+Made by `routes` in the place of a firehose consumer's connection. Must not know of the log, or how messages are made.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import orjson
+from gevent.socket import socket as Socket  # noqa: N812
+
+from relay.jsonstream.conversion import Options
+from relay.jsonstream.filters import FilterInvalid, of_update
+from relay.net.websocket import CloseCode, close_frame
+from relay.web.consumer_connection import Connection, ConsumerEnded
+from relay.web.consumers import Consumer
+
+log = logging.getLogger(__name__)
+
+# Ten thousand DIDs take 350 kB.
+MAX_UPDATE_BYTES = 512 << 10
+
+
+class JsonConnection(Connection):
+    """The socket of one consumer, whose `options` it may change."""
+
+    __slots__ = ("_options",)
+
+    hears = True
+    message_bytes = MAX_UPDATE_BYTES
+    bytes_per_second = MAX_UPDATE_BYTES
+
+    def __init__(
+        self, options: Options, socket: Socket, received: bytes, consumer: Consumer, stall: float, _: float
+    ) -> None:
+        self._options = options
+        # How much of the log a consumer has left does not say how much it still has to take.
+        super().__init__(socket, received, consumer, stall, window=0)
+
+    def farewell(self, name: str, message: str) -> bytes:
+        """A close frame: there are no error messages on this stream."""
+        return close_frame(CloseCode.POLICY_VIOLATION, f"{name}: {message}")
+
+    def _count(self) -> None:
+        """Nothing: how far a consumer is does not say what it was sent."""
+
+    def hear(self, text: bytes) -> None:
+        """Take an `options_update`; other types are ignored, as Jetstream does. Raises ConsumerEnded."""
+        try:
+            message = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise _refused("a message is not JSON") from None
+        if not isinstance(message, dict) or message.get("type") != "options_update":
+            return
+        try:
+            self._options.wanted = of_update(message.get("payload"), self._options.wanted.kinds)
+        except FilterInvalid as error:
+            raise _refused(str(error)) from None
+        if self._feed is not None:
+            self._feed.waits = False
+
+
+def _refused(detail: str) -> ConsumerEnded:
+    return ConsumerEnded("options-invalid", close_frame(CloseCode.POLICY_VIOLATION, detail))

@@ -1,0 +1,50 @@
+"""Where a consumer begins: a time of Jetstream's, a seq of the firehose, or now.
+
+1. Microseconds since 1970 are behind the message of that time: clients ask for the last one that they have. They come
+   from any Jetstream of the network.
+2. `seq:N`, and N alone where it is too small for a time, is behind that event: exact, and this relay's alone.
+3. What is ahead of now, or of the newest event, is now. What is older than the replay window is its oldest event.
+4. Nothing is now.
+"""
+
+from __future__ import annotations
+
+from relay.atproto.frames import MAX_OPS
+from relay.stream.firehose import Feed, Firehose
+
+# Jetstream tells the two kinds apart by this: no seq reaches it, and a time did in 2001.
+FIRST_TIME_US = 10**15
+MAX_DIGITS = 19
+
+
+class CursorInvalid(ValueError):
+    """What is no cursor, in words for whoever sent it."""
+
+
+class Cursor:
+    """A cursor that was read. `time_us` and `seq` are None where they were not given."""
+
+    def __init__(self, text: str | None) -> None:
+        """Raises CursorInvalid."""
+        self.seq: int | None = None
+        self.time_us: int | None = None
+        if not text:
+            return
+        digits = text.removeprefix("seq:")
+        # The length first: int() takes quadratic time.
+        if len(digits) > MAX_DIGITS or not (digits.isascii() and digits.isdigit()):
+            raise CursorInvalid("cursor is microseconds since 1970, or seq: and a seq of the firehose")
+        number = int(digits)
+        if digits != text or number < FIRST_TIME_US:
+            self.seq = number
+        else:
+            self.time_us = number
+
+    def feed(self, firehose: Firehose) -> Feed:
+        """A feed from there. Reads the log in a thread. Raises LogError."""
+        if self.time_us is not None:
+            # A commit's operations have times behind its own.
+            return firehose.attach_at(self.time_us - MAX_OPS + 2)
+        if self.seq is not None and self.seq <= firehose.last_seq:
+            return firehose.attach(self.seq)
+        return firehose.attach(None)

@@ -1,0 +1,100 @@
+"""Which messages a consumer wants: the filter of its request, or of the last `options_update` that it sent.
+
+Pure. The rules are those of Jetstream, its leniency included, since its clients rely on both:
+
+1. `wantedCollections` are NSIDs, or prefixes that end in `.*` and are not checked any further; a hundred at most.
+   They are about commits alone: `#identity` and `#account` come whatever is asked for.
+2. `wantedDids` are DIDs, ten thousand at most, and hold for every kind.
+3. What stands twice counts once.
+4. `maxMessageSizeBytes` is bytes of JSON; 0, nothing, a negative number, or no number is no bound.
+5. `kinds` is ours: `commit`, `identity`, `account`, `sync`; without it, all but `sync`, which Jetstream does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.syntax import check_did, check_nsid
+
+MAX_COLLECTIONS = 100
+MAX_DIDS = 10_000
+KINDS = ("commit", "identity", "account", "sync")
+USUAL_KINDS = frozenset(KINDS) - {"sync"}
+
+
+class FilterInvalid(ValueError):
+    """What a filter must not be, in words for whoever sent it."""
+
+
+class Filter(NamedTuple):
+    """Immutable, and equal to any other that lets the same through. An empty set or tuple lets everything through."""
+
+    kinds: frozenset[str] = USUAL_KINDS
+    collections: frozenset[str] = frozenset()
+    prefixes: tuple[str, ...] = ()
+    dids: frozenset[str] = frozenset()
+    max_bytes: int = 0
+
+    def takes(self, kind: str, collection: str) -> bool:
+        """Whether messages of this kind are wanted; `collection` is that of a commit's record."""
+        if kind not in self.kinds:
+            return False
+        if kind != "commit" or not (self.collections or self.prefixes):
+            return True
+        return collection in self.collections or collection.startswith(self.prefixes)
+
+
+def of_query(
+    collections: Sequence[str], dids: Sequence[str], max_bytes: str | None, kinds: Sequence[str] = ()
+) -> Filter:
+    """The filter of a request's parameters. Raises FilterInvalid."""
+    text = max_bytes or ""
+    # The length first: int() takes quadratic time.
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
+    return _filter(collections, dids, number, kinds)
+
+
+def of_update(payload: Any, kinds: frozenset[str]) -> Filter:
+    """The filter of an `options_update`, which replaces all but the kinds. Raises FilterInvalid."""
+    if not isinstance(payload, dict):
+        raise FilterInvalid("the payload is not an object")
+    max_bytes = payload.get("maxMessageSizeBytes") or 0
+    if type(max_bytes) is not int:
+        raise FilterInvalid("maxMessageSizeBytes is not an integer")
+    collections, dids = (_texts(payload, name) for name in ("wantedCollections", "wantedDids"))
+    return _filter(collections, dids, max_bytes, ())._replace(kinds=kinds)
+
+
+def _texts(payload: dict[str, Any], name: str) -> list[str]:
+    texts = payload.get(name) or []
+    if not isinstance(texts, list) or not all(type(text) is str for text in texts):
+        raise FilterInvalid(f"{name} is not an array of strings")
+    return texts
+
+
+def _filter(collections: Sequence[str], dids: Sequence[str], max_bytes: int, kinds: Sequence[str]) -> Filter:
+    unknown = set(kinds) - set(KINDS)
+    if unknown:
+        raise FilterInvalid(f"kinds is one of {', '.join(KINDS)}, not {min(unknown)[:80]!r}")
+    wanted, wanted_dids = set(collections), frozenset(dids)
+    if len(wanted) > MAX_COLLECTIONS:
+        raise FilterInvalid(f"{len(wanted)} wantedCollections, the maximum is {MAX_COLLECTIONS}")
+    if len(wanted_dids) > MAX_DIDS:
+        raise FilterInvalid(f"{len(wanted_dids)} wantedDids, the maximum is {MAX_DIDS}")
+    prefixes = {text for text in wanted if text.endswith(".*")}
+    try:
+        for text in wanted - prefixes:
+            check_nsid(text)
+        for text in wanted_dids:
+            check_did(text)
+    except SyntaxInvalid as error:
+        raise FilterInvalid(str(error)) from None
+    return Filter(
+        frozenset(kinds) or USUAL_KINDS,
+        frozenset(wanted - prefixes),
+        tuple(sorted(text.removesuffix("*") for text in prefixes)),
+        wanted_dids,
+        max(max_bytes, 0),
+    )

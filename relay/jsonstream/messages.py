@@ -1,0 +1,196 @@
+"""What an event says as JSON: one message for each operation of a commit, one for every other event.
+
+Pure: bytes of the log in, texts out. `batches` makes the messages of a chunk, which costs little; a record is decoded
+and written when a text is asked for, and only once. Must not know of consumers, filters or frames of WebSocket.
+
+1. The keys and their order are Jetstream's: `did`, `time_us`, `kind`, and one object that is named like the kind.
+2. `time_us` is the event's time in the log, in microseconds, one more for each further operation: it rises strictly.
+3. `seq` is ours, and the firehose's: a place that is exact where microseconds of another server are not.
+4. Records are in the JSON of the data model: links are `{"$link"}`, bytes are `{"$bytes"}` in base64 without padding.
+5. `kind: sync` is ours, for those who ask for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import orjson
+
+from relay.atproto import car, drisl, frames
+from relay.atproto.cid import Cid
+from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Account, Commit, Identity, RepoOp, Sync
+from relay.jsonstream.encodings import Encoding
+from relay.kit.errors import RelayError
+
+
+class RecordUnreadable(RelayError):
+    """A record that cannot be had as JSON. Reasons `record-missing`, `record-encoding`."""
+
+
+class Message:
+    """One message. `kind` is its name, `collection` that of a commit's record, else empty."""
+
+    __slots__ = ("_content", "_frames", "_text", "collection", "did", "kind", "seq", "time_us")
+
+    def __init__(self, did: str, seq: int, time_us: int, kind: str, content: _Content, collection: str = "") -> None:
+        self.did = did
+        self.seq = seq
+        self.time_us = time_us
+        self.kind = kind
+        self.collection = collection
+        self._content = content
+        self._text: bytes | None = None
+        self._frames: dict[str, bytes] = {}
+
+    def framed(self, encoding: Encoding) -> bytes:
+        """The message as a WebSocket frame. Raises RecordUnreadable."""
+        frame = self._frames.get(encoding.name)
+        if frame is None:
+            frame = self._frames[encoding.name] = encoding.frame(self.text())
+        return frame
+
+    def text(self) -> bytes:
+        """The message as JSON in UTF-8. Raises RecordUnreadable."""
+        if self._text is None:
+            message = {
+                "did": self.did,
+                "time_us": self.time_us,
+                "kind": self.kind,
+                self.kind: self._content.value(),
+                "seq": self.seq,
+            }
+            self._text = _dumps(message)
+            # What it was made from is not needed any more.
+            self._content = _NOTHING
+        return self._text
+
+
+def of_frame(frame: bytes, time_us: int) -> list[Message]:
+    """The messages of an event as it goes out on the firehose; none for what is not an event."""
+    event = frames.decode(frame)
+    match event:
+        case Commit():
+            blocks = _Blocks(event.blocks)
+            return [
+                Message(
+                    event.did,
+                    event.seq,
+                    time_us + index,
+                    "commit",
+                    _Operation(event.rev, op, blocks),
+                    op.path.partition("/")[0],
+                )
+                for index, op in enumerate(event.ops)
+            ]
+        case Identity():
+            return [Message(event.did, event.seq, time_us, "identity", _Plain(_identity(event)))]
+        case Account():
+            return [Message(event.did, event.seq, time_us, "account", _Plain(_account(event)))]
+        case Sync():
+            content = {"did": event.did, "rev": event.rev, "seq": event.seq, "time": event.time}
+            return [Message(event.did, event.seq, time_us, "sync", _Plain(content))]
+    return []
+
+
+class _Content:
+    """What stands under the name of a message's kind, once it is asked for."""
+
+    __slots__ = ()
+
+    def value(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+_NOTHING = _Content()
+
+
+class _Plain(_Content):
+    __slots__ = ("_value",)
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        self._value = value
+
+    def value(self) -> dict[str, Any]:
+        return self._value
+
+
+class _Blocks:
+    """The blocks of a commit, read when the first of its records is wanted."""
+
+    __slots__ = ("_blocks", "_data")
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._blocks: dict[bytes, bytes] | None = None
+
+    def record(self, cid: Cid) -> Any:
+        """The decoded record. Raises RecordUnreadable."""
+        try:
+            if self._blocks is None:
+                self._blocks = car.known_blocks(self._data)
+                self._data = b""
+            return drisl.load(self._blocks[cid])
+        except KeyError:
+            raise RecordUnreadable("record-missing", str(cid)) from None
+        except ProtocolError as error:
+            raise RecordUnreadable("record-encoding", str(error)) from None
+
+
+class _Operation(_Content):
+    __slots__ = ("_blocks", "_op", "_rev")
+
+    def __init__(self, rev: str, op: RepoOp, blocks: _Blocks) -> None:
+        self._rev = rev
+        self._op = op
+        self._blocks = blocks
+
+    def value(self) -> dict[str, Any]:
+        op = self._op
+        collection, _, rkey = op.path.partition("/")
+        content: dict[str, Any] = {
+            "rev": self._rev,
+            "operation": op.action,
+            "collection": collection,
+            "rkey": rkey,
+        }
+        if op.cid is not None:
+            content["record"] = self._blocks.record(op.cid)
+            content["cid"] = str(op.cid)
+        return content
+
+
+def _identity(event: Identity) -> dict[str, Any]:
+    content: dict[str, Any] = {"did": event.did, "seq": event.seq, "time": event.time}
+    return content if event.handle is None else content | {"handle": event.handle}
+
+
+def _account(event: Account) -> dict[str, Any]:
+    content: dict[str, Any] = {"active": event.active, "did": event.did, "seq": event.seq, "time": event.time}
+    return content if event.status is None else content | {"status": event.status}
+
+
+def _dumps(value: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(value, _of_data_model)
+    except TypeError:
+        pass
+    try:
+        # Integers of more than 64 bits, which no other reader of JSON here may refuse either.
+        return json.dumps(value, default=_of_data_model, separators=(",", ":"), ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordUnreadable("record-encoding", str(error)) from None
+
+
+def _of_data_model(value: Any) -> Any:
+    """JSON of what JSON has no form for (data model, JSON)."""
+    if isinstance(value, Cid):
+        return {"$link": str(value)}
+    if isinstance(value, drisl.UnknownCid):
+        # In base32, whatever kind it is; one of the oldest kind is written in base58, but a `b` tells every reader.
+        return {"$link": "b" + base64.b32encode(value).decode("ascii").rstrip("=").lower()}
+    if isinstance(value, bytes):
+        return {"$bytes": base64.b64encode(value).decode("ascii").rstrip("=")}
+    raise TypeError(type(value).__name__)

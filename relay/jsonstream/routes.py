@@ -1,0 +1,70 @@
+"""`GET /subscribe`: who may open the JSON stream, of what and from where.
+
+`app` and `edge` register the blueprint. What is wrong is told by an HTTP status before the upgrade. The parameters are
+Jetstream's; docs/json-stream.md says what is the same and what is not. Must not know how messages are made.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import NoReturn
+
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+
+from relay.jsonstream.connection import JsonConnection
+from relay.jsonstream.conversion import Options
+from relay.jsonstream.cursor import Cursor, CursorInvalid
+from relay.jsonstream.encodings import PLAIN, Encoding
+from relay.jsonstream.filters import FilterInvalid, of_query
+from relay.jsonstream.stream import JsonStream
+from relay.stream.firehose import Firehose
+from relay.web import params
+from relay.web.errors import invalid
+from relay.web.firehose import UPGRADE_REQUIRED, hand_over
+
+PATH = "/subscribe"
+
+
+def json_stream(firehose: Firehose, dictionary: Path | None) -> Blueprint:
+    """The routes of the JSON stream over a firehose. Raises ConfigError when the dictionary cannot be used."""
+    stream = JsonStream(firehose, dictionary)
+    blueprint = Blueprint("json_stream", __name__)
+    blueprint.add_url_rule(PATH, view_func=without_upgrade)
+    blueprint.add_url_rule(PATH, "subscribe", partial(subscribe, stream), websocket=True)
+    return blueprint
+
+
+def without_upgrade() -> NoReturn:
+    """Without an upgrade: 426."""
+    raise UPGRADE_REQUIRED
+
+
+def subscribe(stream: JsonStream) -> ResponseReturnValue:
+    """The WebSocket of a consumer."""
+    query = request.args
+    text = params.optional(query, "cursor")
+    try:
+        cursor = Cursor(text)
+        wanted = of_query(
+            query.getlist("wantedCollections"),
+            query.getlist("wantedDids"),
+            query.get("maxMessageSizeBytes"),
+            query.getlist("kinds"),
+        )
+    except (CursorInvalid, FilterInvalid) as error:
+        raise invalid(str(error)) from None
+    options = Options(wanted, waits=query.get("requireHello") == "true")
+    attach = partial(stream.attach, cursor, _encoding(stream), options)
+    hand_over("json", text or "none", attach, partial(JsonConnection, options))
+    return ""
+
+
+def _encoding(stream: JsonStream) -> Encoding:
+    wants_zstd = request.args.get("compress") == "true" or "zstd" in request.headers.get("Socket-Encoding", "")
+    if not wants_zstd:
+        return PLAIN
+    if stream.compressed is None:
+        raise invalid("compress: this relay has no dictionary of zstd, ask without")
+    return stream.compressed

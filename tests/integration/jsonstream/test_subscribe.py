@@ -1,0 +1,300 @@
+"""The JSON stream's WebSocket over a real log, by a client that others wrote."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from relay.atproto import frames
+from relay.atproto.frames import Kind
+from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
+from relay.jsonstream.connection import MAX_UPDATE_BYTES
+from tests.support.fixtures import StartWeb
+from tests.support.http import call
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.stream import append
+from tests.support.wait import until
+from tests.support.web import Web
+
+POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
+
+
+class Network:
+    """Accounts whose events are in the log of a relay, and what its consumers must be told of them."""
+
+    def __init__(self, web: Web) -> None:
+        self.web = web
+        key = SigningKey.create("k256")
+        self.repos = [RepoBuilder(account_did(number), key) for number in range(3)]
+        self._count = 0
+
+    def commit(self, *collections: str, account: int = 0, text: str = "") -> int:
+        """A record in each collection, in one commit; its seq."""
+        self._count += 1
+        writes = [
+            create(f"{name}/{self._count:05d}-{index}", {"text": text or str(self._count)})
+            for index, name in enumerate(collections)
+        ]
+        return self.log(self.repos[account].commit(*writes).frame(1), account)
+
+    def log(self, frame: bytes, account: int = 0, flags: int = 0) -> int:
+        event = frames.decode(frame)
+        assert event is not None and not isinstance(event, frames.Info | frames.StreamError)
+        log, seq = self.web.log, self.web.log.next_seq
+        head, tail = frames.split_at_seq(event)
+        time_us = max(log.time_us(), log.last_time_us + frames.MAX_OPS)
+        record = Record(seq, time_us, account + 1, 0, 0, event.kind, 0, flags, head + frames.uint(seq) + tail)
+        append(log, [record])
+        self.web.tail.publish([record])
+        return seq
+
+
+@pytest.fixture
+def web(start_web: StartWeb) -> Web:
+    return start_web(json_stream=True)
+
+
+@pytest.fixture
+def network(web: Web) -> Network:
+    return Network(web)
+
+
+@contextmanager
+def consumer(web: Web, query: str = "", **options: Any) -> Iterator[ClientConnection]:
+    with connect(web.json_stream + query, max_size=None, ping_interval=None, compression=None, **options) as client:
+        until(lambda: list(web.services.consumers))
+        yield client
+
+
+def take(client: ClientConnection, count: int) -> list[dict[str, Any]]:
+    return [json.loads(client.recv(timeout=10)) for _ in range(count)]
+
+
+def seqs(client: ClientConnection, count: int) -> list[int]:
+    return [message["seq"] for message in take(client, count)]
+
+
+def nothing_comes(client: ClientConnection) -> bool:
+    try:
+        client.recv(timeout=0.5)
+    except TimeoutError:
+        return True
+    return False
+
+
+def refusal(web: Web, query: str) -> tuple[int, str]:
+    with pytest.raises(InvalidStatus) as caught, connect(web.json_stream + query):
+        pass
+    body = json.loads(caught.value.response.body or b"{}")
+    return caught.value.response.status_code, body["error"]
+
+
+def closing(client: ClientConnection) -> tuple[int, str]:
+    try:
+        while True:
+            client.recv(timeout=10)
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None
+        return closed.rcvd.code, closed.rcvd.reason
+
+
+def test_live_messages_are_those_of_jetstream(web: Web, network: Network) -> None:
+    with consumer(web) as client:
+        seq = network.commit(POST, LIKE)
+        network.log(network.repos[0].identity_frame(1))
+        network.log(network.repos[0].account_frame(1, active=True))
+        messages = take(client, 4)
+    assert [message["kind"] for message in messages] == ["commit", "commit", "identity", "account"]
+    assert {message["did"] for message in messages} == {account_did(0)}
+    assert [message["seq"] for message in messages] == [seq, seq, seq + 1, seq + 2]
+    commit = messages[0]["commit"]
+    assert set(commit) == {"rev", "operation", "collection", "rkey", "record", "cid"}
+    times = [message["time_us"] for message in messages]
+    assert times == sorted(set(times)) and abs(times[0] / 1e6 - time.time()) < 60
+
+
+def test_filters(web: Web, network: Network) -> None:
+    with (
+        consumer(web, f"?wantedCollections={POST}") as posts,
+        consumer(web, "?wantedCollections=app.bsky.graph.*&kinds=commit") as graph,
+        consumer(web, f"?wantedDids={account_did(1)}&wantedDids={account_did(2)}") as two,
+        consumer(web, f"?wantedDids={account_did(1)}&wantedCollections={LIKE}&kinds=commit") as both,
+        consumer(web, "?kinds=sync") as syncs,
+        consumer(web, "?maxMessageSizeBytes=1000") as small,
+    ):
+        until(lambda: len(list(web.services.consumers)) == 6)
+        first = network.commit(POST)
+        network.commit(LIKE, account=1)
+        network.commit(FOLLOW, POST, account=2)
+        network.commit(LIKE, text="x" * 1000)
+        network.log(network.repos[0].identity_frame(1))
+        network.log(network.repos[1].sync_frame(1), 1)
+        assert seqs(posts, 3) == [first, first + 2, first + 4]
+        assert seqs(graph, 1) == [first + 2]
+        assert seqs(two, 3) == [first + 1, first + 2, first + 2]
+        assert seqs(both, 1) == [first + 1]
+        assert seqs(syncs, 1) == [first + 5]
+        assert seqs(small, 5) == [first, first + 1, first + 2, first + 2, first + 4]
+        assert all(nothing_comes(client) for client in (posts, graph, two, both, syncs, small))
+
+
+@pytest.mark.parametrize("tail_bytes", [64 << 20, 1], ids=["memory", "disk"])
+def test_cursors(start_web: StartWeb, tail_bytes: int) -> None:
+    web = start_web(tail_bytes=tail_bytes, json_stream=True)
+    network = Network(web)
+    for number in range(20):
+        network.commit(POST, LIKE, FOLLOW, account=number % 3)
+    with consumer(web, "?cursor=seq:0") as client:
+        everything = take(client, 60)
+    times = [message["time_us"] for message in everything]
+    assert times == sorted(set(times))
+    for index in (0, 1, 2, 3, 31, 58, 59):
+        with consumer(web, f"?cursor={times[index] - 1}") as client:
+            assert take(client, 60 - index) == everything[index:]
+        with consumer(web, f"?cursor={times[index]}") as client:
+            network_seq = everything[index]["seq"]
+            assert take(client, 59 - index) == everything[index + 1 :]
+        with consumer(web, f"?cursor=seq:{network_seq}") as client:
+            following = [message for message in everything if message["seq"] > network_seq]
+            assert take(client, len(following)) == following
+            assert nothing_comes(client)
+    with consumer(web, f"?cursor={times[0] - 10**9}") as oldest, consumer(web, "?cursor=3") as small:
+        assert take(oldest, 60) == everything
+        assert take(small, 51) == everything[9:]
+    with consumer(web, f"?cursor={times[-1] + 10**12}") as future, consumer(web, "?cursor=seq:99999") as ahead:
+        until(lambda: len(list(web.services.consumers)) == 2)
+        seq = network.commit(POST)
+        assert seqs(future, 1) == seqs(ahead, 1) == [seq]
+
+
+def test_what_is_hidden_is_not_replayed_and_comes_back(web: Web, network: Network) -> None:
+    first = network.commit(POST)
+    network.commit(POST, account=1)
+    with consumer(web, "?cursor=seq:0&kinds=commit") as client:
+        assert seqs(client, 2) == [first, first + 1]
+    suppressions = web.firehose._suppressions
+
+    def say(active: bool, flags: int) -> None:
+        status = None if active else "takendown"
+        seq = network.log(network.repos[0].account_frame(1, active=active, status=status), 0, flags)
+        suppressions.apply(Record(seq, 1, 1, 0, 0, Kind.ACCOUNT, 0, flags, b""))
+
+    say(False, FLAG_HIDES)
+    with consumer(web, "?cursor=seq:0&kinds=commit") as client:
+        assert seqs(client, 1) == [first + 1] and nothing_comes(client)
+    say(True, FLAG_REVEALS)
+    with consumer(web, "?cursor=seq:0&kinds=commit") as client:
+        assert seqs(client, 2) == [first, first + 1]
+
+
+def test_options_can_be_changed(web: Web, network: Network) -> None:
+    with consumer(web, f"?wantedCollections={POST}&kinds=commit") as client:
+        first = network.commit(POST, LIKE)
+        assert seqs(client, 1) == [first]
+        client.send("{}")
+        client.send(json.dumps({"type": "of another time", "payload": 1}))
+        client.send(b"binary is ignored")
+        client.send(json.dumps({"type": "options_update", "payload": {"wantedCollections": [LIKE]}}))
+        until(lambda: network.commit(LIKE) and not nothing_comes(client), 20)
+        while not nothing_comes(client):
+            pass
+        dids = [account_did(number) for number in range(10_000)]
+        client.send(json.dumps({"type": "options_update", "payload": {"wantedDids": dids}}))
+        until(lambda: network.commit(FOLLOW) and not nothing_comes(client), 20)
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["no json", '{"type": "options_update"}', '{"type": "options_update", "payload": {"wantedCollections": ["x"]}}'],
+)
+def test_a_wrong_update_ends_the_consumer(web: Web, message: str) -> None:
+    with consumer(web) as client:
+        client.send(message)
+        assert closing(client)[0] == 1008
+
+
+def test_an_update_has_a_bound(web: Web) -> None:
+    with consumer(web) as client:
+        client.send("x" * (MAX_UPDATE_BYTES + 1))
+        assert closing(client)[0] == 1009
+
+
+def test_hello_comes_first(web: Web, network: Network) -> None:
+    first = network.commit(POST)
+    with consumer(web, "?requireHello=true&cursor=seq:0") as client:
+        assert nothing_comes(client)
+        client.send(json.dumps({"type": "options_update", "payload": {}}))
+        assert seqs(client, 1) == [first]
+
+
+def test_a_consumer_that_says_no_hello_does_not_hold_up_the_end(start_web: StartWeb) -> None:
+    web = start_web(json_stream=True)
+    Network(web).commit(POST)
+    with consumer(web, "?requireHello=true&cursor=seq:0") as client:
+        started = time.monotonic()
+        assert web.services.consumers.leave(10)
+        assert time.monotonic() - started < 5 and closing(client)[0] == 1001
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?cursor=x",
+        "?cursor=-1",
+        "?cursor=seq:",
+        "?cursor=1&cursor=2",
+        "?cursor=" + "9" * 30,
+        "?wantedCollections=post",
+        "?wantedDids=did",
+        "?kinds=posts",
+        "?compress=true",
+    ],
+)
+def test_what_is_wrong_is_told_before_the_upgrade(web: Web, query: str) -> None:
+    assert refusal(web, query) == (400, "InvalidRequest")
+
+
+def test_without_an_upgrade_or_without_the_stream(web: Web, start_web: StartWeb) -> None:
+    assert call(web.url + "/subscribe").status == 426
+    other = start_web()
+    assert call(other.url + "/subscribe").status == 404
+    assert refusal(other, "")[0] == 404
+
+
+def test_compressed_with_the_operators_dictionary(start_web: StartWeb, tmp_path: Path) -> None:
+    samples: list[bytes | bytearray | memoryview] = [
+        json.dumps({"did": account_did(n), "kind": "commit", "n": n * 7919}).encode() for n in range(2000)
+    ]
+    dictionary = zstandard.train_dictionary(4096, samples)
+    path = tmp_path / "dictionary"
+    path.write_bytes(dictionary.as_bytes())
+    web = start_web(json_stream=True, json_zstd_dictionary=path)
+    network = Network(web)
+    with (
+        consumer(web, "?compress=true") as asked,
+        consumer(web, additional_headers={"Socket-Encoding": "zstd"}) as by_header,
+        consumer(web) as plain,
+    ):
+        until(lambda: len(list(web.services.consumers)) == 3)
+        network.commit(POST, text="hello " * 50)
+        frame, text = asked.recv(timeout=10), plain.recv(timeout=10)
+        assert isinstance(frame, bytes) and isinstance(text, str) and frame == by_header.recv(timeout=10)
+        reader = zstandard.ZstdDecompressor(dict_data=zstandard.ZstdCompressionDict(path.read_bytes()))
+        assert reader.decompress(frame) == text.encode() and len(frame) < len(text)
+
+
+def test_consumers_are_listed(web: Web) -> None:
+    with consumer(web, user_agent_header="bot/1"), connect(web.stream):
+        until(lambda: len(list(web.services.consumers)) == 2)
+        listed = web.admin("/admin/consumers/list").json
+        assert {(row["user_agent"], row["stream"]) for row in listed} >= {("bot/1", "json")}
+        assert sorted(row["stream"] for row in listed) == ["firehose", "json"]

@@ -1,0 +1,80 @@
+"""Which messages a consumer wants, rule by rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, USUAL_KINDS, Filter, FilterInvalid, of_query, of_update
+
+POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
+DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
+
+
+def test_1_collections_and_prefixes() -> None:
+    wanted = of_query([POST, "app.bsky.graph.*", "any.*"], [], None)
+    assert wanted.takes("commit", POST) and wanted.takes("commit", FOLLOW) and wanted.takes("commit", "any.thing.else")
+    assert not wanted.takes("commit", LIKE) and not wanted.takes("commit", "app.bsky.graph")
+    assert wanted.takes("identity", "") and wanted.takes("account", "")
+
+
+@pytest.mark.parametrize("text", ["", "*", "app.bsky.fo*", "post", "app bsky.feed.post", "https://example.com"])
+def test_1_what_is_no_collection(text: str) -> None:
+    with pytest.raises(FilterInvalid):
+        of_query([text], [], None)
+
+
+def test_1_a_hundred_at_most() -> None:
+    names = [f"com.example.n{number}" for number in range(MAX_COLLECTIONS)]
+    assert len(of_query(names * 2, [], None).collections) == MAX_COLLECTIONS
+    with pytest.raises(FilterInvalid, match="100"):
+        of_query([*names, POST], [], None)
+
+
+def test_2_dids() -> None:
+    assert of_query([], [DID, DID], None).dids == {DID}
+    with pytest.raises(FilterInvalid):
+        of_query([], ["did"], None)
+    with pytest.raises(FilterInvalid, match="10000"):
+        of_query([], [f"did:web:a{number}.test" for number in range(MAX_DIDS + 1)], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [(None, 0), ("", 0), ("0", 0), ("-1", 0), ("x", 0), ("9" * 5000, 0), ("\u0663", 0), ("1500", 1500)],
+)
+def test_4_sizes(text: str | None, bound: int) -> None:
+    assert of_query([], [], text).max_bytes == bound
+
+
+def test_5_kinds() -> None:
+    assert not Filter().takes("sync", "") and Filter().takes("commit", POST)
+    wanted = of_query([], [], None, ["sync", "commit"])
+    assert wanted.takes("sync", "") and wanted.takes("commit", POST) and not wanted.takes("identity", "")
+    with pytest.raises(FilterInvalid, match="kinds"):
+        of_query([], [], None, ["commits"])
+
+
+def test_an_update_replaces_all_but_the_kinds() -> None:
+    payload = {"wantedCollections": [POST], "wantedDids": [DID], "maxMessageSizeBytes": 10}
+    kinds = frozenset({"sync"})
+    assert of_update(payload, kinds) == Filter(kinds, frozenset({POST}), (), frozenset({DID}), 10)
+    assert of_update({}, USUAL_KINDS) == Filter() == of_update({"wantedDids": None}, USUAL_KINDS)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        None,
+        [],
+        "x",
+        {"wantedCollections": POST},
+        {"wantedDids": [1]},
+        {"maxMessageSizeBytes": "1"},
+        {"wantedDids": ["x"]},
+    ],
+)
+def test_what_is_no_update(payload: Any) -> None:
+    with pytest.raises(FilterInvalid):
+        of_update(payload, USUAL_KINDS)
