@@ -180,10 +180,15 @@ class Lane:
 
     def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
         """Work off one account's line, in order, with all that each event has to wait for."""
+        handled = 0
         while line.deliveries or line.last_account is not None or line.throttled:
             if line.deliveries:
-                self._attend_first(did, line, wait)
+                took = self._attend_first(did, line, wait)
                 wait = None
+                handled += 1
+                if handled >= EVENTS_PER_TURN or took > TURN_SECONDS:
+                    handled = 0
+                    yield_hub()
             elif line.last_account is not None:
                 line.deliveries.append(line.last_account)
                 line.last_account = None
@@ -193,13 +198,16 @@ class Lane:
         # No switch since the line was seen empty: the next event of the account finds it gone.
         del self._lines[did]
 
-    def _attend_first(self, did: str, line: Line, wait: Wait | None) -> None:
-        """Take the first event out of the line: settled, or set aside with the others of its host."""
+    def _attend_first(self, did: str, line: Line, wait: Wait | None) -> float:
+        """Take the first event out of the line: settled, or set aside with the others of its host.
+
+        Returns the seconds that its verification took here.
+        """
         delivery = line.deliveries[0]
         aside = self._asides.get((did, delivery.host.id))
         if aside is not None:
             aside.deliveries.append(line.deliveries.popleft())
-            return
+            return 0.0
         if wait is None:
             wait = self._settle_charged(delivery)
         while wait is not None and wait is not Wait.FOREIGN:
@@ -212,7 +220,7 @@ class Lane:
             self._hold(delivery, wait)
         else:
             self._parking.leave(delivery)
-        yield_hub()
+        return delivery.took
 
     # Neither is worth a wait for the database.
 
