@@ -33,7 +33,8 @@ class Shares:
 
     def look_soon(self) -> None:
         """Begin new rounds, unless somebody with work has credit left: soon, when others have read what they have."""
-        if not self._looking:
+        # Whoever has credit comes here again without it, or without work.
+        if not self._looking and not self._anyone_goes_first():
             self._looking = True
             gevent.spawn(self._look)
 
@@ -42,12 +43,15 @@ class Shares:
         yield_hub()
         yield_hub()
         self._looking = False
-        if not self.waiting or any(share.credit > 0 for share in self.working):
+        if not self.waiting or self._anyone_goes_first():
             return
         least_debt = -max(share.credit for share in self.working)
         self.round += 1 + int(least_debt / QUANTUM)
         for share in self.working:
             share.call_next()
+
+    def _anyone_goes_first(self) -> bool:
+        return any(share.credit > 0 for share in self.working)
 
 
 class Share:
