@@ -20,6 +20,7 @@ from relay.atproto.errors import DidDocumentError
 from relay.identity.directory import FACTS, Directory, hold_seconds
 from relay.identity.identity import Fact, Identity, Tombstone
 from relay.kit import metrics
+from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, HttpError, IdentityError
 from relay.kit.limits import Pace
 from relay.net.http import GuardedHttp, Response
@@ -100,6 +101,8 @@ class Lookup:
             if attempt:
                 gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             _wait_for_turn(pace, deadline)
+            # A request takes the better part of a millisecond, and a hundred of them may be due at once.
+            yield_hub()
             timeout = min(WEB_REQUEST_SECONDS, max(1.0, deadline - time.monotonic()))
             try:
                 answer = self._web.get(target.url, timeout=timeout, max_bytes=MAX_DOCUMENT_BYTES)
