@@ -111,8 +111,10 @@ class Lane:
             self._busy = False
             delivery.end_work()
             handled += 1
-            # A queue that always has something never switches by itself.
-            if handled >= EVENTS_PER_TURN or delivery.took > TURN_SECONDS:
+            if self.queue.empty():
+                handled = 0
+            elif handled >= EVENTS_PER_TURN or delivery.took > TURN_SECONDS:
+                # A queue that always has something never switches by itself.
                 handled = 0
                 yield_hub()
 

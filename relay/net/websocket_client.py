@@ -217,15 +217,15 @@ class Connection:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
             if give_up is not None and not self._readable(give_up - time.monotonic()):
                 return []
+            # A socket that always has data never switches by itself, and a long message is read in many pieces. What
+            # has come whole is not held up: whoever takes it lets others have their turn.
+            if time.monotonic() - turn > TURN_SECONDS:
+                yield_hub()
+                turn = time.monotonic()
             frames = reader.frames
             self._read()
-            now = time.monotonic()
             if reader.frames != frames:
-                since = now
-            # A socket that always has data never switches by itself, and a long message is read in many pieces.
-            if now - turn > TURN_SECONDS:
-                yield_hub()
-                turn = now
+                since = time.monotonic()
 
     def close(self) -> None:
         """Say goodbye if that takes no waiting, and close the socket."""
