@@ -181,23 +181,24 @@ class NewHosts:
         finally:
             places.release()
 
-    def _take_in(self, endpoint: Endpoint, *, counted: bool) -> Host:
+    def _take_in(self, endpoint: Endpoint, *, counted: bool, carried: int = 0) -> Host:
         if counted:
             now = int(time.time() * 1000)
             if self._new_hosts.wait(now, self._new_hosts_per_day):
                 raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
             self._new_hosts.add(now)
-        limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname)
+        limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname, carried)
         trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
         log.info("new host %s", endpoint.hostname)
         return self._registry.add(row)
 
-    def _take_in_listed(self, endpoint: Endpoint) -> bool:
+    def _take_in_listed(self, offered: pull_hosts.Offered) -> bool:
         """Add a host that another relay lists; False when it is known or banned."""
+        endpoint, carried = offered
         if self._registry.by_name(endpoint.hostname) is not None or self._db.read(ban_of, endpoint.hostname):
             return False
-        self._dialler.dial_now(self._take_in(endpoint, counted=False))
+        self._dialler.dial_now(self._take_in(endpoint, counted=False, carried=carried))
         return True
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from gevent.pool import Pool
@@ -31,11 +31,18 @@ WANTED_STATUSES = ("active", "idle", None)
 log = logging.getLogger(__name__)
 
 
+class Offered(NamedTuple):
+    """A host that the other relay has, with so many accounts."""
+
+    endpoint: Endpoint
+    accounts: int
+
+
 def pull_hosts(
     db: Database,
     http: GuardedHttp,
     relay: str,
-    take: Callable[[Endpoint], bool],
+    take: Callable[[Offered], bool],
     *,
     batch: int = 500,
     check: bool = True,
@@ -52,11 +59,11 @@ def pull_hosts(
     cursor = db.read(installation.get, CURSOR_KEY) or ""
     while True:
         page = _page(trusted_http, relay, batch, cursor)
-        endpoints = [endpoint for endpoint in map(_wanted, page["hosts"]) if endpoint is not None]
+        offers = [offered for offered in map(_wanted, page["hosts"]) if offered is not None]
         if check:
-            answering = pool.map(lambda endpoint: _answers(http, endpoint), endpoints)
-            endpoints = [endpoint for endpoint, answers in zip(endpoints, answering, strict=True) if answers]
-        taken += sum(take(endpoint) for endpoint in endpoints)
+            answering = pool.map(lambda offered: _answers(http, offered.endpoint), offers)
+            offers = [offered for offered, answers in zip(offers, answering, strict=True) if answers]
+        taken += sum(take(offered) for offered in offers)
         seen += len(page["hosts"])
         progress(seen, taken)
         following = page.get("cursor")
@@ -73,15 +80,17 @@ def unfinished(db: Database) -> bool:
     return db.read(installation.get, CURSOR_KEY) is not None
 
 
-def store_host(db: Database, settings: Settings, endpoint: Endpoint) -> bool:
+def store_host(db: Database, settings: Settings, offered: Offered) -> bool:
     """What `relay pull-hosts` does with a host: store it for the next start. False when it is known or banned."""
-    return db.write(_store, endpoint.hostname, settings)
+    return db.write(_store, offered, settings)
 
 
-def _store(tx: Transaction, hostname: str, settings: Settings) -> bool:
+def _store(tx: Transaction, offered: Offered, settings: Settings) -> bool:
+    hostname = offered.endpoint.hostname
     if hosts.by_hostname(tx, hostname) is not None or ban_of(tx, hostname):
         return False
-    limit, trusted = crawl_checks.first_account_limit(settings, hostname), crawl_checks.is_trusted(settings, hostname)
+    limit = crawl_checks.first_account_limit(settings, hostname, offered.accounts)
+    trusted = crawl_checks.is_trusted(settings, hostname)
     hosts.insert(tx, hostname, no_ssl=False, account_limit=limit, trusted=trusted)
     return True
 
@@ -99,17 +108,19 @@ def _page(http: GuardedHttp, relay: str, batch: int, cursor: str) -> dict[str, A
     return page
 
 
-def _wanted(listed: object) -> Endpoint | None:
-    """The endpoint of a listed host that is worth crawling: in use, with events, public, with TLS."""
+def _wanted(listed: object) -> Offered | None:
+    """A listed host that is worth crawling: in use, with events, public, with TLS."""
     if not isinstance(listed, dict) or listed.get("status") not in WANTED_STATUSES:
         return None
     seq, hostname = listed.get("seq"), listed.get("hostname")
     if not isinstance(seq, int) or seq <= 0 or not isinstance(hostname, str):
         return None
     try:
-        return crawl_checks.check_name(hostname, admin=False, allow_insecure=False)
+        endpoint = crawl_checks.check_name(hostname, admin=False, allow_insecure=False)
     except CrawlRefused:
         return None
+    accounts = listed.get("accountCount")
+    return Offered(endpoint, accounts if type(accounts) is int and accounts > 0 else 0)
 
 
 def _answers(http: GuardedHttp, endpoint: Endpoint) -> bool:

@@ -130,9 +130,29 @@ def test_another_relays_hosts_are_paged_filtered_and_taken_once(relay: Relay) ->
         assert not pull_hosts.unfinished(relay.db)
 
 
+def test_a_host_begins_with_what_another_relay_carries_of_it_and_a_fifth(relay: Relay) -> None:
+    counts = [None, -5, True, "9000", 10, 100, 101, 5_000, 10**30]
+    with FakePds() as other:
+        other.hosts = [listed(f"h{number}.pds.test") | {"accountCount": count} for number, count in enumerate(counts)]
+        pull_hosts.pull_hosts(
+            relay.db,
+            relay.http,
+            other.url,
+            lambda offered: pull_hosts.store_host(relay.db, LOCAL, offered),
+            check=False,
+        )
+        stored = {row.hostname: row.account_limit for row in relay.db.read(table.all_rows)}
+        limits = [stored[f"h{number}.pds.test"] for number in range(len(counts))]
+        assert limits == [100, 100, 100, 100, 100, 120, 122, 6_000, 10_000_000]
+        relay.db.write(lambda tx: tx.execute("DELETE FROM host"))
+        running = relay.start(replace(LOCAL, bootstrap_host=other.url, skip_host_checks=True))
+        until(lambda: len(list(running.reports())) == len(counts))
+        assert {report.host.hostname: report.host.account_limit for report in running.reports()} == stored
+
+
 def test_a_pull_that_was_stopped_goes_on_where_it_was(relay: Relay) -> None:
-    def take(endpoint: Endpoint) -> bool:
-        if endpoint.hostname == "h15.pds.test":
+    def take(offered: pull_hosts.Offered) -> bool:
+        if offered.endpoint.hostname == "h15.pds.test":
             raise HttpError("http-broken", "stopped")
         return True
 
@@ -168,8 +188,8 @@ def test_hosts_that_do_not_answer_are_not_taken(relay: Relay, monkeypatch: pytes
         other.hosts = [listed("dead.pds.test"), listed("live.pds.test")]
         taken = []
 
-        def take(endpoint: Endpoint) -> bool:
-            taken.append(endpoint.hostname)
+        def take(offered: pull_hosts.Offered) -> bool:
+            taken.append(offered.endpoint.hostname)
             return True
 
         pull_hosts.pull_hosts(relay.db, relay.http, other.url, take)
