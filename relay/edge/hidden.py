@@ -47,7 +47,7 @@ class Hidden:
         self.stored_position = min(position, segment_log.last_seq)
         self.position = _apply(segment_log, suppressions, self.stored_position)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
-        metrics.show_bound("hidden", lambda: len(self._changed), MAX_CHANGED)
+        metrics.show_bound("edge-hidden", lambda: len(self._changed), MAX_CHANGED)
 
     @property
     def problem(self) -> str | None:

@@ -65,7 +65,7 @@ def test_what_waits_for_sql_is_bounded_and_written_when_it_is_back(edge: Edge, m
             edge.delete(first, first + 19)
             edge.hidden.flush()
             assert edge.hidden.problem is not None
-            assert REGISTRY.get_sample_value("relay_queue_size", {"queue": "hidden"}) <= 50  # type: ignore[operator]
+            assert REGISTRY.get_sample_value("relay_queue_size", {"queue": "edge-hidden"}) <= 50  # type: ignore[operator]
     assert len(edge.stored()) == 10 and edge.hidden.stored_position == 10
     edge.hidden.flush()
     assert edge.hidden.problem is None
