@@ -24,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.util import Url, parse_url
 
+from relay.kit import descriptors
 from relay.kit.errors import HttpError
 from relay.kit.tls import verifying_context
 from relay.kit.version import package_version
@@ -194,6 +195,8 @@ class GuardedHttp:
 def _connected(address: Address, timeout: float) -> socket.socket:
     connection = socket.socket(address.family, socket.SOCK_STREAM)
     try:
+        if not descriptors.spare(connection.fileno()):
+            raise descriptors.exhausted()
         connection.settimeout(timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.connect(address.sockaddr)

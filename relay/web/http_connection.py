@@ -20,7 +20,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from gevent.pywsgi import Input, LoggingLogAdapter, WSGIHandler, WSGIServer
 
-from relay.kit import metrics
+from relay.kit import descriptors, metrics
 from relay.kit.background import yield_hub
 from relay.kit.limits import Tally
 from relay.net.http import SERVER
@@ -33,6 +33,8 @@ READ_BYTES = 16 << 10
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 << 10
 LINES_PER_MINUTE = 10
+# Until it is tried again to take a connection for which there was no descriptor at all.
+EXHAUSTED_SECONDS = 0.5
 
 _NAMES = {
     400: "InvalidRequest",
@@ -49,7 +51,9 @@ CONSUME = "relay.consume"
 
 
 class HttpServer(WSGIServer):
-    """Listens, and serves each connection in a greenlet of `spawn`."""
+    """Listens, and serves each connection in a greenlet of `spawn`. `uses_reserve`: also when descriptors run out."""
+
+    uses_reserve = False
 
     def __init__(self, listener: Any, application: Any, handler: type[HttpConnection], **options: Any) -> None:
         errors = LoggingLogAdapter(log, logging.DEBUG)
@@ -57,6 +61,28 @@ class HttpServer(WSGIServer):
         # A client whose next request is here already waits for a turn of the hub, and each turn is one client's.
         self.turn = BoundedSemaphore(1)
         self._lines: Tally[str] = Tally(60.0, 1)
+
+    def do_read(self) -> tuple[Any, Any] | None:  # type: ignore[override]
+        """The next connection that waits, or None. None is taken while descriptors are left for log and SQL alone."""
+        try:
+            taken: tuple[Any, Any] | None = super().do_read()
+        except OSError as error:
+            if error.errno not in descriptors.EXHAUSTED:
+                raise
+            descriptors.say_exhausted()
+            # As gevent does after an error, of which it would print each.
+            self.stop_accepting()
+            gevent.spawn_later(EXHAUSTED_SECONDS, self._accept_again)
+            return None
+        if taken is None or self.uses_reserve or descriptors.spare(taken[0].fileno()):
+            return taken
+        metrics.HTTP_REFUSED.labels("no-descriptors").inc()
+        taken[0].close()
+        return None
+
+    def _accept_again(self) -> None:
+        if self.started:
+            self.start_accepting()
 
     def note_refused(self, error: RequestInvalid, address: object) -> None:
         """Count a request that is not taken; a few a minute have a line in the log."""

@@ -61,6 +61,9 @@ class MetricsHandler(HttpConnection):
 class Listener(HttpServer):
     """The server, with its connections in the order in which they came."""
 
+    # Else nobody could see that they run out.
+    uses_reserve = True
+
     def __init__(self, listener: socket.socket, app: WSGIApplication) -> None:
         self.open_ones: dict[Connection, None] = {}
         # Those that are told to end are in it until they have.
