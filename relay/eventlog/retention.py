@@ -19,6 +19,8 @@ from relay.kit.background import Loop, in_thread
 
 TRIM_SECONDS = 60.0
 MIN_FREE_BYTES = 2 << 30
+# So many times the window or the cap what is not settled may keep.
+PATIENCE = 2
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +41,25 @@ class Keep:
 class Retention:
     """Trims a log. `keep_from` gives the first seq that must stay whatever its age, since it is in no database yet;
     `trimmed` is told the seq with which the log began before the latest round.
+
+    `unsettled_from` gives the first seq that must stay although no host's cursor is past it. What is before it lets
+    cursors tell what is new after a restart, so it stays for twice the time and twice the room, but not where there is
+    no room.
     """
 
     def __init__(
-        self, segment_log: SegmentLog, keep: Keep, keep_from: Callable[[], int], trimmed: Callable[[int], None]
+        self,
+        segment_log: SegmentLog,
+        keep: Keep,
+        keep_from: Callable[[], int],
+        trimmed: Callable[[int], None],
+        unsettled_from: Callable[[], int] | None = None,
     ) -> None:
         self._log = segment_log
         self._keep = keep
         self._keep_from = keep_from
         self._trimmed = trimmed
+        self._unsettled_from = unsettled_from
         self._pool = ThreadPool(1)
         self._loop = Loop("retention", self.tidy, TRIM_SECONDS)
 
@@ -66,7 +78,12 @@ class Retention:
     def trim(self) -> None:
         """Delete what is out of the replay window, once. Blocks on the disk."""
         try:
-            removed = self._log.trim(self._keep.window, self._max_bytes(), self._keep_from())
+            lacking, most = self._lacking(), self._keep.max_bytes
+            in_time = self._log.trim(self._keep.window, most, self._keep_from())
+            early = self._make_room(lacking, self._keep_from()) if lacking > 0 else 0
+            metrics.LOG_TRIMMED_EARLY.inc(early)
+            unsettled = self._trim_unsettled()
+            removed = in_time + early + unsettled
             metrics.LOG_BYTES.set(self._log.bytes())
             if removed:
                 log.info("removed %d segments; the log now starts at %d", removed, self._log.first_seq)
@@ -81,16 +98,33 @@ class Retention:
         # One round late: a feed may hold a block that was read before it was deleted.
         self._trimmed(first_seq)
 
-    def _max_bytes(self) -> int:
-        """The bound of the log by the operator's word and by what is free. Raises OSError."""
-        most, directory = self._keep.max_bytes, self._log.directory
+    def _trim_unsettled(self) -> int:
+        """Give up waiting for events that hosts' cursors are held by. Returns how many segments went."""
+        if self._unsettled_from is None:
+            return 0
+        keep_from = self._unsettled_from()
+        removed = self._log.trim(PATIENCE * self._keep.window, PATIENCE * self._keep.max_bytes, keep_from)
+        if (lacking := self._lacking()) > 0:
+            removed += self._make_room(lacking, keep_from)
+        if removed:
+            metrics.LOG_TRIMMED_UNSETTLED.inc(removed)
+            log.warning(
+                "removed %d segments that a host's cursor waits in: after a restart it may send some events again",
+                removed,
+            )
+        return removed
+
+    def _make_room(self, lacking: int, keep_from: int) -> int:
+        return self._log.trim(self._keep.window, max(self._log.bytes() - lacking, 1), keep_from)
+
+    def _lacking(self) -> int:
+        """How many bytes must come free for as much to stay free as has to. Raises OSError."""
+        directory = self._log.directory
         disk = os.statvfs(directory)
         wanted = self._keep.min_free
         if wanted is None:
             wanted = min(disk.f_blocks * disk.f_frsize // 20, MIN_FREE_BYTES)
         lacking = wanted - spare.free_bytes(directory)
-        if lacking <= 0:
-            return most
-        log.warning("the disk of the log has %d MB less than has to stay free: the oldest events go", lacking >> 20)
-        room = max(self._log.bytes() - lacking, 1)
-        return min(most, room) if most else room
+        if lacking > 0:
+            log.warning("the disk of the log has %d MB less than has to stay free: the oldest events go", lacking >> 20)
+        return lacking

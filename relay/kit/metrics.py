@@ -95,6 +95,12 @@ LOG_BATCH_EVENTS = Histogram(
 LOG_FAILURES = Counter("relay_log_failures_total", "Writes of the log that failed and were tried again")
 LOG_DAMAGE = Counter("relay_log_damage_total", "Damaged or missing stretches of the log that were found")
 LOG_LOST_EVENTS = Counter("relay_log_lost_events_total", "Events that were in the log and cannot be read any more")
+LOG_TRIMMED_EARLY = Counter(
+    "relay_log_trimmed_early_total", "Segments deleted within the replay window, for room on the disk"
+)
+LOG_TRIMMED_UNSETTLED = Counter(
+    "relay_log_trimmed_unsettled_total", "Segments deleted although a host's cursor was waiting in them"
+)
 LOG_FIRST_SEQ = Gauge("relay_log_first_seq", "Oldest seq that can be replayed")
 LOG_LAST_SEQ = Gauge("relay_log_last_seq", "Newest seq that was given out")
 LOG_SEGMENTS = Gauge("relay_log_segments", "Segment files of the log")

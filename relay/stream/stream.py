@@ -51,7 +51,11 @@ class Stream:
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
         self.retention = Retention(
-            segment_log, keep, lambda: self.projector.needed_from, self.suppressions.forget_before
+            segment_log,
+            keep,
+            lambda: self.projector.needed_from,
+            self.suppressions.forget_before,
+            lambda: self.projector.unstored_from,
         )
         self.sequencer.on_failure(self.retention.wake)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,10 @@ import gevent
 import pytest
 from gevent import subprocess
 
+from relay.store import projection
+from relay.store.database import Transaction
+from relay.store.open import open_database
+from relay.store.projection import ProjectionBatch
 from tests.support import databases
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
@@ -28,9 +34,9 @@ def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -
     process.close()
 
 
-def back_up(url: str, folder: Path) -> Path:
+def back_up(url: str, folder: Path, **settings: str) -> Path:
     folder.mkdir(exist_ok=True)
-    environment = {"DATABASE_URL": url, "BACKUP_DIR": str(folder)}
+    environment = {"DATABASE_URL": url, "BACKUP_DIR": str(folder), **settings}
     return Path(run([ROOT / "systemd" / "relay-backup"], environment).strip())
 
 
@@ -101,3 +107,46 @@ def check_after_loss(relay: RelayProcess, consumer: ResumingConsumer, writer: Wr
     seqs = [event.seq for event in consumer.events]
     assert seqs == sorted(set(seqs))
     assert all(seq >= newest + 1_000_000 for seq in seqs[before:]), "seqs go on above all that were sent"
+
+
+# Commits all the time, until it is killed.
+WRITER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+number = 0
+while True:
+    connection.execute("INSERT INTO filler VALUES (?)", (bytes(10),))
+    number += 1
+    if number == 10:
+        print("busy", flush=True)
+"""
+
+
+def address(file: Path) -> str:
+    """SQLite alone: pg_dump sees one moment by itself."""
+    return "://".join(("sqlite", str(file)))
+
+
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
+def test_a_backup_ends_however_much_is_committed(tmp_path: Path) -> None:
+    file = tmp_path / "relay.sqlite"
+    database = open_database(address(file), max_connections=1)
+    database.write(projection.write, ProjectionBatch(position=4711, replay_from=1))
+
+    def fill(tx: Transaction) -> None:
+        tx.execute("CREATE TABLE filler (data blob)")
+        tx.many("INSERT INTO filler VALUES (?)", [(bytes(50_000),) for _ in range(1000)])
+
+    database.write(fill)
+    database.close()
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(file)], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"busy\n"
+        (tmp_path / "textfile").mkdir()
+        backup = back_up(address(file), tmp_path / "backups", TEXTFILE_DIR=str(tmp_path / "textfile"))
+        writer.kill()
+    restored = open_database(address(backup), max_connections=1)
+    assert restored.read(projection.position)[0] == 4711
+    restored.close()
+    told = (tmp_path / "textfile" / "relay-backup.prom").read_text()
+    assert re.search(r"^relay_backup_last_success_timestamp_seconds \d{10}$", told, re.MULTILINE)

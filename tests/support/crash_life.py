@@ -87,7 +87,12 @@ class Life:
         }
         # Looked up when it is called, since whoever watches steps replaces it.
         self.log = SegmentLog(folder, segment_bytes=SEGMENT_BYTES, sync=lambda fd: os.fdatasync(fd))
-        self.stream = Stream(self.log, self.db, Keep(3600.0, KEPT_BYTES))
+        try:
+            self.stream = Stream(self.log, self.db, Keep(3600.0, KEPT_BYTES))
+        except BaseException:
+            # The end of a process would let go of it.
+            self.log._unlock()
+            raise
         self.cursors = {name: self.stream.cursors.get(row.id) for name, row in rows.items()}
         self.host_ids = {name: row.id for name, row in rows.items()}
         memory = RecordCache(1000)

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import REGISTRY
 
 from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
@@ -50,6 +51,42 @@ def test_by_default_two_gigabytes_stay_free(tmp_path: Path, monkeypatch: pytest.
     assert trimmed(log, None) == 0
     free(monkeypatch, (2 << 30) - 1)
     assert trimmed(log, None) == 1
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value(f"relay_log_trimmed_{name}_total") or 0.0
+
+
+def test_what_goes_early_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, before = filled(tmp_path), counted("early")
+    free(monkeypatch, 10_000)
+    trimmed(log, 10_000)
+    assert counted("early") == before
+    trimmed(log, 13_000)
+    assert counted("early") == before + 2
+
+
+def test_what_is_not_settled_is_not_kept_for_ever(tmp_path: Path) -> None:
+    log, before = filled(tmp_path), counted("unsettled")
+    total = log.bytes()
+    # The oldest event of all is not settled, and SQL has half of the log.
+    unsettled = Retention(log, Keep(1e9, total // 2), lambda: 1, lambda _: None, lambda: 50)
+    unsettled.trim()
+    assert log.bytes() == total and counted("unsettled") == before, "up to twice the cap it waits"
+    patient = Retention(log, Keep(1e9, total // 8), lambda: 1, lambda _: None, lambda: 50)
+    patient.trim()
+    assert log.first_seq <= 50 < log.segments[1].first_seq, "but SQL comes first"
+    assert counted("unsettled") > before
+    stored = Retention(log, Keep(1e9, total // 8), lambda: 1, lambda _: None, lambda: 101)
+    stored.trim()
+    assert log.bytes() <= total // 4 < total
+
+
+def test_what_is_not_settled_goes_when_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, before = filled(tmp_path), counted("unsettled")
+    free(monkeypatch, 10_000)
+    Retention(log, Keep(1e9, 0, 13_000), lambda: 1, lambda _: None, lambda: 101).trim()
+    assert counted("unsettled") == before + 2
 
 
 def test_room_is_set_aside_and_given_back_when_the_disk_is_full(

@@ -48,7 +48,10 @@ WELL: Series = {
     'relay_hosts{status="banned"}': "900x",
     "relay_edge_connected": "0x",
     "relay_log_failures_total": "0x",
+    "relay_backup_last_success_timestamp_seconds": "0x",
     "relay_log_damage_total": "0x",
+    "relay_log_trimmed_early_total": "0x",
+    "relay_log_trimmed_unsettled_total": "0x",
     'relay_log_sync_seconds_bucket{le="0.01"}': "0+100x",
     'relay_log_sync_seconds_bucket{le="1.0"}': "0+100x",
     'relay_log_sync_seconds_bucket{le="+Inf"}': "0+100x",
@@ -131,7 +134,19 @@ CASES: Cases = {
         ],
         [{"relay_log_damage_total": "5x"}],
     ),
+    "RelayLogTrimmedEarly": (
+        [{"relay_log_trimmed_early_total": "0x150 1x"}],
+        [{"relay_log_trimmed_early_total": "5x"}],
+    ),
+    "RelayLogTrimmedUnsettled": (
+        [{"relay_log_trimmed_unsettled_total": "0x150 1x"}],
+        [{"relay_log_trimmed_unsettled_total": "5x"}],
+    ),
     "RelayLogSyncSlow": ([{f'{SYNC}{{le="0.01"}}': "0x"}], [{f'{SYNC}{{le="0.01"}}': "0+99.5x"}]),
+    "RelayBackupMissing": (
+        [{"relay_backup_last_success_timestamp_seconds": "-200000x"}],
+        [{"relay_backup_last_success_timestamp_seconds": "-100000x"}],
+    ),
     "RelayDatabaseAway": (
         [{"relay_store_failures_total": "0+9x"}],
         [{"relay_store_failures_total": "9x"}, {"relay_store_failures_total": ONCE}],

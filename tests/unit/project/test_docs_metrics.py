@@ -27,6 +27,7 @@ FOREIGN = {
     "process_open_fds",
     "process_resident_memory_bytes",
     "process_start_time_seconds",
+    "relay_backup_last_success_timestamp_seconds",
     "relay_http_request_duration_seconds",
     "relay_http_request_total",
     "up",
