@@ -116,11 +116,6 @@ class Projector:
         return self._lost
 
     @property
-    def needed_from(self) -> int:
-        """The first seq of the log that a restart would need, for SQL or for the cursors of hosts."""
-        return min(self.unstored_from, self.stored_replay_from)
-
-    @property
     def unstored_from(self) -> int:
         """The first seq of the log that SQL does not have."""
         return 1 + (self.stored_position if self._catch_up is None else self._catch_up.position)

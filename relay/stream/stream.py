@@ -53,7 +53,8 @@ class Stream:
         self.retention = Retention(
             segment_log,
             keep,
-            lambda: self.projector.needed_from,
+            # What a restart would need, for SQL or for the cursors of hosts.
+            lambda: min(self.projector.unstored_from, self.projector.stored_replay_from),
             self.suppressions.forget_before,
             lambda: self.projector.unstored_from,
         )

@@ -219,7 +219,7 @@ def test_retention_keeps_what_a_restart_needs(tmp_path: Path, database_url: str)
     room.cursor.finish(slow)
     room.cursor.finish(103)
     room.start()
-    room.wait_until(lambda: room.stream.projector.needed_from > 100)
+    room.wait_until(lambda: min(room.stream.projector.unstored_from, room.stream.projector.stored_replay_from) > 100)
     room.stream.retention.trim()
     assert room.log.first_seq > 50
     room.stop()
@@ -283,7 +283,7 @@ def test_a_full_disk_wakes_retention(tmp_path: Path, database_url: str, monkeypa
         room.submit(1)
         if seq % 10 == 0:
             room.wait_for(seq)
-    room.wait_until(lambda: room.stream.projector.needed_from > 100)
+    room.wait_until(lambda: min(room.stream.projector.unstored_from, room.stream.projector.stored_replay_from) > 100)
     room.stream.retention._keep = Keep(3600.0, 3000)
     disk.failing = True
     room.submit(1)
