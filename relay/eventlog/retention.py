@@ -19,7 +19,7 @@ from relay.kit.background import Loop, in_thread
 
 TRIM_SECONDS = 60.0
 MIN_FREE_BYTES = 2 << 30
-# So many times the window or the cap what is not settled may keep.
+# So many times the window the log waits for what is not settled.
 PATIENCE = 2
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ class Retention:
     `trimmed` is told the seq with which the log began before the latest round.
 
     `unsettled_from` gives the first seq that must stay although no host's cursor is past it. What is before it lets
-    cursors tell what is new after a restart, so it stays for twice the time and twice the room, but not where there is
-    no room.
+    cursors tell what is new after a restart, so it stays for twice the window, but not where the disk is nearly full.
     """
 
     def __init__(
@@ -103,7 +102,7 @@ class Retention:
         if self._unsettled_from is None:
             return 0
         keep_from = self._unsettled_from()
-        removed = self._log.trim(PATIENCE * self._keep.window, PATIENCE * self._keep.max_bytes, keep_from)
+        removed = self._log.trim(PATIENCE * self._keep.window, 0, keep_from)
         if (lacking := self._lacking()) > 0:
             removed += self._make_room(lacking, keep_from)
         if removed:

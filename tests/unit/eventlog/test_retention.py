@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
+from relay.kit.clock import SteadyClock
 from tests.support.stream import append, record
 
 DISK = 100 << 30
@@ -67,19 +68,24 @@ def test_what_goes_early_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_not_settled_is_not_kept_for_ever(tmp_path: Path) -> None:
-    log, before = filled(tmp_path), counted("unsettled")
-    total = log.bytes()
+    seconds, start = 0.0, record(1).time_us
+    clock = SteadyClock(lambda: start + int(seconds * 1e6), lambda: 1_000_000 + int(seconds * 1e6))
+    log, before = SegmentLog(tmp_path, segment_bytes=2000, clock=clock), counted("unsettled")
+    for seq in range(1, 101):
+        append(log, [record(seq)])
+    total, stored_from = log.bytes(), 50
     # The oldest event of all is not settled, and SQL has half of the log.
-    unsettled = Retention(log, Keep(1e9, total // 2), lambda: 1, lambda _: None, lambda: 50)
-    unsettled.trim()
-    assert log.bytes() == total and counted("unsettled") == before, "up to twice the cap it waits"
-    patient = Retention(log, Keep(1e9, total // 8), lambda: 1, lambda _: None, lambda: 50)
-    patient.trim()
-    assert log.first_seq <= 50 < log.segments[1].first_seq, "but SQL comes first"
+    retention = Retention(log, Keep(10.0, 1), lambda: 1, lambda _: None, lambda: stored_from)
+    seconds = 19.0
+    retention.trim()
+    assert log.bytes() == total and counted("unsettled") == before, "for twice the window it waits, whatever the cap"
+    seconds = 21.0
+    retention.trim()
+    assert log.first_seq <= 50 < log.segments[1].first_seq, "what SQL does not have stays"
     assert counted("unsettled") > before
-    stored = Retention(log, Keep(1e9, total // 8), lambda: 1, lambda _: None, lambda: 101)
-    stored.trim()
-    assert log.bytes() <= total // 4 < total
+    stored_from = 101
+    retention.trim()
+    assert len(log.segments) == 1
 
 
 def test_what_is_not_settled_goes_when_there_is_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
