@@ -65,7 +65,7 @@ def compare(
     `progress` is called with the seconds that have gone by. Raises StreamEnded or HttpError when a relay does not
     answer at the start.
     """
-    our_hosts, their_hosts = ours.hosts(), theirs.hosts()
+    before = ours.hosts(), theirs.hosts()
     began = time.monotonic()
     until, end = began + seconds, began + seconds + late
     matcher = Matcher(began + min(warm_up, seconds / 4), late)
@@ -90,6 +90,7 @@ def compare(
         gevent.joinall(followers, raise_error=True)
     matcher.settle(time.monotonic() + late, until)
     progress(end - began)
+    our_hosts, their_hosts = _hosts_now(ours, theirs, before)
     active = {name for name, status in their_hosts.items() if status in ("active", "idle")}
     return Comparison(
         matcher,
@@ -100,6 +101,16 @@ def compare(
         sorted(active - our_hosts.keys()),
         sorted(our_hosts.keys() - their_hosts.keys()),
     )
+
+
+def _hosts_now(
+    ours: FollowedRelay, theirs: FollowedRelay, before: tuple[dict[str, str], dict[str, str]]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Both lists of hosts, which may have grown meanwhile; those from before when a relay does not answer any more."""
+    try:
+        return ours.hosts(), theirs.hosts()
+    except (HttpError, AddressRefused):
+        return before
 
 
 def _causes(ours: FollowedRelay, events: list[Seen], most: int) -> Counter[Cause]:
