@@ -70,7 +70,7 @@ fuzz: $(VENV)/.test
 	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)
 
 kill-test: $(VENV)/.test
-	CRASH_POINTS=all KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k 'kill or crash_points' --timeout=0 -s
+	CRASH_POINTS=all CRASH_ROUNDS=500 KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k 'kill or crash_points' --timeout=0 -s
 
 test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh

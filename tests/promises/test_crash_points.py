@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,14 +26,18 @@ from typing import NamedTuple
 import pytest
 
 from relay.eventlog import high_water
+from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
-from tests.support.crash_life import Life, Told, check, check_seqs
+from tests.support import crash_life
+from tests.support.crash_life import Life, Told, check, check_seqs, look
 from tests.support.durable_steps import Files, Step, Steps
 from tests.support.ledger import Ledger, make_ledger
 
 ALL = os.environ.get("CRASH_POINTS") == "all"
+ROUNDS = int(os.environ.get("CRASH_ROUNDS", "10"))
 ROOT = Path(__file__).parents[2]
 EVENTS = 80
+SQLITE = "sqlite://"
 ACCOUNTS_PER_HOST = 2
 
 
@@ -61,18 +66,28 @@ def database_files(folder: Path) -> Files:
 class Recording:
     """Runs something on SQLite in `folder`, and keeps what a crash before each of its steps would leave."""
 
-    def __init__(self, folder: Path, told: Told) -> None:
+    def __init__(self, folder: Path, told: Told, keep: float = 1.0) -> None:
+        """`keep`: such a part of the crashes."""
         self.folder = folder
+        self._part = keep
         self.told = told
         self.steps = 0
         self.crashes: list[Crash] = []
         self._known: set[bytes] = set()
 
-    def run(self, work: Callable[[], None]) -> None:
+    def run(self, work: Callable[[], None], full_at: int = -1) -> None:
+        """`full_at` is the step for which there is no room."""
         with Steps(self.folder / "persist") as steps:
-            steps.before = lambda step: self._keep(steps, step)
+            fail = full_disk_at(steps, full_at)
+
+            def before(step: Step) -> None:
+                if random.random() < self._part:
+                    self._keep(steps, step)
+                fail(step)
+
+            steps.before = before
             work()
-            steps.before(Step("end", ""))
+            self._keep(steps, Step("end", ""))
             self.steps = steps.count
 
     def _keep(self, steps: Steps, step: Step) -> None:
@@ -94,7 +109,7 @@ def put(folder: Path, crash: Crash) -> str:
         (folder / "persist" / name).write_bytes(data)
     for name, data in crash.sql.items():
         (folder / name).write_bytes(data)
-    return f"sqlite://{folder}/relay.sqlite"
+    return f"{SQLITE}{folder}/relay.sqlite"
 
 
 def recorded_life(folder: Path, ledger: Ledger) -> Recording:
@@ -210,6 +225,69 @@ def life_with_a_full_disk(folder: Path, ledger: Ledger, number: int) -> None:
             life = Life(persist, url, ledger, told)
         life.play()
     check(persist, url, ledger, told)
+
+
+EVENTS_PER_ROUND = 20
+FAR_US = 400 * 86_400 * 1_000_000
+
+
+def clock_that_is_off(chance: random.Random) -> SteadyClock | None:
+    """Right, or some seconds or days ahead or behind."""
+    if chance.random() < 0.6:
+        return None
+    off = chance.choice((1, -1)) * chance.choice((4_000_000, FAR_US))
+    return SteadyClock(lambda: time.time_ns() // 1000 + off, lambda: time.monotonic_ns() // 1000)
+
+
+def full_disk_at(steps: Steps, number: int) -> Callable[[Step], None]:
+    def fail(step: Step) -> None:
+        if steps.count == number and step.name != "COMMIT":
+            raise OSError(errno.ENOSPC, f"no room to {step}")
+
+    return fail
+
+
+@pytest.mark.timeout(300)
+def test_rounds_of_crashes_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Life after life on the same files, each ended by a crash somewhere, amid takedowns, with a disk that is full at
+    some step, a clock that is off, and a database from some rounds ago.
+    """
+    monkeypatch.setattr(crash_life, "KEPT_BYTES", 100_000_000)
+    seed = random.randrange(1 << 32)
+    chance = random.Random(seed)
+    ledger = make_ledger(ROUNDS * EVENTS_PER_ROUND, random.Random(seed), ACCOUNTS_PER_HOST)
+    crash, older = Crash("the first start", {}, {}, Told()), [Crash("", {}, {}, Told())]
+    for number in range(ROUNDS):
+        sql = chance.choice(older[-3:]).sql if chance.random() < 0.2 else crash.sql
+        crash = one_round(tmp_path, crash._replace(sql=sql), ledger, chance)
+        older.append(crash)
+        put(tmp_path / "look", crash)
+        try:
+            url = f"{SQLITE}{tmp_path}/look/relay.sqlite"
+            look(tmp_path / "look" / "persist", url, ledger, crash.told)
+        except BaseException as error:
+            error.add_note(f"round {number}, seed {seed}: {crash.step}")
+            raise
+    url = put(tmp_path / "end", crash)
+    check(tmp_path / "end" / "persist", url, ledger, crash.told)
+    print(f"\n{ROUNDS} rounds, {len(crash.told.seen)} events, {len(crash.log)} files")
+
+
+def one_round(folder: Path, crash: Crash, ledger: Ledger, chance: random.Random) -> Crash:
+    """A life that goes on from what a crash left, and what one before a random step of it leaves."""
+    url = put(folder / "life", crash)
+    recording = Recording(folder / "life", crash.told.copy(), keep=0.3)
+    clock, full_at = clock_that_is_off(chance), chance.randrange(400)
+
+    def live() -> None:
+        try:
+            life = Life(folder / "life" / "persist", url, ledger, recording.told, clock)
+        except LogError:
+            life = Life(folder / "life" / "persist", url, ledger, recording.told, clock)
+        life.play()
+
+    recording.run(live, full_at)
+    return chance.choice(recording.crashes)
 
 
 KILLED = """
