@@ -228,6 +228,12 @@ class Settings:
         parse_duration,
         "Time that a consumer may read nothing before it is disconnected",
     )
+    firehose_deflate: bool = _setting(
+        "RELAY_FIREHOSE_DEFLATE",
+        "false",
+        parse_bool,
+        "Compress the firehose for consumers that offer permessage-deflate: a third fewer bytes for much more CPU",
+    )
     json_stream: bool = _setting(
         "RELAY_JSON_STREAM",
         "false",

@@ -32,11 +32,18 @@ class JsonConnection(Connection):
     bytes_per_second = MAX_UPDATE_BYTES
 
     def __init__(
-        self, options: Options, socket: Socket, received: bytes, consumer: Consumer, stall: float, _: float
+        self,
+        options: Options,
+        deflate: bool,
+        socket: Socket,
+        received: bytes,
+        consumer: Consumer,
+        stall: float,
+        _: float,
     ) -> None:
         self._options = options
         # How much of the log a consumer has left does not say how much it still has to take.
-        super().__init__(socket, received, consumer, stall, window=0)
+        super().__init__(socket, received, consumer, stall, window=0, deflate=deflate)
 
     def farewell(self, name: str, message: str) -> bytes:
         """A close frame: there are no error messages on this stream."""

@@ -1,4 +1,5 @@
-"""How a message's text becomes a WebSocket frame: as it is, or as one frame of zstd with the operator's dictionary.
+"""How a message's text becomes a WebSocket frame: as it is, compressed by permessage-deflate, or as a frame of zstd
+with the operator's dictionary.
 
 Chosen for each consumer by its request, in `routes`. An encoding keeps nothing from one message to the next, so that a
 frame is made once for all consumers who have it. Must not know of messages or sockets.
@@ -13,7 +14,8 @@ from typing import NamedTuple
 import zstandard
 
 from relay.kit.errors import ConfigError
-from relay.net.websocket import binary_frame, text_frame
+from relay.net.websocket import FIN, TEXT, binary_frame, text_frame
+from relay.net.websocket_deflate import deflated_frame
 
 # A dictionary of zstd begins with this, and then its id.
 _MAGIC = b"\x37\xa4\x30\xec"
@@ -29,6 +31,7 @@ class Encoding(NamedTuple):
 
 
 PLAIN = Encoding("plain", text_frame)
+DEFLATED = Encoding("deflate", lambda text: deflated_frame(text, FIN | TEXT))
 
 
 def zstd_with(path: Path) -> Encoding:

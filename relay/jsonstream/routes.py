@@ -16,9 +16,10 @@ from flask.typing import ResponseReturnValue
 from relay.jsonstream.connection import JsonConnection
 from relay.jsonstream.conversion import Options
 from relay.jsonstream.cursor import Cursor, CursorInvalid
-from relay.jsonstream.encodings import PLAIN, Encoding
+from relay.jsonstream.encodings import DEFLATED, PLAIN, Encoding
 from relay.jsonstream.filters import FilterInvalid, of_query
 from relay.jsonstream.stream import JsonStream
+from relay.net.websocket_deflate import is_offered
 from relay.stream.firehose import Firehose
 from relay.web import params
 from relay.web.errors import invalid
@@ -56,15 +57,17 @@ def subscribe(stream: JsonStream) -> ResponseReturnValue:
     except (CursorInvalid, FilterInvalid) as error:
         raise invalid(str(error)) from None
     options = Options(wanted, waits=query.get("requireHello") == "true")
-    attach = partial(stream.attach, cursor, _encoding(stream), options)
-    hand_over("json", text or "none", attach, partial(JsonConnection, options))
+    encoding = _encoding(stream)
+    attach = partial(stream.attach, cursor, encoding, options)
+    deflate = encoding is DEFLATED
+    hand_over("json", text or "none", attach, partial(JsonConnection, options, deflate), deflate=deflate)
     return ""
 
 
 def _encoding(stream: JsonStream) -> Encoding:
     wants_zstd = request.args.get("compress") == "true" or "zstd" in request.headers.get("Socket-Encoding", "")
     if not wants_zstd:
-        return PLAIN
+        return DEFLATED if is_offered(request.headers.get("Sec-WebSocket-Extensions", "")) else PLAIN
     if stream.compressed is None:
         raise invalid("compress: this relay has no dictionary of zstd, ask without")
     return stream.compressed

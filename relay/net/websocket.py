@@ -15,7 +15,7 @@ from relay.kit.errors import RelayError
 MAX_CONTROL_BYTES = 125
 
 # The bits of a frame's first byte, and of its second.
-FIN, RESERVED, OPCODE = 0x80, 0x70, 0x0F
+FIN, RESERVED, RSV1, OPCODE = 0x80, 0x70, 0x40, 0x0F
 MASKED = 0x80
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 WHOLE = FIN | BINARY

@@ -4,7 +4,7 @@
 shakes hands, since it runs for every byte of every host. The rules are those of RFC 6455 section 5 and of the event
 stream specification, each with a test of its number:
 
-1. Reserved bits are 0: no extension was agreed on.
+1. Reserved bits are 0, but for RSV1 in the first frame of a message where compression was agreed on.
 2. Opcodes are those of the RFC.
 3. A client masks its frames, a server does not.
 4. A control frame is whole and has at most 125 bytes. It may come between the fragments of a message.
@@ -35,12 +35,14 @@ from relay.net.websocket import (
     PING,
     PONG,
     RESERVED,
+    RSV1,
     TEXT,
     WHOLE,
     FrameInvalid,
     invalid,
     with_mask,
 )
+from relay.net.websocket_deflate import inflated
 
 MAX_MESSAGE_BYTES = 5_000_000
 SMALL_FRAME_BYTES = 126
@@ -66,13 +68,15 @@ class FrameReader:
     """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
 
     `masked`: the other end is a client. Its messages are skipped, and `max_bytes` bounds them all the same; with
-    `texts`, those that are text are kept. `frames`
+    `texts`, those that are text are kept, and with `deflate` they may be compressed. `frames`
     counts all frames, `crumbs` those of them that are small and no whole message; `pings` are to be answered, `pongs`
     counts answers.
     """
 
     __slots__ = (
         "_buffer",
+        "_deflate",
+        "_deflated",
         "_keeps",
         "_masked",
         "_max_bytes",
@@ -91,8 +95,13 @@ class FrameReader:
         "pongs",
     )
 
-    def __init__(self, *, masked: bool = False, max_bytes: int = MAX_MESSAGE_BYTES, texts: bool = False) -> None:
+    def __init__(
+        self, *, masked: bool = False, max_bytes: int = MAX_MESSAGE_BYTES, texts: bool = False, deflate: bool = False
+    ) -> None:
         self._masked = masked
+        self._deflate = deflate
+        # Whether the message that has begun is compressed.
+        self._deflated = False
         self._texts = texts
         # Whether the client's message that has begun is kept.
         self._keeps = False
@@ -239,8 +248,9 @@ class FrameReader:
                 length = int.from_bytes(view[at + 2 : start])
             self._check_head(head, length)
             end = start + MASK_BYTES + length
-            if self._texts and head & OPCODE in (TEXT, BINARY):
-                self._keeps = head & OPCODE == TEXT
+            if head & OPCODE in (TEXT, BINARY):
+                self._keeps = self._texts and head & OPCODE == TEXT
+                self._deflated = bool(head & RSV1)
             if head & CLOSE or self._keeps:
                 if end > size:
                     break
@@ -256,7 +266,7 @@ class FrameReader:
     def _check_head(self, head: int, length: int) -> None:
         """Refuse a frame that must not be there or as it is, but for a server's whole message where one may come."""
         opcode = head & OPCODE
-        if head & RESERVED:
+        if head & RESERVED and not (self._deflate and head & RESERVED == RSV1 and opcode in (TEXT, BINARY)):
             raise invalid("reserved bits must be 0")
         if opcode in (CLOSE, PING, PONG):
             if length > MAX_CONTROL_BYTES or not head & FIN:
@@ -286,7 +296,8 @@ class FrameReader:
             self._part += payload
             self._size = (self._size or 0) + len(payload)
             if head & FIN:
-                self._messages.append(bytes(self._part))
+                part = bytes(self._part)
+                self._messages.append(inflated(part, self._max_bytes) if self._deflated else part)
                 self._part, self._size = bytearray(), None
 
     def _skip_message(self, head: int, length: int) -> None:

@@ -104,15 +104,17 @@ class Connection:
         "_waited",
     )
 
-    def __init__(self, socket: Socket, received: bytes, consumer: Consumer, stall: float, window: float) -> None:
-        """`stall` and `window`, that of replay, are in seconds."""
+    def __init__(
+        self, socket: Socket, received: bytes, consumer: Consumer, stall: float, window: float, *, deflate: bool = False
+    ) -> None:
+        """`stall` and `window`, that of replay, are in seconds; `deflate`: the consumer may compress what it sends."""
         # Never blocking in a call: a send takes what fits, and waiting for room is done here, with its own timeout.
         socket.setblocking(False)
         # No such option on sockets that are not TCP, or not Linux's.
         with suppress(OSError, AttributeError):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
         self._socket = socket
-        self._reader = FrameReader(masked=True, max_bytes=self.message_bytes, texts=self.hears)
+        self._reader = FrameReader(masked=True, max_bytes=self.message_bytes, texts=self.hears, deflate=deflate)
         self._reader.feed(received)
         self._consumer = consumer
         self._stall = stall

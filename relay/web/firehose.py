@@ -22,12 +22,13 @@ from werkzeug import Request
 from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.net.websocket import CloseCode, close_frame
+from relay.net.websocket_deflate import ANSWER, is_offered
 from relay.stream.firehose import Feed, FutureCursor
 from relay.web import params
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.consumers import Consumer
 from relay.web.errors import XrpcError, invalid
-from relay.web.http_connection import CONSUME
+from relay.web.http_connection import CONSUME, EXTENSIONS
 from relay.web.services import Services, requester, services
 
 log = logging.getLogger(__name__)
@@ -62,11 +63,15 @@ def subscribe_repos() -> ResponseReturnValue:
     """
     text = params.optional(request.args, "cursor")
     cursor = None if text is None else params.whole_number(text, "cursor")
-    hand_over("firehose", str(cursor), partial(_attach, services(), cursor), Connection)
+    here = services()
+    extensions = request.headers.get("Sec-WebSocket-Extensions", "")
+    deflate = here.settings.firehose_deflate and is_offered(extensions)
+    attach = partial(_attach, here, cursor, deflate=deflate)
+    hand_over("firehose", str(cursor), attach, partial(Connection, deflate=deflate), deflate=deflate)
     return ""
 
 
-def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Connect) -> None:
+def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Connect, *, deflate: bool = False) -> None:
     """Let the current request become a consumer: of which stream and from where, its feed, its connection.
 
     Raises XrpcError for a handshake that is not one, or where there is no place for another consumer.
@@ -77,6 +82,8 @@ def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Con
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
         raise refused
+    if deflate:
+        request.environ[EXTENSIONS] = ANSWER
     user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
     request.environ[CONSUME] = partial(_consume, services(), address, user_agent, stream, wanted, attach, connect)
 
@@ -120,9 +127,12 @@ def _consume(
             connection.close(ended)
 
 
-def _attach(services: Services, cursor: int | None) -> Feed:
+def _attach(services: Services, cursor: int | None, *, deflate: bool) -> Feed:
     try:
-        return services.firehose.attach(cursor)
+        feed = services.firehose.attach(cursor)
     except FutureCursor:
         message = f"the cursor is ahead of the newest event, {services.firehose.last_seq}"
         raise ConsumerEnded("future-cursor", error_farewell("FutureCursor", message)) from None
+    if deflate:
+        feed.convert = services.deflated
+    return feed

@@ -48,6 +48,8 @@ _NAMES = {
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 CONSUME = "relay.consume"
 """Where a view leaves what is to become of the connection that it lets become a WebSocket."""
+EXTENSIONS = "relay.websocket-extensions"
+"""Where it leaves what is agreed on for that WebSocket."""
 
 
 class HttpServer(WSGIServer):

@@ -22,7 +22,7 @@ from relay.kit.limits import Places
 from relay.kit.values import Bind
 from relay.net.http import SERVER
 from relay.web.callers import client_address, counted_as, is_proxy
-from relay.web.http_connection import CONSUME, HttpConnection, HttpServer
+from relay.web.http_connection import CONSUME, EXTENSIONS, HttpConnection, HttpServer
 from relay.web.http_input import Head, RequestInvalid
 from relay.web.services import Services
 
@@ -119,6 +119,8 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         """Name this relay in the upgrade's answer as well, where other relays look for it."""
         if not any(name == "Server" for name, _ in headers):
             headers = [*headers, ("Server", SERVER)]
+        if self.environ is not None and EXTENSIONS in self.environ:
+            headers = [*headers, ("Sec-WebSocket-Extensions", self.environ[EXTENSIONS])]
         return super().start_response(status, headers, exc_info)
 
     def _give_back(self) -> None:

@@ -6,7 +6,7 @@ Built by `app`, kept by the Flask application, reached by routes through `servic
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from flask import current_app, request
@@ -22,6 +22,7 @@ from relay.web.account_answers import AccountAnswers
 from relay.web.account_report import FindAccount
 from relay.web.callers import AdminAuth, client_address, from_other_site
 from relay.web.consumers import Consumers
+from relay.web.deflated import Deflated
 from relay.web.errors import XrpcError
 
 EXTENSION = "relay"
@@ -43,6 +44,7 @@ class Services:
     auth: AdminAuth
     problem: Callable[[], str | None]
     warning: Callable[[], str | None] = lambda: None
+    deflated: Deflated = field(default_factory=Deflated)
 
 
 @dataclass(frozen=True, kw_only=True)

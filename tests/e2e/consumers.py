@@ -49,6 +49,13 @@ class Consumer:
         return cls(Child(command), "@atproto/sync", one_at_a_time=False)
 
     @classmethod
+    def jetstream(cls, relay: str) -> Consumer:
+        """`@skyware/jetstream`, on the JSON stream."""
+        endpoint = relay.replace("http", "ws") + "/subscribe"
+        command: list[str | Path] = [node(), HERE / "jetstream_consumer.mjs", f"--endpoint={endpoint}"]
+        return cls(Child(command), "@skyware/jetstream", one_at_a_time=True)
+
+    @classmethod
     def python(cls, relay: str, cursor: int = 0) -> Consumer:
         """PyPI's `atproto`."""
         address = relay.replace("http", "ws") + "/xrpc"

@@ -292,6 +292,23 @@ def test_compressed_with_the_operators_dictionary(start_web: StartWeb, tmp_path:
         assert reader.decompress(frame) == text.encode() and len(frame) < len(text)
 
 
+def test_compressed_as_most_libraries_offer(web: Web, network: Network) -> None:
+    with connect(web.json_stream, compression="deflate") as asked, consumer(web) as plain:
+        until(lambda: len(list(web.services.consumers)) == 2)
+        assert [type(extension).__name__ for extension in asked.protocol.extensions] == ["PerMessageDeflate"]
+        for _ in range(3):
+            network.commit(POST, text="hello " * 100)
+            assert asked.recv(timeout=10) == plain.recv(timeout=10)
+        asked.send(json.dumps({"type": "options_update", "payload": {"wantedCollections": [LIKE]}}))
+        until(lambda: network.commit(FOLLOW) and network.commit(LIKE) and f'"{LIKE}"' in asked.recv(timeout=10), 20)
+
+
+def test_a_bomb_ends_the_consumer(web: Web) -> None:
+    with connect(web.json_stream, compression="deflate") as client:
+        client.send(" " * (10 << 20))
+        assert closing(client)[0] == 1009
+
+
 def test_consumers_are_listed(web: Web) -> None:
     with consumer(web, user_agent_header="bot/1"), connect(web.stream):
         until(lambda: len(list(web.services.consumers)) == 2)

@@ -40,6 +40,16 @@ def seqs(client: ClientConnection, count: int) -> list[int]:
     return [frames.peek(client.recv(timeout=10)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
 
 
+@pytest.mark.parametrize("allowed", [False, True])
+def test_compressed_where_the_operator_allows_it(start_web: StartWeb, allowed: bool) -> None:
+    web = start_web(firehose_deflate=allowed)
+    web.publish(5, size=1000)
+    with consumer(web, "?cursor=2", compression="deflate") as asked, consumer(web, "?cursor=2") as plain:
+        assert bool(asked.protocol.extensions) is allowed
+        web.publish(3)
+        assert [asked.recv(timeout=10) for _ in range(6)] == [plain.recv(timeout=10) for _ in range(6)]
+
+
 def ending(client: ClientConnection, timeout: float = 10) -> tuple[list[bytes], int]:
     """Messages up to the close frame, and its code."""
     messages = []

@@ -1,0 +1,96 @@
+"""permessage-deflate, by rule, and against the implementation of a library."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Frame, Opcode
+
+from relay.net.websocket import FIN, RSV1, TEXT, WHOLE, FrameInvalid, frame_header, payload_start, with_mask
+from relay.net.websocket_deflate import deflated_frame, inflated, is_offered
+from relay.net.websocket_reader import FrameReader
+
+MASK = b"\x01\x80\xff\x00"
+TEXTS = [b"", b"x", b"hello " * 1000, os.urandom(70_000).hex().encode()]
+
+
+def theirs() -> PerMessageDeflate:
+    return PerMessageDeflate(True, True, 15, 15)
+
+
+def client_frame(head: int, payload: bytes) -> bytes:
+    header = bytearray(frame_header(len(payload), head))
+    header[1] |= 0x80
+    return bytes(header) + MASK + with_mask(payload, MASK)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "permessage-deflate",
+        "permessage-deflate; client_max_window_bits",
+        "permessage-deflate; client_max_window_bits=10; server_max_window_bits=15",
+        'permessage-deflate; server_no_context_takeover; client_no_context_takeover; client_max_window_bits="8"',
+        "permessage-bzip2, permessage-deflate; server_max_window_bits=9, permessage-deflate",
+        " permessage-deflate ;client_max_window_bits ",
+    ],
+)
+def test_1_what_is_taken(offer: str) -> None:
+    assert is_offered(offer)
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        "",
+        "x-webkit-deflate-frame",
+        "permessage-deflate; server_max_window_bits=9",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; client_max_window_bits=7",
+        "permessage-deflate; client_max_window_bits; client_max_window_bits",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; unknown",
+        "permessage-deflate-more",
+        ", ; =" * 1000,
+    ],
+)
+def test_1_what_is_not(offer: str) -> None:
+    assert not is_offered(offer)
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=len)
+def test_3_what_we_send_is_read_by_others(text: bytes) -> None:
+    for head, opcode in ((FIN | TEXT, Opcode.TEXT), (WHOLE, Opcode.BINARY)):
+        frame = deflated_frame(text, head)
+        assert frame[0] == head | RSV1
+        payload = frame[payload_start(frame, 0) :]
+        assert theirs().decode(Frame(opcode, payload, rsv1=True)).data == text
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=len)
+def test_3_what_others_send_is_read(text: bytes) -> None:
+    compressed = bytes(theirs().encode(Frame(Opcode.TEXT, text)).data)
+    reader = FrameReader(masked=True, max_bytes=1 << 20, texts=True, deflate=True)
+    half = len(compressed) // 2
+    reader.feed(client_frame(TEXT | RSV1, compressed[:half]))
+    reader.feed(client_frame(0x80, compressed[half:]))
+    reader.feed(client_frame(FIN | TEXT, b"as it is"))
+    assert (reader.take(), reader.failure) == ([text, b"as it is"], None)
+
+
+def test_3_only_where_it_was_agreed_on() -> None:
+    for head, deflate in ((FIN | TEXT | RSV1, False), (FIN | TEXT | RSV1 | 0x20, True), (FIN | 0x9 | RSV1, True)):
+        reader = FrameReader(masked=True, max_bytes=1 << 20, texts=True, deflate=deflate)
+        reader.feed(client_frame(head, b""))
+        assert reader.failure is not None and reader.failure.reason == "websocket-invalid"
+
+
+def test_4_a_bomb() -> None:
+    compressed = bytes(theirs().encode(Frame(Opcode.TEXT, bytes(50 << 20))).data)
+    with pytest.raises(FrameInvalid) as caught:
+        inflated(compressed, 1 << 20)
+    assert caught.value.reason == "message-too-big"
+    with pytest.raises(FrameInvalid, match="compressed"):
+        inflated(b"\xff" * 20, 1 << 20)
