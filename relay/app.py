@@ -75,6 +75,7 @@ class Relay:
     def __init__(self, settings: Settings) -> None:
         """Raises StoreError, LogError."""
         self._vitals = Vitals("relay")
+        self._waiting: gevent.Greenlet[[], None] | None = None
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         spare.give_back(settings.persist_dir)
@@ -157,8 +158,7 @@ class Relay:
         self._metrics.start()
         self._stream.start()
         self._resolver.start()
-        self._ingest.start()
-        self._collection_check.start()
+        self._hosts.load()
         self._imports.start()
         if self._healing is not None:
             self._healing.start()
@@ -166,10 +166,30 @@ class Relay:
         self._history.start()
         self._health.start()
         self._api.start()
+        if self._stream.projector.behind:
+            self._waiting = gevent.spawn(self._take_events_when_caught_up)
+        else:
+            self._take_events()
+        log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
+
+    def _take_events(self) -> None:
+        """Begin with all that changes accounts. Raises StoreError."""
+        self._ingest.start()
+        self._collection_check.start()
         self._hosts.start()
         if self._limit_alerts is not None:
             self._limit_alerts.start()
-        log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
+
+    def _take_events_when_caught_up(self) -> None:
+        """An old database is brought up to the log first, which may take hours: meanwhile the relay serves."""
+        self._stream.projector.wait_until_caught_up()
+        log.info("the database is up to the log: connecting to hosts")
+        try:
+            self._take_events()
+        except Exception:
+            # Only a start anew helps, which systemd makes.
+            log.exception("the relay cannot go on")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
         """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
@@ -178,6 +198,8 @@ class Relay:
         def left() -> float:
             return max(deadline - time.monotonic(), 0.5)
 
+        if self._waiting is not None:
+            self._waiting.kill()
         if self._limit_alerts is not None:
             self._limit_alerts.stop()
         self._hosts.stop(min(left(), 5.0))
@@ -235,6 +257,7 @@ def main(env_file: Path | None) -> int:
     for name, advice in gone_variables(environment):
         log.warning("%s: %s", name, advice)
     notifier = Notifier(os.environ)
+    notifier.starting()
     stopped = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopped.set)

@@ -68,10 +68,14 @@ class Hosts:
         self._upkeep = Loop("upkeep of hosts", self._look_after_hosts, FLUSH_SECONDS)
         self._bootstrap: gevent.Greenlet[[], None] | None = None
 
-    def start(self) -> None:
-        """Load all hosts and begin to connect to them. Returns at once; raises StoreError."""
+    def load(self) -> None:
+        """Load all hosts. Admins may change them from now on. Raises StoreError."""
         self._db.read(self.new_hosts.load)
         self._registry.load()
+
+    def start(self) -> None:
+        """Load all hosts, or their counts again, and begin to connect to them. Returns at once; raises StoreError."""
+        self.load()
         self.new_hosts.take_in_configured()
         self._apply_domain_bans()
         self._dialler.start()

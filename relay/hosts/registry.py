@@ -50,9 +50,9 @@ class HostRegistry:
             metrics.HOSTS.labels(status).set_function(partial(self.count, status))
 
     def load(self) -> None:
-        """Read the host table. Raises StoreError."""
+        """Read the host table, and the counts of known hosts again; not while events come. Raises StoreError."""
         for row in self._db.read(table.all_rows):
-            self.add(row)
+            self.add(row).account_count = row.account_count
 
     def add(self, row: HostRow) -> Host:
         """Make a stored host known. Two requests at once may store the same host: there is one Host for both.

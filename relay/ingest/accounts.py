@@ -93,6 +93,10 @@ class Accounts:
         self._generation = 0
         metrics.show_bound("busy-accounts", self._busy.__len__, BUSY)
 
+    def number_from(self, next_uid: int) -> None:
+        """New accounts get uids from `next_uid` on."""
+        self._next_uid = max(self._next_uid, next_uid)
+
     def lookup(self, did: str) -> AccountState | None:
         """The account of `did`, or None when it is new here. Raises StoreError when SQL is needed and away."""
         state = self._busy.get(did)

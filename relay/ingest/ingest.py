@@ -57,6 +57,7 @@ class Ingest:
         self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, rejections)
         self._db = db
         self._registry = registry
+        self._stream = stream
         self._projector = stream.projector
         self._projector.went_back = self._store_again
         self._pool = pool
@@ -67,7 +68,8 @@ class Ingest:
         return self._pool.problem if self._pool else None
 
     def start(self) -> None:
-        """Start judging."""
+        """Start judging. SQL is up to the log."""
+        self.accounts.number_from(self._stream.next_uid)
         if self._pool:
             self._pool.start()
         self.lanes.start()

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 import gevent
 from gevent import Greenlet, socket
 
+EXTEND_SECONDS = 120.0
+
 log = logging.getLogger(__name__)
 
 
@@ -24,8 +26,14 @@ class Notifier:
         self._interval = _watchdog_seconds(environment) / 3
         self._heart: Greenlet[[], None] | None = None
 
+    def starting(self) -> None:
+        """The service is on its way. As long as the hub runs, the time that TimeoutStartSec= gives it is extended."""
+        if self._address:
+            self._heart = gevent.spawn(self._extend)
+
     def ready(self) -> None:
         """The service is up. From now on a hub that is stuck for longer than WatchdogSec= gets it restarted."""
+        self.close()
         self._send("READY=1")
         if self._interval and self._address:
             self._heart = gevent.spawn(self._beat)
@@ -38,6 +46,12 @@ class Notifier:
         """Stop the heart."""
         if self._heart is not None:
             self._heart.kill()
+            self._heart = None
+
+    def _extend(self) -> None:
+        while True:
+            self._send(f"EXTEND_TIMEOUT_USEC={int(EXTEND_SECONDS * 1_000_000)}")
+            gevent.sleep(EXTEND_SECONDS / 4)
 
     def _beat(self) -> None:
         while True:

@@ -55,7 +55,8 @@ class BatchedReads(Generic[Found]):
             batch.landed.wait(WAIT_SECONDS)
         if batch.error is not None:
             # A copy, since an exception collects the tracebacks of all raises.
-            raise StoreError("store-unavailable", str(batch.error))
+            reason = batch.error.reason if isinstance(batch.error, StoreError) else "store-unavailable"
+            raise StoreError(reason, str(batch.error))
         return batch.found.get(key)
 
     def _read(self, batch: _Batch[Found], before: _Batch[Found] | None) -> None:

@@ -146,6 +146,17 @@ def save_states(tx: Transaction, hosts: Sequence[HostRow]) -> None:
         )
 
 
+def reserve_ids(tx: Transaction, highest: int) -> None:
+    """Give no new host an id up to `highest`."""
+    if tx.engine == "postgres":
+        tx.row(
+            "SELECT setval(pg_get_serial_sequence('host', 'id'), greatest(?, coalesce(max(id), 0), 1)) FROM host",
+            (highest,),
+        )
+    elif not tx.execute("UPDATE sqlite_sequence SET seq = max(seq, ?) WHERE name = 'host'", (highest,)):
+        tx.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('host', ?)", (highest,))
+
+
 def store_again(tx: Transaction, hosts: Sequence[HostRow]) -> None:
     """Put hosts back as they are here, in a database that may lack them or what admins changed.
 

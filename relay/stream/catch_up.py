@@ -25,6 +25,7 @@ from relay.stream import replay
 # A piece ends with either. It is one transaction, and an account is written once in it, however often it changed.
 PIECE_RECORDS = 10_000
 PIECE_BYTES = 32 << 20
+READ_BYTES = 512 << 10
 # Accounts that are not asked for again in the next pieces.
 KNOWN_ACCOUNTS = 100_000
 SAY_SECONDS = 10.0
@@ -105,7 +106,7 @@ class CatchUp:
         records: list[Record] = []
         size, after = 0, self._read_to
         while len(records) < PIECE_RECORDS and size < PIECE_BYTES and after < self.until:
-            more = in_thread(self._pool, self._reader.read, after)
+            more = in_thread(self._pool, self._reader.read, after, READ_BYTES)
             if not more:
                 break
             after = more[-1].seq

@@ -174,6 +174,14 @@ class CursorBook:
         moved, self.dirty = self.dirty, set()
         return {host_id: self._cursors[host_id].position for host_id in moved}
 
+    def all(self) -> dict[int, tuple[int, int]]:
+        """host id -> (position, since), of every host that has a position."""
+        return {
+            host_id: (cursor.position, cursor.since)
+            for host_id, cursor in self._cursors.items()
+            if cursor.position != NONE_YET or cursor.since
+        }
+
     def take_started(self) -> dict[int, int]:
         """host id -> the log's seq before the first event of the host's present numbers, where they started anew."""
         started, self.started = self.started, {}

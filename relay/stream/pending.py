@@ -7,12 +7,16 @@ them while SQL answers. Must not know of SQL's statements or of records.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
+from relay.kit import metrics
+from relay.kit.generations import RecentSet
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch
+
+KNOWN_PAIRS = 250_000
 
 
 @dataclass(slots=True)
@@ -90,6 +94,35 @@ class Changes:
     def __len__(self) -> int:
         rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
         return rows + len(self.collections) + len(self.own_statuses) + len(self.missed)
+
+
+class Told:
+    """Which (account, collection) pairs SQL is known to have, so that the thousandth post is not written as the first
+    was.
+    """
+
+    def __init__(self) -> None:
+        self._known = RecentSet(KNOWN_PAIRS)
+        metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
+
+    def news(self, uid: int, told: Mapping[str, bool | None]) -> Iterator[tuple[tuple[int, str], bool | None]]:
+        """What SQL does not know of that, and is told now."""
+        for name, present in told.items():
+            pair = uid, name
+            if not present:
+                self._known.discard(pair)
+            elif not self._known.add(pair):
+                continue
+            yield pair, present
+
+    def forget(self, uid: int, names: Iterable[str]) -> None:
+        """What is stored of these collections of `uid` is in doubt."""
+        for name in names:
+            self._known.discard((uid, name))
+
+    def forget_all(self) -> None:
+        """SQL may have lost any of it."""
+        self._known = RecentSet(KNOWN_PAIRS)
 
 
 def newest(

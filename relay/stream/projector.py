@@ -17,7 +17,6 @@ from gevent.lock import BoundedSemaphore
 from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import LogError, StoreError
-from relay.kit.generations import RecentSet
 from relay.store import accounts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.batched_reads import BatchedReads
@@ -25,13 +24,11 @@ from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
-from relay.stream.pending import Changes, newest
+from relay.stream.pending import Changes, Told, newest
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
 FLUSH_ROWS = 5_000
-# (account, collection) pairs that SQL is known to have, so that the thousandth post is not written as the first was.
-KNOWN_PAIRS = 250_000
 RETRY_SECONDS = 1.0
 # Rows in one transaction, and how few they become where a database does not take that many in its time.
 PIECE_ROWS = 10_000
@@ -71,6 +68,10 @@ class Projector:
         self.stored_replay_from = replay_from
         # Called before an older database is brought up to the log.
         self.went_back: Callable[[], None] = _nothing
+        # Called when a host's numbers have begun anew, before its first event is taken.
+        self.began_anew: Callable[[], None] = _nothing
+        # The highest uid that was met in bringing SQL up to the log.
+        self.max_uid = 0
         self._db = db
         self._book = book
         self._make_catch_up = catch_up
@@ -83,7 +84,7 @@ class Projector:
         self._may_be_at = {position}
         self._looked_at = time.monotonic()
         self._stored = BatchedReads(db, self._find)
-        self._known = RecentSet(KNOWN_PAIRS)
+        self._told = Told()
         self._gathered = Changes()
         self._writing: list[Changes] = []
         self._piece_rows = PIECE_ROWS
@@ -100,7 +101,6 @@ class Projector:
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.RECOVERY_REMAINING.set_function(lambda: self._catch_up.remaining if self._catch_up else 0)
         metrics.show_bound("projection", self._size, MAX_ROWS)
-        metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
 
     @property
     def problem(self) -> str | None:
@@ -143,7 +143,7 @@ class Projector:
         for repo in repo_rows:
             self._gathered.repos[repo.uid] = repo
         for uid, told in collections:
-            self._add_collections(uid, told)
+            self._gathered.collections.update(self._told.news(uid, told))
         if own_statuses:
             self._gathered.own_statuses |= own_statuses
         self.position = position
@@ -165,8 +165,7 @@ class Projector:
 
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
         """What is stored of these collections of `uid` is in doubt: the next event that tells of one is written."""
-        for name in names:
-            self._known.discard((uid, name))
+        self._told.forget(uid, names)
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
@@ -202,10 +201,22 @@ class Projector:
         if events:
             self._lost = f"database: it lacks up to {events} events that the log does not have any more"
 
-    def follow(self, behind: CatchUp) -> None:
-        """Bring SQL up to the log before anything else is written. Until then it is asked nothing."""
+    @property
+    def behind(self) -> bool:
+        """True while SQL is brought up to the log."""
+        return self._catch_up is not None
+
+    def wait_until_caught_up(self) -> None:
+        """Block while `behind`: ended by the projector, which goes on until SQL has everything."""
+        self._caught_up.wait()
+
+    def follow(self, behind: CatchUp, *, prepared: bool = False) -> None:
+        """Bring SQL up to the log before anything else is written. Until then it is asked nothing.
+
+        `prepared`: there is nothing in memory that an older database would have to be given first.
+        """
         self.note_lost(behind.lost)
-        self._prepared = False
+        self._prepared = prepared
         self._next_try = 0.0
         self._catch_up = behind
         self._caught_up.clear()
@@ -262,6 +273,8 @@ class Projector:
             else:
                 raise
             return False
+        if started:
+            self.began_anew()
         self._trouble = None
         self._piece_rows = min(self._piece_rows * 2, PIECE_ROWS)
         self._writing = []
@@ -308,7 +321,7 @@ class Projector:
             self.stored_position,
             moved.found,
         )
-        self._known = RecentSet(KNOWN_PAIRS)
+        self._told.forget_all()
         self._trouble = None
         self.stored_replay_from = moved.replay_from
         self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from, self._log_id))
@@ -344,6 +357,8 @@ class Projector:
         self._catch_up = None
         self._may_be_at = {behind.position}
         self.stored_position = behind.position
+        self.position = max(self.position, behind.position)
+        self.max_uid = max(self.max_uid, behind.max_uid)
         self._next_try = 0.0
         # What is kept beside the log in memory is in force: it is stored as if it had never been.
         self._book.forget_stored()
@@ -377,15 +392,6 @@ class Projector:
             found, replay_from = self._db.read(projection.position)
             if found not in self._may_be_at and not self._size():
                 self._note_moved(PositionMoved(found, replay_from))
-
-    def _add_collections(self, uid: int, told: Mapping[str, bool | None]) -> None:
-        for name, present in told.items():
-            pair = uid, name
-            if not present:
-                self._known.discard(pair)
-            elif not self._known.add(pair):
-                continue
-            self._gathered.collections[pair] = present
 
     def _note_suppression(self, uid: int, before_seq: int | None) -> None:
         self._gathered.suppressed[uid] = before_seq

@@ -7,18 +7,25 @@ all of them are when an older database was restored, and none when a newer one w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import Record
+from relay.kit.background import in_turns
 from relay.store import accounts, hosts, installation, projection
 from relay.store.database import Database, Transaction
+from relay.store.projection import ProjectionBatch
+from relay.stream import checkpoint
 from relay.stream.catch_up import CatchUp
-from relay.stream.cursors import NONE_YET, CursorBook
+from relay.stream.checkpoint import Checkpoint
+from relay.stream.cursors import MAX_AHEAD, NONE_YET, CursorBook
 from relay.stream.suppressions import Suppressions
+
+# A database that is further behind is brought up to the log while the relay serves: some seconds' work.
+WAIT_FOR_EVENTS = 20_000
 
 # Set once the counts of accounts are without deleted ones.
 DELETED_PLACES_FREED = "deleted_places_freed"
@@ -28,13 +35,15 @@ log = logging.getLogger(__name__)
 
 class Recovered(NamedTuple):
     """`position`: the seq up to which SQL now has everything; `replay_from`: the first seq that the cursors still need.
-    `next_uid`: above every uid in SQL or in the log. `lost`: how many events at most neither of them has.
+    `next_uid`: above every uid in SQL or in the log. `lost`: how many events at most neither of
+    them has. `behind`: what still has to be done before SQL has everything, of so much that it is not waited for.
     """
 
     position: int
     replay_from: int
     next_uid: int
     lost: int
+    behind: CatchUp | None = None
 
 
 def recover(
@@ -50,20 +59,71 @@ def recover(
     if position > segment_log.last_seq:
         log.warning("the database is ahead of the log: %d, %d", position, segment_log.last_seq)
         segment_log.advance(position + 1 + RESERVE)
+    found = _borne_out(checkpoint.load(segment_log.directory), segment_log, position)
+    if found is not None:
+        # Of the same position both are right, but either may have cursors that moved without an event.
+        replay_from = found.replay_from if position < found.position else min(replay_from, found.replay_from)
+        db.write(_take_cursors, found, position, replay_from)
     known = db.read(hosts.all_rows)
     cursors = LoggedSeqs({host.id: host.last_seq for host in known}, {host.id: host.cursor_since for host in known})
+    hidden = found.hidden if found is not None else db.read(projection.suppressions)
+    suppressions.restore(hidden)
     max_uid = db.read(accounts.max_uid)
-    reader = LogReader(segment_log)
-    seq = max(min(replay_from or 1, position + 1), segment_log.first_seq) - 1
-    while records := reader.read(seq):
-        seq = records[-1].seq
-        cursors.note(records)
-        max_uid = max(max_uid, *(record.uid for record in records))
-    catch_up = CatchUp(segment_log, db, position, segment_log.last_seq, replay_from, log_id)
-    catch_up.run()
+    hidden_at = found.position if found is not None else position
+    end = hidden_at
+    for record in _records_from(segment_log, min(replay_from or 1, hidden_at + 1)):
+        cursors.note(record)
+        max_uid, end = max(max_uid, record.uid), max(end, record.seq)
+        if record.flags and record.seq > hidden_at:
+            suppressions.apply(record)
     cursors.fill(book)
-    suppressions.restore(db.read(projection.suppressions))
+    catch_up = CatchUp(segment_log, db, position, end, replay_from, log_id)
+    if found is not None and catch_up.remaining > WAIT_FOR_EVENTS:
+        log.warning("the database is %d events behind the log: it is brought up to it", catch_up.remaining)
+        return Recovered(position, replay_from, max_uid + 1, catch_up.lost, catch_up)
+    catch_up.run()
+    max_uid = max(max_uid, catch_up.max_uid)
     return Recovered(catch_up.position, replay_from or position + 1, max_uid + 1, catch_up.lost)
+
+
+def _borne_out(found: Checkpoint | None, segment_log: SegmentLog, position: int) -> Checkpoint | None:
+    """The checkpoint, if it is not older than SQL and the log still has the record that it stands at."""
+    if found is None or not position <= found.position <= segment_log.last_seq:
+        return None
+    if found.position < segment_log.first_seq:
+        return None
+    records = LogReader(segment_log).read(found.position - 1, 1)
+    return found if records and records[0].seq == found.position else None
+
+
+def _take_cursors(tx: Transaction, found: Checkpoint, position: int, replay_from: int) -> None:
+    """Give SQL, which is at `position`, the cursors of a newer checkpoint: then they are right for all that follows."""
+    known = {host.id: (host.cursor_since, host.last_seq) for host in hosts.all_rows(tx)}
+    cursors = {
+        host_id: (seq, since)
+        for host_id, (seq, since) in found.cursors.items()
+        if host_id in known and (since, seq) > known[host_id]
+    }
+    if not cursors and position == found.position:
+        return
+    batch = ProjectionBatch(
+        position,
+        replay_from,
+        cursors={host_id: seq for host_id, (seq, _) in cursors.items()},
+        started={host_id: since for host_id, (_, since) in cursors.items() if since},
+    )
+    projection.write(tx, batch, {position})
+    # Those that SQL does not know have records in the log: no other host may get their ids.
+    hosts.reserve_ids(tx, max(found.cursors, default=0))
+
+
+def _records_from(segment_log: SegmentLog, seq: int) -> Iterator[Record]:
+    """The log's records from `seq` on, with a turn for everyone else now and then."""
+    reader = LogReader(segment_log)
+    after = max(seq, segment_log.first_seq) - 1
+    while records := reader.read(after):
+        after = records[-1].seq
+        yield from in_turns(records)
 
 
 def _free_deleted_places(tx: Transaction) -> None:
@@ -83,18 +143,29 @@ class LoggedSeqs:
         self._stored = stored
         self._since = since
         self._logged: dict[int, dict[int, int]] = {}
+        # Hosts whose cursor was moved by what the log has.
+        self._settled: set[int] = set()
 
-    def note(self, records: Iterable[Record]) -> None:
-        """Look at some of the log's records, in order."""
-        for record in records:
-            numbered_anew = record.seq <= self._since.get(record.host_id, 0)
-            # What the relay fetched by itself has no number of its host's.
-            if (
-                record.upstream_seq
-                and not numbered_anew
-                and record.upstream_seq > self._stored.get(record.host_id, record.upstream_seq)
-            ):
-                self._logged.setdefault(record.host_id, {}).setdefault(record.upstream_seq, record.seq)
+    def note(self, record: Record) -> None:
+        """Look at the next of the log's records."""
+        host_id = record.host_id
+        # What the relay fetched by itself has no number of its host's.
+        if not record.upstream_seq or record.seq <= self._since.get(host_id, 0) or record.upstream_seq <= self._stored.get(
+            host_id, record.upstream_seq
+        ):
+            return
+        logged = self._logged.setdefault(host_id, {})
+        logged.setdefault(record.upstream_seq, record.seq)
+        if len(logged) >= 2 * MAX_AHEAD and self._stored[host_id] > NONE_YET:
+            self._settle(host_id, logged)
+
+    def _settle(self, host_id: int, logged: dict[int, int]) -> None:
+        """No more than MAX_AHEAD events wait for an earlier one: what so many come after was settled."""
+        settled = sorted(logged)[:-MAX_AHEAD]
+        self._stored[host_id] = settled[-1]
+        self._settled.add(host_id)
+        for seq in settled:
+            del logged[seq]
 
     def fill(self, book: CursorBook) -> None:
         """Give every host its cursor. One that SQL has none for starts before its first event in the log."""
@@ -102,5 +173,7 @@ class LoggedSeqs:
             logged = self._logged.get(host_id, {})
             if stored <= NONE_YET and logged:
                 stored = min(logged) - 1
+                book.dirty.add(host_id)
+            if host_id in self._settled:
                 book.dirty.add(host_id)
             book.get(host_id).restore(stored, logged, self._since.get(host_id, 0))

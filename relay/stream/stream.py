@@ -15,6 +15,7 @@ from relay.kit.errors import LogError
 from relay.store.database import Database
 from relay.stream import ownership
 from relay.stream.catch_up import CatchUp
+from relay.stream.checkpoint import Checkpoint, Checkpoints
 from relay.stream.cursors import CursorBook
 from relay.stream.firehose import Firehose
 from relay.stream.projector import Projector
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """The room's parts, recovered but not yet started. `next_uid` is above every uid ever used."""
+    """The room's parts, recovered but not yet started. Of much that SQL lacks it learns while the stream runs."""
 
     def __init__(self, segment_log: SegmentLog, db: Database, keep: Keep) -> None:
         """Raises StoreError, LogError."""
@@ -36,7 +37,7 @@ class Stream:
         self.cursors = CursorBook(lambda: segment_log.last_seq)
         log_id = ownership.claim(segment_log, db)
         recovered = recover(segment_log, db, self.cursors, self.suppressions, log_id)
-        self.next_uid = recovered.next_uid
+        self._next_uid = recovered.next_uid
         self.projector = Projector(
             db,
             self.cursors,
@@ -47,7 +48,11 @@ class Stream:
             log_id,
         )
         self.projector.note_lost(recovered.lost)
+        if recovered.behind is not None:
+            self.projector.follow(recovered.behind, prepared=True)
         self.tail = Tail(segment_log.last_seq, self.suppressions)
+        self._checkpoints = Checkpoints(segment_log.directory, self._checkpoint, segment_log.last_seq)
+        self.projector.began_anew = self._checkpoints.write
         self.firehose = Firehose(segment_log, self.tail, self.suppressions)
         self.sequencer = Sequencer(segment_log, self.tail, self.projector, self.suppressions)
         self.retention = Retention(
@@ -70,8 +75,18 @@ class Stream:
         """What is lost for good, in words, or None."""
         return self.projector.warning
 
+    @property
+    def next_uid(self) -> int:
+        """Above every uid ever used, once SQL is brought up to the log."""
+        return max(self._next_uid, self.projector.max_uid + 1)
+
+    def _checkpoint(self) -> Checkpoint:
+        # No switch in here: all of it must be of the same moment.
+        return Checkpoint(self.tail.head, self.cursors.replay_from(), self.cursors.all(), self.suppressions.marks())
+
     def start(self) -> None:
         """Start logging, projecting and trimming."""
+        self._checkpoints.start()
         self.projector.start()
         self.sequencer.start()
         self.retention.start()
@@ -86,6 +101,7 @@ class Stream:
         deadline = time.monotonic() + timeout
         self.retention.stop()
         self.drain(timeout)
+        self._checkpoints.stop()
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()
         try:

@@ -71,7 +71,9 @@ def answer_error(error: XrpcError) -> Response:
 def answer_store_error(error: StoreError) -> Response:
     """The database is away; indigo's name for it."""
     log.warning("%s %s failed: %s", request.method, request.path, error)
-    return error_response(500, "DatabaseError", "the database does not answer")
+    behind = error.reason == "store-behind"
+    words = "the database is brought up to the log: ask again later" if behind else "the database does not answer"
+    return error_response(500, "DatabaseError", words)
 
 
 def answer_http_error(error: HTTPException) -> Response:

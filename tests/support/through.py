@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from relay.atproto import frames
-from relay.atproto.frames import Commit, Info
+from relay.atproto.frames import Commit, Event, Info
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
@@ -52,18 +52,19 @@ class Writer:
 
 
 class ResumingConsumer:
-    """Reads the firehose from the last seq it has, again and again, until it is stopped."""
+    """Reads the firehose from the last seq it has, again and again, until it is stopped: commits, and `others`."""
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.events: list[Commit] = []
+        self.others: list[Event] = []
         self.infos: list[str] = []
         self.close_codes: list[int | None] = []
         self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
         while True:
-            cursor = self.events[-1].seq if self.events else 0
+            cursor = max((events[-1].seq for events in (self.events, self.others) if events), default=0)
             try:
                 with connect(f"{self.url}?cursor={cursor}", max_size=None) as stream:
                     for message in stream:
@@ -72,8 +73,11 @@ class ResumingConsumer:
                         if isinstance(event, Info):
                             self.infos.append(event.name)
                             continue
-                        assert isinstance(event, Commit), event
-                        self.events.append(event)
+                        assert isinstance(event, Event), event
+                        if isinstance(event, Commit):
+                            self.events.append(event)
+                        else:
+                            self.others.append(event)
             except ConnectionClosed:
                 pass
             except (OSError, InvalidHandshake):
@@ -89,6 +93,7 @@ class ResumingConsumer:
 
 
 def check_whole(consumer: ResumingConsumer, writer: Writer) -> None:
+    assert not consumer.others
     seqs = [event.seq for event in consumer.events]
     assert seqs == sorted(set(seqs)), "a seq came twice or fell back"
     for did, revs in writer.written.items():

@@ -10,8 +10,11 @@ import pytest
 from relay.atproto.frames import Account, decode
 from relay.eventlog.high_water import RESERVE
 from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow
+from relay.stream import checkpoint
+from relay.stream.checkpoint import Checkpoint
 from tests.support import databases
 from tests.support.present import present
 from tests.support.repo import RepoBuilder, SigningKey, account_did
@@ -239,4 +242,103 @@ def test_a_takedown_by_an_older_relay_is_told_by_its_event(tmp_path: Path, datab
     databases.bring_back(database_url)
     room = Room(tmp_path, database_url)
     assert own_status(room, 1) == "takendown"
+    room.stop()
+
+
+def test_a_checkpoint_is_used_as_far_as_the_log_bears_it_out(tmp_path: Path) -> None:
+    found = Checkpoint(70, 60, {3: (500, 12), 9: (-1, 40)}, {7: 65, 1 << 62: 9})
+    checkpoint.store(tmp_path, found)
+    assert checkpoint.load(tmp_path) == found
+    path = tmp_path / checkpoint.NAME
+    whole = path.read_bytes()
+    for spoiled in (b"", whole[:-1], whole[:20], whole[:30] + b"x" + whole[31:]):
+        path.write_bytes(spoiled)
+        assert checkpoint.load(tmp_path) is None
+    path.unlink()
+    assert checkpoint.load(tmp_path) is None
+
+
+def test_an_old_database_gets_cursors_and_marks_from_the_checkpoint(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log is served at once, without what is hidden; SQL is asked nothing until it is up to it; a crash on the way
+    costs nothing."""
+    room = Room(tmp_path, database_url)
+    room.start()
+    for uid in range(1, 21):
+        room.submit(uid)
+    room.wait_for(20)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
+    room.start()
+    for uid in (*range(21, 300), *range(1, 300)):
+        room.submit(uid)
+    room.submit(5, status="takendown", own=True, hides=True, own_status="takendown")
+    room.wait_for(599)
+    repo = RepoBuilder(account_did(5), KEY)
+    submit_commit(room, 5, repo)
+    room.wait_for(600)
+    room.stream._checkpoints.write()
+    room.submit(6, status="deleted", hides=True)
+    room.wait_for(601)
+    position = room.cursor.position
+    room.abandon()
+    databases.bring_back(database_url)
+    monkeypatch.setattr("relay.stream.recovery.WAIT_FOR_EVENTS", 100)
+    monkeypatch.setattr("relay.stream.catch_up.PIECE_RECORDS", 50)
+    monkeypatch.setattr("relay.stream.catch_up.READ_BYTES", 4000)
+    room = Room(tmp_path, database_url)
+    assert room.stream.projector.behind and "events to go" in str(room.stream.problem)
+    assert room.cursor.position + sum(not room.cursor.begin(seq) for seq in range(room.cursor.position + 1, 601)) == 600
+    assert room.read(0) == list(range(1, 602))
+    assert {5, 6} <= room.stream.suppressions.marks().keys()
+    with pytest.raises(StoreError, match="store-behind"):
+        room.stream.projector.account(account_did(7))
+    behind = room.stream.projector._catch_up
+    assert behind is not None and behind.step() and behind.step()
+    reached = room.db.read(projection.position)[0]
+    assert 20 < reached < 601
+    assert present(room.db.read(hosts.by_id, room.host.id)).last_seq in range(position - 2, position + 1), (
+        "cursors came first"
+    )
+    room.abandon()
+    room = Room(tmp_path, database_url)
+    assert room.db.read(projection.position)[0] == reached, "it goes on from there"
+    room.start()
+    room.stream.projector.wait_until_caught_up()
+    room.wait_until(lambda: room.stream.problem is None)
+    assert room.stream.next_uid == 300
+    assert own_status(room, 5) == "takendown"
+    assert present(room.db.read(hosts.by_id, room.host.id)).account_count == 298
+    room.upstream_seq = max(room.cursor.position, position)
+    room.submit(7)
+    room.wait_until(lambda: room.stream.projector.stored_position == 602)
+    assert present(room.db.read(hosts.by_id, room.host.id)).last_seq >= position
+    room.stop()
+
+
+def test_numbers_from_before_a_host_began_anew_do_not_come_back_with_an_old_database(
+    tmp_path: Path, database_url: str
+) -> None:
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.upstream_seq = 1_000
+    room.submit(1)
+    room.wait_for(1)
+    room.stop()
+    databases.save(database_url)
+    room = Room(tmp_path, database_url)
+    room.start()
+    room.cursor.reset()
+    room.cursor.start(0)
+    assert room.stream.projector.wait_until_stored(10.0)
+    room.upstream_seq = 0
+    for uid in range(2, 6):
+        room.submit(uid)
+    room.wait_for(5)
+    room.abandon()
+    databases.bring_back(database_url)
+    room = Room(tmp_path, database_url)
+    assert [seq for seq in range(1, 8) if room.cursor.begin(seq)] == [5, 6, 7], "the log has the new 1 to 4"
     room.stop()

@@ -33,6 +33,23 @@ def test_ready_heartbeat_and_stopping(manager: socket.socket) -> None:
     notifier.close()
 
 
+def test_a_start_that_takes_long_is_given_time_until_it_is_through(
+    manager: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.kit.systemd.EXTEND_SECONDS", 0.04)
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    notifier.starting()
+    assert [manager.recv(100)[:20] for _ in range(3)] == [b"EXTEND_TIMEOUT_USEC="] * 3
+    notifier.ready()
+    said = manager.recv(100)
+    while said.startswith(b"EXTEND"):
+        said = manager.recv(100)
+    assert said == b"READY=1"
+    manager.settimeout(0.05)
+    with pytest.raises(TimeoutError):
+        manager.recv(100)
+
+
 def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0relay-test-{os.getpid()}")
