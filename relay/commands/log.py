@@ -67,7 +67,8 @@ def adopt_log(settings: Settings) -> None:
     directory = _directory(settings)
     db = open_database(settings.database_url, max_connections=2, hold=True)
     try:
-        db.write(projection.set_owner, identity.load(directory) or identity.make(directory))
+        # A new one: a log that took this one's place meanwhile does not take it again.
+        db.write(projection.set_owner, identity.make(directory, identity.load(directory))[0])
     finally:
         db.close()
     click.echo(f"the database is that of the log in {settings.persist_dir}")

@@ -1,4 +1,4 @@
-"""Which log this is: a random name in its folder, made once, that goes where the log goes.
+"""Which log this is: a random name in its folder that goes where the log goes, and the logs whose place it took.
 
 Read and made when a database is claimed for the log. Must not know of databases.
 """
@@ -7,29 +7,32 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from relay.eventlog.high_water import sync_directory
 
 NAME = "identity"
+# Of so many logs it is remembered that this one took their place.
+KEPT = 20
 
 
-def load(directory: Path) -> str | None:
-    """The identity of the log in `directory`; None when it has none yet. Raises OSError."""
+def load(directory: Path) -> tuple[str, ...]:
+    """The identity of the log in `directory`, then those of its forerunners; empty when it has none. Raises OSError."""
     try:
-        return (directory / NAME).read_text("ascii").strip() or None
+        return tuple((directory / NAME).read_text("ascii").split())
     except FileNotFoundError:
-        return None
+        return ()
 
 
-def make(directory: Path) -> str:
-    """Give the log in `directory` an identity, durable on return. Raises OSError."""
-    name = secrets.token_hex(8)
+def make(directory: Path, forerunners: Sequence[str] = ()) -> tuple[str, ...]:
+    """Give the log in `directory` a new identity, durable on return. Raises OSError."""
+    names = (secrets.token_hex(8), *forerunners)[:KEPT]
     scratch = directory / f"{NAME}.tmp"
     with scratch.open("w", encoding="ascii") as file:
-        file.write(f"{name}\n")
+        file.write("".join(f"{name}\n" for name in names))
         file.flush()
         os.fsync(file.fileno())
     os.replace(scratch, directory / NAME)
     sync_directory(directory)
-    return name
+    return names

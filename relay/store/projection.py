@@ -44,7 +44,8 @@ class ProjectionBatch:
     records of it, None when that is in doubt; `own_statuses` is uid -> the status of the relay's own that the log gives
     the account; `missed` is (host id, DID) -> why events of the account were dropped, `gaps` is host id -> why some may
     be missing of which nobody knows whose they were. A restart scans the log from `replay_from`, and applies it from
-    `position`. `log_id` is the identity of the log that it is of; "" is not compared. `now` is seconds since the epoch.
+    `position`. `log_ids` are the identity of the log that it is of, and those of its forerunners; none is not compared.
+    `now` is seconds since the epoch.
     """
 
     position: int
@@ -57,7 +58,7 @@ class ProjectionBatch:
     unsuppressed: set[int] = field(default_factory=set)
     collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
     own_statuses: dict[int, str] = field(default_factory=dict)
-    log_id: str = ""
+    log_ids: tuple[str, ...] = ()
     missed: dict[tuple[int, str], str] = field(default_factory=dict)
     gaps: dict[int, str] = field(default_factory=dict)
     now: float = 0.0
@@ -70,8 +71,8 @@ def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | N
     The relay's own status of an account is stored with a new account. After that `own_statuses` alone changes it: a row
     that waited here while an admin acted must neither lift a takedown nor bring it back.
     """
-    if batch.log_id:
-        _check_owner(tx, batch.log_id)
+    if batch.log_ids:
+        _check_owner(tx, batch.log_ids)
     if expected is not None:
         found, replay_from = position(tx)
         if found not in expected:
@@ -131,12 +132,12 @@ def suppressions(tx: Transaction) -> dict[int, int]:
     return dict(tx.rows("SELECT uid, before_seq FROM log_suppression"))
 
 
-def _check_owner(tx: Transaction, log_id: str) -> None:
+def _check_owner(tx: Transaction, log_ids: tuple[str, ...]) -> None:
     found = owner(tx)
-    if found is None:
-        # A state of the database from before it had one.
-        set_owner(tx, log_id)
-    elif found != log_id:
+    if found is None or found in log_ids[1:]:
+        # A state of the database from before it had one, or this one.
+        set_owner(tx, log_ids[0])
+    elif found != log_ids[0]:
         raise NotOurs
 
 

@@ -40,7 +40,13 @@ class CatchUp:
     """
 
     def __init__(
-        self, segment_log: SegmentLog, db: Database, position: int, until: int, replay_from: int, log_id: str = ""
+        self,
+        segment_log: SegmentLog,
+        db: Database,
+        position: int,
+        until: int,
+        replay_from: int,
+        log_ids: tuple[str, ...] = (),
     ) -> None:
         self.position = position
         self.until = until
@@ -51,7 +57,7 @@ class CatchUp:
         self.stored_at = {position}
         self._db = db
         self._replay_from = replay_from
-        self._log_id = log_id
+        self._log_ids = log_ids
         self._reader = LogReader(segment_log)
         self._pool = ThreadPool(1)
         self._read_to = max(position, segment_log.first_seq - 1)
@@ -87,7 +93,7 @@ class CatchUp:
             return False
         events = [(record, event) for record in in_turns(records) if (event := replay.event_of(record)) is not None]
         known = self._known_of(sorted({event.did for _, event in events}))
-        batch = ProjectionBatch(records[-1].seq, self._replay_from, log_id=self._log_id)
+        batch = ProjectionBatch(records[-1].seq, self._replay_from, log_ids=self._log_ids)
         told = set(self._told)
         replay.fold(batch, in_turns(events), known, told)
         expected = frozenset(self.stored_at)

@@ -17,8 +17,9 @@ from relay.store.database import Database
 log = logging.getLogger(__name__)
 
 
-def claim(segment_log: SegmentLog, db: Database) -> str:
-    """Make the database that of this log, unless it is another's and this log has events; the log's identity.
+def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
+    """Make the database that of this log, unless it is another's and this log has events; the log's identity, and those
+    of its forerunners, to which an older state of the database may belong.
 
     Raises StoreError: `store-log` when they do not belong together.
     """
@@ -26,7 +27,7 @@ def claim(segment_log: SegmentLog, db: Database) -> str:
     try:
         ours = identity.load(directory)
         theirs = db.read(projection.owner)
-        if theirs is not None and theirs != ours:
+        if theirs is not None and theirs not in ours:
             if segment_log.segments:
                 raise StoreError(
                     "store-log",
@@ -34,9 +35,10 @@ def claim(segment_log: SegmentLog, db: Database) -> str:
                     " or run `relay log adopt` if this log shall go on and the other never will",
                 )
             log.warning("the log in %s is a new one: the database's former log is refused from now on", directory)
+            ours = identity.make(directory, (theirs, *ours))
         ours = ours or identity.make(directory)
     except OSError as error:
         raise LogError("log-io", str(error)) from error
-    if theirs != ours:
-        db.write(projection.set_owner, ours)
+    if theirs != ours[0]:
+        db.write(projection.set_owner, ours[0])
     return ours

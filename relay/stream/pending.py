@@ -76,7 +76,7 @@ class Changes:
         parts = [Changes(missed=dict(missed[start : start + rows])) for start in range(0, len(missed), rows)]
         return parts + pieces
 
-    def batch(self, position: int, replay_from: int, log_id: str) -> ProjectionBatch:
+    def batch(self, position: int, replay_from: int, log_ids: tuple[str, ...]) -> ProjectionBatch:
         """As it is written, with the position that SQL has then; without cursors."""
         return ProjectionBatch(
             position,
@@ -87,7 +87,7 @@ class Changes:
             unsuppressed={uid for uid, seq in self.suppressed.items() if seq is None},
             collections=self.collections,
             own_statuses=self.own_statuses,
-            log_id=log_id,
+            log_ids=log_ids,
             missed=self.missed,
         )
 
@@ -123,6 +123,16 @@ class Told:
     def forget_all(self) -> None:
         """SQL may have lost any of it."""
         self._known = RecentSet(KNOWN_PAIRS)
+
+
+def merged(pieces: Sequence[Changes]) -> Changes:
+    """All of `pieces` as one, each put over those before it."""
+    if not any(map(len, pieces[:-1])):
+        return pieces[-1]
+    found = Changes()
+    for piece in pieces:
+        found.update(piece)
+    return found
 
 
 def newest(

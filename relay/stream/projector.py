@@ -24,7 +24,7 @@ from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
 from relay.stream.cursors import CursorBook
-from relay.stream.pending import Changes, Told, newest
+from relay.stream.pending import Changes, Told, merged, newest
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
@@ -41,7 +41,7 @@ LOOK_SECONDS = 5.0
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
 
-MakeCatchUp = Callable[[int, int, int, str], CatchUp]
+MakeCatchUp = Callable[[int, int, int, tuple[str, ...]], CatchUp]
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +57,10 @@ class Projector:
         position: int,
         replay_from: int = 0,
         catch_up: MakeCatchUp | None = None,
-        log_id: str = "",
+        log_ids: tuple[str, ...] = (),
     ) -> None:
-        """`log_id` is the identity of the log. `catch_up` makes what brings an older database up to the log, when one
-        is found in the place of this one.
+        """`log_ids` are the identity of the log and those of its forerunners. `catch_up` makes what brings an older
+        database up to the log, when one is found in the place of this one.
         """
         self.position = position
         self.stored_position = position
@@ -75,7 +75,7 @@ class Projector:
         self._db = db
         self._book = book
         self._make_catch_up = catch_up
-        self._log_id = log_id
+        self._log_ids = log_ids
         self._catch_up: CatchUp | None = None
         self._prepared = False
         self._caught_up = Signal()
@@ -157,7 +157,7 @@ class Projector:
     def note_repo(self, repo: RepoRow, collections: Mapping[str, bool | None]) -> None:
         """Gather what is known of a repo that no event carries."""
         self._gathered.repos[repo.uid] = repo
-        self._add_collections(repo.uid, collections)
+        self._gathered.collections.update(self._told.news(repo.uid, collections))
 
     def note_missed(self, host_id: int, did: str, reason: str) -> None:
         """Gather that events of an account were dropped. It is stored no later than that its host's cursor moved on."""
@@ -247,15 +247,17 @@ class Projector:
         self._rounds += 1
         this_round, position, replay_from = self._rounds, self.position, self._book.replay_from()
         cursors, started, gaps = self._book.take_dirty(), self._book.take_started(), self._book.take_gaps()
-        self._put_in_pieces()
+        # Handed over for writing, and never changed from here on.
+        self._writing = merged((*self._writing, self._gathered)).pieces(self._piece_rows)
+        self._gathered = Changes()
         try:
             while len(self._writing) > 1:
                 # Again without harm: from an older position the log gives the same rows.
-                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_id)
+                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_ids)
                 batch.now = time.time()
                 self._db.write(projection.write, batch, frozenset(self._may_be_at))
                 del self._writing[0]
-            batch = self._writing[0].batch(position, replay_from, self._log_id)
+            batch = self._writing[0].batch(position, replay_from, self._log_ids)
             batch.cursors, batch.started, batch.gaps, batch.now = cursors, started, gaps, time.time()
             expected = frozenset(self._may_be_at)
             self._may_be_at.add(position)
@@ -284,16 +286,6 @@ class Projector:
         self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
         return True
-
-    def _put_in_pieces(self) -> None:
-        """Move all that is gathered to what is being written. There is one piece at least."""
-        merged = self._gathered
-        if self._writing:
-            merged = Changes()
-            for piece in (*self._writing, self._gathered):
-                merged.update(piece)
-        self._writing = merged.pieces(self._piece_rows)
-        self._gathered = Changes()
 
     def _find(self, tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
         """What SQL has of these accounts, once it is sure that it is not an older state than it was left in."""
@@ -324,7 +316,7 @@ class Projector:
         self._told.forget_all()
         self._trouble = None
         self.stored_replay_from = moved.replay_from
-        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from, self._log_id))
+        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from, self._log_ids))
 
     def _note_taken(self) -> None:
         """SQL is another log's now."""

@@ -47,7 +47,7 @@ class Recovered(NamedTuple):
 
 
 def recover(
-    segment_log: SegmentLog, db: Database, book: CursorBook, suppressions: Suppressions, log_id: str
+    segment_log: SegmentLog, db: Database, book: CursorBook, suppressions: Suppressions, log_ids: tuple[str, ...]
 ) -> Recovered:
     """Apply the log's records after SQL's position, and fill `book` and `suppressions`.
 
@@ -77,7 +77,7 @@ def recover(
         if record.flags and record.seq > hidden_at:
             suppressions.apply(record)
     cursors.fill(book)
-    catch_up = CatchUp(segment_log, db, position, end, replay_from, log_id)
+    catch_up = CatchUp(segment_log, db, position, end, replay_from, log_ids)
     if found is not None and catch_up.remaining > WAIT_FOR_EVENTS:
         log.warning("the database is %d events behind the log: it is brought up to it", catch_up.remaining)
         return Recovered(position, replay_from, max_uid + 1, catch_up.lost, catch_up)
@@ -150,8 +150,10 @@ class LoggedSeqs:
         """Look at the next of the log's records."""
         host_id = record.host_id
         # What the relay fetched by itself has no number of its host's.
-        if not record.upstream_seq or record.seq <= self._since.get(host_id, 0) or record.upstream_seq <= self._stored.get(
-            host_id, record.upstream_seq
+        if (
+            not record.upstream_seq
+            or record.seq <= self._since.get(host_id, 0)
+            or record.upstream_seq <= self._stored.get(host_id, record.upstream_seq)
         ):
             return
         logged = self._logged.setdefault(host_id, {})

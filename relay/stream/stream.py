@@ -35,8 +35,8 @@ class Stream:
         self.log = segment_log
         self.suppressions = Suppressions()
         self.cursors = CursorBook(lambda: segment_log.last_seq)
-        log_id = ownership.claim(segment_log, db)
-        recovered = recover(segment_log, db, self.cursors, self.suppressions, log_id)
+        log_ids = ownership.claim(segment_log, db)
+        recovered = recover(segment_log, db, self.cursors, self.suppressions, log_ids)
         self._next_uid = recovered.next_uid
         self.projector = Projector(
             db,
@@ -45,7 +45,7 @@ class Stream:
             recovered.position,
             recovered.replay_from,
             partial(CatchUp, segment_log, db),
-            log_id,
+            log_ids,
         )
         self.projector.note_lost(recovered.lost)
         if recovered.behind is not None:

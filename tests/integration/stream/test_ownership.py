@@ -53,6 +53,24 @@ def test_a_new_log_takes_the_database_and_the_former_one_is_refused(
         Room(tmp_path / "a", database_url)
 
 
+def test_a_backup_from_before_the_log_was_lost_is_still_its_own(tmp_path: Path, database_url: str) -> None:
+    filled(tmp_path / "a", database_url)
+    databases.save(database_url)
+    filled(tmp_path / "new", database_url)
+    databases.bring_back(database_url)
+    room = Room(tmp_path / "new", database_url)
+    assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
+    room.start()
+    room.db.write(projection.set_owner, identity.load(room.log.directory)[1])
+    position = room.stream.projector.stored_position
+    room.submit(1)
+    room.wait_until(lambda: room.stream.projector.stored_position > position)
+    assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
+    room.stop()
+    with pytest.raises(StoreError, match="store-log"):
+        Room(tmp_path / "a", database_url)
+
+
 def test_a_database_from_before_there_were_identities_is_taken(tmp_path: Path, database_url: str) -> None:
     filled(tmp_path / "a", database_url)
     room = Room(tmp_path / "a", database_url)
@@ -60,7 +78,7 @@ def test_a_database_from_before_there_were_identities_is_taken(tmp_path: Path, d
     room.submit(1)
     room.start()
     room.wait_until(lambda: room.stream.projector.stored_position == 6)
-    assert room.db.read(projection.owner) == identity.load(room.log.directory)
+    assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
     room.stop()
     databases.wipe(database_url)
     Room(tmp_path / "a", database_url).stop()
@@ -75,7 +93,7 @@ def test_who_lost_the_database_to_another_writes_nothing_more(tmp_path: Path, da
     room.submit(2)
     room.wait_until(lambda: "another relay has taken it" in str(room.stream.problem))
     assert room.db.read(projection.position)[0] == 1
-    room.db.write(projection.set_owner, identity.load(room.log.directory) or "")
+    room.db.write(projection.set_owner, identity.load(room.log.directory)[0])
     room.wait_until(lambda: room.stream.projector.stored_position == 2 and room.stream.problem is None)
     room.stop()
 
