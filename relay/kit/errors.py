@@ -116,6 +116,6 @@ class LogError(RelayError):
 class StoreError(RelayError):
     """The database is not there or refuses the work.
 
-    Reasons: `store-unavailable`, `store-behind` (it is brought up to the log first), `store-schema`, `store-mode`,
-    `store-locked` (another relay uses it), `store-log` (it belongs to another log).
+    Reasons: `store-unavailable`, `store-damaged`, `store-behind` (it is brought up to the log first), `store-schema`,
+    `store-mode`, `store-locked` (another relay uses it), `store-log` (it belongs to another log).
     """

@@ -54,6 +54,9 @@ _UNAVAILABLE = frozenset(
 )
 
 
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
 class SqliteTransaction(Transaction):
     """Statements on one SQLite connection."""
 
@@ -158,6 +161,9 @@ class SqliteDatabase(Database):
             if not _is_outage(error, writes):
                 raise
             metrics.STORE_FAILURES.inc()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+                advice = "put the newest backup in its place: the log brings it up to now"
+                raise StoreError("store-damaged", f"{self._path}: {error}: {advice}") from error
             raise StoreError("store-unavailable", f"{self._path}: {error}") from error
         finally:
             metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)

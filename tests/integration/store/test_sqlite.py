@@ -142,7 +142,20 @@ def test_a_file_that_is_no_database(path: Path) -> None:
     path.write_bytes(b"no database at all" * 1000)
     with pytest.raises(StoreError, match="not a database") as caught:
         open_database(f"sqlite://{path}", max_connections=1)
-    assert caught.value.reason == "store-unavailable"
+    assert caught.value.reason == "store-damaged"
+
+
+def test_pages_of_garbage_are_told_with_what_to_do(path: Path) -> None:
+    database = open_database(f"sqlite://{path}", max_connections=1)
+    database.write(
+        lambda tx: tx.many("INSERT INTO relay_setting VALUES (?, ?)", [(f"{n}", "x" * 99) for n in range(999)])
+    )
+    database.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: 4096 * 3] + b"\xa5" * (len(whole) - 4096 * 3))
+    with pytest.raises(StoreError, match=r"store-damaged: .*put the newest backup in its place") as caught:
+        open_database(f"sqlite://{path}", max_connections=1).read(lambda tx: tx.rows("SELECT * FROM relay_setting"))
+    assert "\n" not in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
