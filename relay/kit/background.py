@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from typing import ParamSpec, TypeVar, cast
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import NamedTuple, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -92,25 +92,30 @@ class Loop:
         return self._every if wait is None else wait
 
 
-def yield_hub() -> None:
+def yield_hub(line: Hashable = None) -> None:
     """Let everyone else have a turn, whoever waits for a timer or for a socket as well; about 3 µs when nobody does.
 
-    What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets.
+    What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets. Those
+    who name the same `line` have one turn between them where anyone else has one each.
     """
     hub = get_hub()
     turns = _turns.get(hub)
     if turns is None:
         turns = _turns[hub] = _Turns(hub)
-    turns.take()
+    turns.take(line)
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
-    """`items` one by one, with a turn for everyone else whenever they have taken some milliseconds."""
+    """`items` one by one, with a rest for everyone else whenever they have taken a millisecond.
+
+    A rest and not a turn: native threads, such as the one that writes the log, have to wait for the interpreter for
+    milliseconds each time as long as the hub has work.
+    """
     end = time.perf_counter() + TURNS_SECONDS
     for item in items:
         yield item
         if time.perf_counter() > end:
-            yield_hub()
+            gevent.sleep(TURNS_SECONDS)
             end = time.perf_counter() + TURNS_SECONDS
 
 
@@ -134,6 +139,11 @@ class Stints:
         return self._took + time.perf_counter() - self._began
 
 
+class _Line(NamedTuple):
+    name: Hashable
+    waiting: deque[Waiter[None]]
+
+
 class _Turns:
     """Those who yielded a hub. In each of its rounds they go on one after the other for a while, the rest in the next.
 
@@ -142,16 +152,23 @@ class _Turns:
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        # Bounded by the greenlets there are: each waits here once.
-        self._waiting: deque[Waiter[None]] = deque()
+        # Bounded by the greenlets there are: each waits here once, by itself or in a line.
+        self._waiting: deque[Waiter[None] | _Line] = deque()
+        self._lines: dict[Hashable, _Line] = {}
         # Over as soon as it is started, and yet looked at only after the hub has asked for what is ready.
         self._round = hub.loop.timer(0.0)
         self._begun = False
 
-    def take(self) -> None:
+    def take(self, name: Hashable) -> None:
         """Return when it is the caller's turn."""
         waiter: Waiter[None] = Waiter(self._hub)
-        self._waiting.append(waiter)
+        if name is None:
+            self._waiting.append(waiter)
+        elif name in self._lines:
+            self._lines[name].waiting.append(waiter)
+        else:
+            line = self._lines[name] = _Line(name, deque((waiter,)))
+            self._waiting.append(line)
         if not self._begun:
             self._begun = True
             self._round.start(self._go_on)
@@ -160,13 +177,22 @@ class _Turns:
     def _go_on(self) -> None:
         end = time.perf_counter() + TURNS_SECONDS
         for _ in range(len(self._waiting)):
-            self._waiting.popleft().switch(None)
+            first = self._waiting.popleft()
+            (self._next_of(first) if isinstance(first, _Line) else first).switch(None)
             if time.perf_counter() > end:
                 break
         self._round.stop()
         self._begun = bool(self._waiting)
         if self._begun:
             self._round.start(self._go_on)
+
+    def _next_of(self, line: _Line) -> Waiter[None]:
+        waiter = line.waiting.popleft()
+        if line.waiting:
+            self._waiting.append(line)
+        else:
+            del self._lines[line.name]
+        return waiter
 
 
 _turns: WeakKeyDictionary[Hub, _Turns] = WeakKeyDictionary()

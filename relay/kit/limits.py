@@ -37,6 +37,26 @@ class Pace:
         self._free_at = max(self._free_at, now + seconds)
 
 
+class Paces(Generic[K]):
+    """A Pace for each key. Bounded: of more than `capacity` keys, the one not asked for longest starts afresh."""
+
+    def __init__(self, per_second: float, burst: int, capacity: int) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._paces: LRUCache[K, Pace] = LRUCache(capacity)
+
+    def __len__(self) -> int:
+        """Keys that are remembered."""
+        return len(self._paces)
+
+    def reserve(self, key: K, now: float) -> float:
+        """Take one turn of `key`; the seconds to wait until it comes."""
+        pace = self._paces.get(key)
+        if pace is None:
+            pace = self._paces[key] = Pace(self._per_second, self._burst)
+        return pace.reserve(now)
+
+
 class Allowance(Generic[K]):
     """A token bucket for each key: `burst` at once, then one every `interval` seconds. Never waits.
 

@@ -41,7 +41,8 @@ BYTES_PER_SECOND = 128 << 10
 FRAMES_PER_SECOND = 50
 # For so long what was not read is put up with, while a send had to wait.
 MOST_SECONDS = 10.0
-READ_BYTES = 4 << 10
+# Little at a time, so that few frames are read of one that sends too many.
+READ_BYTES = 1 << 10
 TICK = 1.0
 PING_INTERVAL = 30.0
 FAREWELL_TIMEOUT = 5.0
@@ -49,6 +50,8 @@ FAREWELL_TIMEOUT = 5.0
 UNSENT_BYTES = 128 << 10
 # What a consumer may still send while it reads the farewell.
 FAREWELL_BYTES = 256 << 10
+# One that floods keeps its place for so long and is told afterwards: else it would be back at once.
+FLOOD_SECONDS = 2.0
 
 
 class ConsumerEnded(RelayError):
@@ -92,12 +95,14 @@ class Connection:
         "_counted",
         "_feed",
         "_frames",
+        "_leaving",
         "_listened_at",
         "_next_ping",
         "_next_tick",
         "_pace",
         "_pong_due",
         "_reader",
+        "_received",
         "_sent",
         "_socket",
         "_stall",
@@ -113,10 +118,13 @@ class Connection:
         # No such option on sockets that are not TCP, or not Linux's.
         with suppress(OSError, AttributeError):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+        # Nor does the kernel keep more of it than is read at the end.
+        socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, MAX_MESSAGE_BYTES)
         self._socket = socket
         self._reader = FrameReader(masked=True, max_bytes=self.message_bytes, texts=self.hears, deflate=deflate)
-        self._reader.feed(received)
+        self._received = received
         self._consumer = consumer
+        self._leaving: Callable[[], bool] = bool
         self._stall = stall
         self._pace = Pace(stall, window)
         self._feed: Feed | None = None
@@ -144,6 +152,7 @@ class Connection:
         self._feed = feed
         if feed.outdated:
             self._send(binary_frame(frames.info_frame("OutdatedCursor", "events before the replay window are gone")))
+        self._leaving = leaving
         self._consumer.first_position = self._consumer.position = self._counted = feed.position
         try:
             self._stream(feed, last_seq, leaving)
@@ -181,6 +190,8 @@ class Connection:
         if not ended.farewell:
             return
         self._feed = None
+        if ended.reason == "websocket-flood":
+            self._tire()
         try:
             # In all, however slowly it is taken.
             with gevent.Timeout(FAREWELL_TIMEOUT, TimeoutError()):
@@ -197,6 +208,11 @@ class Connection:
                 unread -= len(data)
         except OSError:
             return
+
+    def _tire(self) -> None:
+        end = time.monotonic() + FLOOD_SECONDS
+        while time.monotonic() < end and not self._leaving():
+            gevent.sleep(TICK)
 
     def _count(self) -> None:
         # Once a second and not for each chunk: at a thousand consumers a counter is a part of the cost of sending.
@@ -277,7 +293,8 @@ class Connection:
             if reader.frames > frames or left < 0:
                 raise ConsumerEnded("websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "too much is sent"))
             try:
-                data = self._socket.recv(READ_BYTES)
+                data, self._received = self._received[:READ_BYTES], self._received[READ_BYTES:]
+                data = data or self._socket.recv(READ_BYTES)
             except BlockingIOError:
                 return
             except OSError:
@@ -286,6 +303,8 @@ class Connection:
                 raise ConsumerEnded("gone")
             left -= len(data)
             reader.feed(data)
+            if len(data) == READ_BYTES:
+                yield_hub()
 
     def _keep_alive(self, now: float) -> None:
         if now < self._next_ping:

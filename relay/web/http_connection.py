@@ -12,29 +12,32 @@ import json
 import logging
 import socket
 import time
+from collections.abc import Hashable
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, cast
 
 import gevent
-from gevent.lock import BoundedSemaphore
 from gevent.pywsgi import Input, LoggingLogAdapter, WSGIHandler, WSGIServer
 
 from relay.kit import descriptors, metrics
 from relay.kit.background import yield_hub
-from relay.kit.limits import Tally
+from relay.kit.limits import Pace, Tally
 from relay.net.http import SERVER
 from relay.web.http_input import Chunks, Head, RequestInvalid, head_end, parse_head
 
 log = logging.getLogger(__name__)
 
-READ_BYTES = 16 << 10
+# Little at a time, as to look at it takes time.
+READ_BYTES = 4 << 10
 # A client that is refused has this long to read why, and this much that it sent meanwhile is thrown away.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 << 10
 LINES_PER_MINUTE = 10
 # Until it is tried again to take a connection for which there was no descriptor at all.
 EXHAUSTED_SECONDS = 0.5
+PIPELINED_PER_SECOND = 50
+PIPELINED_BURST = 20
 
 _NAMES = {
     400: "InvalidRequest",
@@ -57,11 +60,14 @@ class HttpServer(WSGIServer):
 
     uses_reserve = False
 
+    # Each begins with work of its own before it waits for anything.
+    max_accept = 10
+
     def __init__(self, listener: Any, application: Any, handler: type[HttpConnection], **options: Any) -> None:
         errors = LoggingLogAdapter(log, logging.DEBUG)
         super().__init__(listener, application, handler_class=handler, log=None, error_log=errors, **options)
-        # A client whose next request is here already waits for a turn of the hub, and each turn is one client's.
-        self.turn = BoundedSemaphore(1)
+        # Clients whose next request is here before they have read an answer share these.
+        self.pipelined = Pace(PIPELINED_PER_SECOND, PIPELINED_BURST)
         self._lines: Tally[str] = Tally(60.0, 1)
 
     def do_read(self) -> tuple[Any, Any] | None:  # type: ignore[override]
@@ -96,12 +102,16 @@ class HttpServer(WSGIServer):
 
 
 class ClientInput:
-    """What a client sends, in pywsgi's place for a buffered file. Raises OSError when there is no more."""
+    """What a client sends, in pywsgi's place for a buffered file. Raises OSError when there is no more.
 
-    __slots__ = ("_socket", "closed", "received")
+    Connections of the same `line` have one turn of the hub where others have one each.
+    """
+
+    __slots__ = ("_socket", "closed", "line", "received")
 
     def __init__(self, sock: Any) -> None:
         self._socket = sock
+        self.line: Hashable = id(self)
         # Read, and not used yet.
         self.received = bytearray()
         self.closed = False
@@ -160,7 +170,7 @@ class ClientInput:
 
     def _receive(self) -> None:
         """Wait for more, and let others go on when there always is more."""
-        yield_hub()
+        yield_hub(self.line)
         data = self._socket.recv(READ_BYTES)
         if not data:
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
@@ -185,6 +195,7 @@ class HttpConnection(WSGIHandler):
 
     def handle(self) -> None:
         """Serve the connection until it ends."""
+        yield_hub(self.input.line)
         self.socket.settimeout(self.answer_seconds)
         # The client may be gone already.
         with suppress(OSError):
@@ -194,7 +205,7 @@ class HttpConnection(WSGIHandler):
     def handle_one_request(self) -> Any:
         """One request and its answer; None when the connection is over."""
         if self._served:
-            self._take_turn()
+            self._put_off()
         try:
             return super().handle_one_request()
         except RequestInvalid as error:
@@ -222,6 +233,8 @@ class HttpConnection(WSGIHandler):
         if head.length != 0 and head.fields.get("expect", "").lower() == "100-continue" and not self.input.received:
             self.socket.sendall(_CONTINUE)
         self._body = self.input.body(head.length, self.body_seconds)
+        # However many ask at once, timers and sockets get their share in between.
+        yield_hub(self.input.line)
         self.content_length = len(self._body)
         if head.length is None:
             # What is handed on has a length, whatever it came in.
@@ -275,13 +288,10 @@ class HttpConnection(WSGIHandler):
             raise ex
         raise RequestInvalid(400, "head-malformed", f"a malformed head: {type(ex).__name__}")
 
-    def _take_turn(self) -> None:
-        """Let others be served before the next request of this client, all the more if that is here already."""
+    def _put_off(self) -> None:
+        """Put a client off that does not wait for its answers."""
         if self.input.received:
-            with self.server.turn:
-                yield_hub()
-        else:
-            yield_hub()
+            gevent.sleep(self.server.pipelined.reserve(time.monotonic()))
 
     def _write_with_headers(self, data: bytes) -> None:
         """Head and body in one piece: two would wait for one another at the kernel's leisure."""

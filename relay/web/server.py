@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from flask import Flask
 from gevent.pool import Pool
 from gevent.pywsgi import Input
@@ -18,7 +19,7 @@ from gevent.socket import socket as Socket  # noqa: N812
 from geventwebsocket.handler import WebSocketHandler
 
 from relay.kit import metrics
-from relay.kit.limits import Places
+from relay.kit.limits import Paces, Places
 from relay.kit.values import Bind
 from relay.net.http import SERVER
 from relay.web.callers import client_address, counted_as, is_proxy
@@ -36,6 +37,10 @@ CONNECTIONS_PER_ADDRESS = 200
 MANY_CONNECTIONS = 500
 SHORT_IDLE_SECONDS = 5.0
 REQUESTS_PER_ADDRESS = 100
+# Those of one address that come faster wait for their turn.
+REQUESTS_PER_SECOND = 100
+REQUESTS_BURST = 200
+MAX_ADDRESSES = 10_000
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
 
 Consume = Callable[[Socket, bytes], None]
@@ -53,6 +58,8 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         self._through_proxy = is_proxy(peer, server.trusted)
         self._peer = peer
         self._key = None if self._through_proxy else counted_as(peer)
+        if self._key is not None:
+            self.input.line = self._key
         self._request_key: str | None = None
         self._has_place = False
 
@@ -83,11 +90,18 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         if head.method not in METHODS:
             raise RequestInvalid(501, "head-malformed", "no such method")
         forwarded_for = head.fields.get("x-forwarded-for", "")
+        key = self._key
         if self._through_proxy and forwarded_for:
             key = counted_as(client_address(self._peer, forwarded_for, self.server.trusted))
             if not self.server.requests.take(key):
                 raise RequestInvalid(429, "too-many", "too many requests at a time from your address")
-            self._request_key = key
+            self._request_key = self.input.line = key
+        elif key is None and (self._served > 1 or head.wants_websocket):
+            # Nobody says whose it is: it waits behind those that ask for the first time.
+            self.input.line = self._peer
+        if key is not None:
+            # Bounded by how many of an address can wait at a time.
+            gevent.sleep(self.server.paces.reserve(key, time.monotonic()))
 
     def run_application(self) -> None:
         """Let the application answer, or upgrade and run the consumer that it hands over."""
@@ -144,6 +158,8 @@ class Listener(HttpServer):
         self.trusted = services.settings.trusted_proxies
         self.connections: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, CONNECTIONS_PER_ADDRESS)
         self.requests: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, REQUESTS_PER_ADDRESS)
+        self.paces: Paces[str] = Paces(REQUESTS_PER_SECOND, REQUESTS_BURST, MAX_ADDRESSES)
+        metrics.show_bound("api-addresses", self.paces.__len__, MAX_ADDRESSES)
         metrics.show_bound("api-requests", lambda: len(self.connections), REQUESTS_BESIDE_CONSUMERS)
         super().__init__((bind.host, bind.port), app, ApiConnection, backlog=1024, spawn=pool)
 

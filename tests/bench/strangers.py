@@ -1,16 +1,18 @@
 """What strangers at the API's port cost everybody else, and the relay's memory.
 
-    python -m tests.bench.strangers [--seconds 5] [NAME…]
+    python -m tests.bench.strangers [--seconds 5] [--rounds 2] [NAME…]
 
 For each attack: the waits of honest requests for `/_healthz` on new connections and of an honest consumer for events,
-before it and during it, and the relay's resident memory at its peak. The relay, the attackers and the measuring are a
-process each; on few cores they share them, which the figures of "before" do not show.
+without it and during it in turn, how much of a core the relay used, and its resident memory at its peak. The relay, the
+attackers and the measuring are a process each; on few cores they share them, which the figures of "before" do not show.
 """
 
 from __future__ import annotations
 
 import argparse
 import base64
+import json
+import os
 import socket
 import sqlite3
 import subprocess
@@ -18,7 +20,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -57,6 +58,7 @@ ATTACKS: dict[str, tuple[int, bytes, bytes, float]] = {
     "6 endless heads": (200, b"GET / HTTP/1.1\r\n" + HOST, b"x: " + b"a" * 65_000 + b"\r\n", 0.0),
     "7 hosts": (1, b"", LIST_HOSTS, 0.3),
     "7 repos": (8, b"", LIST_REPOS % 200, 0.05),
+    "connections": (50, ASK.replace(HOST, HOST + b"Connection: close\r\n"), b"", 0.05),
 }
 
 
@@ -74,12 +76,25 @@ def attack(name: str, port: int) -> None:
             with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
                 sock.sendall(head)
                 reading = gevent.spawn(read, sock)
-                while not reading.ready():
+                while block and not reading.ready():
                     sock.sendall(block)
                     gevent.sleep(pause)
-            gevent.sleep(0.5)
+                reading.join()
+            gevent.sleep(0.5 if block else pause)
 
     gevent.joinall([gevent.spawn(keep_on) for _ in range(count)])
+
+
+def ask(url: str, seconds: float) -> None:
+    """Run by a process of its own: print how many milliseconds requests took, as JSON."""
+    waits = []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        began = time.monotonic()
+        call(f"{url}/_healthz", timeout=60)
+        waits.append((time.monotonic() - began) * 1000)
+        time.sleep(0.025)
+    print(json.dumps(waits))
 
 
 def fill(database: Path) -> None:
@@ -122,25 +137,60 @@ class Measured:
         self._sent[self._seq] = time.monotonic()
         self._seq += 1
 
-    def run(self, seconds: float) -> tuple[list[float], list[float]]:
-        """Ask and publish twenty times a second for that long."""
-        self.healthz, self.events = [], []
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self.publish()
-            began = time.monotonic()
-            call(f"{self._relay.url}/_healthz", timeout=60)
-            self.healthz.append((time.monotonic() - began) * 1000)
-            gevent.sleep(0.05)
+    def run(self, seconds: float) -> None:
+        """Ask forty times a second and publish as often, for that long."""
+        command = [sys.executable, "-m", "tests.bench.strangers", "--ask", str(seconds), self._relay.url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as asking:
+            assert asking.stdout is not None
+            while asking.poll() is None:
+                self.publish()
+                gevent.sleep(0.025)
+            self.healthz += json.load(asking.stdout)
         gevent.sleep(0.5)
-        return sorted(self.healthz), sorted(self.events)
+
+
+class Phase:
+    """What was measured without an attack, or during it, in all its rounds."""
+
+    def __init__(self, measured: Measured, pid: int) -> None:
+        self.healthz: list[float] = []
+        self.events: list[float] = []
+        self.peak = 0.0
+        self._measured = measured
+        self._pid = pid
+        self._cpu = self._seconds = 0.0
+
+    def run(self, seconds: float) -> None:
+        """Measure once more for that long."""
+        measured, stop = self._measured, threading.Event()
+        measured.healthz, measured.events = self.healthz, self.events
+        watching = threading.Thread(target=self._watch, args=(stop,))
+        watching.start()
+        began, cpu = time.monotonic(), cpu_seconds(self._pid)
+        measured.run(seconds)
+        self._cpu += cpu_seconds(self._pid) - cpu
+        self._seconds += time.monotonic() - began
+        stop.set()
+        watching.join()
+
+    def line(self) -> str:
+        """The figures, as the table's head names them."""
+        waits = f"{told(self.healthz)} {told(self.events)}"
+        return f"{waits} {self._cpu / self._seconds:6.2f} {self.peak:6.0f}"
+
+    def _watch(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.peak = max(self.peak, memory(self._pid))
+            stop.wait(0.1)
+
+
+def at(share: float, waits: list[float]) -> float:
+    """That quantile."""
+    return sorted(waits)[min(len(waits) - 1, int(share * len(waits)))] if waits else float("nan")
 
 
 def told(waits: list[float]) -> str:
-    def at(share: float) -> float:
-        return waits[min(len(waits) - 1, int(share * len(waits)))] if waits else float("nan")
-
-    return f"{at(0.5):7.1f} {at(0.99):7.1f}"
+    return f"{at(0.5, waits):7.1f} {at(0.99, waits):7.1f}"
 
 
 def memory(pid: int) -> float:
@@ -149,23 +199,30 @@ def memory(pid: int) -> float:
     return next(int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("VmRSS"))
 
 
-def watched(pid: int, stop: threading.Event, peak: list[float]) -> Callable[[], None]:
-    def watch() -> None:
-        while not stop.is_set():
-            peak[0] = max(peak[0], memory(pid))
-            stop.wait(0.1)
-
-    return watch
+def cpu_seconds(pid: int) -> float:
+    """Of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--attack", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("names", nargs="*", choices=[[], *ATTACKS])
+    parser.add_argument("--ask", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     if options.attack:
         attack(options.names[0], options.attack)
+    elif options.ask:
+        ask(options.names[0], options.ask)
+    else:
+        measure(options.names or list(ATTACKS), options.seconds, options.rounds)
+
+
+def measure(names: list[str], seconds: float, rounds: int) -> None:
+    """Print a table of the attacks of these names."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-strangers-")))
         plc, pds = stack.enter_context(FakePlc()), stack.enter_context(FakePds())
@@ -178,26 +235,29 @@ def main() -> None:
         relay.start()
         stack.callback(relay.close)
         relay.crawl(pds.url)
+        rates = dict.fromkeys(("per_second", "per_hour", "per_day"), 10**9)
+        relay.admin("pds/changeLimits", {"host": pds.url, "repo_limit": 10**6, **rates})
         measured = Measured(relay, pds, repo)
         measured.publish()
         relay.wait_metric("relay_log_last_seq", 1)
         pid = relay.child.process.pid  # type: ignore[union-attr]
-        print(f"{'':18} {'healthz p50, p99':>16} {'events p50, p99':>16} {'MiB':>6}   in ms")
-        for name in options.names or ATTACKS:
-            healthz, events = measured.run(options.seconds)
-            print(f"{name + ', before':24} {told(healthz)} {told(events)} {memory(pid):6.0f}", flush=True)
+        print(f"{'':25}{'healthz p50, p99':>15} {'events p50, p99':>15} {'cores':>6} {'MiB':>6}   waits in ms")
+        for name in names:
+            before, during = Phase(measured, pid), Phase(measured, pid)
             command = [sys.executable, "-m", "tests.bench.strangers", "--attack", relay.url.rpartition(":")[2], name]
-            with subprocess.Popen(command) as attacker:
-                peak, stop = [0.0], threading.Event()
-                watching = threading.Thread(target=watched(pid, stop, peak))
-                watching.start()
-                gevent.sleep(1.5)
-                healthz, events = measured.run(options.seconds)
-                attacker.kill()
-                stop.set()
-                watching.join()
-            print(f"{name + ', during':24} {told(healthz)} {told(events)} {peak[0]:6.0f}", flush=True)
-            gevent.sleep(2)
+            for _ in range(rounds):
+                before.run(seconds)
+                with subprocess.Popen(command) as attacker:
+                    gevent.sleep(1.5)
+                    during.run(seconds)
+                    attacker.kill()
+                gevent.sleep(2)
+            print(f"{name + ', before':24} {before.line()}\n{name + ', during':24} {during.line()}", flush=True)
+            times = [
+                at(0.99, during.healthz) / at(0.99, before.healthz),
+                at(0.99, during.events) / at(0.99, before.events),
+            ]
+            print(f"{'':24} {'x':>7} {times[0]:7.2f} {'x':>7} {times[1]:7.2f}", flush=True)
 
 
 if __name__ == "__main__":

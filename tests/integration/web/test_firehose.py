@@ -271,8 +271,11 @@ def floods(web: Web, frame: bytes, count: int) -> tuple[list[int], list[float]]:
         Frame(Opcode.BINARY, b"").serialize(mask=True),
         Frame(Opcode.TEXT, bytes(60_000)).serialize(mask=True),
         Frame(Opcode.BINARY, b"x", fin=False).serialize(mask=True) + Frame(Opcode.CONT, b"").serialize(mask=True),
+        Frame(Opcode.BINARY, b"", fin=False).serialize(mask=True)
+        + Frame(Opcode.CONT, b"", fin=False).serialize(mask=True) * 10_000
+        + Frame(Opcode.CONT, b"").serialize(mask=True),
     ],
-    ids=["pings", "large pings", "pongs", "empty messages", "large messages", "crumbs"],
+    ids=["pings", "large pings", "pongs", "empty messages", "large messages", "crumbs", "a message without end"],
 )
 def test_consumers_that_say_much_are_closed_and_slow_nobody(web: Web, frame: bytes) -> None:
     codes, waits = floods(web, frame, 20)
@@ -280,6 +283,26 @@ def test_consumers_that_say_much_are_closed_and_slow_nobody(web: Web, frame: byt
     # The clients are in this process as well, and take their share.
     assert waits[len(waits) // 2] < 0.3, waits[-5:]
     until(lambda: not list(web.services.consumers))
+
+
+def test_one_that_floods_keeps_its_place_a_while_but_not_when_the_relay_stops(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web = start_web()
+    flood = Frame(Opcode.PING, b"").serialize(mask=True) * 1000
+    with raw(web, handshake() + flood) as sock:
+        head_of(sock)
+        began = time.monotonic()
+        assert sock.recv(2)[0] == 0x88
+        assert time.monotonic() - began > consumer_connection.FLOOD_SECONDS
+    monkeypatch.setattr(consumer_connection, "FLOOD_SECONDS", 3600.0)
+    with raw(web, handshake() + flood) as sock:
+        head_of(sock)
+        gevent.sleep(1.5)
+        stopping = gevent.spawn(web.server.stop, 10)
+        assert sock.recv(2)[0] == 0x88
+        sock.close()
+        stopping.get(timeout=10)
 
 
 def test_pings_are_answered_once_a_second(web: Web) -> None:

@@ -104,6 +104,18 @@ def test_clients_that_pipeline_without_end_take_turns_with_others(web: Web, clie
     assert took[len(took) * 9 // 10] < PATIENCE, took[-5:]
 
 
+def test_a_client_that_does_not_wait_for_its_answers_is_put_off(web: Web) -> None:
+    began = time.monotonic()
+    assert answers(web, HEALTHZ * 60) == [200] * 60
+    assert time.monotonic() - began > 0.7
+    before = web.server._server.pipelined._free_at
+    with client(web) as sock:
+        for _ in range(60):
+            sock.sendall(HEALTHZ)
+            assert answer(sock)[0] == 200
+    assert web.server._server.pipelined._free_at == before
+
+
 def test_requests_that_come_together_are_answered_in_order(web: Web) -> None:
     assert answers(web, HEALTHZ + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" + HEALTHZ) == [200, 404, 200]
 
@@ -338,6 +350,43 @@ def test_requests_of_one_address_through_a_proxy_are_bounded(
         until(lambda: len(web.server._server.requests) == 1)
         with client(web, slow + b"{}        ") as third:
             assert answer(third)[0] == 400
+
+
+def test_requests_of_one_address_beyond_a_rate_wait(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.server.REQUESTS_PER_SECOND", 5)
+    monkeypatch.setattr("relay.web.server.REQUESTS_BURST", 2)
+    web = start_web()
+
+    def ask(address: str) -> float:
+        began = time.monotonic()
+        with client(web, HEALTHZ.replace(b"\r\n\r\n", f"\r\nX-Forwarded-For: {address}\r\n\r\n".encode())) as sock:
+            assert answer(sock)[0] == 200
+        return time.monotonic() - began
+
+    crowd = [gevent.spawn(ask, f"2001:db8:0:1::{number}") for number in range(22)]
+    gevent.sleep(0)
+    alone = ask("2001:db8:0:2::1")
+    slowest = max(greenlet.get(timeout=20) for greenlet in crowd)
+    assert slowest > 3.5 and alone < slowest / 2
+    # Whoever speaks to the relay itself without a proxy's word is nobody's crowd: a proxy may not say for whom it asks.
+    began = time.monotonic()
+    assert [web.get("/_healthz").status for _ in range(12)] == [200] * 12
+    assert time.monotonic() - began < 2
+
+
+def test_a_crowd_of_one_address_has_one_turn_where_others_have_one_each(web: Web) -> None:
+    busy = HEALTHZ.replace(b"\r\n\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\n\r\n")
+    order: list[str] = []
+
+    def ask(name: str, request: bytes) -> None:
+        with client(web, request) as sock:
+            assert answer(sock)[0] == 200
+            order.append(name)
+
+    crowd = [gevent.spawn(ask, "crowd", busy) for _ in range(80)]
+    other = gevent.spawn(ask, "other", busy.replace(b"100.1", b"100.2"))
+    gevent.joinall([*crowd, other], timeout=20)
+    assert order.count("crowd") == 80 and order.index("other") < 60
 
 
 def test_places_that_are_all_taken_are_told_of(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -165,6 +165,31 @@ def test_many_greenlets_that_yield_the_hub_let_timers_run_and_are_all_served() -
     assert served == set(range(100))
 
 
+def test_those_in_one_line_have_one_turn_between_them() -> None:
+    order: list[str] = []
+
+    def work(name: str, line: str | None) -> None:
+        for _ in range(2):
+            yield_hub(line)
+            order.append(name)
+
+    crowd = [gevent.spawn(work, "crowd", "line") for _ in range(50)]
+    others = [gevent.spawn(work, "another", "other line"), gevent.spawn(work, "alone", None)]
+    gevent.joinall([*crowd, *others], timeout=5)
+    # Each of the others waits for one of the crowd, and for none of it that came before.
+    assert order.index("another") <= 2 and order.index("alone") <= 2
+    assert [name for name in order[:9] if name != "crowd"] == ["another", "alone"] * 2
+    assert order.count("crowd") == 100
+
+
+def test_a_greenlet_that_is_killed_in_a_line_holds_up_nobody() -> None:
+    killed = [gevent.spawn(yield_hub, "line") for _ in range(3)]
+    gevent.sleep(0)
+    gevent.killall(killed[:2], block=False)
+    yield_hub("line")
+    killed[2].get(timeout=1)
+
+
 def test_a_greenlet_that_is_killed_while_it_yields_holds_up_nobody() -> None:
     killed = [gevent.spawn(yield_hub) for _ in range(3)]
     gevent.sleep(0)

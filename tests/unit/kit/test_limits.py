@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.kit.limits import Allowance, Pace, Places, Tally, Window
+from relay.kit.limits import Allowance, Pace, Paces, Places, Tally, Window
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
@@ -26,6 +26,15 @@ def test_a_held_pace_gives_no_turn_until_then() -> None:
     pace.hold(50.0, 30.0)
     assert pace.reserve(60.0) == pytest.approx(20.0)
     assert pace.reserve(81.0) == 0.0
+
+
+def test_paces_are_one_for_each_of_a_bounded_number_of_keys() -> None:
+    paces: Paces[str] = Paces(per_second=10, burst=1, capacity=2)
+    assert [round(paces.reserve("a", 100.0), 6) for _ in range(3)] == [0, 0.1, 0.2]
+    assert paces.reserve("b", 100.0) == 0
+    assert round(paces.reserve("a", 100.0), 6) == 0.3
+    assert paces.reserve("c", 100.0) == 0 and len(paces) == 2
+    assert paces.reserve("b", 100.0) == 0
 
 
 def test_an_allowance_gives_a_burst_then_one_an_interval_for_each_key() -> None:

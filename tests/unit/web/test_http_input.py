@@ -200,8 +200,8 @@ def test_rule_6_broken_chunks(framed: bytes) -> None:
         b"%x\r\n" % (MAX_BODY_BYTES + 1),
         b"fffffffffffffff\r\n",
         b"%x\r\n%b\r\n1\r\n" % (MAX_BODY_BYTES, b"x" * MAX_BODY_BYTES),
-        b"1\r\nx\r\n" * 4000,
-        b"0\r\n" + b"Trailer: x\r\n" * 2000,
+        b"1\r\nx\r\n" * 500,
+        b"0\r\n" + b"Trailer: x\r\n" * 500,
     ],
     ids=["a large chunk", "an endless chunk", "too much in all", "crumbs", "trailers"],
 )
