@@ -29,6 +29,7 @@ from relay.web.services import relay_services, requester, services
 EXTENSION = "relay.dash"
 SESSION_SECONDS = 12 * 3600
 MAX_SESSIONS = 256
+MAX_FORM_BYTES = 8 << 10
 
 COOKIE = "relay_dash"
 COOKIE_PATH = "/dash"
@@ -114,6 +115,9 @@ def admit() -> ResponseReturnValue | None:
     """Let a request pass that has a session, and a form that came from a page of that session."""
     if request.method == "POST":
         refuse_foreign_origin()
+        # To take apart a form costs much more than to receive it.
+        if (request.content_length or 0) > MAX_FORM_BYTES:
+            abort(413, "This form is too large.")
     if request.endpoint in WITHOUT_LOGIN:
         return None
     session = state().sessions.find(request.cookies.get(COOKIE, ""))

@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 MAX_FAILURES = 10
 FAILURE_WINDOW = 60.0
 MAX_ADDRESSES = 10_000
+# Proxies of ours that pass a request on to one another.
+MAX_HOPS = 16
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -112,7 +114,7 @@ def client_address(peer: str, forwarded_for: str, trusted: Sequence[Network]) ->
     address = _parsed(peer)
     if address is None:
         return peer
-    for hop in reversed(forwarded_for.split(",")):
+    for hop in reversed(forwarded_for.rsplit(",", MAX_HOPS)[-MAX_HOPS:]):
         if not _is_trusted(address, trusted):
             break
         previous = _parsed(hop)

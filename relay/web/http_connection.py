@@ -43,6 +43,7 @@ _NAMES = {
     400: "InvalidRequest",
     408: "RequestTimeout",
     413: "PayloadTooLarge",
+    414: "URITooLong",
     429: "RateLimitExceeded",
     431: "RequestHeaderFieldsTooLarge",
     501: "MethodNotImplemented",
@@ -215,12 +216,13 @@ class HttpConnection(WSGIHandler):
         return None
 
     def read_requestline(self) -> Any:
-        """The first line of the next request, whose head is there as a whole then; "" when none comes."""
+        """The beginning of the next request, whose head is there as a whole then; "" when none comes."""
         if not self.input.wait(self.idle_wait() if self._served else self.head_seconds):
             return ""
         self._served += 1
         self._block = self.input.head(self.head_seconds)
-        return self._block.partition(b"\r\n")[0].decode("latin-1")
+        # pywsgi looks at its length alone, for which it has a bound and an answer of its own.
+        return self._block[:100].partition(b"\r\n")[0].decode("latin-1")
 
     def read_request(self, raw_requestline: str) -> Any:
         """Judge the head, and read the body. Raises RequestInvalid."""

@@ -4,7 +4,8 @@ Read by `http_connection`. A proxy in front must never see other requests in the
 read in two ways is refused. The rules are those of RFC 9112, each with a test of its number:
 
 1. A head has at most 16 KiB and 100 fields, and its lines end with CRLF. One empty line may come before it.
-2. A request line is a method, a target and HTTP/1.0 or 1.1, with one space between.
+2. A request line is a method, a target and HTTP/1.0 or 1.1, with one space between. A target has at most 8 KiB and
+   100 parameters.
 3. A field is a name, a colon and text, on one line. A name with an underscore is ignored, as another may look like it.
 4. There is one Host at most.
 5. A length is one number. A body in chunks has no length, and there is no other coding.
@@ -23,6 +24,8 @@ from relay.kit.errors import RelayError
 
 MAX_HEAD_BYTES = 16 << 10
 MAX_FIELDS = 100
+MAX_TARGET_BYTES = 8 << 10
+MAX_PARAMETERS = 100
 MAX_BODY_BYTES = 64 << 10
 MAX_FRAMING_BYTES = 16 << 10
 MAX_CHUNK_LINE_BYTES = 1 << 10
@@ -96,6 +99,10 @@ def parse_head(block: bytes) -> Head:
     method, target, major, minor = found.groups()
     if major != "1" or minor not in "01":
         raise RequestInvalid(505, "head-malformed", "the version is not HTTP/1.0 or 1.1")
+    if len(target) > MAX_TARGET_BYTES:
+        raise RequestInvalid(414, "head-too-large", f"a target of more than {MAX_TARGET_BYTES} bytes")
+    if target.count("&") > MAX_PARAMETERS:
+        raise _malformed(f"more than {MAX_PARAMETERS} parameters")
     if len(lines) > MAX_FIELDS:
         raise RequestInvalid(431, "head-too-large", f"more than {MAX_FIELDS} fields")
     fields: dict[str, str] = {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -18,8 +19,10 @@ from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
 
 from relay.kit import metrics
+from relay.kit.limits import Pace
 from relay.kit.values import Bind
 from relay.web.http_connection import HttpConnection, HttpServer
+from relay.web.http_input import Head
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -28,6 +31,9 @@ MAX_CONNECTIONS = 64
 # A client for which there is no room here waits a second before it tries again.
 BACKLOG = 1024
 CONNECTION_SECONDS = 10.0
+# To write all metrics down takes milliseconds, in which the relay's hub may have to wait.
+REQUESTS_PER_SECOND = 30
+REQUESTS_BURST = 60
 STOP_SECONDS = 5.0
 STOP_POLL_SECONDS = 0.2
 
@@ -57,6 +63,10 @@ class MetricsHandler(HttpConnection):
         finally:
             open_ones.pop(this, None)
 
+    def admit(self, head: Head) -> None:
+        """Let those that ask too fast wait."""
+        gevent.sleep(self.server.pace.reserve(time.monotonic()))
+
 
 class Listener(HttpServer):
     """The server, with its connections in the order in which they came."""
@@ -66,6 +76,7 @@ class Listener(HttpServer):
 
     def __init__(self, listener: socket.socket, app: WSGIApplication) -> None:
         self.open_ones: dict[Connection, None] = {}
+        self.pace = Pace(REQUESTS_PER_SECOND, REQUESTS_BURST)
         # Those that are told to end are in it until they have.
         pool = Pool(2 * MAX_CONNECTIONS)
         super().__init__(listener, app, MetricsHandler, spawn=pool)

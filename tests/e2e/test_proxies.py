@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from tests.support.tools import tool
 
 # A client that the proxies know from themselves, on any Linux: all of 127.0.0.0/8 is loopback.
 STRANGER = ("127.0.0.2", 0)
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 NOBODY = {"X-Forwarded-For": "203.0.113.9"}
 
 
@@ -44,14 +46,20 @@ class Proxy:
 
     def request(self, method: str, path: str, body: bytes | None = None, *, source: tuple[str, int] = STRANGER) -> int:
         """The status of an answer."""
+        return self.answer(method, path, body, {}, source=source)[0]
+
+    def answer(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], *, source: tuple[str, int]
+    ) -> tuple[int, Message]:
+        """The status and the fields of an answer."""
         client = http.client.HTTPSConnection(
             "localhost", self.port, source_address=source, context=self.tls, timeout=10
         )
         token = b64encode(f"admin:{PASSWORD}".encode()).decode()
-        client.request(method, path, body, {"Authorization": f"Basic {token}", **NOBODY})
-        status = client.getresponse().status
+        client.request(method, path, body, {"Authorization": f"Basic {token}", **NOBODY, **headers})
+        response = client.getresponse()
         client.close()
-        return status
+        return response.status, response.headers
 
     def wait(self) -> None:
         deadline = time.monotonic() + 20
@@ -160,6 +168,37 @@ def test_requests_are_passed_on_but_for_the_admins(proxy: Proxy) -> None:
     assert proxy.request("GET", "/admin/pds/list", source=("127.0.0.1", 0)) == 200
     large = b'{"hostname":"' + b"x" * 100_000 + b'"}'
     assert proxy.request("POST", "/xrpc/com.atproto.sync.requestCrawl", large) in (413, 502)
+
+
+EVIL = {"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}
+
+
+def test_what_another_sites_page_sent_is_refused(proxy: Proxy, relay: RelayProcess) -> None:
+    admin = ("127.0.0.1", 0)
+    change = ("POST", "/admin/subs/setPerDayLimit?limit=7", b"")
+    assert proxy.answer(*change, EVIL, source=admin)[0] == 403
+    assert proxy.answer(*change, {"Sec-Fetch-Site": "same-site"}, source=admin)[0] == 403
+    assert relay.admin("subs/perDayLimit")["limit"] != 7
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization", **EVIL}
+    _, fields = proxy.answer("OPTIONS", "/admin/pds/list", None, asked, source=admin)
+    assert not [name for name in fields if name.lower().startswith("access-control")]
+    assert proxy.answer(*change, {}, source=admin)[0] == 200
+    assert relay.admin("subs/perDayLimit")["limit"] == 7
+    form = f"password={PASSWORD}".encode()
+    assert proxy.answer("POST", "/dash/login", form, {**FORM, **EVIL}, source=admin)[0] == 403
+
+
+def test_the_dashboards_cookie_stays_on_https_and_its_pages_run_no_foreign_script(proxy: Proxy) -> None:
+    form = f"password={PASSWORD}".encode()
+    status, fields = proxy.answer(
+        "POST", "/dash/login", form, {**FORM, "Sec-Fetch-Site": "same-origin"}, source=("127.0.0.1", 0)
+    )
+    assert status == 303
+    assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/dash"} <= set(fields["Set-Cookie"].split("; "))
+    for path in ("/dash/login", "/dash/", "/dash/nothing", "/dash/static/dash.js"):
+        _, fields = proxy.answer("GET", path, None, {}, source=("127.0.0.1", 0))
+        policy = fields["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "unsafe" not in policy, path
 
 
 SUBSCRIBE = "/xrpc/com.atproto.sync.subscribeRepos"

@@ -159,6 +159,11 @@ def test_a_browser_that_says_where_the_form_is_from_is_believed(web: Web, admin:
     assert not web.hosts.new_hosts.crawl_enabled
 
 
+def test_a_form_that_is_too_large_is_not_taken_apart(web: Web, admin: DashAdmin) -> None:
+    assert admin.post("/dash/login", {"password": "x" * 9000}).status == 413
+    assert admin.post("/dash/login", {"password": "x" * 4000}).status == 401
+
+
 def test_a_form_needs_the_token_of_its_own_session(web: Web, admin: DashAdmin) -> None:
     other = DashAdmin(web.url)
     other.log_in(PASSWORD)

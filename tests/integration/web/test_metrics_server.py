@@ -88,6 +88,14 @@ def test_a_crowd_of_connections_does_not_hold_up_a_scrape(server: MetricsServer,
             connection.close()
 
 
+def test_a_flood_of_scrapes_is_paced(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://127.0.0.1:{server.port}/_health"
+    began = time.monotonic()
+    for _ in range(metrics_server.REQUESTS_BURST + 30):
+        assert call(url).status == 200
+    assert time.monotonic() - began > 0.7
+
+
 def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """One byte after the other, or a body that nobody asked for: neither holds its place for long."""
     monkeypatch.setattr(metrics_server.MetricsHandler, "head_seconds", 0.3)

@@ -136,8 +136,22 @@ def test_requests_that_come_together_are_answered_in_order(web: Web) -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: " + b"x" * 60000 + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: x\r\n" * 10000, 431),
         (b"GET /", b"x" * 65536, 431),
+        (b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\n\r\n", b"x" * 65536, 414),
+        (b"GET /_healthz?" + b"a&" * 101 + b" HTTP/1.1\r\n\r\n", b"x" * 65536, 400),
     ],
-    ids=["length", "unauthorized", "crumbs", "chunks", "trailers", "nonsense", "a long field", "fields", "a long line"],
+    ids=[
+        "length",
+        "unauthorized",
+        "crumbs",
+        "chunks",
+        "trailers",
+        "nonsense",
+        "a long field",
+        "fields",
+        "a long line",
+        "target",
+        "query",
+    ],
 )
 def test_what_has_no_end_is_refused_and_the_connection_closed(web: Web, head: bytes, block: bytes, status: int) -> None:
     with client(web, head) as sock:
@@ -281,6 +295,52 @@ def test_a_request_for_a_websocket_with_a_body_is_refused_and_closed(web: Web, m
     head += b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     assert answers(web, head + body + HEALTHZ) == [400]
     assert not list(web.services.consumers)
+
+
+@pytest.mark.parametrize(
+    "target", ["/_healthz", "/admin/pds/list", "/xrpc/com.atproto.sync.listRepos", "/nothing", "/"]
+)
+def test_what_is_no_websocket_does_not_become_one(web: Web, target: str) -> None:
+    head = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    head += "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    first, *later = answers(web, head.encode() + HEALTHZ)
+    assert first in (400, 401, 404) and later in ([], [200])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /_healthz HTTP/1.1\r\nHost: x\r\n" + b"Cookie: a=b\r\n" * 90,
+        b"GET /_healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: " + b"127.0.0.1," * 1500 + b"\r\n",
+        b"GET /_healthz HTTP/1.1\r\nHost: x\r\nConnection: " + b"a," * 7000 + b"\r\n",
+        b"GET /_healthz HTTP/1.1\r\nHost: x\r\nRange: bytes=" + b"0-1," * 3000 + b"\r\n",
+        b"GET /_healthz HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n",
+        b"HEAD /_healthz HTTP/1.1\r\nHost: x\r\n",
+    ],
+    ids=["cookies", "hops", "connection", "ranges", "expect", "head"],
+)
+def test_long_lists_in_fields_are_read_in_a_moment(web: Web, request_: bytes) -> None:
+    began = time.thread_time()
+    assert answers(web, request_ + b"\r\n") == [200]
+    assert time.thread_time() - began < 0.05
+
+
+def test_clients_that_leave_in_the_middle_of_long_answers_leave_nothing(
+    web: Web, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for _ in range(20):
+            with client(web, b"GET /host/ HTTP/1.1\r\nHost: x\r\n\r\n" * 20) as sock:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                sock.recv(10)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        until(lambda: not len(web.server._server.connections))
+    assert not caplog.messages
+
+
+def test_a_client_that_sends_no_more_is_answered(web: Web) -> None:
+    assert answers(web, HEALTHZ * 2) == [200, 200]
+    assert answers(web, HEALTHZ[:-2]) == []
 
 
 def test_a_body_is_waited_for_when_the_client_asks_first(web: Web) -> None:

@@ -165,6 +165,8 @@ def test_a_random_password_is_made_and_logged_only_when_none_is_set(caplog: pyte
         ("::1", "[2001:db8::1]", "2001:db8::1"),
         ("::ffff:127.0.0.1", "198.51.100.1", "198.51.100.1"),
         ("", "198.51.100.1", ""),
+        ("127.0.0.1", "198.51.100.1" + ",127.0.0.1" * 15, "198.51.100.1"),
+        ("127.0.0.1", "198.51.100.1" + ",127.0.0.1" * 16, "127.0.0.1"),
     ],
 )
 def test_client_address(peer: str, forwarded_for: str, expected: str) -> None:

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.web import http_input
-from relay.web.http_input import MAX_BODY_BYTES, MAX_HEAD_BYTES, Chunks, Head, RequestInvalid, head_end, parse_head
+from relay.web.http_input import (
+    MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
+    MAX_PARAMETERS,
+    MAX_TARGET_BYTES,
+    Chunks,
+    Head,
+    RequestInvalid,
+    head_end,
+    parse_head,
+)
 
 
 def head(*fields: str, line: str = "POST /path?a=1 HTTP/1.1") -> Head:
@@ -209,6 +219,18 @@ def test_rule_6_a_body_is_bounded(framed: bytes) -> None:
     with pytest.raises(RequestInvalid) as error:
         body_of(framed)
     assert (error.value.status, error.value.reason) == (413, "body-too-large")
+
+
+def test_rule_2_a_target_is_bounded() -> None:
+    def target(text: str) -> str:
+        return parse_head(f"GET {text} HTTP/1.1\r\n\r\n".encode()).target
+
+    assert len(target("/" + "a" * (MAX_TARGET_BYTES - 1))) == MAX_TARGET_BYTES
+    assert target("/?" + "a&" * MAX_PARAMETERS)
+    for text, status in (("/" + "a" * MAX_TARGET_BYTES, 414), ("/?" + "a&" * (MAX_PARAMETERS + 1), 400)):
+        with pytest.raises(RequestInvalid) as error:
+            target(text)
+        assert error.value.status == status
 
 
 def test_rule_6_a_length_is_judged_at_once() -> None:
