@@ -26,6 +26,7 @@ def arguments() -> argparse.Namespace:
     load.add_argument("--consumers", type=int, default=10)
     load.add_argument("--rate", type=float, default=0, help="events a second; 0: as fast as the relay takes them")
     load.add_argument("--seed", type=int, default=1)
+    load.add_argument("--commits-only", action="store_true", help="no event makes an account wait for its identity")
     add_relay_options(parser)
     parser.add_argument("--json", type=Path, help="write the result here as well")
     return parser.parse_args()
@@ -33,7 +34,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
-    shape = Shape(options.hosts, options.accounts, options.events, options.seed)
+    shape = Shape(options.hosts, options.accounts, options.events, options.seed, commits_only=options.commits_only)
     with Fleet(shape, options.plc_port) as fleet, relay_under_test(options, fleet) as relay:
         outcome = measure(fleet, relay.url, relay.usage, consumers=options.consumers, rate=options.rate)
     tell(outcome, options.json)
