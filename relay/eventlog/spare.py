@@ -14,7 +14,7 @@ NAME = "spare"
 SIZE = 4 << 20
 # With less than this left the room is needed; with this much more it is set aside again.
 SCARCE = 2 << 20
-PLENTY = 64 << 20
+PLENTY = 16 << 20
 
 
 def free_bytes(directory: Path) -> int:
