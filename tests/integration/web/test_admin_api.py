@@ -283,6 +283,7 @@ CHANGES: list[tuple[str, Any, str, bool]] = [
     ("/admin/repo/reverseTakedown", {"did": did(1)}, "reverse-takedown", True),
     ("/admin/pds/changeLimits", {"host": "HOST", "repo_limit": 7}, "change-limits", True),
     ("/admin/pds/cursor", {"host": "HOST", "cursor": "live"}, "set-cursor", False),
+    ("/admin/pds/heal?host=HOST", None, "heal", False),
     ("/admin/alerts/accountLimitSent", {"kind": "warning", "hostID": 1, "hostname": "HOST"}, "alert-sent", False),
     ("/admin/subs/killUpstream?host=HOST", None, "disconnect", True),
     ("/admin/pds/requestCrawl", {"hostname": "HOST"}, "request-crawl", True),
