@@ -70,7 +70,7 @@ class FakePds:
         self.answer_pings = True
         self.repo_status: dict[str, dict[str, Any]] = {}
         self.collections: dict[str, list[str]] = {}
-        self.hosts: list[Any] = []
+        self.hosts: list[object] = []
         # The repositories that can be read, and answers in place of what they would give: method -> (status, body).
         self.repos: dict[str, RepoBuilder] = {}
         self.repos_per_page = 1000
