@@ -15,12 +15,15 @@ def named() -> set[str]:
 
 
 def check_queues(exposition: str) -> None:
-    """Each size has a bound that it keeps; all that docs/metrics.md names are there, but for an edge's."""
+    """Each size has a bound that it keeps; all that docs/metrics.md names are there, but for those of what is not
+    switched on: an edge, and the JSON stream.
+    """
     sizes, capacities = (
         dict(re.findall(rf'^relay_queue_{what}{{queue="([a-z-]+)"}} (\S+)$', exposition, re.MULTILINE))
         for what in ("size", "capacity")
     )
-    assert capacities.keys() == {name for name in named() if name.partition("-")[0] != "edge"}
+    told = {name for name in named() if name.partition("-")[0] not in ("edge", "json")}
+    assert capacities.keys() == told, capacities.keys() ^ told
     assert sizes.keys() <= capacities.keys()
     for queue, size in sizes.items():
         assert 0 <= float(size) <= float(capacities[queue]), queue
