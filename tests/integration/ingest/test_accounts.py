@@ -401,6 +401,7 @@ def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
     path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(places, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(places, "PASSES", 10_000)
     host, elsewhere = path.host(pds.url, account_limit=3), path.host(other_pds.url)
     inside, waiting = [path.repo(pds.url) for _ in range(3)], [path.repo(pds.url) for _ in range(3)]
     for seq, repo in enumerate(inside + waiting, 1):
@@ -413,13 +414,13 @@ def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
 
     path.put(host, waiting[0].account_frame(7, active=False, status="deactivated"))
     path.put(host, inside[0].account_frame(8, active=False, status="deleted"))
-    until(lambda: waiting[1].did in active())
+    until(lambda: waiting[1].did in active(), timeout=20)
     # Who was deactivated is the next one once active again.
     path.put(host, waiting[0].account_frame(9))
     path.move(inside[1], other_pds.url)
     path.put(elsewhere, path.repo(other_pds.url).commit(create("app.bsky.feed.post/3kaaa", {})).frame(1))
     path.put(elsewhere, post(inside[1], "3kaab").frame(2))
-    until(lambda: waiting[0].did in active(), timeout=10)
+    until(lambda: waiting[0].did in active(), timeout=20)
     assert waiting[2].did not in active()
     told = [event.did for event in path.events() if isinstance(event, Account) and event.active]
     assert told.count(waiting[1].did) == 1 and waiting[2].did not in told
