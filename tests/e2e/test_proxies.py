@@ -195,7 +195,7 @@ def test_the_dashboards_cookie_stays_on_https_and_its_pages_run_no_foreign_scrip
     )
     assert status == 303
     assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/dash"} <= set(fields["Set-Cookie"].split("; "))
-    for path in ("/dash/login", "/dash/", "/dash/nothing", "/dash/static/dash.js"):
+    for path in ("/dash/login", "/dash/", "/dash/hosts", "/dash/static/dash.js"):
         _, fields = proxy.answer("GET", path, None, {}, source=("127.0.0.1", 0))
         policy = fields["Content-Security-Policy"]
         assert "default-src 'none'" in policy and "unsafe" not in policy, path
