@@ -71,6 +71,9 @@ def network(tmp_path: Path) -> Iterator[tuple[Writer, RelayProcess, RelayProcess
 def test_every_message_once_across_kills(network: tuple[Writer, RelayProcess, RelayProcess]) -> None:
     writer, relay, edge = network
     consumers = [Consumer(relay), Consumer(relay, by_seq=True), Consumer(edge), Consumer(edge, by_seq=True)]
+    writer.write(1)
+    # From then on the host is known: the past of a new one may be passed over.
+    relay.wait_until(lambda: all(consumer.messages for consumer in consumers), 30)
     writing = gevent.spawn(writer.write, 600)
     for killed in (relay, edge, relay):
         gevent.sleep(0.5)
