@@ -64,7 +64,7 @@ def test_a_second_relay_on_the_same_data_does_not_start(tmp_path: Path) -> None:
     first, second = RelayProcess(tmp_path, {}), RelayProcess(tmp_path, {})
     try:
         first.start()
-        with pytest.raises(AssertionError, match="log-locked"):
+        with pytest.raises(AssertionError, match="store-locked"):
             second.start()
     finally:
         first.close()
