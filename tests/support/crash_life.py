@@ -119,6 +119,9 @@ class Life:
 
     def play(self) -> None:
         """All that a relay does with an account, from the first event to an orderly end."""
+        # Events are taken and accounts taken down once an older database is brought up to the log.
+        while self.stream.projector.behind:
+            self.flush()
         self.feed(8)
         first, second, third = sorted(folded(in_order(self.told.seen)))[:3]
         self.takedown(first)
