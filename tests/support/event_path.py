@@ -106,7 +106,7 @@ class EventPath:
         """Return when SQL has all that was gathered until now."""
         projector = self.stream.projector
         dirty = self.stream.cursors
-        until(lambda: not projector._size() and not dirty.dirty and projector._rounds == projector._stored_round)
+        until(lambda: not projector._size() and not dirty.dirty and projector._rounds == projector._stored_round, 20)
 
     def heal(self) -> None:
         """Look at every account that is due now, once."""

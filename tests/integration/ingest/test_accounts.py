@@ -413,6 +413,9 @@ def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
         return [repo.did for repo, state in states if state and state.row.status == "active"]
 
     path.put(host, waiting[0].account_frame(7, active=False, status="deactivated"))
+    until(partial(settled, host, 7))
+    # Who has the place is read in SQL.
+    path.store()
     path.put(host, inside[0].account_frame(8, active=False, status="deleted"))
     until(lambda: waiting[1].did in active(), timeout=20)
     # Who was deactivated is the next one once active again.
