@@ -58,8 +58,8 @@ def test_crowds_leave_some_for_log_and_sql(tmp_path: Path, network: tuple[FakePl
     with limited(pid, limit):
         with idle_connections(port, 200):
             gevent.sleep(1)
-            # A quarter of so few is left.
-            assert open_descriptors(pid) <= limit - limit // 4 + 3
+            # A quarter of so few is left, but for what is open for a moment.
+            assert open_descriptors(pid) <= limit - limit // 4 + 8
             writer.write(200)
             relay.wait_until(lambda: len(consumer.events) >= 250)
             relay.wait_until(lambda: relay.metric("relay_projection_lag_events") == 0)
