@@ -1,6 +1,7 @@
-"""Reading from the log's disk, where a sector may be gone: what cannot be read is as if it held wrong bytes.
+"""The log's disk. A sector of it may be gone: what cannot be read is as if it held wrong bytes. And a name in a folder
+is only durable once the folder is synced.
 
-Used by whatever reads the files of the log. Must not know what is in them.
+Used by whatever reads the files of the log, and replaces small ones. Must not know what is in them.
 """
 
 from __future__ import annotations
@@ -30,5 +31,28 @@ def start_of_file(path: Path, size: int) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return read(fd, size, 0)
+    finally:
+        os.close(fd)
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Put a file with `data` in the place of `path`, durable on return: it is the old one or the new one, as a whole.
+
+    Raises OSError.
+    """
+    scratch = path.with_name(f"{path.name}.tmp")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(scratch, path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the creation and renaming of files in `directory` durable. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
     finally:
         os.close(fd)

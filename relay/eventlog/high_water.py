@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from google_crc32c import value as crc32c
 
-from relay.eventlog.disk import start_of_file
+from relay.eventlog import disk
 
 NAME = "high-water"
 GIVEN_OUT = "given-out"
@@ -58,7 +58,7 @@ class GivenOut(NamedTuple):
 def load(directory: Path) -> HighWater | None:
     """The mark in `directory`; None when there is none or it is damaged."""
     try:
-        data = start_of_file(directory / NAME, _LAYOUT.size + _CRC.size + 1)
+        data = disk.start_of_file(directory / NAME, _LAYOUT.size + _CRC.size + 1)
     except FileNotFoundError:
         return None
     packed, crc = data[: _LAYOUT.size], data[_LAYOUT.size :]
@@ -71,19 +71,13 @@ def load(directory: Path) -> HighWater | None:
 def store(directory: Path, mark: HighWater) -> None:
     """Replace the mark in `directory`, durable on return. Raises OSError."""
     packed = _LAYOUT.pack(_MAGIC, *mark)
-    scratch = directory / f"{NAME}.tmp"
-    with scratch.open("wb") as file:
-        file.write(packed + _CRC.pack(crc32c(packed)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, directory / NAME)
-    sync_directory(directory)
+    disk.replace(directory / NAME, packed + _CRC.pack(crc32c(packed)))
 
 
 def load_given_out(directory: Path) -> GivenOut | None:
     """What `store_given_out` stored last; None when it never did. Raises ValueError when the file is damaged."""
     try:
-        data = start_of_file(directory / GIVEN_OUT, _GIVEN_LAYOUT.size + _CRC.size + 1)
+        data = disk.start_of_file(directory / GIVEN_OUT, _GIVEN_LAYOUT.size + _CRC.size + 1)
     except FileNotFoundError:
         return None
     packed, crc = data[: _GIVEN_LAYOUT.size], data[_GIVEN_LAYOUT.size :]
@@ -106,13 +100,4 @@ def store_given_out(directory: Path, given: GivenOut) -> None:
     finally:
         os.close(fd)
     if new:
-        sync_directory(directory)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the creation and renaming of files in `directory` durable. Raises OSError."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        disk.sync_directory(directory)

@@ -5,12 +5,11 @@ Read and made when a database is claimed for the log. Must not know of databases
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from relay.eventlog.high_water import sync_directory
+from relay.eventlog import disk
 
 NAME = "identity"
 # Of so many logs it is remembered that this one took their place.
@@ -28,11 +27,5 @@ def load(directory: Path) -> tuple[str, ...]:
 def make(directory: Path, forerunners: Sequence[str] = ()) -> tuple[str, ...]:
     """Give the log in `directory` a new identity, durable on return. Raises OSError."""
     names = (secrets.token_hex(8), *forerunners)[:KEPT]
-    scratch = directory / f"{NAME}.tmp"
-    with scratch.open("w", encoding="ascii") as file:
-        file.write("".join(f"{name}\n" for name in names))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, directory / NAME)
-    sync_directory(directory)
+    disk.replace(directory / NAME, "".join(f"{name}\n" for name in names).encode("ascii"))
     return names

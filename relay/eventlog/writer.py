@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from relay.eventlog.high_water import sync_directory
+from relay.eventlog.disk import sync_directory
 from relay.eventlog.record import Record
 from relay.eventlog.record import encode_header as encode_record_header
 from relay.eventlog.segment import INDEX_EVERY, START, Point, Segment, encode_header, encode_points, index_path

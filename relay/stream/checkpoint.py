@@ -8,7 +8,6 @@ bear out, or SQL is past, is not used. The file's layout is in `docs/log-format.
 from __future__ import annotations
 
 import logging
-import os
 import struct
 from array import array
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import NamedTuple
 from gevent.threadpool import ThreadPool
 from google_crc32c import value as crc32c
 
-from relay.eventlog.high_water import sync_directory
+from relay.eventlog import disk
 from relay.kit.background import Loop, in_thread
 
 NAME = "checkpoint"
@@ -50,13 +49,7 @@ def store(directory: Path, found: Checkpoint) -> None:
     hidden = array("q", (value for pair in found.hidden.items() for value in pair))
     head = _HEAD.pack(_MAGIC, found.position, found.replay_from, len(found.cursors), len(found.hidden))
     data = b"".join((head, cursors.tobytes(), hidden.tobytes()))
-    scratch = directory / f"{NAME}.tmp"
-    with scratch.open("wb") as file:
-        file.write(data + _CRC.pack(crc32c(data)))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(scratch, directory / NAME)
-    sync_directory(directory)
+    disk.replace(directory / NAME, data + _CRC.pack(crc32c(data)))
 
 
 def load(directory: Path) -> Checkpoint | None:
