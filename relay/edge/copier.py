@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from relay.atproto import frames
 from relay.atproto.events import HIDING_STATUSES
 from relay.atproto.frames import Kind, Peeked
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES, Record
 from relay.kit import metrics
 from relay.stream.group_commit import GroupCommit
+from relay.stream.record_times import record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -46,8 +46,6 @@ class Copier:
         self._logged = logged
         self._backfill = backfill
         self._last_seq = segment_log.last_seq
-        # As a relay's sequencer has it.
-        self._next_us = segment_log.last_time_us + frames.MAX_OPS
         self._commits: GroupCommit[tuple[Peeked, bytes]] = GroupCommit(
             "edge", segment_log, tail, suppressions, self._records_of, self._published
         )
@@ -83,13 +81,8 @@ class Copier:
         self._commits.stop(timeout)
 
     def _records_of(self, batch: list[tuple[Peeked, bytes]]) -> list[Record]:
-        time_us = max(self._log.time_us(), self._next_us)
-        records = []
-        for event, frame in batch:
-            records.append(_record(event, frame, time_us))
-            time_us += frames.op_count(frame)
-        self._next_us = time_us
-        return records
+        times = record_times(self._log, (frame for _, frame in batch))
+        return [_record(event, frame, time_us) for (event, frame), time_us in zip(batch, times, strict=True)]
 
     def _published(self, _: list[tuple[Peeked, bytes]], records: list[Record]) -> None:
         self._logged(records[-1].seq)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from relay.atproto import frames
 from relay.atproto.events import STATUSES
 from relay.atproto.frames import Kind, uint
 from relay.eventlog.log import SegmentLog
@@ -17,6 +16,7 @@ from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_flags
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.group_commit import GroupCommit
 from relay.stream.projector import Projector
+from relay.stream.record_times import record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -76,8 +76,6 @@ class Sequencer:
 
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
         self._log = log
-        # Each operation has a time of its own: the next event's is behind all of this one's.
-        self._next_us = log.last_time_us + frames.MAX_OPS
         self._projector = projector
         self._commits: GroupCommit[Entry] = GroupCommit(
             "sequencer", log, tail, suppressions, self._number, self._published, self._wait_for_sql
@@ -111,25 +109,21 @@ class Sequencer:
             pass
 
     def _number(self, batch: list[Entry]) -> list[Record]:
-        time_us = max(self._log.time_us(), self._next_us)
-        records = []
-        for seq, entry in enumerate(batch, self._log.next_seq):
-            records.append(
-                Record(
-                    seq,
-                    time_us,
-                    entry.uid,
-                    entry.host_id,
-                    entry.upstream_seq,
-                    entry.kind,
-                    entry.status,
-                    _flags(entry) if entry.kind == Kind.ACCOUNT else 0,
-                    b"".join((entry.head, uint(seq), entry.tail)),
-                )
+        times = record_times(self._log, (entry.head for entry in batch))
+        return [
+            Record(
+                seq,
+                time_us,
+                entry.uid,
+                entry.host_id,
+                entry.upstream_seq,
+                entry.kind,
+                entry.status,
+                _flags(entry) if entry.kind == Kind.ACCOUNT else 0,
+                b"".join((entry.head, uint(seq), entry.tail)),
             )
-            time_us += frames.op_count(entry.head)
-        self._next_us = time_us
-        return records
+            for seq, (entry, time_us) in enumerate(zip(batch, times, strict=True), self._log.next_seq)
+        ]
 
     def _published(self, batch: list[Entry], records: list[Record]) -> None:
         self._projector.add(
