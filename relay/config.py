@@ -1,8 +1,8 @@
 """Every setting of the relay: one frozen dataclass, read once from the environment or an env file (`kit.env_file`).
 
 Read by `cli` and handed to `app`; rooms get single values from there. Names, defaults and value forms are
-indigo's where indigo has them, so that its `.env` starts this relay. The README's settings table is checked against
-this module by a test. Must not know what any setting is used for beyond its help line.
+indigo's where indigo has them, so that its `.env` starts this relay. The table in `docs/reference.md` is
+checked against this module by a test. Must not know what any setting is used for beyond its help line.
 """
 
 from __future__ import annotations
@@ -369,7 +369,7 @@ OPTIONS = frozenset({"RELAY_HOST", "RELAY_PULL_HOSTS_BATCH_SIZE"})
 
 
 def setting_lines() -> list[tuple[str, str, str]]:
-    """(variable, default, help) of every setting, in order; for `--help` and for the README's test."""
+    """(variable, default, help) of every setting, in order; for `--help` and for the test of `docs/reference.md`."""
     assert all(item.default is not MISSING for item in fields(Settings))
     return [(item.metadata["env"], item.metadata["text"], item.metadata["help"]) for item in fields(Settings)]
 

@@ -1,4 +1,4 @@
-"""Settings: values, aliases, errors that name the variable, secrets kept out, and the README's table."""
+"""Settings: values, aliases, errors that name the variable, secrets kept out, and the table of docs/reference.md."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from relay.kit.env_file import read_env_file
 from relay.kit.errors import ConfigError
 from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
 
-README = Path(__file__).parents[3] / "README.md"
+REFERENCE = Path(__file__).parents[3] / "docs" / "reference.md"
 ENV_EXAMPLE = Path(__file__).parents[3] / "conf" / "relay.env.example"
 
 
@@ -74,8 +74,8 @@ def test_a_setting_that_is_gone_is_said_and_not_called_unknown() -> None:
     assert gone_variables({}) == []
 
 
-def test_readme_lists_every_setting() -> None:
-    table = README.read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
+def test_the_reference_lists_every_setting() -> None:
+    table = REFERENCE.read_text().split("<!-- settings -->")[1].split("<!-- /settings -->")[0].strip()
     rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {text} |" for name, default, text in setting_lines()]
     assert table.splitlines() == ["| variable | default | meaning |", "|---|---|---|", *rows]
 

@@ -1,4 +1,4 @@
-"""What the README says of the API: its table of routes is the code's, and its curl lines do what they say."""
+"""`docs/reference.md` has the routes and commands of the code, and its curl lines do what they say."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
 
 
 def table(web: Web) -> list[str]:
-    """The README's lines: every route by its path, with the first line of its function's docstring."""
+    """The document's lines: every route by its path, with the first line of its function's docstring."""
     rows: dict[tuple[str, str], str] = {}
     for rule in web.app.url_map.iter_rules():
         method = "WebSocket" if rule.websocket else "POST" if "POST" in (rule.methods or ()) else "GET"
@@ -35,7 +35,7 @@ def table(web: Web) -> list[str]:
 
 
 def test_the_table_of_routes_is_the_codes(web: Web) -> None:
-    said = README.split("<!-- routes -->")[1].split("<!-- /routes -->")[0].strip().splitlines()
+    said = REFERENCE.split("<!-- routes -->")[1].split("<!-- /routes -->")[0].strip().splitlines()
     assert said == table(web), "\n".join(table(web))
 
 
@@ -56,14 +56,16 @@ def commands(group: click.Group, words: str) -> Iterator[str]:
 
 
 def test_the_table_of_commands_is_the_codes() -> None:
-    said = README.split("<!-- commands -->")[1].split("<!-- /commands -->")[0].strip().splitlines()
+    said = REFERENCE.split("<!-- commands -->")[1].split("<!-- /commands -->")[0].strip().splitlines()
     expected = ["| command | effect |", "|---|---|", *commands(main, "relay")]
     assert said == expected, "\n".join(expected)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_lines_work(web: Web) -> None:
-    lines = [line.strip() for line in re.sub(r"\\\n\s*", "", README).splitlines() if line.strip().startswith("curl ")]
+    lines = [
+        line.strip() for line in re.sub(r"\\\n\s*", "", REFERENCE).splitlines() if line.strip().startswith("curl ")
+    ]
     assert len(lines) >= 3
     metrics = MetricsServer(Bind("127.0.0.1", 0), lambda: None)
     metrics.start()
