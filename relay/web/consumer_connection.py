@@ -20,7 +20,7 @@ from gevent.socket import wait_read, wait_write
 from relay.atproto import frames
 from relay.kit import metrics
 from relay.kit.background import yield_hub
-from relay.kit.errors import LogError, RelayError
+from relay.kit.errors import RelayError
 from relay.net.websocket import (
     CloseCode,
     FrameInvalid,
@@ -145,7 +145,7 @@ class Connection:
         """Take a text that the consumer sent. Raises ConsumerEnded."""
 
     def serve(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
-        """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded.
+        """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded, or LogError.
 
         When `leaving` says so, the consumer still gets everything up to `last_seq`, then a close frame.
         """
@@ -166,8 +166,6 @@ class Connection:
                 chunk = feed.next(TICK)
             except ConsumerTooSlow as error:
                 raise ConsumerEnded("fell-behind", self.farewell("ConsumerTooSlow", error.detail)) from None
-            except LogError:
-                raise ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")) from None
             if chunk is not None:
                 self._send(chunk)
                 self._consumer.position = feed.position

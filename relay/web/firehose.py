@@ -48,6 +48,9 @@ UPGRADE_REQUIRED = XrpcError(
 )
 
 
+_LOG_IO = ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read"))
+
+
 @blueprint.get(PATH)
 def without_upgrade() -> NoReturn:
     """Without an upgrade: 426."""
@@ -119,9 +122,8 @@ def _consume(
             feed = attach()
             log.info("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
             connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
-        except LogError:
-            connection.close(ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read")))
-        except ConsumerEnded as ended:
+        except (ConsumerEnded, LogError) as error:
+            ended = error if isinstance(error, ConsumerEnded) else _LOG_IO
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)

@@ -18,6 +18,9 @@ from websockets.sync.client import ClientConnection, connect
 
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
+from relay.kit import metrics
+from relay.kit.errors import LogError
+from relay.stream.firehose import Feed, Firehose
 from relay.web import consumer_connection
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
@@ -405,6 +408,21 @@ def test_a_consumer_that_falls_out_of_the_window_is_told(start_web: StartWeb) ->
         messages, code = ending(client)
     error = frames.decode(messages[-1])
     assert isinstance(error, StreamError) and error.error == "ConsumerTooSlow" and code == 1008
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Firehose, "attach"), (Feed, "next")])
+def test_a_log_that_cannot_be_read_ends_a_consumer_and_is_counted(
+    web: Web, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise LogError("log-io", "Input/output error")
+
+    monkeypatch.setattr(owner, name, fail)
+    before = metrics.CONSUMERS_ENDED.labels("log-io")._value.get()
+    with connect(web.stream, max_size=None, ping_interval=None) as client:
+        assert ending(client) == ([], 1011)
+    until(lambda: not list(web.services.consumers))
+    assert metrics.CONSUMERS_ENDED.labels("log-io")._value.get() == before + 1
 
 
 def test_stopping_sends_what_is_logged_then_says_goodbye(start_web: StartWeb) -> None:
