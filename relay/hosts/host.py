@@ -209,6 +209,11 @@ class Budget:
         """True when nothing more may be taken from the host now."""
         return self.events >= MAX_EVENTS_IN_FLIGHT or self.bytes >= MAX_BYTES_IN_FLIGHT
 
+    @property
+    def spare_events(self) -> int:
+        """How many more events may be taken, 0 when half of the bytes are."""
+        return MAX_EVENTS_IN_FLIGHT - self.events if self.bytes < MAX_BYTES_IN_FLIGHT // 2 else 0
+
     def take(self, size: int) -> None:
         """Count one event of `size` bytes as in flight."""
         self.events += 1

@@ -90,7 +90,7 @@ _TEXTS: dict[str, dict[str, str]] = {
     },
     ACCOUNT: {
         "account-takendown": "The account is not taken down at this relay.",
-        "account-throttled": "At most 32 events of one account wait for something at this relay.",
+        "account-throttled": "Of one account, 32 events may wait at this relay, or more while its host has room.",
         "account-host-throttled": "The host is within its account limit at this relay.",
         "account-inactive": "Only an active account sends #commit and #sync events.",
     },

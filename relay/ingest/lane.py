@@ -31,8 +31,10 @@ from relay.stream.sequencer import Sequencer
 # Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
 # their hosts' sockets instead.
 QUEUE_CAPACITY = 16
-# How many events of one account may wait, of the places that its host has.
+# How many events of one account may wait, however few of its host's places are left.
 ACCOUNT_PLACES = 32
+# What an honest account has to wait for: then it may have as many places as are left for the host's others.
+HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.REFRESH, Wait.STATUS})
 # A lane that always has work lets others have a turn after so many events, or after one that took so long.
 EVENTS_PER_TURN = 4
 TURN_SECONDS = 0.001
@@ -57,14 +59,19 @@ class Line:
         self.overflowed = False
         self.throttled = False
 
-    def has_room(self, did: str) -> bool:
+    def has_room(self, delivery: Delivery) -> bool:
         """Whether the account may have one more event waiting.
 
         Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity, and nobody but
         the relay one whose events are long: then nothing is dropped, and the host's own places are the bound.
         """
-        blameless = self.wait is Wait.LONG or (self.wait is Wait.IDENTITY and did.startswith("did:plc:"))
-        return blameless or len(self.deliveries) < ACCOUNT_PLACES
+        if self.wait is Wait.LONG or (self.wait is Wait.IDENTITY and delivery.event.did.startswith("did:plc:")):
+            return True
+        places = ACCOUNT_PLACES
+        if self.wait in HONEST_WAITS:
+            places = max(places, delivery.host.budget.spare_events)
+        # Those of other hosts are not counted against the account's own.
+        return len(self.deliveries) < places or sum(one.host is delivery.host for one in self.deliveries) < places
 
 
 class Lane:
@@ -135,21 +142,26 @@ class Lane:
 
     def _append(self, line: Line, delivery: Delivery) -> None:
         """Let `delivery` wait behind the others of its account, as far as these may be so many."""
-        did, host = delivery.event.did, delivery.host
-        if line.has_room(did):
+        if line.has_room(delivery):
             self._parking.enter(delivery)
             line.deliveries.append(delivery)
-            return
+        else:
+            self._overflow(line, delivery)
+
+    def _overflow(self, line: Line, delivery: Delivery) -> None:
+        """Drop `delivery`, or keep it in the place of an `#account` before it."""
+        did, host = delivery.event.did, delivery.host
         if isinstance(delivery, Fetched):
             self._drop(delivery, "account-throttled", "")
             return
         dropped: Delivery | None = delivery
         if isinstance(delivery.event, Account):
             dropped, line.last_account = line.last_account, delivery
-            if dropped is None:
-                self._parking.enter(delivery)
+            self._parking.enter(delivery)
+            if dropped is not None:
+                self._parking.leave(dropped)
         if dropped is not None:
-            self._drop(dropped, "account-throttled", f"over {ACCOUNT_PLACES} events of the account wait")
+            self._drop(dropped, "account-throttled", "too many events of the account wait")
         if not line.overflowed:
             line.overflowed = True
             line.throttled = self._throttle(did, host)
@@ -214,6 +226,8 @@ class Lane:
             wait = self._settle_charged(delivery)
         while wait is not None and wait is not Wait.FOREIGN:
             line.wait = wait
+            if wait is Wait.COOL_DOWN:
+                self._shorten(line)
             if not self._ran(delivery, wait):
                 break
             wait = self._settle_charged(delivery)
@@ -223,6 +237,17 @@ class Lane:
         else:
             self._parking.leave(delivery)
         return delivery.took
+
+    def _shorten(self, line: Line) -> None:
+        """Leave an account that turns out to have misbehaved the places that such a one has."""
+        while len(line.deliveries) > ACCOUNT_PLACES:
+            last = line.deliveries.pop()
+            self._parking.leave(last)
+            if line.last_account is None or not isinstance(last.event, Account):
+                self._overflow(line, last)
+            else:
+                # The one that is kept is newer.
+                self._drop(last, "account-throttled", "")
 
     # Neither is worth a wait for the database.
 

@@ -20,8 +20,9 @@ from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
 from relay.ingest import delivery, lane, lanes, parking, rejections, verification
-from relay.ingest.delivery import Delivery
+from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.long_verifications import LongVerifications
+from relay.ingest.waits import Waits
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -203,6 +204,109 @@ def test_an_account_that_waits_has_a_share_of_its_hosts_places(
     assert [(event.active, event.status) for event in told] == [(True, "throttled"), (False, "deactivated")]
     commits = [event for event in path.events() if isinstance(event, Commit) and event.did == loud.did]
     assert len(commits) == 1 + 5
+
+
+class Directory:
+    """Lets what waits for a document go on when `go_on` is set."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go_on = Event()
+        real = Waits.run
+
+        def run(waits: Waits, delivery: Delivery, wait: Wait) -> None:
+            if wait is not Wait.COOL_DOWN:
+                self.go_on.wait(60)
+            real(waits, delivery, wait)
+
+        monkeypatch.setattr(Waits, "run", run)
+
+
+def test_an_honest_account_loses_nothing_behind_a_lookup_while_its_host_has_places(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    host = path.host(pds.url)
+    busy = known(path, host, pds)
+    directory = Directory(monkeypatch)
+    path.put(host, busy.identity_frame(2))
+    last = 2 + lane.ACCOUNT_PLACES + 200
+    for seq in range(3, last + 1):
+        path.put(host, post(busy, f"3kab{seq:04}").frame(seq))
+    until(lambda: host.budget.parked == last - 1)
+    directory.go_on.set()
+    path.logged(last)
+    revs = [event.rev for event in path.events() if isinstance(event, Commit)]
+    assert len(revs) == last - 1 and revs == sorted(revs) and drops.since("account-throttled") == 0
+    assert host.budget.parked == host.budget.parked_bytes == 0
+    assert not any(isinstance(event, Account) for event in path.events())
+
+
+@pytest.mark.parametrize("scarce", ["events", "bytes"])
+def test_accounts_that_wait_leave_their_host_places_for_its_others(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch, scarce: str
+) -> None:
+    drops.watch("account-throttled")
+    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
+    host = path.host(pds.url)
+    busy = [path.repo(pds.url) for _ in range(4)]
+    for seq, repo in enumerate(busy, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+    quiet = path.repo(pds.url)
+    path.put(host, post(quiet, "3kaaa").frame(5))
+    path.logged(5)
+    until(lambda: host.budget.events == 0)
+    directory = Directory(monkeypatch)
+    size = len(post(quiet, "3kaab").frame(1))
+    if scarce == "events":
+        monkeypatch.setattr(host_module, "MAX_EVENTS_IN_FLIGHT", 48)
+    else:
+        monkeypatch.setattr(host_module, "MAX_BYTES_IN_FLIGHT", 48 * size)
+    seq, held = 6, []
+    for repo in busy:
+        before = host.budget.parked
+        path.put(host, repo.identity_frame(seq))
+        for _ in range(60):
+            seq += 1
+            path.put(host, post(repo, f"3kab{seq:04}").frame(seq))
+        seq += 1
+        until(lambda: host.budget.events == host.budget.parked)
+        held.append(host.budget.parked - before)
+    assert held == sorted(held, reverse=True) and held[0] > 15 and held[-1] >= 5, held
+    assert drops.since("account-throttled") == 4 * 61 - sum(held)
+    # The others go on as if nobody waited.
+    path.put(host, post(quiet, "3kaac").frame(seq))
+    until(lambda: host.budget.events == host.budget.parked)
+    assert [event.did for event in path.events() if isinstance(event, Commit)][-1] == quiet.did
+    directory.go_on.set()
+    until(lambda: host.cursor.position == seq)
+
+
+def test_an_account_that_misbehaved_is_left_the_few_places_of_such_a_one(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
+    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.3)
+    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.3)
+    host = path.host(pds.url)
+    loud = known(path, host, pds)
+    directory = Directory(monkeypatch)
+    path.put(host, loud.identity_frame(2))
+    path.put(host, loud.sync_frame(3))
+    for seq in range(4, 30):
+        path.put(host, post(loud, f"3kab{seq}").frame(seq))
+    path.put(host, loud.account_frame(30, active=False, status="deactivated"))
+    path.put(host, loud.account_frame(31, active=True))
+    path.put(host, loud.account_frame(32, active=False, status="deactivated"))
+    until(lambda: host.budget.parked == 31)
+    directory.go_on.set()
+    until(lambda: host.cursor.position == 32)
+    commits = [event for event in path.events() if isinstance(event, Commit)]
+    assert len(commits) == 1 + 5 and drops.since("account-throttled") == 21 + 2
+    told = [(event.active, event.status) for event in path.events() if isinstance(event, Account)]
+    assert told == [(True, "throttled"), (False, "deactivated")], "the last word counts"
+    assert host.budget.parked == host.budget.parked_bytes == 0
 
 
 def test_an_account_is_told_of_when_it_is_let_go(
