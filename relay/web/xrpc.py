@@ -24,12 +24,16 @@ from relay.web.services import PREFIX, actor, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
 
-# The lexicon's names for what is not there because of the account's status; of any other it is not found.
+# The lexicons' names for what is not there because of the account's status; of any other it is not found.
 _INACTIVE_NAMES = {
     "takendown": "RepoTakendown",
     "suspended": "RepoSuspended",
     "deactivated": "RepoDeactivated",
 }
+# With these the account's own host still has the repo, and may give it.
+_SERVED_BY_HOST = frozenset({"active", "desynchronized", "host-throttled"})
+# What is called otherwise elsewhere: the lexicon has one name for both bans, and XRPC one for what cannot be read.
+_CRAWL_NAMES = {"DomainBan": "HostBanned", "BadRequest": "InvalidRequest"}
 
 
 @blueprint.get(f"{PREFIX}listHosts")
@@ -94,8 +98,7 @@ def get_latest_commit() -> ResponseReturnValue:
     account, repo = _known_account()
     active, status = effective_status(account.status, account.upstream_status)
     if not active:
-        name = _INACTIVE_NAMES.get(status or "")
-        raise XrpcError(403 if name else 404, name or "RepoNotFound", f"the account is {status}")
+        raise _not_given(status)
     if repo is None:
         raise XrpcError(404, "RepoNotFound", "no commit of this account was seen yet")
     return jsonify(cid=str(repo.commit), rev=repo.rev)
@@ -105,8 +108,8 @@ def get_latest_commit() -> ResponseReturnValue:
 def get_repo() -> ResponseReturnValue:
     """`did`: a redirect to the account's PDS with the same query; a relay holds no repos."""
     account, _ = _known_account()
-    if account.status == "takendown":
-        raise XrpcError(403, "RepoTakendown", "the account is taken down here")
+    if account.status not in _SERVED_BY_HOST:
+        raise _not_given(account.status)
     host = relay_services().db.read(hosts.by_id, account.host_id)
     if host is None:
         raise XrpcError(404, "RepoNotFound", "no host of this account is known here")
@@ -122,10 +125,8 @@ def request_crawl() -> ResponseReturnValue:
     try:
         relay_services().admin.public_crawl(actor(), hostname)
     except CrawlRefused as refused:
-        if refused.reason == "crawl-domain-banned":
-            # The lexicon has one name for both bans.
-            raise XrpcError(refused.status, "HostBanned", refused.detail) from None
-        raise
+        name = _CRAWL_NAMES.get(refused.name, refused.name)
+        raise XrpcError(refused.status, name, refused.detail) from None
     return Response(status=200)
 
 
@@ -140,6 +141,11 @@ def _known_account() -> tuple[AccountRow, RepoRow | None]:
     if found is None:
         raise XrpcError(404, "RepoNotFound", "no event of this account was seen here")
     return found
+
+
+def _not_given(status: str | None) -> XrpcError:
+    name = _INACTIVE_NAMES.get(status or "")
+    return XrpcError(403 if name else 404, name or "RepoNotFound", f"the account is {status} here")
 
 
 def _host_view(row: HostRow) -> dict[str, Any]:

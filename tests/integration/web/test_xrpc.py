@@ -138,7 +138,7 @@ def test_get_repo_sends_to_the_accounts_host_with_the_same_query(web: Web) -> No
 def test_request_crawl_subscribes_and_refuses_by_name(web: Web) -> None:
     with FakePds() as pds:
         local = call(f"{web.url}{SYNC}requestCrawl", {"hostname": pds.url})
-        assert (local.status, local.json["error"]) == (400, "BadRequest")
+        assert (local.status, local.json["error"]) == (400, "InvalidRequest")
         assert web.admin("/admin/pds/requestCrawl", {"hostname": pds.url}).json == {"success": "true"}
         until(lambda: web.hosts.connected() == [pds.hostname])
     bodies: list[Any] = [{}, {"hostname": 1}, {"hostname": ""}, [], "x"]
