@@ -44,6 +44,8 @@ class Host:
     """
 
     __slots__ = (
+        "_rates",
+        "_rates_made_of",
         "account_count",
         "ask_from",
         "budget",
@@ -82,6 +84,9 @@ class Host:
         self.budget = Budget()
         self.share = Share(shares)
         self.limiter = Limiter()
+        # The limits, and what of the row they follow from.
+        self._rates = TRUSTED_RATES
+        self._rates_made_of: tuple[int | None, ...] | None = None
         self.drops = Drops()
         self.changed = False
         self.connected_at: float | None = None
@@ -116,8 +121,14 @@ class Host:
     def rates(self) -> Rates:
         """The limits in force now: read for each message, so that an admin's change applies to a live connection."""
         row = self.row
-        formula = rates_for(row.account_limit, row.trusted)
-        return Rates(row.per_second or formula.second, row.per_hour or formula.hour, row.per_day or formula.day)
+        made_of = row.account_limit, row.trusted, row.per_second, row.per_hour, row.per_day
+        if made_of != self._rates_made_of:
+            formula = rates_for(row.account_limit, row.trusted)
+            self._rates = Rates(
+                row.per_second or formula.second, row.per_hour or formula.hour, row.per_day or formula.day
+            )
+            self._rates_made_of = made_of
+        return self._rates
 
     def note_event(self, stated_time: str, now: float) -> None:
         """An event came; `stated_time` is what it says of itself, kept as it is and only read when somebody asks."""
@@ -297,30 +308,53 @@ class Limiter:
     The clock is passed in, in milliseconds, so that a limit is not a burst at each full second.
     """
 
-    __slots__ = ("_day", "_hour", "_second")
+    __slots__ = ("_day", "_free", "_hour", "_rates", "_second", "_uncounted", "_until")
 
     def __init__(self) -> None:
         self._second = Window(MILLISECONDS["second"])
         self._hour = Window(MILLISECONDS["hour"])
         self._day = Window(MILLISECONDS["day"])
+        # So many more messages fit under the slower limits until then, as long as the rates stay as they are: what was
+        # counted can only slide out. Those that came since that was seen are not yet counted there.
+        self._free = 0
+        self._until = 0
+        self._rates: Rates | None = None
+        self._uncounted = 0
 
     def take(self, now: int, rates: Rates) -> tuple[int, str]:
         """Count one message, or say how long to wait for it first.
 
         `(0, "")` when it is counted; else the milliseconds to wait and the tier whose limit is reached.
         """
-        wait, tier = max(
-            (self._second.wait(now, rates.second), "second"),
-            (self._hour.wait(now, rates.hour), "hour"),
-            (self._day.wait(now, rates.day), "day"),
-        )
+        if self._free <= 0 or now >= self._until or rates is not self._rates:
+            self._look_at_slower(now, rates)
+        if self._free <= 0:
+            return max(
+                (self._second.wait(now, rates.second), "second"),
+                (self._hour.wait(now, rates.hour), "hour"),
+                (self._day.wait(now, rates.day), "day"),
+            )
+        wait = self._second.take(now, rates.second)
         if wait:
-            return wait, tier
-        self._second.add(now)
-        self._hour.add(now)
-        self._day.add(now)
+            return wait, "second"
+        self._free -= 1
+        self._uncounted += 1
         return 0, ""
 
     def last_day(self, now: int) -> float:
         """Messages counted in the day before `now`, since the relay started."""
+        self._count()
         return self._day.used(now)
+
+    def _look_at_slower(self, now: int, rates: Rates) -> None:
+        self._count()
+        self._free = int(min(rates.hour - self._hour.used(now), rates.day - self._day.used(now)))
+        self._until = (now // MILLISECONDS["hour"] + 1) * MILLISECONDS["hour"]
+        self._rates = rates
+
+    def _count(self) -> None:
+        """Count in the slower windows what has come: all of it in the hour that ends at `_until`."""
+        if self._uncounted:
+            self._hour.add(self._until - 1, self._uncounted)
+            self._day.add(self._until - 1, self._uncounted)
+            self._uncounted = 0

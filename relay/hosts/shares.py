@@ -78,19 +78,21 @@ class Share:
 
     def take(self, seconds: float) -> None:
         """Charge what the next piece of work will cost, once it is its turn. Those of a host go on in order."""
-        if self._queue or self.credit <= 0:
-            self._wait(seconds)
+        if self._queue or self._credit <= 0 or self._round != self._shares.round:
+            self._take_later(seconds)
         else:
             self._credit -= seconds
 
     def charge(self, seconds: float) -> None:
         """Charge what it took beyond that, or give back, below 0, what it did not."""
-        credit = self.credit - seconds
+        shares = self._shares
+        credit = (self._credit if self._round == shares.round else self.credit) - seconds
         self._credit = credit if credit < QUANTUM else QUANTUM
-        if self._shares.waiting:
-            self.call_next()
-            if self._credit <= 0:
-                self._shares.look_soon()
+        if shares.waiting:
+            if self._queue and credit > 0:
+                self._queue[0].set()
+            if credit <= 0:
+                shares.look_soon()
 
     def begin(self, seconds: float = 0.0) -> None:
         """A piece of work waits for nothing but the CPU from here on; it will cost that much more."""
@@ -113,7 +115,11 @@ class Share:
         if self._queue and self.credit > 0:
             self._queue[0].set()
 
-    def _wait(self, seconds: float) -> None:
+    def _take_later(self, seconds: float) -> None:
+        """`take`, if a new round does not give the credit, and nobody waits already."""
+        if not self._queue and self.credit > 0:
+            self._credit -= seconds
+            return
         # Whoever waits has work, so that one that is called goes on before the next round.
         self.begin()
         try:

@@ -153,10 +153,21 @@ class Window:
         """(index, previous, count): with the span, all there is to keep of a window over a restart."""
         return self._index, self._previous, self._count
 
-    def add(self, now: int) -> None:
-        """Count one event at `now`."""
+    def add(self, now: int, amount: int = 1) -> None:
+        """Count `amount` events at `now`."""
         self._slide(now)
-        self._count += 1
+        self._count += amount
+
+    def take(self, now: int, limit: int) -> int:
+        """Count one event if it fits under `limit`: 0, or the milliseconds to wait for that."""
+        span, count = self._span, self._count
+        if now // span == self._index and self._previous * (1 - now % span / span) + count + 1 <= limit:
+            self._count = count + 1
+            return 0
+        wait = self.wait(now, limit)
+        if not wait:
+            self._count += 1
+        return wait
 
     def used(self, now: int) -> float:
         """Events within the span before `now`."""

@@ -33,8 +33,11 @@ BATCH_BYTES = 1 << 20
 WAIT_SECONDS = 1.0
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-# Batches start at least this far apart, unless they are full: consumers cost by the chunk, and so does a sync.
+# Batches start at least this far apart, unless the next one is full: each costs every consumer a chunk, and a sync.
+# A relay that has so much to do that a batch is large has no use for more of them.
 BATCH_SECONDS = 0.01
+LARGE_BATCH_EVENTS = 32
+LARGE_BATCH_SECONDS = 0.025
 
 # A disk that takes longer than this for one batch is as good as broken.
 HUNG_SECONDS = 3.0
@@ -133,9 +136,11 @@ class GroupCommit(Generic[T]):
             started = time.monotonic()
             if self._ready is not None:
                 self._ready()
-            self._commit(self._take())
-            pause = 0.0 if self._queue else started + BATCH_SECONDS - time.monotonic()
-            gevent.sleep(max(pause, 0.0))
+            batch = self._take()
+            self._commit(batch)
+            apart = LARGE_BATCH_SECONDS if len(batch) >= LARGE_BATCH_EVENTS else BATCH_SECONDS
+            full = len(self._queue) >= BATCH_EVENTS or self.bytes >= BATCH_BYTES
+            gevent.sleep(0.0 if full else max(started + apart - time.monotonic(), 0.0))
 
     def _commit(self, batch: list[T]) -> None:
         """Write, sync, publish, tell. Never in another order."""

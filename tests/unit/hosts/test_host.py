@@ -2,10 +2,13 @@
 
 import gevent
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.hosts import host as host_module
-from relay.hosts.host import TRUSTED_RATES, Budget, Drops, Limiter, Rates, rates_for
+from relay.hosts.host import MILLISECONDS, TRUSTED_RATES, Budget, Drops, Limiter, Rates, rates_for
 from relay.hosts.lifecycle import Cause, Status
+from relay.kit.limits import Window
 from tests.support.hosts import NOW, known_host
 
 NO_LIMIT = 10**9
@@ -80,6 +83,49 @@ def test_a_raised_limit_counts_at_once() -> None:
         assert limiter.take(1_000, Rates(50, NO_LIMIT, NO_LIMIT)) == (0, "")
     assert limiter.take(1_000, Rates(50, NO_LIMIT, NO_LIMIT))[0]
     assert limiter.take(1_000, Rates(60, NO_LIMIT, NO_LIMIT)) == (0, "")
+
+
+class PlainLimiter:
+    """All three windows looked at and counted in for each message."""
+
+    def __init__(self) -> None:
+        self._windows = {tier: Window(span) for tier, span in MILLISECONDS.items()}
+
+    def take(self, now: int, rates: Rates) -> tuple[int, str]:
+        wait, tier = max((self._windows[tier].wait(now, limit), tier) for tier, limit in rates._asdict().items())
+        if wait:
+            return wait, tier
+        for window in self._windows.values():
+            window.add(now)
+        return 0, ""
+
+    def last_day(self, now: int) -> float:
+        return self._windows["day"].used(now)
+
+
+PACES = st.sampled_from([0, 1, 7, 150, 990, 60_000, 1_800_000, 3_599_990, 80_000_000])
+
+
+@given(st.lists(st.tuples(PACES, st.sampled_from([Rates(3, 5, 9), Rates(4, 20, 30), Rates(0, 5, 9)])), max_size=80))
+def test_looking_at_the_slower_limits_now_and_then_comes_to_the_same(messages: list[tuple[int, Rates]]) -> None:
+    limiter, plain, now = Limiter(), PlainLimiter(), 5_000
+    for number, (pause, rates) in enumerate(messages):
+        now += pause
+        wait, tier = plain.take(now, rates)
+        assert limiter.take(now, rates)[0] == wait, tier
+        if number % 5 == 0:
+            assert limiter.last_day(now) == plain.last_day(now)
+
+
+def test_the_rates_follow_a_row_that_changes() -> None:
+    host = known_host()
+    assert host.rates == rates_for(host.account_limit, trusted=False)
+    host.row.account_limit += 10_000
+    assert host.rates == rates_for(host.account_limit, trusted=False)
+    host.row.per_hour = 7
+    assert host.rates.hour == 7
+    host.row.per_hour, host.row.trusted = None, True
+    assert host.rates == TRUSTED_RATES
 
 
 def test_drops_are_counted_by_reason() -> None:

@@ -109,6 +109,19 @@ def test_a_wait_is_long_enough_and_hardly_longer(gaps: list[int], limit: int, st
         assert window.used(now) <= limit + 1e-6
 
 
+@given(st.lists(st.integers(-50, 1_500), min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 10**9))
+def test_taking_is_waiting_for_nothing_and_adding(gaps: list[int], limit: int, start: int) -> None:
+    """A clock that goes back included."""
+    window, other, now = Window(1_000), Window(1_000), start + 100_000
+    for gap in gaps:
+        now += gap
+        wait = other.wait(now, limit)
+        if not wait:
+            other.add(now)
+        assert window.take(now, limit) == wait
+        assert window.state == other.state
+
+
 def test_a_clock_set_back_forgets_nothing() -> None:
     window = Window(1_000)
     for _ in range(5):

@@ -1,0 +1,77 @@
+"""The pace of the log's writer: how far apart batches are, and that what came meanwhile is in one."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import gevent
+import pytest
+
+from relay.atproto.events import Kind
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import Record
+from relay.eventlog.writer import Block
+from relay.stream import group_commit as module
+from relay.stream.group_commit import GroupCommit
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
+
+
+class NoDisk:
+    """Where a log is written, at once."""
+
+    def write(self, block: Block) -> None:
+        pass
+
+    def note_given_out(self) -> None:
+        pass
+
+
+class Written:
+    """A group commit of numbers, and the batches that it made."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        suppressions = Suppressions()
+        self.commits: GroupCommit[int] = GroupCommit(
+            "test",
+            cast(SegmentLog, NoDisk()),
+            Tail(0, suppressions),
+            suppressions,
+            lambda batch: [Record(seq, 0, 1, 1, seq, Kind.COMMIT, 0, 0, b"frame") for seq in batch],
+            lambda batch, records: self.batches.append(batch),
+        )
+
+    def put(self, numbers: range) -> None:
+        for number in numbers:
+            self.commits.put(number, 1)
+
+    def wait_for(self, number: int) -> None:
+        with gevent.Timeout(30):
+            while not self.batches or self.batches[-1][-1] < number:
+                gevent.sleep(0.01)
+
+
+@pytest.mark.parametrize("first", [1, module.LARGE_BATCH_EVENTS])
+def test_what_comes_while_a_batch_is_written_waits_for_the_rest(monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    monkeypatch.setattr(module, "BATCH_SECONDS" if first == 1 else "LARGE_BATCH_SECONDS", 1.0)
+    written = Written()
+    written.commits.start()
+    written.put(range(1, first + 1))
+    written.wait_for(first)
+    for number in range(first + 1, first + 4):
+        written.put(range(number, number + 1))
+        gevent.sleep(0.01)
+    written.wait_for(first + 3)
+    assert written.commits.stop(30)
+    assert [len(batch) for batch in written.batches] == [first, 3]
+
+
+def test_a_batch_that_is_full_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE_BATCH_SECONDS", 60.0)
+    written = Written()
+    written.put(range(1, 2 * module.BATCH_EVENTS + 1))
+    written.commits.start()
+    written.wait_for(2 * module.BATCH_EVENTS)
+    assert [len(batch) for batch in written.batches] == [module.BATCH_EVENTS] * 2
+    written.commits.stop(0)
