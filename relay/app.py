@@ -88,7 +88,7 @@ class Relay:
         )
         memory = RecordCache(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
-        registry = HostRegistry(self._db, self._stream.cursors)
+        registry = HostRegistry(self._db, self._stream.cursors, self._stream.decisions)
         processes = settings.validator_processes
         if processes is None:
             processes = processes_for(len(os.sched_getaffinity(0)))
@@ -112,7 +112,9 @@ class Relay:
             http,
             settings,
         )
-        self._imports = Imports(self._db, http)
+        self._imports = Imports(self._db, http, self._stream.decisions)
+        self._stream.decisions.watch(registry.store_again)
+        self._stream.decisions.watch(self._imports.go_on)
         self._healing = None
         if settings.heal != "off":
             self._healing = Healing(self._db, http, ingest, registry, every=settings.heal == "all")

@@ -23,8 +23,10 @@ from relay.net.http import GuardedHttp
 from relay.net.pages import Ending
 from relay.store import collection_imports as table
 from relay.store import collections
-from relay.store.collection_imports import Step
+from relay.store.collection_imports import Step, StepMoved
 from relay.store.database import Database
+from relay.store.decisions import import_value
+from relay.stream.decisions import Decisions
 
 # A page at a time, and no more than five a second: 10,000 accounts.
 PAUSE_SECONDS = 0.2
@@ -48,12 +50,14 @@ class Imports:
         self,
         db: Database,
         http: GuardedHttp,
+        decisions: Decisions,
         *,
         pause: float = PAUSE_SECONDS,
         retries: Sequence[float] = RETRY_SECONDS,
     ) -> None:
         self._db = db
         self._http = http
+        self._decisions = decisions
         self._pause = pause
         self._retries = retries
         self._turn = BoundedSemaphore()
@@ -73,6 +77,17 @@ class Imports:
             self._greenlet.kill(timeout=1.0)
             self._greenlet = None
 
+    def go_on(self) -> None:
+        """The database is an older one: go on from where it says that an import stands. Raises StoreError."""
+        with self._turn:
+            source = self._db.read(table.running)
+            if self._greenlet is not None:
+                self._greenlet.kill(timeout=5.0)
+            self._source = None
+            if source is not None:
+                log.warning("the import of collections from %s goes on from where the database has it", source)
+                self._spawn(source)
+
     def begin(self, source: Endpoint, nsids: Sequence[str] = ()) -> None:
         """Import `nsids`, or all collections known here and those that the source tells of.
 
@@ -83,20 +98,26 @@ class Imports:
             if self._source is not None and self._source != source.url:
                 raise ImportBusy(self._source)
             wanted = nsids or self._db.read(collections.names)
-            self._db.write(table.begin, source.url, wanted, named=bool(nsids), now=time.time())
+            now = time.time()
+            self._db.write(table.begin, source.url, wanted, named=bool(nsids), now=now)
+            self._decisions.note("import", source.url, import_value(nsids, now, ended=False))
             if self._source is None:
                 self._spawn(source.url)
+        self._decisions.store()
 
     def end(self, source: Endpoint) -> bool:
         """Stop the import from `source` until it is begun again; False when none was under way. Raises StoreError."""
         with self._turn:
             if self._source != source.url:
                 return False
-            self._db.write(table.end, source.url, None, time.time())
+            now = time.time()
+            self._db.write(table.end, source.url, None, now)
+            self._decisions.note("import", source.url, import_value((), now, ended=True))
             if self._greenlet is not None:
                 self._greenlet.kill(timeout=5.0)
             self._source = None
-            return True
+        self._decisions.store()
+        return True
 
     def _spawn(self, source: str) -> None:
         self._source = source
@@ -108,19 +129,26 @@ class Imports:
                 self._discover(source)
                 self._import(source)
                 with self._turn:
-                    if not self._db.write(table.finish, source, time.time()):
-                        continue
-                    self._source = None
-                    log.info("the import of collections from %s is through", source)
-                    return None
+                    if self._db.write(table.finish, source, time.time()):
+                        log.info("the import of collections from %s is through", source)
+                        # In an older database another one may have been under way.
+                        self._source = self._db.read(table.running)
+                        if self._source is None:
+                            return
+                        source = self._source
+            except StepMoved:
+                log.warning("the import from %s is not where it was left in the database", source)
+                gevent.sleep(DATABASE_SECONDS)
             except StoreError as error:
                 log.warning("the import from %s waits for the database: %s", source, error)
                 gevent.sleep(DATABASE_SECONDS)
             except BackfillError as error:
-                return self._fail(source, str(error))
+                self._fail(source, str(error))
+                return
             except Exception:
                 log.exception("the import from %s failed", source)
-                return self._fail(source, "an error of this relay: see its log")
+                self._fail(source, "an error of this relay: see its log")
+                return
 
     def _fail(self, source: str, error: str) -> None:
         log.warning("the import of collections from %s ends: %s", source, error)
@@ -156,21 +184,21 @@ class Imports:
                     raise
 
     def _page_through(self, source: str, step: Step) -> None:
-        cursor: str | None = step.cursor
-        listed = step.listed
         empty = 0
         ending = Ending()
-        while cursor is not None:
-            page = self._patiently(partial(collections_source.page, self._http, source, step.nsid, cursor))
+        while True:
+            page = self._patiently(partial(collections_source.page, self._http, source, step.nsid, step.cursor))
             empty = 0 if page.listed else empty + 1
-            listed += page.listed
+            listed = step.listed + page.listed
             if ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > MAX_LISTED:
                 raise BackfillError("backfill-endless", f"{step.nsid}: {listed} accounts and no end")
             started = time.monotonic()
-            taken = self._db.write(table.take_page, source, step.nsid, sorted(set(page.dids)), page.listed, page.cursor)
+            taken = self._db.write(table.take_page, source, step, sorted(set(page.dids)), page.listed, page.cursor)
             metrics.BACKFILL_ACCOUNTS.labels("taken").inc(taken)
             metrics.BACKFILL_ACCOUNTS.labels("unknown").inc(page.listed - taken)
-            cursor = page.cursor
+            if page.cursor is None:
+                return
+            step = Step(step.nsid, page.cursor, listed)
             # The database is there for the events: no more than half of its writer's time is for this.
             gevent.sleep(max(self._pause, time.monotonic() - started))
 

@@ -1,8 +1,8 @@
 """Keeps in SQL whose past events an edge's log must not hand out, so that no start has to read the whole log.
 
 Fed by the marks of `suppressions` and the copier's progress. The log has the same in its flags, so SQL may be away for
-as long as it likes: what it lacks for events that are still there is read from the log, and what has left the window
-needs no mark. Must not know of connections or consumers.
+as long as it likes, or go back: what it lacks for events that are still there is read from the log, and what has left
+the window needs no mark. Must not know of connections or consumers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay.kit.background import Loop
 from relay.kit.errors import StoreError
 from relay.store import projection
 from relay.store.database import Database
-from relay.store.projection import ProjectionBatch
+from relay.store.projection import PositionMoved, ProjectionBatch
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 1.0
@@ -44,6 +44,8 @@ class Hidden:
         suppressions.restore(db.read(projection.suppressions))
         suppressions.watch(self._note)
         position, _ = db.read(projection.position)
+        # Where SQL may be: where it was left, or where a write would have left it of which no answer came.
+        self._may_be_at = {position}
         self.stored_position = min(position, segment_log.last_seq)
         self.position = _apply(segment_log, suppressions, self.stored_position)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
@@ -78,6 +80,9 @@ class Hidden:
             changed = {**self._suppressions.marks(), **changed}
         try:
             self._write(changed, position)
+        except PositionMoved as moved:
+            self._note_moved(moved.found)
+            return
         except StoreError as error:
             self._all_changed = self._all_changed or all_changed
             for uid, before_seq in changed.items() if not self._all_changed else ():
@@ -103,9 +108,27 @@ class Hidden:
                 suppressed={uid: seq for uid, seq in piece.items() if seq is not None},
                 unsuppressed={uid for uid, seq in piece.items() if seq is None},
             )
-            self._db.write(projection.write, batch)
+            expected = frozenset(self._may_be_at)
+            self._may_be_at.add(reached)
+            self._db.write(projection.write, batch, expected)
+            # Where SQL is ahead of the log, it stays so.
+            self._may_be_at = {max(reached, at) for at in expected}
             if not left:
                 return
+
+    def _note_moved(self, found: int) -> None:
+        """SQL is not where it was left: an older state of it lacks marks, and nothing tells which. The next write has
+        them all, and a start until then reads from the log what is missing.
+        """
+        if found < self.stored_position:
+            metrics.STORE_WENT_BACK.inc()
+            log.error(
+                "the database went back from %d to %d: it is told again what is hidden", self.stored_position, found
+            )
+        self._trouble = f"database: it is at {found}, and was left at {self.stored_position}"
+        self._changed, self._all_changed = {}, True
+        self._may_be_at = {found}
+        self.stored_position = min(found, self.stored_position)
 
     def _note(self, uid: int, before_seq: int | None) -> None:
         if self._all_changed:

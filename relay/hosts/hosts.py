@@ -104,7 +104,9 @@ class Hosts:
         """End a host's connection, and ban it with `block`. False when it was not connected."""
         host = self.known(hostname)
         if block:
-            return self._ban(host, "blocked: by an admin")
+            connected = self._ban(host, "blocked: by an admin")
+            self._registry.decisions.store()
+            return connected
         connected = self._dialler.disconnect(host)
         self._registry.change(host, Cause.DISCONNECTED)
         if host.status is not Status.BANNED:
@@ -115,6 +117,7 @@ class Hosts:
     def block(self, hostname: str) -> None:
         """Ban a host, its live connection included."""
         self._ban(self.known(hostname), "blocked: by an admin")
+        self._registry.decisions.store()
 
     def unblock(self, hostname: str) -> None:
         """Lift a host's ban and connect to it. Raises CrawlRefused while its domain is banned."""
@@ -123,24 +126,29 @@ class Hosts:
         if domain:
             raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
         self._unban(host)
+        self._registry.decisions.store()
 
     def ban_domain(self, domain: str) -> bool:
         """Ban a domain, and every known host in it at once. False when it was banned already."""
         domain = _normal_domain(domain)
         added = self._db.write(add_ban, domain)
+        self._registry.decisions.note("ban", domain, True)
         for host in self._registry:
             if host.status is not Status.BANNED and domain in suffixes(host.hostname):
                 self._ban(host, _domain_words(domain))
+        self._registry.decisions.store()
         return added
 
     def unban_domain(self, domain: str) -> bool:
         """Lift a domain's ban, and that of the hosts which were banned with it. False when there was none."""
         domain = _normal_domain(domain)
         removed = self._db.write(remove_ban, domain)
+        self._registry.decisions.note("ban", domain, False)
         for host in self._registry:
             with_it = host.status is Status.BANNED and host.row.last_error == _domain_words(domain)
             if with_it and not self._db.read(ban_of, host.hostname):
                 self._unban(host)
+        self._registry.decisions.store()
         return removed
 
     def set_cursor(self, hostname: str, position: int | Literal["oldest", "live"]) -> None:
@@ -191,6 +199,8 @@ class Hosts:
                 setattr(host.row, tier, value)
         if account_limit is not None:
             self._set_account_limit(host, account_limit)
+        self._registry.decided(host)
+        self._registry.decisions.store()
 
     def note_alert(self, hostname: str, kind: Kind, sent_at: datetime) -> bool:
         """A sibling relay alerted of a host at `sent_at`. False when that is no news here, or the host is unknown."""
@@ -271,6 +281,7 @@ class Hosts:
         """Ban a host; True when it was connected. In force even when SQL is away, and stored as soon as it is back."""
         host.note_error(words, time.time())
         self._registry.change(host, Cause.BLOCKED)
+        self._registry.decided(host)
         connected = self._dialler.disconnect(host)
         self._registry.flush()
         return connected
@@ -278,6 +289,7 @@ class Hosts:
     def _unban(self, host: Host) -> None:
         self._registry.change(host, Cause.UNBLOCKED)
         host.row.failures = 0
+        self._registry.decided(host)
         self._registry.flush()
         self._dialler.dial_now(host)
 

@@ -26,13 +26,12 @@ from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store import installation
 from relay.store.database import Database, Transaction
+from relay.store.decisions import CRAWL_ENABLED, NEW_HOSTS_PER_DAY
 from relay.store.hosts import HostRow, ban_of
 
 CHECKS_AT_ONCE = 20
 ADMIN_CHECKS_AT_ONCE = 10
 WAKE_SPACING_SECONDS = 30.0
-CRAWL_ENABLED_KEY = "crawl-enabled"
-NEW_HOSTS_PER_DAY_KEY = "new-hosts-per-day"
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +57,10 @@ class NewHosts:
     def load(self, tx: Transaction) -> None:
         """Read what an admin set, and how many hosts came in the last day."""
         self._new_hosts = crawl_checks.load_new_hosts(tx)
-        enabled = installation.get(tx, CRAWL_ENABLED_KEY)
+        enabled = installation.get(tx, CRAWL_ENABLED)
         if enabled is not None:
             self._crawl_enabled = enabled == "1"
-        per_day = installation.get(tx, NEW_HOSTS_PER_DAY_KEY)
+        per_day = installation.get(tx, NEW_HOSTS_PER_DAY)
         if per_day is not None:
             self._new_hosts_per_day = int(per_day)
 
@@ -98,7 +97,7 @@ class NewHosts:
 
     @crawl_enabled.setter
     def crawl_enabled(self, enabled: bool) -> None:
-        self._db.write(installation.put, CRAWL_ENABLED_KEY, "1" if enabled else "0")
+        self._set(CRAWL_ENABLED, "1" if enabled else "0")
         self._crawl_enabled = enabled
 
     @property
@@ -108,7 +107,7 @@ class NewHosts:
 
     @per_day.setter
     def per_day(self, limit: int) -> None:
-        self._db.write(installation.put, NEW_HOSTS_PER_DAY_KEY, str(limit))
+        self._set(NEW_HOSTS_PER_DAY, str(limit))
         self._new_hosts_per_day = limit
 
     def take_in_configured(self) -> None:
@@ -149,6 +148,11 @@ class NewHosts:
                 delay = lifecycle.retry_delay(failures + 3, random.random())
                 log.warning("bootstrap from %s: %s; again in %.0f s", self._settings.bootstrap_host, error, delay)
                 gevent.sleep(delay)
+
+    def _set(self, key: str, value: str) -> None:
+        self._db.write(installation.put, key, value)
+        self._registry.decisions.note("setting", key, value)
+        self._registry.decisions.store()
 
     def _refuse_banned(self, hostname: str) -> None:
         domain = self._db.read(ban_of, hostname)
@@ -191,7 +195,9 @@ class NewHosts:
         trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
         log.info("new host %s", endpoint.hostname)
-        return self._registry.add(row)
+        host = self._registry.add(row)
+        self._registry.decided(host)
+        return host
 
     def _take_in_listed(self, offered: pull_hosts.Offered) -> bool:
         """Add a host that another relay lists; False when it is known or banned."""

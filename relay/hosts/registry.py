@@ -20,8 +20,10 @@ from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store import hosts as table
 from relay.store.database import Database, Transaction
+from relay.store.decisions import host_value
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
+from relay.stream.decisions import Decisions
 
 NEAR_LIMIT = 0.8
 # With this many hosts to connect to and not one connected, it is our own network that is down.
@@ -36,9 +38,10 @@ class HostRegistry:
     Bounded by the host table, which only admins and checked crawls extend.
     """
 
-    def __init__(self, db: Database, book: CursorBook) -> None:
+    def __init__(self, db: Database, book: CursorBook, decisions: Decisions) -> None:
         self._db = db
         self._book = book
+        self.decisions = decisions
         self._by_id: dict[int, Host] = {}
         self._by_name: dict[str, Host] = {}
         self._connected = 0
@@ -126,6 +129,11 @@ class HostRegistry:
             raise
         for host_id, status in statuses.items():
             self._by_id[host_id].row.status = status
+
+    def decided(self, host: Host) -> None:
+        """Note what an operator made of the host, or that it was taken in."""
+        row = replace(host.row, status=host.status)
+        self.decisions.note("host", host.hostname, host_value(row))
 
     def store_again(self) -> None:
         """Store all hosts as they are here: the database is an older one. Raises StoreError."""

@@ -76,6 +76,7 @@ class Ingest:
 
     def _store_again(self) -> None:
         """The database is an older one: give it what no event in the log says. Raises StoreError."""
+        self._stream.decisions.look()
         self._registry.store_again()
         for row in self.accounts.made_after(self._db.read(table.max_uid)):
             self._projector.note_account(row)

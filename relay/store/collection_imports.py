@@ -24,6 +24,10 @@ class Step(NamedTuple):
     listed: int
 
 
+class StepMoved(Exception):
+    """SQL does not say that the import is at this step."""
+
+
 class Summary(NamedTuple):
     """An import as a whole. Times are seconds since the epoch; `current` is the collection that is being paged."""
 
@@ -84,6 +88,12 @@ def add(tx: Transaction, source: str, nsids: Sequence[str]) -> None:
         tx.many("INSERT INTO collection_backfill (source, nsid) VALUES (?, ?) ON CONFLICT DO NOTHING", room)
 
 
+def was_begun(tx: Transaction, source: str, started_at: float) -> bool:
+    """Whether the import from `source` was begun at that time, or later."""
+    row = tx.row("SELECT started_at FROM collection_backfill_source WHERE source = ?", (source,))
+    return row is not None and row[0] >= started_at
+
+
 def running(tx: Transaction) -> str | None:
     """The source of the import that is under way, or was when the relay stopped."""
     row = tx.row("SELECT source FROM collection_backfill_source WHERE running ORDER BY started_at DESC LIMIT 1")
@@ -110,17 +120,20 @@ def next_step(tx: Transaction, source: str) -> Step | None:
     return Step(*row) if row else None
 
 
-def take_page(tx: Transaction, source: str, nsid: str, dids: Sequence[str], listed: int, cursor: str | None) -> int:
-    """Store what a page told and that it was taken; the accounts of it that are known here.
+def take_page(tx: Transaction, source: str, step: Step, dids: Sequence[str], listed: int, cursor: str | None) -> int:
+    """Store what the page at `step` told and that it was taken; the accounts of it that are known here.
 
-    `listed` counts the entries of the page, `cursor` leads to the next one; None: the collection is through.
+    `listed` counts the entries of the page, `cursor` leads to the next one; None: the collection is through. Raises
+    StepMoved, and stores nothing, when the import is not at `step`: an older database has taken the place of this one.
     """
-    taken = collections.add_listed(tx, nsid, dids) if dids else 0
-    tx.execute(
+    taken = collections.add_listed(tx, step.nsid, dids) if dids else 0
+    moved_on = tx.execute(
         "UPDATE collection_backfill SET cursor = ?, listed = listed + ?, taken = taken + ?, done = ?"
-        " WHERE source = ? AND nsid = ?",
-        (cursor or "", listed, taken, cursor is None, source, nsid),
+        " WHERE source = ? AND nsid = ? AND cursor = ? AND listed = ? AND NOT done",
+        (cursor or "", listed, taken, cursor is None, source, step.nsid, step.cursor, step.listed),
     )
+    if not moved_on:
+        raise StepMoved
     return taken
 
 

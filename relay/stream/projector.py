@@ -308,10 +308,7 @@ class Projector:
             return
         metrics.STORE_WENT_BACK.inc()
         log.error(
-            "the database went back from %d to %d: the log is applied to it again. Domain bans and other settings that"
-            " were made since then are not in the log: see the lines of relay.audit",
-            self.stored_position,
-            moved.found,
+            "the database went back from %d to %d: the log is applied to it again", self.stored_position, moved.found
         )
         self._told.forget_all()
         self._trouble = None

@@ -17,6 +17,7 @@ from relay.stream import ownership
 from relay.stream.catch_up import CatchUp
 from relay.stream.checkpoint import Checkpoint, Checkpoints
 from relay.stream.cursors import CursorBook
+from relay.stream.decisions import Decisions
 from relay.stream.firehose import Firehose
 from relay.stream.projector import Projector
 from relay.stream.recovery import recover
@@ -36,6 +37,8 @@ class Stream:
         self.suppressions = Suppressions()
         self.cursors = CursorBook(lambda: segment_log.last_seq)
         log_ids = ownership.claim(segment_log, db)
+        # Before cursors are looked for: hosts may be among them.
+        self.decisions = Decisions(segment_log.directory, db)
         recovered = recover(segment_log, db, self.cursors, self.suppressions, log_ids)
         self._next_uid = recovered.next_uid
         self.projector = Projector(
@@ -87,6 +90,7 @@ class Stream:
     def start(self) -> None:
         """Start logging, projecting and trimming."""
         self._checkpoints.start()
+        self.decisions.start()
         self.projector.start()
         self.sequencer.start()
         self.retention.start()
@@ -102,6 +106,7 @@ class Stream:
         self.retention.stop()
         self.drain(timeout)
         self._checkpoints.stop()
+        self.decisions.stop()
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from relay.atproto.mst_open import open_tree
 from relay.kit.generations import RecentSet
 from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
+from relay.store.collection_imports import Step
 from relay.store.database import Database, Transaction
 from relay.stream.changes import told_by
 from relay.stream.pending import KNOWN_PAIRS
@@ -112,11 +114,12 @@ def test_a_page_of_an_import(full: Database, benchmark: Any) -> None:
     source, nsid = "https://relay.example", "com.example.imported"
     full.write(collection_imports.begin, source, [nsid], named=True, now=1.0)
     starts = iter(range(1, ACCOUNTS + 1, PAGE))
+    steps = (Step(nsid, "next" if number else "", number * PAGE) for number in count())
 
     def page() -> tuple[tuple[Any, ...], dict[str, Any]]:
         start = next(starts)
         dids = [f"did:plc:{uid:024d}" for uid in range(start, start + PAGE)]
-        return (collection_imports.take_page, source, nsid, dids, PAGE, "next"), {}
+        return (collection_imports.take_page, source, next(steps), dids, PAGE, "next"), {}
 
     benchmark.pedantic(full.write, setup=page, rounds=min(50, ACCOUNTS // PAGE))
     print(f"\n{benchmark.stats.stats.median * 1000:.1f} ms for a page of {PAGE}")

@@ -73,7 +73,7 @@ class EventPath:
         self.stream = Stream(SegmentLog(self._folder), self.db, Keep(3600.0, 0))
         memory = RecordCache(10_000)
         self.resolver = Resolver(self.db, http, plc_hosts=(self.plc.url,), memory=memory)
-        self.registry = HostRegistry(self.db, self.stream.cursors)
+        self.registry = HostRegistry(self.db, self.stream.cursors, self.stream.decisions)
         self.ingest = Ingest(
             self.db,
             self.stream,

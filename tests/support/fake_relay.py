@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -23,6 +24,7 @@ from relay.net.address import Address, resolve_public
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
+from relay.stream.decisions import Decisions
 from tests.support.pds import FakePds
 
 LOCAL = Settings(allow_insecure_hosts=True)
@@ -57,15 +59,17 @@ class Sink:
 class Relay:
     """As much of a relay as hosts meet. Can be stopped and started again over the same database."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, folder: Path) -> None:
         self.db = db
         self.http = GuardedHttp("relay-test/1 (atproto-relay)", allow_insecure=True)
         self.sink = Sink()
         self.released: Counter[str] = Counter()
         self.running: list[Hosts] = []
+        self.folder = folder
 
     def start(self, settings: Settings = LOCAL, book: CursorBook | None = None) -> Hosts:
-        self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0))
+        self.decisions = Decisions(self.folder, self.db)
+        self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0), self.decisions)
         hosts = Hosts(self.db, self.registry, self.sink, self._starts_again, self._release, self.http, settings)
         hosts.start()
         self.running.append(hosts)
@@ -105,8 +109,8 @@ def loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def relay(database: Database) -> Iterator[Relay]:
-    one = Relay(database)
+def relay(database: Database, tmp_path: Path) -> Iterator[Relay]:
+    one = Relay(database, tmp_path)
     yield one
     one.stop()
 

@@ -29,6 +29,7 @@ from relay.kit.values import Bind
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
+from relay.stream.decisions import Decisions
 from relay.stream.firehose import Firehose
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Sequencer
@@ -66,7 +67,8 @@ class Web:
         accounts = Accounts(self.projector.account, RecordCache(1000).accounts, next_uid=1)
         moderation = Moderation(db, accounts, self.sequencer, self.projector)
         http = GuardedHttp("relay-test", self.settings.allow_insecure_hosts)
-        self.registry = HostRegistry(db, book)
+        self.decisions = Decisions(self.log.directory, db)
+        self.registry = HostRegistry(db, book, self.decisions)
         self.hosts = Hosts(
             db,
             self.registry,
@@ -78,7 +80,7 @@ class Web:
         )
         self.identities: dict[str, Identity] = {}
         self.texts: dict[str, list[str]] = {}
-        self.imports = Imports(db, http, pause=0.01, retries=(0.01, 0.01))
+        self.imports = Imports(db, http, self.decisions, pause=0.01, retries=(0.01, 0.01))
         self.healing = HostHealing(db, http, self.registry, every=False, pause=0.01)
         self.problem: str | None = None
         password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None

@@ -1,4 +1,4 @@
-"""What an edge keeps in SQL, while SQL is away: bounded, and all there once it is back."""
+"""What an edge keeps in SQL, while SQL is away: bounded, and all there once it is back, be it an older state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES
 from relay.kit.errors import StoreError
 from relay.store import projection
-from relay.store.database import Database
+from relay.store.database import Database, Transaction
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -106,6 +106,75 @@ def test_the_log_is_trimmed_whatever_sql_has(tmp_path: Path, edge: Edge, monkeyp
     assert again.suppressions.marks() == {seq: seq for seq in range(first_seq, 101)}
     again.hidden.flush()
     assert again.stored() == again.suppressions.marks()
+
+
+def put_back(tx: Transaction, marks: dict[int, int], position: int) -> None:
+    """An older state in the place of this one, as after a failover to a replica that lags."""
+    tx.execute("DELETE FROM log_suppression")
+    tx.execute("DELETE FROM relay_position")
+    projection.write(tx, projection.ProjectionBatch(position, position + 1, suppressed=marks))
+
+
+def test_a_database_that_goes_back_is_noticed_and_has_all_marks_again(
+    tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hidden, "ROWS_AT_A_TIME", 8)
+    edge.delete(1, 10)
+    edge.hidden.flush()
+    older = edge.stored()
+    edge.delete(11, 30)
+    edge.hidden.flush()
+    edge.db.write(put_back, older, 10)
+    went_back = REGISTRY.get_sample_value("relay_store_went_back_total")
+    edge.delete(31, 31)
+    edge.hidden.flush()
+    assert edge.hidden.problem is not None and edge.hidden.stored_position == 10
+    assert REGISTRY.get_sample_value("relay_store_went_back_total") == (went_back or 0) + 1
+    edge.hidden.flush()
+    assert edge.hidden.problem is None
+    assert edge.stored() == {seq: seq for seq in range(1, 32)} and edge.db.read(projection.position)[0] == 31
+    edge.log._unlock()
+    assert Edge(tmp_path / "persist", edge.db).suppressions.marks() == {seq: seq for seq in range(1, 32)}
+
+
+def test_a_kill_before_the_marks_are_told_again_loses_none(tmp_path: Path, edge: Edge) -> None:
+    edge.delete(1, 20)
+    edge.hidden.flush()
+    edge.db.write(put_back, {}, 3)
+    edge.delete(21, 25)
+    edge.hidden.flush()
+    edge.log._unlock()
+    again = Edge(tmp_path / "persist", edge.db)
+    assert again.suppressions.marks() == {seq: seq for seq in range(4, 26)}
+
+
+def test_a_write_of_which_no_answer_came_is_no_going_back(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = edge.db.write
+
+    def stored_without_an_answer(*args: Any, **options: Any) -> Any:
+        write(*args, **options)
+        return away()
+
+    edge.delete(1, 10)
+    with monkeypatch.context() as patched:
+        patched.setattr(edge.db, "write", stored_without_an_answer)
+        edge.hidden.flush()
+    assert edge.hidden.problem is not None
+    edge.delete(11, 12)
+    edge.hidden.flush()
+    assert edge.hidden.problem is None and edge.db.read(projection.position)[0] == 12
+
+
+def test_a_log_that_is_older_than_the_database_is_no_going_back(tmp_path: Path, edge: Edge) -> None:
+    edge.db.write(put_back, {7: 40}, 50)
+    edge.log._unlock()
+    again = Edge(tmp_path / "persist", edge.db)
+    again.delete(1, 10)
+    again.hidden.flush()
+    assert again.hidden.problem is None
+    again.delete(11, 20)
+    again.hidden.flush()
+    assert again.hidden.problem is None and again.stored() == {**{seq: seq for seq in range(1, 21)}, 7: 7}
 
 
 def test_the_metrics_of_the_log_are_those_of_the_edge(edge: Edge) -> None:
