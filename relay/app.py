@@ -63,7 +63,7 @@ from relay.web.services import RelayServices
 DRAIN_SECONDS = 25.0
 EXIT_FAILURE = 1
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
-EXIT_CODES = {"log-locked": 75, "store-locked": 75, "store-log": 78}
+EXIT_CODES = {"log-locked": 75, "store-locked": 75, "store-log": 78, "log-edge": 78, "log-relay": 78}
 GC_THRESHOLDS = (50_000, 20, 100)
 
 log = logging.getLogger(__name__)

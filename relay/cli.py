@@ -26,6 +26,7 @@ COMMANDS = {
         "Import which accounts have which collections from another relay.",
     ),
     "log": ("log", "log", "Inspect, verify and follow the event log on disk."),
+    "edge": ("edge", "edge", "Make a relay of an edge whose upstream is lost."),
     "pull-hosts": ("tools", "pull_hosts", "Add the hosts that another relay knows."),
     "compare": ("compare", "compare", "Compare what another relay has with what this one has."),
     "conform": ("conform", "conform", "Test any relay against the rules of the protocol."),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail, print_json, print_json_line, print_table
-from relay.commands.tools import with_settings
+from relay.commands.client import EXIT_REFUSED, print_json, print_json_line, print_table
+from relay.commands.tools import log_directory, with_settings
 from relay.config import Settings
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def inspect_log(settings: Settings, as_json: bool) -> None:
             "last_event": _time(summary.last_time_us) if summary.last_seq else None,
             "bytes": summary.bytes,
         }
-        for summary in summaries(_directory(settings))
+        for summary in summaries(log_directory(settings))
     ]
     if as_json:
         return print_json(rows)
@@ -64,7 +64,7 @@ def adopt_log(settings: Settings) -> None:
     from relay.store import projection
     from relay.store.open import open_database
 
-    directory = _directory(settings)
+    directory = log_directory(settings)
     db = open_database(settings.database_url, max_connections=2, hold=True)
     try:
         # A new one: a log that took this one's place meanwhile does not take it again.
@@ -81,7 +81,7 @@ def verify_log(settings: Settings) -> None:
     from relay.eventlog.inspect import verify
 
     sound = True
-    for verdict in verify(_directory(settings)):
+    for verdict in verify(log_directory(settings)):
         sound = sound and verdict.sound
         click.echo(f"{verdict.name}  {verdict.records} records  {'sound' if verdict.sound else 'NOT SOUND'}")
         if verdict.missing_before:
@@ -104,7 +104,7 @@ def tail_log(settings: Settings, after: int | None, follow: bool, as_json: bool)
     """The events: seq, time, kind, DID and rev, one a line."""
     from relay.eventlog.inspect import events
 
-    directory = _directory(settings)
+    directory = log_directory(settings)
     seq = _ten_before_end(directory) if after is None else after
     while True:
         for record in events(directory, seq):
@@ -117,12 +117,6 @@ def tail_log(settings: Settings, after: int | None, follow: bool, as_json: bool)
         if not follow:
             return
         time.sleep(POLL_SECONDS)
-
-
-def _directory(settings: Settings) -> Path:
-    if not settings.persist_dir.is_dir():
-        fail(EXIT_USAGE, f"there is no log in {settings.persist_dir}: is RELAY_PERSIST_DIR the relay's?")
-    return settings.persist_dir
 
 
 def _ten_before_end(directory: Path) -> int:

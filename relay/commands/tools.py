@@ -1,7 +1,7 @@
 """`relay pull-hosts` and `prime-identities`: tools that work on the relay's own database, without a running relay.
 
-Standard library and settings only: the relay's rooms are imported after the patch for gevent. What `log` shares with
-them is here as well.
+Standard library and settings only: the relay's rooms are imported after the patch for gevent. What `log` and `edge`
+share with them is here as well.
 """
 
 from __future__ import annotations
@@ -53,6 +53,13 @@ def errors_told() -> Iterator[None]:
         yield
     except (RelayError, OSError) as error:
         fail(EXIT_REFUSED, str(error))
+
+
+def log_directory(settings: Settings) -> Path:
+    """Where the log is; ends the command when nothing is there."""
+    if not settings.persist_dir.is_dir():
+        fail(EXIT_USAGE, f"there is no log in {settings.persist_dir}: is RELAY_PERSIST_DIR the relay's?")
+    return settings.persist_dir
 
 
 def _take_env_file(_context: click.Context, _option: click.Parameter, path: Path | None) -> None:

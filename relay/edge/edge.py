@@ -15,10 +15,11 @@ from relay.edge.copier import Copier
 from relay.edge.hidden import Hidden
 from relay.edge.routes import create_edge_app
 from relay.edge.source import Source
-from relay.eventlog import spare
+from relay.edge.upstream_hosts import UpstreamHosts
+from relay.eventlog import identity, spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
-from relay.kit.errors import ConfigError
+from relay.kit.errors import ConfigError, LogError
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
 from relay.store import installation
@@ -47,6 +48,8 @@ class Edge:
             upstream = parse_endpoint(settings.edge_upstream)
         except SyntaxInvalid:
             raise ConfigError("RELAY_EDGE_UPSTREAM: an edge needs the address of a relay") from None
+        if identity.load(settings.persist_dir):
+            raise LogError("log-relay", f"the log in {settings.persist_dir} is a relay's, or was promoted to one")
         self._vitals = Vitals("edge")
         # The upstream's address is the operator's word.
         http = GuardedHttp(SERVER, allow_insecure=True)
@@ -59,6 +62,9 @@ class Edge:
         tail = Tail(self._log.last_seq, suppressions)
         self._copier = Copier(self._log, tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill)
         self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
+        self._upstream_hosts = UpstreamHosts(
+            http, http.tls_context(), upstream, settings.persist_dir, lambda: self._log.last_seq
+        )
         self._firehose = Firehose(self._log, tail, suppressions)
         keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
         # Whatever SQL has: marks hide what is older than they are, and go with it.
@@ -91,11 +97,13 @@ class Edge:
         self._health.start()
         self._api.start()
         self._source.start()
+        self._upstream_hosts.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
 
     def stop(self) -> None:
         """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
         deadline = time.monotonic() + DRAIN_SECONDS
+        self._upstream_hosts.stop()
         self._source.stop()
         self._copier.stop(10.0)
         self._api.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))

@@ -110,7 +110,11 @@ class ImportBusy(RelayError):
 
 
 class LogError(RelayError):
-    """The segment log cannot be written or read. Reasons: `log-io`, `log-corrupt`, `log-locked`, `log-format`."""
+    """The segment log cannot be written or read, or is not one for this mode.
+
+    Reasons: `log-io`, `log-corrupt`, `log-locked`, `log-format`, `log-trimmed`, `log-edge` (an edge wrote it, and it
+    was not promoted), `log-relay` (it is a relay's, or was promoted).
+    """
 
 
 class StoreError(RelayError):

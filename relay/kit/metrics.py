@@ -40,6 +40,9 @@ EDGE_PASSED_OVER = Counter(
     "relay_edge_passed_over_total", "Frames of the upstream relay that were not kept", ["reason"]
 )
 EDGE_GAPS = Counter("relay_edge_gaps_total", "Times that the upstream relay had not all that an edge lacked any more")
+EDGE_HOSTS_NOTED = Gauge(
+    "relay_edge_hosts_noted_timestamp_seconds", "When the upstream's hosts were last noted, for a promotion; 0: never"
+)
 
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])

@@ -43,6 +43,13 @@ def claim(tx: Transaction, mode: str) -> None:
     put(tx, MODE, mode)
 
 
+def promote(tx: Transaction) -> bool:
+    """Make the database a relay's, whatever it was. True when it was a relay's before."""
+    was_relay = get(tx, MODE) == "relay" or (get(tx, MODE) is None and projection.position(tx)[0] > 0)
+    put(tx, MODE, "relay")
+    return was_relay
+
+
 def indigo_log_files(tx: Transaction) -> list[tuple[str, int]]:
     """(path, first seq) of the files that indigo did not delete; the path is relative to its folder."""
     return [

@@ -113,6 +113,16 @@ def position(tx: Transaction) -> tuple[int, int]:
     return (row[0], row[1]) if row else (0, 0)
 
 
+def begin_at(tx: Transaction, position: int) -> None:
+    """SQL has nothing of the log, of which nothing is left up to `position`; what was hidden is for the log to say."""
+    tx.execute("DELETE FROM log_suppression")
+    tx.execute("DELETE FROM relay_position")
+    tx.execute(
+        "INSERT INTO relay_position (id, position, replay_from) VALUES (1, ?, ?)",
+        (position, position + 1),
+    )
+
+
 def owner(tx: Transaction) -> str | None:
     """The identity of the log that the database follows from, None when it never had one."""
     row = tx.row("SELECT value FROM relay_setting WHERE key = ?", (LOG_KEY,))

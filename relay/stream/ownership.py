@@ -10,9 +10,13 @@ import logging
 
 from relay.eventlog import identity
 from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import LogReader
 from relay.kit.errors import LogError, StoreError
 from relay.store import projection
 from relay.store.database import Database
+
+# A relay counts its accounts from 1, an edge has hashes for them. No cursor carries a number above this.
+MAX_UID = 1 << 53
 
 log = logging.getLogger(__name__)
 
@@ -21,9 +25,11 @@ def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
     """Make the database that of this log, unless it is another's and this log has events; the log's identity, and those
     of its forerunners, to which an older state of the database may belong.
 
-    Raises StoreError: `store-log` when they do not belong together.
+    Raises StoreError: `store-log` when they do not belong together; LogError: `log-edge` when the log is an edge's.
     """
     directory = segment_log.directory
+    if is_of_edge(segment_log):
+        raise LogError("log-edge", f"the log in {directory} is an edge's: run `relay edge promote` first")
     try:
         ours = identity.load(directory)
         theirs = db.read(projection.owner)
@@ -42,3 +48,11 @@ def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
     if theirs != ours[0]:
         db.write(projection.set_owner, ours[0])
     return ours
+
+
+def is_of_edge(segment_log: SegmentLog) -> bool:
+    """Whether the newest segment is one that an edge wrote. Raises LogError."""
+    segments = segment_log.segments
+    if not segments:
+        return False
+    return any(record.uid > MAX_UID for record in LogReader(segment_log).read(segments[-1].first_seq - 1))
