@@ -40,6 +40,7 @@ from relay.kit.env_file import environment_with
 from relay.kit.errors import RelayError
 from relay.kit.generations import RecordCache
 from relay.kit.memory import MemoryDebug
+from relay.kit.minute_line import MinuteLine
 from relay.kit.systemd import Notifier
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
@@ -153,6 +154,7 @@ class Relay:
         self._api = ApiServer(create_app(services, [pages_of(self._history)], more), services, settings.api_bind)
         self._health = HealthWatch(services)
         self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
+        self._minute_line = MinuteLine("relay", self._health.problem)
 
     def start(self) -> None:
         """Start everything, the API first: it answers whatever the hosts do. Raises OSError when a port is taken."""
@@ -172,6 +174,7 @@ class Relay:
             self._waiting = gevent.spawn(self._take_events_when_caught_up)
         else:
             self._take_events()
+        self._minute_line.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
 
     def _take_events(self) -> None:
@@ -185,12 +188,12 @@ class Relay:
     def _take_events_when_caught_up(self) -> None:
         """An old database is brought up to the log first, which may take hours: meanwhile the relay serves."""
         self._stream.projector.wait_until_caught_up()
-        log.info("the database is up to the log: connecting to hosts")
+        log.info("the database is up to the log; connecting to hosts")
         try:
             self._take_events()
         except Exception:
             # Only a start anew helps, which systemd makes.
-            log.exception("the relay cannot go on")
+            log.exception("the relay cannot take events: it ends, to be started again")
             os.kill(os.getpid(), signal.SIGTERM)
 
     def stop(self) -> None:
@@ -200,6 +203,7 @@ class Relay:
         def left() -> float:
             return max(deadline - time.monotonic(), 0.5)
 
+        self._minute_line.stop()
         if self._waiting is not None:
             self._waiting.kill()
         if self._limit_alerts is not None:
@@ -255,9 +259,9 @@ def main(env_file: Path | None) -> int:
     log_lines.set_up(settings.log_level, settings.log_format)
     log_lines.take_uncaught()
     for name in unknown_variables(environment):
-        log.warning("%s is set, but is no setting of this relay", name)
+        log.warning("%s is set, but is not a setting of this relay", name)
     for name, advice in gone_variables(environment):
-        log.warning("%s: %s", name, advice)
+        log.warning("%s is no longer a setting: %s", name, advice)
     notifier = Notifier(os.environ)
     notifier.starting()
     stopped = Signal()
@@ -270,7 +274,8 @@ def main(env_file: Path | None) -> int:
         log.error("the relay cannot start: %s", error)
         return EXIT_CODES.get(error.reason, EXIT_FAILURE) if isinstance(error, RelayError) else EXIT_FAILURE
     _calm_collector()
-    log.info("started as process %d with %s", os.getpid(), settings.redacted())
+    changed = "".join(f" {name}={value}" for name, value in settings.changed().items())
+    log.info("started as process %d; settings that differ from their defaults:%s", os.getpid(), changed or " none")
     notifier.ready()
     stopped.wait()
     log.info("stopping")

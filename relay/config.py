@@ -338,8 +338,13 @@ class Settings:
                     break
         return cls(**values)
 
+    def changed(self) -> dict[str, str]:
+        """What differs from the defaults, as text for the start log, without secrets."""
+        defaults = Settings().redacted()
+        return {name: text for name, text in self.redacted().items() if text != defaults[name]}
+
     def redacted(self) -> dict[str, str]:
-        """Every setting as text for the start log, secrets replaced."""
+        """Every setting as text, secrets replaced."""
         return {
             item.metadata["env"]: "[redacted]" if item.metadata["secret"] else _shown(getattr(self, item.name))
             for item in fields(self)
@@ -359,7 +364,7 @@ def _parsed(item: Field[Any], name: str, text: str) -> Any:
 
 
 # Settings that are gone, with what to tell an operator who still has them.
-GONE = {"RELAY_LOG_SYNC": "it is not used any more: every batch is synced before it is published. Take it away"}
+GONE = {"RELAY_LOG_SYNC": "every batch is synced before it is published. Remove it"}
 
 # What indigo's relay reads and this one has no use for: known, so not worth a warning.
 INDIGO_ONLY = frozenset({"RELAY_HOST_CONCURRENCY", "RELAY_CONCURRENCY_PER_PDS"})

@@ -136,7 +136,7 @@ class Siblings:
             return 0.0
         metrics.FORWARDS.labels("sent" if answer.status < 400 else "refused").inc()
         if answer.status >= 400:
-            log.warning("forwarding %s to %s: HTTP %d", forward.target, base, answer.status)
+            log.warning("forwarding %s to %s was refused: HTTP %d", forward.target, base, answer.status)
         return 0.0
 
 

@@ -76,7 +76,7 @@ class CollectionCheck:
         try:
             self.run_once()
         except StoreError as error:
-            log.warning("no collections are checked: %s", error)
+            log.debug("no collections are checked: %s", error)
 
     def _check(self, account: Marked) -> bool:
         host = self._registry.by_id(account.host_id)

@@ -130,28 +130,30 @@ class Imports:
                 self._import(source)
                 with self._turn:
                     if self._db.write(table.finish, source, time.time()):
-                        log.info("the import of collections from %s is through", source)
+                        log.info("the import of collections from %s is complete", source)
                         # In an older database another one may have been under way.
                         self._source = self._db.read(table.running)
                         if self._source is None:
                             return
                         source = self._source
             except StepMoved:
-                log.warning("the import from %s is not where it was left in the database", source)
+                log.warning(
+                    "the import of collections from %s is not where the database had it, and is looked up anew", source
+                )
                 gevent.sleep(DATABASE_SECONDS)
             except StoreError as error:
-                log.warning("the import from %s waits for the database: %s", source, error)
+                log.debug("the import from %s waits for the database: %s", source, error)
                 gevent.sleep(DATABASE_SECONDS)
             except BackfillError as error:
                 self._fail(source, str(error))
                 return
             except Exception:
-                log.exception("the import from %s failed", source)
+                log.exception("the import of collections from %s crashed", source)
                 self._fail(source, "an error of this relay: see its log")
                 return
 
     def _fail(self, source: str, error: str) -> None:
-        log.warning("the import of collections from %s ends: %s", source, error)
+        log.warning("the import of collections from %s has failed: %s", source, error)
         while True:
             try:
                 with self._turn:

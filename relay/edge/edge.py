@@ -20,6 +20,7 @@ from relay.eventlog import identity, spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
 from relay.kit.errors import ConfigError, LogError
+from relay.kit.minute_line import MinuteLine
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
 from relay.store import installation
@@ -86,6 +87,7 @@ class Edge:
         self._api = ApiServer(create_edge_app(services, more), services, settings.api_bind)
         self._health = HealthWatch(services)
         self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
+        self._minute_line = MinuteLine("edge", self._health.problem)
 
     def start(self) -> None:
         """Start everything, the upstream last. Raises OSError when a port is taken."""
@@ -98,11 +100,13 @@ class Edge:
         self._api.start()
         self._source.start()
         self._upstream_hosts.start()
+        self._minute_line.start()
         log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
 
     def stop(self) -> None:
         """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
         deadline = time.monotonic() + DRAIN_SECONDS
+        self._minute_line.stop()
         self._upstream_hosts.stop()
         self._source.stop()
         self._copier.stop(10.0)

@@ -89,7 +89,7 @@ class Hidden:
                 if uid not in self._changed:
                     self._note(uid, before_seq)
             self._trouble = f"database: {error}"
-            log.warning("what is hidden is not written: %s", error)
+            log.debug("what is hidden is not written: %s", error)
             return
         self._trouble = None
         self.stored_position = position

@@ -92,18 +92,20 @@ class Source:
             except StreamEnded as error:
                 self._note_end(error)
             except Exception as error:
-                log.exception("copying from %s failed", self._upstream.hostname)
+                log.exception("copying from upstream %s crashed", self._upstream.hostname)
                 self._note_end(StreamEnded("internal-error", type(error).__name__))
             failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures + 1
             gevent.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
 
     def _note_end(self, error: StreamEnded) -> None:
+        repeated = self._away_since is not None and str(error) == self._ended
         self._ended = str(error)
         self._ahead = error.reason == "future-cursor"
         self._open_since = None
         if self._away_since is None:
             self._away_since = time.monotonic()
-        log.warning("upstream %s: %s", self._upstream.hostname, error)
+        level = logging.DEBUG if repeated else logging.WARNING
+        log.log(level, "the connection to upstream %s ended: %s", self._upstream.hostname, error)
 
     def _copy_stream(self) -> None:
         cursor = self._copy.cursor
@@ -113,7 +115,7 @@ class Source:
                 self._network, self._tls, self._upstream, path, self._user_agent, Timing(), relay=True
             )
         ) as stream:
-            log.info("connected to %s, cursor %s", self._upstream.hostname, cursor)
+            log.info("connected to upstream %s, cursor %s", self._upstream.hostname, cursor)
             self._open_since = time.monotonic()
             self._read(stream)
 
@@ -129,13 +131,15 @@ class Source:
     def _take(self, frame: bytes | PassedOver) -> None:
         if isinstance(frame, PassedOver):
             metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
-            log.error("a message of %s is passed over: %s: %s", self._upstream.hostname, frame.reason, frame.detail)
+            log.error(
+                "a message of upstream %s is passed over: %s: %s", self._upstream.hostname, frame.reason, frame.detail
+            )
             return
         try:
             event = frames.peek(frame)
         except FrameError as error:
             metrics.EDGE_PASSED_OVER.labels("unreadable").inc()
-            log.error("an event of %s cannot be read: %s", self._upstream.hostname, error)
+            log.error("an event of upstream %s cannot be read: %s", self._upstream.hostname, error)
             return
         if isinstance(event, StreamError):
             raise stream_error(event)

@@ -177,7 +177,7 @@ class SegmentLog:
         try:
             self._say_given_out(running=True)
         except OSError as error:
-            log.warning("%s is not written: %s", high_water.GIVEN_OUT, error)
+            log.debug("%s is not written: %s", high_water.GIVEN_OUT, error)
 
     def end_of(self, segment: Segment) -> int:
         """The offset up to which the segment may be read now. Raises FileNotFoundError when it was trimmed."""
@@ -270,10 +270,10 @@ class SegmentLog:
         self.next_seq = max(end, lowest, given.next_seq)
         if self._quiet_us > OLD_US:
             gap = self._quiet_us // 1_000_000 * SEQS_PER_SECOND
-            log.warning("the newest event is %d s old: leaving a gap of %d", self._quiet_us // 1_000_000, gap)
+            log.info("the newest event is %d s old: %d seqs are passed over", self._quiet_us // 1_000_000, gap)
             self.next_seq += gap
         if in_doubt:
-            log.warning("which seqs were given out is in doubt: leaving a gap after %d", self.last_seq)
+            log.warning("which seqs were given out is in doubt: a million after %d are passed over", self.last_seq)
             self.next_seq += RESERVE
         if before is not None and (in_doubt or before.clean):
             self.next_seq = max(self.next_seq, before.reserved)
@@ -349,7 +349,7 @@ class SegmentLog:
         try:
             os.truncate(writer.segment.path, writer.synced)
         except OSError as error:
-            log.warning("%s: not cut: %s", writer.segment.path.name, error)
+            log.warning("%s cannot be cut after a failed sync: %s", writer.segment.path.name, error)
         if writer.segment.first_seq == self.next_seq:
             self._segments.pop()
 

@@ -79,11 +79,13 @@ def repair(segment: Segment, found: Examined) -> None:
     """Cut off what follows the last whole record, and renew the index. Raises OSError."""
     if found.torn:
         name, last_seq = segment.path.name, found.end.last_seq
-        log.warning("%s: cut %d bytes after seq %d: a torn write, or records out of order", name, found.torn, last_seq)
+        log.warning(
+            "%s is cut by %d bytes after seq %d: a torn write, or records out of order", name, found.torn, last_seq
+        )
         os.truncate(segment.path, found.whole)
     if found.damaged:
         metrics.LOG_DAMAGE.inc(found.damaged)
-        log.error("%s: %d damaged stretches are left out of replay", segment.path.name, found.damaged)
+        log.error("%s has %d damaged stretches, which are left out of replay", segment.path.name, found.damaged)
     if found.end.last_seq:
         replace_index(segment.path, found.points)
 

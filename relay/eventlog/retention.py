@@ -85,7 +85,7 @@ class Retention:
             removed = in_time + early + unsettled
             metrics.LOG_BYTES.set(self._log.bytes())
             if removed:
-                log.info("removed %d segments; the log now starts at %d", removed, self._log.first_seq)
+                log.info("deleted %d segments; the log now begins at %d", removed, self._log.first_seq)
             spare.set_aside(self._log.directory)
         except OSError as error:
             log.error("the log was not trimmed: %s", error)
@@ -108,7 +108,7 @@ class Retention:
         if removed:
             metrics.LOG_TRIMMED_UNSETTLED.inc(removed)
             log.warning(
-                "removed %d segments that a host's cursor waits in: after a restart it may send some events again",
+                "deleted %d segments in which a host's cursor waited: after a restart it may send some events again",
                 removed,
             )
         return removed
@@ -125,5 +125,7 @@ class Retention:
             wanted = min(disk.f_blocks * disk.f_frsize // 20, MIN_FREE_BYTES)
         lacking = wanted - spare.free_bytes(directory)
         if lacking > 0:
-            log.warning("the disk of the log has %d MB less than has to stay free: the oldest events go", lacking >> 20)
+            log.warning(
+                "the log's disk lacks %d MB of what has to stay free: the oldest events are deleted", lacking >> 20
+            )
         return lacking

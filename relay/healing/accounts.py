@@ -130,7 +130,7 @@ class AccountHealing:
         try:
             self.run_once()
         except StoreError as error:
-            log.warning("no accounts are healed: %s", error)
+            log.debug("no accounts are healed: %s", error)
 
     def _may_ask(self, host: Host) -> bool:
         return host.connected and self._silent.get(host.id, 0.0) <= time.monotonic()
@@ -146,7 +146,7 @@ class AccountHealing:
                 gevent.sleep(self._pace)
             places.join()
         except StoreError as error:
-            log.warning("accounts of %s are not healed: %s", host.hostname, error)
+            log.debug("accounts of %s are not healed: %s", host.hostname, error)
         finally:
             places.kill(timeout=1.0)
             self._at_work.discard(host.id)
@@ -160,16 +160,16 @@ class AccountHealing:
             if outcome == "unanswered":
                 self._silent[host.id] = time.monotonic() + max(SILENT_SECONDS, error.retry_after)
         except StoreError as error:
-            log.warning("healing %s waits for the database: %s", missed.did, error)
+            log.debug("healing %s waits for the database: %s", missed.did, error)
             return
         except Exception:
-            log.exception("healing %s failed", missed.did)
+            log.exception("healing %s crashed", missed.did)
             outcome = "internal-error"
         metrics.HEALS.labels(outcome).inc()
         try:
             self._note(missed, outcome)
         except StoreError as error:
-            log.warning("that %s was healed is not stored: %s", missed.did, error)
+            log.debug("that %s was healed is not stored: %s", missed.did, error)
 
     def _note(self, missed: Missed, outcome: str) -> None:
         if outcome in SETTLED:
@@ -178,7 +178,7 @@ class AccountHealing:
             self._db.write(table.postpone, missed, self._clock() + BUDGET_SECONDS, failed=False)
         elif missed.attempts + 1 >= ATTEMPTS:
             metrics.HEALS.labels("given-up").inc()
-            log.warning("healing %s is given up: %s, %d times", missed.did, outcome, ATTEMPTS)
+            log.debug("healing %s is given up: %s, %d times", missed.did, outcome, ATTEMPTS)
             self._db.write(table.settle, missed)
         else:
             self._db.write(table.postpone, missed, self._clock() + retry_delay(missed.attempts), failed=True)
@@ -230,7 +230,7 @@ class AccountHealing:
         if not delivery.settled.wait(SETTLE_SECONDS):
             return "unsettled"
         if delivery.refusal is None:
-            log.info("healed: %s of %s at %s", event.kind.name.lower(), event.did, host.hostname)
+            log.debug("healed: %s of %s at %s", event.kind.name.lower(), event.did, host.hostname)
             return outcome
         return ANSWERS.get(delivery.refusal, "refused")
 

@@ -118,7 +118,7 @@ class HostHealing:
         try:
             self.run_once()
         except StoreError as error:
-            log.warning("no hosts are compared: %s", error)
+            log.debug("no hosts are compared: %s", error)
 
     def _compare(self, host: Host) -> None:
         """One host, to the end of its list or to a page that is not to be had now."""
@@ -126,9 +126,9 @@ class HostHealing:
             self._wait_for_stream(host)
             self._page_through(host)
         except StoreError as error:
-            log.warning("comparing the accounts of %s waits for the database: %s", host.hostname, error)
+            log.debug("comparing the accounts of %s waits for the database: %s", host.hostname, error)
         except Exception:
-            log.exception("comparing the accounts of %s failed", host.hostname)
+            log.exception("comparing the accounts of %s crashed", host.hostname)
             self._end(host, "an error of this relay: see its log")
         finally:
             self._at_work.discard(host.id)
@@ -142,7 +142,7 @@ class HostHealing:
         step = self._db.write(host_healing.take_up, host.id)
         if step is None:
             return
-        log.info("comparing the accounts of %s: %s, from %d on", host.hostname, step.reason, step.listed)
+        log.debug("comparing the accounts of %s: %s, from %d on", host.hostname, step.reason, step.listed)
         cursor, listed, empty, ending = step.cursor, step.listed, 0, Ending()
         while host.connected:
             try:
@@ -195,7 +195,7 @@ class HostHealing:
 
     def _failed(self, host: Host, attempts: int, error: HealError) -> None:
         if error.reason == "heal-unanswered" and attempts + 1 < ATTEMPTS:
-            log.info("comparing the accounts of %s: %s", host.hostname, error)
+            log.debug("comparing the accounts of %s: %s", host.hostname, error)
             delay = max(error.retry_after, min(RETRY_SECONDS * 2.0**attempts, LONGEST_RETRY_SECONDS))
             self._db.write(host_healing.postpone, host.id, self._clock() + delay)
         else:
@@ -207,14 +207,10 @@ class HostHealing:
             self._db.write(host_healing.end, host.id, error, self._clock())
             progress = self._db.read(host_healing.progress, host.id)
         except StoreError as failure:
-            log.warning("that the accounts of %s were compared is not stored: %s", host.hostname, failure)
+            log.debug("that the accounts of %s were compared is not stored: %s", host.hostname, failure)
             return
-        log.log(
-            logging.INFO if error is None else logging.WARNING,
-            "compared the accounts of %s: %s",
-            host.hostname,
-            error if progress is None or error is not None else _summary(progress),
-        )
+        outcome = error if progress is None or error is not None else _summary(progress)
+        log.debug("compared the accounts of %s: %s", host.hostname, outcome)
 
 
 def is_close(host: Host, now: float) -> bool:

@@ -126,7 +126,7 @@ class Dialler:
         except StreamEnded as error:
             self._ended(host, error, 0.0 if opened is None else time.monotonic() - opened)
         except Exception as error:
-            log.exception("subscriber of %s failed", host.hostname)
+            log.exception("the connection to %s crashed", host.hostname)
             self._ended(host, StreamEnded("internal-error", type(error).__name__), 0.0)
         finally:
             self._forget(host.id)
@@ -160,7 +160,7 @@ class Dialler:
         if position == NONE_YET:
             return 0 if self._from_the_start(host) else host.ask_from
         if self._long_unseen(host) and not host.cursor.outstanding:
-            log.warning("host %s was not seen for longer than the replay window: starting live", host.hostname)
+            log.debug("host %s was not seen for longer than the replay window: starting live", host.hostname)
             # The old position must not come back should the host have no event before its next reconnect.
             host.cursor.reset()
             host.cursor.note_gap("long-unseen")
@@ -225,7 +225,7 @@ class Dialler:
             return
         delay = lifecycle.retry_delay(host.row.failures, random.random())
         self._schedule.set(host.id, time.monotonic() + delay)
-        log.info("host %s: %s; attempt %d in %.0f s", host.hostname, error, host.row.failures, delay)
+        log.debug("host %s: %s; attempt %d in %.0f s", host.hostname, error, host.row.failures, delay)
 
 
 class Schedule:

@@ -161,7 +161,7 @@ class Host:
         self.restarted_at = now
         self.cursor.note_gap("numbers-restarted")
         metrics.HOST_SEQ_RESETS.inc()
-        log.warning("host %s: its sequence numbers started again; its events pass if their revs are new", self.hostname)
+        log.debug("host %s: its sequence numbers started again; its events pass if their revs are new", self.hostname)
 
     def note_throttled(self, tier: str, now: float) -> None:
         """The host waits. Reaching the limit of a second is ordinary; only the slower ones say something of a host."""

@@ -94,7 +94,7 @@ class Hosts:
             with within(timeout):
                 self._registry.flush()
         except StoreError as error:
-            log.warning("the hosts' state is not stored: %s", error)
+            log.debug("the hosts' state is not stored: %s", error)
 
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
@@ -257,7 +257,7 @@ class Hosts:
                 self._autoscale_at += AUTOSCALE_SECONDS
                 self._autoscale.run(self._registry)
         except StoreError as error:
-            log.warning("the hosts' state waits for the database: %s", error)
+            log.debug("the hosts' state waits for the database: %s", error)
 
     def known(self, hostname: str) -> Host:
         """The host of that name, however it is written. Raises HostUnknown."""
@@ -310,9 +310,9 @@ class Hosts:
         try:
             released = self._release_throttled(host, most)
         except RelayError as error:
-            log.warning("throttled accounts of %s are not all released: %s", host.hostname, error)
+            log.debug("throttled accounts of %s are not all released: %s", host.hostname, error)
         else:
-            log.info("host %s: %d throttled accounts released", host.hostname, released)
+            log.debug("host %s: %d throttled accounts released", host.hostname, released)
 
     def _report(self, host: Host, rejected: list[RejectedFrame] | None = None) -> HostReport:
         return report_of(host, self._dialler.next_attempt_in(host), time.time(), rejected)

@@ -143,7 +143,7 @@ class LimitAlerts:
                     sent_at=row.alert_sent_at,
                 )
             except StoreError as error:
-                log.warning("that %s was alerted of is not stored: %s", host.hostname, error)
+                log.debug("the alert about %s is not stored: %s", host.hostname, error)
                 return
             self._unstored.pop(host.id, None)
 
@@ -152,7 +152,7 @@ class LimitAlerts:
             self.run_once(datetime.now(UTC))
         except RelayError as error:
             # The reason alone: a webhook's address is a secret, and errors name addresses.
-            log.warning("an alert of account limits is not sent, and will be tried again: %s", error.reason)
+            log.warning("an alert about account limits was not sent, and will be tried again: %s", error.reason)
         return random.uniform(1 - JITTER, 1 + JITTER) * self._settings.alert_interval
 
 

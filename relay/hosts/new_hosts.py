@@ -122,7 +122,7 @@ class NewHosts:
                 if self._registry.by_name(endpoint.hostname) is None:
                     self._take_in(endpoint, counted=False)
             except CrawlRefused as error:
-                log.error("RELAY_HOSTS: %s is not taken: %s", name, error)
+                log.error("RELAY_HOSTS: %s is refused: %s", name, error)
 
     @property
     def bootstrap_due(self) -> bool:
@@ -146,7 +146,12 @@ class NewHosts:
             except RelayError as error:
                 failures += 1
                 delay = lifecycle.retry_delay(failures + 3, random.random())
-                log.warning("bootstrap from %s: %s; again in %.0f s", self._settings.bootstrap_host, error, delay)
+                log.warning(
+                    "the bootstrap from %s failed: %s; next attempt in %.0f s",
+                    self._settings.bootstrap_host,
+                    error,
+                    delay,
+                )
                 gevent.sleep(delay)
 
     def _set(self, key: str, value: str) -> None:
@@ -194,7 +199,7 @@ class NewHosts:
         limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname, carried)
         trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)
         row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
-        log.info("new host %s", endpoint.hostname)
+        log.debug("new host %s", endpoint.hostname)
         host = self._registry.add(row)
         self._registry.decided(host)
         return host

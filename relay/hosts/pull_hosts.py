@@ -127,6 +127,6 @@ def _answers(http: GuardedHttp, endpoint: Endpoint) -> bool:
     try:
         crawl_checks.check_answers(http, endpoint)
     except CrawlRefused as error:
-        log.info("host %s is not taken: %s", endpoint.hostname, error)
+        log.debug("host %s is refused: %s", endpoint.hostname, error)
         return False
     return True

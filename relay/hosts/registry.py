@@ -85,7 +85,7 @@ class HostRegistry:
         if status is None:
             return False
         if status is not host.status:
-            log.info("host %s: %s -> %s (%s)", host.hostname, host.status, status, cause)
+            log.debug("host %s: %s -> %s (%s)", host.hostname, host.status, status, cause)
             metrics.HOST_TRANSITIONS.labels(cause).inc()
             host.status = status
         host.changed = True

@@ -198,7 +198,7 @@ class _Reading:
             return
         except Exception as error:
             # A bug of ours: the message would come again after every reconnect, and stop the host for good.
-            log.exception("a message of %s cannot be read", self._host.hostname)
+            log.exception("reading a message of %s crashed", self._host.hostname)
             self._reject("internal-error", "", message)
             self._note_unreadable(f"internal-error: {type(error).__name__}")
             return
@@ -211,7 +211,7 @@ class _Reading:
             metrics.UPSTREAM_INFOS.labels("OutdatedCursor" if event.name == "OutdatedCursor" else "other").inc()
             if event.name == "OutdatedCursor":
                 self._host.cursor.note_gap("outdated-cursor")
-            log.info("host %s says %.100r: %.200r", self._host.hostname, event.name, event.message)
+            log.debug("host %s says %.100r: %.200r", self._host.hostname, event.name, event.message)
             return
         self._put(event)
 

@@ -211,7 +211,7 @@ class Directory:
     def _succeeded(self, address: _Address) -> None:
         address.failures = 0
         if address.closed_for:
-            log.warning("the directory %s answers again", address.base)
+            log.info("the PLC directory %s answers again", address.base)
             metrics.DIRECTORY_UP.labels(address.base).set(1)
         address.closed_for = 0.0
 
@@ -221,7 +221,7 @@ class Directory:
         # Of many requests that were under way together only the first closes it, or closes it for longer.
         if address.failures >= CLOSE_AFTER and now >= address.closed_until:
             if not address.closed_for:
-                log.warning("the directory %s is away: %s", address.base, failure)
+                log.warning("the PLC directory %s does not answer: %s", address.base, failure)
                 metrics.DIRECTORY_UP.labels(address.base).set(0)
             address.closed_for = min(2 * address.closed_for or FIRST_CLOSED_SECONDS, LONGEST_CLOSED_SECONDS)
             address.closed_until = now + address.closed_for

@@ -100,7 +100,7 @@ class FairQueue(Generic[Job]):
             try:
                 self._work(job)
             except Exception:
-                log.exception("a lookup for %s ended in a bug", host)
+                log.exception("a lookup for %s crashed", host)
             finally:
                 share.running -= 1
                 self._give_turn(host, share)

@@ -101,7 +101,7 @@ def _lines(http: GuardedHttp, pace: Pace, plc_host: str, after: str) -> list[byt
             failure = f"HTTP {response.status}"
             if response.status == 429:
                 pace.hold(time.monotonic(), hold_seconds(response))
-        log.warning("%s failed: %s", url, failure)
+        log.warning("%s failed and is asked again: %s", url, failure)
         gevent.sleep(FIRST_PAUSE_SECONDS * 2**attempt)
     raise HttpError("http-broken", f"{url} failed {TRIES} times: {failure}")
 

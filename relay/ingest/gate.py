@@ -141,7 +141,7 @@ class Gate:
             return Hold(Wait.REFRESH)
         self._penalties.charge(delivery.event.did)
         if refusal.reason == INTERNAL_ERROR:
-            log.error("verifying an event of %s failed: %s", delivery.event.did, refusal.detail)
+            log.error("verifying an event of %s crashed: %s", delivery.event.did, refusal.detail)
             return Rejected(INTERNAL_ERROR)
         return Rejected(refusal.reason, refusal.detail)
 
@@ -172,7 +172,7 @@ class Gate:
         delivery.kind = Kind.SYNC
         _fill(delivery, state.row, frames.sync_frame(stated.did, stated.rev, stated.time, stated.blocks))
         metrics.EVENTS_DOWNGRADED.labels(unproven.reason).inc()
-        log.info("event of %s passed on as #sync: %s %s", event.did, unproven.reason, unproven.detail)
+        log.debug("event of %s passed on as #sync: %s %s", event.did, unproven.reason, unproven.detail)
 
     def _needs_prev_data(self, event: Commit, repo: RepoRow | None) -> bool:
         return event.prev_data is None and repo is not None and not self._lenient

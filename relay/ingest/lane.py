@@ -255,14 +255,14 @@ class Lane:
         try:
             return self._hosting.throttle(did, host)
         except StoreError as error:
-            log.warning("a throttled account is not announced: %s", error)
+            log.debug("a throttled account is not announced: %s", error)
             return False
 
     def _let_go(self, did: str) -> None:
         try:
             self._hosting.let_go(did)
         except StoreError as error:
-            log.warning("the end of an account's throttling is not announced: %s", error)
+            log.debug("the end of an account's throttling is not announced: %s", error)
 
     def _ran(self, delivery: Delivery, wait: Wait) -> bool:
         """Wait for what `delivery` is held for. False when that failed, and the event is dropped for it."""
@@ -272,7 +272,7 @@ class Lane:
             self._drop(delivery, error.reason, error.detail)
             return False
         except StoreError as error:
-            log.warning("account status not stored: %s", error)
+            log.debug("an account's status is not stored: %s", error)
         delivery.done |= {wait}
         return True
 
@@ -304,11 +304,11 @@ class Lane:
                 self._drop(delivery, error.reason, str(error))
             except StoreError as error:
                 # Without SQL nobody's state can be told: this lane waits, and pushes back on its hosts.
-                log.warning("waiting for the database: %s", error)
+                log.debug("waiting for the database: %s", error)
                 gevent.sleep(STORE_RETRY_SECONDS)
                 continue
             except Exception:
-                log.exception("judging an event of %s failed", delivery.event.did)
+                log.exception("judging an event of %s crashed", delivery.event.did)
                 self._drop(delivery, "internal-error", "")
             else:
                 self._pass_on(delivery)

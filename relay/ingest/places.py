@@ -64,8 +64,8 @@ class Places:
             most = min(host.account_limit - (accounts - waiting), waiting, RELEASED_PER_PASS)
             released = self._moderation.release_throttled(host, most) if most > 0 else 0
         except RelayError as error:
-            log.warning("free places of %s are given away later: %s", host.hostname, error)
+            log.debug("free places of %s are given away later: %s", host.hostname, error)
             return False
         if released:
-            log.info("host %s: %d accounts have got places that came free", host.hostname, released)
+            log.debug("host %s: %d accounts got places that had come free", host.hostname, released)
         return accounts == host.account_count and released < RELEASED_PER_PASS

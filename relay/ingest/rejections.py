@@ -1,8 +1,9 @@
 """Counts and logs what is dropped, and slows single accounts that send much which is invalid or `#sync`.
 
-Lanes and subscribers tell of every drop: the counter sees all of them, the log is limited per host and reason, since a
-hostile host must not fill the disk. The gate charges accounts of an authoritative host only, so that nobody can slow
-somebody else's account, and holds those that owe time; `waits` waits it off.
+Lanes and subscribers report every drop. The counter sees all of them; the log has the first of each host and reason
+within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. The gate charges
+accounts of an authoritative host only, so that nobody can slow somebody else's account, and holds those that owe time;
+`waits` waits it off.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from relay.ingest.missed import Missed
 from relay.kit import metrics
 from relay.kit.limits import Tally
 
-LINES_PER_WINDOW = 10
-LINES_SECONDS = 60.0
+# The first drop of a host and reason in this time has a line, as long as there are few such lines in a minute.
+LINES_SECONDS = 3600.0
 LINES_CAPACITY = 10_000
+LINES_PER_MINUTE = 20
 
 FREE_CHARGES = 20
 CHARGES_SECONDS = 600.0
@@ -42,6 +44,7 @@ class Rejections:
         self._counters = {reason: metrics.EVENTS_DROPPED.labels(reason) for reason in ("internal-error", "poison")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
         metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
+        self._lines_in_all: Tally[None] = Tally(60.0, 1)
 
     def note(
         self,
@@ -72,13 +75,12 @@ class Rejections:
         # What a takedown hides is shown to nobody.
         frame = b"" if reason == "account-takendown" else frame
         self._rejected.add(host.id, now, reason, detail, did, seq, size or len(frame), frame)
-        lines = self._lines.add((host.id, reason), time.monotonic())
-        if lines <= LINES_PER_WINDOW:
-            more = " (further ones of this host and reason are not logged for a minute)"
-            log.warning(
-                "event rejected: reason=%s host=%s did=%s seq=%s %s%s",
-                reason, host.hostname, did, seq, detail, more if lines == LINES_PER_WINDOW else "",
-            )  # fmt: skip
+        level = logging.INFO if self._is_news(host, reason) else logging.DEBUG
+        log.log(level, "event rejected: reason=%s host=%s did=%s seq=%s %s", reason, host.hostname, did, seq, detail)
+
+    def _is_news(self, host: Host, reason: str) -> bool:
+        now = time.monotonic()
+        return self._lines.add((host.id, reason), now) == 1 and self._lines_in_all.add(None, now) <= LINES_PER_MINUTE
 
 
 class Penalties:
@@ -91,7 +93,7 @@ class Penalties:
     def charge(self, did: str) -> None:
         """Count one offence of `did`."""
         if self._charges.add(did, time.monotonic()) == FREE_CHARGES + 1:
-            log.warning("account %s is slowed: over %d invalid or #sync events in ten minutes", did, FREE_CHARGES)
+            log.info("account %s is slowed: over %d invalid or #sync events in ten minutes", did, FREE_CHARGES)
 
     def owed(self, did: str) -> float:
         """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""

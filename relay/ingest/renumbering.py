@@ -84,7 +84,7 @@ class Renumbering:
             try:
                 state = self._accounts.lookup(did)
             except StoreError as error:
-                log.warning("waiting for the database: %s", error)
+                log.debug("waiting for the database: %s", error)
                 gevent.sleep(STORE_RETRY_SECONDS)
                 continue
             return state.repo.rev if state is not None and state.repo is not None else ""

@@ -134,7 +134,7 @@ class WorkerSupervisor:
             try:
                 cause = self._run_process()
             except Exception:
-                log.exception("verifier %d failed", self._index)
+                log.exception("supervising verifier %d crashed", self._index)
                 cause = "failed"
             if cause == "failed":
                 self.failures += 1

@@ -85,8 +85,12 @@ class Loop:
         try:
             wait = self._work()
         except Exception as error:
-            log.exception("%s failed", self._name)
-            self.problem = f"{self._name}: {error}"
+            problem = f"{self._name}: {error}"
+            if problem == self.problem:
+                log.debug("%s failed again", self._name, exc_info=True)
+            else:
+                log.exception("%s failed, and is tried again", self._name)
+            self.problem = problem
             return min(self._every, RETRY_SECONDS)
         self.problem = None
         return self._every if wait is None else wait

@@ -58,7 +58,7 @@ class SteadyClock:
         elif steady - self._jumped_at < BELIEVED_US:
             return expected
         else:
-            log.warning("the clock stays ahead by %d s, and is believed", ahead // 1_000_000)
+            log.warning("the clock has stayed ahead by %d s, and is believed now", ahead // 1_000_000)
             self._jumped_at = None
             self.skipped_us += ahead
         self._offset += ahead

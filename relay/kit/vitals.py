@@ -41,8 +41,8 @@ class Vitals:
         self._heart: Greenlet[[], None] | None = None
         Greenlet.add_spawn_callback(self._greenlets.add)
         metrics.GREENLETS.set_function(lambda: len(self._greenlets))
-        metrics.THREADS.set_function(lambda: _process_status("Threads"))
-        metrics.MEMORY_PEAK.set_function(lambda: 1024 * _process_status("VmHWM"))
+        metrics.THREADS.set_function(lambda: process_status("Threads"))
+        metrics.MEMORY_PEAK.set_function(lambda: 1024 * process_status("VmHWM"))
         metrics.BUILD.info(
             {
                 "mode": mode,
@@ -88,8 +88,8 @@ class Vitals:
             self._pauses.append(time.monotonic() - self._pause_began)
 
 
-def _process_status(field: str) -> float:
-    """A number from Linux's /proc/self/status, in its unit; 0 where there is no such file."""
+def process_status(field: str) -> float:
+    """A number from Linux's /proc/self/status, in its unit (KiB for memory); 0 where there is no such file."""
     try:
         text = STATUS.read_text()
     except OSError:

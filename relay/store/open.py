@@ -95,7 +95,9 @@ def apply(tx: Transaction) -> None:
         for statement in statements(sql, tx.engine):
             _execute(tx, statement)
         tx.execute("INSERT INTO relay_schema (version, applied_at) VALUES (?, ?)", (version, time.time()))
-        log.info("database migration %s applied", name)
+        log.debug("migration %s applied", name)
+    if current < len(steps):
+        log.info("the database is migrated from schema %d to %d", current, len(steps))
 
 
 def migrations() -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from psycopg2.extras import execute_batch, execute_values
 from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.outage import Outage
 from relay.store.postgres_lock import PostgresLock
 from relay.store.postgres_pool import Pool, Unanswered
 
@@ -70,6 +71,7 @@ class PostgresDatabase(Database):
     def __init__(self, url: str, max_connections: int) -> None:
         self._pool = pool = Pool(url, max_connections)
         self._lock: PostgresLock | None = None
+        self._outage = Outage()
         metrics.STORE_CONNECTIONS_CAPACITY.set(max_connections)
         metrics.STORE_CONNECTIONS.set_function(lambda: pool.open)
         metrics.STORE_CONNECTIONS_BUSY.set_function(lambda: pool.open - pool.resting)
@@ -101,13 +103,17 @@ class PostgresDatabase(Database):
         started = time.monotonic()
         try:
             with gevent.Timeout(limit, Unanswered):
-                return self._attempt(work, writes)
+                result = self._attempt(work, writes)
         except Unanswered:
-            metrics.STORE_FAILURES.inc()
-            raise StoreError("store-unavailable", f"no answer from the database in {limit:.0f} s") from None
-        except StoreError:
-            metrics.STORE_FAILURES.inc()
+            error = StoreError("store-unavailable", f"no answer from the database in {limit:.0f} s")
+            self._outage.note(error)
+            raise error from None
+        except StoreError as error:
+            self._outage.note(error)
             raise
+        else:
+            self._outage.end()
+            return result
         finally:
             metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
 

@@ -25,6 +25,7 @@ from relay.kit import metrics
 from relay.kit.background import in_thread
 from relay.kit.errors import StoreError
 from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.outage import Outage
 
 READERS = 4
 WAIT_SECONDS = 30.0
@@ -94,6 +95,7 @@ class SqliteDatabase(Database):
         self._connections: set[sqlite3.Connection] = set()
         self._closed = False
         self._lock = -1
+        self._outage = Outage()
         metrics.STORE_CONNECTIONS_CAPACITY.set(READERS + 1)
         metrics.STORE_CONNECTIONS.set_function(lambda: len(self._connections))
         metrics.STORE_CONNECTIONS_BUSY.set_function(
@@ -153,20 +155,28 @@ class SqliteDatabase(Database):
         started = time.monotonic()
         try:
             with gevent.Timeout(limit, _Unanswered):
-                return in_thread(pool, self._attempt, idle, work, started, writes)
+                result = in_thread(pool, self._attempt, idle, work, started, writes)
         except _Unanswered:
-            metrics.STORE_FAILURES.inc()
-            raise StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s") from None
+            unanswered = StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s")
+            self._outage.note(unanswered)
+            raise unanswered from None
         except Exception as error:
             if not _is_outage(error, writes):
                 raise
-            metrics.STORE_FAILURES.inc()
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
-                advice = "put the newest backup in its place: the log brings it up to now"
-                raise StoreError("store-damaged", f"{self._path}: {error}: {advice}") from error
-            raise StoreError("store-unavailable", f"{self._path}: {error}") from error
+            failure = self._failure(error)
+            self._outage.note(failure)
+            raise failure from error
+        else:
+            self._outage.end()
+            return result
         finally:
             metrics.STORE_SECONDS.labels("write" if writes else "read").observe(time.monotonic() - started)
+
+    def _failure(self, error: Exception) -> StoreError:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+            advice = "put the newest backup in its place: the log brings it up to now"
+            return StoreError("store-damaged", f"{self._path}: {error}: {advice}")
+        return StoreError("store-unavailable", f"{self._path}: {error}")
 
     def _attempt(
         self, idle: deque[sqlite3.Connection], work: Callable[[Transaction], T], asked: float, writes: bool

@@ -67,8 +67,8 @@ class CatchUp:
         if self.lost:
             metrics.STORE_LOST_EVENTS.inc(self.lost)
             log.error(
-                "the database is at %d, but the log begins at %d: up to %d events are lost to it, with the takedowns"
-                " and accounts among them",
+                "the database is at %d, but the log begins at %d: up to %d events between them are lost to it, with the"
+                " takedowns and accounts among them",
                 position,
                 segment_log.first_seq,
                 self.lost,

@@ -60,7 +60,7 @@ def load(directory: Path) -> Checkpoint | None:
         return None
     body, crc = data[: -_CRC.size], data[-_CRC.size :]
     if len(body) < _HEAD.size or crc != _CRC.pack(crc32c(body)):
-        log.warning("%s is damaged and not used", NAME)
+        log.warning("the file %s is damaged, and is not used", NAME)
         return None
     magic, position, replay_from, hosts, accounts = _HEAD.unpack_from(body)
     values = array("q", body[_HEAD.size :])
@@ -97,7 +97,7 @@ class Checkpoints:
             in_thread(self._pool, store, self._directory, found)
         except OSError as error:
             # The disk is full, or broken: the log says so. The one before this stays.
-            log.warning("%s is not written: %s", NAME, error)
+            log.debug("%s is not written: %s", NAME, error)
         else:
             self._position = found.position
 

@@ -166,11 +166,11 @@ class GroupCommit(Generic[T]):
             metrics.LOG_FAILURES.inc()
             self.make_room()
             if attempt == 0:
-                log.error("the log cannot be written, events wait: %s", error)
+                log.error("the log cannot be written, and events wait: %s", error)
             gevent.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
             attempt += 1
         if attempt:
-            log.warning("the log can be written again, after %d attempts", attempt)
+            log.info("the log can be written again, after %d attempts", attempt)
         self._trouble = None
 
     def _failure(self, block: Block) -> Exception | None:
@@ -217,7 +217,7 @@ class GroupCommit(Generic[T]):
     def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
         # A bug: the log is as it was, but only a restart helps, and the health check must say so.
         self._death = f"{self._name}: {greenlet.exception!r}"
-        log.critical("the %s has ended: %r", self._name, greenlet.exception)
+        log.critical("the %s has crashed, and only a restart helps: %r", self._name, greenlet.exception)
 
 
 _EVENTS_LOGGED = {kind.value: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}

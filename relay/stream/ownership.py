@@ -40,7 +40,7 @@ def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
                     f"the database belongs to another log than the one in {directory}: put the right one in its place,"
                     " or run `relay log adopt` if this log shall go on and the other never will",
                 )
-            log.warning("the log in %s is a new one: the database's former log is refused from now on", directory)
+            log.warning("the log in %s is new: the database's former log is refused from now on", directory)
             ours = identity.make(directory, (theirs, *ours))
         ours = ours or identity.make(directory)
     except OSError as error:

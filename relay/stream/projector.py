@@ -271,7 +271,7 @@ class Projector:
             elif isinstance(error, StoreError):
                 self._piece_rows = max(self._piece_rows // 2, SMALLEST_PIECE)
                 self._trouble = f"database: {error}"
-                log.warning("the projection is not written: %s", error)
+                log.debug("the projection is not written: %s", error)
             else:
                 raise
             return False
@@ -331,7 +331,7 @@ class Projector:
             behind.run()
         except (StoreError, LogError) as error:
             self._trouble = f"database: {error}"
-            log.warning("the database is not brought up to the log: %s", error)
+            log.warning("bringing the database up to the log failed, and is tried again: %s", error)
             return RETRY_SECONDS
         except NotOurs:
             self._note_taken()

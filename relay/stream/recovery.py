@@ -57,7 +57,11 @@ def recover(
     db.write(_free_deleted_places)
     position, replay_from = db.read(projection.position)
     if position > segment_log.last_seq:
-        log.warning("the database is ahead of the log: %d, %d", position, segment_log.last_seq)
+        log.warning(
+            "the database is at %d, ahead of the log at %d: a million seqs are passed over",
+            position,
+            segment_log.last_seq,
+        )
         segment_log.advance(position + 1 + RESERVE)
     found = _borne_out(checkpoint.load(segment_log.directory), segment_log, position)
     if found is not None:
@@ -79,7 +83,9 @@ def recover(
     cursors.fill(book)
     catch_up = CatchUp(segment_log, db, position, end, replay_from, log_ids)
     if found is not None and catch_up.remaining > WAIT_FOR_EVENTS:
-        log.warning("the database is %d events behind the log: it is brought up to it", catch_up.remaining)
+        log.warning(
+            "the database is %d events behind the log: it catches up before hosts are connected", catch_up.remaining
+        )
         return Recovered(position, replay_from, max_uid + 1, catch_up.lost, catch_up)
     catch_up.run()
     max_uid = max(max_uid, catch_up.max_uid)

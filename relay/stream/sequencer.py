@@ -137,7 +137,7 @@ class Sequencer:
             try:
                 entry.logged()
             except Exception:
-                log.exception("after logging an event of uid %d", entry.uid)
+                log.exception("after logging an event of account %d, telling of it crashed", entry.uid)
 
 
 def _flags(entry: Entry) -> int:

@@ -112,4 +112,4 @@ class Stream:
         try:
             self.log.close()
         except LogError as error:
-            log.error("the log was not closed in order: %s", error)
+            log.error("the log was not closed properly: %s", error)

@@ -46,7 +46,7 @@ def next_seq(db: Database, directory: Path) -> int:
     try:
         end = _end_of(files[newest], newest)
     except FileNotFoundError:
-        log.warning("indigo's newest replay file %s is not there: leaving a gap", files[newest])
+        log.warning("indigo's newest replay file %s is missing: a million seqs are passed over", files[newest])
         return newest + RESERVE
     except OSError as error:
         raise LogError("log-io", f"{files[newest]}: {error}") from error

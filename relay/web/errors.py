@@ -70,7 +70,7 @@ def answer_error(error: XrpcError) -> Response:
 
 def answer_store_error(error: StoreError) -> Response:
     """The database is away; indigo's name for it."""
-    log.warning("%s %s failed: %s", request.method, request.path, error)
+    log.debug("%s %s failed: %s", request.method, request.path, error)
     behind = error.reason == "store-behind"
     words = "the database is brought up to the log: ask again later" if behind else "the database does not answer"
     return error_response(500, "DatabaseError", words)

@@ -120,12 +120,12 @@ def _consume(
         connection = connect(socket, received, consumer, settings.consumer_stall, settings.replay_window)
         try:
             feed = attach()
-            log.info("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
+            log.debug("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
             connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
         except (ConsumerEnded, LogError) as error:
             ended = error if isinstance(error, ConsumerEnded) else _LOG_IO
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
-            log.info("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
+            log.debug("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)
 
 

@@ -191,5 +191,5 @@ class ApiServer:
         deadline = time.monotonic() + timeout
         self._server.close()
         if not self._services.consumers.leave(timeout):
-            log.warning("%d consumers did not take the rest in time", len(list(self._services.consumers)))
+            log.info("%d consumers did not take the last events in time", len(list(self._services.consumers)))
         self._server.stop(timeout=max(0.1, min(1.0, deadline - time.monotonic())))

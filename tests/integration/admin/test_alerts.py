@@ -205,7 +205,7 @@ def test_the_webhooks_address_is_in_no_log(caplog: pytest.LogCaptureFixture, web
     alerts = LimitAlerts(web.db, web.registry, webhook.send, lambda alert: None, Settings(alert_interval=0.01))
     with caplog.at_level(logging.DEBUG):
         alerts.start()
-        until(lambda: "is not sent" in caplog.text)
+        until(lambda: "was not sent" in caplog.text)
         alerts.stop()
     assert "http-connect" in caplog.text and "secret" not in caplog.text
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from relay.hosts.rejected import RejectedFrames
 from relay.ingest import rejections
 from relay.ingest.missed import Missed
-from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_WINDOW, Penalties, Rejections
+from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_MINUTE, Penalties, Rejections
 from relay.kit import metrics
 from tests.support.hosts import known_host
 
@@ -22,20 +22,34 @@ def dropped(reason: str) -> float:
     return float(metrics.EVENTS_DROPPED.labels(reason)._value.get())
 
 
-def test_drops_are_counted_and_logged_within_limits(caplog: pytest.LogCaptureFixture) -> None:
+def test_every_drop_is_counted_and_the_first_of_its_kind_is_news(caplog: pytest.LogCaptureFixture) -> None:
     book = Rejections(RejectedFrames(), NOTHING_NOTED)
     one, other = known_host(id=1, hostname="a.example"), known_host(id=2, hostname="b.example")
     before = dropped("wrong-host")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.DEBUG):
         for seq in range(100):
             book.note(one, "wrong-host", "did:web:x.example", seq)
+        book.note(one, "rev-future", "did:web:x.example", 100)
         book.note(other, "wrong-host", "did:web:x.example", 1)
     assert dropped("wrong-host") - before == 101
-    lines = [record.getMessage() for record in caplog.records]
-    assert sum("host=a.example" in line for line in lines) == LINES_PER_WINDOW
-    assert sum("host=b.example" in line for line in lines) == 1
-    assert one.drops.last_day(time.time()) == {"wrong-host": 100}
+    lines = [(record.levelno, record.getMessage()) for record in caplog.records]
+    assert len(lines) == 102 and all("did=did:web:x.example" in line for _, line in lines)
+    news = [line for level, line in lines if level == logging.INFO]
+    assert [line.split("reason=")[1].split(" did=")[0] for line in news] == [
+        "wrong-host host=a.example",
+        "rev-future host=a.example",
+        "wrong-host host=b.example",
+    ]
+    assert one.drops.last_day(time.time()) == {"wrong-host": 100, "rev-future": 1}
     assert other.drops.last_day(time.time()) == {"wrong-host": 1}
+
+
+def test_trouble_of_all_hosts_at_once_is_few_lines(caplog: pytest.LogCaptureFixture) -> None:
+    book = Rejections(RejectedFrames(), NOTHING_NOTED)
+    with caplog.at_level(logging.INFO):
+        for number in range(500):
+            book.note(known_host(id=number, hostname=f"h{number}.example"), "rev-future", "did:web:x.example", 1)
+    assert len(caplog.records) == LINES_PER_MINUTE
 
 
 def test_replayed_events_are_counted_but_not_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -86,8 +100,9 @@ def test_offences_are_forgiven_ten_minutes_after_the_first(monkeypatch: pytest.M
 
 def test_the_log_names_an_account_once(caplog: pytest.LogCaptureFixture) -> None:
     book = Penalties()
-    for _ in range(3 * FREE_CHARGES):
-        book.charge(DID)
+    with caplog.at_level(logging.INFO):
+        for _ in range(3 * FREE_CHARGES):
+            book.charge(DID)
     assert [DID in record.getMessage() for record in caplog.records] == [True]
 
 
