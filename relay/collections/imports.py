@@ -137,9 +137,7 @@ class Imports:
                             return
                         source = self._source
             except StepMoved:
-                log.warning(
-                    "the import of collections from %s is not where the database had it, and is looked up anew", source
-                )
+                log.debug("the import of collections from %s is not where the database had it", source)
                 gevent.sleep(DATABASE_SECONDS)
             except StoreError as error:
                 log.debug("the import from %s waits for the database: %s", source, error)

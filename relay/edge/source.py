@@ -104,8 +104,8 @@ class Source:
         self._open_since = None
         if self._away_since is None:
             self._away_since = time.monotonic()
-        level = logging.DEBUG if repeated else logging.WARNING
-        log.log(level, "the connection to upstream %s ended: %s", self._upstream.hostname, error)
+        say = log.debug if repeated else log.warning
+        say("the connection to upstream %s ended: %s", self._upstream.hostname, error)
 
     def _copy_stream(self) -> None:
         cursor = self._copy.cursor

@@ -110,7 +110,7 @@ class UpstreamHosts:
             in_thread(self._disk, store, self._directory, listed)
         except (RelayError, OSError) as error:
             if str(error) != self._trouble:
-                log.warning("the hosts of %s are not noted: %s", self._upstream.hostname, error)
+                log.warning("the hosts of upstream %s are not noted: %s", self._upstream.hostname, error)
             self._trouble = str(error)
             return RETRY_SECONDS
         self._trouble = ""
@@ -180,7 +180,7 @@ def load(directory: Path) -> Listed | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        log.warning("%s is damaged and not used: %s", NAME, error)
+        log.warning("the file %s is damaged, and is not used: %s", NAME, error)
         return None
 
 

@@ -76,7 +76,7 @@ class Decisions:
                 try:
                     in_thread(self._pool, disk.replace, self._path, data)
                 except OSError as error:
-                    log.warning("%s is not written: %s", NAME, error)
+                    log.warning("the file %s cannot be written: %s", NAME, error)
                     return
                 self._in_file = number
             # SQL may say that it has a decision once the file has it: else nothing would show that it lacks it.
@@ -84,7 +84,7 @@ class Decisions:
                 try:
                     self._db.write(table.put_last, self._in_file)
                 except StoreError as error:
-                    log.warning("the database does not know of the last decision: %s", error)
+                    log.debug("the database does not know of the last decision: %s", error)
                     return
                 self._in_sql = self._in_file
 
@@ -110,7 +110,7 @@ class Decisions:
         try:
             self.look()
         except StoreError as error:
-            log.info("whether the database lacks decisions is not known: %s", error)
+            log.debug("whether the database lacks decisions is not known: %s", error)
         self.store()
 
     def _put_back(self) -> None:
@@ -148,6 +148,6 @@ def load(path: Path) -> list[Decision]:
     except FileNotFoundError:
         return []
     if checksum != b"%08x" % crc32c(text):
-        log.warning("%s is damaged and not used", path.name)
+        log.warning("the file %s is damaged, and is not used", path.name)
         return []
     return [Decision(*json.loads(line)) for line in text.splitlines()]
