@@ -14,7 +14,7 @@ import click
 # Name to module, attribute and the line in `--help`.
 COMMANDS = {
     "serve": ("serve", "serve", "Run the relay."),
-    "status": ("admin", "status", "Show how the running relay does."),
+    "status": ("admin", "status", "Show how the running relay is doing."),
     "hosts": ("admin", "hosts", "List, add, disconnect, block and limit hosts."),
     "crawl": ("admin", "crawl", "Open and close crawl requests, limit new hosts."),
     "accounts": ("admin", "accounts", "Show accounts, take them down, restore them."),
@@ -76,7 +76,9 @@ def show_version(context: click.Context, _parameter: click.Parameter, asked: boo
     help="Show the version and the git revision, and exit.",
 )
 @click.option(
-    "--env-file", type=click.Path(path_type=Path), help="NAME=value lines for any command; variables that are set win."
+    "--env-file",
+    type=click.Path(path_type=Path),
+    help="File of NAME=value lines, for any command; variables that are set win.",
 )
 def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""

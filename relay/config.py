@@ -58,25 +58,25 @@ class Settings:
         "RELAY_MODE",
         "relay",
         one_of("relay", "edge"),
-        "relay: crawl hosts and verify; edge: pass on what another relay has verified",
+        "relay: crawl hosts and verify their events; edge: pass on what another relay has verified",
     )
     edge_upstream: str = _setting(
         "RELAY_EDGE_UPSTREAM",
         "",
         parse_optional_http_url,
-        "The relay that an edge takes its events from, e.g. https://relay.example.com",
+        "Relay that an edge takes its events from, e.g. https://relay.example.com",
     )
     edge_backfill: bool = _setting(
         "RELAY_EDGE_BACKFILL",
         "false",
         parse_bool,
-        "Begin an edge's empty log with all that its upstream can replay, not with what comes now",
+        "Fill an edge's empty log with everything its upstream can replay, instead of starting live",
     )
     admin_passwords: tuple[str, ...] = _setting(
         "RELAY_ADMIN_PASSWORD",
         "",
         parse_list,
-        "Passwords of the admin API, comma-separated; unset: a random one is logged at start",
+        "Passwords of the admin API, comma-separated; when unset, a random one is logged at start",
         also=("RELAY_ADMIN_KEY",),
         secret=True,
     )
@@ -84,7 +84,7 @@ class Settings:
         "RELAY_PLC_HOST",
         "https://plc.directory",
         parse_http_urls,
-        "PLC directories that resolve did:plc, comma-separated, asked in this order",
+        "PLC directories that resolve did:plc, comma-separated, tried in this order",
         also=("ATP_PLC_HOST",),
     )
     log_level: str = _setting(
@@ -94,7 +94,7 @@ class Settings:
         "Least severe level that is logged",
         also=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
     )
-    log_format: str = _setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "How log lines look: text or json")
+    log_format: str = _setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "Format of log lines: text or json")
     database_url: str = _setting(
         "DATABASE_URL",
         "sqlite://data/relay/relay.sqlite",
@@ -106,7 +106,7 @@ class Settings:
         "MAX_DB_CONNECTIONS",
         "40",
         parse_positive,
-        "Most connections to PostgreSQL",
+        "Maximum number of connections to PostgreSQL",
         also=("MAX_METADB_CONNECTIONS",),
     )
     api_bind: Bind = _setting(
@@ -133,20 +133,20 @@ class Settings:
         "RELAY_REPLAY_WINDOW",
         "72h",
         parse_duration,
-        "How long events stay replayable",
+        "How long events can be replayed",
         also=("RELAY_EVENT_PLAYBACK_TTL",),
     )
     persist_max_bytes: int = _setting(
         "RELAY_PERSIST_MAX_BYTES",
         "0",
         parse_size,
-        "Most bytes of the segment log, by which the oldest events go before the window ends; 0: no bound",
+        "Maximum size of the segment log, kept by deleting the oldest events early; 0: no maximum",
     )
     persist_min_free: int | None = _setting(
         "RELAY_PERSIST_MIN_FREE",
         "auto",
         parse_size_or_auto,
-        "Bytes to keep free on the log's disk: the oldest events go first; 0: none; auto: 5 % or 2 GiB, the less",
+        "Bytes to keep free on the log's disk by deleting the oldest events; 0: none; auto: 5 % or 2 GiB, the smaller",
     )
     initial_seq: int = _setting(
         "RELAY_INITIAL_SEQ_NUMBER",
@@ -158,20 +158,20 @@ class Settings:
         "RELAY_DEFAULT_ACCOUNT_LIMIT",
         "100",
         parse_count,
-        "Accounts that a new host may have",
+        "Number of accounts that a new host may have",
         also=("RELAY_DEFAULT_REPO_LIMIT",),
     )
     new_hosts_per_day: int = _setting(
         "RELAY_NEW_HOSTS_PER_DAY_LIMIT",
         "50",
         parse_count,
-        "New hosts taken by requestCrawl in 24 hours",
+        "Number of new hosts that requestCrawl may add in 24 hours",
     )
     trusted_domains: tuple[str, ...] = _setting(
         "RELAY_TRUSTED_DOMAINS",
         "*.host.bsky.network",
         parse_list,
-        "Hosts that get the high limits",
+        "Domains whose hosts get the high limits",
     )
     disable_request_crawl: bool = _setting(
         "RELAY_DISABLE_REQUEST_CRAWL",
@@ -183,25 +183,25 @@ class Settings:
         "RELAY_ALLOW_INSECURE_HOSTS",
         "false",
         parse_bool,
-        "Take plain http, localhost and private addresses",
+        "Allow hosts with plain http, localhost and private addresses",
     )
     lenient_sync_validation: bool = _setting(
         "RELAY_LENIENT_SYNC_VALIDATION",
         "false",
         parse_bool,
-        "Pass and count commits whose MST inversion fails, instead of dropping them",
+        "Pass on and count commits whose MST inversion fails, instead of rejecting them",
     )
     validator_processes: int | None = _setting(
         "RELAY_VALIDATOR_PROCESSES",
         "auto",
         parse_count_or_auto,
-        "Worker processes that verify events; 0: the relay's own process does; auto: by the number of cores",
+        "Worker processes that verify events; 0: the relay's own process does; auto: depends on the number of cores",
     )
     ident_cache_size: int = _setting(
         "RELAY_IDENT_CACHE_SIZE",
         "250000",
         parse_count,
-        "Identities kept in memory",
+        "Number of identities kept in memory",
         also=("RELAY_DID_CACHE_SIZE",),
     )
     sibling_relays: tuple[str, ...] = _setting(
@@ -214,19 +214,19 @@ class Settings:
         "RELAY_MAX_CONSUMERS",
         "2000",
         parse_count,
-        "Most firehose consumers at a time",
+        "Maximum number of firehose consumers",
     )
     max_consumers_per_address: int = _setting(
         "RELAY_MAX_CONSUMERS_PER_ADDRESS",
         "50",
         parse_count,
-        "Most firehose consumers from one address",
+        "Maximum number of firehose consumers from one address",
     )
     consumer_stall: float = _setting(
         "RELAY_CONSUMER_STALL",
         "30s",
         parse_duration,
-        "Time that a consumer may read nothing before it is disconnected",
+        "How long a consumer may read nothing before it is disconnected",
     )
     firehose_deflate: bool = _setting(
         "RELAY_FIREHOSE_DEFLATE",
@@ -238,19 +238,19 @@ class Settings:
         "RELAY_JSON_STREAM",
         "false",
         parse_bool,
-        "Serve the events as filtered JSON as well, at /subscribe, as Jetstream does",
+        "Also serve the events as filtered JSON at /subscribe, as Jetstream does",
     )
     json_zstd_dictionary: Path | None = _setting(
         "RELAY_JSON_ZSTD_DICTIONARY",
         "",
         parse_optional_path,
-        "File of the zstd dictionary with which the JSON stream is compressed for those who ask with compress=true",
+        "File with the zstd dictionary that compresses the JSON stream for consumers that ask for compress=true",
     )
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
         "RELAY_TRUSTED_PROXIES",
         "127.0.0.1,::1",
         parse_networks,
-        "Addresses and networks whose X-Forwarded-For is believed",
+        "Addresses and networks of proxies whose X-Forwarded-For is trusted",
     )
     debug_memory: bool = _setting(
         "RELAY_DEBUG_MEMORY",
@@ -262,27 +262,27 @@ class Settings:
         "RELAY_HEAL",
         "gaps",
         one_of("gaps", "all", "off"),
-        "Fetch what was missed from its source. gaps: of what is known to be missing; all: compare every host weekly"
-        " as well; off: never",
+        "Fetch missed events from their source; gaps: those known to be missing; all: also compare every host once a"
+        " week; off: never",
     )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
     host_idle_after: float = _setting(
         "RELAY_HOST_IDLE_AFTER",
         "0",
         parse_duration,
-        "Disconnect a host that is quiet for this long; 0: never",
+        "Disconnect a host that has been quiet for this long; 0: never",
     )
     account_limit_autoscale: bool = _setting(
         "RELAY_ACCOUNT_LIMIT_AUTOSCALE",
         "true",
         parse_bool,
-        "Let the account limit of a host in good standing grow by itself",
+        "Raise the account limit of a host in good standing automatically",
     )
     alert_webhook_url: str = _setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_WEBHOOK_URL",
         "",
         parse_optional_page_url,
-        'Address that gets `{"text": "..."}` when hosts come near their account limit, e.g. a Slack webhook',
+        'Webhook that gets `{"text": "..."}` when hosts come near their account limit, e.g. in Slack',
         also=("RELAY_ALERT_WEBHOOK_URL",),
         secret=True,
     )
@@ -290,38 +290,38 @@ class Settings:
         "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD",
         "0.80",
         parse_share,
-        "Share of its account limit from which a host is alerted of",
+        "Share of its account limit at which an alert about a host is sent",
     )
     alert_interval: float = _setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_INTERVAL",
         "5m",
         parse_positive_duration,
-        "How often account limits are looked at, give or take a fifth",
+        "How often account limits are checked, give or take a fifth",
     )
     alert_repeat_interval: float = _setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_REPEAT_INTERVAL",
         "6h",
         parse_positive_duration,
-        "How long until a host that is still near its limit is alerted of again",
+        "How long until the alert about a host that is still near its limit is repeated",
     )
     alert_dashboard_url: str = _setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_DASHBOARD_URL",
         "",
         parse_optional_page_url,
-        "Address that alerts name as the place to look",
+        "Address of the dashboard that alerts refer to",
         also=("RELAY_ALERT_DASHBOARD_URL",),
     )
     bootstrap_host: str = _setting(
         "RELAY_BOOTSTRAP_HOST",
         "",
         parse_optional_http_url,
-        "Relay whose hosts are pulled at start when none is known, e.g. https://bsky.network",
+        "Relay whose hosts are added at a start without any known host, e.g. https://bsky.network",
     )
     skip_host_checks: bool = _setting(
         "RELAY_SKIP_HOST_CHECKS",
         "false",
         parse_bool,
-        "Pull hosts without asking each for describeServer",
+        "Add the hosts of another relay without asking each for describeServer",
     )
 
     @classmethod

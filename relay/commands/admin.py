@@ -18,7 +18,7 @@ from relay.commands.heal import heal
 @click.command("status")
 @with_client
 def status(client: Client) -> None:
-    """How the running relay does. Exit code 1 when it is not healthy."""
+    """Show how the running relay is doing. Exit code 1 when it is not healthy."""
     found = client.get("/admin/pds/list")
     view = {
         "health": client.get("/_health")["status"],
@@ -67,7 +67,7 @@ hosts.add_command(heal)
 @click.argument("host")
 @with_client
 def add_host(client: Client, host: str) -> None:
-    """Subscribe to HOST now, past the checks that only the public has to pass."""
+    """Subscribe to HOST now, without the checks that requests from the public have to pass."""
     _done(client, client.post("/admin/pds/requestCrawl", {"hostname": host}), f"{host} is subscribed to")
 
 
@@ -83,7 +83,7 @@ def block(client: Client, host: str) -> None:
 @click.argument("host")
 @with_client
 def unblock(client: Client, host: str) -> None:
-    """Let HOST in again."""
+    """Lift the ban of HOST and connect to it."""
     _done(client, client.post("/admin/pds/unblock", host=host), f"{host} is unblocked")
 
 
@@ -91,7 +91,7 @@ def unblock(client: Client, host: str) -> None:
 @click.argument("host")
 @with_client
 def disconnect(client: Client, host: str) -> None:
-    """End the connection to HOST, until it asks for a crawl or some hours have passed."""
+    """Disconnect HOST until it asks for a crawl or some hours have passed."""
     _done(client, client.post("/admin/subs/killUpstream", host=host), f"{host} is disconnected")
 
 
@@ -102,7 +102,7 @@ def disconnect(client: Client, host: str) -> None:
 @click.option("--live", is_flag=True, help="Take its events from now on.")
 @with_client
 def cursor(client: Client, host: str, after: int | None, oldest: bool, live: bool) -> None:
-    """Up to which number the events of HOST are settled; with an option, take them anew from elsewhere.
+    """Show up to which number the events of HOST are settled; with an option, take them again from another one.
 
     What comes again and is known already is dropped by its rev; what is passed over is missed.
     """
@@ -122,12 +122,12 @@ def cursor(client: Client, host: str, after: int | None, oldest: bool, live: boo
 @click.option("--per-second", type=click.IntRange(1), help="Events it may send in a second.")
 @click.option("--per-hour", type=click.IntRange(1), help="Events it may send in an hour.")
 @click.option("--per-day", type=click.IntRange(1), help="Events it may send in a day.")
-@click.option("--reset-rates", is_flag=True, help="Let the rates that are not given follow from its account limit.")
+@click.option("--reset-rates", is_flag=True, help="Derive the rates that are not given from its account limit.")
 @click.option(
     "--silence-alerts/--hear-alerts",
     "account_limit_alerts_silenced",
     default=None,
-    help="Whether to be alerted when it comes near its account limit.",
+    help="Whether to send an alert when it comes near its account limit.",
 )
 @with_client
 def limits(client: Client, host: str, reset_rates: bool, **limits: int | None) -> None:
@@ -147,7 +147,7 @@ def crawl() -> None:
 @crawl.command("status")
 @with_client
 def crawl_status(client: Client) -> None:
-    """Whether the public may ask for crawls, and how many new hosts a day that may bring."""
+    """Whether the public may request crawls, and how many new hosts a day that may add."""
     view = {
         "enabled": client.get("/admin/subs/getEnabled")["enabled"],
         "new_hosts_per_day": client.get("/admin/subs/perDayLimit")["limit"],
@@ -160,14 +160,14 @@ def crawl_status(client: Client) -> None:
 @crawl.command("open")
 @with_client
 def open_crawl(client: Client) -> None:
-    """Take crawl requests of the public."""
+    """Accept crawl requests from the public."""
     _done(client, client.post("/admin/subs/setEnabled", enabled="true"), "crawl requests are open to the public")
 
 
 @crawl.command("close")
 @with_client
 def close_crawl(client: Client) -> None:
-    """Refuse crawl requests of the public."""
+    """Refuse crawl requests from the public."""
     _done(client, client.post("/admin/subs/setEnabled", enabled="false"), "crawl requests are closed to the public")
 
 
@@ -175,7 +175,7 @@ def close_crawl(client: Client) -> None:
 @click.argument("hosts", type=click.IntRange(0))
 @with_client
 def limit_crawl(client: Client, hosts: int) -> None:
-    """Take at most HOSTS new hosts by public crawl requests in 24 hours."""
+    """Let public crawl requests add at most HOSTS new hosts in 24 hours."""
     _done(client, client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts are taken in 24 hours")
 
 
@@ -199,7 +199,7 @@ def show_account(client: Client, did: str) -> None:
 @click.argument("name", metavar="DID-or-handle")
 @with_client
 def why_account(client: Client, name: str) -> None:
-    """Why the events of an account do, or do not, come: its PDS, its revs here and there, and who can do what."""
+    """Why the events of an account do or do not arrive: its PDS, its revs here and there, and who can act."""
     view = client.get(f"/account/{quote(name, safe=':')}")
     if client.as_json:
         return print_json(view)

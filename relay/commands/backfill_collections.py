@@ -17,14 +17,14 @@ POLL_SECONDS = 1.0
 @click.command("backfill-collections")
 @click.argument("source")
 @click.option("--collection", "collections", multiple=True, metavar="NSID", help="Only this one; may be repeated.")
-@click.option("--status", is_flag=True, help="Only show how far the import is.")
-@click.option("--stop", is_flag=True, help="Stop the import; what it took stays.")
-@click.option("--background", is_flag=True, help="Do not wait for its end.")
+@click.option("--status", is_flag=True, help="Only show the progress of the import.")
+@click.option("--stop", is_flag=True, help="Stop the import; what it has taken stays.")
+@click.option("--background", is_flag=True, help="Do not wait until it ends.")
 @with_client
 def backfill_collections(
     client: Client, source: str, collections: tuple[str, ...], status: bool, stop: bool, background: bool
 ) -> None:
-    """Import which accounts have records of which collection from the relay SOURCE.
+    """Import from the relay SOURCE which accounts have records of which collection.
 
     The running relay does it: this command may be interrupted, and called again to look on. An import that was
     stopped goes on where it was. Exit code 1 when it ends with an error.

@@ -28,17 +28,19 @@ SHOWN = 20
 
 @click.command("compare")
 @click.argument("other", metavar="URL", callback=checked_url)
-@click.option("--minutes", type=click.FloatRange(0.05, 1440), default=10.0, show_default=True, help="How long.")
+@click.option(
+    "--minutes", type=click.FloatRange(0.05, 1440), default=10.0, show_default=True, help="How long to follow both."
+)
 @click.option(
     "--late",
     type=click.FloatRange(1, 3600),
     default=60.0,
     show_default=True,
-    help="Seconds by which an event may come later from one relay than from the other.",
+    help="Seconds that an event may be later at one relay than at the other.",
 )
 @with_client
 def compare(client: Client, other: str, minutes: float, late: float) -> None:
-    """Follow the firehose of the relay at URL and ours, and say what each lacks, why, and which one was first.
+    """Follow the firehoses of the relay at URL and of ours, and show what each lacks, why, and which was first.
 
     Hosts that the other relay lists and ours does not are shown with the command that adds them. Ends with 0 when ours
     has everything that the other one has, 1 when something is missing, and 3 when one of them does not answer.

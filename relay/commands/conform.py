@@ -29,7 +29,7 @@ def _settings(_context: click.Context, _option: click.Parameter, lines: tuple[st
 @click.command("conform")
 @click.option("--command", metavar="TEXT", help="Start a relay with this command, such as 'relay serve'.")
 @click.option(
-    "--env", "settings", multiple=True, callback=_settings, metavar="NAME=VALUE", help="More for its environment."
+    "--env", "settings", multiple=True, callback=_settings, metavar="NAME=VALUE", help="Add to its environment."
 )
 @click.option("--url", metavar="URL", help="Use a relay that runs on this machine.")
 @click.option("--password", metavar="TEXT", help="Its admin password; without one some rules cannot be tested.")
@@ -38,7 +38,7 @@ def _settings(_context: click.Context, _option: click.Parameter, lines: tuple[st
     type=click.IntRange(1, 65535),
     default=DIRECTORY_PORT,
     show_default=True,
-    help="With --url: where the suite's PLC directory is, which that relay has to ask.",
+    help="With --url: port of the suite's PLC directory, which that relay has to use.",
 )
 @click.option("--rule", "only", multiple=True, metavar="NAME", help="Only the scenarios of this rule. Repeatable.")
 @click.option(
@@ -46,13 +46,13 @@ def _settings(_context: click.Context, _option: click.Parameter, lines: tuple[st
     type=click.FloatRange(1),
     default=15.0,
     show_default=True,
-    help="Seconds for which something is waited for that must come.",
+    help="Seconds to wait for something that must come.",
 )
 @click.option(
     "--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the results there as Markdown."
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write them there as JUnit XML.")
-@click.option("--name", default="relay", show_default=True, help="How the Markdown calls this relay.")
+@click.option("--name", default="relay", show_default=True, help="Name of this relay in the Markdown.")
 def conform(
     command: str | None,
     settings: dict[str, str],
@@ -65,7 +65,7 @@ def conform(
     junit: Path | None,
     name: str,
 ) -> None:
-    """Test a relay, of any make, against the rules of the AT Protocol: fake hosts send, and the firehose is watched.
+    """Test any relay against the rules of the AT Protocol: fake hosts send events, and its firehose is watched.
 
     Ends with 0 when no rule is broken, 1 when one is, 2 for wrong options, and 3 when the relay cannot be tested.
     """

@@ -23,7 +23,7 @@ def edge() -> None:
 )
 @with_settings
 def promote(settings: Settings, beyond: int) -> None:
-    """Make this edge's log that of a relay, in the place of its upstream relay, which is lost and never goes on.
+    """Turn this edge's log into a relay's, in place of its upstream relay, which is lost for good.
 
     With the edge stopped. DATABASE_URL is what the relay is to have: the lost relay's database, a backup of it, a new
     one, or the edge's own. Broken off, it is run again. docs/edge.md says what comes before and after.

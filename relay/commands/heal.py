@@ -16,9 +16,9 @@ POLL_SECONDS = 1.0
 
 @click.command("heal")
 @click.argument("host")
-@click.option("--status", is_flag=True, help="Only show how far it is, or how the last one ended.")
-@click.option("--stop", is_flag=True, help="Stop it; what was noted is fetched all the same.")
-@click.option("--background", is_flag=True, help="Do not wait for its end.")
+@click.option("--status", is_flag=True, help="Only show its progress, or how the last one ended.")
+@click.option("--stop", is_flag=True, help="Stop it; what was noted is still fetched.")
+@click.option("--background", is_flag=True, help="Do not wait until it ends.")
 @with_client
 def heal(client: Client, host: str, status: bool, stop: bool, background: bool) -> None:
     """Compare the accounts of HOST with what the relay has, and fetch what is missing.

@@ -29,7 +29,7 @@ def log() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @with_settings
 def inspect_log(settings: Settings, as_json: bool) -> None:
-    """The segments: which events each one holds, from when to when."""
+    """List the segments: which events each one holds, from when to when."""
     from relay.eventlog.inspect import summaries
 
     rows: list[dict[str, Any]] = [
@@ -52,7 +52,7 @@ def inspect_log(settings: Settings, as_json: bool) -> None:
 @log.command("adopt")
 @with_settings
 def adopt_log(settings: Settings) -> None:
-    """Make this log that of the database, in the place of another that never goes on. With the relay stopped.
+    """Make this log the database's own, in place of another that will never be used again. With the relay stopped.
 
     For a log and a database that were brought together from different relays, or backups of them. The log's events are
     applied to the database at the next start, as far as it does not have them.
@@ -96,12 +96,14 @@ def verify_log(settings: Settings) -> None:
 
 
 @log.command("tail")
-@click.option("--after", metavar="SEQ", type=click.IntRange(0), help="Start after this seq [default: the last ten].")
-@click.option("--follow", "-f", is_flag=True, help="Go on as events are logged.")
+@click.option(
+    "--after", metavar="SEQ", type=click.IntRange(0), help="Start after this seq [default: the last ten events]."
+)
+@click.option("--follow", "-f", is_flag=True, help="Keep printing as events are logged.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each event.")
 @with_settings
 def tail_log(settings: Settings, after: int | None, follow: bool, as_json: bool) -> None:
-    """The events: seq, time, kind, DID and rev, one a line."""
+    """Print the events: seq, time, kind, DID and rev, one per line."""
     from relay.eventlog.inspect import events
 
     directory = log_directory(settings)

@@ -27,7 +27,9 @@ class ServeCommand(click.Command):
 
 
 @click.command(cls=ServeCommand)
-@click.option("--env-file", type=click.Path(path_type=Path), help="NAME=value lines; variables that are set win.")
+@click.option(
+    "--env-file", type=click.Path(path_type=Path), help="File of NAME=value lines; variables that are set win."
+)
 def serve(env_file: Path | None) -> None:
     """Run the relay until SIGTERM or SIGINT."""
     from relay.patched import patch

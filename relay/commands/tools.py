@@ -32,7 +32,7 @@ def with_settings(function: Callable[..., None]) -> Callable[..., None]:
         is_eager=True,
         expose_value=False,
         callback=_take_env_file,
-        help="NAME=value lines; variables that are set win.",
+        help="File of NAME=value lines; variables that are set win.",
     )
     @wraps(function)
     def command(*args: Any, **rest: Any) -> None:
@@ -133,7 +133,7 @@ def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_check
 @click.command("prime-identities")
 @with_settings
 def prime_identities(settings: Settings) -> None:
-    """Fill the identity table from the PLC directory, so that a new relay need not ask for each DID.
+    """Fill the identity table from the PLC directory, so that a new relay does not have to ask for each DID.
 
     Takes hours for the whole network. Stop it when you like: called again, it goes on where it was. May run beside
     the relay.

@@ -174,14 +174,14 @@ def add_headers(response: Response) -> Response:
 
 
 def login_page() -> ResponseReturnValue:
-    """The login form, for the dashboard's pages."""
+    """The login form of the dashboard."""
     if state().sessions.find(request.cookies.get(COOKIE, "")):
         return redirect(_next(request.args.get("next")), 303)
     return render_template("login.html", next=request.args.get("next", ""), error=None)
 
 
 def log_in() -> ResponseReturnValue:
-    """`password`: begin a session; wrong ones are limited per address."""
+    """`password`: begin a session; wrong passwords are limited per address."""
     authorization = "Basic " + base64.b64encode(b"admin:" + request.form.get("password", "").encode()).decode()
     try:
         services().auth.check(authorization, requester())

@@ -229,7 +229,7 @@ def confirm(action: str) -> ResponseReturnValue:
 
 
 def perform(action: str) -> ResponseReturnValue:
-    """The form of an action: makes the change, and goes back to where it shows."""
+    """The form of an action: makes the change and returns to the page that shows it."""
     known = _known(action)
     try:
         known.perform(relay_services().admin, access.actor(), request.form)

@@ -89,7 +89,7 @@ def host_list() -> ResponseReturnValue:
 
 
 def host_detail(hostname: str) -> ResponseReturnValue:
-    """One host: its state and what to do about it, its limits, its drops, what was missed of it."""
+    """One host: its state and what to do about it, its limits, its drops, what was missed."""
     report = relay_services().hosts.report(hostname)
     heal = relay_services().db.read(host_healing.progress, report.host.id)
     return page("host.html", report=report, host=report.host, row=report.host.row, heal=heal)
@@ -128,7 +128,7 @@ def account_view(did: str) -> AccountView | None:
 
 
 def account_list() -> ResponseReturnValue:
-    """`did`, `cursor`: an account, and all that are taken down here."""
+    """`did`, `cursor`: one account, and all accounts that are taken down here."""
     did = request.args.get("did", "").strip()
     rows = relay_services().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
     return page(
@@ -141,7 +141,7 @@ def account_list() -> ResponseReturnValue:
 
 
 def consumer_list() -> ResponseReturnValue:
-    """`sort`, `order`, `page`: who consumes the firehose, the slowest first."""
+    """`sort`, `order`, `page`: the consumers of the firehose, the slowest first."""
     paging = Paging.asked(CONSUMERS_PER_PAGE)
     sort = chosen("sort", tuple(CONSUMER_SORTS), "lag")
     descending = chosen("order", ("asc", "desc"), "desc") == "desc"

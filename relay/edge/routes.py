@@ -34,7 +34,7 @@ def ask_upstream(method: str) -> ResponseReturnValue:
 
 @blueprint.get("/admin/consumers/list")
 def list_consumers() -> ResponseReturnValue:
-    """Who consumes the firehose now."""
+    """The consumers that are connected."""
     admit_admin()
     return jsonify([consumer_view(consumer) for consumer in services().consumers])
 

@@ -92,7 +92,7 @@ POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; form-action 'self'; f
 
 @blueprint.get("/account/<name>")
 def account(name: str) -> ResponseReturnValue:
-    """Why an account, by its DID or handle, is or is not in the stream, and who can do what: a page, or JSON."""
+    """Why an account, by its DID or handle, is or is not in the stream, and who can act: a page, or JSON."""
     return _answer(*_report(name))
 
 

@@ -83,26 +83,26 @@ def set_enabled() -> ResponseReturnValue:
 
 @blueprint.get("/subs/perDayLimit")
 def per_day_limit() -> ResponseReturnValue:
-    """New hosts that requestCrawl takes in 24 hours."""
+    """How many new hosts requestCrawl may add in 24 hours."""
     return jsonify(limit=relay_services().hosts.new_hosts.per_day)
 
 
 @blueprint.post("/subs/setPerDayLimit")
 def set_per_day_limit() -> ResponseReturnValue:
-    """`limit`: change how many new hosts requestCrawl takes in 24 hours."""
+    """`limit`: change how many new hosts requestCrawl may add in 24 hours."""
     admin().limit_new_hosts(actor(), params.whole_number(params.required(request.args, "limit"), "limit"))
     return done()
 
 
 @blueprint.get("/subs/listDomainBans")
 def list_domain_bans() -> ResponseReturnValue:
-    """Domains none of whose hosts are crawled."""
+    """Banned domains, whose hosts are not crawled."""
     return jsonify(banned_domains=relay_services().db.read(all_bans))
 
 
 @blueprint.post("/subs/banDomain")
 def ban_domain() -> ResponseReturnValue:
-    """`{"Domain"}`: ban a domain with all its hosts, connected ones as well."""
+    """`{"Domain"}`: ban a domain and all its hosts, including connected ones."""
     admin().ban_domain(actor(), params.domain(params.body_text(_body(), "domain")))
     return done()
 
@@ -126,7 +126,7 @@ def takedowns() -> ResponseReturnValue:
 
 @blueprint.post("/repo/takeDown")
 def take_down() -> ResponseReturnValue:
-    """`{"did"}`: take an account down; its events stop, and its past ones cannot be replayed any more."""
+    """`{"did"}`: take an account down; its events stop, and its past ones can no longer be replayed."""
     admin().take_down(actor(), params.did(params.body_text(_body(), "did")))
     return done()
 
@@ -148,7 +148,7 @@ def list_pds() -> ResponseReturnValue:
 
 @blueprint.get("/pds/rejected")
 def rejected() -> ResponseReturnValue:
-    """`host`, `id`: a rejected frame, as far as it is kept; `GET /host/HOST` lists them."""
+    """`host`, `id`: a rejected frame, as far as it was kept; `GET /host/HOST` lists them."""
     hostname = params.hostname(params.required(request.args, "host"))
     number = params.whole_number(params.required(request.args, "id"), "id")
     frame = relay_services().hosts.rejected_frame(hostname, number)
@@ -159,7 +159,7 @@ def rejected() -> ResponseReturnValue:
 
 @blueprint.post("/pds/requestCrawl")
 def request_crawl() -> ResponseReturnValue:
-    """`{"hostname"}`: subscribe to a host, past the checks that only the public has to pass."""
+    """`{"hostname"}`: subscribe to a host, without the checks that requests from the public have to pass."""
     try:
         hostname = params.body_text(_body(), "hostname")
     except XrpcError as error:
@@ -180,14 +180,14 @@ def change_limits() -> ResponseReturnValue:
 
 @blueprint.get("/pds/cursor")
 def get_cursor() -> ResponseReturnValue:
-    """`host`: the last number of a host's events up to which everything is settled; -1 when there is none."""
+    """`host`: the number up to which all of a host's events are settled; -1 when there is none."""
     host = relay_services().hosts.report(params.hostname(params.required(request.args, "host"))).host
     return jsonify(host=host.hostname, cursor=host.cursor.position)
 
 
 @blueprint.post("/pds/cursor")
 def set_cursor() -> ResponseReturnValue:
-    """`{"host", "cursor"}`: take a host's events anew, after a number, from its `oldest`, or from now on (`live`)."""
+    """`{"host", "cursor"}`: take a host's events again after a number, from its `oldest`, or from now on (`live`)."""
     body = _body()
     admin().set_cursor(actor(), params.hostname(params.body_text(body, "host")), params.position(body))
     return done()
@@ -195,7 +195,7 @@ def set_cursor() -> ResponseReturnValue:
 
 @blueprint.get("/pds/heal")
 def show_heal() -> ResponseReturnValue:
-    """`host`: how far the comparison of a host's accounts with the relay's is, or how the last one ended."""
+    """`host`: the progress of comparing a host's accounts with the relay's, or how the last comparison ended."""
     host = relay_services().hosts.known(params.hostname(params.required(request.args, "host")))
     found = relay_services().db.read(host_healing.progress, host.id)
     if found is None:
@@ -230,20 +230,20 @@ def unblock_pds() -> ResponseReturnValue:
 
 @blueprint.post("/alerts/accountLimitSent")
 def account_limit_alert_sent() -> ResponseReturnValue:
-    """`{"kind", "hostID", "hostname", "sentAt"}`: a sibling relay alerted of a host's account limit."""
+    """`{"kind", "hostID", "hostname", "sentAt"}`: a sibling relay has sent an alert about a host's account limit."""
     admin().note_alert(actor(), *alert_sent(_body(), datetime.now(UTC)))
     return done()
 
 
 @blueprint.get("/consumers/list")
 def list_consumers() -> ResponseReturnValue:
-    """Who consumes the firehose now."""
+    """The consumers that are connected."""
     return jsonify([consumer_view(consumer) for consumer in relay_services().consumers])
 
 
 @blueprint.get("/debug/memory")
 def debug_memory() -> ResponseReturnValue:
-    """Where the memory is, and what grew since this was last asked; with `RELAY_DEBUG_MEMORY` only."""
+    """What uses the memory, and what has grown since the last request; only with `RELAY_DEBUG_MEMORY`."""
     memory = relay_services().memory
     if memory is None:
         raise XrpcError(400, "DebugMemoryOff", "start the relay with RELAY_DEBUG_MEMORY=true")
@@ -255,7 +255,7 @@ def debug_memory() -> ResponseReturnValue:
 
 @blueprint.get("/backfill-collections")
 def show_imports() -> ResponseReturnValue:
-    """`source`, `limit`, `cursor`: the imports of collections; of one source, with each of its collections."""
+    """`source`, `limit`, `cursor`: all imports of collections, or one source's with each of its collections."""
     summaries = relay_services().db.read(collection_imports.summaries)
     if params.optional(request.args, "source") is None:
         return jsonify(backfills=[backfill_view(summary) for summary in summaries])

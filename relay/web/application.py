@@ -65,7 +65,7 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
 
 
 def banner() -> ResponseReturnValue:
-    """What this is, for a person with a browser."""
+    """What this relay is, for a person with a browser."""
     return Response(BANNER, mimetype="text/plain")
 
 

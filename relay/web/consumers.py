@@ -1,4 +1,4 @@
-"""Who consumes the firehose now, and whether one more may.
+"""The consumers that are connected, and whether one more may.
 
 Filled by `firehose`, listed by `admin`, told to leave by `server` when the relay stops. Holds no sockets and
 sends nothing.

@@ -30,7 +30,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/_health")
 @blueprint.get("/xrpc/_health")
 def health() -> ResponseReturnValue:
-    """200 when the database answers and events flow into the log; else 500 and what is wrong.
+    """200 when the database answers and events flow into the log; otherwise 500 and what is wrong.
 
     `warning` says what was lost for good while or before the relay ran.
     """
@@ -43,13 +43,13 @@ def health() -> ResponseReturnValue:
 
 @blueprint.get("/_healthz")
 def alive() -> ResponseReturnValue:
-    """200 as long as requests are answered at all: no database, no log."""
+    """200 whenever requests are answered at all, whatever the database and the log do."""
     return jsonify(status="ok")
 
 
 @blueprint.get("/_readyz")
 def ready() -> ResponseReturnValue:
-    """200 when queries can be answered: the database is there."""
+    """200 when queries can be answered, since the database is there."""
     problem = _database_problem(services().db)
     if problem is not None:
         return jsonify(status="error", msg=problem), 503
