@@ -29,13 +29,13 @@ monkey.patch_all()
 
 import gevent  # noqa: E402
 from websockets.exceptions import ConnectionClosed  # noqa: E402
-from websockets.sync.client import connect  # noqa: E402
 
 from tests.support.http import call  # noqa: E402
 from tests.support.pds import FakePds  # noqa: E402
 from tests.support.plc import FakePlc  # noqa: E402
 from tests.support.relay_process import PASSWORD, RelayProcess  # noqa: E402
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document, tid  # noqa: E402
+from tests.support.websocket import connect  # noqa: E402
 
 HOST = b"Host: relay\r\n"
 ASK = b"GET /_healthz HTTP/1.1\r\n" + HOST + b"\r\n"

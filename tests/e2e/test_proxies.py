@@ -19,7 +19,6 @@ import gevent
 import pytest
 from gevent import Greenlet
 from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from tests.support.certificate import make_certificate
@@ -30,6 +29,7 @@ from tests.support.plc import FakePlc
 from tests.support.relay_process import PASSWORD, ROOT, RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document
 from tests.support.tools import tool
+from tests.support.websocket import connect
 
 # A client that the proxies know from themselves, on any Linux: all of 127.0.0.0/8 is loopback.
 STRANGER = ("127.0.0.2", 0)

@@ -10,7 +10,6 @@ from pathlib import Path
 import gevent
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from tests.support.http import call
@@ -19,6 +18,7 @@ from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
 from tests.support.repo import account_did, frame, timestamp
 from tests.support.through import Writer
+from tests.support.websocket import connect
 
 pytestmark = pytest.mark.slow
 

@@ -13,12 +13,12 @@ from typing import Any
 import gevent
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
 
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
 from tests.support.through import Writer
+from tests.support.websocket import connect
 
 pytestmark = pytest.mark.slow
 

@@ -10,13 +10,13 @@ import socket
 import gevent
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
 from tests.support.fixtures import StartWeb
 from tests.support.stream import payloads, whole_frames
 from tests.support.web import Web
+from tests.support.websocket import connect
 
 
 def taken(web: Web, cursor: int, last: int) -> tuple[list[str], list[int]]:
@@ -79,7 +79,7 @@ def test_cursors_outside_the_window(start_web: StartWeb) -> None:
     web.publish(5)
     for ahead in (106, 10**9):
         with connect(f"{web.stream}?cursor={ahead}") as stream:
-            error = frames.decode(bytes(stream.recv(timeout=10)))  # type: ignore[arg-type]
+            error = frames.decode(bytes(stream.recv(timeout=10)))
             assert isinstance(error, StreamError) and error.error == "FutureCursor"
             with pytest.raises(ConnectionClosed):
                 stream.recv(timeout=10)

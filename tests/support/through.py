@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import gevent
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from relay.atproto.frames import Commit, Event, Info
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
+from tests.support.websocket import connect
 
 ACCOUNTS = 8
 

@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from tests.bench.hosts.fleet import BAD
 from tests.bench.hosts.traffic import Shape, load_or_build, sent_at
@@ -27,6 +26,7 @@ from tests.bench.network.processes import Usage, tree_usage
 from tests.support.child import Child
 from tests.support.http import call
 from tests.support.relay_process import ROOT, RelayProcess
+from tests.support.websocket import connect
 
 CACHE = ROOT / ".cache" / "bench"
 MEMORY_SECONDS = 5.0

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from relay.atproto import frames
 from relay.atproto.frames import Kind
@@ -24,6 +24,7 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import append
 from tests.support.wait import until
 from tests.support.web import Web
+from tests.support.websocket import connect
 
 POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
 

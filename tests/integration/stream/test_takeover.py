@@ -10,7 +10,6 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from relay.eventlog.high_water import RESERVE
@@ -23,6 +22,7 @@ from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, cid_text, create, did_document
+from tests.support.websocket import connect
 
 INDIGO = Path(__file__).parents[1] / "store" / "indigo"
 

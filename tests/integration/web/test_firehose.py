@@ -14,7 +14,7 @@ import gevent
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import ClientConnection
 
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
@@ -26,6 +26,7 @@ from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.wait import until
 from tests.support.web import Web
+from tests.support.websocket import connect
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 

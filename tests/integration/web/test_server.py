@@ -13,12 +13,12 @@ from contextlib import contextmanager, suppress
 import gevent
 import pytest
 from prometheus_client import REGISTRY
-from websockets.sync.client import connect
 
 from relay.web.server import ApiConnection
 from tests.support.fixtures import StartWeb
 from tests.support.wait import until
 from tests.support.web import Web
+from tests.support.websocket import connect
 
 CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HEALTHZ = b"GET /_healthz HTTP/1.1\r\nHost: x\r\n\r\n"
