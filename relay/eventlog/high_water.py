@@ -75,7 +75,7 @@ def store(directory: Path, mark: HighWater) -> None:
 
 
 def load_given_out(directory: Path) -> GivenOut | None:
-    """What `store_given_out` stored last; None when it never did. Raises ValueError when the file is damaged."""
+    """What `write_given_out` wrote last; None when it never did. Raises ValueError when the file is damaged."""
     try:
         data = disk.start_of_file(directory / GIVEN_OUT, _GIVEN_LAYOUT.size + _CRC.size + 1)
     except FileNotFoundError:
@@ -87,17 +87,15 @@ def load_given_out(directory: Path) -> GivenOut | None:
     return GivenOut(next_seq, bool(running))
 
 
-def store_given_out(directory: Path, given: GivenOut) -> None:
-    """Say what was given out, durable on return. Takes no room on the disk but the first time. Raises OSError."""
+def open_given_out(directory: Path) -> int:
+    """The file descriptor for what is given out, of a file that is made when it is not there. Raises OSError."""
+    return os.open(directory / GIVEN_OUT, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+
+def write_given_out(fd: int, given: GivenOut, *, durable: bool) -> None:
+    """Say what was given out: for a process that is killed, and `durable` for a machine that stops. Raises OSError."""
     packed = _GIVEN_LAYOUT.pack(_GIVEN_MAGIC, *given)
-    path = directory / GIVEN_OUT
-    new = not path.exists()
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        # Far less than a sector: it is there as a whole or not at all, and its checksum says so.
-        os.pwrite(fd, packed + _CRC.pack(crc32c(packed)), 0)
+    # Far less than a sector, and no new room: it is there as a whole or not at all, and its checksum says so.
+    os.pwrite(fd, packed + _CRC.pack(crc32c(packed)), 0)
+    if durable:
         os.fsync(fd)
-    finally:
-        os.close(fd)
-    if new:
-        disk.sync_directory(directory)

@@ -14,7 +14,7 @@ from bisect import bisect_right
 from operator import attrgetter
 from pathlib import Path
 
-from relay.eventlog import high_water, repair
+from relay.eventlog import disk, high_water, repair
 from relay.eventlog.high_water import RESERVE, GivenOut, HighWater
 from relay.eventlog.repair import End, Examined
 from relay.eventlog.segment import Segment, load, name_of, paths
@@ -77,6 +77,7 @@ class SegmentLog:
         self._sync_function = sync
         self._writer: SegmentWriter | None = None
         self._lock = -1
+        self._given_out = -1
         # Whether this run has written, and the next seq that `given-out` names.
         self._running = False
         self._noted = 0
@@ -169,6 +170,7 @@ class SegmentLog:
             raise LogError("log-io", str(error)) from error
         self.next_seq = block.last_seq + 1
         self.last_time_us = block.last_time_us
+        self._tell_given_out()
 
     def note_given_out(self) -> None:
         """Have it on the disk which seqs were given out, should the newest segment lose its end. Blocks on the disk."""
@@ -279,8 +281,23 @@ class SegmentLog:
             self.next_seq = max(self.next_seq, before.reserved)
 
     def _say_given_out(self, *, running: bool) -> None:
-        high_water.store_given_out(self.directory, GivenOut(self.next_seq, running))
+        new = self._given_out < 0
+        if new:
+            self._given_out = high_water.open_given_out(self.directory)
+        high_water.write_given_out(self._given_out, GivenOut(self.next_seq, running), durable=True)
+        if new:
+            disk.sync_directory(self.directory)
         self._noted, self._running = self.next_seq, running
+
+    def _tell_given_out(self) -> None:
+        """Before anything is published, and too often to wait for the disk: it is for the file system to lose."""
+        if self._copy:
+            return
+        try:
+            high_water.write_given_out(self._given_out, GivenOut(self.next_seq, running=True), durable=False)
+        except OSError as error:
+            # What was written is on the disk, and must not be tried again.
+            log.debug("%s is not written: %s", high_water.GIVEN_OUT, error)
 
     def _examine_end(self) -> tuple[End, list[tuple[Segment, Examined | None]]]:
         """Where the log ends, and what is to be repaired: segments without any record are removed."""
@@ -308,9 +325,10 @@ class SegmentLog:
         self._mark = mark
 
     def _unlock(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        for fd in (self._given_out, self._lock):
+            if fd >= 0:
+                os.close(fd)
+        self._given_out = self._lock = -1
 
     def _begin_segment(self, block: Block) -> SegmentWriter:
         previous = self._segments[-1].first_seq if self._segments else 0

@@ -481,6 +481,18 @@ def test_a_log_that_was_cut_short_is_in_doubt(tmp_path: Path) -> None:
     assert log.last_seq > RESERVE and seqs(log) == list(range(1, 97))
 
 
+def test_a_log_that_was_cut_short_since_it_was_noted_is_in_doubt(tmp_path: Path) -> None:
+    """A process that was killed has said of each batch that it was given out, synced or not."""
+    log = filled(tmp_path, 50)
+    log.note_given_out()
+    append(log, [record(seq) for seq in range(51, 99)])
+    newest = paths(tmp_path)[-1]
+    crash(log)
+    os.truncate(newest, newest.read_bytes().index(encode_header(record(95))))
+    log = opened(tmp_path)
+    assert log.last_seq > RESERVE and seqs(log) == list(range(1, 95))
+
+
 @pytest.mark.parametrize("clean", [True, False])
 def test_after_a_silence_as_many_seqs_are_passed_over_as_may_have_been_given_out(tmp_path: Path, clean: bool) -> None:
     """A snapshot of the machine brings back log and database alike: nothing but the time contradicts."""
