@@ -23,6 +23,7 @@ from relay.collections.check import CollectionCheck
 from relay.collections.imports import Imports
 from relay.config import Settings, gone_variables, unknown_variables
 from relay.dash.history import History
+from relay.dash.past import Past
 from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
 from relay.eventlog import spare
@@ -122,7 +123,7 @@ class Relay:
         # A random password opens no sibling.
         password = settings.admin_passwords[0] if settings.admin_passwords else None
         self._siblings = Siblings(http, settings.sibling_relays, password)
-        self._history = History()
+        self._history = History(Past(settings.persist_dir))
         self._limit_alerts = _limit_alerts(settings, self._db, registry, self._siblings, http)
         services = RelayServices(
             settings=settings,

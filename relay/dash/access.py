@@ -20,6 +20,7 @@ from flask import Response, abort, current_app, g, make_response, redirect, rend
 from flask.typing import ResponseReturnValue
 
 from relay.admin.actions import Actor
+from relay.dash.charts import Charts
 from relay.dash.history import History
 from relay.kit import metrics
 from relay.web.callers import from_other_site, is_proxy
@@ -104,6 +105,7 @@ class DashState(NamedTuple):
 
     sessions: Sessions
     history: History
+    charts: Charts
 
 
 def state() -> DashState:

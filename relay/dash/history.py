@@ -1,11 +1,12 @@
 """The last minutes of the relay's own metrics, for rates and latencies on a page without a Prometheus beside it.
 
-Sampled by one greenlet that `app` starts, read by the overview. Bounded: SAMPLES samples of fixed instruments. Must not
-know how any of it is shown.
+Sampled by one greenlet that `app` starts, read by the overview; what is drawn over hours and days goes on to `past`.
+Bounded: SAMPLES samples of fixed instruments. Must not know how any of it is shown.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from array import array
 from collections import deque
@@ -13,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
+from relay.dash.past import Past
 from relay.kit import metrics
 from relay.kit.background import Loop
 
@@ -35,13 +37,25 @@ HISTOGRAMS: dict[str, Histogram] = {
     "SQL write": metrics.STORE_SECONDS.labels("write"),
     "hub lag": metrics.HUB_LAG_SECONDS,
 }
+GAUGES: dict[str, Gauge] = {
+    "hosts": metrics.HOSTS_CONNECTED,
+    "consumers": metrics.CONSUMERS,
+    "lag": metrics.CONSUMERS_WORST_LAG,
+    "log-bytes": metrics.LOG_BYTES,
+    "behind": metrics.PROJECTION_LAG,
+}
+# What is kept for a week of the histograms: their 99th percentiles.
+HIGHS = {"queued-99": "queued", "logged-99": "logged", "sync-99": "log sync", "hub-99": "hub lag"}
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Every counter and every histogram's cumulative bucket counts at one moment, monotonic seconds."""
+    """Every counter, every histogram's cumulative bucket counts and the CPU used, at one moment, monotonic seconds."""
 
     at: float
+    cpu_seconds: float
     totals: dict[str, float]
     drops: dict[str, float]
     buckets: dict[str, array[float]]
@@ -58,11 +72,12 @@ class Latency:
 
 
 class History:
-    """Samples from `start` to `stop`."""
+    """Samples from `start` to `stop`. `past` is where they go on to."""
 
-    def __init__(self) -> None:
+    def __init__(self, past: Past | None = None) -> None:
+        self.past = past or Past()
         self._samples: deque[Sample] = deque(maxlen=SAMPLES)
-        self._loop = Loop("sampling metrics", self.sample, SAMPLE_SECONDS)
+        self._loop = Loop("sampling metrics", self._sample_and_keep, SAMPLE_SECONDS)
         metrics.show_bound("dash-samples", self._samples.__len__, SAMPLES)
 
     def start(self) -> None:
@@ -70,8 +85,10 @@ class History:
         self._loop.start()
 
     def stop(self) -> None:
-        """Stop sampling."""
-        self._loop.stop()
+        """Stop sampling, and keep what was sampled."""
+        if self._loop.running:
+            self._loop.stop(STOP_SECONDS)
+            self.past.save()
 
     def sample(self) -> None:
         """Note how everything stands now."""
@@ -80,19 +97,18 @@ class History:
         buckets = {
             name: array("d", (value for _, value in _readings(found, "_bucket"))) for name, found in HISTOGRAMS.items()
         }
-        self._samples.append(Sample(time.monotonic(), totals, drops, buckets))
+        self._samples.append(Sample(time.monotonic(), time.process_time(), totals, drops, buckets))
+        self.past.note(time.time(), self._figures())
 
-    @property
-    def seconds(self) -> float:
-        """How long the history is."""
-        return self._samples[-1].at - self._samples[0].at if self._samples else 0.0
+    def rate(self, name: str) -> float | None:
+        """The last increase of a counter per second, None while that is not known."""
+        if len(self._samples) < 2:
+            return None
+        return _per_second(self._samples[-2], self._samples[-1], name)
 
     def rates(self, name: str) -> list[float]:
         """The course of a counter, as increase per second from each sample to the next."""
-        return [
-            (later.totals[name] - earlier.totals[name]) / max(later.at - earlier.at, 1e-3)
-            for earlier, later in pairwise(self._samples)
-        ]
+        return [_per_second(earlier, later, name) for earlier, later in pairwise(self._samples)]
 
     def drops(self) -> list[tuple[str, float, float]]:
         """(reason, dropped within the history, dropped since the start), most of late first; none that never were."""
@@ -106,8 +122,26 @@ class History:
         """Every histogram's quantiles."""
         return [self._latency(name) for name in HISTOGRAMS]
 
+    def _sample_and_keep(self) -> None:
+        self.sample()
+        self.past.save_if_due()
+
+    def _figures(self) -> dict[str, float]:
+        """What `past` takes of this moment."""
+        figures = {name: value for name, gauge in GAUGES.items() for _, value in _readings(gauge, "")}
+        figures["memory"] = resident_bytes()
+        if len(self._samples) > 1:
+            before, now = self._samples[-2], self._samples[-1]
+            figures |= {name: _per_second(before, now, name) for name in COUNTERS}
+            figures["cpu"] = (now.cpu_seconds - before.cpu_seconds) / max(now.at - before.at, 1e-3)
+            for name, histogram in HIGHS.items():
+                high = quantile(_bounds(histogram), before.buckets[histogram], now.buckets[histogram], 0.99)
+                if high is not None:
+                    figures[name] = high
+        return figures
+
     def _latency(self, name: str) -> Latency:
-        bounds = [float(labels["le"]) for labels, _ in _readings(HISTOGRAMS[name], "_bucket")]
+        bounds = _bounds(name)
         seen = [sample.buckets[name] for sample in self._samples]
         if len(seen) < 2:
             return Latency(name, None, None, [])
@@ -130,6 +164,20 @@ def quantile(bounds: Sequence[float], before: Sequence[float], now: Sequence[flo
             return lower_bound + (bound - lower_bound) * (wanted - lower_count) / (count - lower_count)
         lower_bound, lower_count = bound, count
     return lower_bound
+
+
+def resident_bytes() -> int:
+    """What the relay's own process has in memory."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * PAGE_BYTES
+
+
+def _per_second(earlier: Sample, later: Sample, name: str) -> float:
+    return (later.totals[name] - earlier.totals[name]) / max(later.at - earlier.at, 1e-3)
+
+
+def _bounds(name: str) -> list[float]:
+    return [float(labels["le"]) for labels, _ in _readings(HISTOGRAMS[name], "_bucket")]
 
 
 def _readings(instrument: MetricWrapperBase, suffix: str) -> list[tuple[dict[str, str], float]]:

@@ -6,7 +6,6 @@ change anything.
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,6 +16,8 @@ from prometheus_client import Gauge
 
 from relay.atproto.events import effective_status
 from relay.dash.access import state
+from relay.dash.history import resident_bytes
+from relay.dash.past import RANGES
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
@@ -39,25 +40,29 @@ CONSUMER_SORTS = {
     "events": lambda one: one.events_consumed,
     "lag": lambda one: -one.position,
 }
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STARTED = time.time()
 
 
 def overview() -> ResponseReturnValue:
-    """The dashboard for people, behind a login: rates, latencies, drops, the log's window."""
+    """`range`: the dashboard for people, behind a login: charts, latencies, drops, the log's window."""
     here = relay_services()
+    shown = {"range": chosen("range", tuple(RANGES), "1h")}
     window = here.firehose.window()
     positions = [consumer.position for consumer in here.consumers]
     return page(
         "overview.html",
         history=state().history,
+        charts=state().charts.of(shown["range"]),
+        ranges=RANGES,
+        query=shown,
+        link=linker("dash.overview", shown, {"range": "1h"}),
         hosts=here.hosts.search(HostQuery(count=0)).by_state,
         consumers=len(positions),
         worst_lag=window.last_seq - min(positions) if positions else 0,
         window=window,
         log_bytes=_value(metrics.LOG_BYTES),
         behind=_value(metrics.PROJECTION_LAG),
-        memory=_resident_bytes(),
+        memory=resident_bytes(),
         cpu_seconds=time.process_time(),
         started=STARTED,
     )
@@ -163,8 +168,3 @@ def _shown(sort: str, descending: bool, paging: Paging) -> dict[str, Any]:
 
 def _value(gauge: Gauge) -> float:
     return next(sample.value for metric in gauge.collect() for sample in metric.samples)
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * PAGE_BYTES

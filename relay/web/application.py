@@ -13,7 +13,7 @@ from flask.typing import ResponseReturnValue
 from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.net.http import SERVER
-from relay.web import account_page, admin_api, errors, firehose, health, host_page, xrpc
+from relay.web import account_page, admin_api, assets, errors, firehose, health, host_page, xrpc
 from relay.web.services import EXTENSION, RelayServices, Services
 
 MAX_BODY = 64 << 10
@@ -39,7 +39,7 @@ def create_app(services: RelayServices, pages: Iterable[Blueprint] = (), more: I
     """The WSGI application of a relay, with `more` routes of other rooms. `pages` are for people who are logged in:
     other origins may not read them.
     """
-    modules = (xrpc, firehose, host_page, account_page, admin_api, health)
+    modules = (xrpc, firehose, host_page, account_page, assets, admin_api, health)
     return application(services, [*(module.blueprint for module in modules), *more], pages)
 
 

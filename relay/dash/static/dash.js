@@ -21,7 +21,9 @@ function say(kind, text) {
 
 function isBusy(region) {
   const selection = document.getSelection();
-  return selection && !selection.isCollapsed && region.contains(selection.anchorNode);
+  const selected = selection && !selection.isCollapsed && region.contains(selection.anchorNode);
+  // A chart that is being read stays as it is.
+  return selected || region.querySelector(".pointer, .plot:focus");
 }
 
 function replace(region, fresh) {

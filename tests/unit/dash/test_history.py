@@ -31,7 +31,7 @@ def test_rates_drops_and_latencies_are_of_what_happened_between_the_samples(monk
     now = 0.0
     monkeypatch.setattr("relay.dash.history.time.monotonic", lambda: now)
     seen = History()
-    assert (seen.rates("received"), seen.drops(), seen.seconds) == ([], [], 0.0)
+    assert (seen.rates("received"), seen.rate("received"), seen.drops()) == ([], None, [])
     metrics.EVENTS_DROPPED.labels("test-before").inc(3)
     seen.sample()
     for step in (10, 30):
@@ -43,7 +43,7 @@ def test_rates_drops_and_latencies_are_of_what_happened_between_the_samples(monk
     metrics.HUB_LAG_SECONDS.observe(0.2)
     now += 5.0
     seen.sample()
-    assert seen.rates("received") == pytest.approx([4.0, 12.0, 0.0])
+    assert seen.rates("received") == pytest.approx([4.0, 12.0, 0.0]) and seen.rate("received") == 0.0
     drops = {reason: (late, total) for reason, late, total in seen.drops()}
     assert drops["test-late"] == (2.0, 2.0) and drops["test-before"][0] == 0.0
     assert seen.drops()[0][0] == "test-late"

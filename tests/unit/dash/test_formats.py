@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.dash import rendering
+from relay.dash import formats
 
 
 @pytest.mark.parametrize(
@@ -33,23 +33,23 @@ from relay.dash import rendering
         ("span", 120, "2 min"),
         ("span", 200_000, "2 d"),
         ("moment", 0, "1970-01-01 00:00:00 UTC"),
-        ("moment", None, rendering.NOTHING),
+        ("moment", None, formats.NOTHING),
         ("ago", None, "never"),
     ],
 )
 def test_format(form: str, value: Any, expected: str) -> None:
-    assert rendering.FILTERS[form](value) == expected
+    assert formats.FILTERS[form](value) == expected
 
 
 def test_times_around_now() -> None:
     now = time.time()
-    assert rendering.ago(now - 30) == "30 s ago" and rendering.ago(now + 30) == "0 s ago"
-    assert rendering.until(now + 30.2) == "in 30 s" and rendering.until(now - 5) == "in 0 s"
+    assert formats.ago(now - 30) == "30 s ago" and formats.ago(now + 30) == "0 s ago"
+    assert formats.until(now + 30.2) == "in 30 s" and formats.until(now - 5) == "in 0 s"
 
 
 def test_a_spark_stays_in_its_box() -> None:
     for values in ([], [0.0], [5.0], [0.0, 0.0], [0.0, 1e9, 3.0]):
-        points = [tuple(map(float, point.split(","))) for point in rendering.spark(values).split()]
+        points = [tuple(map(float, point.split(","))) for point in formats.spark(values).split()]
         assert len(points) == len(values)
-        assert all(0 <= x <= rendering.SPARK_WIDTH and 0 <= y <= rendering.SPARK_HEIGHT for x, y in points)
-    assert rendering.spark([0.0, 10.0]) == "0.0,39.0 240.0,1.0"
+        assert all(0 <= x <= formats.SPARK_WIDTH and 0 <= y <= formats.SPARK_HEIGHT for x, y in points)
+    assert formats.spark([0.0, 10.0]) == "0.0,39.0 240.0,1.0"
