@@ -146,6 +146,7 @@ class Relay:
             problem=lambda: self._stream.problem or ingest.problem,
             warning=lambda: self._stream.warning,
             memory=self._memory_debug,
+            live_rate=lambda: self._history.rate("logged"),
         )
         more = []
         if settings.json_stream:

@@ -24,6 +24,7 @@ from relay.kit.values import (
     parse_database_url,
     parse_duration,
     parse_http_urls,
+    parse_line,
     parse_list,
     parse_networks,
     parse_optional_http_url,
@@ -311,6 +312,14 @@ class Settings:
         "Address of the dashboard that alerts refer to",
         also=("RELAY_ALERT_DASHBOARD_URL",),
     )
+    operator_name: str = _setting("RELAY_OPERATOR_NAME", "", parse_line, "Who runs this relay, for its front page")
+    operator_contact: str = _setting(
+        "RELAY_OPERATOR_CONTACT",
+        "",
+        parse_line,
+        "How to reach them, on the front page: an email address, a web address, or words",
+    )
+    terms_url: str = _setting("RELAY_TERMS_URL", "", parse_optional_page_url, "Address of the terms of use")
     bootstrap_host: str = _setting(
         "RELAY_BOOTSTRAP_HOST",
         "",

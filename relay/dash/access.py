@@ -11,7 +11,7 @@ import base64
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
@@ -23,9 +23,9 @@ from relay.admin.actions import Actor
 from relay.dash.charts import Charts
 from relay.dash.history import History
 from relay.kit import metrics
-from relay.web.callers import from_other_site, is_proxy
+from relay.web.callers import from_other_site
 from relay.web.errors import XrpcError
-from relay.web.services import relay_services, requester, services
+from relay.web.services import over_https, relay_services, requester, services
 
 EXTENSION = "relay.dash"
 SESSION_SECONDS = 12 * 3600
@@ -51,11 +51,19 @@ HEADERS = {
 }
 
 
+class Undo(NamedTuple):
+    """The action, with its fields, that takes a change back."""
+
+    action: str
+    fields: Mapping[str, str]
+
+
 class Notice(NamedTuple):
-    """What came of the last change, for the next page."""
+    """What came of the last change, for the next page, and how to take it back, where that is possible."""
 
     done: bool
     text: str
+    undo: Undo | None = None
 
 
 @dataclass(slots=True)
@@ -122,7 +130,7 @@ def admit() -> ResponseReturnValue | None:
             abort(413, "This form is too large.")
     if request.endpoint in WITHOUT_LOGIN:
         return None
-    session = state().sessions.find(request.cookies.get(COOKIE, ""))
+    session = known_session()
     if session is None:
         if LIVE in request.headers:
             return Response("the session has ended", 401, mimetype="text/plain")
@@ -143,8 +151,13 @@ def refuse_foreign_origin() -> None:
         abort(403, "This form was not sent by a page of this relay.")
 
 
+def known_session() -> Session | None:
+    """The session that the current request's cookie names, None when there is none."""
+    return state().sessions.find(request.cookies.get(COOKIE, ""))
+
+
 def session() -> Session:
-    """The session of the current request."""
+    """The session of the current request, which was admitted."""
     found: Session = g.session
     return found
 
@@ -159,14 +172,6 @@ def is_live() -> bool:
     return LIVE in request.headers
 
 
-def over_https() -> bool:
-    """True when the browser came over TLS, to us or to a proxy that is believed."""
-    if request.scheme == "https":
-        return True
-    peer = request.environ.get("REMOTE_ADDR", "")
-    return is_proxy(peer, services().settings.trusted_proxies) and request.headers.get("X-Forwarded-Proto") == "https"
-
-
 def add_headers(response: Response) -> Response:
     """What browsers have to know of every answer. Only the style sheet and the script may be kept."""
     response.headers.update(HEADERS)
@@ -177,7 +182,7 @@ def add_headers(response: Response) -> Response:
 
 def login_page() -> ResponseReturnValue:
     """The login form of the dashboard."""
-    if state().sessions.find(request.cookies.get(COOKIE, "")):
+    if known_session():
         return redirect(_next(request.args.get("next")), 303)
     return render_template("login.html", next=request.args.get("next", ""), error=None)
 

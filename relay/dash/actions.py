@@ -19,6 +19,7 @@ from relay.dash import access
 from relay.dash.access import Notice
 from relay.dash.pages import account_view
 from relay.dash.rendering import page
+from relay.dash.undo import undo_of
 from relay.kit.errors import Refused, RelayError, StoreError
 from relay.web import params
 from relay.web.errors import XrpcError
@@ -231,12 +232,13 @@ def confirm(action: str) -> ResponseReturnValue:
 def perform(action: str) -> ResponseReturnValue:
     """The form of an action: makes the change and returns to the page that shows it."""
     known = _known(action)
+    undo = undo_of(action, request.form)
     try:
         known.perform(relay_services().admin, access.actor(), request.form)
     except (XrpcError, RelayError) as error:
         notice = Notice(False, f"{known.label}: {_words(error)}")
     else:
-        notice = Notice(True, known.done.format(request.form.get(known.subject, "")))
+        notice = Notice(True, known.done.format(request.form.get(known.subject, "")), undo)
     access.session().notice = notice
     return redirect(known.back(request.form), 303)
 

@@ -7,6 +7,7 @@ however many look at it. Must not know of requests.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,16 +53,17 @@ class Subject(NamedTuple):
     lines: tuple[tuple[str, str], ...]
 
 
+# Of three places in a row on a wide page, events and latency take two: see dash.css.
 SUBJECTS = (
     Subject("events", "Events", PER_SECOND, (("received", "received"), ("logged", "logged"))),
     Subject("dropped", "Events dropped", PER_SECOND, (("dropped", "dropped"),)),
-    Subject("sent", "Events sent to consumers", PER_SECOND, (("sent", "sent"),)),
     Subject(
         "latency",
         "Latency",
         SECONDS,
         (("queued-99", "in queue"), ("logged-99", "until durable"), ("sync-99", "disk sync"), ("hub-99", "hub lag")),
     ),
+    Subject("sent", "Events sent to consumers", PER_SECOND, (("sent", "sent"),)),
     Subject("hosts", "Hosts connected", NUMBER, (("hosts", "connected"),)),
     Subject("consumers", "Consumers", NUMBER, (("consumers", "connected"),)),
     Subject("behind", "Events behind", NUMBER, (("lag", "slowest consumer"), ("behind", "database"))),
@@ -146,7 +148,7 @@ def draw(past: Past, subject: Subject, range_name: str, now: float) -> Chart:
         courses[0].step,
         RANGES[range_name].slots,
         lines,
-        [Mark(f"{100 * (1 - value / top):.2f}", subject.unit.write(value) if value else "0") for value in marks],
+        [Mark(f"{100 * (1 - value / top):.2f}", _round_words(subject.unit, value)) for value in marks],
         list(time_marks(courses[0], range_name)),
         _summary(subject, lines, known),
         not known,
@@ -200,6 +202,11 @@ def _runs(values: Sequence[float]) -> Iterable[range]:
             begin = None
         elif begin is None:
             begin = place
+
+
+def _round_words(unit: Unit, value: float) -> str:
+    """How a mark is written: `20 GB`, where the value of a line would be `20.0 GB`."""
+    return re.sub(r"\.0\b", "", unit.write(value)) if value else "0"
 
 
 def _summary(subject: Subject, lines: Sequence[Line], known: Sequence[float]) -> str:

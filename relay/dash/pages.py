@@ -10,11 +10,12 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flask import request
+from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
 from prometheus_client import Gauge
 
 from relay.atproto.events import effective_status
+from relay.atproto.syntax import is_handle
 from relay.dash.access import state
 from relay.dash.history import resident_bytes
 from relay.dash.past import RANGES
@@ -25,6 +26,7 @@ from relay.store import accounts, host_healing, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
+from relay.web.account_page import MAX_NAME, report_view
 from relay.web.consumers import Consumer
 from relay.web.services import relay_services
 
@@ -133,8 +135,10 @@ def account_view(did: str) -> AccountView | None:
 
 
 def account_list() -> ResponseReturnValue:
-    """`did`, `cursor`: one account, and all accounts that are taken down here."""
+    """`did`, `cursor`: an account, by its DID or handle, and all that are taken down here."""
     did = request.args.get("did", "").strip()
+    if is_handle(did.lower()):
+        return redirect(url_for("dash.account_why", name=did), 303)
     rows = relay_services().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
     return page(
         "accounts.html",
@@ -143,6 +147,13 @@ def account_list() -> ResponseReturnValue:
         takedowns=[taken for _, taken in rows],
         next=rows[-1][0] if len(rows) == TAKEDOWNS_PER_PAGE else None,
     )
+
+
+def account_why() -> ResponseReturnValue:
+    """`name`: why an account, by its DID or handle, is or is not in the stream: asks its PDS, which takes seconds."""
+    name = params.required(request.args, "name").strip().removeprefix("@")
+    made_at, report = relay_services().account_answers.of(name[:MAX_NAME], None)
+    return page("why.html", view=report_view(made_at, report))
 
 
 def consumer_list() -> ResponseReturnValue:

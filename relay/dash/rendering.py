@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask import Response, g, make_response, render_template, request, url_for
+from flask import Response, make_response, render_template, request, url_for
 from werkzeug.exceptions import HTTPException
 
 from relay.dash import access
@@ -62,11 +62,22 @@ def page(template: str, status: int = 200, **values: Any) -> Response:
 
 def error_page(error: Exception) -> Response:
     """What went wrong, in words, with the way back."""
-    status, message = _status_and_words(error)
-    inside = "session" in g
-    return make_response(
-        render_template("error.html", csrf=g.session.csrf if inside else None, status=status, message=message), status
-    )
+    return _error_page(*_status_and_words(error))
+
+
+def page_of_error(answer: Response) -> Response:
+    """The same for an error that was answered as JSON, since no route of the pages was found for the request."""
+    words = "There is no such page." if answer.status_code == 404 else answer.get_json()["message"]
+    page = _error_page(answer.status_code, words)
+    if "Allow" in answer.headers:
+        page.headers["Allow"] = answer.headers["Allow"]
+    return page
+
+
+def _error_page(status: int, message: str) -> Response:
+    session = access.known_session()
+    shown = render_template("error.html", csrf=session.csrf if session else None, status=status, message=message)
+    return make_response(shown, status)
 
 
 def _status_and_words(error: Exception) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, request, url_for
+from flask import Blueprint, Response, request, url_for
 from flask.blueprints import BlueprintSetupState
 from werkzeug.exceptions import HTTPException
 
@@ -17,14 +17,13 @@ from relay.dash.access import DashState, Sessions
 from relay.dash.charts import Charts
 from relay.dash.formats import FILTERS
 from relay.dash.history import History
-from relay.dash.rendering import error_page
+from relay.dash.rendering import error_page, page_of_error
 from relay.kit.errors import HostUnknown, LogError, StoreError
-from relay.web.assets import Assets, shared_url
+from relay.web.assets import Assets
 from relay.web.errors import XrpcError
 
 FILES = Assets(Path(__file__).parent / "static")
 PREFIX = "/dash"
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 
 def asset(name: str) -> Response:
@@ -37,17 +36,13 @@ def asset_url(name: str) -> str:
     return url_for("dash.asset", name=name, v=FILES.version(name))
 
 
-def unknown(path: str) -> Response:
-    """What is no page of the dashboard, or is asked for in a way that it does not take."""
-    abort(404, "There is no such page.")
-
-
 PAGES = (
     ("/", pages.overview),
     ("/hosts", pages.host_list),
     ("/hosts/<hostname>", pages.host_detail),
     ("/crawling", pages.crawling),
     ("/accounts", pages.account_list),
+    ("/accounts/why", pages.account_why),
     ("/consumers", pages.consumer_list),
     ("/confirm/<action>", actions.confirm),
     ("/login", access.login_page),
@@ -60,10 +55,11 @@ FORMS = (
 )
 
 
-def add_headers(response: Response) -> Response:
-    """What browsers have to know of every answer of the dashboard."""
-    inside = request.path == PREFIX or request.path.startswith(f"{PREFIX}/")
-    return access.add_headers(response) if inside else response
+def finish(response: Response) -> Response:
+    """What browsers have to know of every answer of the dashboard. What is JSON is an error that no page answered."""
+    if request.path != PREFIX and not request.path.startswith(f"{PREFIX}/"):
+        return response
+    return access.add_headers(page_of_error(response) if response.is_json else response)
 
 
 def pages_of(history: History) -> Blueprint:
@@ -73,21 +69,18 @@ def pages_of(history: History) -> Blueprint:
         blueprint.add_url_rule(path, view_func=page, methods=["GET"])
     for path, form in FORMS:
         blueprint.add_url_rule(path, view_func=form, methods=["POST"])
-    blueprint.add_url_rule("/<path:path>", view_func=unknown, methods=METHODS)
     blueprint.before_request(access.admit)
     # Of every answer below the prefix: one that no route gives belongs to no blueprint.
-    blueprint.after_app_request(add_headers)
+    blueprint.after_app_request(finish)
     for error in (XrpcError, HostUnknown, StoreError, LogError, HTTPException):
         blueprint.register_error_handler(error, error_page)
 
     @blueprint.record_once
     def prepare(setup: BlueprintSetupState) -> None:
-        """The sessions, and all templates compiled: to compile one takes longer than the hub may wait."""
+        """The sessions, and what the templates need; `create_app` compiles them."""
         setup.app.extensions[access.EXTENSION] = DashState(Sessions(), history, Charts(history.past))
         environment = setup.app.jinja_env
         environment.filters.update(FILTERS)
-        environment.globals.update(asset_url=asset_url, shared_url=shared_url, now=time.time)
-        for name in environment.list_templates():
-            environment.get_template(name)
+        environment.globals.update(asset_url=asset_url, now=time.time)
 
     return blueprint

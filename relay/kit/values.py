@@ -20,6 +20,8 @@ class Bind(NamedTuple):
     port: int
 
 
+MAX_LINE = 200
+
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
@@ -138,6 +140,13 @@ def parse_optional_page_url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^/\s]+(?:/\S*)?", text):
         raise ValueError("not an http:// or https:// address")
     return text
+
+
+def parse_line(text: str) -> str:
+    """A short line of text for people, or empty."""
+    if len(text) > MAX_LINE or not text.isprintable():
+        raise ValueError(f"not one line of up to {MAX_LINE} characters")
+    return text.strip()
 
 
 def parse_optional_path(text: str) -> Path | None:

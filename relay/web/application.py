@@ -14,6 +14,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 
 from relay.net.http import SERVER
 from relay.web import account_page, admin_api, assets, errors, firehose, health, host_page, xrpc
+from relay.web.front_page import FrontPage
 from relay.web.services import EXTENSION, RelayServices, Services
 
 MAX_BODY = 64 << 10
@@ -26,20 +27,12 @@ CORS = {
     "Access-Control-Max-Age": "86400",
 }
 
-BANNER = f"""{SERVER}
-
-This is a relay of the AT Protocol network.
-
-  firehose: /xrpc/com.atproto.sync.subscribeRepos
-  health:   /xrpc/_health
-"""
-
 
 def create_app(services: RelayServices, pages: Iterable[Blueprint] = (), more: Iterable[Blueprint] = ()) -> Flask:
     """The WSGI application of a relay, with `more` routes of other rooms. `pages` are for people who are logged in:
     other origins may not read them.
     """
-    modules = (xrpc, firehose, host_page, account_page, assets, admin_api, health)
+    modules = (xrpc, firehose, host_page, account_page, admin_api, health)
     return application(services, [*(module.blueprint for module in modules), *more], pages)
 
 
@@ -57,16 +50,23 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
     closed = ("/admin", *(str(blueprint.url_prefix) for blueprint in guarded))
     for blueprint in (*blueprints, *guarded):
         app.register_blueprint(blueprint)
-    app.add_url_rule("/", view_func=banner)
+    app.register_blueprint(assets.blueprint)
+    prepare_templates(app)
+    front = FrontPage(services)
+    app.add_url_rule("/", view_func=front.show, endpoint="front")
+    if isinstance(services, RelayServices):
+        app.add_url_rule("/crawl", view_func=front.crawl, endpoint="crawl", methods=["POST"])
     app.before_request(answer_preflight)
     app.after_request(partial(add_headers, closed))
     errors.register(app)
     return app
 
 
-def banner() -> ResponseReturnValue:
-    """What this relay is, for a person with a browser."""
-    return Response(BANNER, mimetype="text/plain")
+def prepare_templates(app: Flask) -> None:
+    """All templates compiled: to compile one takes longer than the hub may wait."""
+    app.jinja_env.globals["shared_url"] = assets.shared_url
+    for name in app.jinja_env.list_templates():
+        app.jinja_env.get_template(name)
 
 
 def answer_preflight() -> ResponseReturnValue | None:

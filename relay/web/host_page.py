@@ -7,12 +7,10 @@ the answers of `getHostStatus`; the frames themselves are for admins. The words 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, jsonify
 from flask.typing import ResponseReturnValue
-from jinja2 import Environment, Template
 
 from relay.atproto import diagnostic
 from relay.hosts.rejected import RejectedFrame
@@ -21,38 +19,10 @@ from relay.hosts.rules import RULES
 from relay.kit.background import in_turns
 from relay.kit.errors import HostUnknown
 from relay.web.errors import XrpcError
+from relay.web.public_page import public_page, wants_page
 from relay.web.services import relay_services
 
 blueprint = Blueprint("host", __name__)
-
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ view.hostname }} at this relay</title>
-<h1>{{ view.hostname }}</h1>
-<p><strong>{{ view.status }}{{ ", connected" if view.connected else ", not connected" }}.</strong> {{ view.advice }}</p>
-<dl>
-{% for name, value in view.items() if name not in ("hostname", "status", "connected", "advice", "rejected") %}
-<dt>{{ name }}</dt><dd>{{ "none" if value is none else value }}</dd>
-{% endfor %}
-</dl>
-<h2>Rejected</h2>
-{% for frame in view.rejected %}
-<section>
-<h3>{{ frame.at }}: {{ frame.reason }}</h3>
-<p>{{ frame.rule }} <a href="{{ frame.specification }}">Specification</a></p>
-<p>{{ frame.detail }}</p>
-<p>Frame {{ frame.id }}, {{ frame.did or "no DID" }}, seq {{ "unknown" if frame.seq is none else frame.seq }},
-{{ frame.size }} bytes</p>
-<pre>{{ frame.shown }}</pre>
-</section>
-{% else %}
-<p>Nothing since the relay was started.</p>
-{% endfor %}
-</html>
-"""
-POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 
 
 @blueprint.get("/host/<hostname>")
@@ -62,11 +32,7 @@ def host(hostname: str) -> ResponseReturnValue:
         view = status_view(relay_services().hosts.report(hostname))
     except HostUnknown:
         raise XrpcError(404, "HostNotFound", "no such host is known here; call requestCrawl") from None
-    if request.accept_mimetypes.best_match(["application/json", "text/html"]) != "text/html":
-        return jsonify(view)
-    page = Response(_template().render(view=view), mimetype="text/html")
-    page.headers["Content-Security-Policy"] = POLICY
-    return page
+    return public_page("host.html", view=view) if wants_page("application/json") else jsonify(view)
 
 
 def status_view(report: HostReport) -> dict[str, Any]:
@@ -93,12 +59,6 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "droppedLastDay": report.drops,
         "rejected": [rejected_view(frame) for frame in in_turns(report.rejected)],
     }
-
-
-@cache
-def _template() -> Template:
-    """The page, compiled once: that takes some milliseconds."""
-    return Environment(autoescape=True).from_string(PAGE)
 
 
 def rejected_view(frame: RejectedFrame) -> dict[str, Any]:

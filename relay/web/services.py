@@ -20,7 +20,7 @@ from relay.store.database import Database
 from relay.stream.firehose import Firehose
 from relay.web.account_answers import AccountAnswers
 from relay.web.account_report import FindAccount
-from relay.web.callers import AdminAuth, client_address, from_other_site
+from relay.web.callers import AdminAuth, client_address, from_other_site, is_proxy
 from relay.web.consumers import Consumers
 from relay.web.deflated import Deflated
 from relay.web.errors import XrpcError
@@ -34,7 +34,7 @@ class Services:
     """What it takes to serve the firehose, for a relay and for an edge.
 
     `problem` says in words what is wrong with the event path, or None; `warning` what an operator has to know although
-    all is well again.
+    all is well again. `live_rate` is how many events are logged per second now, None while that is not known.
     """
 
     settings: Settings
@@ -45,6 +45,7 @@ class Services:
     problem: Callable[[], str | None]
     warning: Callable[[], str | None] = lambda: None
     deflated: Deflated = field(default_factory=Deflated)
+    live_rate: Callable[[], float | None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,14 @@ def requester() -> str:
     environ = request.environ
     trusted = services().settings.trusted_proxies
     return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def over_https() -> bool:
+    """True when the current request came over TLS, to us or to a proxy that is believed."""
+    if request.scheme == "https":
+        return True
+    peer = request.environ.get("REMOTE_ADDR", "")
+    return is_proxy(peer, services().settings.trusted_proxies) and request.headers.get("X-Forwarded-Proto") == "https"
 
 
 def admit_admin() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from base64 import b64decode
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -36,6 +37,7 @@ FLAGS = (
 )
 # Enough for a busy machine: what is waited for is a state of the page.
 WAIT_SECONDS = 60.0
+MAX_PICTURE = 6000
 T = TypeVar("T")
 
 # Elements whose box is not inside the window. What scrolls in a box of its own counts by that box.
@@ -206,6 +208,18 @@ class Browser:
         assert self.script("return document.documentElement.scrollWidth <= innerWidth"), f"{name} scrolls sideways"
         assert self.script(OUTSIDE) == [], name
         return picture
+
+    def emulate_scheme(self, scheme: str) -> None:
+        """Have the system be `light` or `dark`."""
+        features = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", features)
+
+    def picture(self, path: Path) -> None:
+        """Keep a picture of the whole page, also of what is below the window, up to MAX_PICTURE pixels."""
+        height = min(int(self.script("return document.documentElement.scrollHeight")), MAX_PICTURE)
+        clip = {"x": 0, "y": 0, "width": self.window.width, "height": height, "scale": 1}
+        shot = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+        path.write_bytes(b64decode(self.driver.execute_cdp_cmd("Page.captureScreenshot", shot)["data"]))
 
     def _labelled(self, label: str) -> WebElement:
         found = self.driver.find_element(By.XPATH, f"//label[normalize-space()={label!r}]")

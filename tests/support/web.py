@@ -13,6 +13,7 @@ from relay.atproto.frames import Kind, identity_frame, uint
 from relay.collections.imports import Imports
 from relay.config import Settings
 from relay.dash.history import History
+from relay.dash.past import Past
 from relay.dash.routes import pages_of
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
@@ -85,7 +86,7 @@ class Web:
         self.problem: str | None = None
         password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None
         self.siblings = Siblings(http, self.settings.sibling_relays, password)
-        self.history = History()
+        self.history = History(Past(folder / "persist"))
         self.services = RelayServices(
             settings=self.settings,
             db=db,
@@ -103,6 +104,7 @@ class Web:
                 )
             ),
             problem=lambda: self.problem,
+            live_rate=lambda: self.history.rate("logged"),
         )
         more = [json_stream(self.firehose, self.settings.json_zstd_dictionary)] if self.settings.json_stream else []
         self.app = create_app(self.services, [pages_of(self.history)], more)

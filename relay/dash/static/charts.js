@@ -3,7 +3,6 @@
 // the server, drawn, with every value in words.
 
 const SVG = "http://www.w3.org/2000/svg";
-const DAYS = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const tip = document.createElement("div");
 tip.id = "tip";
 tip.hidden = true;
@@ -12,8 +11,9 @@ document.body.append(tip);
 let shown = null;
 
 function when(seconds) {
-  const at = new Date(seconds * 1000);
-  return `${DAYS[at.getUTCDay()]} ${at.toISOString().slice(5, 16).replace("T", " ")} UTC`;
+  // "Fri, 27 Nov 2026 15:00:00 GMT", in every browser.
+  const [day, date, month, , time] = new Date(seconds * 1000).toUTCString().split(" ");
+  return `${day.replace(",", "")} ${date} ${month} ${time.slice(0, 5)} UTC`;
 }
 
 function paragraph(text, name) {

@@ -103,6 +103,21 @@ if (live && regions.length) {
   schedule();
 }
 
+// What takes seconds to find out comes after the page.
+async function load(region) {
+  region.setAttribute("aria-busy", "true");
+  try {
+    const answer = await fetch(region.dataset.from, { headers: { "X-Dash-Live": "1" } });
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(region.id);
+    if (answer.ok && fresh) region.replaceChildren(...fresh.childNodes);
+  } catch {
+    // The link that the region had instead is still there.
+  } finally {
+    region.removeAttribute("aria-busy");
+  }
+}
+document.querySelectorAll("[data-from][id]").forEach(load);
+
 // A form that was sent says so, and is not sent twice. Coming back to the page makes it usable again.
 document.querySelectorAll("form[method=post]").forEach((form) => {
   form.addEventListener("submit", (event) => {

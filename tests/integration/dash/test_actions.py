@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import logging
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +12,7 @@ from gevent.queue import Queue
 
 from relay.admin.siblings import Forward
 from relay.dash.actions import ACTIONS
-from relay.store import accounts
+from relay.store import accounts, hosts
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.dash import DashAdmin
 from tests.support.fixtures import StartWeb
@@ -149,6 +151,57 @@ def test_what_the_api_refuses_is_told_and_changes_nothing(
     assert words not in admin.page("/dash/consumers")
     assert admin.page("/dash/crawling") == before
     assert list(audit) == []
+
+
+def undo(admin: DashAdmin) -> str:
+    """Send the form that the notice of the last change brings; what the relay says to that."""
+    page = admin.get("/dash/consumers").body.decode()
+    (action, fields), *more = re.findall(r'<form class="undo" method="post" action="([^"]+)">(.*?)<button>Undo', page)
+    assert not more
+    values = {name: html.unescape(value) for name, value in re.findall(r'name="([^"]+)" value="([^"]*)"', fields)}
+    assert admin.post(action, values).status == 303
+    return admin.page("/dash/consumers")
+
+
+def test_a_change_can_be_taken_back_from_its_notice(web: Web, admin: DashAdmin) -> None:
+    ids = add_hosts(web.db, 1)
+    (account,) = add_accounts(web.db, ids[0], [("active", "active")])
+    host = web.registry.add(web.db.read(hosts.list_hosts, 0, 1)[0])
+    name = host.hostname
+
+    def state() -> tuple[object, ...]:
+        row = host.row
+        new = web.hosts.new_hosts
+        taken = web.db.read(accounts.takedowns, 0, 10)
+        limits = (row.account_limit, row.per_second, row.per_hour, row.per_day, row.alerts_silenced)
+        return (host.status, limits, new.crawl_enabled, new.per_day, web.db.read(hosts.all_bans), taken)
+
+    admin.do("limits", host=name, repo_limit="500", per_second="70", per_hour="", per_day="")
+    for action, fields in (
+        ("block", {"host": name}),
+        ("limits", {"host": name, "repo_limit": "900", "per_second": "", "per_hour": "4000", "per_day": ""}),
+        ("alerts", {"host": name, "silenced": "true"}),
+        ("crawl-requests", {"enabled": "false"}),
+        ("new-hosts", {"limit": "7"}),
+        ("ban-domain", {"domain": "spammers.net"}),
+        ("take-down", {"did": account}),
+    ):
+        before = state()
+        admin.do(action, **fields)
+        after = state()
+        assert after != before, action
+        # Taken back, and that in turn.
+        undo(admin)
+        assert state() == before, action
+        admin.do(action, **fields)
+        assert state() == after
+        undo(admin)
+
+
+def test_what_was_refused_and_what_has_no_way_back_offers_none(web: Web, admin: DashAdmin) -> None:
+    for action, fields in (("block", {"host": "none.example"}), ("limits", {}), ("heal", {"host": "none.example"})):
+        admin.do(action, **fields)
+        assert b"Undo" not in admin.get("/dash/consumers").body, action
 
 
 def test_coming_and_going_is_in_the_audit_log(web: Web, audit: list[str]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from relay.dash.access import HEADERS
+from relay.dash.charts import SUBJECTS
+from relay.dash.past import RANGES
 from relay.kit.errors import StoreError
 from relay.kit.values import parse_networks
 from tests.support.accounts import add_accounts, add_hosts, did
@@ -52,7 +55,11 @@ def dash_routes(web: Web) -> list[tuple[str, str]]:
 
 def test_nothing_opens_without_login(web: Web) -> None:
     stranger = DashAdmin(web.url)
-    routes = set(dash_routes(web)) - {("GET", "/dash/login"), ("POST", "/dash/login"), ("GET", "/dash/static/<name>")}
+    routes = set(dash_routes(web)) - {
+        ("GET", "/dash/login"),
+        ("POST", "/dash/login"),
+        ("GET", "/dash/static/<name>"),
+    }
     assert len(routes) >= 9
     for method, rule in routes:
         path = re.sub("<[^>]+>", "crawl-requests", rule)
@@ -190,15 +197,50 @@ def test_browsers_are_told_to_hold_back(start_web: StartWeb) -> None:
     assert "unsafe" not in policy and "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
 
 
+OUTSIDE = (
+    ("GET", "/dash/nothing"),
+    ("GET", "/dash/hosts/"),
+    ("GET", "/dash/hosts/a/b"),
+    ("GET", "/dash//hosts"),
+    ("GET", "/dash/static/"),
+    ("POST", "/dash/nothing"),
+    ("POST", "/dash/hosts"),
+    ("GET", "/dash/do/block"),
+    ("GET", "/dash/%3Cscript%3E"),
+)
+
+
+@pytest.mark.parametrize(("method", "path"), OUTSIDE, ids=str)
+def test_what_is_no_page_is_told_on_a_page_with_the_same_policy(
+    web: Web, admin: DashAdmin, method: str, path: str
+) -> None:
+    for cookie in ("", admin.cookie):
+        headers = {"Cookie": cookie, "Origin": web.url}
+        answer = call(web.url + path, None if method == "GET" else b"", method=method, headers=headers)
+        assert answer.status in (404, 405), answer.body
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+        assert answer.body.startswith(b"<!doctype html>") and b"<script>" not in answer.body
+        assert (b"Log out" in answer.body) is bool(cookie)
+    assert "Content-Security-Policy" not in web.get("/dashboard").headers
+
+
+def test_the_policy_is_on_answers_of_no_route(web: Web) -> None:
+    for answer in (web.get("/dash"), call(f"{web.url}/dash/hosts", method="OPTIONS"), web.get("/dash/")):
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+
+
 def test_the_script_and_the_style_sheet_can_be_kept(web: Web) -> None:
     page = web.get("/dash/login").body.decode()
-    for name, kind in (("dash.js", "text/javascript"), ("dash.css", "text/css")):
-        (path,) = re.findall(rf'"(/dash/static/{re.escape(name)}\?v=\w+)"', page)
+    kinds = {"css": "text/css", "js": "text/javascript"}
+    files = re.findall(r'"((?:/dash)?/static/(\w+)\.(\w+)\?v=\w+)"', page)
+    assert [name for _, name, _ in files] == ["theme", "look", "dash", "dash", "charts"]
+    for path, _, kind in files:
         answer = web.get(path)
-        assert answer.headers["Content-Type"].startswith(kind) and "immutable" in answer.headers["Cache-Control"]
+        assert answer.headers["Content-Type"].startswith(kinds[kind]) and "immutable" in answer.headers["Cache-Control"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     for name in ("pages.py", "..%2Froutes.py", "../routes.py"):
         assert web.get(f"/dash/static/{name}").status == 404
+        assert web.get(f"/static/{name}").status == 404
 
 
 EVIL = '"><script>alert(1)</script>'
@@ -248,6 +290,20 @@ def test_the_overview_shows_rates_and_the_window(web: Web, admin: DashAdmin) -> 
     page = admin.page("/dash/")
     assert "Newest seq 7" in page and "Oldest seq 1" in page
     assert admin.get("/dash/").body.count(b"<polyline") >= 4
+
+
+def test_the_overview_draws_every_range(web: Web, admin: DashAdmin) -> None:
+    assert admin.page("/dash/").count("Nothing was recorded yet.") == len(SUBJECTS)
+    for name, shape in RANGES.items():
+        web.history.past.note(time.time() - 3 * shape.step, {"received": 12.0, "memory": 3e8})
+        web.history.past.note(time.time(), {"received": 20.0, "memory": 3e8})
+        body = admin.get(f"/dash/?range={name}").body.decode()
+        assert body.count('class="plot"') == len(SUBJECTS)
+        (events,) = re.findall(r'<figure class="chart" id="chart-events">.*?</figure>', body, re.DOTALL)
+        assert f'data-step="{shape.step}"' in events and "20" in re.findall(r'data-values="([^"]*)"', events)[0]
+        assert re.search(r'<path class="line-1"[^>]* d="M\d+ \d+L', events)
+        assert f'aria-current="true">{ {"1h": "1 hour", "24h": "24 hours", "7d": "7 days"}[name] }' in body
+    assert admin.get("/dash/?range=nonsense").status == 200
 
 
 def test_hosts_are_searched_sorted_and_paged(start_web: StartWeb) -> None:

