@@ -26,6 +26,8 @@ TIME_MARKS = {"1h": (600, "%H:%M"), "24h": (14_400, "%H:%M"), "7d": (86_400, "%a
 # Marks nearer than this to an end, in percent, would be cut off.
 EDGE = 3.0
 VALUE_MARKS = 4
+# Of more lines than these, none is filled below.
+MAX_FILLED = 2
 
 
 class Unit(NamedTuple):
@@ -40,6 +42,7 @@ class Unit(NamedTuple):
 PER_SECOND = Unit("per second", rate, 1.0)
 SECONDS = Unit("99 % are faster", latency, 0.01)
 NUMBER = Unit("", count, 4.0, whole=True)
+EVENTS = NUMBER._replace(words="events")
 BYTES = Unit("", size, 1e6)
 SHARE = Unit("% of a core", share, 0.1)
 
@@ -63,12 +66,12 @@ SUBJECTS = (
         SECONDS,
         (("queued-99", "in queue"), ("logged-99", "until durable"), ("sync-99", "disk sync"), ("hub-99", "hub lag")),
     ),
-    Subject("sent", "Events sent to consumers", PER_SECOND, (("sent", "sent"),)),
+    Subject("sent", "Events sent", PER_SECOND, (("sent", "to all consumers"),)),
     Subject("hosts", "Hosts connected", NUMBER, (("hosts", "connected"),)),
     Subject("consumers", "Consumers", NUMBER, (("consumers", "connected"),)),
-    Subject("behind", "Events behind", NUMBER, (("lag", "slowest consumer"), ("behind", "database"))),
-    Subject("memory", "Memory", BYTES, (("memory", "resident"),)),
-    Subject("cpu", "CPU of the main process", SHARE, (("cpu", "used"),)),
+    Subject("behind", "Lag", EVENTS, (("lag", "slowest consumer"), ("behind", "database"))),
+    Subject("memory", "Memory", BYTES, (("memory", "main process"),)),
+    Subject("cpu", "CPU", SHARE, (("cpu", "main process"),)),
     Subject("log", "Log on disk", BYTES, (("log-bytes", "segments"),)),
 )
 
@@ -82,7 +85,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`path` is its line, `area` what lies below it, empty unless the line is alone; `values` has a text per place."""
+    """`path` is its line, `area` what lies below it, of the first line at most; `values` has a text per place."""
 
     name: str
     last: str
@@ -136,10 +139,10 @@ def draw(past: Past, subject: Subject, range_name: str, now: float) -> Chart:
             name,
             subject.unit.write(last_of(line)),
             path(line, top),
-            path(line, top, closed=True) if len(values) == 1 else "",
+            path(line, top, closed=True) if number == 0 and len(values) <= MAX_FILLED else "",
             "|".join("" if math.isnan(value) else subject.unit.write(value) for value in line),
         )
-        for (_, name), line in zip(subject.lines, values, strict=True)
+        for number, ((_, name), line) in enumerate(zip(subject.lines, values, strict=True))
     ]
     marks = [step * number for number in range(round(top / step) + 1)]
     return Chart(

@@ -188,7 +188,7 @@ def changes_limits(browser: Browser, relay: RelayProcess, host: FakePds) -> None
 
 def takes_down(browser: Browser, relay: RelayProcess, account: Account) -> None:
     browser.press("Accounts", "nav")
-    browser.fill("DID", account.did)
+    browser.fill("DID or handle", account.did)
     browser.press("Look up")
     browser.sees("Here active")
     browser.sees("localhost:")
