@@ -16,12 +16,11 @@ from flask.typing import ResponseReturnValue
 
 from relay.atproto.hostname import parse_endpoint
 from relay.hosts.report import HostQuery
-from relay.kit.errors import CrawlRefused
 from relay.net.http import SERVER
-from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.public_page import public_page, refuse_foreign_form, wants_page
 from relay.web.services import RelayServices, Services, over_https, requester
+from relay.web.xrpc import crawl_for_anybody
 
 FIGURES_SECONDS = 5.0
 MAX_SHOWN = 300
@@ -87,14 +86,10 @@ class FrontPage:
         return self._figures[1]
 
     def _request_crawl(self, asked: str) -> str:
-        """The name of the host, which the relay connects to. Raises XrpcError in the words of the API."""
+        """The name of the host, which the relay connects to. Raises XrpcError as requestCrawl does."""
         assert self._relay is not None
-        admin, hostname = self._relay.admin, params.body_text({"hostname": asked}, "hostname")
-        try:
-            admin.public_crawl(admin.at_page(requester()), hostname)
-        except CrawlRefused as refused:
-            raise XrpcError(refused.status, refused.name, refused.detail) from None
-        return parse_endpoint(hostname).hostname
+        actor = self._relay.admin.at_page(requester())
+        return parse_endpoint(crawl_for_anybody(actor, {"hostname": asked})).hostname
 
     def _gather(self) -> Figures:
         window = self._services.firehose.window()

@@ -11,6 +11,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
 
+from relay.admin.actions import Actor
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.events import effective_status
 from relay.atproto.hostname import parse_endpoint
@@ -121,13 +122,19 @@ def get_repo() -> ResponseReturnValue:
 @blueprint.post(f"{PREFIX}requestCrawl")
 def request_crawl() -> ResponseReturnValue:
     """`{"hostname"}`: subscribe to a host that asks for it."""
-    hostname = params.body_text(params.json_body(request.get_data()), "hostname")
+    crawl_for_anybody(actor(), params.json_body(request.get_data()))
+    return Response(status=200)
+
+
+def crawl_for_anybody(actor: Actor, body: params.Body) -> str:
+    """What requestCrawl does, for its forms as well: the hostname. Raises XrpcError with the lexicon's names."""
+    hostname = params.body_text(body, "hostname")
     try:
-        relay_services().admin.public_crawl(actor(), hostname)
+        relay_services().admin.public_crawl(actor, hostname)
     except CrawlRefused as refused:
         name = _CRAWL_NAMES.get(refused.name, refused.name)
         raise XrpcError(refused.status, name, refused.detail) from None
-    return Response(status=200)
+    return hostname
 
 
 def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Response:
