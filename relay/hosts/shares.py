@@ -17,7 +17,7 @@ from gevent.event import Event as Signal
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 
-QUANTUM = 0.02
+QUANTUM = 0.005
 # Work may be held up where no CPU is taken: a host in debt goes on after so long, with one message.
 WAIT_SECONDS = 1.0
 

@@ -41,7 +41,7 @@ BACKLOG_AGE_SECONDS = 7200.0
 BACKLOGS_AT_ONCE = 32
 BACKLOG_WAIT_SECONDS = 30.0
 # What any message costs beside its decoding and its judgement, in seconds, and each of its bytes.
-MESSAGE_SECONDS = 50e-6
+MESSAGE_SECONDS = 100e-6
 BYTE_SECONDS = 5e-9
 # The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
 LONGEST_STEP = 1_000_000

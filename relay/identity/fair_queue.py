@@ -1,21 +1,25 @@
 """A bounded queue of jobs with a fixed number of worker greenlets, fair between hosts.
 
 The resolver has one for the PLC directory and one for did:web hosts. Hosts take turns, and each has a share
-of workers and of the queue, so that a host which answers slowly holds up its own jobs only. Knows nothing of DIDs.
+of workers and of the queue, so that a host which answers slowly holds up its own jobs only; with `paces`, one whose
+jobs are done fast has so many a second as well. Knows nothing of DIDs.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+import gevent
 from gevent.lock import Semaphore
 from gevent.pool import Group
 from gevent.queue import Queue
 
 from relay.kit import metrics
+from relay.kit.limits import Paces
 
 Job = TypeVar("Job")
 
@@ -47,8 +51,10 @@ class FairQueue(Generic[Job]):
         workers_per_host: int,
         capacity: int,
         capacity_per_host: int,
+        paces: Paces[str] | None = None,
     ) -> None:
         self._work = work
+        self._paces = paces
         self._worker_count = workers
         self._workers_per_host = workers_per_host
         self._capacity_per_host = capacity_per_host
@@ -110,6 +116,11 @@ class FairQueue(Generic[Job]):
         if share.jobs:
             if not share.queued and share.running < self._workers_per_host:
                 share.queued = True
-                self._turns.put(host)
+                wait = self._paces.reserve(host, time.monotonic()) if self._paces is not None else 0.0
+                if wait:
+                    # Until then it has a job: those of a host are taken in its turns alone.
+                    gevent.spawn_later(wait, self._turns.put, host)
+                else:
+                    self._turns.put(host)
         elif not share.running and not share.waiting:
             self._shares.pop(host, None)

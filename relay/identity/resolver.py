@@ -22,7 +22,7 @@ from relay.identity.negatives import Negatives
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
-from relay.kit.limits import Allowance
+from relay.kit.limits import Allowance, Paces
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
 
@@ -47,6 +47,10 @@ WEB_WORKERS = 128
 WEB_WORKERS_PER_HOST = 8
 WEB_QUEUE = 4096
 WEB_QUEUE_PER_HOST = 256
+# Each takes a millisecond of CPU, and names where nobody listens are looked up again and again.
+WEB_PER_SECOND_PER_HOST = 10
+WEB_BURST_PER_HOST = 50
+WEB_HOSTS_REMEMBERED = 16_384
 # A lookup that waits its turn may be wanted by others as well: it takes whichever turn comes first, of so many hosts.
 HOSTS_PER_LOOKUP = 8
 
@@ -114,6 +118,7 @@ class Resolver:
             capacity=PLC_QUEUE,
             capacity_per_host=PLC_QUEUE_PER_HOST,
         )
+        paces: Paces[str] = Paces(WEB_PER_SECOND_PER_HOST, WEB_BURST_PER_HOST, WEB_HOSTS_REMEMBERED)
         self._web_lookups = FairQueue(
             "web-lookups",
             self._fly,
@@ -121,7 +126,9 @@ class Resolver:
             workers_per_host=WEB_WORKERS_PER_HOST,
             capacity=WEB_QUEUE,
             capacity_per_host=WEB_QUEUE_PER_HOST,
+            paces=paces,
         )
+        metrics.show_bound("web-lookup-paces", paces.__len__, WEB_HOSTS_REMEMBERED)
         metrics.show_bound(
             "identity-refreshes",
             lambda: len(self._did_refreshes) + len(self._host_refreshes),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import gevent
 from gevent.event import Event
 
 from relay.identity.fair_queue import FairQueue
+from relay.kit.limits import Paces
 
 Job = tuple[str, int]
 
@@ -148,3 +150,26 @@ def test_stopping_gives_back_what_was_not_begun() -> None:
         queue.put("slow", ("slow", number), 1)
         gevent.sleep(0)
     assert queue.stop() == [("slow", number) for number in (2, 3, 4)]
+
+
+def test_a_host_whose_jobs_are_done_fast_has_so_many_a_second() -> None:
+    work = _Work()
+    paces: Paces[str] = Paces(per_second=20, burst=2, capacity=10)
+    queue: FairQueue[Job] = FairQueue(
+        "test", work, workers=6, workers_per_host=2, capacity=99, capacity_per_host=50, paces=paces
+    )
+    began = time.monotonic()
+    for number in range(10):
+        queue.put("fast", ("fast", number), 1)
+    queue.start()
+    queue.put("other", ("other", 0), 1)
+    _wait(lambda: ("other", 0) in work.done)
+    assert len(work.done) < 11
+    _wait(lambda: len(work.done) == 11)
+    assert time.monotonic() - began >= 8 / 20
+    # What it is owed is remembered when nothing of it waits.
+    assert not queue._shares
+    queue.put("fast", ("fast", 10), 1)
+    assert not queue._turns.qsize()
+    _wait(lambda: len(work.done) == 12)
+    queue.stop()
