@@ -298,14 +298,24 @@ def test_slow_bodies_take_no_places_of_others(proxy: Proxy, relay: RelayProcess)
 
 
 @pytest.mark.parametrize("upgrade", [b"foo", b"h2c", b"websocket"])
-def test_a_body_on_a_request_to_upgrade_is_not_the_next_clients_request(proxy: Proxy, upgrade: bytes) -> None:
-    smuggled = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
-    body = smuggled * 20
-    head = CRAWL + b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\nContent-Length: %d\r\n\r\n" % len(body)
-    with stranger(proxy, head + body) as sock:
-        assert sock.recv(4096).startswith(b"HTTP/1.1 4")
-        for _ in range(10):
-            assert proxy.request("GET", "/_healthz") == 200
+@pytest.mark.parametrize("coding", ["a length", "chunks", "chunks and more"])
+def test_a_body_on_a_request_to_upgrade_is_not_the_next_clients_request(
+    proxy: Proxy, upgrade: bytes, coding: str
+) -> None:
+    body = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n" * 20
+    length = b"Content-Length: %d\r\n\r\n" % len(body)
+    if coding != "a length":
+        length = b"Transfer-Encoding: chunked\r\n\r\n"
+        # What follows the last chunk is a request of this client, and of nobody else.
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) + (body if coding == "chunks and more" else b"")
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    wanted = b"Connection: Upgrade\r\nUpgrade: " + upgrade + b"\r\n" + key
+    subscribe = f"GET {SUBSCRIBE} HTTP/1.1\r\nHost: localhost\r\n".encode()
+    for head in (CRAWL, subscribe):
+        with stranger(proxy, head + wanted + length + body) as sock:
+            assert sock.recv(4096).startswith(b"HTTP/1.1 4")
+            for _ in range(10):
+                assert proxy.request("GET", "/_healthz") == 200
 
 
 def test_a_bad_cursor_is_told_before_the_upgrade(proxy: Proxy) -> None:
