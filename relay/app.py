@@ -110,7 +110,7 @@ class Relay:
             registry,
             ingest.lanes,
             ingest.renumbering.starts_again,
-            ingest.moderation.release_throttled,
+            ingest.places.look_at,
             http,
             settings,
         )

@@ -28,7 +28,7 @@ from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
-from relay.kit.errors import ActionRefused, CrawlRefused, HostUnknown, RelayError, StoreError
+from relay.kit.errors import ActionRefused, CrawlRefused, HostUnknown, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store.database import Database, within
@@ -51,13 +51,13 @@ class Hosts:
         registry: HostRegistry,
         sink: EventSink,
         starts_again: StartsAgain,
-        release_throttled: Callable[[Host, int], int],
+        limit_raised: Callable[[Host], None],
         http: GuardedHttp,
         settings: Settings,
     ) -> None:
-        """`sink` are the lanes, `starts_again` and `release_throttled(host, most)` are ingest's as well."""
+        """`sink` are the lanes, `starts_again` and `limit_raised(host)`, of its account limit, are ingest's as well."""
         self._db = db
-        self._release_throttled = release_throttled
+        self._limit_raised = limit_raised
         self._settings = settings
         self._registry = registry
         subscriber = Subscriber(http, http.tls_context(), sink, starts_again, http.user_agent)
@@ -298,21 +298,12 @@ class Hosts:
         raised = limit - host.account_limit
         host.row.account_limit = limit
         if raised > 0:
-            # Each release waits for the log: an admin with a large host must not wait for thousands of them.
-            gevent.spawn(self._release, host, raised)
+            self._limit_raised(host)
 
     def _set_alert(self, host: Host, silenced: bool, state: str, sent_at: datetime | None) -> None:
         self._db.write(table.set_alert, host.id, silenced=silenced, state=state, sent_at=sent_at)
         row = host.row
         row.alerts_silenced, row.alert_state, row.alert_sent_at = silenced, state, sent_at
-
-    def _release(self, host: Host, most: int) -> None:
-        try:
-            released = self._release_throttled(host, most)
-        except RelayError as error:
-            log.debug("throttled accounts of %s are not all released: %s", host.hostname, error)
-        else:
-            log.debug("host %s: %d throttled accounts released", host.hostname, released)
 
     def _report(self, host: Host, rejected: list[RejectedFrame] | None = None) -> HostReport:
         return report_of(host, self._dialler.next_attempt_in(host), time.time(), rejected)

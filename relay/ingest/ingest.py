@@ -46,8 +46,8 @@ class Ingest:
         self.accounts = Accounts(stream.projector.account, memory.accounts, stream.next_uid)
         self.moderation = Moderation(db, self.accounts, stream.sequencer, stream.projector)
         penalties = Penalties()
-        self._places = Places(db, self.moderation)
-        hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self._places.freed)
+        self.places = Places(db, self.moderation)
+        hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self.places.freed)
         gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
         status_check = StatusCheck(http, self.accounts, hosting)
@@ -84,6 +84,6 @@ class Ingest:
     def stop(self, timeout: float) -> None:
         """Judge what is in, for `timeout` seconds at most, and stop."""
         self.lanes.stop(timeout)
-        self._places.stop()
+        self.places.stop()
         if self._pool:
             self._pool.stop()

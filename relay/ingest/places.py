@@ -1,8 +1,8 @@
 """Gives places that come free on a host at its account limit to the accounts that wait for one, the oldest first.
 
-Told by `hosting` when an account has gone, or is active again; `moderation` releases. How many places are free is read
-in SQL, which follows the log: so a host is looked at until SQL knows as many accounts as memory. Must not know of
-events.
+Told by `hosting` when an account has gone, or is active again, and by `hosts` of a raised limit; `moderation` releases.
+How many places are free is read in SQL, which follows the log: so a host is looked at until SQL knows as many accounts
+as memory. Must not know of events.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from relay.store import accounts as table
 from relay.store.database import Database
 
 PAUSE_SECONDS = 1.0
+# As many passes in a row that release nothing.
 PASSES = 60
-RELEASED_PER_PASS = 100
+RELEASED_PER_PASS = 1000
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ class Places:
         if host.account_count < host.account_limit:
             # Those that wait count as well: there are none.
             return
+        self.look_at(host)
+
+    def look_at(self, host: Host) -> None:
+        """Give away the places that `host` has, if it has any. Never blocks."""
         self._news.add(host.id)
         if host.id not in self._greenlets:
             self._greenlets[host.id] = gevent.spawn(self._look_after, host)
@@ -49,23 +54,26 @@ class Places:
 
     def _look_after(self, host: Host) -> None:
         try:
-            for _ in range(PASSES):
+            in_vain = 0
+            while in_vain < PASSES:
                 self._news.discard(host.id)
                 gevent.sleep(PAUSE_SECONDS)
-                if self._pass(host) and host.id not in self._news:
+                released, in_step = self._pass(host)
+                if in_step and released < RELEASED_PER_PASS and host.id not in self._news:
                     return
+                in_vain = 0 if released else in_vain + 1
         finally:
             del self._greenlets[host.id]
 
-    def _pass(self, host: Host) -> bool:
-        """Release as many as there are places for. True when SQL was up to date and no more can be released."""
+    def _pass(self, host: Host) -> tuple[int, bool]:
+        """Release as many as there are places for: how many they were, and whether SQL was up to date."""
         try:
             accounts, waiting = self._db.read(table.places_taken, host.id)
             most = min(host.account_limit - (accounts - waiting), waiting, RELEASED_PER_PASS)
             released = self._moderation.release_throttled(host, most) if most > 0 else 0
         except RelayError as error:
             log.debug("free places of %s are given away later: %s", host.hostname, error)
-            return False
+            return 0, False
         if released:
             log.debug("host %s: %d accounts got places that had come free", host.hostname, released)
-        return accounts == host.account_count and released < RELEASED_PER_PASS
+        return released, accounts == host.account_count

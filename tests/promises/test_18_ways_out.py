@@ -63,8 +63,8 @@ def test_all_that_a_relay_asks_of_others_goes_through_net(
 ) -> None:
     """A crawl, a stream, lookups in the directory and of a did:web, and a question for an account's status."""
     ingest, http = path.ingest, GuardedHttp("relay-test", allow_insecure=True)
-    release = ingest.moderation.release_throttled
-    hosts = Hosts(path.db, path.registry, ingest.lanes, ingest.renumbering.starts_again, release, http, LOCAL)
+    limit_raised = ingest.places.look_at
+    hosts = Hosts(path.db, path.registry, ingest.lanes, ingest.renumbering.starts_again, limit_raised, http, LOCAL)
     hosts.start()
     repo = path.repo(pds.url)
     pds.publish(1, post(repo, "3kaaa").frame(1))

@@ -63,14 +63,14 @@ class Relay:
         self.db = db
         self.http = GuardedHttp("relay-test/1 (atproto-relay)", allow_insecure=True)
         self.sink = Sink()
-        self.released: Counter[str] = Counter()
+        self.raised: Counter[str] = Counter()
         self.running: list[Hosts] = []
         self.folder = folder
 
     def start(self, settings: Settings = LOCAL, book: CursorBook | None = None) -> Hosts:
         self.decisions = Decisions(self.folder, self.db)
         self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0), self.decisions)
-        hosts = Hosts(self.db, self.registry, self.sink, self._starts_again, self._release, self.http, settings)
+        hosts = Hosts(self.db, self.registry, self.sink, self._starts_again, self._limit_raised, self.http, settings)
         hosts.start()
         self.running.append(hosts)
         return hosts
@@ -91,9 +91,8 @@ class Relay:
         host.cursor.reset()
         return True
 
-    def _release(self, host: Host, most: int) -> int:
-        self.released[host.hostname] += most
-        return most
+    def _limit_raised(self, host: Host) -> None:
+        self.raised[host.hostname] += 1
 
 
 @pytest.fixture(autouse=True)

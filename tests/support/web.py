@@ -23,6 +23,7 @@ from relay.hosts.registry import HostRegistry
 from relay.identity.identity import Identity
 from relay.ingest.accounts import Accounts
 from relay.ingest.moderation import Moderation
+from relay.ingest.places import Places
 from relay.jsonstream.routes import json_stream
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
@@ -75,7 +76,7 @@ class Web:
             self.registry,
             NoEvents(),
             lambda *_: False,
-            moderation.release_throttled,
+            Places(db, moderation).look_at,
             http,
             replace(self.settings, allow_insecure_hosts=True),
         )

@@ -431,6 +431,22 @@ def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
     until(lambda: [event.did for event in path.events() if isinstance(event, Commit)][-1] == waiting[1].did)
 
 
+def test_a_limit_that_is_raised_before_sql_knows_who_waits_lets_them_in(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(places, "PASSES", 10_000)
+    host = path.host(pds.url, account_limit=1)
+    repos = [path.repo(pds.url) for _ in range(3)]
+    for seq, repo in enumerate(repos, 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+        until(partial(settled, host, seq))
+    host.row.account_limit = 2
+    path.ingest.places.look_at(host)
+    until(lambda: present(path.ingest.accounts.lookup(repos[1].did)).row.status == "active", timeout=20)
+    assert present(path.ingest.accounts.lookup(repos[2].did)).row.status == "host-throttled"
+
+
 def test_a_place_is_not_given_to_one_who_is_known_to_be_taken_down(path: EventPath, pds: FakePds) -> None:
     host = path.host(pds.url, account_limit=1)
     repos = [path.repo(pds.url) for _ in range(3)]

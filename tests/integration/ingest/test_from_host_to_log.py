@@ -22,8 +22,8 @@ def hosts(path: EventPath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
     monkeypatch.setattr(subscriber, "BACKLOG_PAUSE_SECONDS", 0.1)
     ingest = path.ingest
     http = GuardedHttp("relay-test", allow_insecure=True)
-    release = ingest.moderation.release_throttled
-    running = Hosts(path.db, path.registry, ingest.lanes, ingest.renumbering.starts_again, release, http, LOCAL)
+    limit_raised = ingest.places.look_at
+    running = Hosts(path.db, path.registry, ingest.lanes, ingest.renumbering.starts_again, limit_raised, http, LOCAL)
     running.start()
     yield running
     running.stop(5)
