@@ -10,6 +10,7 @@ import logging
 
 from flask import Flask, Response, jsonify, request
 from werkzeug.exceptions import HTTPException
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from relay.kit.errors import LogError, Refused, StoreError
 
@@ -78,6 +79,8 @@ def answer_store_error(error: StoreError) -> Response:
 
 def answer_http_error(error: HTTPException) -> Response:
     """An error of Flask's own: unknown path, wrong method, body too large."""
+    if isinstance(error, WebsocketMismatch):
+        return error_response(400, "InvalidRequest", "nothing here is a WebSocket")
     status = error.code or 500
     if status == 404 and request.path.startswith("/xrpc/"):
         return error_response(501, "MethodNotImplemented", "Method Not Implemented")

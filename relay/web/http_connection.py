@@ -93,7 +93,7 @@ class HttpServer(WSGIServer):
         if self.started:
             self.start_accepting()
 
-    def note_refused(self, error: RequestInvalid, address: object) -> None:
+    def note_refused(self, error: RequestInvalid, address: str) -> None:
         """Count a request that is not taken; a few a minute have a line in the log."""
         metrics.HTTP_REFUSED.labels(error.reason).inc()
         lines = self._lines.add("", time.monotonic())
@@ -261,7 +261,7 @@ class HttpConnection(WSGIHandler):
 
     def refuse(self, error: RequestInvalid) -> None:
         """Say why the connection is closed, so that the client can read it."""
-        self.server.note_refused(error, self.client_address)
+        self.server.note_refused(error, str(self.client_address[0]) if self.client_address else "")
         message = json.dumps({"error": _NAMES[error.status], "message": error.detail}).encode()
         answer = (
             f"HTTP/1.1 {error.status} {_NAMES[error.status]}\r\nServer: {SERVER}\r\nConnection: close\r\n"

@@ -1,10 +1,12 @@
 """What strangers at the API's port cost everybody else, and the relay's memory.
 
-    python -m tests.bench.strangers [--seconds 5] [--rounds 2] [NAME…]
+    python -m tests.bench.strangers [--seconds 5] [--rounds 2] [--as-proxy] [NAME…]
 
 For each attack: the waits of honest requests for `/_healthz` on new connections and of an honest consumer for events,
-without it and during it in turn, how much of a core the relay used, and its resident memory at its peak. The relay, the
-attackers and the measuring are a process each; on few cores they share them, which the figures of "before" do not show.
+without it and during it in turn, how much of a core the relay used, and its resident memory at its peak. The attackers
+have one address, and everyone else another; with `--as-proxy` all come from a proxy that does not say whose requests
+it passes on, so that none of them has a bound of its own. The relay, the attackers and the measuring are a process
+each; on few cores they share them, which the figures of "before" do not show.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ PASSWORD_FIELD = b"Authorization: Basic " + base64.b64encode(f"admin:{PASSWORD}"
 LIST_HOSTS = b"GET /admin/pds/list HTTP/1.1\r\n" + HOST + PASSWORD_FIELD + b"\r\n"
 LIST_REPOS = b"GET /xrpc/com.atproto.sync.listRepos?limit=1&cursor=%d HTTP/1.1\r\n" + HOST + b"\r\n"
 HOSTS, ACCOUNTS = 2_000, 100_000
+PROXY, STRANGER = "127.0.0.1", "127.0.0.2"
 
 # By the number in the list of what has to hold: connections, what each begins with, and what it then sends for ever.
 ATTACKS: dict[str, tuple[int, bytes, bytes, float]] = {
@@ -62,7 +65,7 @@ ATTACKS: dict[str, tuple[int, bytes, bytes, float]] = {
 }
 
 
-def attack(name: str, port: int) -> None:
+def attack(name: str, port: int, source: str) -> None:
     """Run by a process of its own: keep the connections busy, and open new ones where they are closed."""
     count, head, block, pause = ATTACKS[name]
 
@@ -73,7 +76,7 @@ def attack(name: str, port: int) -> None:
 
     def keep_on() -> None:
         while True:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port)) as sock:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), source_address=(source, 0)) as sock:
                 sock.sendall(head)
                 reading = gevent.spawn(read, sock)
                 while block and not reading.ready():
@@ -209,26 +212,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--as-proxy", action="store_true")
     parser.add_argument("--attack", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ask", type=float, help=argparse.SUPPRESS)
     parser.add_argument("names", nargs="*")
     options = parser.parse_args()
     if options.attack:
-        attack(options.names[0], options.attack)
+        attack(options.names[0], options.attack, PROXY if options.as_proxy else STRANGER)
     elif options.ask:
         ask(options.names[0], options.ask)
     else:
-        measure(options.names or list(ATTACKS), options.seconds, options.rounds)
+        measure(options.names or list(ATTACKS), options.seconds, options.rounds, as_proxy=options.as_proxy)
 
 
-def measure(names: list[str], seconds: float, rounds: int) -> None:
+def measure(names: list[str], seconds: float, rounds: int, *, as_proxy: bool) -> None:
     """Print a table of the attacks of these names."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-strangers-")))
         plc, pds = stack.enter_context(FakePlc()), stack.enter_context(FakePds())
         repo = RepoBuilder(account_did(1), SigningKey.create())
         plc.documents[repo.did] = did_document(repo.did, repo.key, pds.url)
-        relay = RelayProcess(folder, {"RELAY_PLC_HOST": plc.url, "RELAY_VALIDATOR_PROCESSES": "0"})
+        # Nobody on loopback is a proxy, unless all are.
+        proxies = PROXY if as_proxy else "192.0.2.1"
+        settings = {"RELAY_VALIDATOR_PROCESSES": "0", "RELAY_TRUSTED_PROXIES": proxies}
+        relay = RelayProcess(folder, {"RELAY_PLC_HOST": plc.url, **settings})
         relay.start()
         relay.child.stop()  # type: ignore[union-attr]
         fill(folder / "relay.sqlite")
@@ -245,6 +252,7 @@ def measure(names: list[str], seconds: float, rounds: int) -> None:
         for name in names:
             before, during = Phase(measured, pid), Phase(measured, pid)
             command = [sys.executable, "-m", "tests.bench.strangers", "--attack", relay.url.rpartition(":")[2], name]
+            command += ["--as-proxy"] * as_proxy
             for _ in range(rounds):
                 before.run(seconds)
                 with subprocess.Popen(command) as attacker:

@@ -137,6 +137,9 @@ def test_without_an_upgrade_it_is_an_http_error(web: Web) -> None:
     assert plain.headers["Upgrade"] == "websocket" and "atproto-relay" in plain.headers["Server"]
     posted = call(web.url + PATH, {})
     assert (posted.status, posted.json["error"]) == (405, "MethodNotAllowed")
+    with raw(web, handshake().replace(PATH.encode(), b"/_healthz")) as sock:
+        assert head_of(sock).startswith(b"HTTP/1.1 400 ")
+        assert b"nothing here is a WebSocket" in sock.recv(1000)
 
 
 @pytest.mark.parametrize(
