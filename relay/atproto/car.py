@@ -150,7 +150,7 @@ def _first_root(header: bytes) -> Cid:
     if not isinstance(roots, list) or not roots:
         raise CarError("car-header", "no roots")
     if not isinstance(roots[0], Cid):
-        raise CarError("car-cid", "a root of another kind")
+        raise CarError("car-cid", "a root that is not dag-cbor or raw with sha-256")
     return roots[0]
 
 

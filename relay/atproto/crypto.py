@@ -64,7 +64,7 @@ class PublicKey:
 
     def __post_init__(self) -> None:
         if len(self.compressed) != 33 or self.compressed[0] not in (2, 3):
-            raise KeyInvalid("key-point", f"{len(self.compressed)} bytes are no compressed point")
+            raise KeyInvalid("key-point", f"{len(self.compressed)} bytes are not a compressed point")
         _verifier(self.curve, self.compressed)
 
     @classmethod
@@ -110,7 +110,7 @@ def _from_point(curve: Curve, point: bytes) -> PublicKey:
         return PublicKey(curve, point)
     if point[0] != 4:
         # 6 and 7 mark the hybrid form, which no specification of atproto allows.
-        raise KeyInvalid("key-point", "no uncompressed point")
+        raise KeyInvalid("key-point", "not an uncompressed point")
     x, y = int.from_bytes(point[1:33]), int.from_bytes(point[33:])
     equation = _CURVES[curve].curve
     if y >= equation.p() or not equation.contains_point(x, y):
@@ -124,7 +124,7 @@ _DIGITS = {character: value for value, character in enumerate(_ALPHABET)}
 
 def _multibase_decode(text: str) -> bytes:
     if not text.startswith("z") or len(text) > MAX_MULTIBASE:
-        raise KeyInvalid("key-multibase", "no base58btc multibase of a key's length")
+        raise KeyInvalid("key-multibase", "not a base58btc multibase of a key's length")
     digits = text[1:]
     number = 0
     for character in digits:

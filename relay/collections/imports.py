@@ -191,7 +191,7 @@ class Imports:
             empty = 0 if page.listed else empty + 1
             listed = step.listed + page.listed
             if ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > MAX_LISTED:
-                raise BackfillError("backfill-endless", f"{step.nsid}: {listed} accounts and no end")
+                raise BackfillError("backfill-endless", f"{step.nsid}: {listed} accounts, and the list does not end")
             started = time.monotonic()
             taken = self._db.write(table.take_page, source, step, sorted(set(page.dids)), page.listed, page.cursor)
             metrics.BACKFILL_ACCOUNTS.labels("taken").inc(taken)

@@ -40,7 +40,7 @@ def page(http: GuardedHttp, source: str, nsid: str, cursor: str) -> Page:
     url = f"{source}/xrpc/com.atproto.sync.listReposByCollection?{query}"
     answer = _get(http, url)
     if answer.status in (404, 405, 501):
-        raise BackfillError("backfill-source", f"{source} has no listReposByCollection: HTTP {answer.status}")
+        raise BackfillError("backfill-source", f"{source} does not offer listReposByCollection: HTTP {answer.status}")
     if answer.status != 200:
         raise BackfillError("backfill-refused", f"{nsid}: HTTP {answer.status}")
     body = _object(answer)
@@ -90,7 +90,7 @@ def _get(http: GuardedHttp, url: str) -> Response:
 def _object(answer: Response) -> dict[str, Any]:
     body = answer.json_object()
     if body is None:
-        raise BackfillError("backfill-answer", "the answer is no JSON object")
+        raise BackfillError("backfill-answer", "the answer is not a JSON object")
     return body
 
 

@@ -107,11 +107,11 @@ def cursor(client: Client, host: str, after: int | None, oldest: bool, live: boo
     What comes again and is known already is dropped by its rev; what is passed over is missed.
     """
     if (after is not None) + oldest + live > 1:
-        fail(EXIT_USAGE, "--set, --oldest and --live exclude one another")
+        fail(EXIT_USAGE, "--set, --oldest and --live cannot be combined")
     position = "oldest" if oldest else "live" if live else after
     if position is not None:
         answer = client.post("/admin/pds/cursor", {"host": host, "cursor": position})
-        return _done(client, answer, f"the events of {host} are taken anew: {position}")
+        return _done(client, answer, f"the events of {host} are taken again: {position}")
     view = client.get("/admin/pds/cursor", host=host)
     return print_json(view) if client.as_json else click.echo(view["cursor"])
 
@@ -176,7 +176,7 @@ def close_crawl(client: Client) -> None:
 @with_client
 def limit_crawl(client: Client, hosts: int) -> None:
     """Let public crawl requests add at most HOSTS new hosts in 24 hours."""
-    _done(client, client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts are taken in 24 hours")
+    _done(client, client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts may be added in 24 hours")
 
 
 @click.group("accounts")
@@ -284,7 +284,7 @@ def add_ban(client: Client, domain: str) -> None:
 @with_client
 def remove_ban(client: Client, domain: str) -> None:
     """Lift the ban of DOMAIN."""
-    _done(client, client.post("/admin/subs/unbanDomain", {"Domain": domain}), f"{domain} is not banned any more")
+    _done(client, client.post("/admin/subs/unbanDomain", {"Domain": domain}), f"{domain} is no longer banned")
 
 
 @click.command("consumers")

@@ -30,7 +30,7 @@ def backfill_collections(
     stopped goes on where it was. Exit code 1 when it ends with an error.
     """
     if status + stop + background > 1:
-        fail(EXIT_USAGE, "--status, --stop and --background exclude one another")
+        fail(EXIT_USAGE, "--status, --stop and --background cannot be combined")
     if stop:
         client.post(PATH, source=source, stop="true")
     elif not status:
@@ -92,6 +92,6 @@ def _print(view: dict[str, Any]) -> None:
             ("collections done", f"{view['done']} of {view['collections']}"),
             ("collections failed", view["failed"]),
             ("accounts listed", view["listed"]),
-            ("of them known here", view["taken"]),
+            ("of which are known here", view["taken"]),
         ]
     )

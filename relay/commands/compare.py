@@ -133,7 +133,7 @@ def _print(view: dict[str, Any]) -> None:
         ],
     )
     click.echo("")
-    print_fields([("events of both", view["matched"]), ("not decided, for want of room", view["undecided"])])
+    print_fields([("events of both", view["matched"]), ("not decided, for lack of room", view["undecided"])])
     for side in ("ours", "theirs"):
         if causes := view[side]["causes"]:
             click.echo(f"\nWhat {side} lacks, and what our relay says of it:")

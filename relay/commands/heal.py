@@ -27,7 +27,7 @@ def heal(client: Client, host: str, status: bool, stop: bool, background: bool) 
     host's list of accounts is not to be had.
     """
     if status + stop + background > 1:
-        fail(EXIT_USAGE, "--status, --stop and --background exclude one another")
+        fail(EXIT_USAGE, "--status, --stop and --background cannot be combined")
     if stop:
         client.post(PATH, host=host, stop="true")
     elif not status:

@@ -71,7 +71,7 @@ def adopt_log(settings: Settings) -> None:
         db.write(projection.set_owner, identity.make(directory, identity.load(directory))[0])
     finally:
         db.close()
-    click.echo(f"the database is that of the log in {settings.persist_dir}")
+    click.echo(f"the database now belongs to the log in {settings.persist_dir}")
 
 
 @log.command("verify")

@@ -151,7 +151,7 @@ class HostHealing:
                 listed += page.entries
                 bound = max(LISTED_AT_LEAST, LIMITS * host.account_limit)
                 if page.cursor == cursor or ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > bound:
-                    raise HealError("heal-endless", f"{listed} accounts and no end")
+                    raise HealError("heal-endless", f"{listed} accounts, and the list does not end")
             except HealError as error:
                 self._failed(host, step.attempts, error)
                 return

@@ -37,16 +37,16 @@ def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
     try:
         endpoint = parse_endpoint(text)
     except SyntaxInvalid as error:
-        raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"hostname is not valid: {error}") from None
+        raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"the hostname is not valid: {error}") from None
     name, _, port = endpoint.hostname.partition(":")
     if name == "localhost" and not port:
         raise CrawlRefused("crawl-hostname", "BadRequest", 400, "localhost needs a port")
     if not endpoint.tls and not (admin or allow_insecure):
-        raise CrawlRefused("crawl-insecure", "BadRequest", 400, "this relay takes only hosts with TLS")
+        raise CrawlRefused("crawl-insecure", "BadRequest", 400, "this relay accepts only hosts with TLS")
     if ":" in endpoint.hostname and not (admin or allow_insecure):
-        raise CrawlRefused("crawl-port", "BadRequest", 400, "this relay takes only hosts on the standard port")
+        raise CrawlRefused("crawl-port", "BadRequest", 400, "this relay accepts only hosts on the standard port")
     if endpoint.is_local and not (admin and (allow_insecure or name == "localhost")):
-        raise CrawlRefused("crawl-local", "BadRequest", 400, "this relay takes only public hosts")
+        raise CrawlRefused("crawl-local", "BadRequest", 400, "this relay accepts only public hosts")
     return endpoint
 
 
@@ -68,7 +68,7 @@ def check_answers(http: Http, endpoint: Endpoint, *, in_detail: bool = True) -> 
     if response.status != 200:
         raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, f"describeServer answers HTTP {response.status}")
     if response.json_object() is None:
-        raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, "describeServer's answer is not a PDS's")
+        raise CrawlRefused("crawl-no-pds", "HostNotFound", 400, "the answer to describeServer is not that of a PDS")
 
 
 def is_trusted(settings: Settings, hostname: str) -> bool:

@@ -72,7 +72,7 @@ class NewHosts:
         localhost, and the daily limit; which addresses may be connected to is the guard's matter all the same.
         """
         if not admin and not self._crawl_enabled:
-            raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay takes no crawl requests")
+            raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay accepts no crawl requests")
         endpoint = crawl_checks.check_name(hostname, admin=admin, allow_insecure=self._settings.allow_insecure_hosts)
         self._refuse_banned(endpoint.hostname)
         if self._is_served(endpoint.hostname):
@@ -194,7 +194,7 @@ class NewHosts:
         if counted:
             now = int(time.time() * 1000)
             if self._new_hosts.wait(now, self._new_hosts_per_day):
-                raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "enough new hosts for today")
+                raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "no more new hosts are accepted today")
             self._new_hosts.add(now)
         limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname, carried)
         trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)

@@ -48,20 +48,20 @@ _BY_STATUS = {
 _BY_ERROR = {
     "name-unresolved": "The hostname has no address. Check its DNS records.",
     "address-refused": "The hostname's address is private or reserved. It must be reachable from the internet.",
-    "connect-failed": "No TCP connection. Check that the host runs and that its firewall lets port 443 in.",
+    "connect-failed": "No TCP connection. Check that the host is running and that its firewall allows port 443.",
     "dial-timeout": "The host did not finish the connection in time. Check its load, its firewall and its proxy.",
-    "tls-failed": "TLS failed. Check that the certificate is valid, for this name, and sent with its whole chain.",
+    "tls-failed": "TLS failed. Check that the certificate is valid for this name and is sent with its whole chain.",
     "handshake-refused": "The host answered without a WebSocket. Check that the proxy passes upgrades on "
     "for /xrpc/com.atproto.sync.subscribeRepos.",
-    "handshake-invalid": "The answer was no WebSocket handshake. Check what listens behind the hostname.",
-    "frames-unreadable": "Most of what the stream holds cannot be read, and the relay waits longer each time before it "
-    "goes on behind it. The rejected frames say what is wrong with them. Update the PDS software.",
-    "message-too-big": "The stream holds a WebSocket frame of over 1 GB. The relay goes on behind it.",
-    "message-stalled": "A message took over five minutes to arrive. The relay goes on behind it.",
-    "websocket-invalid": "The stream is not WebSocket frames. Check what the proxy makes of it.",
+    "handshake-invalid": "The answer was not a WebSocket handshake. Check what is listening behind the hostname.",
+    "frames-unreadable": "Most of the stream cannot be read, and the relay waits longer each time before it "
+    "continues behind it. The rejected frames say what is wrong with them. Update the PDS software.",
+    "message-too-big": "The stream contains a WebSocket frame of over 1 GB. The relay continues behind it.",
+    "message-stalled": "A message took over five minutes to arrive. The relay continues behind it.",
+    "websocket-invalid": "The stream does not consist of WebSocket frames. Check what the proxy does to it.",
     "future-cursor": "The host's sequence numbers started again, perhaps after a restore. They must go on rising.",
     "no-pong": "The host stopped answering pings. Check its load and the proxy's time limits for WebSockets.",
-    "loop": "The host is itself a relay; a relay crawls PDS hosts only.",
+    "loop": "The host is itself a relay; a relay crawls only PDS hosts.",
 }
 
 _ACCOUNT_LIMIT = (

@@ -131,7 +131,7 @@ class Directory:
         `did-unavailable` when it cannot be told now, HttpError `http-too-large` for a document that is over the bound.
         """
         deadline = self._clock() + seconds
-        failure = "no address of the directory is open"
+        failure = "no address of the directory can be asked now"
         for attempt in range(TRIES):
             if attempt:
                 gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))

@@ -66,7 +66,7 @@ def locate(did: str, *, allow_insecure: bool) -> Target:
     if allow_insecure and (match := _WEB_LOCAL.fullmatch(did)):
         host = f"localhost:{match[1]}" if match[1] else "localhost"
         return Target(False, host, f"http://{host}/.well-known/did.json")
-    raise IdentityError("did-not-found", "neither a did:plc nor a did:web hostname")
+    raise IdentityError("did-not-found", "neither a did:plc nor a did:web of a hostname")
 
 
 class Lookup:
@@ -135,7 +135,7 @@ def _wait_for_turn(pace: Pace, deadline: float) -> None:
     now = time.monotonic()
     wait = pace.reserve(now)
     if now + wait > deadline:
-        raise IdentityError("did-unavailable", "the host asked to be left alone for longer than a lookup may take")
+        raise IdentityError("did-unavailable", "the host asked for a longer pause than a lookup may take")
     if wait:
         gevent.sleep(wait)
 

@@ -114,7 +114,7 @@ def _operation(line: bytes) -> Operation:
         created = datetime.fromisoformat(created_at).timestamp()
         fact = None if entry["nullified"] else _fact(did, operation)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise HttpError("http-broken", f"a line of the export is none: {error!r}") from None
+        raise HttpError("http-broken", f"a line of the export cannot be read: {error!r}") from None
     return Operation(created_at, created, fact)
 
 
@@ -172,7 +172,7 @@ def _position_after(page: Sequence[Operation], before: str) -> str:
     last = page[-1].created_at
     position = next((operation.created_at for operation in reversed(page) if operation.created_at != last), last)
     if position == before:
-        raise HttpError("http-broken", f"the export stands still at {before}")
+        raise HttpError("http-broken", f"the export does not get past {before}")
     return position
 
 

@@ -42,7 +42,7 @@ def zstd_with(path: Path) -> Encoding:
     except OSError as error:
         raise ConfigError(f"RELAY_JSON_ZSTD_DICTIONARY: {error}") from None
     if not data.startswith(_MAGIC) or len(data) > MAX_DICTIONARY_BYTES:
-        raise ConfigError(f"RELAY_JSON_ZSTD_DICTIONARY: {path} is not a dictionary of zstd")
+        raise ConfigError(f"RELAY_JSON_ZSTD_DICTIONARY: {path} is not a zstd dictionary")
     try:
         dictionary = zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_FULLDICT)
         dictionary.precompute_compress(level=LEVEL)

@@ -69,5 +69,5 @@ def _encoding(stream: JsonStream) -> Encoding:
     if not wants_zstd:
         return DEFLATED if is_offered(request.headers.get("Sec-WebSocket-Extensions", "")) else PLAIN
     if stream.compressed is None:
-        raise invalid("compress: this relay has no dictionary of zstd, ask without")
+        raise invalid("compress: this relay has no zstd dictionary; ask without it")
     return stream.compressed

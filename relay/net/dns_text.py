@@ -87,7 +87,7 @@ def _texts(answer: bytes) -> list[str]:
     if code == NO_SUCH_NAME:
         return []
     if code:
-        raise ValueError(f"it answers with code {code}")
+        raise ValueError(f"the name server answers with code {code}")
     if flags & _TRUNCATED:
         raise ValueError("the answer is too long")
     position = 12

@@ -15,7 +15,7 @@ def read_cursor(value: object) -> str | None:
     if value is None or value == "":
         return None
     if not isinstance(value, str) or len(value) > CURSOR_CHARACTERS or not value.isprintable():
-        raise ValueError("the cursor is no short printable text")
+        raise ValueError("the cursor is not a short printable text")
     return value
 
 

@@ -168,7 +168,7 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
     if isinstance(response, Response):
         # Relays that crawl each other would pass the same events round for ever.
         if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
-            raise StreamEnded("loop", "the host is a relay itself")
+            raise StreamEnded("loop", "the host is itself a relay")
         if response.status_code != 101:
             raise StreamEnded("handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT])
     if protocol.handshake_exc is not None:

@@ -38,7 +38,7 @@ def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
                 raise StoreError(
                     "store-log",
                     f"the database belongs to another log than the one in {directory}: put the right one in its place,"
-                    " or run `relay log adopt` if this log shall go on and the other never will",
+                    " or run `relay log adopt` if this log is to go on and the other will never be used again",
                 )
             log.warning("the log in %s is new: the database's former log is refused from now on", directory)
             ours = identity.make(directory, (theirs, *ours))

@@ -197,9 +197,9 @@ class Projector:
         return True
 
     def note_lost(self, events: int) -> None:
-        """SQL lacks so many events that the log does not have any more."""
+        """SQL lacks so many events that the log no longer has."""
         if events:
-            self._lost = f"database: it lacks up to {events} events that the log does not have any more"
+            self._lost = f"database: it lacks up to {events} events that the log no longer has"
 
     @property
     def behind(self) -> bool:

@@ -47,9 +47,9 @@ class AccountAnswers:
         if kept is not None:
             return kept
         if address is not None and not self._allowed.take(counted_as(address), time.monotonic()):
-            raise too_many("you ask for many accounts", int(SECONDS_EACH))
+            raise too_many("too many accounts are asked for from your address", int(SECONDS_EACH))
         if not self._places.acquire(timeout=WAIT_SECONDS):
-            raise too_many("many accounts are asked for", int(WAIT_SECONDS))
+            raise too_many("too many accounts are asked for", int(WAIT_SECONDS))
         try:
             # Another may have asked for it meanwhile.
             kept = self._kept.get(name)

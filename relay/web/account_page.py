@@ -49,7 +49,7 @@ def crawl_account(name: str) -> ResponseReturnValue:
         services.admin.public_crawl(services.admin.at_page(requester()), report.pds.url)
         notice = f"The relay connects to {report.pds.hostname}."
     except CrawlRefused as refused:
-        notice = f"The relay does not take {report.pds.hostname}: {refused.detail}."
+        notice = f"The relay does not accept {report.pds.hostname}: {refused.detail}."
     services.account_answers.forget(_plain(name))
     return _answer(*_report(name), notice)
 

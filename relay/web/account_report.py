@@ -53,10 +53,10 @@ _IDENTITY = {
         "The DID does not exist.",
         "Check how it is written; a new account's DID has to be registered first.",
     ),
-    "did-tombstone": ("The DID was deleted for good.", "Nothing of it can come back."),
+    "did-tombstone": ("The DID was deleted for good.", "The account cannot come back."),
     "did-document": ("The DID's document cannot be used.", "Whoever manages the DID has to correct its document."),
     "did-unavailable": (
-        "The DID's document cannot be had now.",
+        "The DID's document cannot be fetched now.",
         "Try again later: its directory or host does not answer.",
     ),
 }
@@ -114,7 +114,7 @@ class AccountReports:
             finding = Finding(
                 "handle-mismatch",
                 f"The handle names this account, but the account calls itself {known.handle or 'by no handle'}.",
-                "Its owner has to set the handle at the PDS as well. Its events pass all the same.",
+                "Its owner has to set the handle at the PDS too. Its events pass in spite of that.",
             )
         else:
             finding = judge(
@@ -161,7 +161,7 @@ def _of_host(pds: Endpoint, host: HostReport | None, here: tuple[AccountRow, Rep
         return Finding(
             "host-unknown",
             f"This relay does not know the account's PDS, {pds.hostname}.",
-            "Anybody may request that it is crawled; then new events of the account come here.",
+            "Anybody may request a crawl; then new events of the account arrive here.",
         )
     if host.host.status is Status.BANNED:
         return Finding("host-blocked", f"The account's PDS, {pds.hostname}, is blocked here.", host.advice)
@@ -187,18 +187,20 @@ def _of_account(
     rejected: list[RejectedFrame],
 ) -> Finding:
     if here is None:
-        return Finding("never-seen", "No event of this account has come here yet.", _rejected_advice(rejected) or _WAIT)
+        return Finding(
+            "never-seen", "No event of this account has arrived here yet.", _rejected_advice(rejected) or _WAIT
+        )
     row, repo = here
     assert host is not None
     if row.host_id != host.host.id:
         return Finding(
-            "moved", f"The account has moved to {pds.hostname}, from where nothing of it has come yet.", _WAIT
+            "moved", f"The account has moved to {pds.hostname}, and nothing has arrived from there yet.", _WAIT
         )
     if any(frame.reason == "account-throttled" for frame in rejected):
         return Finding(
             "throttled",
-            "The account sends more than can be taken at once, and events of it were let go.",
-            "It is throttled until its events are fewer; consumers are told when that is over.",
+            "The account sends more than can be taken at once, and some of its events were dropped.",
+            "It is throttled until it sends less; consumers are told when that is over.",
         )
     if row.upstream_status not in ("active", "desynchronized"):
         return Finding(
@@ -207,7 +209,7 @@ def _of_account(
     if there.failure is not None:
         return Finding(
             "pds-silent",
-            f"The account's PDS does not say how the account does: {there.failure}.",
+            f"The account's PDS does not answer for the account: {there.failure}.",
             "The operator of the PDS can check that it answers getRepoStatus.",
         )
     return _of_revs(repo, there, rejected)
@@ -225,7 +227,7 @@ def _of_revs(repo: RepoRow | None, there: AtPds, rejected: list[RejectedFrame]) 
         return Finding(
             "pds-behind",
             f"The PDS is behind this relay: it has the rev {there.rev}, the relay has {rev}.",
-            "It may have been restored from a backup; events pass again once its revs are beyond the relay's.",
+            "It may have been restored from a backup; events pass again once its revs are newer than the relay's.",
         )
     if repo is not None and repo.desynchronized:
         return Finding(
@@ -239,4 +241,4 @@ def _of_revs(repo: RepoRow | None, there: AtPds, rejected: list[RejectedFrame]) 
 def _rejected_advice(rejected: list[RejectedFrame]) -> str | None:
     if not rejected:
         return None
-    return "Its last events were rejected; below is why. The software of its PDS has to be corrected."
+    return "Its last events were rejected, for the reasons below. The software of its PDS has to be corrected."

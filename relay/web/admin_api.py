@@ -153,7 +153,7 @@ def rejected() -> ResponseReturnValue:
     number = params.whole_number(params.required(request.args, "id"), "id")
     frame = relay_services().hosts.rejected_frame(hostname, number)
     if frame is None:
-        raise XrpcError(404, "FrameNotFound", "no such frame of this host is kept any more")
+        raise XrpcError(404, "FrameNotFound", "this frame of the host is no longer kept")
     return Response(frame.frame, mimetype="application/octet-stream")
 
 
@@ -335,7 +335,7 @@ def _time_sent(body: params.Body, now: datetime) -> datetime:
     try:
         sent_at = datetime.fromisoformat(params.body_text(body, "sentat"))
     except ValueError:
-        raise invalid("sentAt is no time such as 2026-01-01T00:00:00Z") from None
+        raise invalid("sentAt is not a time such as 2026-01-01T00:00:00Z") from None
     if sent_at.tzinfo is None:
         raise invalid("sentAt has no time zone")
     # Go's zero time stands for none. Neither it nor the last year has a place in every time zone.

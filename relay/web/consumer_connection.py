@@ -289,7 +289,9 @@ class Connection:
         frames, left = self._frames + FRAMES_PER_SECOND * seconds, self.bytes_per_second * seconds
         while not reader.ended:
             if reader.frames > frames or left < 0:
-                raise ConsumerEnded("websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "too much is sent"))
+                raise ConsumerEnded(
+                    "websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "the consumer sends too much")
+                )
             try:
                 data, self._received = self._received[:READ_BYTES], self._received[READ_BYTES:]
                 data = data or self._socket.recv(READ_BYTES)

@@ -100,7 +100,7 @@ def _check_handshake(request: Request) -> None:
     except binascii.Error:
         key = b""
     if len(key) != 16:
-        raise invalid("Sec-WebSocket-Key is no base64 of 16 bytes")
+        raise invalid("Sec-WebSocket-Key is not the base64 form of 16 bytes")
 
 
 def _consume(

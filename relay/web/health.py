@@ -80,7 +80,7 @@ class HealthWatch:
             return "the relay is starting"
         looked_at, problem = self._found
         age = time.monotonic() - looked_at
-        return f"the relay is stuck: nothing was looked at for {age:.0f} s" if age > STALE_SECONDS else problem
+        return f"the relay is stuck: nothing was checked for {age:.0f} s" if age > STALE_SECONDS else problem
 
     def _look(self) -> None:
         self._found = time.monotonic(), problem_of(self._services)

@@ -95,7 +95,7 @@ def parse_head(block: bytes) -> Head:
     request_line, *lines = block.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     found = _REQUEST_LINE.fullmatch(request_line)
     if found is None:
-        raise _malformed("no request line of HTTP/1.1")
+        raise _malformed("not a request line of HTTP/1.1")
     method, target, major, minor = found.groups()
     if major != "1" or minor not in "01":
         raise RequestInvalid(505, "head-malformed", "the version is not HTTP/1.0 or 1.1")
@@ -149,7 +149,7 @@ def _length(fields: dict[str, str], version: str) -> int | None:
     length, coding = fields.get("content-length"), fields.get("transfer-encoding")
     if coding is not None:
         if length is not None or coding.lower() != "chunked" or version == "HTTP/1.0":
-            raise _malformed("a body with two lengths, or of an unknown coding")
+            raise _malformed("a body with two lengths or an unknown coding")
         return None
     if length is None:
         return 0
@@ -208,7 +208,9 @@ class Chunks:
         else:
             self._last = True
         if len(self.body) + (self._left or 0) > MAX_BODY_BYTES + 2 or self._framing > MAX_FRAMING_BYTES:
-            raise RequestInvalid(413, "body-too-large", f"a body of more than {MAX_BODY_BYTES} bytes, or in crumbs")
+            raise RequestInvalid(
+                413, "body-too-large", f"a body of more than {MAX_BODY_BYTES} bytes, or in too many small chunks"
+            )
 
 
 def _malformed(detail: str) -> RequestInvalid:

@@ -90,7 +90,7 @@ def metrics_app(problem: Callable[[], str | None]) -> WSGIApplication:
         if environ["PATH_INFO"] == "/metrics":
             return exposition(environ, start_response)
         if environ["PATH_INFO"] != "/_health":
-            status, said = "404 Not Found", {"error": "NotFound", "message": "here are /metrics and /_health"}
+            status, said = "404 Not Found", {"error": "NotFound", "message": "only /metrics and /_health are here"}
         elif (found := problem()) is not None:
             status, said = "500 Internal Server Error", {"status": "error", "msg": found}
         else:

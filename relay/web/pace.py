@@ -35,7 +35,7 @@ class Pace:
         `now` is monotonic. May block on the disk.
         """
         if feed.in_the_way:
-            return "it takes too long for what was read for it, and others wait"
+            return "it is too slow for what was read for it, and others wait"
         if self._since is None:
             self._since, self._sent = now, sent
             return None

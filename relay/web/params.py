@@ -82,14 +82,14 @@ def hostname(text: str) -> str:
     try:
         return parse_endpoint(text.strip()).hostname
     except SyntaxInvalid as error:
-        raise invalid(f"no hostname: {error}") from None
+        raise invalid(f"not a hostname: {error}") from None
 
 
 def domain(text: str) -> str:
     """The domain that `text` names: a host with a port is not one, as a ban holds for all ports of all its hosts."""
     name = hostname(text)
     if name.rpartition(":")[2].isdigit():
-        raise invalid("a domain has no port: block the one host instead")
+        raise invalid("a domain has no port: block the single host instead")
     return name
 
 
@@ -128,9 +128,9 @@ def json_body(data: bytes) -> Body:
         body = json.loads(data)
     # Deep nesting ends the parser with RecursionError; text that is no UTF-8 raises a ValueError too.
     except (ValueError, RecursionError):
-        raise invalid("the body is no JSON") from None
+        raise invalid("the body is not JSON") from None
     if not isinstance(body, dict):
-        raise invalid("the body is no JSON object")
+        raise invalid("the body is not a JSON object")
     # Go's decoder, which clients were written against, takes field names in any case: `Domain` and `domain`.
     return {name.lower(): value for name, value in body.items()}
 

@@ -67,7 +67,7 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         """Serve the connection until it ends, if there is a place for it."""
         self._has_place = self.server.connections.take(self._key)
         if not self._has_place:
-            self.refuse(RequestInvalid(429, "too-many", "too many connections, in all or from your address"))
+            self.refuse(RequestInvalid(429, "too-many", "too many connections, in total or from your address"))
             return
         try:
             super().handle()

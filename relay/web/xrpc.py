@@ -101,7 +101,7 @@ def get_latest_commit() -> ResponseReturnValue:
     if not active:
         raise _not_given(status)
     if repo is None:
-        raise XrpcError(404, "RepoNotFound", "no commit of this account was seen yet")
+        raise XrpcError(404, "RepoNotFound", "no commit of this account has been seen yet")
     return jsonify(cid=str(repo.commit), rev=repo.rev)
 
 
@@ -146,7 +146,7 @@ def _known_account() -> tuple[AccountRow, RepoRow | None]:
     did = params.did(params.required(request.args, "did"))
     found = relay_services().find_account(did)
     if found is None:
-        raise XrpcError(404, "RepoNotFound", "no event of this account was seen here")
+        raise XrpcError(404, "RepoNotFound", "no event of this account has been seen here")
     return found
 
 

@@ -106,7 +106,7 @@ def test_each_cause_is_said_in_a_sentence(stage: Stage, start_browser: StartBrow
     sees(browser, stage, nowhere, "host-unknown", "This relay does not know the account's PDS")
     browser.find("main button").click()
     # Hosts on loopback are for admins: the relay says so, in words, on the same page.
-    browser.sees("The relay does not take localhost", "[role=status]")
+    browser.sees("The relay does not accept localhost", "[role=status]")
     browser.look("account-crawl-refused")
     assert browser.complaints() == []
 

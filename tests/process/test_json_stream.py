@@ -108,6 +108,6 @@ def test_a_dictionary_that_is_none_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "dictionary").write_bytes(b"no dictionary")
     settings = ON | {"RELAY_JSON_ZSTD_DICTIONARY": str(tmp_path / "dictionary")}
     relay = RelayProcess(tmp_path / "relay", settings)
-    with pytest.raises(AssertionError, match=r"RELAY_JSON_ZSTD_DICTIONARY: .* is not a dictionary of zstd"):
+    with pytest.raises(AssertionError, match=r"RELAY_JSON_ZSTD_DICTIONARY: .* is not a zstd dictionary"):
         relay.start()
     relay.close()

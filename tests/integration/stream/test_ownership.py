@@ -106,7 +106,7 @@ def test_an_operator_says_which_log_goes_on(tmp_path: Path, database_url: str) -
     done = subprocess.run(
         [RELAY, "log", "adopt"], env={**os.environ, **settings}, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "the database is that of the log in" in done.stdout, done.stderr
+    assert done.returncode == 0 and "the database now belongs to the log in" in done.stdout, done.stderr
     Room(tmp_path / "b", database_url).stop()
     with pytest.raises(StoreError, match="store-log"):
         Room(tmp_path / "a", database_url)
