@@ -173,7 +173,7 @@ class Admin:
         self._tell(actor, Call("/admin/repo/reverseTakedown", body={"did": did}))
 
     def note_alert(self, actor: Actor, hostname: str, kind: Kind, sent_at: datetime) -> None:
-        """A sibling alerted of a host's account limit. What is no news here changes nothing."""
+        """A sibling has sent an alert about a host's account limit. What is not news here changes nothing."""
         if self._hosts.note_alert(hostname, kind, sent_at):
             _audit(actor, "alert-sent", host=hostname, kind=kind)
 

@@ -1,7 +1,7 @@
 """Content ids: the 36 bytes of a CIDv1 with a sha-256 digest, over DAG-CBOR or raw bytes.
 
 Everything that is hashed or linked uses `Cid`. Being `bytes` it hashes and compares at C speed, which the CAR and
-tree code on the hot path lives from. Must not know of CBOR: the tag around a link is `drisl`'s.
+tree code on the hot path relies on. Must not know of CBOR: the tag around a link is `drisl`'s.
 """
 
 from __future__ import annotations

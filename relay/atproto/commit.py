@@ -1,7 +1,7 @@
 """The signed commit object of a repository, and the verification of a `#commit` or `#sync` event against a key.
 
 Called by `ingest` once an event has passed the gate: pure functions over bytes, so they run in-line or in a worker
-process. Must not know of stored state: whether a commit follows on the last one is the caller's to compare.
+process. Must not know of stored state: whether a commit follows the last one is for the caller to compare.
 Specification: https://atproto.com/specs/repository and https://atproto.com/specs/sync
 
 A verification ends in one of three ways. `Verified`: the event is what it says, and may be passed on as it came.

@@ -1,7 +1,7 @@
 """Shows a frame to people, also one that cannot be read: CBOR's diagnostic notation (RFC 8949, section 8).
 
-Called for the pages that tell a host's operator what was rejected. What is wrong is said where it stands, and reading
-goes on behind it as long as anybody can tell where the next item begins. Long texts and byte strings are shortened, so
+Called for the pages that tell a host's operator what was rejected. Errors are shown where they occur, and reading
+continues behind them as long as it is clear where the next item begins. Long texts and byte strings are shortened, so
 that no record's content is shown. Must not know what a field means.
 """
 
@@ -48,7 +48,7 @@ class _Writer:
         self._room = most
 
     def write(self, text: str) -> None:
-        """Add `text`. Raises _End when there is no more room."""
+        """Add `text`. Raises _End when there is no room left."""
         self._room -= len(text)
         if self._room < 0:
             raise _End("...")

@@ -67,8 +67,8 @@ def parse_endpoint(text: str) -> Endpoint:
     """Read a host name or a URL of the host: "pds.example.com", "https://Pds.Example.com./", "ws://localhost:2583/xrpc/".
 
     A host is its name and port, so a path or a query says nothing. Without a scheme it is https, but http for
-    localhost. SyntaxInvalid `hostname-syntax` for user information, another scheme, and for what is no domain name of
-    two labels, address literal or localhost.
+    localhost. SyntaxInvalid `hostname-syntax` for user information, another scheme, and for what is not a domain name
+    of two labels, address literal or localhost.
     """
     match = _ENDPOINT.fullmatch(text) if len(text) <= MAX_ENDPOINT else None
     if match is None:

@@ -1,8 +1,8 @@
 """Opens a Merkle search tree as far as it came along, and proves that every node of that keeps the rules.
 
 Called by `commit` before anything is undone or looked up: consumers read these nodes, too, and some of their verifiers
-fail badly on a malformed one, be it off the way of the operations. What nobody can reach from the root is not read.
-Specification: https://atproto.com/specs/repository#mst-structure
+fail badly on a malformed one, even away from the paths of the operations. What nobody can reach from the root is not
+read. Specification: https://atproto.com/specs/repository#mst-structure
 """
 
 from __future__ import annotations

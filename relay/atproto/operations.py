@@ -1,7 +1,7 @@
-"""The operations of a commit: whether each is one, and what all of them together did to each path.
+"""The operations of a commit: whether each is well-formed, and what all of them together did to each path.
 
 Called by `commit`. Two operations on one path are against the rules, yet the reference PDS sends them, and they prove
-as much as any others when they follow on one another. Must not know of trees or blocks.
+as much as any others when one follows from the other. Must not know of trees or blocks.
 https://atproto.com/specs/sync and `com.atproto.sync.subscribeRepos`
 """
 
@@ -28,7 +28,7 @@ class Change(NamedTuple):
 
 
 def check(ops: Sequence[RepoOp]) -> None:
-    """Raise CommitError `op-path` or `op-fields` for what is no operation; `prev` may be left out."""
+    """Raise CommitError `op-path` or `op-fields` for what is not an operation; `prev` may be left out."""
     for op in ops:
         if not is_record_path(op.path):
             raise CommitError("op-path", repr(op.path[:80]))

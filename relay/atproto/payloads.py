@@ -1,4 +1,4 @@
-"""The payload of each kind of event: from decoded fields to what goes out of them, and to the event.
+"""The payload of each kind of event: from decoded fields to those that go out, and to the event.
 
 Called by `frames` with the map behind a frame's header. Must not know how it was encoded, or of CARs, keys and state.
 `com.atproto.sync.subscribeRepos`

@@ -1,7 +1,7 @@
 """What can be read of a map whose encoding may be broken: single fields, found without decoding what lies between.
 
 Called by `frames` for frames that cannot be read as a whole, and where two or three fields of a frame are all that is
-asked for. It walks over items by their heads, so text that is no UTF-8, tags, keys out of order and other forms than
+asked for. It walks over items by their heads, so text that is not UTF-8, tags, keys out of order and other forms than
 the canonical one do not matter. Must not know what a field means.
 """
 

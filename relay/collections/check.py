@@ -1,4 +1,4 @@
-"""Asks accounts' hosts for their collections where the events did not tell: the index's doubts, settled one by one.
+"""Asks accounts' hosts for their collections where the events did not say: the index's doubts, settled one by one.
 
 A loop of its own, started by `app`; nothing waits for it. Doubts are marks in SQL, so that they outlive a restart,
 and a host is asked rarely and by one account at a time. Must not touch the event path.

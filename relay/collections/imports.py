@@ -32,9 +32,9 @@ from relay.stream.decisions import Decisions
 PAUSE_SECONDS = 0.2
 RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0, 60.0)
 DATABASE_SECONDS = 10.0
-# After so many collections in a row that were not to be had, it is the source that is broken.
+# After this many collections in a row that cannot be fetched, it is the source that is broken.
 FAILED_IN_A_ROW = 3
-# Relays may send empty pages where they pass over inactive accounts. More than this is no list any more.
+# Relays may send empty pages where they pass over inactive accounts. More than this is not a list.
 EMPTY_PAGES = 10_000
 MAX_LISTED = 1_000_000_000
 
@@ -89,7 +89,7 @@ class Imports:
                 self._spawn(source)
 
     def begin(self, source: Endpoint, nsids: Sequence[str] = ()) -> None:
-        """Import `nsids`, or all collections known here and those that the source tells of.
+        """Import `nsids`, or all collections known here and those that the source lists.
 
         Goes on where an earlier import from `source` stood. Raises ImportBusy while one from another source runs,
         and StoreError.

@@ -1,6 +1,6 @@
 """Asks another relay which repos have records of a collection, a page at a time, and believes none of its answers.
 
-Used by `imports`. A page is bounded in bytes, entries and time; what is no DID or cursor in it is left out or refused.
+Used by `imports`. A page is bounded in bytes, entries and time; what is not a DID or a cursor is left out or refused.
 Keeps nothing and stores nothing.
 """
 

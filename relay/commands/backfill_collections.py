@@ -68,7 +68,7 @@ def _watch(client: Client, source: str, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show(bar: Any, view: dict[str, Any]) -> None:
-    # Collections come in while it runs, as the source tells of them.
+    # Collections are added while it runs, as the source lists them.
     bar.length = max(view["collections"], 1)
     bar.update(view["done"] + view["failed"] - bar.pos, view)
     # By itself the bar is drawn anew only when a collection is through, which may take an hour.

@@ -24,7 +24,7 @@ def heal(client: Client, host: str, status: bool, stop: bool, background: bool) 
     """Compare the accounts of HOST with what the relay has, and fetch what is missing.
 
     The running relay does it: this command may be interrupted, and called again to look on. Exit code 1 when the
-    host's list of accounts is not to be had.
+    host's list of accounts cannot be fetched.
     """
     if status + stop + background > 1:
         fail(EXIT_USAGE, "--status, --stop and --background cannot be combined")

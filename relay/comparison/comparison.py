@@ -60,7 +60,7 @@ def compare(
     most_accounts: int = 200,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Comparison:
-    """Follow both for `seconds`, and then for `late` more at the most, until all that is on its way has come.
+    """Follow both for `seconds`, and then for at most `late` more, until everything that is under way has come.
 
     `progress` is called with the seconds that have gone by. Raises StreamEnded or HttpError when a relay does not
     answer at the start.

@@ -1,7 +1,7 @@
 """Which events came from both relays, which from one alone, and from which one first. Pure, and bounded in memory.
 
 Fed by `comparison` with what two followers see. An event is its account and rev; `#identity` and `#account` have no
-rev, and are their account and time. What one relay has let go as `#sync` and the other as `#commit` is the same event.
+rev, and are their account and time. What one relay sends as `#sync` and the other as `#commit` is the same event.
 """
 
 from __future__ import annotations

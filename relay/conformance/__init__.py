@@ -1,4 +1,4 @@
-"""A conformance suite for any relay: fake hosts and a directory send it what the rules speak of, and its answers are
+"""A conformance suite for any relay: fake hosts and a directory send it what the rules are about, and its answers are
 watched from outside.
 
 Called by `relay conform`. It tests relays of any make, so it must not know how this one works: of ours it imports

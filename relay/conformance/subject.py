@@ -1,7 +1,7 @@
 """The relay that is tested: one that runs, or one that is started for it; asked over HTTP, as anybody and as its admin.
 
-Starting it takes what relays of this family read from the environment. What a relay must be told beside that is given
-with `--env`.
+Starting it takes what relays of this family read from the environment. Anything else that a relay needs is given with
+`--env`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a scenario can come to."""
+"""The possible outcomes of a scenario."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Broken(Exception):
 
 
 class RelayEnded(Exception):
-    """The relay, or its firehose, is not there any more: nothing can be told of the rule."""
+    """The relay, or its firehose, is gone: nothing can be said about the rule."""
 
 
 class NotOffered(Exception):

@@ -26,7 +26,7 @@ from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 STEADY_SECONDS = 60.0
-# A short break is no news for a load balancer: consumers lose nothing by it. Nor is a connection good news before it
+# A short break is not news for a load balancer: consumers lose nothing by it. Nor is a connection good news before it
 # has stood for a while or brought something: an upstream may take it and hang up.
 BREAK_SECONDS = 10.0
 PROVEN_SECONDS = 5.0

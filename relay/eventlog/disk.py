@@ -10,7 +10,7 @@ import errno
 import os
 from pathlib import Path
 
-# The sector, or what the file system knows of it, is broken: it would be no better the next time.
+# The sector, or what the file system knows of it, is broken: trying again would not help.
 _BROKEN = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
 

@@ -36,7 +36,7 @@ DOUBT_SECONDS = 600.0
 OLD_US = 300_000_000
 SEQS_PER_SECOND = 5_000
 
-# Unreadable stretches that are told apart; a disk with more of them is told of by its other errors.
+# Unreadable stretches that are told apart; a disk with more of them shows by its other errors.
 MAX_LOST = 1_000
 
 _first_seq = attrgetter("first_seq")

@@ -111,7 +111,7 @@ def decode(data: bytes, offset: int) -> Record | None:
 def records_in(data: bytes, after_seq: int = -1) -> tuple[list[Record], int]:
     """The records that stand one after the other from the start of `data`, and where the last of them ends.
 
-    Their seqs rise from `after_seq` on; one that does not is no further record. What `decode` says of each, in one
+    Their seqs rise from `after_seq` on; one that does not is not a further record. What `decode` says of each, in one
     loop: replay is as fast as this is.
     """
     records: list[Record] = []

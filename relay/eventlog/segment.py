@@ -173,7 +173,7 @@ def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> byte
 
 
 def after_damage(handle: Handle, offset: int, end: int, points: Sequence[Point]) -> int:
-    """Where reading goes on when the bytes at `offset` are no whole record.
+    """Where reading continues when the bytes at `offset` are not a whole record.
 
     A header whose checksum is right says where the next record starts. Else only the index is trusted: what looks
     like a record may be inside a frame, and frames are other people's bytes.

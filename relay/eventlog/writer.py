@@ -96,6 +96,6 @@ class SegmentWriter:
 
     def _add_point(self, point: Point) -> None:
         self._next_point = point.offset + INDEX_EVERY
-        # The index is a hint: a disk that is too full for it is no reason to refuse the event.
+        # The index is a hint: a disk that is too full for it is not a reason to refuse the event.
         with suppress(OSError):
             os.write(self._index_fd, encode_points((point,)))

@@ -1,4 +1,4 @@
-"""Heals whole hosts: pages the list of each one that is due, and notes the accounts that the relay has otherwise.
+"""Heals whole hosts: pages the list of each one that is due, and notes the accounts that the relay has differently.
 
 A loop of its own, built by `healing`; nothing waits for it. Where it stands is in SQL with what it found, so that it
 goes on after a restart. What is noted is fetched by `accounts`. Must not know what made a host due.
@@ -38,7 +38,7 @@ WEEKLY_SECONDS = 3600.0
 RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 3600.0
 ATTEMPTS = 10
-# No host has more accounts than this many times its limit, and what goes beyond that is no list any more.
+# No host has more accounts than this many times its limit; a longer list is not one.
 LIMITS = 4
 LISTED_AT_LEAST = 10_000
 EMPTY_PAGES = 100
@@ -121,7 +121,7 @@ class HostHealing:
             log.debug("no hosts are compared: %s", error)
 
     def _compare(self, host: Host) -> None:
-        """One host, to the end of its list or to a page that is not to be had now."""
+        """One host, to the end of its list or to a page that cannot be fetched now."""
         try:
             self._wait_for_stream(host)
             self._page_through(host)

@@ -1,6 +1,7 @@
 """A host's accounts as it lists them, a page at a time, and how they differ from what the relay knows of them.
 
-Used by `hosts`. A page is bounded in bytes, entries and time; what is no account in it is left out. Keeps nothing.
+Used by `hosts`. A page is bounded in bytes, entries and time; entries that are not accounts are left out. Keeps
+nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Lets the account limit of a host in good standing grow by itself, slowly and with a line in the audit log.
+"""Raises the account limit of a host in good standing, slowly and with a line in the audit log.
 
 Run by Hosts unless the operator turned it off. The rule is a pure function of what is known of the host; the rest
-remembers who grew in the last day, over restarts as well.
+remembers who grew in the last day, also across restarts.
 """
 
 from __future__ import annotations

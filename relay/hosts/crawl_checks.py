@@ -80,7 +80,7 @@ def is_trusted(settings: Settings, hostname: str) -> bool:
 
 
 def first_account_limit(settings: Settings, hostname: str, carried: int = 0) -> int:
-    """Accounts that a new host may have: at the least what a relay that is trusted carries of it, and a fifth more."""
+    """Accounts that a new host may have: at least as many as a trusted relay carries of it, and a fifth more."""
     least = TRUSTED_ACCOUNT_LIMIT if is_trusted(settings, hostname) else settings.default_account_limit
     return max(least, min(carried + -(-carried // 5), TRUSTED_ACCOUNT_LIMIT))
 

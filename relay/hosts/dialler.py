@@ -48,7 +48,7 @@ class Dialler:
         metrics.show_bound("dials", lambda: len(self._dialling), MAX_DIALS)
 
     def start(self) -> None:
-        """Plan every known host, spread out so that thousands of handshakes are no spike, and begin."""
+        """Plan every known host, spread out so that thousands of handshakes do not make a spike, and begin."""
         now = time.monotonic()
         to_connect = 0
         for host in self._registry:
@@ -182,7 +182,7 @@ class Dialler:
         return time.time() - seen > self._replay_window
 
     def _ended(self, host: Host, error: StreamEnded, lasted: float) -> None:
-        """Note why the connection is no more, and plan the next one."""
+        """Note why the connection ended, and plan the next one."""
         host.note_error(str(error), time.time())
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()

@@ -92,7 +92,7 @@ class Host:
         self.connected_at: float | None = None
         self.live_restart = False
         # Until there is a position: whether the host asked to be crawled just now, the cursor that an operator set, and
-        # whether the next connection is to start live all the same.
+        # whether the next connection is to start live in spite of that.
         self.first_crawl = False
         self.ask_from: int | None = None
         self.go_live = False

@@ -1,4 +1,4 @@
-"""All upstream hosts: starting and stopping them, blocking and limiting them, and saying how each one does.
+"""All upstream hosts: starting and stopping them, blocking and limiting them, and reporting how each one is doing.
 
 The face of the room towards `app`, `admin` and the pages. The table of hosts is the registry's, dialling the dialler's,
 and who may come in is decided by `new_hosts`; what is here is what admins may do, and what time alone changes.
@@ -181,8 +181,8 @@ class Hosts:
         rates: dict[RateTier, int | None] | None = None,
         alerts_silenced: bool | None = None,
     ) -> None:
-        """Change a host's account limit, its rates per tier (None: by the formula again), or whether its account limit
-        is alerted of. Applies at once.
+        """Change a host's account limit, its rates per tier (None: by the formula again), or whether alerts about
+        it are sent. Applies at once.
         """
         host = self.known(hostname)
         if alerts_silenced is not None:
@@ -203,7 +203,7 @@ class Hosts:
         self._registry.decisions.store()
 
     def note_alert(self, hostname: str, kind: Kind, sent_at: datetime) -> bool:
-        """A sibling relay alerted of a host at `sent_at`. False when that is no news here, or the host is unknown."""
+        """A sibling relay sent an alert about a host at `sent_at`. False when it is not news or the host is unknown."""
         host = self._registry.by_name(hostname)
         if host is None or host.row.alerts_silenced:
             return False

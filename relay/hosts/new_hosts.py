@@ -1,6 +1,6 @@
 """How hosts come in: by a crawl request, from the settings, or from another relay's list.
 
-Owned by Hosts. Keeps the switch and the daily limit of crawl requests over restarts. What makes a single request
+Owned by Hosts. Keeps the switch and the daily limit of crawl requests across restarts. What makes a single request
 acceptable is in `crawl_checks`, paging another relay in `pull_hosts`.
 """
 
@@ -69,7 +69,7 @@ class NewHosts:
 
         Raises CrawlRefused (`Forbidden`, `BadRequest`, `DomainBan`, `HostBanned`, `HostNotFound`,
         `RateLimitExceeded`) or StoreError. Admins pass the switch, the rules of TLS and
-        localhost, and the daily limit; which addresses may be connected to is the guard's matter all the same.
+        localhost, and the daily limit; which addresses may be connected to is still decided by the guard.
         """
         if not admin and not self._crawl_enabled:
             raise CrawlRefused("crawl-disabled", "Forbidden", 403, "this relay accepts no crawl requests")

@@ -1,7 +1,7 @@
-"""The last rejected frames of each host, so that its operator can find the fault alone.
+"""The last rejected frames of each host, so that its operator can find the fault without help.
 
 Filled by `ingest.Rejections` with every drop that is not ordinary, read for the host's page; the registry has the one
-instance. In memory alone, and bounded: 50 frames and 1 MiB of a host, 32 MiB in all, 64 KiB of a frame; the oldest go
+instance. Only in memory, and bounded: 50 frames and 1 MiB of a host, 32 MiB in total, 64 KiB of a frame; the oldest go
 first.
 """
 
@@ -56,7 +56,7 @@ class RejectedFrames:
         size: int,
         frame: bytes,
     ) -> None:
-        """Keep one, and forget the oldest that there is no more room for."""
+        """Keep one, and forget the oldest for which there is no room left."""
         kept = RejectedFrame(self._next, at, reason, detail[:200], did, seq, size, frame[:BYTES_OF_FRAME])
         self._next += 1
         numbers = self._of_host.setdefault(host_id, deque())

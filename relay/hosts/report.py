@@ -1,4 +1,4 @@
-"""What the relay tells of its hosts: of one, why it is or is not in the network, and one page of their table.
+"""What the relay reports about its hosts: why one is or is not in the network, and one page of their table.
 
 Made by Hosts on demand for `GET /host/<hostname>`, the admin's list and the pages for people. The advice is in words
 that a host's operator can act on. A page is searched, filtered and sorted by what costs little, since there are

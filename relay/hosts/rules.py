@@ -1,7 +1,7 @@
-"""The rule behind each reason for which an event is rejected, and where its text stands.
+"""The rule behind each reason for which an event is rejected, and where it is written.
 
-Shown on a host's page beside what was rejected, so that whoever writes a PDS can find the fault alone. A test holds the
-reasons against `docs/drop-reasons.md`. Pure data.
+Shown on a host's page beside what was rejected, so that the author of a PDS can find the fault without help. A test
+holds the reasons against `docs/drop-reasons.md`. Pure data.
 """
 
 from __future__ import annotations

@@ -238,7 +238,7 @@ class _Reading:
     def _reject(
         self, reason: str, detail: str, frame: bytes, size: int = 0, *, seq: int | None = None, did: str | None = None
     ) -> None:
-        """Count a message that is no event. The cursor moves past it if its `seq` can be believed."""
+        """Count a message that is not an event. The cursor moves past it if its `seq` can be believed."""
         newest = max(self._last_seq, self._host.cursor.position)
         if seq is not None and not newest < seq <= newest + LONGEST_STEP:
             seq = None

@@ -4,7 +4,7 @@ Called by `lookup` for every did:plc. Tells facts from everything else: what a p
 network answers says nothing about a DID. Must not know of caches, or of what is in a document.
 
 1. Only 200, 404 and 410 are facts about a DID. With any other answer the next address is asked.
-2. 429, and a failure with `Retry-After`, hold an address for as long as it asks, 30 s at the most. What waits goes on
+2. 429, and a failure with `Retry-After`, hold an address for as long as it asks, at most 30 s. What waits goes on
    waiting: it takes no turn meanwhile and is not given up.
 3. An address that fails CLOSE_AFTER times in a row is closed for a while. Then one request tries it, and opens it or
    closes it again.
@@ -161,7 +161,7 @@ class Directory:
             if any(address.usable(now) for address in self._addresses):
                 break
             holds = [address.held_until for address in self._addresses if now < address.held_until]
-            # Ended by time: a hold is LONGEST_HOLD_SECONDS at the most, and only a new request makes a new one.
+            # Ended by time: a hold takes at most LONGEST_HOLD_SECONDS, and only a new request makes a new one.
             if not holds:
                 break
             gevent.sleep(min(holds) - now)

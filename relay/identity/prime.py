@@ -1,4 +1,4 @@
-"""Fills the identity table from the PLC directory's export, so that a new relay need not ask for each DID.
+"""Fills the identity table from the PLC directory's export, so that a new relay does not have to ask for each DID.
 
 Run by `relay prime-identities`, also beside a running relay. Pages `/export`, the stream of all operations; where it
 stands is stored with each page, so that it goes on after a stop, and a later run only reads what is new. Once it has

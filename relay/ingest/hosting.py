@@ -1,7 +1,7 @@
 """Which host an account is on and what that host says of it, and how many of a host's accounts count against its limit.
 
-The gate calls it once a host's authority is established, the status check with a host's answer. Consumers are told of
-every change of the status that the relay holds, before the account's next event. Must not know of frames.
+The gate calls it once a host's authority is established, the status check with a host's answer. Consumers are told
+about every change of the status that the relay holds, before the account's next event. Must not know of frames.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Hosting:
         self._tell(state, before, own_status)
 
     def throttle(self, did: str, host: Host) -> bool:
-        """Tell consumers that events of an account of `host` are missing. False when there is none to tell of.
+        """Tell consumers that events of an account of `host` are missing. False when there is nothing to tell.
 
         Raises StoreError when SQL is needed and away.
         """
@@ -98,7 +98,7 @@ class Hosting:
             self._announce(Announcement(state))
 
     def enter(self, entry: Entry) -> None:
-        """Keep what `entry` proves of its account, which consumers have never heard of and are not told of."""
+        """Keep what `entry` proves of its account, which consumers have never heard of and are not told about."""
         if entry.repo is not None:
             self._projector.note_repo(entry.repo, entry.collections or {})
 

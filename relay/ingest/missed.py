@@ -1,6 +1,6 @@
-"""Notes of which accounts an event was dropped that the relay should have had, so that it is fetched from its source.
+"""Notes which accounts had an event dropped that the relay should have had, so that it is fetched from its source.
 
-Told by `rejections` of every drop; the projector stores what is noted no later than the host's cursor moves past the
+`rejections` reports every drop to it; the projector stores what is noted no later than the host's cursor moves past the
 event. Must not know how anything is fetched.
 """
 

@@ -18,7 +18,7 @@ MAX_DIGITS = 19
 
 
 class CursorInvalid(ValueError):
-    """What is no cursor, in words for whoever sent it."""
+    """What is wrong with a cursor, in words for whoever sent it."""
 
 
 class Cursor:

@@ -6,7 +6,7 @@ Pure. The rules are those of Jetstream, its leniency included, since its clients
    They are about commits alone: `#identity` and `#account` come whatever is asked for.
 2. `wantedDids` are DIDs, ten thousand at most, and hold for every kind.
 3. What stands twice counts once.
-4. `maxMessageSizeBytes` is bytes of JSON; 0, nothing, a negative number, or no number is no bound.
+4. `maxMessageSizeBytes` is bytes of JSON; 0, nothing, a negative number, or what is not a number sets no bound.
 5. `kinds` is ours: `commit`, `identity`, `account`, `sync`; without it, all but `sync`, which Jetstream does not have.
 """
 

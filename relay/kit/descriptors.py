@@ -33,7 +33,7 @@ def spare(fd: int) -> bool:
 
 
 def say_exhausted(limit: int | None = None) -> None:
-    """A line in the log, once a minute, that there are no more."""
+    """Say in the log, once a minute, that there are none left."""
     if _lines.add("", time.monotonic()) == 1:
         of = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if limit is None else limit
         log.error("out of file descriptors (LimitNOFILE is %d): new connections are refused", of)

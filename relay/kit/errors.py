@@ -66,8 +66,9 @@ class BackfillError(RelayError):
     """Another relay does not give its collection index.
 
     Reasons: `backfill-source` (it has none to give, or may not be asked), `backfill-refused` (not of this collection),
-    `backfill-unavailable` (no answer: ask again later), `backfill-answer` (the answer is no page), `backfill-endless`
-    (its pages do not come to an end). `retry_after` is how many seconds the source wants to be left alone.
+    `backfill-unavailable` (no answer: ask again later), `backfill-answer` (the answer is not a page),
+    `backfill-endless` (its pages do not come to an end). `retry_after` is how many seconds the source wants to be left
+    alone.
     """
 
     def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:

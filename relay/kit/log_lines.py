@@ -113,7 +113,7 @@ def set_up(level: str, form: str, environment: Mapping[str, str] = os.environ) -
     handler.setFormatter(JournalFormatter(formatter) if _to_journal(environment) else formatter)
     handler.addFilter(Limit())
     logging.basicConfig(level=_LEVELS.get(level, logging.ERROR), handlers=[handler], force=True)
-    # urllib3 tells of every connection it opens to a stranger.
+    # urllib3 logs every connection that it opens.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

@@ -1,7 +1,7 @@
-"""A line a minute in the log with the figures that matter, so that the journal alone tells how the relay has done.
+"""A line a minute in the log with the figures that matter, so that the journal shows how the relay has been doing.
 
-Run by `app` and by `edge`. It reads the instruments of `metrics` as a scrape does; what is wrong is told by its caller,
-and makes the line a warning. Must not know what moves the figures.
+Run by `app` and by `edge`. It reads the instruments of `metrics` as a scrape does; its caller says what is
+wrong, which makes the line a warning. Must not know what moves the figures.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class MinuteLine:
         self._loop = Loop("the line a minute", self._say, EVERY_SECONDS)
 
     def start(self) -> None:
-        """Begin; the first line comes soon, and tells of the start."""
+        """Begin; the first line comes soon, and covers the start."""
         self._before = take_reading()
         self._loop.start(after=FIRST_SECONDS)
 

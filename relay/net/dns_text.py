@@ -116,7 +116,7 @@ def _after_name(answer: bytes, position: int) -> int:
 
 
 def _joined(data: bytes) -> str:
-    """A record's strings, of 255 bytes each at the most, as one text."""
+    """A record's strings, of at most 255 bytes each, as one text."""
     parts, position = [], 0
     while position < len(data):
         length = data[position]

@@ -20,7 +20,7 @@ def read_cursor(value: object) -> str | None:
 
 
 def retry_after(answer: Response, longest: float) -> float:
-    """How many seconds the server wants to be left alone, `longest` at the most; 0 when it does not say."""
+    """How many seconds the server wants to be left alone, at most `longest`; 0 when it does not say."""
     wanted = answer.headers.get("Retry-After", "")
     seconds = float(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0.0
     return min(seconds, longest)

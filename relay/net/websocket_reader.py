@@ -67,7 +67,7 @@ class PassedOver(NamedTuple):
 class FrameReader:
     """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
 
-    `masked`: the other end is a client. Its messages are skipped, and `max_bytes` bounds them all the same; with
+    `masked`: the other end is a client. Its messages are skipped, but `max_bytes` still bounds them; with
     `texts`, those that are text are kept, and with `deflate` they may be compressed. `frames`
     counts all frames, `crumbs` those of them that are small and no whole message; `pings` are to be answered, `pongs`
     counts answers.
@@ -282,7 +282,7 @@ class FrameReader:
             raise self._too_big()
 
     def _take_other(self, head: int, payload: bytes) -> None:
-        """A frame that is no whole message of a server's."""
+        """A frame that is not a whole message of a server."""
         if len(payload) < SMALL_FRAME_BYTES:
             self.crumbs += 1
         opcode = head & OPCODE

@@ -233,7 +233,7 @@ def all_bans(tx: Transaction) -> list[str]:
 
 
 def ban_of(tx: Transaction, hostname: str) -> str | None:
-    """The banned domain that `hostname` is or lies under, None when it is free. A port is no part of the name."""
+    """The banned domain that `hostname` is or lies under, None when it is free. A port is not part of the name."""
     found = tx.rows_in("SELECT domain FROM domain_bans WHERE lower(domain) IN ({})", suffixes(hostname))
     return found[0][0] if found else None
 

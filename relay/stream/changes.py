@@ -34,7 +34,7 @@ def changes_of(
 ) -> Changed:
     """What `event` of the account `uid` changes, `before` being its repo until then.
 
-    `commit` and `data` are the commit and the root of the tree that the event proves, `touched` is what it tells of
+    `commit` and `data` are the commit and the root of the tree that the event proves, `touched` is what it says about
     collections (`atproto.collections.touched`).
     """
     repo = repo_after(event, uid, commit, data, before)
@@ -58,7 +58,7 @@ def repo_after(event: Commit | Sync, uid: int, commit: Cid, data: Cid, before: R
 def told_by(
     event: Commit | Sync, touched: Mapping[str, bool | None], repo: RepoRow, before: RepoRow | None
 ) -> Mapping[str, bool | None]:
-    """What `event` tells of collections, `repo` being the state after it.
+    """What `event` says about collections, `repo` being the state after it.
 
     A `#sync`, and a commit before which others were missed, leave every collection in doubt.
     """

@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 class GroupCommit(Generic[T]):
     """The queue and the greenlet that works it off, one batch after the other and in order.
 
-    `records_of` gives the records of a batch; `published` is told of both once consumers may have them; `ready` is
+    `records_of` gives the records of a batch; `published` gets both once consumers may have them; `ready` is
     called before each batch is taken, and may block. `name` is whose they are, `bytes` what is queued.
     """
 
@@ -66,7 +66,7 @@ class GroupCommit(Generic[T]):
         published: Callable[[list[T], list[Record]], None],
         ready: Callable[[], None] | None = None,
     ) -> None:
-        # Called when a batch could not be written, which may be for want of room.
+        # Called when a batch could not be written, which may be for lack of room.
         self.make_room: Callable[[], None] = _nothing
         self.bytes = 0
         self._name = name

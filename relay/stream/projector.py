@@ -135,7 +135,7 @@ class Projector:
     ) -> None:
         """Gather what the events up to `position` change, once they are published.
 
-        `collections` are uids with what an event tells of their collections (`changes.told_by`); `own_statuses` are
+        `collections` are uids with what an event says about their collections (`changes.told_by`); `own_statuses` are
         uid -> the status of the relay's own that was given to the account.
         """
         for account in account_rows:
@@ -164,7 +164,7 @@ class Projector:
         self._gathered.missed[host_id, did] = reason
 
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
-        """What is stored of these collections of `uid` is in doubt: the next event that tells of one is written."""
+        """What is stored of these collections of `uid` is in doubt: the next event that mentions one is written."""
         self._told.forget(uid, names)
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:

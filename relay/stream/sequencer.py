@@ -30,8 +30,8 @@ class Entry:
 
     Before it is submitted it says: `uid`; `status`, the index in `events.STATUSES` of what the host says of the
     account; `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that
-    the event changes, `collections` is what it tells of collections (`changes.told_by`). `hides`: with this `#account`
-    event the account's past becomes unreadable; `reveals`: with this one it can be read again. `host_id` and
+    the event changes, `collections` is what it says about collections (`changes.told_by`). `hides`: with this
+    `#account` event the account's past becomes unreadable; `reveals`: with this one it can be read again. `host_id` and
     `upstream_seq` are 0 for the relay's own; `own_status` is the status of the relay's own that it gives the account.
     """
 
@@ -82,7 +82,7 @@ class Sequencer:
         )
 
     def on_failure(self, make_room: Callable[[], None]) -> None:
-        """Have `make_room` called when the log cannot be written, which may be for want of room."""
+        """Have `make_room` called when the log cannot be written, which may be for lack of room."""
         self._commits.make_room = make_room
 
     @property

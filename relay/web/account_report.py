@@ -67,7 +67,7 @@ _NOT_SERVED = Finding(
 
 
 class AccountReports:
-    """Finds out and judges. Blocks for as long as the network takes, half a minute at the most."""
+    """Finds out and judges. Blocks for as long as the network takes, at most half a minute."""
 
     def __init__(self, network: AccountNetwork, hosts: Hosts, find_account: FindAccount) -> None:
         self._network = network

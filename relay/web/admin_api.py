@@ -1,7 +1,7 @@
 """The admin API: indigo's routes and JSON, so that its tools and dashboards work unchanged, and zlay's for imports.
 
 Every route needs the admin password. Routes parse, call `Admin`, and answer; what they show is read from memory and
-SQL. Must not know what a change does, nor who else is told of it.
+SQL. Must not know what a change does, nor who else is told about it.
 """
 
 from __future__ import annotations

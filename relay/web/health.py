@@ -18,7 +18,7 @@ from relay.kit.errors import StoreError
 from relay.store.database import Database, ping, within
 from relay.web.services import Services, services
 
-# A database that hangs is told of before who asks gives up: load balancers wait some seconds.
+# A database that hangs is reported before the client gives up: load balancers wait some seconds.
 ANSWER_SECONDS = 3.0
 LOOK_SECONDS = 2.0
 # One look that waits for a database that hangs, and its turn on a busy hub.
@@ -57,7 +57,7 @@ def ready() -> ResponseReturnValue:
 
 
 class HealthWatch:
-    """Looks at the relay's health every two seconds, so that another thread can tell of it while the hub is busy."""
+    """Looks at the relay's health every two seconds, so that another thread can report it while the hub is busy."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

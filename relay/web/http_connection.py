@@ -239,7 +239,7 @@ class HttpConnection(WSGIHandler):
         yield_hub(self.input.line)
         self.content_length = len(self._body)
         if head.length is None:
-            # What is handed on has a length, whatever it came in.
+            # What is handed on has a length, in whatever form it came.
             del self.headers["Transfer-Encoding"]
             self.headers["Content-Length"] = str(len(self._body))
         return True

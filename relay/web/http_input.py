@@ -29,7 +29,7 @@ MAX_PARAMETERS = 100
 MAX_BODY_BYTES = 64 << 10
 MAX_FRAMING_BYTES = 16 << 10
 MAX_CHUNK_LINE_BYTES = 1 << 10
-# So many bytes of framing a chunk is counted as beside its line: to take one is work, whatever it holds.
+# A chunk counts as this many bytes beside its line: taking one is work, whatever it holds.
 CHUNK_COST = 32
 HEAD_END = b"\r\n\r\n"
 

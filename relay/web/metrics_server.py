@@ -41,7 +41,7 @@ Connection: TypeAlias = "gevent.Greenlet[..., object]"
 
 
 class MetricsHandler(HttpConnection):
-    """A scraper's connection, which is over after some seconds, whatever it says or reads meanwhile.
+    """A scraper's connection, which ends after some seconds, whatever it sends or reads.
 
     Once there are too many the oldest goes: a scrape is over long before that, and idle connections keep nobody out.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 from relay.kit.errors import LogError
 from relay.stream.firehose import Feed
 
-# Bytes a second. Less is no use to anyone, and would hold what was read for it for hours.
+# Bytes a second. Less is of no use to anyone, and would hold what was read for it for hours.
 LEAST_RATE = 2048
 # A rate is taken over so many seconds, or the stall time where that is longer.
 PERIOD_SECONDS = 30.0

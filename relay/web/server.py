@@ -29,8 +29,8 @@ from relay.web.services import Services
 
 log = logging.getLogger(__name__)
 
-# Connections that are no consumer's, and of these the most of one address: of its own, and in requests that a proxy
-# passes on. Above the first there is still room to say so.
+# Connections that are not a consumer's, and the maximum of these for one address: of its own, and in requests that a
+# proxy passes on. Above the first there is still room to say so.
 REQUESTS_BESIDE_CONSUMERS = 1000
 ROOM_TO_REFUSE = 100
 CONNECTIONS_PER_ADDRESS = 200
@@ -149,7 +149,7 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
 
 
 class Listener(HttpServer):
-    """The API's port. `connections` are those that are no consumer's, `requests` those that came through proxies."""
+    """The API's port. `connections` are those that are not a consumer's, `requests` those that came through proxies."""
 
     def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
         capacity = services.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS + ROOM_TO_REFUSE
