@@ -35,6 +35,7 @@ from relay.kit.values import (
     parse_share,
     parse_size,
     parse_size_or_auto,
+    shown,
 )
 
 
@@ -355,13 +356,9 @@ class Settings:
     def redacted(self) -> dict[str, str]:
         """Every setting as text, secrets replaced."""
         return {
-            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else _shown(getattr(self, item.name))
+            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else shown(getattr(self, item.name))
             for item in fields(self)
         }
-
-
-def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if type(value) is tuple else str(value)
 
 
 def _parsed(item: Field[Any], name: str, text: str) -> Any:

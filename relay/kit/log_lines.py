@@ -112,8 +112,11 @@ def set_up(level: str, form: str, environment: Mapping[str, str] = os.environ) -
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JournalFormatter(formatter) if _to_journal(environment) else formatter)
     handler.addFilter(Limit())
-    logging.basicConfig(level=_LEVELS.get(level, logging.ERROR), handlers=[handler], force=True)
-    # urllib3 logs every connection that it opens.
+    chosen = _LEVELS.get(level, logging.ERROR)
+    # What libraries log at `debug` (each header, each connection) is not what an operator wants to see there.
+    logging.basicConfig(level=max(chosen, logging.INFO), handlers=[handler], force=True)
+    logging.getLogger("relay").setLevel(chosen)
+    # urllib3 logs every connection that fails.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 

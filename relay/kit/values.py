@@ -19,6 +19,18 @@ class Bind(NamedTuple):
     host: str
     port: int
 
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def shown(value: object) -> str:
+    """A setting's value as its operator might have written it; durations as plain seconds."""
+    if type(value) is tuple:
+        return ",".join(map(str, value))
+    if type(value) is bool:
+        return str(value).lower()
+    return f"{value:g}" if type(value) is float else str(value)
+
 
 MAX_LINE = 200
 

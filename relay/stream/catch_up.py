@@ -84,7 +84,8 @@ class CatchUp:
         while self.step():
             pass
         self._pool.kill()
-        log.info("applied %d events of the log to the database", self.applied)
+        if self.applied:
+            log.info("applied %d events of the log to the database", self.applied)
 
     def step(self) -> bool:
         """Apply the next piece. False when there is none. Raises as `run`."""

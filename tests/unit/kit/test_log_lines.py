@@ -127,3 +127,18 @@ def test_what_nobody_caught_is_logged_like_everything_else() -> None:
     assert done.returncode == 0 and done.stdout == ""
     assert [line["logger"] for line in lines] == ["relay.kit.log_lines"] * 3 + ["py.warnings"]
     assert all("ValueError" in line["error"] and "hunter2" not in line["error"] for line in lines[:3])
+
+
+DEBUG = """
+import logging
+from relay.kit import log_lines
+log_lines.set_up("debug", "json", {})
+logging.getLogger("relay.hosts").debug("a host")
+logging.getLogger("websockets.client").debug("a header")
+logging.getLogger("websockets.client").info("a notice")
+"""
+
+
+def test_debug_is_for_the_relay_and_not_for_its_libraries() -> None:
+    done = subprocess.run([sys.executable, "-c", DEBUG], capture_output=True, text=True, timeout=30, cwd=ROOT)
+    assert [json.loads(line)["msg"] for line in done.stderr.splitlines()] == ["a host", "a notice"]

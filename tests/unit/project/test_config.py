@@ -57,6 +57,16 @@ def test_a_bad_value_names_the_variable_but_never_a_secret() -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_what_differs_from_the_defaults_is_shown_as_an_operator_writes_it() -> None:
+    environment = {
+        "RELAY_API_BIND": "[::1]:2470",
+        "RELAY_TRUSTED_DOMAINS": "*.a.example,b.example",
+        "LOG_LEVEL": "info",
+    }
+    changed = Settings.from_environment({**environment, "RELAY_ADMIN_PASSWORD": "hunter2"}).changed()
+    assert changed == {"RELAY_API_BIND": "[::1]:2470", "RELAY_TRUSTED_DOMAINS": "*.a.example,b.example"}
+
+
 def test_secrets_are_redacted_on_print() -> None:
     shown = Settings.from_environment({"RELAY_ADMIN_PASSWORD": "hunter2", "DATABASE_URL": "postgres://u:pw@db/r"})
     assert "hunter2" not in str(shown.redacted())
