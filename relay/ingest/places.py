@@ -1,8 +1,8 @@
 """Gives places that come free on a host at its account limit to the accounts that wait for one, the oldest first.
 
-`hosting` reports when an account has gone or is active again, `hosts` when a limit was raised; `moderation` releases. How
-many places are free is read in SQL, which follows the log: so a host is looked at until SQL knows as many accounts as
-memory. Must not know of events.
+`hosting` reports when an account has gone or is active again, `hosts` when a limit was raised; `moderation` releases.
+How many places are free is read in SQL, which follows the log: so a host is looked at until SQL knows as many accounts
+as memory. Must not know of events.
 """
 
 from __future__ import annotations
