@@ -17,7 +17,7 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did
 
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed; `make test-setup` does it"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 
 

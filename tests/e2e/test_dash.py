@@ -19,7 +19,7 @@ from tests.support.relay_process import PASSWORD, RelayProcess
 
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed; `make test-setup` does it"),
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(600),
 ]
 EVIL = "<img src=x onerror='window.pwned=1'>"
 

@@ -39,7 +39,7 @@ def check(consumers: list[Consumer], ledger: Ledger) -> None:
         consumer.check(ledger)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_consumers_see_every_write_through_a_crash(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
 ) -> None:
@@ -94,7 +94,7 @@ def write_on(account: Account, count: int) -> None:
         account.add(POST, text=f"post {number} around the crash")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_migrated_account_keeps_flowing_and_its_old_host_is_not_heard(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
 ) -> None:
@@ -119,7 +119,7 @@ def test_a_migrated_account_keeps_flowing_and_its_old_host_is_not_heard(
     assert relay.xrpc("getLatestCommit", f"did={account.did}").json["rev"] == ledger.commits[account.did][-1][0]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_rotated_key_is_followed_on_the_first_event(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
 ) -> None:

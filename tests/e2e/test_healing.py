@@ -42,7 +42,7 @@ def wait_for_all(consumers: list[Consumer], accounts: list[Account]) -> None:
         assert consumer.errors() == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_was_written_past_the_window_is_fetched(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
 ) -> None:
@@ -76,7 +76,7 @@ def test_what_was_written_past_the_window_is_fetched(
     assert relay.metric("relay_chain_breaks_total") == 0
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_an_account_over_its_hosts_limit_wrote_is_fetched_once_there_is_room(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
 ) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.test_firehose import live_a_little, sign_up, write_on
 from tests.support.relay_process import RelayProcess
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_jetstream_client_sees_every_write_through_a_crash(network: ReferenceNetwork, tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path / "relay", {"RELAY_PLC_HOST": network.plc, "RELAY_JSON_STREAM": "true"})
     relay.start()

@@ -14,7 +14,7 @@ from tests.support.relay_process import RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_full_host_is_told_of_once(tmp_path: Path, new_database_url: Callable[[], str]) -> None:
     chat = Chat()
     with FakePlc() as plc, FakePds() as pds:

@@ -64,7 +64,7 @@ def command(relay: RelayProcess, *words: str, stderr: int = subprocess.PIPE) -> 
     )
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayProcess]) -> None:
     source, importing = relays
 
@@ -96,7 +96,7 @@ def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayPro
     assert likes == {"repos": [{"did": did(1)}, {"did": did(7)}]}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_command_shows_its_way_to_the_end(relays: tuple[RelayProcess, RelayProcess]) -> None:
     source, importing = relays
     ours, terminal = pty.openpty()

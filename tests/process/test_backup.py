@@ -55,7 +55,7 @@ def run(command: list[str | Path], environment: dict[str, str] | None = None) ->
     return done.stdout
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("log_is_lost", [False, True], ids=["beside the log", "onto a new machine"])
 def test_a_backup_under_load_is_restored(
     relay: RelayProcess, network: tuple[FakePlc, FakePds], database_url: str, tmp_path: Path, log_is_lost: bool

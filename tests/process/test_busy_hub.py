@@ -58,7 +58,7 @@ def block(relay: RelayProcess) -> None:
     relay.child.process.send_signal(signal.SIGUSR1)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_scrapes_are_answered(relay: RelayProcess, network: tuple[FakePlc, FakePds]) -> None:
     """While events come as fast as they can, beside clients that send half a request or read nothing."""
     writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
@@ -105,7 +105,7 @@ def stuck_client(relay: RelayProcess, request: bytes) -> socket.socket:
     return client
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_the_watchdog_is_not_fed(relay: RelayProcess, manager: socket.socket) -> None:
     manager.settimeout(WATCHDOG_SECONDS)
     said = manager.recv(100)

@@ -20,7 +20,7 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did
 MINUTES = 0.1
 PAUSE_SECONDS = 0.3
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Network(NamedTuple):

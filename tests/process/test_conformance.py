@@ -16,7 +16,7 @@ from tests.support.relay_process import RELAY, RelayProcess
 
 CARELESS = Path(__file__).parents[1] / "support" / "careless_relay.py"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def conform(*options: str | Path) -> subprocess.CompletedProcess[str]:

@@ -71,7 +71,7 @@ def go_on(relay: RelayProcess, known: FakePds, new: FakePds, source: CollectionS
     relay.admin(f"backfill-collections?source={source.url}", {"collections": [COLLECTION]}, method="POST")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("gone", ["older", "empty"])
 def test_while_the_relay_is_down(relay: RelayProcess, database_url: str, gone: str, source: CollectionSource) -> None:
     with FakePds() as known, FakePds() as new:
@@ -96,7 +96,7 @@ def test_while_the_relay_is_down(relay: RelayProcess, database_url: str, gone: s
         assert decided(relay) == {**before, "imports": [(source.url, False)]}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_while_the_relay_runs(relay: RelayProcess, database_url: str, source: CollectionSource) -> None:
     """No event shows it: nothing was logged meanwhile."""
     with FakePds() as known, FakePds() as new:

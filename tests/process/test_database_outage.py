@@ -148,7 +148,7 @@ def write_for_ever(writer: Writer) -> None:
         writer.sign_up()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 def test_postgres_is_restarted(
     cluster: Cluster, start_relay: Callable[[FakePlc, str], RelayProcess], how: signal.Signals
@@ -157,27 +157,27 @@ def test_postgres_is_restarted(
         check_outage(start_relay(plc, cluster.create()), plc, restarted(cluster, how))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_postgres_hangs(cluster: Cluster, start_relay: Callable[[FakePlc, str], RelayProcess]) -> None:
     with FakePlc() as plc:
         check_outage(start_relay(plc, cluster.create()), plc, frozen(cluster))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_sqlite_is_locked(tmp_path: Path, start_relay: Callable[[FakePlc, str], RelayProcess]) -> None:
     with FakePlc() as plc:
         relay = start_relay(plc, f"sqlite://{tmp_path}/relay.sqlite")
         check_outage(relay, plc, locked(tmp_path / "relay.sqlite"))
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_the_disk_is_full(tmp_path: Path, start_relay: Callable[[FakePlc, str], RelayProcess]) -> None:
     with FakePlc() as plc:
         relay = start_relay(plc, f"sqlite://{tmp_path}/relay.sqlite")
         check_outage(relay, plc, full_disk(relay))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_hung_database_does_not_hold_up_the_drain(
     cluster: Cluster, start_relay: Callable[[FakePlc, str], RelayProcess]
 ) -> None:

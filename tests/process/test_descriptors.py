@@ -43,7 +43,7 @@ def idle_connections(port: int, count: int) -> Iterator[None]:
         connection.close()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_crowds_leave_some_for_log_and_sql(tmp_path: Path, network: tuple[FakePlc, FakePds]) -> None:
     relay = RelayProcess(tmp_path, {"RELAY_PLC_HOST": network[0].url, "RELAY_MAX_CONSUMERS_PER_ADDRESS": "2000"})
     relay.start()

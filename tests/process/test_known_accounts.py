@@ -36,7 +36,7 @@ def store_known(database: Database, pds: FakePds) -> None:
         database.write(identities.upsert_many, resolved)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_restart_asks_nobody_about_accounts_that_are_known(tmp_path: Path, database_url: str) -> None:
     """Those that an earlier run has put into the table, and those that the run just before it looked up itself."""
     known = [account_did(number) for number in range(1, KNOWN + 1, KNOWN // KNOWN_THAT_WRITE)]

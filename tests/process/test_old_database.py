@@ -44,7 +44,7 @@ def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -
     process.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_it_serves_while_it_recovers_and_goes_on_after_a_kill(
     relay: RelayProcess, network: tuple[FakePlc, FakePds], database_url: str
 ) -> None:

@@ -13,7 +13,7 @@ from tests.support.relay_process import RelayProcess
 from tests.support.through import ResumingConsumer, Writer
 
 # The first line of figures comes after ten seconds, the next one a minute later.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 HOSTS = 30
 AWAY = 10

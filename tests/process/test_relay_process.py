@@ -30,7 +30,7 @@ def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -
     process.close()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_kills_in_the_middle_lose_and_repeat_nothing(relay: RelayProcess, network: tuple[FakePlc, FakePds]) -> None:
     chance = random.Random(7)
     writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
@@ -54,7 +54,7 @@ def test_kills_in_the_middle_lose_and_repeat_nothing(relay: RelayProcess, networ
         assert status["rev"] == writer.written[repo.did][-1]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_second_relay_on_the_same_database_says_why_it_does_not_start(
     relay: RelayProcess, network: tuple[FakePlc, FakePds], tmp_path: Path
 ) -> None:
@@ -78,7 +78,7 @@ def test_a_second_relay_on_the_same_database_says_why_it_does_not_start(
     check_whole(consumer, writer)
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_the_memory_is_told_at_the_end(tmp_path: Path) -> None:
     relay = RelayProcess(tmp_path, {"RELAY_DEBUG_MEMORY": "true"})
     relay.start()
@@ -87,7 +87,7 @@ def test_the_memory_is_told_at_the_end(tmp_path: Path) -> None:
     assert '"grown_since_last_report"' in relay.log_tail()
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_the_api_is_up_whatever_the_pull_of_hosts_does(tmp_path: Path) -> None:
     """The relay to pull from takes the connection and says nothing; a page may take 30 seconds."""
     with FakePds() as mute:

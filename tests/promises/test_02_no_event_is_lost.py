@@ -105,7 +105,7 @@ class Lives:
 
     def end(self) -> None:
         self._say()
-        assert self.program.wait(20) == 0, self.errors.read_text()
+        assert self.program.wait(60) == 0, self.errors.read_text()
         assert "Traceback" not in self.errors.read_text(), self.errors.read_text()
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
             reader = consumer.follow(lives.port)
             time.sleep(chance.random() * 0.25)
             lives.kill()
-            reader.join(20)
+            reader.join(60)
             seen.append(len(consumer.events))
         lives.begin()
         reader = consumer.follow(lives.port)
@@ -156,7 +156,7 @@ def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
         with suppress(AssertionError):
             until(lambda: len(consumer.events) >= len(expected), 20)
         lives.end()
-        reader.join(20)
+        reader.join(60)
     print(f"\n{rounds} kills, {len(expected)} events, {len(set(seen))} of them between which events came")
     check_consumer(consumer.events, set(expected))
     check_log_and_sql(tmp_path, database_url, ledger, expected, consumer.events)

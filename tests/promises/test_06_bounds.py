@@ -108,7 +108,7 @@ def test_the_measures_exist() -> None:
     assert set(MEASURED.values()) <= named()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_no_bound_is_passed_when_too_much_of_all_comes_at_once(tmp_path: Path) -> None:
     """Strangers by the thousand while the directory does not answer, from two hosts, and accounts that cannot be."""
     with FakePlc() as plc, FakePds() as pds, FakePds() as other:

@@ -34,7 +34,7 @@ def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -
     process.close()
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_sigterm_drains_and_a_restart_goes_on(relay: RelayProcess, network: tuple[FakePlc, FakePds]) -> None:
     writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
     relay.crawl(network[1].url)
@@ -53,7 +53,7 @@ def test_sigterm_drains_and_a_restart_goes_on(relay: RelayProcess, network: tupl
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_nobody_holds_up_the_end(tmp_path: Path, network: tuple[FakePlc, FakePds]) -> None:
     """A directory that answers nothing, a consumer that reads nothing, a request that never ends, and two signals."""
     plc, pds = network

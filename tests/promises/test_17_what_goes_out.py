@@ -68,7 +68,7 @@ def test_what_goes_out_is_canonical_and_has_known_fields_only(path: EventPath, p
     assert blocks == stated
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_an_edge_passes_frames_byte_for_byte(tmp_path: Path, pds: FakePds) -> None:
     """Also what no relay of today would send: unknown fields, an unknown kind of account status."""
     sent = []

@@ -9,7 +9,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -21,6 +20,7 @@ from typing import BinaryIO
 import psycopg2
 
 from tests.support.databases import wipe
+from tests.support.http import free_ports
 
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 START_SECONDS = 30
@@ -72,7 +72,7 @@ class Cluster(Databases):
 
     def __init__(self, users: int = 1) -> None:
         assert BINARIES, "PostgreSQL is not installed"
-        super().__init__(_free_port())
+        super().__init__(free_ports(1)[0])
         self._connections = users * CONNECTIONS
         self._binaries = BINARIES[-1]
         self._server: subprocess.Popen[bytes] | None = None
@@ -176,10 +176,3 @@ def _other_user() -> pwd.struct_passwd:
         return pwd.getpwnam("postgres")
     except KeyError:
         return pwd.getpwnam("nobody")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -12,6 +12,7 @@ from urllib.error import URLError
 
 from tests.support.child import Child
 from tests.support.http import Answer, call, free_ports
+from tests.support.wait import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 RELAY = Path(sys.executable).parent / "relay"
@@ -100,7 +101,7 @@ class RelayProcess:
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 20) -> None:
         """Ask again until `condition` is true; AssertionError after `timeout` seconds."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not condition():
             assert time.monotonic() < deadline, f"waited {timeout} s in vain:\n{self.log_tail()}"
             time.sleep(0.05)

@@ -29,6 +29,7 @@ from relay.store.open import open_database
 from relay.stream.stream import Stream
 from tests.support.repo import RepoBuilder, account_did, create
 from tests.support.submission import Submission
+from tests.support.wait import PATIENCE
 
 TIME = "2026-01-01T00:00:00.000Z"
 
@@ -156,7 +157,7 @@ class Room:
         self.stream.sequencer.submit(entry)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while not condition():
             assert time.monotonic() < deadline, "waited in vain"
             gevent.sleep(0.002)
