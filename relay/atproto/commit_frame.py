@@ -34,7 +34,7 @@ _match_end = re.compile(
 
 
 def read(frame: bytes) -> Commit | None:
-    """The commit in a frame of the usual shape. None for any other frame, be it sound or not."""
+    """The commit in a frame of the usual shape. None for any other frame, sound or not."""
     start = _match_start(frame)
     if start is None:
         return None

@@ -35,7 +35,7 @@ STATUSES = (
     "inactive",
 )
 
-# What a consumer must not be able to read any more once it is announced (protocol rule 34).
+# What a consumer must no longer be able to read once it is announced (protocol rule 34).
 HIDING_STATUSES = frozenset({"takendown", "deleted"})
 
 # A status of a host's own making is kept up to this length.

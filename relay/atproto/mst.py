@@ -196,7 +196,7 @@ class _PartialTree:
             child = node.subtree(0)
             if child == NULL:
                 return EMPTY_TREE
-            # A bridge under the top can only have come with the commit, so a node that did not come along is none.
+            # A bridge under the top can only have come with the commit, so a node that did not come along is not one.
             if isinstance(child, bytes) and (link := Cid(child[len(LINK) :])) not in self._opened:
                 return link
             node = self._child(node, 0)

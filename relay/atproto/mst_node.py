@@ -193,7 +193,7 @@ Child: TypeAlias = Node | bytes
 
 
 def is_bare(child: Child) -> bool:
-    """Whether there is no entry here or below, be it that undoing took the last one out."""
+    """Whether there is no entry here or below, for example because undoing took the last one out."""
     while isinstance(child, Node) and not child.keys:
         child = child.subtree(0)
     return child == NULL

@@ -105,7 +105,7 @@ def check_nsid(value: str) -> None:
 
 
 def tid_micros(tid: str) -> int:
-    """The time in a TID, in microseconds since the epoch. SyntaxInvalid when it is none."""
+    """The time in a TID, in microseconds since the epoch. SyntaxInvalid when it is not a TID."""
     if _TID.fullmatch(tid) is None:
         raise SyntaxInvalid("tid-syntax", repr(tid[:80]))
     return int(tid.translate(_TID_TO_BASE_32), 32) >> 10

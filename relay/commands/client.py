@@ -50,7 +50,7 @@ class Client:
 
     @property
     def credentials(self) -> dict[str, str]:
-        """The header that says who asks, if there is a password."""
+        """The Authorization header, if there is a password."""
         return {name: value for name, value in self._headers.items() if name == "Authorization"}
 
     def get(self, path: str, **query: object) -> Any:

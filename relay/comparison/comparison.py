@@ -106,7 +106,7 @@ def compare(
 def _hosts_now(
     ours: FollowedRelay, theirs: FollowedRelay, before: tuple[dict[str, str], dict[str, str]]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Both lists of hosts, which may have grown meanwhile; those from before when a relay does not answer any more."""
+    """Both lists of hosts, which may have grown meanwhile; the earlier ones when a relay no longer answers."""
     try:
         return ours.hosts(), theirs.hosts()
     except (HttpError, AddressRefused):

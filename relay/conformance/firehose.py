@@ -22,7 +22,7 @@ MAX_MESSAGE = 8_000_000
 
 
 class Message(NamedTuple):
-    """One message; `event` is None when it cannot be read or is none of the known kinds."""
+    """One message; `event` is None when it cannot be read or is not of a known kind."""
 
     data: bytes
     event: Event | Info | StreamError | None

@@ -53,7 +53,7 @@ class LoopbackServer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no connections any more."""
+        """Stop taking connections."""
         self._server.shutdown()
         self._thread.join(5)
 

@@ -256,7 +256,7 @@ class SegmentLog:
                 log.error("segments between %s and %s are missing", earlier.path.name, later.path.name)
 
     def _in_doubt(self, before: HighWater | None) -> bool:
-        """True when events may have been published that the log does not have any more."""
+        """True when events may have been published that the log no longer has."""
         if before is None:
             return bool(self._segments)
         newest = self._segments[-1].first_seq if self._segments else 0

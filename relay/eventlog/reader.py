@@ -60,7 +60,7 @@ class LogReader:
         return records
 
     def let_go(self) -> None:
-        """Hold no file any more; the next `read` opens the one that it needs."""
+        """Close the open file; the next `read` opens the one that it needs."""
         self._handle = None
         self._seq = -1
 
@@ -82,7 +82,7 @@ class LogReader:
 
     def _read(self, after_seq: int, size: int) -> list[Record]:
         while (handle := self._handle) is not None:
-            # In this order: a segment that has a follower is not written any more, so its end is final.
+            # In this order: a segment that has a follower is no longer written, so its end is final.
             following = self._log.segment_after(handle.segment)
             end = self._log.end_of(handle.segment) if following is None else handle.size()
             if self._offset < end:

@@ -36,7 +36,7 @@ class Listed(NamedTuple):
 
 
 class Page(NamedTuple):
-    """The accounts of a page, how many entries it had with those that are none, and where the next one starts."""
+    """The accounts of a page, how many entries it had in total, and where the next one starts."""
 
     accounts: list[Listed]
     entries: int

@@ -118,7 +118,7 @@ class Lookup:
                 continue
             if answer.status in FACTS:
                 return answer
-            # A redirect is none either: whoever may speak for a did:web answers under its own name.
+            # A redirect is not an answer either: whoever may speak for a did:web answers under its own name.
             failure = f"HTTP {answer.status}"
             if answer.status == 429 or "Retry-After" in answer.headers:
                 pace.hold(time.monotonic(), hold_seconds(answer))

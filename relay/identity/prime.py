@@ -107,7 +107,7 @@ def _lines(http: GuardedHttp, pace: Pace, plc_host: str, after: str) -> list[byt
 
 
 def _operation(line: bytes) -> Operation:
-    """Raises HttpError when the line is none of the export: then nothing after it can be trusted either."""
+    """Raises HttpError when the line is not one of the export: then nothing after it can be trusted either."""
     try:
         entry = json.loads(line)
         did, operation, created_at = entry["did"], entry["operation"], entry["createdAt"]

@@ -38,7 +38,7 @@ class Places:
     def freed(self, host: Host) -> None:
         """A place of `host` may be free. Never blocks."""
         if host.account_count < host.account_limit:
-            # Those that wait count as well: there are none.
+            # Those that wait count too: there are none.
             return
         self.look_at(host)
 

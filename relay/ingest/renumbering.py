@@ -2,7 +2,7 @@
 
 Asked by the host's subscriber about an event whose number is not above those that were seen. Such an event is usually a
 repetition. When an account of the host has signed it, and after what is known of the account, it is not: then what the
-host's numbers said before means nothing any more. Must not judge the event, which goes the way of all others.
+host's numbers said before no longer means anything. Must not judge the event, which goes the way of all others.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def pack_task(event: Commit | Sync, key: PublicKey) -> Task:
 
 
 def unpack_task(task: Task) -> tuple[Commit | Sync, PublicKey]:
-    """The event, as far as the verifier reads it, and the key. Raises ValueError when `task` is none."""
+    """The event, as far as the verifier reads it, and the key. Raises ValueError when `task` is not a task."""
     curve, compressed, did, rev, blocks, fault, *more = task
     key = PublicKey(curve, compressed)
     if not more:

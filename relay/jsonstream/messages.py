@@ -63,7 +63,7 @@ class Message:
                 "seq": self.seq,
             }
             self._text = _dumps(message)
-            # What it was made from is not needed any more.
+            # What it was made from is no longer needed.
             self._content = _NOTHING
         return self._text
 

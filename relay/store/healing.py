@@ -102,7 +102,7 @@ def postpone(tx: Transaction, missed: Missed, due_at: float, *, failed: bool) ->
 
 
 def forget_host(tx: Transaction, host_id: int) -> None:
-    """Nothing is fetched from this host any more."""
+    """Nothing is fetched from this host from now on."""
     tx.execute("DELETE FROM heal_account WHERE host_id = ?", (host_id,))
 
 

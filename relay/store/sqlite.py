@@ -232,7 +232,7 @@ class SqliteDatabase(Database):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
         except sqlite3.Error:
-            # Nothing is known of its state any more; the next use opens another.
+            # Its state is unknown now; the next use opens another.
             self._connections.discard(connection)
             connection.close()
         else:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class CatchUp:
-    """From SQL's `position` to `until`. What the log does not have any more is passed over, counted and said.
+    """From SQL's `position` to `until`. What the log no longer has is skipped, counted and logged.
 
     A restart scans the log from `replay_from`, which stays as it is. `max_uid` is the highest uid that was seen.
     """
@@ -137,7 +137,7 @@ class CatchUp:
 
 
 def _lost(segment_log: SegmentLog, position: int, until: int) -> int:
-    """How many events after `position` the log may have had and has not any more."""
+    """How many events after `position` the log may have had and no longer has."""
     segments = segment_log.segments
     if position >= until or not segments or segments[0].first_seq <= position + 1:
         return 0

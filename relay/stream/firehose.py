@@ -164,7 +164,7 @@ class Feed:
         """The next events as joined WebSocket frames; None when there are none for `timeout` seconds. Empty when they
         were converted and nothing is left of them.
 
-        Those of the last call count as sent. Raises ConsumerTooSlow when they are not in the log any more, LogError
+        Those of the last call count as sent. Raises ConsumerTooSlow when they are no longer in the log, LogError
         when the disk fails.
         """
         if self.waits:

@@ -96,7 +96,7 @@ class Stream:
         self.retention.start()
 
     def drain(self, timeout: float) -> None:
-        """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted any more."""
+        """Log and publish what was submitted, within `timeout` seconds; nothing may be submitted from now on."""
         if not self.sequencer.stop(timeout):
             log.error("events were not logged in time; their hosts will send them again")
 

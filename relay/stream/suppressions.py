@@ -1,4 +1,4 @@
-"""Which accounts' past events must not be handed out any more: those taken down or deleted.
+"""Which accounts' past events must no longer be handed out: those taken down or deleted.
 
 Marked and lifted by the group commit when the `#account` event that says so is published, consulted by everything that
 hands out events, and written to SQL by the projector. Must not know of frames or files.
@@ -52,7 +52,7 @@ class Suppressions:
             self._remove(record.uid)
 
     def forget_before(self, first_seq: int) -> None:
-        """Drop the marks that hide nothing any more, now that the log begins at `first_seq`."""
+        """Drop the marks that no longer hide anything, now that the log begins at `first_seq`."""
         while self._before:
             uid, before_seq = next(iter(self._before.items()))
             if before_seq > first_seq:

@@ -277,7 +277,7 @@ class HttpConnection(WSGIHandler):
                 yield_hub()
 
     def handle_error(self, t: Any, v: Any, tb: Any) -> None:
-        """A fault of ours is a 500 and logged; a client that has gone, or does not read, is none."""
+        """A fault of ours is a 500 and logged; a client that has gone, or does not read, is not a fault."""
         self.close_connection = True
         if not issubclass(t, OSError):
             super().handle_error(t, v, tb)
