@@ -150,12 +150,7 @@ class Settings:
         parse_size_or_auto,
         "Bytes to keep free on the log's disk by deleting the oldest events; 0: none; auto: 5 % or 2 GiB, the smaller",
     )
-    initial_seq: int = _setting(
-        "RELAY_INITIAL_SEQ_NUMBER",
-        "1",
-        parse_count,
-        "First sequence number of an empty log",
-    )
+    initial_seq: int = _setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_count, "First sequence number of an empty log")
     default_account_limit: int = _setting(
         "RELAY_DEFAULT_ACCOUNT_LIMIT",
         "100",
@@ -212,12 +207,7 @@ class Settings:
         parse_list,
         "Relays that admin actions and crawl requests are forwarded to",
     )
-    max_consumers: int = _setting(
-        "RELAY_MAX_CONSUMERS",
-        "2000",
-        parse_count,
-        "Maximum number of firehose consumers",
-    )
+    max_consumers: int = _setting("RELAY_MAX_CONSUMERS", "2000", parse_count, "Maximum number of firehose consumers")
     max_consumers_per_address: int = _setting(
         "RELAY_MAX_CONSUMERS_PER_ADDRESS",
         "50",
@@ -266,6 +256,13 @@ class Settings:
         one_of("gaps", "all", "off"),
         "Fetch missed events from their source; gaps: those known to be missing; all: also compare every host once a"
         " week; off: never",
+    )
+    latency: str = _setting(
+        "RELAY_LATENCY",
+        "normal",
+        one_of("normal", "low"),
+        "How hosts are read; normal: together, thirty times a second, which saves CPU; low: each as soon as something"
+        " comes",
     )
     hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
     host_idle_after: float = _setting(

@@ -29,6 +29,7 @@ from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, selec
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
 from relay.kit.errors import ActionRefused, CrawlRefused, HostUnknown, StoreError
+from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store.database import Database, within
@@ -60,7 +61,8 @@ class Hosts:
         self._limit_raised = limit_raised
         self._settings = settings
         self._registry = registry
-        subscriber = Subscriber(http, http.tls_context(), sink, starts_again, http.user_agent)
+        gathering = None if settings.latency == "low" else Gathering()
+        subscriber = Subscriber(http, http.tls_context(), sink, starts_again, http.user_agent, gathering=gathering)
         self._dialler = Dialler(registry, subscriber, settings.replay_window)
         self.new_hosts = NewHosts(db, http, registry, self._dialler, settings)
         self._autoscale = Autoscale(db, self._set_account_limit)

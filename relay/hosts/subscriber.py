@@ -24,6 +24,7 @@ from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
+from relay.net.gathering import Gathering
 from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
@@ -85,6 +86,7 @@ class Subscriber:
         starts_again: StartsAgain,
         user_agent: str,
         timing: Timing | None = None,
+        gathering: Gathering | None = None,
     ) -> None:
         self._network = network
         self._user_agent = user_agent
@@ -93,11 +95,20 @@ class Subscriber:
         self._starts_again = starts_again
         self._backlogs = BoundedSemaphore(BACKLOGS_AT_ONCE)
         self._timing = timing or Timing()
+        self._gathering = gathering
 
     def open(self, host: Host, cursor: int | None) -> Connection:
         """Connect to the host, for the events after `cursor` or from now on. Raises StreamEnded."""
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
-        return websocket_client.dial(self._network, self._tls, host.endpoint, path, self._user_agent, self._timing)
+        return websocket_client.dial(
+            self._network,
+            self._tls,
+            host.endpoint,
+            path,
+            self._user_agent,
+            self._timing,
+            gathering=self._gathering,
+        )
 
     def read(self, host: Host, stream: Connection, *, from_the_start: bool = False) -> None:
         """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end.
@@ -111,7 +122,10 @@ class Subscriber:
                 stream = self._pass_the_past(host, stream, reading, opened)
             turn = time.monotonic()
             while True:
-                for message in stream.receive():
+                messages = stream.receive()
+                if stream.waited:
+                    turn = time.monotonic()
+                for message in messages:
                     self._take(host, reading, message)
                     # Neither a socket that always has data nor a queue that always has room switches by itself.
                     if time.monotonic() - turn > TURN_SECONDS:

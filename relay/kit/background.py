@@ -102,11 +102,12 @@ def yield_hub(line: Hashable = None) -> None:
     What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets. Those
     who name the same `line` have one turn between them where anyone else has one each.
     """
-    hub = get_hub()
-    turns = _turns.get(hub)
-    if turns is None:
-        turns = _turns[hub] = _Turns(hub)
-    turns.take(line)
+    _turns_of(get_hub()).take(line)
+
+
+def call_in_turns(waiters: Iterable[Waiter[None]]) -> None:
+    """In the hub: let those who wait go on, as if they had yielded. The first of them do so before this returns."""
+    _turns_of(get_hub()).call(waiters)
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
@@ -178,6 +179,13 @@ class _Turns:
             self._round.start(self._go_on)
         waiter.get()
 
+    def call(self, waiters: Iterable[Waiter[None]]) -> None:
+        """Have them go on in turn, the first of them now if no round is due."""
+        self._waiting.extend(waiters)
+        if not self._begun:
+            self._begun = True
+            self._go_on()
+
     def _go_on(self) -> None:
         end = time.perf_counter() + TURNS_SECONDS
         for _ in range(len(self._waiting)):
@@ -200,6 +208,13 @@ class _Turns:
 
 
 _turns: WeakKeyDictionary[Hub, _Turns] = WeakKeyDictionary()
+
+
+def _turns_of(hub: Hub) -> _Turns:
+    turns = _turns.get(hub)
+    if turns is None:
+        turns = _turns[hub] = _Turns(hub)
+    return turns
 
 
 def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -25,6 +25,7 @@ from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, RelayError
+from relay.net.gathering import Gathering, Watched
 from relay.net.websocket import FrameInvalid, Opcode, close_payload, control_frame
 from relay.net.websocket_reader import MAX_MESSAGE_BYTES, FrameReader, PassedOver, close_words
 
@@ -38,6 +39,8 @@ DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 WHOLE_FRAME_SECONDS = 300.0
 READ_BYTES = 16 << 10
+# Who sends so much at a time sends more than fits into a socket until it is looked at again.
+MUCH_BYTES = 32 << 10
 SMALL_FRAMES_ALLOWED = 10_000
 SMALL_FRAMES_SECONDS = 10.0
 WORDS_KEPT = 200
@@ -85,8 +88,11 @@ def dial(
     timing: Timing,
     *,
     relay: bool = False,
+    gathering: Gathering | None = None,
 ) -> Connection:
     """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises StreamEnded.
+
+    With `gathering` it is looked at together with others, and else as soon as something comes.
 
     All steps share one deadline: a host that makes its TLS or HTTP handshake last for ever holds its place among the
     bounded number of dials for no longer than anyone else.
@@ -95,7 +101,9 @@ def dial(
     opened: list[socket.socket] = []
     try:
         with deadline:
-            return _dial(network, tls, endpoint, path, user_agent, timing, opened, relay)
+            sock, rest = _dial(network, tls, endpoint, path, user_agent, timing, opened, relay)
+            max_bytes = MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0)
+            return Connection(sock, rest, timing, max_bytes, gathering)
     except gevent.Timeout as timeout:
         _close(opened)
         if timeout is not deadline:
@@ -115,7 +123,8 @@ def _dial(
     timing: Timing,
     opened: list[socket.socket],
     relay: bool,
-) -> Connection:
+) -> tuple[socket.socket, bytes]:
+    """The socket after the handshake, and what the host sent along with it."""
     uri = parse_uri(f"{'wss' if endpoint.tls else 'ws'}://{endpoint.hostname}{path}")
     try:
         sock = network.connect(uri.host, uri.port, timing.connect)
@@ -136,8 +145,7 @@ def _dial(
             sock.do_handshake()
         except (OSError, ValueError) as error:
             raise StreamEnded("tls-failed", _words(error)) from None
-    rest = _handshake(sock, uri, user_agent, relay)
-    return Connection(sock, rest, timing, MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0))
+    return sock, _handshake(sock, uri, user_agent, relay)
 
 
 def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: bool) -> bytes:
@@ -178,19 +186,50 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
 
 
 class Connection:
-    """An open WebSocket. `rest` is what the host sent along with its handshake, `max_bytes` the most of a message."""
+    """An open WebSocket. `rest` is what the host sent along with its handshake, `max_bytes` the most of a message.
 
-    __slots__ = ("_ended", "_pinged", "_reader", "_small_frames", "_small_since", "_socket", "_timing")
+    `waited`: the last `receive` had to wait.
+    """
 
-    def __init__(self, sock: socket.socket, rest: bytes, timing: Timing, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    __slots__ = (
+        "_ended",
+        "_gathering",
+        "_more",
+        "_pinged",
+        "_reader",
+        "_small_frames",
+        "_small_since",
+        "_socket",
+        "_timing",
+        "_together",
+        "_watched",
+        "waited",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        rest: bytes,
+        timing: Timing,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+        gathering: Gathering | None = None,
+    ) -> None:
         self._socket = sock
+        self._gathering = gathering
+        self._watched: Watched | None = None if gathering is None else gathering.watch(sock.fileno())
+        # Whether there may be more to read, in the socket or in what TLS holds back; and how much was read without a
+        # wait in between.
+        self._more = True
+        self._together = 0
+        self.waited = False
         self._reader = FrameReader(max_bytes=max_bytes)
         self._timing = timing
         self._ended: StreamEnded | None = None
         self._pinged = False
         self._small_frames = 0
         self._small_since = 0.0
-        sock.settimeout(timing.quiet)
+        # Nothing is read or sent by waiting in it.
+        sock.settimeout(0)
         self._reader.feed(rest)
 
     def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
@@ -200,6 +239,7 @@ class Connection:
         Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
         """
         reader = self._reader
+        self.waited = False
         since = turn = time.monotonic()
         give_up = None if patience is None else since + patience
         while True:
@@ -215,22 +255,23 @@ class Connection:
                 raise self._ended
             if time.monotonic() - since > self._timing.whole_frame:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
-            if give_up is not None and not self._readable(give_up - time.monotonic()):
-                return []
             # A socket that always has data never switches by itself, and a long message is read in many pieces. What
             # has come whole is not held up: whoever takes it lets others have their turn.
             if time.monotonic() - turn > TURN_SECONDS:
                 yield_hub()
                 turn = time.monotonic()
             frames = reader.frames
-            self._read()
+            if not self._read(give_up):
+                return []
             if reader.frames != frames:
                 since = time.monotonic()
 
     def close(self) -> None:
         """Say goodbye if that takes no waiting, and close the socket."""
+        if self._watched is not None:
+            self._watched.forget()
+            self._watched = None
         if self._ended is None or self._ended.reason != "connection-lost":
-            self._socket.settimeout(0)
             # The goodbye is a courtesy: a full send buffer or a dead peer goes without.
             with contextlib.suppress(OSError):
                 self._socket.send(_control(Opcode.CLOSE, self._goodbye()))
@@ -242,29 +283,50 @@ class Connection:
             return close_payload(failure.code)
         return closed or b""
 
-    def _read(self) -> None:
+    def _read(self, give_up: float | None) -> bool:
+        """Read what there is, once something has come. False when nothing has until `give_up`."""
+        while not self._more or not self._read_some():
+            quiet = self._timing.quiet
+            if self._wait(quiet if give_up is None else max(0.001, give_up - time.monotonic())):
+                self._more = True
+                self._together = 0
+            elif give_up is not None:
+                return False
+            elif self._pinged:
+                raise StreamEnded("no-pong", f"no answer to a ping within {quiet:g} seconds")
+            else:
+                self._pinged = True
+                self._send(_control(Opcode.PING, b""))
+        return True
+
+    def _read_some(self) -> bool:
+        """Read without waiting. False when there was nothing to read."""
         try:
             data = self._socket.recv(READ_BYTES)
-        except TimeoutError:
-            if self._pinged:
-                raise StreamEnded("no-pong", f"no answer to a ping within {self._timing.quiet:g} seconds") from None
-            self._pinged = True
-            self._send(_control(Opcode.PING, b""))
-            return
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            self._more = False
+            return False
         except OSError as error:
             raise self._lost(_words(error)) from None
         self._pinged = False
-        if data:
-            self._reader.feed(data)
-        else:
+        if not data:
             self._ended = self._lost("the host closed the connection")
-
-    def _readable(self, seconds: float) -> bool:
-        """Wait until there is something to read, for `seconds` at most."""
-        if isinstance(self._socket, ssl.SSLSocket) and self._socket.pending():
             return True
+        # TLS gives a record at a time, and does not say whether another one has come.
+        self._more = len(data) == READ_BYTES or isinstance(self._socket, ssl.SSLSocket)
+        self._together += len(data)
+        if self._together >= MUCH_BYTES and self._gathering is not None:
+            self._gathering.hurry()
+        self._reader.feed(data)
+        return True
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until there is something to read, for `seconds` at most. False when there is not."""
+        self.waited = True
+        if self._watched is not None:
+            return self._watched.wait(seconds)
         try:
-            wait_read(self._socket.fileno(), max(0.001, seconds))
+            wait_read(self._socket.fileno(), seconds)
         except TimeoutError:
             return False
         return True
@@ -274,10 +336,13 @@ class Connection:
         self._send(b"".join(_control(Opcode.PONG, payload) for payload in pings))
 
     def _send(self, data: bytes) -> None:
+        self._socket.settimeout(self._timing.quiet)
         try:
             self._socket.sendall(data)
         except OSError as error:
             raise self._lost(_words(error)) from None
+        finally:
+            self._socket.settimeout(0)
 
     def _lost(self, words: str) -> StreamEnded:
         self._ended = StreamEnded("connection-lost", words)

@@ -38,6 +38,7 @@ ENDED = {
     "ingest/lane.py queue.get": "the next event, or the end of the relay",
     "ingest/worker_supervisor.py _waiter.get": "the answer, or the end of the worker",
     "kit/background.py waiter.get": "the native thread: it waits for a disk, and a greenlet cannot do that",
+    "net/gathering.py waiter.get": "the next look at all sockets once there is something, or the time is over",
     "store/sqlite.py pool.join": "the thread's last statement, which has a timeout of its own",
     "stream/projector.py _caught_up.wait": "the projector, which goes on until SQL has everything",
     "stream/tail.py waiter.get": "the next batch, or the timeout that the caller has begun",

@@ -10,6 +10,7 @@ import pytest
 
 from relay.atproto.hostname import parse_endpoint
 from relay.net import websocket_client
+from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.net.websocket_client import Connection, StreamEnded, Timing, dial
 from relay.net.websocket_reader import PassedOver
@@ -18,12 +19,19 @@ from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 
 QUICK = Timing(connect=0.5, dial=0.5, quiet=0.2, whole_frame=0.5)
 PATIENT = Timing(quiet=5.0)
+# What the connections of a test wait by.
+GATHERED: dict[str, Gathering | None] = {}
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
+
+
+@pytest.fixture(autouse=True, params=["alone", "gathered"])
+def wait(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GATHERED, "by", None if request.param == "alone" else Gathering())
 
 
 @pytest.fixture
@@ -39,7 +47,8 @@ def connect(
     tls = network.tls_context()
     if certificate is not None:
         tls.load_verify_locations(certificate)
-    return dial(network, tls, parse_endpoint(pds.url), PATH, "relay-test/1 (atproto-relay)", timing)
+    user_agent = "relay-test/1 (atproto-relay)"
+    return dial(network, tls, parse_endpoint(pds.url), PATH, user_agent, timing, gathering=GATHERED["by"])
 
 
 def failure(pds: FakePds, timing: Timing = QUICK, allow_insecure: bool = True) -> StreamEnded:

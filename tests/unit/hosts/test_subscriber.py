@@ -52,6 +52,8 @@ class Sink:
 class Stream:
     """Messages one by one, then the end."""
 
+    waited = False
+
     def __init__(self, *messages: bytes | PassedOver) -> None:
         self._messages = list(messages)
 

@@ -1,0 +1,171 @@
+"""Waits for many quiet sockets at once: looked at some times a second, and what came meanwhile is read together.
+
+A relay has thousands of hosts with an event now and then. If it wakes for each by itself it finds its caches cold, and
+an event costs two to three times as much as among others. Used by the connections to hosts, which are still read by one
+greenlet each: what is here only says when. Must not know of TLS, WebSocket or who the other side is.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import select
+import time
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+from gevent import get_hub
+from gevent.hub import Waiter
+from gevent.monkey import get_original
+
+from relay.kit.background import call_in_turns
+
+# How far apart the sockets are looked at, and how far apart while one of them has much to say, and so many times after.
+INTERVAL_SECONDS = 0.033
+BUSY_SECONDS = 0.002
+BUSY_LOOKS = 10
+# So many sockets that are ready are taken at a time; the kernel begins with the others the next time.
+READY_AT_ONCE = 1024
+
+
+class Gathering:
+    """The sockets that are waited for, `interval` seconds apart. Bounded by the connections there are.
+
+    Belongs to the hub in which it is made.
+    """
+
+    def __init__(self, interval: float = INTERVAL_SECONDS) -> None:
+        # gevent's own `select` has no epoll.
+        self.epoll: Any = get_original("select", "epoll")()
+        self._watched: dict[int, Watched] = {}
+        # When to see whether a wait is over, and whose: one entry for most sockets, put off each time it is due.
+        self._ends: list[tuple[float, int, Watched]] = []
+        self._order = count()
+        loop = get_hub().loop
+        self._regular = loop.timer(interval, interval, ref=False)
+        self._busy = loop.timer(BUSY_SECONDS, BUSY_SECONDS, ref=False)
+        # How many of the looks to come are close together.
+        self._busy_looks = 0
+
+    def watch(self, descriptor: int) -> Watched:
+        """Have a connected socket looked at until it is forgotten, which must be before it is closed."""
+        if not self._watched:
+            self._regular.start(self._look)
+        watched = self._watched[descriptor] = Watched(self, descriptor)
+        return watched
+
+    def forget(self, descriptor: int, watched: Watched) -> None:
+        """The socket is about to be closed."""
+        if self._watched.get(descriptor) is watched:
+            del self._watched[descriptor]
+        if not self._watched:
+            self._regular.stop()
+            self._busy.stop()
+            self._busy_looks = 0
+
+    def hurry(self) -> None:
+        """Look again soon: a socket had so much that there is more on its way."""
+        if not self._busy_looks:
+            self._busy.start(self._look)
+        self._busy_looks = BUSY_LOOKS
+
+    def look_at_end(self, watched: Watched, end: float) -> None:
+        """See at `end` (monotonic seconds) whether a wait is over."""
+        heapq.heappush(self._ends, (end, next(self._order), watched))
+
+    def _look(self) -> None:
+        """In the hub: have those go on who have something to read, and those whose time is over."""
+        if self._busy_looks:
+            self._busy_looks -= 1
+            if not self._busy_looks:
+                self._busy.stop()
+        ready: list[Waiter[None]] = []
+        for descriptor, _ in self.epoll.poll(0, READY_AT_ONCE):
+            watched = self._watched.get(descriptor)
+            if watched is not None and (waiter := watched.call()):
+                ready.append(waiter)
+        now = time.monotonic()
+        while self._ends and self._ends[0][0] <= now:
+            end, _, watched = heapq.heappop(self._ends)
+            if waiter := watched.call_if_over(end, now):
+                ready.append(waiter)
+        if ready:
+            call_in_turns(ready)
+
+
+class Watched:
+    """One socket. Its reader calls `wait` when there was nothing more to read."""
+
+    __slots__ = ("_descriptor", "_ends", "_gathering", "_in_epoll", "_looked_at", "_over", "_waiter")
+
+    def __init__(self, gathering: Gathering, descriptor: int) -> None:
+        # When the wait is over, and when that is looked at.
+        self._ends = 0.0
+        self._looked_at = math.inf
+        self._gathering = gathering
+        self._descriptor = descriptor
+        self._in_epoll = False
+        self._over = False
+        self._waiter: Waiter[None] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether its reader waits here, and was not called yet."""
+        return self._waiter is not None
+
+    def wait(self, seconds: float) -> bool:
+        """Block until there is something to read, or the end of it. False when nothing came for `seconds`, about."""
+        gathering = self._gathering
+        if not self._in_epoll:
+            gathering.epoll.register(self._descriptor, select.POLLIN)
+            self._in_epoll = True
+        self._over = False
+        self._ends = time.monotonic() + seconds
+        if self._ends < self._looked_at:
+            self._look_at_end()
+        waiter = self._waiter = Waiter()
+        try:
+            waiter.get()
+        finally:
+            self._waiter = None
+        return not self._over
+
+    def call(self) -> Waiter[None] | None:
+        """There is something to read: who is to go on. Nobody when the reader is busy, and will see it by itself."""
+        waiter, self._waiter = self._waiter, None
+        if waiter is None:
+            # Else it would be told of again each time.
+            self._leave_epoll()
+        return waiter
+
+    def call_if_over(self, looked_at: float, now: float) -> Waiter[None] | None:
+        """Who is to go on since its time is over, if it is; `looked_at` is for when this look was planned."""
+        if looked_at != self._looked_at:
+            # Another one was planned for earlier.
+            return None
+        self._looked_at = math.inf
+        if self._waiter is None:
+            return None
+        if self._ends > now:
+            self._look_at_end()
+            return None
+        self._over = True
+        waiter, self._waiter = self._waiter, None
+        return waiter
+
+    def forget(self) -> None:
+        """The socket is about to be closed."""
+        self._leave_epoll()
+        self._gathering.forget(self._descriptor, self)
+
+    def _look_at_end(self) -> None:
+        self._looked_at = self._ends
+        self._gathering.look_at_end(self, self._ends)
+
+    def _leave_epoll(self) -> None:
+        if self._in_epoll:
+            self._in_epoll = False
+            # The other side may have made the kernel drop it already.
+            with suppress(OSError):
+                self._gathering.epoll.unregister(self._descriptor)
