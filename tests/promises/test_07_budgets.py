@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zlib import crc32
 
@@ -114,10 +115,10 @@ def test_a_host_whose_events_cost_much_gets_no_more_time_than_one_whose_events_c
     monkeypatch.setattr(delivery, "BYTE_SECONDS", 1e-6)
 
     def verify(event: Any, *rest: Any, **more: Any) -> Any:
-        began = time.perf_counter()
-        while time.perf_counter() - began < (0.02 if event.did in dids else 0.001):
+        began = time.thread_time()
+        while time.thread_time() - began < (0.02 if event.did in dids else 0.001):
             pass
-        spent[greedy if event.did in dids else modest] += time.perf_counter() - began
+        spent[greedy if event.did in dids else modest] += time.thread_time() - began
         return real(event, *rest, **more)
 
     def read(host: Host, frames: list[bytes]) -> None:
@@ -130,6 +131,9 @@ def test_a_host_whose_events_cost_much_gets_no_more_time_than_one_whose_events_c
         path.put(greedy, post(one, "3kaaa").frame(seq))
     path.logged(1 + len(dear))
     monkeypatch.setattr("relay.ingest.gate.verify", verify)
+    # What other processes take of a busy machine is not charged here.
+    clock = SimpleNamespace(time=time.time, perf_counter=time.thread_time)
+    monkeypatch.setattr("relay.ingest.gate.time", clock)
     large = {"text": "x" * 20_000}
     many = [dear[seq % 20].commit(create(f"{POST}/3kab{seq}", large)).frame(100 + seq) for seq in range(200)]
     few = [post(repo, f"3kac{seq}").frame(100 + seq) for seq in range(200)]
