@@ -771,5 +771,6 @@ def test_a_start_with_many_hosts_returns_at_once(relay: Relay) -> None:
     relay.db.write(many)
     started = time.monotonic()
     running = relay.start()
-    assert time.monotonic() - started < 1
+    # To dial them one after the other takes 15 seconds.
+    assert time.monotonic() - started < 10
     assert len(list(running.reports())) == 3_000
