@@ -22,6 +22,8 @@ from gevent.threadpool import ThreadPool
 RETRY_SECONDS = 10.0
 # How long those who yielded go on before the hub looks at sockets and timers again.
 TURNS_SECONDS = 0.001
+# How long a native thread has for taking the interpreter.
+REST_SECONDS = 0.0002
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,11 +134,15 @@ class Stints:
         self._began = time.perf_counter()
 
     def pause(self) -> None:
-        """Give everyone else a turn, if the pieces since the last one took some milliseconds."""
+        """Give everyone else a turn, if the pieces since the last one took a millisecond; and a native thread that is
+        at work a rest in which it can go on. Without one it waits for milliseconds each time that it was on the disk.
+        """
         stint = time.perf_counter() - self._began
         if stint > TURNS_SECONDS:
             self._took += stint
             yield_hub()
+            if _in_threads:
+                gevent.sleep(REST_SECONDS)
             self._began = time.perf_counter()
 
     def end(self) -> float:
@@ -217,6 +223,10 @@ def _turns_of(hub: Hub) -> _Turns:
     return turns
 
 
+# Calls that are under way in native threads.
+_in_threads: set[object] = set()
+
+
 def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """What `work` returns or raises, done in a native thread of `pool` while the hub goes on.
 
@@ -229,7 +239,12 @@ def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P
         except Exception as error:
             return None, error
 
-    result, error = pool.apply(attempt)
+    call = object()
+    _in_threads.add(call)
+    try:
+        result, error = pool.apply(attempt)
+    finally:
+        _in_threads.discard(call)
     if error is not None:
         try:
             raise error

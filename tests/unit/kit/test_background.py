@@ -265,3 +265,28 @@ def test_long_work_in_pieces_lets_others_have_turns_and_counts_its_own_time_alon
     waits.join()
     assert stints.end() >= time.perf_counter() - paused
     waiting.join(timeout=1)
+
+
+def test_long_work_rests_while_a_native_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    sleep = gevent.sleep
+
+    def rest(seconds: float) -> None:
+        rests.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(gevent, "sleep", rest)
+    monkeypatch.setattr(background, "TURNS_SECONDS", -1.0)
+    stints, pool = Stints(), ThreadPool(1)
+    stints.pause()
+    assert rests == []
+    go_on = get_original("threading", "Event")()
+    calling = gevent.spawn(in_thread, pool, go_on.wait, 30)
+    sleep(0)
+    stints.pause()
+    assert rests == [background.REST_SECONDS]
+    go_on.set()
+    calling.get(timeout=30)
+    stints.pause()
+    assert rests == [background.REST_SECONDS]
+    pool.kill()
