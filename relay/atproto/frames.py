@@ -258,7 +258,11 @@ def _read_remains(frame: bytes, error: FrameError) -> Event:
         did, seq = fields.get(_did_field(kind)), fields.get("seq")
         error.did = did if type(did) is str and is_did(did) else None
         error.seq = seq if is_seq(seq) else None
-    raise error
+    try:
+        raise error
+    finally:
+        # Its traceback holds this frame: without this the two would keep each other alive, and the message.
+        del error
 
 
 def _did_field(kind: Kind) -> str:

@@ -162,7 +162,7 @@ class Subscriber:
         for message in held:
             self._take(host, reading, message)
         if end is not None:
-            raise end
+            raise StreamEnded(end.reason, end.detail)
         return live or past
 
     def _go_live(self, host: Host, opened: ExitStack) -> Connection:
@@ -204,10 +204,11 @@ class _Reading:
         try:
             event = self._decode(message)
         except ProtocolError as error:
-            told = error if isinstance(error, FrameError) else None
-            seq, did = (told.seq, told.did) if told else (None, None)
+            fatal, seq, did = True, None, None
+            if isinstance(error, FrameError):
+                fatal, seq, did = error.fatal, error.seq, error.did
             self._reject(error.reason, error.detail, message, seq=seq, did=did)
-            if told is None or told.fatal:
+            if fatal:
                 self._note_unreadable(str(error))
             return
         except Exception as error:
@@ -288,7 +289,7 @@ def _hold(stream: Connection, most: int, most_bytes: int) -> tuple[list[bytes | 
         try:
             messages = stream.receive(BACKLOG_PAUSE_SECONDS)
         except StreamEnded as end:
-            return held, end
+            return held, StreamEnded(end.reason, end.detail)
         if not messages:
             break
         held += messages

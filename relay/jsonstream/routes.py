@@ -23,7 +23,7 @@ from relay.net.websocket_deflate import is_offered
 from relay.stream.firehose import Firehose
 from relay.web import params
 from relay.web.errors import invalid
-from relay.web.firehose import UPGRADE_REQUIRED, hand_over
+from relay.web.firehose import hand_over, upgrade_required
 
 PATH = "/subscribe"
 
@@ -39,7 +39,7 @@ def json_stream(firehose: Firehose, dictionary: Path | None) -> Blueprint:
 
 def without_upgrade() -> NoReturn:
     """Without an upgrade: 426."""
-    raise UPGRADE_REQUIRED
+    raise upgrade_required()
 
 
 def subscribe(stream: JsonStream) -> ResponseReturnValue:

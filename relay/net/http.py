@@ -134,7 +134,7 @@ class GuardedHttp:
                 # An address that swallows everything leaves time for the next one.
                 return _connected(address, left / (len(addresses) - tried))
             except OSError as error:
-                refusal = error
+                refusal = error.with_traceback(None)
         if isinstance(refusal, TimeoutError):
             raise HttpError("http-timeout", f"no connection to {host} in time")
         raise HttpError("http-connect", f"{host}: {refusal}")

@@ -151,7 +151,7 @@ class FrameReader:
             with memoryview(self._buffer) as view:
                 used = self._read_masked(view) if self._masked else self._read_frames(view)
         except FrameInvalid as error:
-            self.failure = error
+            self.failure = error.with_traceback(None)
             return
         del self._buffer[:used]
 

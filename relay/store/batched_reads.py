@@ -69,7 +69,7 @@ class BatchedReads(Generic[Found]):
             batch.found = self._db.read(self._read_many, batch.keys)
             batch.error = None
         except StoreError as error:
-            batch.error = error
+            batch.error = StoreError(error.reason, error.detail)
         finally:
             if self._open is batch:
                 self._open = None

@@ -27,17 +27,18 @@ class Outage:
         self._said_at: float | None = None
         self._told = False
 
-    def note(self, error: StoreError) -> None:
-        """A transaction failed."""
+    def note(self, error: StoreError) -> StoreError:
+        """A transaction failed; its error is given back to be raised, so that no frame need keep it."""
         metrics.STORE_FAILURES.inc()
         if error.reason != "store-unavailable":
-            return
+            return error
         now = self._clock()
         if self._since is None:
             self._since = now
         if self._said_at is None or now - self._said_at >= SAID_EVERY_SECONDS:
             self._said_at, self._told = now, True
             log.warning("the database does not answer, and what needs it waits: %s", error.detail)
+        return error
 
     def end(self) -> None:
         """A transaction came through."""

@@ -105,9 +105,8 @@ class PostgresDatabase(Database):
             with gevent.Timeout(limit, Unanswered):
                 result = self._attempt(work, writes)
         except Unanswered:
-            error = StoreError("store-unavailable", f"no answer from the database in {limit:.0f} s")
-            self._outage.note(error)
-            raise error from None
+            words = f"no answer from the database in {limit:.0f} s"
+            raise self._outage.note(StoreError("store-unavailable", words)) from None
         except StoreError as error:
             self._outage.note(error)
             raise

@@ -157,15 +157,12 @@ class SqliteDatabase(Database):
             with gevent.Timeout(limit, _Unanswered):
                 result = in_thread(pool, self._attempt, idle, work, started, writes)
         except _Unanswered:
-            unanswered = StoreError("store-unavailable", f"no answer from {self._path} in {limit:.0f} s")
-            self._outage.note(unanswered)
-            raise unanswered from None
+            words = f"no answer from {self._path} in {limit:.0f} s"
+            raise self._outage.note(StoreError("store-unavailable", words)) from None
         except Exception as error:
             if not _is_outage(error, writes):
                 raise
-            failure = self._failure(error)
-            self._outage.note(failure)
-            raise failure from error
+            raise self._outage.note(self._failure(error)) from error
         else:
             self._outage.end()
             return result

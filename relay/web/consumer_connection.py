@@ -52,17 +52,20 @@ UNSENT_BYTES = 128 << 10
 FAREWELL_BYTES = 256 << 10
 # One that floods keeps its place for so long and is told afterwards: else it would be back at once.
 FLOOD_SECONDS = 2.0
+NOTHING = memoryview(b"")
 
 
 class ConsumerEnded(RelayError):
-    """The connection is over; `farewell` is what may still be sent. Reasons: the `reason` labels of
-    `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`, `silent`, `websocket-protocol`,
-    `websocket-flood`, `options-invalid`, `future-cursor`, `log-io`, `relay-stopping`.
+    """The connection is over; `farewell` is what may still be sent, after the `rest` of a frame.
+
+    Reasons: the `reason` labels of `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`,
+    `silent`, `websocket-protocol`, `websocket-flood`, `options-invalid`, `future-cursor`, `log-io`, `relay-stopping`.
     """
 
-    def __init__(self, reason: str, farewell: bytes = b"") -> None:
+    def __init__(self, reason: str, farewell: bytes = b"", rest: memoryview = NOTHING) -> None:
         super().__init__(reason)
         self.farewell = farewell
+        self.rest = rest
 
 
 class _TooSlow(Exception):
@@ -157,7 +160,6 @@ class Connection:
         try:
             self._stream(feed, last_seq, leaving)
         finally:
-            feed.close()
             self._count()
 
     def _stream(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
@@ -193,7 +195,8 @@ class Connection:
         try:
             # In all, however slowly it is taken.
             with gevent.Timeout(FAREWELL_TIMEOUT, TimeoutError()):
-                self._send_within(memoryview(ended.farewell), FAREWELL_TIMEOUT)
+                for part in (ended.rest, memoryview(ended.farewell)):
+                    self._send_within(part, FAREWELL_TIMEOUT)
             # A socket closed with unread input is reset, and the farewell would be lost with it.
             self._socket.shutdown(1)
             deadline = time.monotonic() + FAREWELL_TIMEOUT
@@ -232,7 +235,8 @@ class Connection:
     def _slow(self, reason: str, message: str, chunk: bytes, start: int) -> ConsumerEnded:
         """The end of a slow consumer, who is told after the frame that it is in the middle of."""
         sent = self._sent - start
-        return ConsumerEnded(reason, chunk[sent : frame_end(chunk, sent)] + self.farewell("ConsumerTooSlow", message))
+        rest = memoryview(chunk)[sent : frame_end(chunk, sent)]
+        return ConsumerEnded(reason, self.farewell("ConsumerTooSlow", message), rest)
 
     def _send_within(self, view: memoryview, stall: float) -> None:
         while len(view):

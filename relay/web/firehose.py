@@ -40,21 +40,19 @@ Connect = Callable[[Socket, bytes, Consumer, float, float], Connection]
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 MAX_USER_AGENT = 256
 
-UPGRADE_REQUIRED = XrpcError(
-    426,
-    "UpgradeRequired",
-    "this is a WebSocket: ask for an upgrade",
-    {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"},
-)
 
-
-_LOG_IO = ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read"))
+def upgrade_required() -> XrpcError:
+    """What is told who asks for a stream as for a page. A new one each time: one that is raised again keeps all that it
+    was raised for.
+    """
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+    return XrpcError(426, "UpgradeRequired", "this is a WebSocket: ask for an upgrade", headers)
 
 
 @blueprint.get(PATH)
 def without_upgrade() -> NoReturn:
     """Without an upgrade: 426."""
-    raise UPGRADE_REQUIRED
+    raise upgrade_required()
 
 
 @blueprint.route(PATH, websocket=True)
@@ -84,7 +82,11 @@ def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Con
     refused = services().consumers.refusal(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
-        raise refused
+        try:
+            raise refused
+        finally:
+            # Its traceback holds this frame: without this the two would keep each other alive.
+            del refused
     if deflate:
         request.environ[EXTENSIONS] = ANSWER
     user_agent = request.headers.get("User-Agent", "")[:MAX_USER_AGENT]
@@ -94,7 +96,7 @@ def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Con
 def _check_handshake(request: Request) -> None:
     """RFC 6455 section 4.2.1, as far as the upgrade itself does not answer in the form of XRPC."""
     if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1" or request.headers.get("Sec-WebSocket-Version") != "13":
-        raise UPGRADE_REQUIRED
+        raise upgrade_required()
     try:
         key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", ""), validate=True)
     except binascii.Error:
@@ -118,15 +120,24 @@ def _consume(
     with services.consumers.connected(address, user_agent, datetime.now(UTC), stream) as consumer:
         settings = services.settings
         connection = connect(socket, received, consumer, settings.consumer_stall, settings.replay_window)
+        feed: Feed | None = None
         try:
-            feed = attach()
-            log.debug("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
-            connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
-        except (ConsumerEnded, LogError) as error:
-            ended = error if isinstance(error, ConsumerEnded) else _LOG_IO
+            try:
+                feed = attach()
+                log.debug("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
+                connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
+            except ConsumerEnded as error:
+                # A copy: what is raised keeps the frames that it came through, and what they were sending.
+                ended = ConsumerEnded(error.reason, error.farewell, error.rest)
+            except LogError:
+                ended = ConsumerEnded("log-io", close_frame(CloseCode.INTERNAL_ERROR, "the log cannot be read"))
             metrics.CONSUMERS_ENDED.labels(ended.reason).inc()
             log.debug("consumer %d ended at seq %d: %s", consumer.id, consumer.position, ended.reason)
             connection.close(ended)
+        finally:
+            # Not before: what is still sent of it is in memory.
+            if feed is not None:
+                feed.close()
 
 
 def _attach(services: Services, cursor: int | None, *, deflate: bool) -> Feed:

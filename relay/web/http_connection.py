@@ -287,7 +287,11 @@ class HttpConnection(WSGIHandler):
 
     def _handle_client_error(self, ex: BaseException) -> Any:
         if isinstance(ex, RequestInvalid | OSError):
-            raise ex
+            try:
+                raise ex
+            finally:
+                # Its traceback holds this frame: without this the two would keep each other alive.
+                del ex
         raise RequestInvalid(400, "head-malformed", f"a malformed head: {type(ex).__name__}")
 
     def _put_off(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from relay.stream import read_budget
 from relay.stream.firehose import Feed
 from relay.stream.read_budget import ReadBudget
 from relay.web import consumer_connection, pace
+from relay.web.errors import XrpcError
 from tests.integration.web.test_firehose import consumer, handshake, head_of, raw, seqs
 from tests.support.fixtures import StartWeb
 from tests.support.wait import until
@@ -97,6 +99,8 @@ def test_who_reads_all_of_it_slowly_is_served(start_web: StartWeb, monkeypatch: 
 
 def test_what_is_read_for_all_of_them_is_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_budget, "HOLD_SECONDS", 0.5)
+    # While they are told what they were sent is still in memory.
+    monkeypatch.setattr(consumer_connection, "FAREWELL_TIMEOUT", 0.5)
     web, before = start_web(tail_bytes=1), ended("too-slow")
     web.firehose._budget = budget = ReadBudget(4 * BLOCK)
     for _ in range(20):
@@ -159,3 +163,50 @@ def test_the_kernel_holds_little_for_one_that_does_not_read(start_web: StartWeb)
             taken += len(quick.recv(1 << 20))
         gevent.sleep(0.5)
         assert unsent_bytes(web.server.port) < 8 * consumer_connection.UNSENT_BYTES
+
+
+def test_consumers_that_were_ended_leave_nothing(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what they were sending nor what ended them: with megabytes each, the collector would come too late."""
+    monkeypatch.setattr(consumer_connection, "FAREWELL_TIMEOUT", 0.2)
+    web, before = start_web(consumer_stall=0.5, tail_bytes=1), ended("stalled")
+    web.publish(1, size=4_000_000)
+    # The newest stays in memory.
+    web.publish(1)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with narrow(web):
+                until(lambda: not list(web.services.consumers), 30)
+        assert ended("stalled") == before + 3
+        kept = [one for one in gc.get_objects() if isinstance(one, consumer_connection.ConsumerEnded)]
+        views = [one for one in gc.get_objects() if isinstance(one, memoryview) and len(one) > 1_000_000]
+        assert not kept and not views
+    finally:
+        gc.enable()
+    assert REGISTRY.get_sample_value("relay_queue_size", {"queue": "consumer-bytes"}) == 0
+
+
+def test_what_is_still_sent_to_one_that_is_ended_counts(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_connection, "FAREWELL_TIMEOUT", 5.0)
+    web, before = start_web(consumer_stall=0.5, tail_bytes=1), ended("stalled")
+    web.publish(1, size=4_000_000)
+    # The newest stays in memory.
+    web.publish(1)
+    with narrow(web):
+        until(lambda: ended("stalled") == before + 1, 30)
+        assert (REGISTRY.get_sample_value("relay_queue_size", {"queue": "consumer-bytes"}) or 0) > 3_000_000
+    until(lambda: REGISTRY.get_sample_value("relay_queue_size", {"queue": "consumer-bytes"}) == 0, 30)
+
+
+def test_who_asks_without_an_upgrade_leaves_nothing(start_web: StartWeb) -> None:
+    web = start_web()
+    web.get("/xrpc/com.atproto.sync.subscribeRepos")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert web.get("/xrpc/com.atproto.sync.subscribeRepos").status == 426
+        assert not [one for one in gc.get_objects() if isinstance(one, XrpcError)]
+    finally:
+        gc.enable()
