@@ -15,6 +15,7 @@ from prometheus_flask_exporter import PrometheusMetrics
 from relay.net.http import SERVER
 from relay.web import account_page, admin_api, assets, errors, firehose, health, host_page, xrpc
 from relay.web.front_page import FrontPage
+from relay.web.public_page import error_as_page
 from relay.web.services import EXTENSION, RelayServices, Services
 
 MAX_BODY = 64 << 10
@@ -58,6 +59,8 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
         app.add_url_rule("/crawl", view_func=front.crawl, endpoint="crawl", methods=["POST"])
     app.before_request(answer_preflight)
     app.after_request(partial(add_headers, closed))
+    # What is added last comes first.
+    app.after_request(error_as_page)
     errors.register(app)
     return app
 

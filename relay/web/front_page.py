@@ -76,7 +76,7 @@ class FrontPage:
             if not wants_page("application/json"):
                 raise
             return self._page(error.status, refusal=error.message, asked=asked[:MAX_SHOWN])
-        return self._page(crawled=hostname) if wants_page("application/json") else Response(status=200)
+        return self._page(crawled=hostname) if wants_page("application/json") else Response()
 
     def figures(self) -> Figures:
         """What the page tells, as of a few seconds ago at the most."""

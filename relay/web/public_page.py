@@ -1,6 +1,7 @@
 """How pages for everybody are made: the policy that browsers obey, the templates, who gets one instead of JSON or text.
 
-Used by the front page and by the pages of hosts and accounts. Must not know what is on a page.
+Used by the front page and by the pages of hosts and accounts, and by `application` for errors. Must not know what is on
+a page.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ HEADERS = {
     "Vary": "Accept",
 }
 MAX_FORM_BYTES = 8 << 10
+# The dashboard has pages of its own for its errors.
+FOR_PROGRAMS = ("/xrpc/", "/admin", "/_", "/dash", "/subscribe")
+KEPT = ("Allow", "Retry-After", "WWW-Authenticate")
 
 
 def wants_page(otherwise: str) -> bool:
@@ -32,6 +36,17 @@ def wants_page(otherwise: str) -> bool:
 def public_page(template: str, status: int = 200, **values: Any) -> Response:
     """A page of `templates/public/`."""
     return make_response(render_template(f"public/{template}", **values), status, HEADERS)
+
+
+def error_as_page(response: Response) -> Response:
+    """An error that was answered as JSON, as a page for those who asked for a page, but at what only programs ask."""
+    if response.status_code < 400 or not response.is_json or request.path.startswith(FOR_PROGRAMS):
+        return response
+    if not wants_page("application/json"):
+        return response
+    page = public_page("error.html", response.status_code, message=response.get_json().get("message", ""))
+    page.headers.update({name: response.headers[name] for name in KEPT if name in response.headers})
+    return page
 
 
 def refuse_foreign_form() -> None:

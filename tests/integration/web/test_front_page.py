@@ -181,6 +181,40 @@ def test_no_form_is_shown_while_new_hosts_are_not_taken(web: Web) -> None:
     assert crawl(web, "pds.example.com", Accept=BROWSER, Origin=web.url).status == 403
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "words"),
+    [
+        ("/account/nobody", 400, "that is neither a DID nor a handle"),
+        ("/account?name=", 400, "name is required"),
+        ("/host/none.example", 404, "no such host is known here"),
+        ("/host/%3Cscript%3E", 404, "no such host"),
+        ("/nothing/%3Cscript%3E", 404, "not found"),
+        ("/static/nothing", 404, "not found"),
+        ("/crawl", 405, "not allowed"),
+    ],
+)
+def test_errors_are_pages_for_browsers_and_json_for_programs(web: Web, path: str, status: int, words: str) -> None:
+    program, browser = web.get(path), web.get(path, Accept=BROWSER)
+    assert program.status == browser.status == status
+    assert set(program.json) == {"error", "message"} and words in program.json["message"]
+    assert words[1:] in text_of(browser.body) and b"<script>" not in browser.body
+    assert {name: browser.headers[name] for name in HEADERS} == HEADERS
+    assert browser.headers["Access-Control-Allow-Origin"] == "*"
+    assert program.headers.get("Allow") == browser.headers.get("Allow")
+
+
+def test_who_asks_too_often_is_told_on_a_page(web: Web) -> None:
+    answers = [web.get(f"/account/did:plc:{letter * 24}", Accept=BROWSER) for letter in "abcdefghijklmnop"]
+    late = [answer for answer in answers if answer.status == 429]
+    assert late and all("You ask for many accounts." in text_of(answer.body) for answer in late)
+    assert all(answer.headers["Retry-After"] for answer in late)
+
+
+@pytest.mark.parametrize("path", ["/xrpc/com.atproto.sync.getRepoStatus?did=x", "/admin/pds/list", "/xrpc/nothing"])
+def test_what_only_programs_ask_is_answered_as_ever(web: Web, path: str) -> None:
+    assert set(web.get(path, Accept=BROWSER).json) == {"error", "message"}
+
+
 def test_an_account_is_looked_up_from_the_page(web: Web) -> None:
     for asked, path in (
         ("alice.example.com", "/account/alice.example.com"),
