@@ -66,7 +66,7 @@ SUBJECTS = (
         SECONDS,
         (("queued-99", "in queue"), ("logged-99", "until durable"), ("sync-99", "disk sync"), ("hub-99", "hub lag")),
     ),
-    Subject("sent", "Events sent", PER_SECOND, (("sent", "to all consumers"),)),
+    Subject("sent", "Events sent", PER_SECOND, (("sent", "sent"),)),
     Subject("hosts", "Hosts connected", NUMBER, (("hosts", "connected"),)),
     Subject("consumers", "Consumers", NUMBER, (("consumers", "connected"),)),
     Subject("behind", "Lag", EVENTS, (("lag", "slowest consumer"), ("behind", "database"))),

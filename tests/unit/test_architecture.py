@@ -125,6 +125,7 @@ def test_tests_run_on_both_databases() -> None:
         "integration/store/test_postgres.py",
         "integration/store/test_migrate.py",
         "support/postgres.py",
+        "support/busy_relay.py",
         "support/relay_process.py",
         "process/test_database_outage.py",
         "promises/test_crash_points.py",

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import html
 import re
+import sys
+from dataclasses import fields, replace
 from urllib.parse import urlencode
 
 import pytest
+from gevent import subprocess
 
+from relay.edge.routes import create_edge_app
 from relay.hosts.hosts import Hosts
 from relay.net.http import SERVER
 from relay.web.public_page import HEADERS
+from relay.web.services import Services
 from tests.support.dash import text_of
 from tests.support.fixtures import StartWeb
 from tests.support.http import Answer, call
 from tests.support.pds import FakePds
 from tests.support.wait import until
-from tests.support.web import Web
+from tests.support.web import DID, Web
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"
 BANNER = f"""{SERVER}
@@ -77,6 +83,20 @@ def test_it_says_how_to_consume_and_who_runs_it(start_web: StartWeb) -> None:
     assert 'href="https://example.com/terms"' in body
     assert "Who runs it" not in text_of(page(start_web()).body)
     assert "/subscribe?wantedCollections" in text_of(page(start_web(json_stream=True)).body)
+
+
+def test_the_python_of_the_page_prints_events(web: Web) -> None:
+    shown = re.findall(r"<code>(.*?)</code>", page(web).body.decode(), re.DOTALL)
+    (program,) = [html.unescape(code) for code in shown if "import" in code]
+    child = subprocess.Popen([sys.executable, "-u", "-c", program], stdout=subprocess.PIPE)
+    try:
+        until(lambda: len(list(web.services.consumers)) == 1, timeout=60)
+        web.publish()
+        assert child.stdout
+        assert DID.encode() in child.stdout.readline()
+    finally:
+        child.kill()
+        child.wait(timeout=30)
 
 
 @pytest.mark.parametrize(
@@ -225,3 +245,18 @@ def test_an_account_is_looked_up_from_the_page(web: Web) -> None:
         answer = web.get(f"/account?{urlencode({'name': asked})}", Accept=BROWSER)
         assert (answer.status, answer.headers["Location"]) == (303, path)
     assert web.get("/account").status == web.get(f"/account?name={'x' * 3000}").status == 400
+
+
+def test_an_edge_says_whose_events_it_passes_on(web: Web) -> None:
+    services = Services(**{one.name: getattr(web.services, one.name) for one in fields(Services)})
+    settings = replace(services.settings, edge_upstream="https://relay.example.com", operator_name="Example")
+    services = replace(services, settings=settings, live_rate=lambda: None)
+    client = create_edge_app(services).test_client()
+    body = client.get("/", headers={"Accept": BROWSER}).get_data()
+    text = text_of(body)
+    assert "what another relay, https://relay.example.com , has verified" in text and "Operator Example" in text
+    assert b"<form" not in body and "Hosts connected" not in text and "Events now" not in text
+    for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', body.decode()):
+        assert client.get(path).status_code == 200
+    assert client.get("/").get_data(as_text=True) == BANNER
+    assert client.post("/crawl", data={"hostname": "pds.example.com"}).status_code == 404
