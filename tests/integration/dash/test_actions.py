@@ -134,7 +134,7 @@ def test_an_account_is_looked_at_taken_down_and_restored(web: Web, admin: DashAd
         ("new-hosts", {"limit": "x"}, "limit must be an integer"),
         ("crawl-requests", {"enabled": "maybe"}, "enabled is"),
         ("limits", {"host": "none.example", "per_day": "0"}, "per_day must be an integer from 1"),
-        ("ban-domain", {"domain": "not a name"}, "no hostname"),
+        ("ban-domain", {"domain": "not a name"}, "not a hostname"),
         ("ban-domain", {"domain": "spammers.net:8443"}, "a domain has no port"),
         ("unban-domain", {"domain": "spammers.net"}, "spammers.net is not banned"),
         ("crawl", {"hostname": "not a name"}, "Request a crawl:"),
