@@ -226,7 +226,7 @@ def test_errors_are_pages_for_browsers_and_json_for_programs(web: Web, path: str
 def test_who_asks_too_often_is_told_on_a_page(web: Web) -> None:
     answers = [web.get(f"/account/did:plc:{letter * 24}", Accept=BROWSER) for letter in "abcdefghijklmnop"]
     late = [answer for answer in answers if answer.status == 429]
-    assert late and all("You ask for many accounts." in text_of(answer.body) for answer in late)
+    assert late and all("asked for from your address." in text_of(answer.body) for answer in late)
     assert all(answer.headers["Retry-After"] for answer in late)
 
 
