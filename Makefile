@@ -12,7 +12,7 @@ SECONDS ?= 600
 
 .DEFAULT_GOAL := help
 .PHONY: help run check format test lint check-types test-setup debian upgrade-deps FORCE
-.PHONY: bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test
+.PHONY: bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test cluster-test
 # Prerequisites are made in their order: what Debian brings comes before what is built with it.
 .NOTPARALLEL:
 
@@ -29,6 +29,7 @@ help:
 	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load and at every durable step; what was lost or repeated'
+	@echo 'make cluster-test ROUNDS=100   what can happen to a cluster of three, in random order; what was lost, how long the gaps'
 	@echo 'PYTHON=python3.13 picks the Python: 3.11 and 3.13 are tested; .venv/ is made anew for another one.'
 
 run: $(VENV)/.relay
@@ -72,6 +73,9 @@ fuzz: $(VENV)/.test
 kill-test: $(VENV)/.test
 	CRASH_POINTS=all CRASH_ROUNDS=500 KILL_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/promises tests/process -k 'kill or crash_points' --timeout=0 -s
 
+cluster-test: $(VENV)/.test
+	CLUSTER_ROUNDS=$(ROUNDS) $(BIN)/pytest tests/process/test_cluster.py -k rounds --timeout=0 -s
+
 test-setup: debian $(VENV)/.test
 	@tests/e2e/install.sh
 
@@ -88,6 +92,7 @@ debian:
 	@.ci/unpack .cache/debian promtool promtool prometheus
 	@.ci/unpack .cache/debian nginx nginx
 	@.ci/unpack .cache/debian caddy caddy
+	@.ci/unpack .cache/debian nats-server nats-server
 
 # Both Pythons at once, each package with its newest version that setup.cfg allows.
 upgrade-deps: $(VENV)/.python

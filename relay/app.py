@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event as Signal
@@ -61,9 +62,13 @@ from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
 from relay.web.services import RelayServices
 
+if TYPE_CHECKING:
+    from relay.cluster.term import Term
+
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
 EXIT_FAILURE = 1
+EXIT_AGAIN = 75
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
 EXIT_CODES = {"log-locked": 75, "store-locked": 75, "store-log": 78, "log-edge": 78, "log-relay": 78}
 GC_THRESHOLDS = (50_000, 20, 100)
@@ -74,20 +79,27 @@ log = logging.getLogger(__name__)
 class Relay:
     """All parts of one relay, wired. Building it opens the database and the log and brings SQL up to the log."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Raises StoreError, LogError."""
+    def __init__(self, settings: Settings, term: Term | None = None) -> None:
+        """`term` makes it the active node of a cluster. Raises StoreError, LogError."""
+        self._term = term
         self._vitals = Vitals("relay")
         self._waiting: gevent.Greenlet[[], None] | None = None
         self._memory_debug = MemoryDebug() if settings.debug_memory else None
         http = GuardedHttp(SERVER, settings.allow_insecure_hosts)
         spare.give_back(settings.persist_dir)
-        self._db = open_database(settings.database_url, max_connections=settings.max_db_connections, hold=True)
+        self._db = open_database(
+            settings.database_url, max_connections=settings.max_db_connections, hold=True, seize=term is not None
+        )
         self._db.write(installation.claim, "relay")
         initial_seq = max(settings.initial_seq, takeover.next_seq(self._db, settings.persist_dir))
         segment_log = SegmentLog(settings.persist_dir, initial_seq=initial_seq)
+        if term is not None:
+            term.take(segment_log, self._db)
         self._stream = Stream(
             segment_log, self._db, Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
         )
+        if term is not None:
+            term.join(self._stream)
         memory = RecordCache(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
         registry = HostRegistry(self._db, self._stream.cursors, self._stream.decisions)
@@ -143,12 +155,14 @@ class Relay:
             account_answers=AccountAnswers(
                 AccountReports(AccountNetwork(http, self._resolver.ask), self._hosts, self._stream.projector.account)
             ),
-            problem=lambda: self._stream.problem or ingest.problem,
+            problem=lambda: (term and term.problem) or self._stream.problem or ingest.problem,
             warning=lambda: self._stream.warning,
             memory=self._memory_debug,
             live_rate=lambda: self._history.rate("logged"),
+            role="relay" if term is None else "active",
+            node="" if term is None else term.node,
         )
-        more = []
+        more = [] if term is None else [term.routes()]
         if settings.json_stream:
             from relay.jsonstream.routes import json_stream
 
@@ -163,6 +177,8 @@ class Relay:
         self._vitals.start()
         self._metrics.start()
         self._stream.start()
+        if self._term is not None:
+            self._term.start()
         self._resolver.start()
         self._hosts.load()
         self._imports.start()
@@ -217,6 +233,8 @@ class Relay:
             self._healing.stop()
         self._ingest.stop(left() - 12.0)
         self._stream.drain(left() - 10.0)
+        if self._term is not None:
+            self._term.stop()
         self._api.stop(min(left(), 5.0))
         self._stream.stop(left())
         self._siblings.stop()
@@ -264,13 +282,22 @@ def main(env_file: Path | None) -> int:
         log.warning("%s is set, but is not a setting of this relay", name)
     for name, advice in gone_variables(environment):
         log.warning("%s is no longer a setting: %s", name, advice)
+    if settings.cluster:
+        from relay.cluster import node
+
+        node.check(settings)
     notifier = Notifier(os.environ)
     notifier.starting()
     stopped = Signal()
     for number in (signal.SIGTERM, signal.SIGINT):
         gevent.signal_handler(number, stopped.set)
     try:
-        relay = Edge(settings) if settings.mode == "edge" else Relay(settings)
+        term = None
+        if settings.cluster:
+            term = node.stand_by(settings, stopped, notifier.ready)
+            if term is None:
+                return 0
+        relay = Edge(settings) if settings.mode == "edge" else Relay(settings, term)
         relay.start()
     except (RelayError, OSError) as error:
         log.error("the relay cannot start: %s", error)
@@ -285,4 +312,4 @@ def main(env_file: Path | None) -> int:
     relay.stop()
     notifier.close()
     log.info("stopped")
-    return 0
+    return EXIT_AGAIN if term is not None and term.handed_over else 0

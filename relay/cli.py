@@ -25,6 +25,7 @@ COMMANDS = {
         "backfill_collections",
         "Import which accounts have which collections from another relay.",
     ),
+    "cluster": ("cluster", "cluster", "Show and change which node of a cluster is active."),
     "log": ("log", "log", "Inspect, verify and follow the event log on disk."),
     "edge": ("edge", "edge", "Make a relay of an edge whose upstream is lost."),
     "pull-hosts": ("tools", "pull_hosts", "Add the hosts that another relay knows."),

@@ -74,6 +74,10 @@ class Settings:
         parse_bool,
         "Fill an edge's empty log with everything its upstream can replay, instead of starting live",
     )
+    cluster: tuple[str, ...] = _setting(
+        "RELAY_CLUSTER", "", parse_list, "NATS servers that the nodes of a cluster share, comma-separated", secret=True
+    )
+    cluster_node: str = _setting("RELAY_CLUSTER_NODE", "", str, "Name of this node; when unset, the machine's name")
     admin_passwords: tuple[str, ...] = _setting(
         "RELAY_ADMIN_PASSWORD",
         "",
@@ -119,17 +123,10 @@ class Settings:
         also=("RELAY_API_LISTEN",),
     )
     metrics_bind: Bind = _setting(
-        "RELAY_METRICS_LISTEN",
-        "127.0.0.1:2471",
-        parse_bind,
-        "Address of the Prometheus metrics",
+        "RELAY_METRICS_LISTEN", "127.0.0.1:2471", parse_bind, "Address of the Prometheus metrics"
     )
     persist_dir: Path = _setting(
-        "RELAY_PERSIST_DIR",
-        "data/relay/persist",
-        Path,
-        "Folder of the segment log",
-        also=("RELAY_PERSISTER_DIR",),
+        "RELAY_PERSIST_DIR", "data/relay/persist", Path, "Folder of the segment log", also=("RELAY_PERSISTER_DIR",)
     )
     replay_window: float = _setting(
         "RELAY_REPLAY_WINDOW",

@@ -67,6 +67,7 @@ def overview() -> ResponseReturnValue:
         memory=resident_bytes(),
         cpu_seconds=time.process_time(),
         started=STARTED,
+        cluster=f"node {here.node} is active" if here.node else "",
     )
 
 

@@ -78,6 +78,7 @@ class Edge:
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
+            role="edge",
         )
         more = []
         if settings.json_stream:

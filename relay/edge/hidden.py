@@ -47,7 +47,7 @@ class Hidden:
         # Where SQL may be: where it was left, or where a write would have left it of which no answer came.
         self._may_be_at = {position}
         self.stored_position = min(position, segment_log.last_seq)
-        self.position = _apply(segment_log, suppressions, self.stored_position)
+        self.position = apply_after(segment_log, suppressions, self.stored_position)
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.show_bound("edge-hidden", lambda: len(self._changed), MAX_CHANGED)
 
@@ -139,8 +139,8 @@ class Hidden:
             self._changed, self._all_changed = {}, True
 
 
-def _apply(segment_log: SegmentLog, suppressions: Suppressions, position: int) -> int:
-    """Set the marks of the records after `position`; the log's last seq."""
+def apply_after(segment_log: SegmentLog, suppressions: Suppressions, position: int) -> int:
+    """Set the marks of the log's records after `position`; the log's last seq. Raises LogError."""
     reader = LogReader(segment_log)
     seq = max(position, segment_log.first_seq - 1)
     while records := reader.read(seq):

@@ -48,6 +48,17 @@ EDGE_HOSTS_NOTED = Gauge(
     "relay_edge_hosts_noted_timestamp_seconds", "When the upstream's hosts were last noted for a promotion; 0: never"
 )
 
+# cluster
+CLUSTER_ACTIVE = Gauge("relay_cluster_active", "1 on the active node of a cluster")
+CLUSTER_CONNECTED = Gauge("relay_cluster_connected", "1 while a node is connected to NATS")
+CLUSTER_TERM = Gauge("relay_cluster_term", "The number of the term that is under way; it rises with each takeover")
+CLUSTER_APPEND_SECONDS = Histogram(
+    "relay_cluster_append_seconds",
+    "Time until a batch was in the cluster's stream",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5, 15),
+)
+CLUSTER_APPEND_FAILURES = Counter("relay_cluster_append_failures_total", "Attempts to append that had no answer")
+
 # ingest
 EVENTS_DROPPED = Counter("relay_events_dropped_total", "Events rejected, by reason", ["reason"])
 EVENTS_JUDGED = Counter("relay_events_judged_total", "Events judged, by kind and outcome", ["kind", "outcome"])

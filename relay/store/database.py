@@ -83,10 +83,11 @@ class Database(ABC):
         """Like `write`, for `limit` seconds at most: an index on a large table takes its time."""
 
     @abstractmethod
-    def hold(self) -> None:
+    def hold(self, *, seize: bool = False) -> None:
         """Keep every other relay away from the database until this one is closed or its process ends.
 
-        From now on `write` fails while that is not so. Raises StoreError: `store-locked` when another relay uses it.
+        From now on `write` fails while that is not so. Raises StoreError: `store-locked` when another relay uses it;
+        with `seize` it is taken from that one, where the engine can do so.
         """
 
     @abstractmethod

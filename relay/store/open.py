@@ -44,23 +44,28 @@ _WORDS: dict[Engine, dict[str, str]] = {
 _ADD_COLUMN = re.compile(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) ")
 
 
-def open_database(url: str, *, max_connections: int, hold: bool = False) -> Database:
+def open_database(url: str, *, max_connections: int, hold: bool = False, seize: bool = False) -> Database:
     """The database at a `sqlite://PATH` or `postgres://…` address, its schema brought up to date.
 
     `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. With `hold` no other relay may
-    have it open, or open it from now on. Raises StoreError: `store-unavailable`, `store-schema` when a newer relay has
-    been here, or `store-locked` when another one is.
+    have it open, or open it from now on; with `seize` it is taken from one that does. Raises StoreError:
+    `store-unavailable`, `store-schema` when a newer relay has been here, or `store-locked` when another one is.
     """
     database = _engine(url, max_connections)
     try:
         if hold:
             # First: a newer relay must not change the schema beneath an older one that runs.
-            database.hold()
+            database.hold(seize=seize)
         database.migrate(apply, MIGRATION_SECONDS)
     except BaseException:
         database.close()
         raise
     return database
+
+
+def look_into(url: str, *, max_connections: int) -> Database:
+    """The database at that address as it is, which another relay has open. Raises StoreError `store-unavailable`."""
+    return _engine(url, max_connections)
 
 
 def _engine(url: str, max_connections: int) -> Database:

@@ -89,9 +89,9 @@ class PostgresDatabase(Database):
 
         self._run(patiently, writes=True, limit=limit)
 
-    def hold(self) -> None:
+    def hold(self, *, seize: bool = False) -> None:
         lock = PostgresLock(self._pool.connect)
-        lock.take()
+        lock.take(seize=seize)
         self._lock = lock
 
     def close(self) -> None:

@@ -32,6 +32,15 @@ _SESSION = (
     " SET tcp_user_timeout = 15000;"
     " SELECT set_config('idle_session_timeout', '0', false) WHERE current_setting('idle_session_timeout', true) <> ''"
 )
+# All connections of the process that has the lock: one that stands still may hold locks on rows as well. The halves of
+# KEY are as the server shows them.
+_HOLDER_GOES = (
+    "SELECT count(pg_terminate_backend(one.pid)) FROM pg_stat_activity AS one"
+    " WHERE one.datname = current_database() AND one.pid <> pg_backend_pid() AND one.application_name IN ("
+    " SELECT holder.application_name FROM pg_locks JOIN pg_stat_activity AS holder USING (pid)"
+    " WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+    f" AND classid = {KEY >> 32} AND objid = {KEY & 0xFFFFFFFF} AND holder.datname = current_database())"
+)
 
 
 class PostgresLock:
@@ -44,8 +53,13 @@ class PostgresLock:
         # One at a time takes it again; the others wait for the outcome.
         self._turn = RLock()
 
-    def take(self) -> None:
-        """Take the lock. Raises StoreError `store-locked` when another relay keeps it for some seconds."""
+    def take(self, *, seize: bool = False) -> None:
+        """Take the lock. Raises StoreError `store-locked` when another relay keeps it for some seconds.
+
+        With `seize` whoever has it is disconnected first, which the server does for those of the same user.
+        """
+        if seize:
+            self._disconnect_holder()
         give_up = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -76,6 +90,13 @@ class PostgresLock:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _disconnect_holder(self) -> None:
+        connection = self._connect()
+        try:
+            _ask(connection, _HOLDER_GOES)
+        finally:
+            connection.close()
 
     def _holds(self, connection: Connection) -> bool:
         try:

@@ -6,6 +6,8 @@ it, also to connect, never stops the hub. Must not know what is run on them.
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import deque
 from typing import NamedTuple
@@ -28,7 +30,8 @@ CHECK_AFTER_SECONDS = 10.0
 RETRY_AFTER_SECONDS = 0.5
 
 _DEFAULTS: dict[str, object] = {
-    "application_name": "atproto-relay",
+    # Of this process alone, so that all of a relay's connections can be told from another's.
+    "application_name": f"atproto-relay {os.getpid()} {socket.gethostname()}"[:63],
     # A server that vanished without a word is noticed by these, also while a statement waits for it.
     "keepalives_idle": 10,
     "keepalives_interval": 5,

@@ -123,6 +123,16 @@ def begin_at(tx: Transaction, position: int) -> None:
     )
 
 
+def position_if_any(tx: Transaction) -> int:
+    """The position, 0 also in a PostgreSQL database without any table yet."""
+    return position(tx)[0] if tx.row("SELECT 1 WHERE to_regclass('relay_position') IS NOT NULL") else 0
+
+
+def suppressions_if_any(tx: Transaction) -> dict[int, int]:
+    """The same of `suppressions`."""
+    return suppressions(tx) if tx.row("SELECT 1 WHERE to_regclass('log_suppression') IS NOT NULL") else {}
+
+
 def owner(tx: Transaction) -> str | None:
     """The identity of the log that the database follows from, None when it never had one."""
     row = tx.row("SELECT value FROM relay_setting WHERE key = ?", (LOG_KEY,))

@@ -111,7 +111,7 @@ class SqliteDatabase(Database):
     def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
         self._run(self._writer, self._idle_writer, work, limit)
 
-    def hold(self) -> None:
+    def hold(self, *, seize: bool = False) -> None:
         path = self._path.with_name(f"{self._path.name}.lock")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)

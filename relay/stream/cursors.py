@@ -153,8 +153,6 @@ class CursorBook:
     def __init__(self, last_seq: Callable[[], int]) -> None:
         self._last_seq = last_seq
         self._cursors: dict[int, HostCursor] = {}
-        # How many seqs no event has, of those since the oldest record that the start looked at.
-        self.passed_over = 0
         # Host ids: whose position moved, who has events under way, whose logged events may yet come again.
         self.dirty: set[int] = set()
         self.outstanding: set[int] = set()
@@ -213,4 +211,4 @@ class CursorBook:
         begun = min((self._cursors[host_id].oldest_begun() for host_id in self.outstanding), default=last_seq)
         logged = min((self._cursors[host_id].oldest_logged() for host_id in self.restored), default=last_seq)
         # A host that never comes back must not make every later start read the log from here.
-        return min(begun, max(logged, last_seq - self.passed_over - RESTORED_EVENTS)) + 1
+        return min(begun, max(logged, last_seq - RESTORED_EVENTS)) + 1

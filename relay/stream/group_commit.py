@@ -68,6 +68,8 @@ class GroupCommit(Generic[T]):
     ) -> None:
         # Called when a batch could not be written, which may be for lack of room.
         self.make_room: Callable[[], None] = _nothing
+        # Called with each batch before it is written; returns once the batch may be, and be published.
+        self.replicate: Callable[[Block], None] | None = None
         self.bytes = 0
         self._name = name
         self._log = segment_log
@@ -145,7 +147,10 @@ class GroupCommit(Generic[T]):
     def _commit(self, batch: list[T]) -> None:
         """Write, sync, publish, tell. Never in another order."""
         records = self._records_of(batch)
-        self._write(encode_block(records))
+        block = encode_block(records)
+        if self.replicate is not None:
+            self.replicate(block)
+        self._write(block)
         for record in records:
             if record.flags:
                 self._suppressions.apply(record)

@@ -50,6 +50,18 @@ def claim(segment_log: SegmentLog, db: Database) -> tuple[str, ...]:
     return ours
 
 
+def take(segment_log: SegmentLog, db: Database) -> None:
+    """Make the database that of this log, whosever it was: nobody who had it writes to it from now on.
+
+    For a log that has everything of the one whose place it takes. Raises StoreError, LogError.
+    """
+    try:
+        ours = identity.make(segment_log.directory, identity.load(segment_log.directory))
+    except OSError as error:
+        raise LogError("log-io", str(error)) from error
+    db.write(projection.set_owner, ours[0])
+
+
 def is_of_edge(segment_log: SegmentLog) -> bool:
     """Whether the newest segment is one that an edge wrote. Raises LogError."""
     segments = segment_log.segments

@@ -75,16 +75,12 @@ def recover(
     max_uid = db.read(accounts.max_uid)
     hidden_at = found.position if found is not None else position
     end = hidden_at
-    scanned = oldest = 0
     for record in _records_from(segment_log, min(replay_from or 1, hidden_at + 1)):
         cursors.note(record)
-        scanned, oldest = scanned + 1, oldest or record.seq
         max_uid, end = max(max_uid, record.uid), max(end, record.seq)
         if record.flags and record.seq > hidden_at:
             suppressions.apply(record)
     cursors.fill(book)
-    if scanned:
-        book.passed_over = segment_log.last_seq - oldest + 1 - scanned
     catch_up = CatchUp(segment_log, db, position, end, replay_from, log_ids)
     if found is not None and catch_up.remaining > WAIT_FOR_EVENTS:
         log.warning(

@@ -13,6 +13,7 @@ from relay.atproto.events import STATUSES
 from relay.atproto.frames import Kind, uint
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_flags
+from relay.eventlog.writer import Block
 from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.group_commit import GroupCommit
 from relay.stream.projector import Projector
@@ -84,6 +85,10 @@ class Sequencer:
     def on_failure(self, make_room: Callable[[], None]) -> None:
         """Have `make_room` called when the log cannot be written, which may be for lack of room."""
         self._commits.make_room = make_room
+
+    def replicate_with(self, replicate: Callable[[Block], None]) -> None:
+        """Have each batch given to `replicate` before it is written and published, which waits for its return."""
+        self._commits.replicate = replicate
 
     @property
     def problem(self) -> str | None:

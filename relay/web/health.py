@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 
-from flask import Blueprint, jsonify
+from flask import Blueprint, jsonify, request
 from flask.typing import ResponseReturnValue
 
 from relay.kit import metrics
@@ -49,11 +49,16 @@ def alive() -> ResponseReturnValue:
 
 @blueprint.get("/_readyz")
 def ready() -> ResponseReturnValue:
-    """200 when queries can be answered, since the database is there."""
-    problem = _database_problem(services().db)
+    """200 when queries can be answered: the database is there. With `role`, only where that is the role: relay or edge,
+    and in a cluster active or standby.
+    """
+    here = services()
+    said = {"role": here.role} if here.node else {}
+    other = request.args.get("role", here.role) != here.role
+    problem = f"the role is {here.role}" if other else _database_problem(here.db)
     if problem is not None:
-        return jsonify(status="error", msg=problem), 503
-    return jsonify(status="ok")
+        return jsonify(status="error", msg=problem, **said), 503
+    return jsonify(status="ok", **said)
 
 
 class HealthWatch:

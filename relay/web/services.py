@@ -35,6 +35,8 @@ class Services:
 
     `problem` says in words what is wrong with the event path, or None; `warning` what an operator has to know although
     all is well again. `live_rate` is how many events are logged per second now, None while that is not known.
+    `role` is what a load balancer may want to know: relay, edge, or active or standby in a cluster, in which this is
+    called `node`.
     """
 
     settings: Settings
@@ -44,6 +46,8 @@ class Services:
     auth: AdminAuth
     problem: Callable[[], str | None]
     warning: Callable[[], str | None] = lambda: None
+    role: str = "relay"
+    node: str = ""
     deflated: Deflated = field(default_factory=Deflated)
     live_rate: Callable[[], float | None] = lambda: None
 

@@ -16,13 +16,13 @@ def named() -> set[str]:
 
 def check_queues(exposition: str) -> None:
     """Each size has a bound that it keeps; all that docs/metrics.md names are there, but for those of what is not
-    switched on: an edge, and the JSON stream.
+    switched on: a cluster, an edge, and the JSON stream.
     """
     sizes, capacities = (
         dict(re.findall(rf'^relay_queue_{what}{{queue="([a-z-]+)"}} (\S+)$', exposition, re.MULTILINE))
         for what in ("size", "capacity")
     )
-    told = {name for name in named() if name.partition("-")[0] not in ("edge", "json")}
+    told = {name for name in named() if name.partition("-")[0] not in ("cluster", "edge", "json")}
     assert capacities.keys() == told, capacities.keys() ^ told
     assert sizes.keys() <= capacities.keys()
     for queue, size in sizes.items():

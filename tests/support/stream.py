@@ -115,7 +115,6 @@ class Room:
         if commits._greenlet is not None:
             commits._greenlet.kill()
         self.stream.projector._loop.stop()
-        self.stream.decisions._loop.stop()
         self.stream.retention.stop()
         self.log._unlock()
         self.db.close()

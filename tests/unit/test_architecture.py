@@ -127,6 +127,7 @@ def test_tests_run_on_both_databases() -> None:
         "support/postgres.py",
         "support/busy_relay.py",
         "support/relay_process.py",
+        "process/test_cluster.py",
         "process/test_database_outage.py",
         "promises/test_crash_points.py",
     }

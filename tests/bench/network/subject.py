@@ -12,12 +12,13 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from tests.bench.network.measure import CACHE, MODULE, Fleet
 from tests.bench.network.processes import Usage, tree_usage
+from tests.support.http import call
 from tests.support.relay_process import RELAY, RelayProcess
 
 
@@ -58,6 +59,8 @@ def relay_under_test(options: argparse.Namespace, fleet: Fleet) -> Iterator[Subj
     try:
         if not options.url:
             relay.start()
+        if "RELAY_CLUSTER" in relay.settings:
+            relay.wait_until(lambda: _is_active(relay))
         for host in fleet.hosts:
             relay.admin("pds/requestCrawl", {"hostname": host})
         relay.wait_connected(len(fleet.hosts), timeout=60 + len(fleet.hosts) / 20)
@@ -66,6 +69,12 @@ def relay_under_test(options: argparse.Namespace, fleet: Fleet) -> Iterator[Subj
         if relay.child and relay.child.running:
             relay.stop()
         shutil.rmtree(folder)
+
+
+def _is_active(relay: RelayProcess) -> bool:
+    with suppress(OSError):
+        return call(f"{relay.url}/_readyz?role=active").status == 200
+    return False
 
 
 def _relay(options: argparse.Namespace, folder: Path, plc: str) -> RelayProcess:

@@ -115,3 +115,43 @@ def _end_sessions(url: str) -> None:
             )
     finally:
         connection.close()
+
+
+def test_the_lock_is_taken_from_one_that_stands_still(postgres_cluster: Cluster) -> None:
+    """With what it had begun: a row that it holds in a transaction is free as well. Others stay connected."""
+    url = postgres_cluster.create()
+    first = open_database(url, max_connections=2, hold=True)
+    first.write(installation.put, "row", "first")
+    # In a process of its own, whose connections have another name.
+    script = """
+import sys, time
+from relay.store.open import open_database
+db = open_database(sys.argv[1], max_connections=2, hold=True, seize=True)
+def stand_still(tx):
+    tx.execute("UPDATE relay_setting SET value = 'held' WHERE key = 'row'")
+    print("held", flush=True)
+    time.sleep(60)
+db.write(stand_still)
+"""
+    with subprocess.Popen([sys.executable, "-c", script, url], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "held\n"
+        until(
+            lambda: refused_or_none(lambda: first.write(installation.put, "other", "1")) == "store-locked", timeout=30
+        )
+        beside = open_database(url, max_connections=2)
+        assert beside.read(installation.get, "row") == "first"
+        second = open_database(url, max_connections=2, hold=True, seize=True)
+        second.write(installation.put, "row", "second")
+        assert beside.read(installation.get, "row") == "second"
+        process.kill()
+    for db in (first, second, beside):
+        db.close()
+    postgres_cluster.give_back(url)
+
+
+def refused_or_none(work: Callable[[], object]) -> str | None:
+    try:
+        work()
+    except StoreError as error:
+        return error.reason
+    return None

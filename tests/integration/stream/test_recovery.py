@@ -81,37 +81,6 @@ def test_duplicates_are_known_over_two_crashes(tmp_path: Path, database_url: str
     room.stop()
 
 
-def test_duplicates_are_known_over_a_gap_that_a_start_left(
-    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seqs that were passed over are no events: they do not bound how far back a restart looks for records."""
-    monkeypatch.setattr("relay.stream.cursors.RESTORED_EVENTS", 50)
-    room = Room(tmp_path, database_url)
-    room.start()
-    room.upstream_seq = 9
-    room.submit(1)
-    room.wait_for(1)
-    assert room.cursor.begin(11), "outstanding to the end"
-    room.upstream_seq = 11
-    for uid in range(2, 12):
-        room.submit(uid)
-    room.wait_for(11)
-    room.wait_until(lambda: room.stream.projector.stored_position == 11)
-    room.abandon()
-    (tmp_path / "persist" / "high-water").write_bytes(b"")
-    for _ in range(2):
-        room = Room(tmp_path, database_url)
-        assert room.log.next_seq > 1_000_000
-        room.start()
-        room.submit(1, own=True)
-        room.wait_for(room.log.next_seq)
-        room.wait_until(room.stream.projector.flush)
-        room.abandon()
-    room = Room(tmp_path, database_url)
-    assert [seq for seq in range(10, 25) if room.cursor.begin(seq)] == [11, 22, 23, 24], "logged twice"
-    room.abandon()
-
-
 def test_an_older_database_beside_a_newer_log(tmp_path: Path, database_url: str) -> None:
     room = Room(tmp_path, database_url)
     room.start()

@@ -47,6 +47,9 @@ WELL: Series = {
     'relay_hosts{status="offline"}': "10x",
     'relay_hosts{status="banned"}': "900x",
     "relay_edge_connected": "0x",
+    "relay_cluster_active": "0x",
+    "relay_cluster_connected": "0x",
+    "relay_cluster_term": "0x",
     "relay_log_failures_total": "0x",
     "relay_backup_last_success_timestamp_seconds": "0x",
     "relay_log_damage_total": "0x",
@@ -84,6 +87,7 @@ EDGE: Series = {
     **{f'relay_hosts{{status="{status}"}}': "" for status in ("active", "offline", "banned")},
     'relay_events_received_total{kind="commit"}': "",
 }
+STANDBY: Series = {"relay_cluster_term": "7x", "relay_cluster_connected": "1x"}
 SYNC, LAG = "relay_log_sync_seconds_bucket", "relay_hub_lag_seconds_bucket"
 LOGGED, DROPPED = 'relay_events_logged_total{kind="commit"}', "relay_events_dropped_total"
 UNAVAILABLE = 'relay_identity_lookups_total{outcome="did-unavailable"}'
@@ -121,6 +125,17 @@ CASES: Cases = {
     "RelayEdgeCutOff": (
         [EDGE | {"relay_edge_connected": "0x"}, EDGE | {"relay_edge_connected": "1x100 0x"}],
         [EDGE, EDGE | {"relay_edge_connected": "1x178 0 1x"}, {"relay_edge_connected": "0x"}],
+    ),
+    "RelayClusterWithoutActive": (
+        [STANDBY],
+        [
+            {"relay_cluster_term": "7x", "relay_cluster_active": "1x"},
+            STANDBY | {"relay_cluster_active": "1x178 0 0 1x"},
+        ],
+    ),
+    "RelayClusterCutOff": (
+        [STANDBY | {"relay_cluster_connected": "0x"}],
+        [STANDBY, {"relay_cluster_connected": "0x"}, STANDBY | {"relay_cluster_connected": "1x178 0 1x"}],
     ),
     "RelayManyHostsOffline": ([{OFFLINE: "300x"}], [{OFFLINE: "90x"}, {OFFLINE: "10x150 300x"}]),
     "RelayLogWriteFailing": (

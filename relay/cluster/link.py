@@ -1,0 +1,173 @@
+"""A node's line to NATS: starts the process that speaks it, asks it for things, and has it again when it ends.
+
+Every call ends in time. Must not know what the messages are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gevent
+from gevent import socket, subprocess
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
+from gevent.lock import BoundedSemaphore
+
+from relay.cluster import wire
+from relay.cluster.protocol import ClusterError
+from relay.cluster.wire import Inbox
+from relay.kit import metrics
+
+READ_BYTES = 256 << 10
+# The process gives its own answer before.
+ANSWER_SECONDS = 4.0
+RESTART_SECONDS = 0.5
+KILL_SECONDS = 5.0
+# Requests at a time: one appends, one reads, and an operator's.
+MAX_ASKED = 64
+
+SOURCES = Path(__file__).parents[2]
+
+log = logging.getLogger(__name__)
+
+
+class Retention(NamedTuple):
+    """What the stream keeps when it is made: copies, seconds, bytes (0: no bound)."""
+
+    replicas: int
+    seconds: float
+    bytes: int
+
+
+class Link:
+    """The line. `server` is the NATS server, empty while there is none; `tip` is set when there may be a message."""
+
+    def __init__(self, urls: tuple[str, ...], retention: Retention) -> None:
+        self.server = ""
+        self.tip = Signal()
+        self._urls = urls
+        self._arguments = [*map(str, retention)]
+        self._asked: dict[int, AsyncResult[tuple[Any, ...]]] = {}
+        self._number = 0
+        self._connection: socket.socket | None = None
+        self._turn = BoundedSemaphore()
+        self._greenlet: gevent.Greenlet[[], None] | None = None
+        metrics.CLUSTER_CONNECTED.set_function(lambda: float(bool(self.server)))
+        metrics.show_bound("cluster-requests", lambda: len(self._asked), MAX_ASKED)
+
+    def start(self) -> None:
+        """Start the process, and the next one whenever one ends."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """End it."""
+        if self._greenlet is not None:
+            self._greenlet.kill(timeout=KILL_SECONDS)
+
+    def append(self, last: int, data: bytes) -> int | None:
+        """The place of `data`, appended behind `last`; None when something else is there. Raises ClusterError."""
+        what, *rest = self._ask(wire.APPEND, last, data)
+        return int(rest[0]) if what == wire.APPENDED else None
+
+    def get(self, place: int) -> bytes | None:
+        """The message at `place`, None when there is none. Raises ClusterError `cluster-away`."""
+        what, *rest = self._ask(wire.GET, place)
+        return bytes(rest[0]) if what == wire.FOUND else None
+
+    def ends(self) -> tuple[int, int]:
+        """The places of the first and the last message; the first is above the last in an empty stream.
+
+        Raises ClusterError `cluster-away`.
+        """
+        _, first, last = self._ask(wire.ENDS)
+        return max(int(first), 1), int(last)
+
+    def tell(self, place: int) -> None:
+        """Have the others look at `place`; if that goes wrong they look by themselves."""
+        self._send(0, wire.TIP, place)
+
+    def _ask(self, *request: Any) -> tuple[Any, ...]:
+        if len(self._asked) >= MAX_ASKED:
+            raise ClusterError("cluster-away", "too many requests")
+        self._number += 1
+        number = self._number
+        answer: AsyncResult[tuple[Any, ...]] = AsyncResult()
+        self._asked[number] = answer
+        try:
+            self._send(number, *request)
+            result = answer.get(timeout=ANSWER_SECONDS)
+        except gevent.Timeout:
+            raise ClusterError("cluster-away", "no answer in time") from None
+        finally:
+            del self._asked[number]
+        if result is None or result[0] == wire.AWAY:
+            raise ClusterError("cluster-away", str(result[1])[:200] if result else "no answer")
+        return result
+
+    def _send(self, number: int, *request: Any) -> None:
+        connection = self._connection
+        if connection is None:
+            raise ClusterError("cluster-away", "the NATS process is not running")
+        try:
+            # One message after the other: what is half sent makes the rest unreadable.
+            with gevent.Timeout(ANSWER_SECONDS, OSError("the NATS process takes nothing")), self._turn:
+                connection.sendall(wire.encode((number, *request)))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            raise ClusterError("cluster-away", str(error)) from None
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._run_process()
+            except Exception:
+                log.exception("the NATS process crashed")
+            gevent.sleep(RESTART_SECONDS)
+
+    def _run_process(self) -> None:
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "relay.cluster.nats_process", str(theirs.fileno()), *self._arguments],
+                    pass_fds=[theirs.fileno()],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env={"PYTHONPATH": str(SOURCES), "RELAY_CLUSTER": ",".join(self._urls)},
+                )
+            try:
+                # The process ends this, or `_send` when the process takes nothing.
+                self._connection = ours
+                inbox = Inbox()
+                while data := ours.recv(READ_BYTES):
+                    for number, *result in inbox.feed(data):
+                        self._take(number, tuple(result))
+            except ConnectionError:
+                pass
+            finally:
+                self._connection, self.server = None, ""
+                for answer in self._asked.values():
+                    answer.set((wire.AWAY, "the NATS process has ended"))
+                process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(KILL_SECONDS)
+        log.error("the NATS process %d ended with status %s", process.pid, process.returncode)
+
+    def _take(self, number: int, result: tuple[Any, ...]) -> None:
+        if number:
+            answer = self._asked.get(number)
+            if answer is not None:
+                answer.set(result)
+        elif result[0] == wire.TIP:
+            self.tip.set()
+        elif result[0] == wire.CONNECTED:
+            self.server = result[1]
+            log.info("connected to NATS at %s", self.server)
+        else:
+            self.server = ""
+            log.warning("the connection to NATS is cut")

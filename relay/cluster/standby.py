@@ -1,0 +1,139 @@
+"""A node that stands by: follows the cluster's stream into its own log, serves consumers, and waits.
+
+Run by `node` until `claimed` is set; then the relay is built over the same log. It writes nothing to the database:
+that is the active node's.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from gevent.event import Event as Signal
+
+from relay.cluster.following import Follower
+from relay.cluster.link import Link
+from relay.cluster.protocol import Place
+from relay.cluster.replication import Replication
+from relay.cluster.routes import ClusterStatus, cluster_routes, create_standby_app
+from relay.config import Settings
+from relay.edge.hidden import apply_after
+from relay.eventlog import spare
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.retention import Keep, Retention
+from relay.kit import metrics
+from relay.kit.vitals import Vitals
+from relay.store import projection
+from relay.store.open import look_into
+from relay.stream.firehose import Firehose
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail
+from relay.web.callers import AdminAuth, passwords_or_random
+from relay.web.consumers import Consumers
+from relay.web.health import HealthWatch
+from relay.web.metrics_server import MetricsServer
+from relay.web.server import ApiServer
+from relay.web.services import Services
+
+DRAIN_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Standby:
+    """All parts of a node that stands by, wired."""
+
+    def __init__(self, settings: Settings, link: Link, node: str) -> None:
+        """Raises StoreError, LogError."""
+        self._node = node
+        self._link = link
+        self._vitals = Vitals("relay")
+        spare.give_back(settings.persist_dir)
+        self._db = look_into(settings.database_url, max_connections=settings.max_db_connections)
+        self._log = SegmentLog(settings.persist_dir, copy=True)
+        suppressions = Suppressions()
+        suppressions.restore(self._db.read(projection.suppressions_if_any))
+        stored = self._db.read(projection.position_if_any)
+        apply_after(self._log, suppressions, min(stored, self._log.last_seq))
+        tail = Tail(self._log.last_seq, suppressions)
+        self._follower = Follower(
+            link, self._log, tail, suppressions, node, lambda: self._db.read(projection.position_if_any)
+        )
+        self._firehose = Firehose(self._log, tail, suppressions)
+        keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
+        self._retention = Retention(self._log, keep, lambda: self._log.next_seq, suppressions.forget_before)
+        self._follower.on_failure(self._retention.wake)
+        services = Services(
+            settings=settings,
+            db=self._db,
+            firehose=self._firehose,
+            consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
+            auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
+            problem=lambda: self._follower.problem,
+            role="standby",
+            node=node,
+        )
+        more = [cluster_routes(self._status, None)]
+        if settings.json_stream:
+            from relay.jsonstream.routes import json_stream
+
+            more.append(json_stream(self._firehose, settings.json_zstd_dictionary))
+        self._api = ApiServer(create_standby_app(services, more), services, settings.api_bind)
+        self._health = HealthWatch(services)
+        self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
+        metrics.CLUSTER_ACTIVE.set(0)
+
+    @property
+    def claimed(self) -> Signal:
+        """Set once this node is the active one."""
+        return self._follower.claimed
+
+    @property
+    def place(self) -> Place:
+        """Where this node stands in the stream once it has claimed."""
+        place = self._follower.place
+        assert place is not None and self.claimed.is_set()
+        return place
+
+    def restore(self, replication: Replication) -> bool:
+        """Give the stream what it has lost, if it has. True when that was so. Raises LogError."""
+        place = self.place
+        if place.tail == place.last:
+            return False
+        replication.restore(self._log, place.last)
+        return True
+
+    def start(self) -> None:
+        """Start everything, the following last. Raises OSError when a port is taken."""
+        self._vitals.start()
+        self._metrics.start()
+        self._retention.start()
+        self._health.start()
+        self._api.start()
+        self._follower.start()
+        log.info("node %s stands by, on port %d", self._node, self._api.port)
+
+    def stop(self) -> None:
+        """End all of it; consumers go on with their cursors."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        self._follower.stop(DRAIN_SECONDS)
+        self._api.stop(min(max(deadline - time.monotonic(), 0.2), 0.5))
+        self._retention.stop()
+        self._firehose.close()
+        self._log.close()
+        self._health.stop()
+        self._db.close()
+        self._metrics.stop()
+        self._vitals.stop()
+
+    def _status(self) -> ClusterStatus:
+        place = self._follower.place
+        return ClusterStatus(
+            self._node,
+            "standby",
+            self._follower.active,
+            place.term if place is not None else 0,
+            self._log.last_seq,
+            self._link.server,
+            self._follower.problem,
+        )
