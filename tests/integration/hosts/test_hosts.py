@@ -17,6 +17,7 @@ from relay.hosts.lifecycle import Status
 from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
 from relay.net import websocket_client
+from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store.database import Transaction
@@ -649,6 +650,27 @@ def test_configured_hosts_without_tls_need_the_operators_leave(relay: Relay) -> 
 def test_hosts_named_in_the_settings_are_connected_at_start(relay: Relay, pds: FakePds) -> None:
     running = relay.start(replace(LOCAL, hosts=(pds.url, "not a host")))
     until(lambda: running.connected() == [pds.hostname])
+
+
+@pytest.mark.parametrize("latency", ["normal", "low"])
+def test_hosts_are_read_together_unless_latency_is_to_be_low(
+    relay: Relay, pds: FakePds, latency: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Gathering] = []
+
+    def gathering() -> Gathering:
+        made.append(Gathering())
+        return made[0]
+
+    monkeypatch.setattr(hosts, "Gathering", gathering)
+    running = relay.start(replace(LOCAL, latency=latency))
+    crawl(running, pds)
+    for seq in (1, 2):
+        pds.publish(seq, identity_frame(seq))
+        until(lambda: relay.sink.seqs(pds)[-1:] == [seq])  # noqa: B023
+    assert [len(one._watched) for one in made] == ([1] if latency == "normal" else [])
+    relay.stop()
+    assert not any(one._watched for one in made)
 
 
 def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(
