@@ -94,8 +94,12 @@ def binary_frame(payload: bytes) -> bytes:
 def joined(payloads: Iterable[bytes]) -> bytes:
     """A server's binary message for each of `payloads`, as one piece."""
     parts: list[bytes] = []
+    append, pack = parts.append, _MEDIUM.pack
     for payload in payloads:
-        parts += (frame_header(len(payload)), payload)
+        size = len(payload)
+        # What `frame_header` says of nearly every event, without the call: replay is as fast as this.
+        append(pack(WHOLE, 126, size) if 126 <= size < 65536 else frame_header(size))
+        append(payload)
     return b"".join(parts)
 
 

@@ -234,5 +234,4 @@ class Feed:
         self.position = records[-1].seq
         if self.convert is not None:
             return self.convert(chunk_of(records, self.position, self._suppressions), position)
-        hides = self._suppressions.hides
-        return joined(record.frame for record in records if not hides(record.uid, record.seq, record.kind))
+        return joined(self._suppressions.shown(records))

@@ -6,7 +6,7 @@ hands out events, and written to SQL by the projector. Must not know of frames o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
 
 from relay.atproto.frames import Kind
@@ -62,6 +62,12 @@ class Suppressions:
     def hides(self, uid: int, seq: int, kind: int) -> bool:
         """True when the event may not be handed out."""
         return seq < self._before.get(uid, 0) and kind != Kind.ACCOUNT
+
+    def shown(self, records: Iterable[Record]) -> Iterator[bytes]:
+        """The frames of those that may be handed out: what `hides` says of each, without a call for each."""
+        before = self._before.get
+        account = Kind.ACCOUNT
+        return (record.frame for record in records if record.seq >= before(record.uid, 0) or record.kind == account)
 
     def _remove(self, uid: int) -> None:
         if self._before.pop(uid, None) is not None:
