@@ -168,7 +168,7 @@ def test_a_visitor_requests_a_crawl_and_asks_for_an_account(
     browser.sees("The Example Relay Project")
     browser.fill("Hostname of your PDS", "localhost:1")
     browser.press("Request a crawl")
-    browser.sees("Not taken: this relay takes only public hosts.", "[role=alert]")
+    browser.sees("Not taken: this relay accepts only public hosts.", "[role=alert]")
     browser.fill("Handle or DID", busy.account)
     browser.press("Look it up")
     browser.sees("This relay is behind")
