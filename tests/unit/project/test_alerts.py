@@ -130,7 +130,7 @@ CASES: Cases = {
         [STANDBY],
         [
             {"relay_cluster_term": "7x", "relay_cluster_active": "1x"},
-            STANDBY | {"relay_cluster_active": "1x178 0 0 1x"},
+            STANDBY | {"relay_cluster_active": "1x178 0 1x"},
         ],
     ),
     "RelayClusterCutOff": (
