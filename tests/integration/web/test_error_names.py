@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import connect
 
 from relay.atproto import frames
 from relay.atproto.frames import StreamError
@@ -17,6 +16,7 @@ from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.fixtures import StartWeb
 from tests.support.http import Answer, call
 from tests.support.web import Web
+from tests.support.websocket import connect
 
 SYNC = "/xrpc/com.atproto.sync."
 # The errors of the lexicons that a relay has an answer for, as they were published in August 2026.
