@@ -127,7 +127,7 @@ def test_what_is_said_while_the_database_is_away(web: Web) -> None:
 def test_errors_within_the_stream(web: Web) -> None:
     web.publish(3)
     with connect(f"{web.stream}?cursor=99") as client:
-        error = frames.decode(client.recv(timeout=30))  # type: ignore[arg-type]
+        error = frames.decode(client.recv(timeout=30))
         with pytest.raises(ConnectionClosed):
             client.recv(timeout=30)
     assert isinstance(error, StreamError) and error.error == "FutureCursor"
