@@ -49,8 +49,9 @@ def alive() -> ResponseReturnValue:
 
 @blueprint.get("/_readyz")
 def ready() -> ResponseReturnValue:
-    """200 when queries can be answered: the database is there. With `role`, only where that is the role: relay or edge,
-    and in a cluster active or standby.
+    """`role`: 200 when queries can be answered, since the database is there, and the role is this one if it is given.
+
+    Roles are relay and edge, and in a cluster active and standby.
     """
     here = services()
     said = {"role": here.role} if here.node else {}
