@@ -24,6 +24,7 @@ import pytest
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.inspect import events
 from tests.support.cluster import Cluster, RoamingConsumer
+from tests.support.dash import DashAdmin
 from tests.support.http import call
 from tests.support.nats import NatsServers, nats_servers
 from tests.support.pds import FakePds
@@ -183,6 +184,9 @@ def test_what_a_node_says_and_does(stage: Stage) -> None:
     assert asked.xrpc("listHosts").status == 200
     said = relay_command(asked, "cluster", "status")
     assert "active" in said.stdout and f"node{active}" in said.stdout, said
+    people = DashAdmin(asked.url)
+    people.log_in(asked.password)
+    assert f"node node{active} is active" in people.page("/dash/")
     other = cluster.nodes[(active + 1) % 3]
     answer = other.xrpc("listHosts")
     assert (answer.status, answer.json["error"]) == (503, "NotActive")

@@ -34,7 +34,7 @@ class Cluster:
                     "DATABASE_URL": database,
                     "RELAY_PLC_HOST": plc,
                     "RELAY_VALIDATOR_PROCESSES": "0",
-                    "MAX_DB_CONNECTIONS": "8",
+                    "MAX_DB_CONNECTIONS": "4",
                 },
             )
             for number, (urls, database) in enumerate(zip(nats, databases, strict=True))
