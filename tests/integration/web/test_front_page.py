@@ -259,4 +259,8 @@ def test_an_edge_says_whose_events_it_passes_on(web: Web) -> None:
     for path in re.findall(r'(?:src|href)="(/static/[^"]+)"', body.decode()):
         assert client.get(path).status_code == 200
     assert client.get("/").get_data(as_text=True) == BANNER
+    # So does a node that stands by, which has no such setting.
+    other = create_edge_app(replace(services, settings=replace(settings, edge_upstream=""))).test_client()
+    body = other.get("/", headers={"Accept": BROWSER}).get_data()
+    assert "It passes on what another relay has verified, as one" in text_of(body) and b'href=""' not in body
     assert client.post("/crawl", data={"hostname": "pds.example.com"}).status_code == 404
