@@ -29,7 +29,7 @@ LOOK_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 # What only an operator can change is looked at again after this long.
 STUCK_SECONDS = 5.0
-# A stream that does not answer for a moment is no news.
+# A stream that does not answer for a moment is not news.
 AWAY_SECONDS = 10.0
 # How often it is looked whether the stream has lost messages.
 LOOK_BACK_SECONDS = 1.0
@@ -205,7 +205,7 @@ class Follower:
             if self._link.append(place.at, data) is None:
                 return False
         except ClusterError:
-            # It may be there all the same.
+            # It may still be there.
             if self._link.get(place.at + 1) != data:
                 return False
         place.take(place.at + 1, decode(data))

@@ -11,7 +11,7 @@ held to by a model in tests/unit/cluster.
    it into its own log, only once the block is in the stream.
 4. Without an answer it looks at the next place: its own block there is appended, nothing there means once more, and
    anything else means that another node has claimed.
-5. A node that finds another's claim publishes nothing any more, and stands by.
+5. A node that finds another's claim no longer publishes anything, and stands by.
 6. A stream that has lost messages, as its engine may when servers crash, is found by its end: it is before a place that
    a node has taken. The node that claims then appends what the stream lacks out of its own log, and passes seqs over.
 7. While there is nothing to append the active node appends a `beat`. Those who stand by claim after some seconds

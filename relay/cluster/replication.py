@@ -72,7 +72,7 @@ class Replication:
             self.replicate(encode_block(records))
 
     def release(self) -> None:
-        """Let another node go on at once. Nothing may be replicated any more."""
+        """Let another node go on at once. Nothing may be replicated from now on."""
         self._beats.stop()
         try:
             with gevent.Timeout(RELEASE_SECONDS, ClusterError("cluster-away", "no answer in time")), self._turn:
@@ -109,7 +109,7 @@ class Replication:
                 return True
             found = self._link.get(self._at + 1)
             if found is None and self._link.ends()[1] < self._at:
-                log.critical("the cluster's stream has lost messages: this node's term ends, to begin anew")
+                log.critical("the cluster's stream has lost messages: this node's term ends, and a new one begins")
                 self._superseded()
         except ClusterError as error:
             if self._since is not None and time.monotonic() - self._since < 2 * RETRY_SECONDS:
@@ -118,6 +118,6 @@ class Replication:
             return False
         outcome = judge(data, found)
         if outcome is Found.SUPERSEDED:
-            log.critical("another node is the active one now: nothing is published here any more")
+            log.critical("another node is active now: nothing is published here from now on")
             self._superseded()
         return outcome is Found.APPENDED

@@ -200,7 +200,7 @@ ACTIONS = {
     "take-down": Action(
         "did",
         "Take down",
-        "The account's events stop at once, its past ones cannot be replayed any more, and consumers are told.",
+        "The account's events stop at once, its past ones can no longer be replayed, and consumers are told.",
         "{} is taken down.",
         lambda admin, actor, form: admin.take_down(actor, _did(form)),
         _account,

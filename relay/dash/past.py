@@ -106,4 +106,4 @@ class Past:
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
-            log.warning("the dashboard's history is begun anew: %s: %s", os.fspath(self._path), error)
+            log.warning("the dashboard's history starts afresh: %s: %s", os.fspath(self._path), error)

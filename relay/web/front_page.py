@@ -79,7 +79,7 @@ class FrontPage:
         return self._page(crawled=hostname) if wants_page("application/json") else Response()
 
     def figures(self) -> Figures:
-        """What the page tells, as of a few seconds ago at the most."""
+        """What the page shows, at most a few seconds old."""
         now = time.monotonic()
         if self._figures is None or now - self._figures[0] >= FIGURES_SECONDS:
             self._figures = now, self._gather()

@@ -126,7 +126,7 @@ def json_body(data: bytes) -> Body:
     """The JSON object that a request's body is, names in lower case. Its size is bounded before it gets here."""
     try:
         body = json.loads(data)
-    # Deep nesting ends the parser with RecursionError; text that is no UTF-8 raises a ValueError too.
+    # Deep nesting ends the parser with RecursionError; text that is not UTF-8 raises a ValueError too.
     except (ValueError, RecursionError):
         raise invalid("the body is not JSON") from None
     if not isinstance(body, dict):

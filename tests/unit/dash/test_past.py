@@ -91,7 +91,7 @@ def test_a_damaged_file_is_begun_anew_with_a_warning(
         path.write_bytes(changed.get(damage, b"\0" * len(data)))
     with caplog.at_level(logging.WARNING):
         past = Past(tmp_path)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["the dashboard's history is begun anew"]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["the dashboard's history starts afresh"]
     past.note(NOW, {"received": 8.0})
     assert newest(past) == 8.0
     if damage != "folder":
