@@ -58,15 +58,19 @@ class Stage:
             [database.replace(f":{parts.port}/", f":{ways.ports[3]}/") for ways in self.ways],
             plc.url,
         )
+        self.writer = Writer(plc, pds)
+        urls = [node.url for node in self.cluster.nodes]
+        self.consumer = RoamingConsumer(urls)
+        self.at_each = [RoamingConsumer([url]) for url in urls]
+        self._load: gevent.Greenlet[[], None] | None = None
+
+    def start(self, pds: FakePds) -> None:
+        """Bring the nodes up, and write from then on."""
         for number in range(3):
             self.cluster.start(number)
         first = self.cluster.wait_active()
         self.cluster.nodes[first].crawl(pds.url)
         self.cluster.nodes[first].lift_limits(pds.hostname)
-        self.writer = Writer(plc, pds)
-        urls = [node.url for node in self.cluster.nodes]
-        self.consumer = RoamingConsumer(urls)
-        self.at_each = [RoamingConsumer([url]) for url in urls]
         self._load = gevent.spawn(self._write)
 
     def _write(self) -> None:
@@ -136,14 +140,18 @@ class Stage:
 
     def check(self) -> None:
         """All that was written came out once, in order, at every node; the logs have the same records."""
-        self._load.kill()
+        self._stop_writing()
         for consumer in (self.consumer, *self.at_each):
             self.cluster.wait_until(lambda: consumer.revs == self.writer.written, PATIENCE)  # noqa: B023
             assert consumer.seqs == sorted(set(consumer.seqs)) and not consumer.others
         assert {tuple(one.seqs) for one in (self.consumer, *self.at_each)} == {tuple(self.consumer.seqs)}
 
+    def _stop_writing(self) -> None:
+        if self._load is not None:
+            self._load.kill()
+
     def close(self) -> None:
-        self._load.kill()
+        self._stop_writing()
         for consumer in (self.consumer, *self.at_each):
             consumer.stop()
         self.cluster.close()
@@ -158,8 +166,11 @@ def stage(tmp_path: Path, postgres_cluster: Databases) -> Iterator[Stage]:
     database = postgres_cluster.create()
     with nats_servers(tmp_path / "nats", 3) as nats, FakePlc() as plc, FakePds() as pds:
         made = Stage(tmp_path, nats, database, plc, pds)
-        yield made
-        made.close()
+        try:
+            made.start(pds)
+            yield made
+        finally:
+            made.close()
     postgres_cluster.give_back(database)
 
 
