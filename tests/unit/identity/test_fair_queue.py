@@ -166,7 +166,8 @@ def test_a_host_whose_jobs_are_done_fast_has_so_many_a_second() -> None:
     _wait(lambda: ("other", 0) in work.done)
     assert len(work.done) < 11
     _wait(lambda: len(work.done) == 11)
-    assert time.monotonic() - began >= 8 / 20
+    # Timers may be early by a little.
+    assert time.monotonic() - began >= 7 / 20
     # When nothing of it waits, it is still remembered how many it had.
     assert not queue._shares and len(paces) == 2
     queue.stop()
