@@ -66,7 +66,7 @@ class Autoscale:
             self._db.write(installation.put, GROWN_KEY, json.dumps(grown))
             before = host.account_limit
             self._change(host, limit)
-            audit.info("account limit of %s raised automatically from %d to %d", host.hostname, before, limit)
+            audit.info("account limit of %s raised from %d to %d by itself", host.hostname, before, limit)
 
     def _recently_grown(self, now: float) -> dict[str, float]:
         if self._grown is None:
