@@ -24,9 +24,10 @@ from tests.support.wait import until
 
 RELAY = Path(__file__).parents[2] / "relay"
 MAY = {"net/http.py"}
-# The socket that it opens is handed over; databases and name servers are the operator's, and the relay that a
-# conformance suite starts has its database in a file.
+# The socket that it opens is handed over; databases, name servers and the servers of a cluster are the operator's, and
+# the relay that a conformance suite starts has its database in a file.
 OTHERS = {
+    "cluster/nats_process.py",
     "conformance/subject.py",
     "net/dns_text.py",
     "net/websocket_client.py",

@@ -171,6 +171,7 @@ def test_cursors(start_web: StartWeb, tail_bytes: int) -> None:
     with consumer(web, f"?cursor={times[0] - 10**9}") as oldest, consumer(web, "?cursor=3") as small:
         assert take(oldest, 60) == everything
         assert take(small, 51) == everything[9:]
+    until(lambda: not list(web.services.consumers))
     with consumer(web, f"?cursor={times[-1] + 10**12}") as future, consumer(web, "?cursor=seq:99999") as ahead:
         until(lambda: len(list(web.services.consumers)) == 2)
         seq = network.commit(POST)
