@@ -25,6 +25,7 @@ from tests.support.postgres import BINARIES, Cluster
 
 ROOT = Path(__file__).parents[1]
 MAX_JOBS = 8
+SUMMARY = re.compile(r"\d+ (passed|failed|skipped|error|errors).* in \d")
 OPTIONS = ("-p", "tests.support.sharing", "-p", "no:cacheprovider")
 
 
@@ -43,14 +44,16 @@ class Process:
             errors="replace",
         )
         self._report: list[str] = []
-        self._last = ""
+        self._summary = ""
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
-            self._last = line.strip() or self._last
+            # What is still running may say something after it.
+            if SUMMARY.search(line):
+                self._summary = line
             # Reports begin with a ruler.
             if self._report or line.startswith("==="):
                 self._report.append(line)
@@ -64,8 +67,8 @@ class Process:
         return self._process.wait()
 
     def counts(self) -> dict[str, int]:
-        """How many passed, failed, …: what pytest says in its last line."""
-        return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", self._last.partition(" in ")[0])}
+        """How many passed, failed, …: what pytest says in its summary."""
+        return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", self._summary.partition(" in ")[0])}
 
 
 def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:
