@@ -162,7 +162,7 @@ def test_the_kernel_holds_little_for_one_that_does_not_read(start_web: StartWeb)
         while taken < 8_000_000:
             taken += len(quick.recv(1 << 20))
         gevent.sleep(0.5)
-        # Without a bound it is over 3.5 MB.
+        # Without the bound it is 6 MB.
         assert unsent_bytes(web.server.port) < 16 * consumer_connection.UNSENT_BYTES
 
 
