@@ -363,6 +363,10 @@ class Projector:
             self._next_try = now + RETRY_SECONDS
             return self._catch_up_with(self._catch_up)
         if not (self._size() or self._book.dirty):
+            # Whoever waits for the next round, begun while the last one was written, has waited enough.
+            if not self._one_flush.locked():
+                self._rounds = self._stored_round = self._rounds + 1
+                self._flushed.set()
             self._look(now)
             return None
         self._next_try = now + RETRY_SECONDS

@@ -561,3 +561,12 @@ def test_an_account_is_never_older_than_what_was_published(tmp_path: Path, datab
     stop = True
     flusher.join()
     room.stop()
+
+
+def test_who_waits_for_sql_goes_on_where_nothing_is_left_to_write(tmp_path: Path, database_url: str) -> None:
+    """As when a write took longer than one wait, and the next wait began while it was under way."""
+    room = Room(tmp_path, database_url)
+    room.start()
+    for _ in range(2):
+        assert room.stream.projector.wait_until_stored(10.0)
+    room.stop()
