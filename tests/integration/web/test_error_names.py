@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from relay.atproto import frames
+from relay.atproto import events, frames
 from relay.atproto.frames import StreamError
 from relay.store import hosts
 from relay.store.database import Database
@@ -36,18 +36,7 @@ LEXICONS: dict[str, set[str]] = {
 ANY_METHOD = {"InvalidRequest", "Forbidden", "MethodNotAllowed", "PayloadTooLarge", "RateLimitExceeded"}
 FAULTS = {"DatabaseError", "InternalServerError", "ServiceUnavailable"}
 OF_THE_REFERENCE = {"requestCrawl": {"HostNotFound"}, "subscribeRepos": {"UpgradeRequired"}}
-STATUSES = (
-    "active",
-    "deactivated",
-    "deleted",
-    "desynchronized",
-    "suspended",
-    "takendown",
-    "throttled",
-    "host-throttled",
-    "inactive",
-    "a-word-of-tomorrow",
-)
+STATUSES = (*events.STATUSES, "a-word-of-tomorrow")
 
 
 @pytest.fixture
