@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
 
 from relay.dash.past import Past
 from relay.kit import metrics
@@ -92,10 +91,11 @@ class History:
 
     def sample(self) -> None:
         """Note how everything stands now."""
-        drops = {labels["reason"]: value for labels, value in _readings(metrics.EVENTS_DROPPED, "_total")}
-        totals = {name: sum(value for _, value in _readings(found, "_total")) for name, found in COUNTERS.items()}
+        drops = {labels["reason"]: value for labels, value in metrics.readings(metrics.EVENTS_DROPPED, "_total")}
+        totals = {name: metrics.total(found, "_total") for name, found in COUNTERS.items()}
         buckets = {
-            name: array("d", (value for _, value in _readings(found, "_bucket"))) for name, found in HISTOGRAMS.items()
+            name: array("d", (value for _, value in metrics.readings(found, "_bucket")))
+            for name, found in HISTOGRAMS.items()
         }
         self._samples.append(Sample(time.monotonic(), time.process_time(), totals, drops, buckets))
         self.past.note(time.time(), self._figures())
@@ -128,7 +128,7 @@ class History:
 
     def _figures(self) -> dict[str, float]:
         """What `past` takes of this moment."""
-        figures = {name: value for name, gauge in GAUGES.items() for _, value in _readings(gauge, "")}
+        figures = {name: value for name, gauge in GAUGES.items() for _, value in metrics.readings(gauge, "")}
         figures["memory"] = resident_bytes()
         if len(self._samples) > 1:
             before, now = self._samples[-2], self._samples[-1]
@@ -177,13 +177,4 @@ def _per_second(earlier: Sample, later: Sample, name: str) -> float:
 
 
 def _bounds(name: str) -> list[float]:
-    return [float(labels["le"]) for labels, _ in _readings(HISTOGRAMS[name], "_bucket")]
-
-
-def _readings(instrument: MetricWrapperBase, suffix: str) -> list[tuple[dict[str, str], float]]:
-    return [
-        (sample.labels, sample.value)
-        for metric in instrument.collect()
-        for sample in metric.samples
-        if sample.name.endswith(suffix)
-    ]
+    return [float(labels["le"]) for labels, _ in metrics.readings(HISTOGRAMS[name], "_bucket")]

@@ -12,7 +12,6 @@ from typing import Any
 
 from flask import redirect, request, url_for
 from flask.typing import ResponseReturnValue
-from prometheus_client import Gauge
 
 from relay.atproto.events import effective_status
 from relay.atproto.syntax import is_handle
@@ -62,8 +61,8 @@ def overview() -> ResponseReturnValue:
         consumers=len(positions),
         worst_lag=window.last_seq - min(positions) if positions else 0,
         window=window,
-        log_bytes=_value(metrics.LOG_BYTES),
-        behind=_value(metrics.PROJECTION_LAG),
+        log_bytes=metrics.total(metrics.LOG_BYTES),
+        behind=metrics.total(metrics.PROJECTION_LAG),
         memory=resident_bytes(),
         cpu_seconds=time.process_time(),
         started=STARTED,
@@ -176,7 +175,3 @@ def consumer_list() -> ResponseReturnValue:
 
 def _shown(sort: str, descending: bool, paging: Paging) -> dict[str, Any]:
     return {"sort": sort, "order": "desc" if descending else "asc", "page": paging.page}
-
-
-def _value(gauge: Gauge) -> float:
-    return next(sample.value for metric in gauge.collect() for sample in metric.samples)

@@ -80,7 +80,6 @@ def _queues() -> dict[str, dict[str, float]]:
     """What is in the bounded queues, caches and sets, and the most that may be."""
     found: dict[str, dict[str, float]] = {}
     for gauge, key in ((metrics.QUEUE_SIZE, "size"), (metrics.QUEUE_CAPACITY, "capacity")):
-        for family in gauge.collect():
-            for sample in family.samples:
-                found.setdefault(sample.labels["queue"], {})[key] = sample.value
+        for labels, value in metrics.readings(gauge):
+            found.setdefault(labels["queue"], {})[key] = value
     return found

@@ -7,6 +7,7 @@ fixed lists, never from the network. Holds no logic.
 from collections.abc import Callable
 
 from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client.metrics import MetricWrapperBase
 
 # upstream
 EVENTS_RECEIVED = Counter("relay_events_received_total", "Events read from hosts", ["kind"])
@@ -193,3 +194,18 @@ def show_bound(queue: str, size: Callable[[], float], capacity: float) -> None:
     """
     QUEUE_SIZE.labels(queue).set_function(size)
     QUEUE_CAPACITY.labels(queue).set(capacity)
+
+
+def readings(instrument: MetricWrapperBase, suffix: str = "") -> list[tuple[dict[str, str], float]]:
+    """Labels and value of each sample whose name ends with `suffix`, as a scrape gives them."""
+    return [
+        (sample.labels, sample.value)
+        for metric in instrument.collect()
+        for sample in metric.samples
+        if sample.name.endswith(suffix)
+    ]
+
+
+def total(instrument: MetricWrapperBase, suffix: str = "") -> float:
+    """The sum of those samples."""
+    return sum(value for _, value in readings(instrument, suffix))

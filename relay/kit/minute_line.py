@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.vitals import process_status
@@ -86,24 +84,23 @@ def rates(before: Reading, now: Reading) -> str:
 
 def state(mode: str) -> str:
     """Who is connected on both sides, and how far behind the slowest consumer is."""
-    consumers = (
-        f"{_total(metrics.CONSUMERS):,.0f} consumers, the slowest {_total(metrics.CONSUMERS_WORST_LAG):,.0f} behind"
-    )
+    lag = metrics.total(metrics.CONSUMERS_WORST_LAG)
+    consumers = f"{metrics.total(metrics.CONSUMERS):,.0f} consumers, the slowest {lag:,.0f} behind"
     if mode == "edge":
-        upstream = "connected" if _total(metrics.EDGE_CONNECTED) else "not connected"
+        upstream = "connected" if metrics.total(metrics.EDGE_CONNECTED) else "not connected"
         return f"{upstream} to the upstream relay; {consumers}"
-    known = sum(value for labels, value in _values(metrics.HOSTS) if labels["status"] != "banned")
-    return f"{_total(metrics.HOSTS_CONNECTED):,.0f} of {known:,.0f} hosts connected; {consumers}"
+    known = sum(value for labels, value in metrics.readings(metrics.HOSTS) if labels["status"] != "banned")
+    return f"{metrics.total(metrics.HOSTS_CONNECTED):,.0f} of {known:,.0f} hosts connected; {consumers}"
 
 
 def costs(before: Reading, now: Reading) -> str:
     """What the relay needs for it: the log's disk, the fullest queue, memory, CPU of this process."""
     syncs = now.syncs - before.syncs
     sync = f"a log sync takes {1000 * (now.sync_seconds - before.sync_seconds) / syncs:.1f} ms; " if syncs else ""
-    capacities = {labels["queue"]: value for labels, value in _values(metrics.QUEUE_CAPACITY)}
+    capacities = {labels["queue"]: value for labels, value in metrics.readings(metrics.QUEUE_CAPACITY)}
     filled = [
         (value / capacities[labels["queue"]], labels["queue"])
-        for labels, value in _values(metrics.QUEUE_SIZE)
+        for labels, value in metrics.readings(metrics.QUEUE_SIZE)
         if labels["queue"] in QUEUES and capacities.get(labels["queue"])
     ]
     share, queue = max(filled, default=(0.0, ""))
@@ -115,21 +112,15 @@ def costs(before: Reading, now: Reading) -> str:
 
 def take_reading() -> Reading:
     """The counters as they stand."""
-    syncs = {
-        sample.name: sample.value
-        for metric in metrics.LOG_SYNC_SECONDS.collect()
-        for sample in metric.samples
-        if not sample.labels
-    }
     return Reading(
         time.monotonic(),
         time.process_time(),
-        _total(metrics.EVENTS_RECEIVED),
-        _total(metrics.EVENTS_LOGGED),
-        _total(metrics.EVENTS_SENT),
-        {labels["reason"]: value for labels, value in _values(metrics.EVENTS_DROPPED)},
-        syncs.get("relay_log_sync_seconds_count", 0.0),
-        syncs.get("relay_log_sync_seconds_sum", 0.0),
+        metrics.total(metrics.EVENTS_RECEIVED, "_total"),
+        metrics.total(metrics.EVENTS_LOGGED, "_total"),
+        metrics.total(metrics.EVENTS_SENT, "_total"),
+        {labels["reason"]: value for labels, value in metrics.readings(metrics.EVENTS_DROPPED, "_total")},
+        metrics.total(metrics.LOG_SYNC_SECONDS, "_count"),
+        metrics.total(metrics.LOG_SYNC_SECONDS, "_sum"),
     )
 
 
@@ -138,16 +129,3 @@ def per_second(rate: float) -> str:
     if 0 < rate < 0.1:
         return "under 0.1"
     return f"{rate:,.0f}" if rate >= 10 or not rate else f"{rate:.1f}"
-
-
-def _values(instrument: MetricWrapperBase) -> list[tuple[dict[str, str], float]]:
-    return [
-        (sample.labels, sample.value)
-        for metric in instrument.collect()
-        for sample in metric.samples
-        if not sample.name.endswith("_created")
-    ]
-
-
-def _total(instrument: MetricWrapperBase) -> float:
-    return sum(value for _, value in _values(instrument))
