@@ -86,10 +86,11 @@ def test_what_an_account_over_its_hosts_limit_wrote_is_fetched_once_there_is_roo
     host = pds.removeprefix("http://")
     relay.admin("pds/changeLimits", {"host": host, "repo_limit": 1})
     consumers = watch(relay.url)
+    # One after the other: who is looked up first has the place.
     for account in (first, second):
         account.create()
         account.add(POST, text="hello")
-    wait_for_all(consumers, [first])
+        wait_for_all(consumers, [first])
     relay.wait_until(lambda: relay.metric("relay_events_dropped_total", reason="account-host-throttled") >= 1)
     assert heard(consumers[0], second.did) == ""
     relay.admin("pds/changeLimits", {"host": host, "repo_limit": 2})

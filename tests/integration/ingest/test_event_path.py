@@ -311,8 +311,9 @@ def test_a_commit_that_says_other_than_it_signed_is_dropped(
 @pytest.fixture
 def seldom_flushed(monkeypatch: pytest.MonkeyPatch, path: EventPath) -> None:
     """SQL is written only when somebody waits for it."""
-    monkeypatch.setattr("relay.stream.projector.FLUSH_SECONDS", 3600.0)
-    path.stream.projector._loop.wake()
+    loop = path.stream.projector._loop
+    monkeypatch.setattr(loop, "_every", 3600.0)
+    loop.wake()
 
 
 @pytest.mark.usefixtures("seldom_flushed")
@@ -350,6 +351,8 @@ def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
     path.put(host, first)
     path.put(host, second)
     path.logged(1)
+    # Its lookup is under way, and so waits for longer than this life lasts.
+    assert until(lambda: plc.asked[stranger.did])
     plc.latency = 0.0
     path.crash()
     host = path.host(pds.url)
