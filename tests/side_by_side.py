@@ -4,7 +4,8 @@
 
 All of them share one list of tests (`tests/support/sharing.py`). There is one for each core, or more with `--per-core`:
 most tests with processes and timeouts wait most of their time. With `--postgres` one server is there for all. Output is
-shown as it comes, failures and summaries when a process is done. Used by `make check` and `make test`.
+shown as it comes, failures and summaries when a process is done, and at the end once more what failed, a line each. Used
+by `make check` and `make test`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Process:
         self._reader.join()
         return self._process.wait()
 
+    def failures(self) -> list[str]:
+        """What failed, and why, as pytest's summary has it."""
+        return [line for line in self._report if line.startswith(("FAILED ", "ERROR "))]
+
     def counts(self) -> dict[str, int]:
         """How many passed, failed, …: what pytest says in its summary."""
         return {word: int(number) for number, word in re.findall(r"(\d+) ([a-z]+)", self._summary.partition(" in ")[0])}
@@ -83,6 +88,7 @@ def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:
     total: Counter[str] = Counter()
     for process in processes:
         total.update(process.counts())
+    print("".join(line for process in processes for line in process.failures()), end="")
     counts = ", ".join(f"{number} {word}" for word, number in total.items())
     print(f"{counts} in {time.monotonic() - start:.0f} s, {jobs} processes side by side")
     return next((code for code in codes if code), 0)
