@@ -26,7 +26,7 @@ help:
 	@echo 'make bench-hosts          a soak: 3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
 	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
-	@echo 'make bench-peers          this relay and indigo under the same load in turn; needs Go; ten minutes'
+	@echo 'make bench-peers          this relay, indigo and rsky (RSKY_DIR) under the same load in turn; needs Go; twenty minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load and at every durable step; what was lost or repeated'
 	@echo 'make cluster-test ROUNDS=100   what can happen to a cluster of three, in random order; what was lost, how long the gaps'

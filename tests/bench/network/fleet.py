@@ -4,7 +4,8 @@ Run by the harness: `python -m tests.bench.network.fleet --help`. Prints its add
 JSON command a line on stdin: `{"send": "first", "traffic": N}` lets every host of the Nth folder, from 0, send each
 account's first event, `{"send": "all", "traffic": N, "start": T, "seconds": S}` the rest, spread over S seconds from T
 on the monotonic clock, or as fast as the relay reads when S is 0. `{"count": true}` prints how often the directory was
-asked. Ends when stdin closes. A relay that connects with a cursor gets what comes after it.
+asked, and how many hosts have a subscriber. Ends when stdin closes. A relay that connects with a cursor gets what comes
+after it.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class FleetHost:
         self.index = index
         self.frames = frames
         self.released = 0
+        self.subscribers = 0
         self.more = Event()
         self.start = 0.0
         self.seconds = 0.0
@@ -79,6 +81,7 @@ class FleetHost:
         client.sendall(b"".join(protocol.data_to_send()))
         position = int(cursor[0]) if cursor else self.released
         sender = gevent.spawn(self._stream, client, position)
+        self.subscribers += 1
         try:
             while data := client.recv(4096):
                 protocol.receive_data(data)
@@ -88,6 +91,7 @@ class FleetHost:
                 ):
                     return
         finally:
+            self.subscribers -= 1
             sender.kill()
 
     def _stream(self, client: socket, position: int) -> None:
@@ -141,7 +145,8 @@ def main(options: argparse.Namespace) -> None:
 
 def obey(command: dict[str, Any], fleets: list[list[FleetHost]], plc: FakePlc) -> None:
     if "count" in command:
-        print(json.dumps({"plc_requests": plc.requests}), flush=True)
+        subscribed = sum(bool(host.subscribers) for hosts in fleets for host in hosts)
+        print(json.dumps({"plc_requests": plc.requests, "subscribed": subscribed}), flush=True)
         return
     for host in fleets[command["traffic"]]:
         if command["send"] == "first":

@@ -77,10 +77,20 @@ class Fleet:
 
     def plc_requests(self) -> int:
         """How often the directory was asked up to now."""
+        return self._counts()["plc_requests"]
+
+    def wait_subscribed(self) -> None:
+        """Wait until a relay is subscribed to every host. Raises AssertionError when that takes too long."""
+        deadline = time.monotonic() + 60 + len(self.hosts) / 20
+        while (subscribed := self._counts()["subscribed"]) < len(self.hosts):
+            assert time.monotonic() < deadline, f"subscribed to {subscribed} of {len(self.hosts)} hosts only"
+            time.sleep(0.05)
+
+    def _counts(self) -> dict[str, int]:
         had = len(self._child.messages)
         self._child.send({"count": True})
         self._child.wait_until(lambda: len(self._child.messages) > had)
-        return int(self._child.messages[-1]["plc_requests"])
+        return dict(self._child.messages[-1])
 
 
 class Audience:

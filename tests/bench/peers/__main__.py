@@ -1,17 +1,21 @@
-"""This relay and indigo's under the same load, in turn: `make bench-peers`, or `python -m tests.bench.peers --help`.
+"""This relay and others under the same load, in turn: `make bench-peers`, or `python -m tests.bench.peers --help`.
 
-Builds indigo's relay with Go, then takes both through the rounds of `rounds`, A B A B, first on SQLite, then on a
-private PostgreSQL, and prints a table of medians and ratios; with --json all figures. About ten minutes. This relay
-takes part twice: as it is by default, which on two cores is in-line, and with a worker process.
+Builds indigo's relay with Go and, where RSKY_DIR names a checkout and cargo is installed, rsky's; then takes all
+through the rounds of `rounds`, A B C A B C, first on SQLite, then on a private PostgreSQL, and prints a table of
+medians and ratios; with --json all figures. About twenty minutes. This relay takes part twice: as it is by default,
+which on two cores is in-line, and with a worker process.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
 host through a guard that refuses every loopback address; this relay gets them in the same way. Hosts are plain ws on
 localhost (RELAY_ALLOW_INSECURE_HOSTS), with an account limit at which neither relay's rate limits bite. Every account's
 first event comes before what is measured, so that both know all accounts and identities. It starts new hosts live, so
 nothing is sent before it has connected to all. CPU is that of all threads and child processes of the relay; the
-database server's stands apart. Both run with their defaults and log warnings only: no
-GOMAXPROCS is set. A run in which an event is missing, repeated or out of order is marked. Both share the
+database server's stands apart. All run with their defaults and log warnings only: no
+GOMAXPROCS is set. A run in which an event is missing, repeated or out of order is marked. All share the
 machine with the hosts and consumers, which take most of one core: compare ratios and CPU time, not events a second.
+
+And to rsky: `rsky` says which of its lines are replaced. It is told to drop what it cannot verify, as the others do; by
+default it would pass on what does not verify. Its data is in an embedded database, so it has no part in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -23,21 +27,25 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from tests.bench.network.measure import CACHE, WRONG
-from tests.bench.peers import indigo
+from tests.bench.network.measure import CACHE
+from tests.bench.peers import indigo, rsky
 from tests.bench.peers.contestant import Contestant
 from tests.bench.peers.rounds import ROUNDS, run
-from tests.bench.peers.table import compare, text
+from tests.bench.peers.table import OURS, WORKER, compare, faults, text
 from tests.support.postgres import Cluster
 from tests.support.relay_process import RELAY, ROOT
 
 DATABASES = ("sqlite", "postgres")
+BUILDS = ROOT / ".cache" / "peers"
 Figures = dict[str, list[dict[str, Any]]]
+# The folder for its data, the PLC directory's address, the database server -> a relay that has not been started.
+Entry = Callable[[Path, str, Cluster | None], Contestant]
 
 
 def arguments() -> argparse.Namespace:
@@ -53,13 +61,6 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Entry(NamedTuple):
-    """A relay that takes part: how it is started, and its settings beside those that all have."""
-
-    command: Sequence[str | Path]
-    settings: dict[str, str]
-
-
 def take_turns(
     contestants: dict[str, Entry], rounds: list[str], times: int, cluster: Cluster | None
 ) -> dict[str, Figures]:
@@ -67,46 +68,73 @@ def take_turns(
     found: dict[str, Figures] = {name: defaultdict(list) for name in contestants}
     for which in rounds:
         for _ in range(times if ROUNDS[which].varies else 1):
-            for name, (command, settings) in contestants.items():
-                folder = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=CACHE))
+            for name, entry in contestants.items():
                 began = time.monotonic()
-                try:
-                    figures = run(
-                        ROUNDS[which],
-                        lambda plc: Contestant(folder, command, plc, cluster, settings),  # noqa: B023
-                    )
-                finally:
-                    shutil.rmtree(folder)
+                figures = go_through(which, name, entry, cluster)
                 found[name][which].append(figures)
-                wrong = ", ".join(f"{key} {figures[key]}" for key in WRONG if figures[key])
-                state = wrong or ("complete" if figures["complete"] else "incomplete")
+                state = faults(figures) or "complete"
                 print(f"{which} {name}: {state}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
     return found
+
+
+def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> dict[str, Any]:
+    """The figures of one relay in one round; those of one that did not hold out are `failed` alone."""
+    folder = Path(tempfile.mkdtemp(prefix=f"{name.strip('+ ')}-", dir=CACHE))
+    try:
+        return run(ROUNDS[which], lambda plc: entry(folder, plc, cluster))
+    except AssertionError as error:
+        print(error, file=sys.stderr)
+        return {"failed": str(error).split("\n", 1)[0]}
+    finally:
+        shutil.rmtree(folder)
+
+
+def peers(version: str) -> tuple[dict[str, Entry], list[str]]:
+    """The others, and what they were built from. Raises FileNotFoundError without Go, ValueError when rsky's patch
+    does not fit."""
+    binary = indigo.built(BUILDS, version)
+    found: dict[str, Entry] = {"indigo": partial(Contestant, [binary, "serve"], {})}
+    builds = [indigo.build_of(binary)]
+    if missing := rsky.missing():
+        print(f"without rsky: {missing}", file=sys.stderr)
+    else:
+        binary = rsky.built(BUILDS)
+        found["rsky"] = partial(rsky.Rsky, binary, {})
+        builds.append(rsky.build_of())
+    return found, builds
 
 
 def main() -> int:
     options = arguments()
     CACHE.mkdir(parents=True, exist_ok=True)
     try:
-        binary = indigo.built(ROOT / ".cache" / "peers", options.indigo)
+        others, builds = peers(options.indigo)
     except FileNotFoundError:
         print("Go is not installed: there is nothing to compare with", file=sys.stderr)
         return 2
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     own = dict(pair.split("=", 1) for pair in options.set)
-    contestants = {
-        "ours": Entry([RELAY, "serve"], own),
-        "worker": Entry([RELAY, "serve"], {**own, "RELAY_VALIDATOR_PROCESSES": "1"}),
-        "indigo": Entry([binary, "serve"], {}),
+    contestants: dict[str, Entry] = {
+        OURS: partial(Contestant, [RELAY, "serve"], own),
+        WORKER: partial(Contestant, [RELAY, "serve"], {**own, "RELAY_VALIDATOR_PROCESSES": "1"}),
+        **others,
     }
-    result: dict[str, Any] = {"indigo": indigo.build_of(binary), "set": own}
-    print(result["indigo"])
+    result: dict[str, Any] = {"builds": builds, "set": own}
+    print("; ".join(builds))
     for database in options.database:
         with ExitStack() as stack:
             cluster = stack.enter_context(closing(Cluster())) if database == "postgres" else None
-            found = take_turns(contestants, options.round, options.times, cluster)
-        lines = list(compare(found["ours"], found["worker"], found["indigo"]))
+            part = {name: entry for name, entry in contestants.items() if name != "rsky" or not cluster}
+            found = take_turns(part, options.round, options.times, cluster)
+        lines = list(compare(found))
         result[database] = {"runs": found, "table": [line._asdict() for line in lines]}
         print(f"\n{text(database, lines)}", flush=True)
+        for name, by_round in found.items():
+            for which, runs in by_round.items():
+                for fault in filter(None, map(faults, runs)):
+                    print(f"{name}, {which}: {fault}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(result, indent=2) + "\n")
     return 0

@@ -1,19 +1,20 @@
 """One relay of the comparison: its process, its database, and what both use.
 
-Both relays are treated alike: started once on an empty database so that they make their tables, stopped, given the
-hosts as rows of the `host` table (which is indigo's in both), and started again. Used by `rounds`.
+This relay and indigo are treated alike: started once on an empty database so that they make their tables, stopped,
+given the hosts as rows of the `host` table (which is indigo's in both), and started again. Another kind of relay has a
+class of its own, as in `rsky`. Used by `rounds`.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import psycopg2
 
+from tests.bench.network.measure import Fleet
 from tests.bench.network.processes import Usage, tree_usage
 from tests.support.postgres import Cluster
 from tests.support.relay_process import RelayProcess
@@ -31,7 +32,12 @@ class Contestant:
     """A relay on its own empty database: a file, or a database of `cluster`."""
 
     def __init__(
-        self, folder: Path, command: Sequence[str | Path], plc: str, cluster: Cluster | None, settings: dict[str, str]
+        self,
+        command: Sequence[str | Path],
+        settings: Mapping[str, str],
+        folder: Path,
+        plc: str,
+        cluster: Cluster | None = None,
     ) -> None:
         self._cluster = cluster
         self.database = cluster.create() if cluster else f"sqlite://{folder}/relay.sqlite"
@@ -52,19 +58,17 @@ class Contestant:
     def url(self) -> str:
         return self.process.url
 
-    def start_with(self, hosts: Sequence[str]) -> None:
-        """Start with these hosts known, and wait until all are connected."""
+    def start_with(self, fleet: Fleet) -> None:
+        """Start with the fleet's hosts known, and wait until all are connected."""
         self.process.start()
         self.process.stop()
-        self._insert([host.removeprefix("http://") for host in hosts])
-        self.restart(len(hosts))
+        self._insert([host.removeprefix("http://") for host in fleet.hosts])
+        self.restart(fleet)
 
-    def restart(self, hosts: int) -> float:
-        """Start, and wait until all hosts are connected; the seconds that took."""
-        began = time.monotonic()
+    def restart(self, fleet: Fleet) -> None:
+        """Start, and wait until all hosts are connected."""
         self.process.start()
-        self.process.wait_connected(hosts, timeout=60 + hosts / 20)
-        return time.monotonic() - began
+        fleet.wait_subscribed()
 
     def stop(self) -> None:
         self.process.stop()

@@ -1,4 +1,4 @@
-"""The four rounds that every relay of the comparison goes through, each on an empty database and log.
+"""The rounds that every relay of the comparison goes through, each on an empty database and log.
 
 Run by `tests.bench.peers`. Each returns plain figures; what counts as better is said in `table`.
 """
@@ -30,10 +30,14 @@ class Round(NamedTuple):
     varies: bool = True
 
 
+# The network's rate, at which an event comes alone: from many hosts.
+PACED = Shape(hosts=400, accounts=2_000, events=0, seed=3, records=300)
+PACED_RATES = (500, 700)
+
 ROUNDS = {
     "load": Round(Shape(hosts=20, accounts=200, events=15_000, seed=1), checking=10, replay=True),
     "fan-out": Round(Shape(hosts=20, accounts=200, events=2_000, seed=2), checking=2, counting=998),
-    "paced": Round(Shape(hosts=20, accounts=1_000, events=5_000, seed=3), checking=2, rate=500),
+    **{f"paced-{rate}": Round(PACED._replace(events=10 * rate), checking=3, rate=rate) for rate in PACED_RATES},
     "hosts": Round(Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2, varies=False),
 }
 
@@ -43,7 +47,7 @@ def run(one: Round, enter: Enter) -> dict[str, Any]:
     with Fleet(one.shape) as fleet:
         relay = enter(fleet.plc)
         try:
-            relay.start_with(fleet.hosts)
+            relay.start_with(fleet)
             figures = measure(
                 fleet,
                 relay.url,
@@ -55,15 +59,16 @@ def run(one: Round, enter: Enter) -> dict[str, Any]:
             )
             relay.stop()
             if one.replay:
-                figures |= replay(relay, len(fleet.hosts), figures["wire_bytes"], fleet.first + fleet.measured)
+                figures |= replay(relay, fleet, figures["wire_bytes"])
             return figures
         finally:
             relay.close()
 
 
-def replay(relay: Contestant, hosts: int, wire_bytes: int, events: int) -> dict[str, Any]:
+def replay(relay: Contestant, fleet: Fleet, wire_bytes: int) -> dict[str, Any]:
     """Start the relay again, so that nothing of the log is in its memory, and let one consumer read all of it."""
-    relay.restart(hosts)
+    relay.restart(fleet)
+    events = fleet.first + fleet.measured
     best = {"replay_events_per_second": 0, "replayed_share": 0.0}
     for _ in range(REPLAYS):
         before = relay.usage()

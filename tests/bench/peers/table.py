@@ -1,4 +1,4 @@
-"""What is compared, and how: rows of figures for both relays, with their ratio and the goal that it is held to.
+"""What is compared, and how: rows of figures for all relays, with their ratios and the goal that they are held to.
 
 Used by `tests.bench.peers` on what `rounds` found. Pure.
 """
@@ -9,7 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from tests.bench.network.measure import WRONG
+
 Runs = Mapping[str, Sequence[Mapping[str, Any]]]  # round -> the figures of each time
+OURS = "ours"
+WORKER = "+ worker"
 
 
 class Row(NamedTuple):
@@ -22,11 +26,23 @@ class Row(NamedTuple):
     goal: float | None = None
 
 
+def _paced(rate: int) -> tuple[Row, ...]:
+    which = f"paced-{rate}"
+    return (
+        Row(f"CPU seconds per 1,000 events at {rate} events/s", which, "cpu_seconds_per_1000_events", False, 2),
+        Row("  of the database server, beside it", which, "database_cpu_seconds_per_1000_events", False),
+        Row("  latency, p50 ms", which, "latency_p50_ms", False),
+        Row("  p99 ms", which, "latency_p99_ms", False),
+        Row("  p99.9 ms", which, "latency_p99.9_ms", False),
+        Row("  RSS at the end, MiB", which, "rss_mib", False),
+    )
+
+
 ROWS = (
-    Row("verified events per CPU second", "load", "events_per_cpu_second", True, 2),
+    Row("verified events per CPU second", "load", "events_per_cpu_second", True, 2.5),
     Row("CPU seconds per 1,000 events", "load", "cpu_seconds_per_1000_events", False),
     Row("  of the database server, beside it", "load", "database_cpu_seconds_per_1000_events", False),
-    Row("verified events per CPU second, database included", "load", "events_per_cpu_second_with_database", True, 2),
+    Row("verified events per CPU second, database included", "load", "events_per_cpu_second_with_database", True, 2.5),
     Row("verified events a second", "load", "events_per_second", True),
     Row("deliveries a second, 10 consumers", "load", "deliveries_per_second", True),
     Row("RSS at the end, MiB", "load", "rss_mib", False),
@@ -37,46 +53,50 @@ ROWS = (
     Row("deliveries a second, 1,000 consumers", "fan-out", "deliveries_per_second", True, 4),
     Row("  per CPU second", "fan-out", "deliveries_per_cpu_second", True),
     Row("  RSS at most, MiB", "fan-out", "rss_peak_mib", False),
-    Row("latency at 500 events/s, p50 ms", "paced", "latency_p50_ms", False),
-    Row("  p99 ms", "paced", "latency_p99_ms", False),
-    Row("  p99.9 ms", "paced", "latency_p99.9_ms", False),
-    Row("  CPU seconds per 1,000 events", "paced", "cpu_seconds_per_1000_events", False),
+    *_paced(500),
+    *_paced(700),
     Row("RSS with 3,000 hosts, MiB", "hosts", "rss_mib", False, 4),
     Row("  at most, MiB", "hosts", "rss_peak_mib", False),
 )
 
 
 class Line(NamedTuple):
-    """Medians, and how many times better ours and ours with a worker process are; None: not measured, or 0."""
+    """Medians by relay, and how many times better ours is than each peer; None: not measured, or 0."""
 
     label: str
-    ours: float | None
-    worker: float | None
-    indigo: float | None
-    times_better: float | None
-    worker_better: float | None
+    medians: dict[str, float | None]
+    times_better: dict[str, float | None]
     goal: float | None
 
 
-def compare(ours: Runs, worker: Runs, indigo: Runs) -> Iterator[Line]:
-    """A line for each row of which there are figures."""
+def compare(found: Mapping[str, Runs]) -> Iterator[Line]:
+    """A line for each row of which there are figures; `found` is by relay, `OURS` one of them."""
     for row in ROWS:
-        if row.round in ours or row.round in indigo:
-            mine, with_worker, theirs = (_median(runs, row) for runs in (ours, worker, indigo))
-            better, worker_better = (_times_better(own, theirs, row.higher_is_better) for own in (mine, with_worker))
-            yield Line(row.label, mine, with_worker, theirs, better, worker_better, row.goal)
+        if any(row.round in runs for runs in found.values()):
+            medians = {name: _median(runs, row) for name, runs in found.items()}
+            times_better = {
+                name: _times_better(medians[OURS], value, row.higher_is_better)
+                for name, value in medians.items()
+                if name not in (OURS, WORKER)
+            }
+            yield Line(row.label, medians, times_better, row.goal)
 
 
 def text(title: str, lines: Sequence[Line]) -> str:
-    """A table in Markdown."""
-    rows = [f"| {title} | ours | + worker | indigo | times better | + worker | goal |", "|---|---|---|---|---|---|---|"]
-    rows += [
-        f"| {line.label.replace('  ', '- ')} | {_number(line.ours)} | {_number(line.worker)} | {_number(line.indigo)}"
-        f" | {_number(line.times_better)} | {_number(line.worker_better)}"
-        f" | {f'≥ {line.goal:g}' if line.goal else ''} |"
-        for line in lines
-    ]
-    return "\n".join(rows)
+    """A table in Markdown: a column for each relay, and the ratio to each peer."""
+    names, peers = list(lines[0].medians), list(lines[0].times_better)
+    rows = [[title, *names, *(f"times {peer}" for peer in peers), "goal"]]
+    rows.append(["---"] * len(rows[0]))
+    for line in lines:
+        numbers = [_number(value) for value in (*line.medians.values(), *line.times_better.values())]
+        rows.append([line.label.replace("  ", "- "), *numbers, f"≥ {line.goal:g}" if line.goal else ""])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def faults(figures: Mapping[str, Any]) -> str:
+    """What was wrong with a run's events, empty when nothing was."""
+    wrong = [f"{key.replace('_', ' ')} {figures[key]}" for key in WRONG if figures.get(key)]
+    return ", ".join(wrong if wrong or figures.get("complete") else [str(figures.get("failed", "incomplete"))])
 
 
 def _median(runs: Runs, row: Row) -> float | None:
@@ -84,10 +104,10 @@ def _median(runs: Runs, row: Row) -> float | None:
     return median(values) if values else None
 
 
-def _times_better(ours: float | None, indigo: float | None, higher_is_better: bool) -> float | None:
-    if not ours or not indigo:
+def _times_better(ours: float | None, peer: float | None, higher_is_better: bool) -> float | None:
+    if not ours or not peer:
         return None
-    return round(ours / indigo if higher_is_better else indigo / ours, 2)
+    return round(ours / peer if higher_is_better else peer / ours, 2)
 
 
 def _number(value: float | None) -> str:

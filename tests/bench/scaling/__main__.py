@@ -51,7 +51,7 @@ class Run(NamedTuple):
 def run(folder: Path, shape: Shape, counting: int, *, edge: bool) -> Run:
     """The network through a relay, and with `edge` through an edge behind it, to the consumers."""
     with Fleet(shape) as fleet:
-        relay = Contestant(folder / "relay", [RELAY, "serve"], fleet.plc, None, {"RELAY_VALIDATOR_PROCESSES": "1"})
+        relay = Contestant([RELAY, "serve"], {"RELAY_VALIDATOR_PROCESSES": "1"}, folder / "relay", fleet.plc)
         last = RelayProcess(
             folder / "edge",
             {
@@ -69,7 +69,7 @@ def run(folder: Path, shape: Shape, counting: int, *, edge: bool) -> Run:
             return hub
 
         try:
-            relay.start_with(fleet.hosts)
+            relay.start_with(fleet)
             if edge:
                 last.start()
                 last.wait_metric("relay_edge_connected", 1)

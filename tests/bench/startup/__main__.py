@@ -47,9 +47,9 @@ def run(options: argparse.Namespace, folder: Path, cluster: Cluster | None) -> d
     shape = Shape(options.hosts, events // EVENTS_PER_ACCOUNT, events, seed=5, records=100)
     settings = dict(pair.split("=", 1) for pair in options.set)
     with Fleet(shape) as fleet:
-        relay = Contestant(folder, [RELAY, "serve"], fleet.plc, cluster, settings)
+        relay = Contestant([RELAY, "serve"], settings, folder, fleet.plc, cluster)
         try:
-            relay.start_with(fleet.hosts)
+            relay.start_with(fleet)
             fleet.send_first()
             relay.process.wait_until(lambda: _logged(relay.process) >= fleet.first, 60 + fleet.first / 100)
             relay.stop()
