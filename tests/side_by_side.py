@@ -4,8 +4,8 @@
 
 All of them share one list of tests (`tests/support/sharing.py`). There is one for each core, or more with `--per-core`:
 most tests with processes and timeouts wait most of their time. With `--postgres` one server is there for all. Output is
-shown as it comes, failures and summaries when a process is done, and at the end once more what failed, a line each. Used
-by `make check` and `make test`.
+shown as it comes, failures and summaries when a process is done, and at the end once more what failed, a line each.
+Used by `make check` and `make test`.
 """
 
 from __future__ import annotations
