@@ -1,11 +1,12 @@
 """The downstream side in a process of its own: M consumers, of which the first checks every event against the index.
 
 Run by the harness: `python -m tests.bench.network.consumers URL COUNT FOLDER...`; the URL may carry a cursor. Prints
-`{"connected": M}`, then how much has been seen whenever that has changed. Takes JSON commands on stdin: `{"start": T,
-"seconds": S}` says when the measured run begins, so that latency counts from when an event was due, not from when it
-was sent; `{"report": true}` prints the result, with `"each": true` every latency beside the moment when its event was
-due. Latencies are of the first folder's events alone; all are checked. Every consumer checks that `seq` rises; checking
-all of them in full would cost more than the relay does.
+`{"loaded": true}`, connects, for a minute if nothing listens there yet, prints `{"connected": M}`, then how much has
+been seen whenever that has changed. Takes JSON commands on stdin: `{"start": T, "seconds": S}` says when the measured
+run begins, so that latency counts from when an event was due, not from when it was sent; `{"report": true}` prints
+the result, with `"each": true` every latency beside the moment when its event was due. Latencies are of the first
+folder's events alone; all are checked. Every consumer checks that `seq` rises; checking all of them in full would
+cost more than the relay does.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ from typing import Any  # noqa: E402
 from urllib.parse import urlsplit  # noqa: E402
 
 import gevent  # noqa: E402
-from gevent.socket import create_connection  # noqa: E402
+from gevent.socket import create_connection, socket  # noqa: E402
 
 from tests.bench.network.traffic import index_of  # noqa: E402
 from tests.bench.network.upgrade import request_for, split_upgrade  # noqa: E402
 
+CONNECT_SECONDS = 60
 # With what follows a key: a record key may have the same letters in it.
 find_seq = re.compile(rb"cseq([\x00-\x17]|\x18.|\x19..|\x1a.{4}|\x1b.{8})", re.DOTALL).search
 find_rev = re.compile(rb"crev\x6d([2-7a-z]{13})cseq").search
@@ -101,6 +103,18 @@ class Checker:
         return len(self.due) + sum(count for count in self.others.values() if count > 0)
 
 
+def connect(host: str, port: int) -> socket:
+    """A connection, waited for when nothing listens there yet."""
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            return create_connection((host, port), timeout=30)
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            gevent.sleep(0.02)
+
+
 class Consumer:
     """One connection: counts events and bytes, checks that `seq` rises."""
 
@@ -112,7 +126,7 @@ class Consumer:
         self.parts = b""
         parts = urlsplit(url)
         assert parts.hostname
-        self.socket = create_connection((parts.hostname, parts.port or 80), timeout=30)
+        self.socket = connect(parts.hostname, parts.port or 80)
         self.socket.sendall(request_for(url))
         received = b""
         while (rest := split_upgrade(received)) is None:
@@ -208,6 +222,7 @@ def report(consumers: list[Consumer], checker: Checker) -> dict[str, Any]:
 
 def main(url: str, count: int, folders: list[Path]) -> None:
     checker = Checker(folders)
+    print(json.dumps({"loaded": True}), flush=True)
     consumers = [Consumer(url, None if number else checker) for number in range(count)]
     for one in consumers:
         gevent.spawn(one.run)

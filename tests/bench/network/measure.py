@@ -94,11 +94,13 @@ class Fleet:
 
 
 class Audience:
-    """`count` consumers in a process of their own, the first of which checks every event against the traffic."""
+    """`count` consumers in a process of their own, the first of which checks every event against the traffic. `early`
+    ones are there before the relay is, and connect as soon as it takes them.
+    """
 
-    def __init__(self, traffic: Sequence[Path], url: str, count: int) -> None:
+    def __init__(self, traffic: Sequence[Path], url: str, count: int, *, early: bool = False) -> None:
         self.count = count
-        self._child = _started("consumers", url, count, *traffic)
+        self._child = _started("consumers", url, count, *traffic, until='"loaded"' if early else '"connected"')
 
     def __enter__(self) -> Audience:
         return self
@@ -113,6 +115,10 @@ class Audience:
     def wait(self, field: str, count: int, patience: float) -> bool:
         """Wait until `field` of the progress is `count`; False when nothing has come for `patience` seconds."""
         return _risen(self._child, field, count, patience)
+
+    def seen(self) -> int:
+        """How many events the first consumer has seen up to now."""
+        return int(_latest(self._child, "seen"))
 
     def report(self, **details: bool) -> dict[str, Any]:
         """What came up to now; `each=True` for every latency."""
@@ -146,10 +152,10 @@ class Counting:
         return _latest(self._child, field)
 
 
-def _started(module: str, *arguments: object) -> Child:
+def _started(module: str, *arguments: object, until: str = '"connected"') -> Child:
     child = Child([sys.executable, "-m", f"{MODULE}.{module}", *(str(one) for one in arguments)], cwd=ROOT)
     try:
-        child.wait_for('"connected"', 120)
+        child.wait_for(until, 120)
     except BaseException:
         child.close()
         raise

@@ -13,9 +13,12 @@ import pickle
 import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench.network import copies
+from tests.bench.network.copies import Template
 from tests.support import repo
 from tests.support.repo import RepoBuilder, SigningKey, Write, account_did, create, delete, tid, update
 
@@ -26,7 +29,8 @@ CREATED = "2025-06-15T12:00:00.000Z"
 
 class Shape(NamedTuple):
     """What the traffic is made from. `events` counts those after each account's first, `records` is the most that a
-    repository has before; `commits_only` leaves out `#identity` and `#account`.
+    repository has before; `commits_only` leaves out `#identity` and `#account`. `templates`: so many repositories are
+    grown, whose commits all accounts make in turn; 0: each account grows its own, which takes far longer.
     """
 
     hosts: int
@@ -35,6 +39,7 @@ class Shape(NamedTuple):
     seed: int
     records: int = 3000
     commits_only: bool = False
+    templates: int = 0
 
 
 class Account(NamedTuple):
@@ -68,7 +73,8 @@ class HostIndex(NamedTuple):
 
 def load_or_build(shape: Shape, cache: Path) -> Path:
     """The folder that holds this traffic, built first when it is not there."""
-    made_from = Path(__file__).read_bytes() + Path(repo.__file__).read_bytes() + repr(shape).encode()
+    sources = [Path(__file__), Path(repo.__file__), Path(copies.__file__)]
+    made_from = b"".join(source.read_bytes() for source in sources) + repr(shape).encode()
     folder = cache / f"traffic-{hashlib.sha256(made_from).hexdigest()[:16]}"
     if not (folder / "index").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +103,7 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
     count = _share(shape.accounts, host, shape.hosts)
     numbers = [shape.seed << 40 | host << 20 | number for number in range(count)]
     accounts = [Account(account_did(n), "p256" if chance.random() < 0.1 else "k256", n) for n in numbers]
-    holders = [_Holder(account, chance, shape.records) for account in accounts]
+    holders = [_holder(account, chance, shape) for account in accounts]
     weights = [1 / rank for rank in range(1, count + 1)]
     chosen = holders + chance.choices(holders, weights, k=_share(shape.events, host, shape.hosts))
     events, frames = [], []
@@ -107,6 +113,20 @@ def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
         frames.append(_websocket(frame))
     (folder / f"host-{host}").write_bytes(pickle.dumps(frames))
     return HostIndex(accounts, events)
+
+
+def _holder(account: Account, chance: random.Random, shape: Shape) -> _Holder:
+    if not shape.templates:
+        return _Holder(account, chance, shape.records)
+    return _Copy(account, chance, _template(shape.seed, account.number % shape.templates, shape.records))
+
+
+@cache
+def _template(seed: int, number: int, records: int) -> Template:
+    """The same in each process that builds hosts."""
+    account = Account(account_did(-1 - number), "k256", number)
+    holder = _Holder(account, random.Random(f"{seed} template {number}"), records)
+    return Template(holder.repo, holder.writes)
 
 
 class _Holder:
@@ -129,11 +149,15 @@ class _Holder:
             return Event(did, "identity", ""), self.repo.identity_frame(seq)
         if luck < 0.01 and not always_commit:
             return Event(did, "account", ""), self.repo.account_frame(seq)
-        commit = self.repo.commit(*self._writes())
-        assert self.repo.rev
-        return Event(did, "commit", self.repo.rev), commit.frame(seq)
+        rev, frame = self._commit(seq)
+        return Event(did, "commit", rev), frame
 
-    def _writes(self) -> list[Write]:
+    def _commit(self, seq: int) -> tuple[str, bytes]:
+        commit = self.repo.commit(*self.writes())
+        return self.repo.rev, commit.frame(seq)
+
+    def writes(self) -> list[Write]:
+        """Of the next commit."""
         luck = self.chance.random()
         if luck < 0.08 and len(self.repo.records) > 1:
             return [delete(next(path for path in reversed(self.repo.records) if path != PROFILE))]
@@ -161,6 +185,20 @@ class _Holder:
         while True:
             micros += self.chance.randint(1_000_000, 3_600_000_000)
             yield tid(micros, 7)
+
+
+class _Copy(_Holder):
+    """An account that makes a template's commits as its own."""
+
+    def __init__(self, account: Account, chance: random.Random, template: Template) -> None:
+        self.chance = chance
+        self.repo = RepoBuilder(account.did, account.key())
+        self._template = template
+        self._commits = 0
+
+    def _commit(self, seq: int) -> tuple[str, bytes]:
+        self._commits += 1
+        return self._template.commit(self._commits - 1, self.repo.did, self.repo.key, seq)
 
 
 def _websocket(payload: bytes) -> bytes:
