@@ -80,7 +80,8 @@ class Process:
 def run(arguments: list[str], jobs: int, *, postgres: bool) -> int:
     """Run the tests and say how it went; 0 when all passed, else the first exit code that is not 0."""
     start = time.monotonic()
-    # Hundreds of processes start in a run, each a third faster so; the environment may keep them from doing it themselves.
+    # Hundreds of processes start in a run, each a third faster so. The environment may keep them from doing it
+    # themselves.
     compileall.compile_dir(ROOT / "relay", quiet=1)
     with ExitStack() as stack:
         environment = {"TESTS_SHARED_RUN": stack.enter_context(tempfile.TemporaryDirectory(prefix="relay-tests-"))}
