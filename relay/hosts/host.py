@@ -29,6 +29,8 @@ MILLISECONDS = {"second": 1_000, "hour": 3_600_000, "day": 86_400_000}
 DROP_HOUR_SECONDS = 3600
 DROP_HOURS = 24
 
+REPLACEMENT = "\ufffd"
+
 SEEN_SECONDS = 600.0
 THROTTLED_SECONDS = 60.0
 CLEARED_SECONDS = 600.0
@@ -169,8 +171,10 @@ class Host:
             self.last_throttled_at = now
 
     def note_error(self, words: str, now: float) -> None:
-        """An attempt failed or a connection ended, and why."""
-        self.row.last_error = words
+        """An attempt failed or a connection ended, and why. Of what the host says there, only what can be printed is
+        kept: PostgreSQL has no NUL in text, and the states of all hosts are stored together.
+        """
+        self.row.last_error = "".join(one if one.isprintable() else REPLACEMENT for one in words)
         self.row.last_error_at = now
         self.changed = True
 

@@ -24,7 +24,7 @@ from relay.store.database import Transaction
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
 from tests.support.fake_relay import LOCAL, Relay
-from tests.support.pds import FakePds, error_frame, identity_frame, sync_frame, websocket_frame
+from tests.support.pds import CLOSE, FakePds, error_frame, identity_frame, sync_frame, websocket_frame
 from tests.support.present import present
 from tests.support.repo import cbor, frame
 from tests.support.wait import until
@@ -83,6 +83,21 @@ def test_a_seq_that_does_not_rise_is_dropped_and_the_stream_goes_on(relay: Relay
     until(lambda: relay.sink.seqs(pds) == [5, 6])
     assert [reason for _, _, reason in relay.sink.rejected] == ["seq-not-rising"] * 2
     assert relay.host(pds).cursor.position == 6
+
+
+@pytest.mark.parametrize("way", ["error", "close"])
+def test_the_words_of_one_host_keep_no_hosts_state_from_being_stored(relay: Relay, pds: FakePds, way: str) -> None:
+    """PostgreSQL takes no NUL, and all hosts are stored together."""
+    running = relay.start()
+    crawl(running, pds)
+    words = "\0 \x1b[2J \n"
+    last = error_frame(words, words) if way == "error" else b""
+    pds.unframed[1] = websocket_frame(last) if last else websocket_frame((1000).to_bytes(2) + words.encode(), CLOSE)
+    pds.publish(1, b"")
+    until(lambda: "\ufffd" in (row(relay, pds).last_error or ""))
+    assert (row(relay, pds).last_error or "").isprintable()
+    running.block(pds.hostname)
+    assert row(relay, pds).status == "banned"
 
 
 def test_one_message_never_stops_a_host(relay: Relay, pds: FakePds) -> None:
