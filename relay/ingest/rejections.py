@@ -21,6 +21,8 @@ from relay.kit.limits import Tally
 LINES_SECONDS = 3600.0
 LINES_CAPACITY = 10_000
 LINES_PER_MINUTE = 20
+# What is kept and logged of a DID, and of what is said about an event: a frame may call itself by megabytes of text.
+SHOWN_CHARACTERS = 300
 
 FREE_CHARGES = 20
 CHARGES_SECONDS = 600.0
@@ -70,6 +72,7 @@ class Rejections:
             return
         if missed:
             self._missed.note(host, did, reason)
+        did, detail = did and did[:SHOWN_CHARACTERS], detail[:SHOWN_CHARACTERS]
         now = time.time()
         host.drops.note(reason, now)
         # What a takedown hides is shown to nobody.

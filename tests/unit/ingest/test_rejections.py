@@ -44,6 +44,16 @@ def test_every_drop_is_counted_and_the_first_of_its_kind_is_news(caplog: pytest.
     assert other.drops.last_day(time.time()) == {"wrong-host": 1}
 
 
+def test_a_name_of_megabytes_is_neither_kept_nor_logged(caplog: pytest.LogCaptureFixture) -> None:
+    frames = RejectedFrames()
+    host = known_host(id=1)
+    with caplog.at_level(logging.DEBUG):
+        Rejections(frames, NOTHING_NOTED).note(host, "account-did", "x" * 4_000_000, 1, "y" * 4_000_000, b"z")
+    (kept,) = frames.of_host(1)
+    assert len(kept.did or "") <= 300 and len(kept.detail) <= 300
+    assert len(caplog.messages) == 1 and len(caplog.messages[0]) < 1000
+
+
 def test_trouble_of_all_hosts_at_once_is_few_lines(caplog: pytest.LogCaptureFixture) -> None:
     book = Rejections(RejectedFrames(), NOTHING_NOTED)
     with caplog.at_level(logging.INFO):
