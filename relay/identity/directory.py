@@ -35,6 +35,7 @@ TRIES = 5
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_HOLD_SECONDS = 30.0
 DEFAULT_HOLD_SECONDS = 5.0
+LOOK_SECONDS = 1.0
 
 PER_SECOND = 500.0
 BURST = 500
@@ -164,7 +165,8 @@ class Directory:
             # Ended by time: a hold takes at most LONGEST_HOLD_SECONDS, and only a new request makes a new one.
             if not holds:
                 break
-            gevent.sleep(min(holds) - now)
+            # An address that is closed may be tried before that.
+            gevent.sleep(min(min(holds) - now, LOOK_SECONDS))
         return self._clock() - began
 
     def _ask(

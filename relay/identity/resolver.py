@@ -205,14 +205,15 @@ class Resolver:
 
     def _may_refresh(self, did: str, host: str | None) -> bool:
         now = time.monotonic()
+        # Per host: else any host could use up the refreshes of an account that is not its own. And first: what one
+        # account asks for in vain must not use up those of its host's others.
+        if not self._did_refreshes.has((did, host), now):
+            metrics.IDENTITY_REFRESHES_LIMITED.labels("did").inc()
+            return False
         if host is not None and not self._host_refreshes.take(host, now):
             metrics.IDENTITY_REFRESHES_LIMITED.labels("host").inc()
             return False
-        # Per host: else any host could use up the refreshes of an account that is not its own.
-        if not self._did_refreshes.take((did, host), now):
-            metrics.IDENTITY_REFRESHES_LIMITED.labels("did").inc()
-            return False
-        return True
+        return self._did_refreshes.take((did, host), now)
 
     def _take_off(self, did: str, host: str, *, past_table: bool) -> _Flight:
         """Begin a lookup: from the table in the caller's greenlet, then in a worker."""

@@ -21,6 +21,7 @@ from relay.store.database import Database
 from tests.support.plc import FakePlc
 from tests.support.repo import SigningKey, account_did, did_document
 from tests.support.strangers import RawServer, reply
+from tests.support.wait import until
 
 KEY = SigningKey.create()
 OTHER_KEY = SigningKey.create(seed=2)
@@ -233,6 +234,22 @@ def test_refreshes_that_one_host_causes_are_limited(
     assert plc.requests == 10
     resolver.resolve(dids[0], refresh=True, host="good.example.com")
     assert plc.requests == 11
+
+
+def test_refreshes_of_one_did_take_nothing_from_the_others_of_its_host(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "REFRESHES_PER_HOST", 10)
+    monkeypatch.setattr(resolver_module, "REFRESH_HOST_SECONDS", 600.0)
+    resolver = make()
+    other = account_did(2)
+    plc.documents[other] = did_document(other, KEY, "https://pds.example.com")
+    resolver.resolve(other)
+    for _ in range(50):
+        resolver.resolve(DID, refresh=True, host="pds.example.com")
+    assert plc.asked[DID] == resolver_module.REFRESHES_PER_DID
+    plc.documents[other] = did_document(other, OTHER_KEY, "https://pds.example.com")
+    assert _key(resolver.resolve(other, refresh=True, host="pds.example.com")) == OTHER_KEY.public
 
 
 # Failures
@@ -484,6 +501,28 @@ def test_another_address_is_asked_while_one_is_away_or_asks_for_a_pause(
         gevent.sleep(1.1 * directory.FIRST_CLOSED_SECONDS)
         resolver.resolve(dids[25])
         assert plc.requests == 3 + directory.CLOSE_AFTER and mirror.requests == 24
+        resolver.stop()
+
+
+def test_a_pause_of_one_address_is_not_sat_out_where_another_may_be_tried(
+    database: Database, plc: FakePlc, quick: None
+) -> None:
+    with FakePlc() as mirror:
+        mirror.documents = plc.documents
+        resolver = Resolver(
+            database, GuardedHttp("test", True), plc_hosts=(plc.url, mirror.url), memory=RecordCache(100)
+        )
+        resolver.start()
+        plc.failure_rate = mirror.failure_rate = 1.0
+        for number in range(2, 2 + directory.CLOSE_AFTER):
+            assert _reason(resolver, account_did(number)) == "did-unavailable"
+        plc.throttled, plc.retry_after = 1000, "30"
+        gevent.sleep(1.1 * directory.FIRST_CLOSED_SECONDS)
+        asked = mirror.requests
+        waiting = gevent.spawn(resolver.resolve, DID)
+        until(lambda: mirror.requests > asked)
+        mirror.failure_rate = 0.0
+        assert _key(waiting.get(timeout=25)) == KEY.public
         resolver.stop()
 
 
