@@ -20,10 +20,11 @@ from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lane, lanes, parking, rejections, verification
+from relay.ingest import delivery, lane, lanes, long_verifications, parking, rejections, verification
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.waits import Waits
+from relay.kit.background import yield_hub
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -180,6 +181,34 @@ def test_a_large_commit_stops_its_account_alone_and_drops_nothing_of_it(
     revs = [event.rev for event in path.events() if isinstance(event, Commit) and event.did == repo.did]
     assert len(revs) == 42 and revs == sorted(revs) and drops.since("account-throttled") == 0
     assert host.budget.parked == 0
+
+
+def test_many_large_commits_of_one_host_do_not_stand_before_one_of_another(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy, modest = path.host(pds.url), path.host(other_pds.url)
+    go_on, order = Event(), list[str]()
+
+    def in_turn(event: Commit, *args: Any, **options: Any) -> verification.Outcome:
+        order.append(event.did)
+        go_on.wait(60)
+        return verification.verify(event, *args, **options)
+
+    monkeypatch.setattr(long_verifications, "verify", in_turn)
+    large = [create(f"{POST}/3kb{number:04}", {"text": f"{number}" * 9_000}) for number in range(10)]
+    repos = [path.repo(pds.url) for _ in range(8)]
+    for seq, repo in enumerate(repos, 1):
+        path.put(greedy, repo.commit(*large).frame(seq))
+    until(lambda: order and all(path.resolver.cached(repo.did) for repo in repos), timeout=30)
+    last = path.repo(other_pds.url)
+    path.put(modest, last.commit(*large).frame(1))
+    until(lambda: path.resolver.cached(last.did), timeout=30)
+    for _ in range(20):
+        yield_hub()
+    go_on.set()
+    path.logged(9)
+    # One of the other host's is under way, and one stands in line.
+    assert order.index(last.did) <= 2
 
 
 def test_an_account_that_waits_has_a_share_of_its_hosts_places(
