@@ -57,6 +57,7 @@ from relay.web.account_report import AccountReports
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth, passwords_or_random
 from relay.web.consumers import Consumers
+from relay.web.crawls import PublicCrawls
 from relay.web.health import HealthWatch
 from relay.web.metrics_server import MetricsServer
 from relay.web.server import ApiServer
@@ -139,18 +140,20 @@ class Relay:
         self._siblings = Siblings(http, settings.sibling_relays, password)
         self._history = History(Past(settings.persist_dir))
         self._limit_alerts = _limit_alerts(settings, self._db, registry, self._siblings, http)
+        admin = Admin(
+            self._hosts,
+            ingest.moderation,
+            self._imports,
+            self._siblings,
+            self._healing.hosts if self._healing is not None else None,
+        )
         services = RelayServices(
             settings=settings,
             db=self._db,
             firehose=self._stream.firehose,
             hosts=self._hosts,
-            admin=Admin(
-                self._hosts,
-                ingest.moderation,
-                self._imports,
-                self._siblings,
-                self._healing.hosts if self._healing is not None else None,
-            ),
+            admin=admin,
+            crawls=PublicCrawls(admin),
             consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
             auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
             find_account=self._stream.projector.account,

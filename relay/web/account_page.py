@@ -17,7 +17,7 @@ from relay.web.account_report import AccountReport
 from relay.web.errors import invalid
 from relay.web.host_page import iso_time, rejected_view
 from relay.web.public_page import public_page, refuse_foreign_form, wants_page
-from relay.web.services import relay_services, requester
+from relay.web.services import crawl_for_public, relay_services, requester
 
 blueprint = Blueprint("account", __name__)
 
@@ -46,7 +46,7 @@ def crawl_account(name: str) -> ResponseReturnValue:
         raise invalid("a crawl would change nothing for this account")
     services = relay_services()
     try:
-        services.admin.public_crawl(services.admin.at_page(requester()), report.pds.url)
+        crawl_for_public(services.admin.at_page(requester()), report.pds.url)
         notice = f"The relay connects to {report.pds.hostname}."
     except CrawlRefused as refused:
         notice = f"The relay does not accept {report.pds.hostname}: {refused.detail}."

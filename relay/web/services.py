@@ -20,8 +20,9 @@ from relay.store.database import Database
 from relay.stream.firehose import Firehose
 from relay.web.account_answers import AccountAnswers
 from relay.web.account_report import FindAccount
-from relay.web.callers import AdminAuth, client_address, from_other_site, is_proxy
+from relay.web.callers import AdminAuth, client_address, counted_as, from_other_site, is_proxy
 from relay.web.consumers import Consumers
+from relay.web.crawls import PublicCrawls
 from relay.web.deflated import Deflated
 from relay.web.errors import XrpcError
 
@@ -56,12 +57,13 @@ class Services:
 class RelayServices(Services):
     """What a relay's routes use beside that.
 
-    `find_account` knows an account by its DID as of the newest event; `account_answers` say what is the matter with
-    one; `memory` is there when the operator wants it traced.
+    `crawls` are what the public asks of `admin`; `find_account` knows an account by its DID as of the newest event;
+    `account_answers` say what is the matter with one; `memory` is there when the operator wants it traced.
     """
 
     hosts: Hosts
     admin: Admin
+    crawls: PublicCrawls
     find_account: FindAccount
     account_answers: AccountAnswers
     memory: MemoryDebug | None = None
@@ -82,6 +84,14 @@ def requester() -> str:
     environ = request.environ
     trusted = services().settings.trusted_proxies
     return client_address(environ.get("REMOTE_ADDR", ""), environ.get("HTTP_X_FORWARDED_FOR", ""), trusted)
+
+
+def crawl_for_public(actor: Actor, hostname: str) -> None:
+    """What anybody may ask: subscribe to a host. Raises CrawlRefused."""
+    services, address = relay_services(), requester()
+    # A proxy that does not say for whom it asks may ask for anyone.
+    key = None if is_proxy(address, services.settings.trusted_proxies) else counted_as(address)
+    services.crawls.request(actor, hostname, key)
 
 
 def over_https() -> bool:

@@ -21,7 +21,7 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
-from relay.web.services import PREFIX, actor, relay_services
+from relay.web.services import PREFIX, actor, crawl_for_public, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
 
@@ -130,7 +130,7 @@ def crawl_for_anybody(actor: Actor, body: params.Body) -> str:
     """What requestCrawl does, for its forms as well: the hostname. Raises XrpcError with the lexicon's names."""
     hostname = params.body_text(body, "hostname")
     try:
-        relay_services().admin.public_crawl(actor, hostname)
+        crawl_for_public(actor, hostname)
     except CrawlRefused as refused:
         name = _CRAWL_NAMES.get(refused.name, refused.name)
         raise XrpcError(refused.status, name, refused.detail) from None

@@ -43,6 +43,7 @@ from relay.web.account_report import AccountReports
 from relay.web.application import create_app
 from relay.web.callers import AdminAuth
 from relay.web.consumers import Consumers
+from relay.web.crawls import PublicCrawls
 from relay.web.server import ApiServer
 from relay.web.services import RelayServices
 from tests.support.http import Answer, call
@@ -88,12 +89,14 @@ class Web:
         password = self.settings.admin_passwords[0] if self.settings.admin_passwords else None
         self.siblings = Siblings(http, self.settings.sibling_relays, password)
         self.history = History(Past(folder / "persist"))
+        admin = Admin(self.hosts, moderation, self.imports, self.siblings, self.healing)
         self.services = RelayServices(
             settings=self.settings,
             db=db,
             firehose=self.firehose,
             hosts=self.hosts,
-            admin=Admin(self.hosts, moderation, self.imports, self.siblings, self.healing),
+            admin=admin,
+            crawls=PublicCrawls(admin),
             consumers=Consumers(self.settings.max_consumers, self.settings.max_consumers_per_address),
             auth=AdminAuth(self.settings.admin_passwords),
             find_account=self.projector.account,
