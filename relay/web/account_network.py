@@ -87,7 +87,9 @@ class AccountNetwork:
         said = answer.json_object() or {}
         if answer.status != 200 or not isinstance(said.get("active"), bool):
             name = said.get("error")
-            words = f"HTTP {answer.status}" + (f" {name[:80]}" if isinstance(name, str) else "")
+            # JSON has characters that no page can: halves of a pair, for one.
+            shown = name[:80] if isinstance(name, str) and name[:80].isprintable() else ""
+            words = f"HTTP {answer.status} {shown}".rstrip()
             return AtPds(False, None, None, words)
         status, rev = said.get("status"), said.get("rev")
         return AtPds(

@@ -7,7 +7,6 @@ which runs it until it ends. Must not know how events are kept or sent.
 from __future__ import annotations
 
 import base64
-import binascii
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -95,11 +94,13 @@ def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Con
 
 def _check_handshake(request: Request) -> None:
     """RFC 6455 section 4.2.1, as far as the upgrade itself does not answer in the form of XRPC."""
-    if request.environ.get("SERVER_PROTOCOL") != "HTTP/1.1" or request.headers.get("Sec-WebSocket-Version") != "13":
+    # Where GET is a route, HEAD is one too.
+    asked_by_get = request.method == "GET" and request.environ.get("SERVER_PROTOCOL") == "HTTP/1.1"
+    if not asked_by_get or request.headers.get("Sec-WebSocket-Version") != "13":
         raise upgrade_required()
     try:
         key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", ""), validate=True)
-    except binascii.Error:
+    except ValueError:
         key = b""
     if len(key) != 16:
         raise invalid("Sec-WebSocket-Key is not the base64 form of 16 bytes")

@@ -232,7 +232,7 @@ class HttpConnection(WSGIHandler):
         self.close_connection = not head.keep
         self.headers = self.MessageClass(BytesIO(block.partition(b"\r\n")[2]), 0)  # type: ignore[call-arg]
         self.admit(head)
-        if head.length != 0 and head.fields.get("expect", "").lower() == "100-continue" and not self.input.received:
+        if head.length != 0 and head.expects_continue and not self.input.received:
             self.socket.sendall(_CONTINUE)
         self._body = self.input.body(head.length, self.body_seconds)
         # However many ask at once, timers and sockets get their share in between.

@@ -7,7 +7,7 @@ read in two ways is refused. The rules are those of RFC 9112, each with a test o
 2. A request line is a method, a target and HTTP/1.0 or 1.1, with one space between. A target has at most 8 KiB and
    100 parameters.
 3. A field is a name, a colon and text, on one line. A name with an underscore is ignored, as another may look like it.
-4. There is one Host at most.
+4. There is one Host at most, and it is a name or an address, with or without a port, or empty.
 5. A length is one number. A body in chunks has no length, and there is no other coding.
 6. A body has at most 64 KiB, and what frames its chunks at most 16 KiB, of which each takes 32 bytes beside its line.
 7. A request for a WebSocket has no body.
@@ -36,6 +36,7 @@ HEAD_END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
 _ABSOLUTE = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_HOST = re.compile(r"(?:[0-9A-Za-z_-]{1,63}(?:\.[0-9A-Za-z_-]{1,63})*\.?|\[[0-9A-Fa-f:.]{2,45}\])?(?::[0-9]{0,5})?")
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 _BEYOND_ASCII = re.compile(r"[\x80-\xff]")
 
@@ -65,6 +66,11 @@ class Head(NamedTuple):
     def tokens(self, name: str) -> set[str]:
         """The words of a field that is a list, in lower case. `name` is in lower case, too."""
         return {word.strip().lower() for word in self.fields.get(name, "").split(",")}
+
+    @property
+    def expects_continue(self) -> bool:
+        """True when the body comes once it is asked for. To HTTP/1.0 that would be the answer."""
+        return self.version == "HTTP/1.1" and self.fields.get("expect", "").lower() == "100-continue"
 
     @property
     def wants_websocket(self) -> bool:
@@ -108,6 +114,8 @@ def parse_head(block: bytes) -> Head:
     fields: dict[str, str] = {}
     for line in lines:
         _add_field(fields, line)
+    if _HOST.fullmatch(fields.get("host", "")) is None:
+        raise _malformed("the Host is neither a name nor an address")
     version = f"HTTP/1.{minor}"
     head = Head(method, _path(method, target), version, fields, _length(fields, version), keep=True)
     connection = head.tokens("connection")

@@ -88,7 +88,8 @@ def metrics_app(problem: Callable[[], str | None]) -> WSGIApplication:
 
     def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] == "/metrics":
-            return exposition(environ, start_response)
+            written = exposition(environ, start_response)
+            return [] if environ["REQUEST_METHOD"] == "HEAD" else written
         if environ["PATH_INFO"] != "/_health":
             status, said = "404 Not Found", {"error": "NotFound", "message": "only /metrics and /_health are here"}
         elif (found := problem()) is not None:

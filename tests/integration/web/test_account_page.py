@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
+import gevent
 import pytest
+from gevent.event import Event
 
 from relay.atproto.crypto import parse_multikey
 from relay.atproto.hostname import parse_endpoint
@@ -16,13 +19,16 @@ from relay.identity.identity import Identity
 from relay.store import hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch
+from relay.web.account_answers import AT_ONCE, AT_ONCE_PER_ADDRESS
+from relay.web.account_report import AccountReport, AccountReports
 from tests.support.accounts import COMMIT
-from tests.support.dash import DashAdmin
+from tests.support.dash import DashAdmin, text_of
 from tests.support.fixtures import StartWeb
+from tests.support.http import Answer
 from tests.support.pds import FakePds
-from tests.support.repo import SigningKey
+from tests.support.repo import SigningKey, account_did
 from tests.support.wait import until
-from tests.support.web import DID, PASSWORD, Web
+from tests.support.web import ADMIN, DID, PASSWORD, Web
 
 KEY = SigningKey.create()
 ADDRESSES = count(1)
@@ -184,6 +190,32 @@ def test_answers_are_kept_and_each_address_has_its_share(web: Web, pds: FakePds)
     assert web.get(f"/account/{DID}").status == 200
 
 
+def test_who_names_silent_servers_keeps_neither_others_nor_admins_waiting(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, asked, real = Event(), list[str](), AccountReports.report
+
+    def report(reports: AccountReports, name: str) -> AccountReport:
+        asked.append(name)
+        go_on.wait(60)
+        return real(reports, name)
+
+    monkeypatch.setattr(AccountReports, "report", report)
+
+    def ask(number: int, **headers: str) -> Answer:
+        return web.get(f"/account/{account_did(number)}", **headers)
+
+    addresses = [f"198.51.100.{number // AT_ONCE_PER_ADDRESS}" for number in range(AT_ONCE)]
+    public = [gevent.spawn(ask, number, **{"X-Forwarded-For": one}) for number, one in enumerate(addresses)]
+    until(lambda: len(asked) == AT_ONCE)
+    assert ask(100, **{"X-Forwarded-For": addresses[0]}).status == 429
+    admin = gevent.spawn(ask, 101, **ADMIN)
+    until(lambda: len(asked) == AT_ONCE + 1)
+    go_on.set()
+    gevent.joinall([*public, admin], raise_error=True)
+    assert {one.get().status for one in (*public, admin)} == {200}
+
+
 def test_no_private_address_is_contacted(start_web: StartWeb, pds: FakePds) -> None:
     web = start_web(allow_insecure_hosts=False)
     for address in (pds.url, pds.url.replace("http:", "https:"), "https://127.0.0.1:" + pds.hostname[10:]):
@@ -202,6 +234,19 @@ def test_the_page_is_safe_to_show(web: Web, pds: FakePds) -> None:
     assert b"<script>" not in page.body and b"&lt;script" in page.body
     policy = page.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
+
+
+@pytest.mark.parametrize(("name", "shown"), [("InternalError", True), ("\ud800", False), ("a\nb", False)])
+def test_what_a_pds_calls_its_error_is_shown_only_if_a_page_can_show_it(
+    web: Web, pds: FakePds, name: str, shown: bool
+) -> None:
+    host = connected(web, pds)
+    known(web, host.id)
+    pds.answers["getRepoStatus"] = lambda _: (400, json.dumps({"error": name}).encode())
+    assert view(web)["cause"] == "pds-silent"
+    page = web.get(f"/account/{DID}", Accept="text/html")
+    assert page.status == 200 and "HTTP 400" in text_of(page.body)
+    assert (name in text_of(page.body)) is shown
 
 
 def test_the_dashboard_says_why_in_the_same_words(web: Web, pds: FakePds) -> None:

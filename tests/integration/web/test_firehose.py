@@ -150,17 +150,26 @@ def test_without_an_upgrade_it_is_an_http_error(web: Web) -> None:
         ((b"HTTP/1.1", b"HTTP/1.0"), b"426"),
         ((b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhl"), b"400"),
         ((b"dGhlIHNhbXBsZSBub25jZQ==", b"!"), b"400"),
+        ((b"dGhlIHNhbXBsZSBub25jZQ==", b"dGhlIHNhbXBsZSBub25jZQ\xe9\xe9"), b"400"),
         ((b"GET", b"POST"), b"4"),
+        ((b"GET", b"HEAD"), b"426"),
         ((b"GET", b"BREW"), b"501"),
         ((PATH.encode(), b"/xrpc/com.atproto.sync.listRepos"), b"400"),
         ((PATH.encode(), b"/"), b"400"),
     ],
 )
-def test_a_broken_handshake_is_an_http_error(web: Web, change: tuple[bytes, bytes], status: bytes) -> None:
+def test_a_broken_handshake_is_an_http_error(
+    web: Web,
+    change: tuple[bytes, bytes],
+    status: bytes,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     with raw(web, handshake().replace(*change)) as sock:
         line = head_of(sock).split(b"\r\n")[0]
     assert line.split(b" ")[1].startswith(status), line
     assert not list(web.services.consumers)
+    assert not caplog.messages and capfd.readouterr().err == ""
 
 
 def test_the_upgrade_names_the_relay(web: Web) -> None:

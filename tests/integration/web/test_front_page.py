@@ -55,6 +55,12 @@ def test_programs_get_the_banner(web: Web, accept: str) -> None:
     assert answer.headers["Vary"] == "Accept"
 
 
+def test_a_long_list_of_what_is_accepted_is_not_taken_apart(web: Web) -> None:
+    for path, media_type in (("/", "text/plain"), ("/host/x.example", "application/json")):
+        answer = web.get(path, Accept="text/html," + "a/b," * 3000)
+        assert answer.headers["Content-Type"].startswith(media_type)
+
+
 @pytest.mark.parametrize("accept", [BROWSER, "text/html", "text/html, */*;q=0.1"])
 def test_browsers_get_a_page_under_a_strict_policy(web: Web, accept: str) -> None:
     answer = web.get("/", Accept=accept)

@@ -39,6 +39,16 @@ def test_every_instrument_is_shown(server: MetricsServer) -> None:
     assert b"relay_consumers " in answer.body and b"relay_events_received_total" in answer.body
 
 
+def test_an_answer_to_head_has_no_body(server: MetricsServer) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+        sock.sendall(
+            b"HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\nHEAD /_health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        received = b"".join(iter(lambda: sock.recv(1 << 16), b""))
+    heads = received.split(b"\r\n\r\n")
+    assert len(heads) == 3 and not heads[2] and all(head.startswith(b"HTTP/1.1 ") for head in heads[:2])
+
+
 def test_health_is_told_beside_the_metrics(server: MetricsServer, problems: list[str]) -> None:
     url = f"http://127.0.0.1:{server.port}/_health"
     well = call(url)

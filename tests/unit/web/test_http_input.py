@@ -156,6 +156,20 @@ def test_rule_4_one_host() -> None:
 
 
 @pytest.mark.parametrize(
+    "host", ["", "x", "a_b-c:2470", "relay.example.com.:443", "127.0.0.1:80", "[::1]", "[2001:db8::1]:2470", "x:"]
+)
+def test_rule_4_hosts(host: str) -> None:
+    assert head(f"Host: {host}").fields["host"] == host
+
+
+@pytest.mark.parametrize(
+    "host", ["a..b", ".a", "a" * 64, "a b", "a,b", "a/b", "a@b", "<a>", "\xff", "::1", "[::1", "x:y", "x:1234567"]
+)
+def test_rule_4_hosts_that_are_none(host: str) -> None:
+    assert refused(f"Host: {host}") == MALFORMED
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         ("Content-Length: abc",),
