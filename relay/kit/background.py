@@ -107,9 +107,11 @@ def yield_hub(line: Hashable = None) -> None:
     _turns_of(get_hub()).take(line)
 
 
-def call_in_turns(waiters: Iterable[Waiter[None]]) -> None:
-    """In the hub: let those who wait go on, as if they had yielded. The first of them do so before this returns."""
-    _turns_of(get_hub()).call(waiters)
+def call_in_turns(waiters: Iterable[Waiter[None]], seconds: float) -> None:
+    """In the hub: let those who wait go on, as if they had yielded. The first of them do so before this returns, for
+    about as many `seconds`.
+    """
+    _turns_of(get_hub()).call(waiters, seconds)
 
 
 def in_turns(items: Iterable[T]) -> Iterator[T]:
@@ -185,15 +187,15 @@ class _Turns:
             self._round.start(self._go_on)
         waiter.get()
 
-    def call(self, waiters: Iterable[Waiter[None]]) -> None:
+    def call(self, waiters: Iterable[Waiter[None]], seconds: float) -> None:
         """Have them go on in turn, the first of them now if no round is due."""
         self._waiting.extend(waiters)
         if not self._begun:
             self._begun = True
-            self._go_on()
+            self._go_on(seconds)
 
-    def _go_on(self) -> None:
-        end = time.perf_counter() + TURNS_SECONDS
+    def _go_on(self, seconds: float = TURNS_SECONDS) -> None:
+        end = time.perf_counter() + seconds
         for _ in range(len(self._waiting)):
             first = self._waiting.popleft()
             (self._next_of(first) if isinstance(first, _Line) else first).switch(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from gevent.socket import socketpair
 
 from relay.atproto.hostname import parse_endpoint
-from relay.kit.background import yield_hub
+from relay.kit.background import TURNS_SECONDS, yield_hub
 from relay.net.gathering import BUSY_LOOKS, Gathering, Watched
 from relay.net.http import GuardedHttp
 from relay.net.websocket_client import PATH, Connection, StreamEnded, Timing, dial
@@ -86,6 +87,36 @@ def test_whoever_has_something_to_read_goes_on(pair: Pair) -> None:
     assert not reader.ready()
     pair.far.sendall(b"news")
     assert reader.get() == b"news"
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_came_meanwhile_is_read_before_anything_else_is_done(busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But while one of them has much to say: then they go on in short turns."""
+    monkeypatch.setattr("relay.net.gathering.TOGETHER_SECONDS", PATIENCE_SECONDS)
+    gathering = Gathering(0.1)
+    order: list[str] = []
+    pairs = [Pair(gathering) for _ in range(8)]
+
+    def read(pair: Pair) -> None:
+        pair.read()
+        gevent.get_hub().loop.run_callback(order.append, "judged")
+        until = time.perf_counter() + 2 * TURNS_SECONDS
+        while time.perf_counter() < until:
+            pass
+        order.append("read")
+
+    readers = [gevent.spawn(read, pair) for pair in pairs]
+    gevent.sleep(0)
+    for pair in pairs:
+        pair.far.sendall(b"news")
+    if busy:
+        gathering.hurry()
+    gevent.joinall(readers, raise_error=True)
+    gevent.sleep(0)
+    together = ["read"] * len(pairs) + ["judged"] * len(pairs)
+    assert order == (["read", "judged"] * len(pairs) if busy else together)
+    for pair in pairs:
+        pair.close()
 
 
 def test_what_was_there_before_the_wait_is_seen(pair: Pair) -> None:
