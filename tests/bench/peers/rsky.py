@@ -38,6 +38,8 @@ PATCH = (
         'format!("{}/did:plc:{plc}", std::env::var("RELAY_PLC_HOST").unwrap_or_else(|_| PLC_URL.to_owned()))',
     ),
     ("validator/resolver.rs", ".https_only(true)", ""),
+    # SQLite takes the two flags together for a mistake, and the mirror is there.
+    ("validator/resolver.rs", "flag | OpenFlags::SQLITE_OPEN_CREATE", "flag"),
     ("validator/resolver.rs", 'endpoint.strip_prefix("https://")?', 'endpoint.strip_prefix("http://")?'),
 )
 
