@@ -90,8 +90,8 @@ def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> 
 
 
 def peers(version: str) -> tuple[dict[str, Entry], list[str]]:
-    """The others, and what they were built from. Raises FileNotFoundError without Go, ValueError when rsky's patch
-    does not fit."""
+    """The others, and what they were built from. Raises FileNotFoundError without Go, ValueError when rsky
+    cannot be built."""
     binary = indigo.built(BUILDS, version)
     found: dict[str, Entry] = {"indigo": partial(Contestant, [binary, "serve"], {})}
     builds = [indigo.build_of(binary)]

@@ -56,27 +56,32 @@ def missing() -> str | None:
     """Why rsky cannot take part, None when it can."""
     if not os.environ.get("RSKY_DIR"):
         return "RSKY_DIR names no checkout"
+    if not Path(os.environ["RSKY_DIR"], "rsky-relay").is_dir():
+        return f"there is no rsky-relay in {os.environ['RSKY_DIR']}"
     if not shutil.which("cargo"):
         return "cargo is not installed"
     return None
 
 
 def built(cache: Path) -> Path:
-    """The binary from a patched copy of the checkout. Raises ValueError when the patch does not fit."""
+    """The binary from a patched copy of the checkout. Raises ValueError when the patch does not fit or cargo fails."""
     copy = cache / "rsky"
     checkout = Path(os.environ["RSKY_DIR"])
     # The sources are written anew and the objects stay, so that a second build takes seconds.
     shutil.copytree(checkout, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("target", ".git", "node_modules"))
     patch(copy / "rsky-relay" / "src")
     command = ["cargo", "build", "--release", "--locked", "--package", "rsky-relay"]
-    subprocess.run(command, cwd=copy, check=True, timeout=BUILD_SECONDS)
+    try:
+        subprocess.run(command, cwd=copy, check=True, timeout=BUILD_SECONDS)
+    except subprocess.SubprocessError as error:
+        raise ValueError(f"rsky could not be built: {error}") from None
     return copy / "target" / "release" / "rsky-relay"
 
 
 def patch(sources: Path) -> None:
-    """Replace the lines of `PATCH`. Raises ValueError with the line that does not fit, and FileNotFoundError."""
+    """Replace the lines of `PATCH`. Raises ValueError with the line that does not fit."""
     for file, before, after in PATCH:
-        text = (sources / file).read_text()
+        text = (sources / file).read_text() if (sources / file).exists() else ""
         if text.count(before) != 1:
             raise ValueError(f"rsky is of another version: {file} has {text.count(before)} times {before!r}")
         (sources / file).write_text(text.replace(before, after))

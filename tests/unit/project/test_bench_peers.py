@@ -63,7 +63,7 @@ def test_rsky_is_patched(sources: Path) -> None:
 
 
 def test_a_patch_that_does_not_fit_says_where(sources: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"another version: server/server\.rs has 0 times"):
         rsky.patch(sources / "elsewhere")
     connection = sources / "crawler/connection.rs"
     connection.write_text(connection.read_text().replace("{path}", "{nsid}"))
@@ -75,5 +75,7 @@ def test_without_a_checkout_or_cargo_rsky_takes_no_part(monkeypatch: pytest.Monk
     monkeypatch.delenv("RSKY_DIR", raising=False)
     assert rsky.missing() == "RSKY_DIR names no checkout"
     monkeypatch.setenv("RSKY_DIR", str(tmp_path))
+    assert rsky.missing() == f"there is no rsky-relay in {tmp_path}"
+    (tmp_path / "rsky-relay").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert rsky.missing() == "cargo is not installed"
