@@ -62,11 +62,23 @@ def trim(kind: Kind, payload: Fields) -> Fields:
     if type(since) is str and not is_tid(since):
         # Nobody needs it: `prevData` says what a commit follows on. But consumers check how it is written.
         fields = fields | {"since": None}
+    if unusual := _unusual(fields):
+        # Nobody looks at these any more, whatever they say (synchronization draft, 4.4.2).
+        fields = fields | unusual
     ops = _ops(fields)
     trimmed = [_OP_SHAPE.trim(op) for op in ops]
     if all(map(operator.is_, ops, trimmed)):
         return fields
     return fields | {"ops": trimmed}
+
+
+def _unusual(fields: Fields) -> Fields:
+    """What stands in for the deprecated fields that are not of the lexicon's types."""
+    instead: Fields = {name: False for name in ("rebase", "tooBig") if type(fields[name]) is not bool}
+    blobs = fields["blobs"]
+    if type(blobs) is not list or not all(type(blob) is Cid for blob in blobs):
+        instead["blobs"] = []
+    return instead
 
 
 def _ops(fields: Fields) -> list[Fields]:
@@ -79,9 +91,6 @@ def _ops(fields: Fields) -> list[Fields]:
 
 
 def _read_commit(fields: Fields, frame: bytes) -> Commit:
-    blobs = fields["blobs"]
-    if type(blobs) is not list or not all(type(blob) is Cid for blob in blobs):
-        raise FrameError("frame-field", "blobs")
     return Commit(
         did=read_text(fields, "repo"),
         seq=read_seq(fields),

@@ -301,6 +301,9 @@ def test_unknown_header_fields_are_dropped() -> None:
     [
         ("#commit", COMMIT | {"prevData": None}, without(COMMIT, "prevData")),
         ("#commit", without(COMMIT, "blobs", "rebase", "tooBig"), COMMIT),
+        ("#commit", COMMIT | {"blobs": None, "rebase": 0, "tooBig": None}, COMMIT),
+        ("#commit", COMMIT | {"blobs": [RECORD, drisl.UnknownCid(b"\x01\x70\x12\x20" + bytes(32))]}, COMMIT),
+        ("#commit", COMMIT | {"blobs": "none", "tooBig": "no"}, COMMIT),
         ("#commit", without(COMMIT, "since"), COMMIT | {"since": None}),
         ("#commit", COMMIT | {"since": ""}, COMMIT | {"since": None}),
         ("#commit", COMMIT | {"since": "3jzfcijpj2z2"}, COMMIT | {"since": None}),
