@@ -112,6 +112,7 @@ class Dialler:
     def _attend(self, host: Host) -> None:
         """One host, from the dial to the end of its connection."""
         opened: float | None = None
+        seen, position = host.events_seen, host.cursor.position
         try:
             from_the_start = self._from_the_start(host)
             stream = self._dial(host)
@@ -124,7 +125,10 @@ class Dialler:
                 stream.close()
                 self._registry.disconnected(host)
         except StreamEnded as error:
-            self._ended(host, error, 0.0 if opened is None else time.monotonic() - opened)
+            # Repetitions do not count.
+            brought = host.events_seen > seen and (host.cursor.outstanding or host.cursor.position > position)
+            lasted = 0.0 if opened is None else time.monotonic() - opened
+            self._ended(host, error, lasted, brought_events=brought)
         except Exception as error:
             log.exception("the connection to %s crashed", host.hostname)
             self._ended(host, StreamEnded("internal-error", type(error).__name__), 0.0)
@@ -181,7 +185,7 @@ class Dialler:
             return host.row.status in (Status.IDLE, Status.OFFLINE)
         return time.time() - seen > self._replay_window
 
-    def _ended(self, host: Host, error: StreamEnded, lasted: float) -> None:
+    def _ended(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
         """Note why the connection ended, and plan the next one."""
         host.note_error(str(error), time.time())
         if lasted:
@@ -214,10 +218,10 @@ class Dialler:
         else:
             if error.reason in MESSAGE_REASONS:
                 host.step_over(alone=True)
-            self._failed(host, error, lasted)
+            self._failed(host, error, lasted, brought_events=brought_events)
 
-    def _failed(self, host: Host, error: StreamEnded, lasted: float) -> None:
-        host.row.failures = lifecycle.failures_after(host.row.failures, lasted)
+    def _failed(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
+        host.row.failures = lifecycle.failures_after(host.row.failures, lasted, brought_events=brought_events)
         if host.row.failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
             self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)
         if host.status in (Status.IDLE, Status.OFFLINE):

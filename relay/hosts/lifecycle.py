@@ -14,6 +14,8 @@ LONGEST_DELAY_SECONDS = 300.0
 ATTEMPTS_BEFORE_OFFLINE = 15
 PROBE_SECONDS = 4 * 3600.0
 STEADY_SECONDS = 60.0
+# As many a host has at most whose connections are short and bring events: it waits some seconds, and is not given up.
+FAILURES_WITH_EVENTS = 4
 
 
 class Status(StrEnum):
@@ -79,10 +81,12 @@ def probe_delay(chance: float) -> float:
     return PROBE_SECONDS * (0.5 + chance)
 
 
-def failures_after(failures: int, lasted: float) -> int:
+def failures_after(failures: int, lasted: float, *, brought_events: bool = False) -> int:
     """The failures in a row once a connection ended that stood for `lasted` seconds (0 when it never opened).
 
     A connection that soon ends counts as a failure: a host that accepts and drops would otherwise be dialled in a
     tight loop.
     """
-    return 1 if lasted > STEADY_SECONDS else failures + 1
+    if lasted > STEADY_SECONDS:
+        return 1
+    return min(failures + 1, FAILURES_WITH_EVENTS) if brought_events else failures + 1

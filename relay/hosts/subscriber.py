@@ -19,7 +19,7 @@ from gevent.lock import BoundedSemaphore
 
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
-from relay.atproto.frames import Event, Info, Kind, Peeked, StreamError
+from relay.atproto.frames import Account, Event, Identity, Info, Kind, Peeked, StreamError
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import yield_hub
@@ -46,6 +46,8 @@ MESSAGE_SECONDS = 100e-6
 BYTE_SECONDS = 5e-9
 # The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
 LONGEST_STEP = 1_000_000
+# How many events that prove nothing are kept, in case a later one shows that the host's numbers started again.
+HELD_EVENTS = 32
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +195,8 @@ class _Reading:
         self._window_since = 0.0
         self._readable = 0
         self._unreadable = 0
+        # Those without a signature whose numbers are not new, since the last event whose number was.
+        self._held: list[Event] = []
 
     def take(self, message: bytes | PassedOver) -> None:
         """Handle one message. Raises StreamEnded for the host's own word, or when hardly anything can be read."""
@@ -240,15 +244,37 @@ class _Reading:
     def _put(self, event: Event) -> None:
         self._readable += 1
         _RECEIVED[event.kind].inc()
-        if event.seq <= max(self._last_seq, self._host.cursor.position):
-            if self._starts_again(self._host, event):
-                self._host.note_restart(time.time())
-            elif event.seq <= self._last_seq:
+        if event.seq > max(self._last_seq, self._host.cursor.position):
+            if self._held:
+                self._held.clear()
+        elif self._starts_again(self._host, event):
+            self._host.note_restart(time.time())
+            for earlier in self._held_before(event):
+                self._hand_on(earlier)
+        else:
+            self._hold(event)
+            if event.seq <= self._last_seq:
                 self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
                 return
+        self._hand_on(event)
+
+    def _hand_on(self, event: Event) -> None:
         self._host.note_event(event.time, time.time())
         self._sink.put(self._host, event)
         self._last_seq = event.seq
+
+    def _hold(self, event: Event) -> None:
+        """Keep an event that may be the host's first one by new numbers, which it cannot show by itself."""
+        if self._held and event.seq <= self._held[-1].seq:
+            self._held.clear()
+        if isinstance(event, Identity | Account):
+            self._held.append(event)
+            del self._held[:-HELD_EVENTS]
+
+    def _held_before(self, event: Event) -> list[Event]:
+        """What the host sent by its new numbers before `event`, which showed that they are new."""
+        held, self._held = self._held, []
+        return [earlier for earlier in held if earlier.seq < event.seq]
 
     def _reject(
         self, reason: str, detail: str, frame: bytes, size: int = 0, *, seq: int | None = None, did: str | None = None

@@ -48,8 +48,8 @@ class Renumbering:
 
         Blocks until the host's earlier events are through, and for an identity.
         """
-        if not isinstance(event, Commit | Sync):
-            # Of another event nobody can tell whether it is new.
+        if not isinstance(event, Commit | Sync) or event.rev <= self._known_rev(event.did):
+            # Of another event nobody can tell whether it is new; and for a repetition nobody has to wait.
             return False
         # One of those under way may be this very one. Ended by the lanes, which settle every event.
         while host.cursor.outstanding:

@@ -365,9 +365,11 @@ class Connection:
         if failure is not None:
             return StreamEnded(failure.reason, failure.detail)
         try:
-            return StreamEnded("closed", close_words(closed or b"")[:WORDS_KEPT])
+            words = close_words(closed or b"")
         except FrameInvalid as error:
-            return StreamEnded(error.reason, error.detail)
+            # Its words are wrong, and it is the end all the same: nothing before it was left unread.
+            words = error.detail
+        return StreamEnded("closed", words[:WORDS_KEPT])
 
 
 def _control(opcode: Opcode, payload: bytes) -> bytes:

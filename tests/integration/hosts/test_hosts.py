@@ -139,6 +139,20 @@ def test_a_message_that_ends_the_connection_is_asked_for_again_and_then_stepped_
     assert relay.host(pds).skip == 0
 
 
+@pytest.mark.parametrize("said", [b"\x03", b"\x03\xed", b"\x07\xd0", b"\x03\xe8\xff"], ids=repr)
+def test_a_goodbye_in_wrong_words_is_a_goodbye(relay: Relay, pds: FakePds, quick_retries: None, said: bytes) -> None:
+    """All that came before it was read, so the next connection asks from there."""
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(10, identity_frame(10))
+    until(lambda: relay.sink.seqs(pds) == [10])
+    pds.on_stream = lambda sock: sock.sendall(websocket_frame(said, 0x8))
+    pds.hang_up()
+    until(lambda: len(pds.cursors) > 5)
+    assert set(pds.cursors[1:]) == {"10"}
+    assert present(relay.host(pds).row.last_error).startswith("closed: ")
+
+
 def test_a_host_that_sends_little_else_is_backed_off_and_moves_on(
     relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,6 +257,27 @@ def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay: 
     gevent.sleep(1.2)
     assert len(pds.cursors) <= 3
     assert running.report(pds.hostname).host.row.failures == len(pds.cursors)
+
+
+def test_a_host_whose_connections_are_short_and_bring_events_is_not_given_up(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 6)
+    monkeypatch.setattr("relay.hosts.lifecycle.PROBE_SECONDS", 3600.0)
+    brought = 0
+
+    def bring_one(sock: socket.socket) -> None:
+        nonlocal brought
+        brought += 1
+        sock.sendall(websocket_frame(identity_frame(brought)))
+
+    pds.on_stream = bring_one
+    running = relay.start()
+    running.new_hosts.request(pds.url, admin=True)
+    until(lambda: len(relay.sink.seqs(pds)) >= 12, 30)
+    assert relay.host(pds).status is Status.ACTIVE
+    pds.on_stream = lambda sock: None
+    until(lambda: relay.host(pds).status is Status.OFFLINE, 30)
 
 
 def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(
@@ -385,7 +420,8 @@ def test_a_host_whose_numbers_start_again_is_followed(relay: Relay, pds: FakePds
     before = metrics.HOST_SEQ_RESETS._value.get()
     for seq, event in ((1, identity_frame(1)), (2, sync_frame(2)), (3, identity_frame(3)), (3, identity_frame(3))):
         pds.publish(seq, event)
-    until(lambda: relay.sink.seqs(pds) == [1000, 1001, 2, 3])
+    # The first one proves nothing by itself, and is kept until the second one does.
+    until(lambda: relay.sink.seqs(pds) == [1000, 1001, 1, 2, 3])
     assert relay.host(pds).cursor.position == 3
     assert metrics.HOST_SEQ_RESETS._value.get() == before + 1
     assert [reason for _, _, reason in relay.sink.rejected] == ["seq-not-rising"] * 2

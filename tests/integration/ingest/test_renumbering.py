@@ -54,6 +54,18 @@ def test_what_was_settled_is_a_repetition_whatever_its_number(path: EventPath, p
     assert host.cursor.position == 11
 
 
+def test_for_a_repetition_nobody_has_to_wait(path: EventPath, pds: FakePds) -> None:
+    """As when a host repeats its last event while another account's wait for an identity."""
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    first = post(repo, "3kaaa")
+    path.put(host, first.frame(10))
+    until(lambda: host.cursor.position == 10)
+    assert host.cursor.begin(11)
+    with gevent.Timeout(30):
+        assert not starts_again(path, host, first.frame(10))
+    host.cursor.finish(11)
+
+
 def test_an_account_that_is_new_here_shows_it_as_well(path: EventPath, pds: FakePds) -> None:
     host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     path.put(host, post(repo, "3kaaa").frame(10))

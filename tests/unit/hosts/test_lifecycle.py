@@ -2,7 +2,15 @@
 
 from pathlib import Path
 
-from relay.hosts.lifecycle import TRANSITIONS, Cause, Status, after, failures_after, retry_delay
+from relay.hosts.lifecycle import (
+    ATTEMPTS_BEFORE_OFFLINE,
+    TRANSITIONS,
+    Cause,
+    Status,
+    after,
+    failures_after,
+    retry_delay,
+)
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
 
@@ -50,3 +58,11 @@ def test_a_connection_that_soon_ends_counts_as_a_failure_and_a_steady_one_starts
     assert failures_after(3, 0.0) == 4
     assert failures_after(3, 59.0) == 4
     assert failures_after(14, 61.0) == 1
+
+
+def test_a_short_connection_that_brought_events_is_tried_again_in_seconds() -> None:
+    failures = 0
+    for _ in range(2 * ATTEMPTS_BEFORE_OFFLINE):
+        failures = failures_after(failures, 1.0, brought_events=True)
+    assert failures < ATTEMPTS_BEFORE_OFFLINE and retry_delay(failures, 0.5) == 8
+    assert failures_after(14, 1.0, brought_events=True) < ATTEMPTS_BEFORE_OFFLINE
