@@ -5,11 +5,10 @@ Used by `accounts`. Goes through the decoder like any other, so that the gate me
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.frames import Account, Sync
+from relay.ingest.announcement import time_now
 
 # Not the host's: the lanes take none from what was fetched.
 SEQ = 1
@@ -17,7 +16,7 @@ SEQ = 1
 
 def sync_event(did: str, rev: str, cid: Cid, block: bytes) -> Sync:
     """A `#sync` of the commit object `block`. Raises FrameError when it is too large for one."""
-    head, tail = frames.sync_frame(did, rev, _now(), car.of_root(cid, block))
+    head, tail = frames.sync_frame(did, rev, time_now(), car.of_root(cid, block))
     event = frames.decode(head + frames.uint(SEQ) + tail)
     assert isinstance(event, Sync)
     return event
@@ -27,11 +26,7 @@ def account_event(did: str, status: str) -> Account:
     """An `#account` of what the host said, `status` in the words of `events.host_status`."""
     active = status == "active"
     word = None if active or status == "inactive" else status
-    head, tail = frames.account_frame(did, _now(), active, word)
+    head, tail = frames.account_frame(did, time_now(), active, word)
     event = frames.decode(head + frames.uint(SEQ) + tail)
     assert isinstance(event, Account)
     return event
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

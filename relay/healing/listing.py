@@ -62,7 +62,7 @@ def page(http: GuardedHttp, host: Host, cursor: str) -> Page:
         following = read_cursor(body.get("cursor"))
     except ValueError as error:
         raise HealError("heal-answer", f"listRepos: {error}") from None
-    accounts = {account.did: account for entry in repos[:PAGE_REPOS] if (account := _account(entry)) is not None}
+    accounts = {account.did: account for entry in repos if (account := _account(entry)) is not None}
     return Page(list(accounts.values()), len(repos), following)
 
 

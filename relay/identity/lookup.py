@@ -30,6 +30,9 @@ LOOKUP_SECONDS = 20.0
 WEB_REQUEST_SECONDS = 8.0
 MAX_DOCUMENT_BYTES = 64 << 10
 
+# What is said of a DID that was not found where it should be, and may be in a moment.
+NOT_THERE = "HTTP 404"
+
 # A stranger's host is worth one more try.
 WEB_TRIES = 2
 FIRST_PAUSE_SECONDS = 0.25

@@ -3,8 +3,8 @@
 Used by the resolver alone, which finds out and decides what callers are told. Must not know how DIDs are looked up.
 
 1. That a DID does not exist, or that its document is not one, is believed for REFUSED_SECONDS.
-2. If nobody has ever heard of a DID, the directory may simply not have it yet: it is asked again YOUNG_SECONDS
-   after the first answer, while the caller waits. Each asking host has a bound on that.
+2. If nobody has ever heard of a DID, the directory or its host may simply not have it yet: it is asked again
+   YOUNG_SECONDS after the first answer, while the caller waits. Each asking host has a bound on that.
 3. About a DID that was known, such an answer is believed when it is given again BELIEVED_AFTER_SECONDS later.
 4. A lookup that got no answer is not repeated for UNANSWERED_SECONDS, so that callers do not turn an outage of the
    directory into a storm.

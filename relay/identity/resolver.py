@@ -17,7 +17,7 @@ from gevent.event import Event
 from relay.identity.cache import IdentityCache
 from relay.identity.fair_queue import FairQueue
 from relay.identity.identity import Fact, Identity, Tombstone
-from relay.identity.lookup import Lookup, Target, locate
+from relay.identity.lookup import NOT_THERE, Lookup, Target, locate
 from relay.identity.negatives import Negatives
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
@@ -91,7 +91,7 @@ class _Flight:
         # The DID changed after the lookup began: the answer may be from before that.
         self.outdated = False
         self.began = time.monotonic()
-        # How often the directory did not know the DID, since when, and what will ask it again.
+        # How often the DID was not there, since when, and what will ask for it again.
         self.answers = 0
         self.first_answer_at = 0.0
         self.rest: gevent.Greenlet[..., None] | None = None
@@ -279,8 +279,8 @@ class Resolver:
                 self._land(flight, outcome)
 
     def _rest(self, flight: _Flight, outcome: Fact | IdentityError) -> bool:
-        """Ask again later when the directory may not have the DID yet; False when there is no reason to."""
-        if not flight.target.is_plc or not isinstance(outcome, IdentityError) or outcome.reason != "did-not-found":
+        """Ask again later when the DID may not be there yet; False when there is no reason to."""
+        if not isinstance(outcome, IdentityError) or outcome.detail != NOT_THERE:
             return False
         now = time.monotonic()
         flight.first_answer_at = flight.first_answer_at or now

@@ -32,15 +32,16 @@ class AccountState:
     """One account as the event path knows it: ahead of SQL by what the projector has not written yet.
 
     The rows are replaced, never changed in place, since the projector holds the same objects. All who hold an account's
-    state hold the same object.
+    state hold the same object. `moved`: what the row has as the host's status is still the word of the host before.
     """
 
-    __slots__ = ("__weakref__", "_memory", "_repo", "_row")
+    __slots__ = ("__weakref__", "_memory", "_repo", "_row", "moved")
 
     def __init__(self, row: AccountRow, repo: RepoRow | None) -> None:
         self._row = row
         self._repo = repo
         self._memory: RecordPart | None = None
+        self.moved = False
 
     @property
     def row(self) -> AccountRow:

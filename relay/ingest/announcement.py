@@ -32,11 +32,15 @@ class Announcement(Entry):
         active, status = effective_status(row.status, row.upstream_status)
         if active and throttled:
             status = "throttled"
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self.uid = row.uid
         self.status = status_code(row.upstream_status)
-        self.head, self.tail = account_frame(row.did, now, active, status)
+        self.head, self.tail = account_frame(row.did, time_now(), active, status)
         self.account = row
         self.own_status = own_status
         self.hides = status in HIDING_STATUSES
         self.reveals = reveals
+
+
+def time_now() -> str:
+    """What an event of the relay's own says of its time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

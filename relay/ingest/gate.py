@@ -19,6 +19,7 @@ from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.resolver import Identity, Resolver
 from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.announcement import time_now
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting
 from relay.ingest.long_verifications import is_long
@@ -167,7 +168,8 @@ class Gate:
 
     def _downgrade(self, delivery: Delivery, event: Commit | Sync, unproven: Unproven, state: AccountState) -> None:
         """Pass on the signed commit alone, so that consumers fetch the repo instead of missing the change."""
-        stated = Sync(event.did, event.seq, event.time, unproven.rev, unproven.blocks, b"")
+        # A time that could not be read is empty.
+        stated = Sync(event.did, event.seq, event.time or time_now(), unproven.rev, unproven.blocks, b"")
         self._follow(delivery, stated, Verdict(unproven.commit, unproven.data, None, {}), state)
         delivery.kind = Kind.SYNC
         _fill(delivery, state.row, frames.sync_frame(stated.did, stated.rev, stated.time, stated.blocks))
@@ -178,7 +180,13 @@ class Gate:
         return event.prev_data is None and repo is not None and not self._lenient
 
     def _judge_account(self, delivery: Delivery, event: Account) -> None:
-        self._authoritative_identity(delivery)
+        try:
+            self._authoritative_identity(delivery)
+        except IdentityError:
+            # A DID may go with its account. Then the last host may still say that the account is gone, and no more.
+            known = self._accounts.lookup(event.did)
+            if event.active or known is None or known.row.host_id != delivery.host.id:
+                raise
         if not event.active and not delivery.refreshed:
             # A former host must not speak for an account that has moved, as a cached document would let it.
             raise Hold(Wait.REFRESH)
@@ -205,7 +213,7 @@ class Gate:
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosting.account_on(event.did, delivery.host)
         # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
-        if event.handle is None or (identity is not None and identity.handle == event.handle):
+        if event.handle is None or (identity is not None and identity.handle == event.handle.lower()):
             parts = frames.split_at_seq(event)
         else:
             parts = frames.identity_frame(event.did, event.time, None)
@@ -219,7 +227,13 @@ class Gate:
 
     def _authoritative_identity(self, delivery: Delivery) -> Identity:
         """The DID's identity, once it names the host that sent the event."""
-        identity = self._resolver.cached(delivery.event.did)
+        try:
+            identity = self._resolver.cached(delivery.event.did)
+        except IdentityError as error:
+            # For three days a tombstone can be taken back.
+            if error.reason == "did-tombstone" and not delivery.refreshed:
+                raise Hold(Wait.FOREIGN) from None
+            raise
         if identity is None:
             raise Hold(Wait.IDENTITY)
         if not delivery.host.endpoint.same_host(identity.pds):

@@ -51,6 +51,7 @@ class Hosting:
 
     def host_says(self, state: AccountState, status: str) -> str | None:
         """The account's host calls it `status`. Returns the status of the relay's own that follows, if it changes."""
+        state.moved = False
         before, host = state.row, self._registry.by_id(state.row.host_id)
         after = replace(before, upstream_status=status)
         own_status = None
@@ -111,6 +112,7 @@ class Hosting:
             former.account_count -= place
         host.account_count += place
         state.row = replace(before, host_id=host.id, status=own_status or before.status)
+        state.moved = True
         if former is not None and place:
             self._place_freed(former)
         self._projector.note_account(state.row)

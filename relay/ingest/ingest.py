@@ -50,10 +50,11 @@ class Ingest:
         hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self.places.freed)
         gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
-        status_check = StatusCheck(http, self.accounts, hosting)
+        missed = Missed(stream.projector.note_missed)
+        status_check = StatusCheck(http, self.accounts, hosting, missed)
         waits = Waits(resolver, status_check, penalties, LongVerifications(lenient=lenient))
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
-        rejections = Rejections(registry.rejected, Missed(stream.projector.note_missed))
+        rejections = Rejections(registry.rejected, missed)
         self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, rejections)
         self._db = db
         self._registry = registry

@@ -21,11 +21,9 @@ NOT_MISSED = frozenset(
         "account-host-throttled",
         "account-inactive",
         "account-takendown",
-        "did-document",
         "did-not-found",
         "did-tombstone",
         "duplicate",
-        "no-signing-key",
         "rev-old",
         "seq-not-rising",
         "text-message",
@@ -54,5 +52,9 @@ class Missed:
         except ProtocolError:
             # No account that a relay could have.
             return
+        self.note_account(host, did, reason)
+
+    def note_account(self, host: Host, did: str, reason: str) -> None:
+        """Something of the account is missed, whatever the reason usually means."""
         metrics.MISSED.labels(reason).inc()
         self._note_missed(host.id, did, reason)

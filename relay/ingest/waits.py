@@ -15,10 +15,11 @@ import gevent
 from relay.atproto.frames import Kind
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
-from relay.ingest.accounts import Accounts
+from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
 from relay.ingest.long_verifications import LongVerifications
+from relay.ingest.missed import Missed
 from relay.ingest.rejections import Penalties
 from relay.ingest.repo_status import repo_status
 from relay.kit import metrics
@@ -100,11 +101,13 @@ class StatusCheck:
     """`getRepoStatus` at the host of an account that is stored as inactive and yet sends commits.
 
     An `#account` event may have been missed; then the account is healed here, and consumers are told. Limited per host;
-    the answer is remembered for ten minutes, that an account is desynchronized for a day.
+    the answer is remembered for ten minutes, that an account is desynchronized for a day. While there is no answer the
+    host's last word stands, and the account is noted in `missed`.
     """
 
-    def __init__(self, http: GuardedHttp, accounts: Accounts, hosting: Hosting) -> None:
+    def __init__(self, http: GuardedHttp, accounts: Accounts, hosting: Hosting, missed: Missed) -> None:
         self._http = http
+        self._missed = missed
         self._accounts = accounts
         self._hosting = hosting
         # By account and host: what a former host said means nothing for the present one.
@@ -123,23 +126,37 @@ class StatusCheck:
         state = self._accounts.lookup(did)
         if state is None:
             return
-        if (
-            self._confirmed.count(key, now)
-            or self._desynchronized.count(key, now)
-            or self._unanswered.count(key, now)
-            or self._asked.count(host.id, now) >= QUESTIONS_PER_HOST_WINDOW
-        ):
+        if self._confirmed.count(key, now) or self._desynchronized.count(key, now):
             metrics.STATUS_CHECKS.labels("skipped").inc()
             return
+        if self._unanswered.count(key, now) or self._asked.count(host.id, now) >= QUESTIONS_PER_HOST_WINDOW:
+            metrics.STATUS_CHECKS.labels("skipped").inc()
+            self._without_answer(state, host)
+            return
         self._asked.add(host.id, now)
-        if "desynchronized" in (state.row.status, state.row.upstream_status):
+        if _is_desynchronized(state):
             self._desynchronized.add(key, now)
         status = repo_status(self._http, host, did)
         remembered = self._unanswered if status is None else self._confirmed
         remembered.add(key, time.monotonic())
         # It may have moved meanwhile.
-        if status is not None and status != state.row.upstream_status and state.row.host_id == host.id:
+        if state.row.host_id != host.id:
+            return
+        if status is None:
+            self._without_answer(state, host)
+        elif status != state.row.upstream_status:
             self._hosting.heal(state, status)
+
+    def _without_answer(self, state: AccountState, host: Host) -> None:
+        if state.moved:
+            # The last word is the former host's. The one that may speak for the account now sends its commits.
+            self._hosting.heal(state, "active")
+        elif not _is_desynchronized(state):
+            self._missed.note_account(host, state.row.did, "account-inactive")
 
     def _remembered(self) -> int:
         return len(self._confirmed) + len(self._desynchronized) + len(self._unanswered) + len(self._asked)
+
+
+def _is_desynchronized(state: AccountState) -> bool:
+    return "desynchronized" in (state.row.status, state.row.upstream_status)

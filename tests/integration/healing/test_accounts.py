@@ -163,6 +163,50 @@ def test_an_account_that_came_back_unheard_is_told_and_healed(path: EventPath, p
     assert isinstance(healed, Sync) and healed.rev == repo.rev
 
 
+def test_an_account_whose_status_nobody_told_is_healed_later(path: EventPath, pds: FakePds) -> None:
+    """It is active again, its host did not say so, and did not answer when the next commit came."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+    path.logged(2)
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+    until(lambda: host.cursor.position == 3)
+    assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "account-inactive")]
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True}
+    path.heal()
+    *_, told, healed = path.logged(4)
+    assert isinstance(told, Account) and told.active
+    assert isinstance(healed, Sync) and healed.rev == repo.rev
+
+
+def test_an_account_that_its_host_calls_inactive_is_not_noted(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "deactivated"}
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+    until(lambda: host.cursor.position == 3)
+    assert noted(path, host) == []
+
+
+@pytest.mark.parametrize("broken", ["no key", "no document"])
+def test_what_a_broken_document_cost_is_healed_when_it_is_whole(path: EventPath, pds: FakePds, broken: str) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    document = path.plc.documents[repo.did]
+    assert isinstance(document, dict)
+    path.plc.documents[repo.did] = document | {"verificationMethod": []} if broken == "no key" else b"x" * 70_000
+    path.resolver._cache.forget(repo.did)
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    until(lambda: host.cursor.position == 2)
+    path.plc.documents[repo.did] = document
+    # As after two minutes.
+    path.resolver._negatives.found(repo.did)
+    path.heal()
+    last = path.logged(2)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
+
+
 def test_an_account_that_is_released_is_healed(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)

@@ -18,7 +18,7 @@ from relay.store.host_healing import Progress
 from tests.integration.healing.test_accounts import connected, known, noted
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import RepoBuilder, create, tid
+from tests.support.repo import RepoBuilder, account_did, create, tid
 from tests.support.wait import until
 
 POST = "app.bsky.feed.post"
@@ -276,6 +276,19 @@ def test_what_is_no_account_in_a_list_is_left_out(path: EventPath, pds: FakePds,
     host.cursor.note_gap("outdated-cursor")
     path.compare()
     assert progress(path, host)[1:4] == ("done", 1, 0) and noted(path, host) == []
+
+
+def test_a_page_that_is_longer_than_asked_for_is_taken_as_a_whole(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    known(path, pds, host, 1)
+    last = known(path, pds, host, 2)
+    others = [{"did": account_did(number), "rev": last.rev} for number in range(1000, 2500)]
+    last.commit(create(f"{POST}/b", {}))
+    pds.answers["listRepos"] = lambda _: (200, json.dumps({"repos": [*others, pds._listed(last)]}).encode())
+    host.cursor.note_gap("outdated-cursor")
+    path.compare()
+    assert [missed.did for missed in noted(path, host)] == [last.did]
+    assert progress(path, host)[1:4] == ("done", 1501, 1)
 
 
 def test_a_page_that_is_not_to_be_had_is_asked_for_again_where_it_stood(path: EventPath, pds: FakePds) -> None:

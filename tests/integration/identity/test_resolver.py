@@ -471,6 +471,21 @@ def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
     resolver.stop()
 
 
+def test_a_did_web_whose_host_serves_it_late_is_asked_for_again(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (0.1, 0.2, 0.3))
+    answers = [reply(status="404 Not Found"), reply(status="404 Not Found")]
+
+    def answer(sock: Any) -> None:
+        document = did_document(_web_did(server), KEY, "https://pds.example.com")
+        sock.sendall(answers.pop() if answers else reply(json.dumps(document).encode()))
+
+    with RawServer(answer) as server:
+        assert _key(resolver.resolve(_web_did(server), host="pds")) == KEY.public
+        assert len(server.requests) == 3
+
+
 def test_another_address_is_asked_while_one_is_away_or_asks_for_a_pause(
     database: Database, plc: FakePlc, quick: None
 ) -> None:

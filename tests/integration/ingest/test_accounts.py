@@ -147,6 +147,26 @@ def test_an_account_that_moves_is_asked_for_at_its_new_host(path: EventPath, pds
     assert statuses(path, 4)[-1] == (True, None)
 
 
+def test_the_word_of_a_former_host_does_not_bind_the_new_one(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
+) -> None:
+    """The new one sends nothing but a commit, and does not say what it thinks of the account."""
+    drops.watch("account-inactive")
+    host, other, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+    path.logged(2)
+    path.move(repo, other_pds.url)
+    path.put(other, post(repo, "3kaab").frame(1))
+    assert [type(event) for event in path.logged(4)] == [Commit, Account, Account, Commit]
+    assert statuses(path, 4)[-1] == (True, None)
+    # Its own word does.
+    path.put(other, repo.account_frame(2, active=False, status="deactivated"))
+    path.put(other, post(repo, "3kaac").frame(3))
+    until(lambda: drops.since("account-inactive") == 1)
+    assert len(path.logged(5)) == 5
+
+
 def test_a_former_host_cannot_delete_an_account_that_moved(
     path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
 ) -> None:
@@ -159,6 +179,36 @@ def test_a_former_host_cannot_delete_an_account_that_moved(
     path.put(host, repo.account_frame(2, active=False, status="deleted"))
     until(lambda: drops.since("wrong-host") == 1)
     assert len(path.events()) == 1
+
+
+@pytest.mark.parametrize("answer", ["tombstone", "404"])
+def test_an_account_that_takes_its_did_with_it_is_told_to_be_gone(
+    path: EventPath,
+    pds: FakePds,
+    other_pds: FakePds,
+    drops: DropCounter,
+    answer: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the host that it was last on, which can say nothing else of it."""
+    monkeypatch.setattr("relay.identity.negatives.YOUNG_SECONDS", (0.1,))
+    reason = "did-tombstone" if answer == "tombstone" else "did-not-found"
+    drops.watch(reason)
+    host, foreign, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.resolver._cache.forget(repo.did)
+    del path.plc.documents[repo.did]
+    if answer == "tombstone":
+        path.plc.tombstones.add(repo.did)
+    path.put(foreign, repo.account_frame(1, active=False, status="deleted"))
+    until(lambda: drops.since(reason) == 1, 30)
+    path.put(host, repo.account_frame(2, active=False, status="deleted"))
+    path.logged(2)
+    path.put(host, repo.account_frame(3))
+    path.put(host, post(repo, "3kaab").frame(4))
+    until(lambda: drops.since(reason) == 3, 30)
+    assert statuses(path, 2) == [(False, "deleted")] and len(path.events()) == 2
 
 
 def test_deleted_accounts_give_their_places_free_until_they_come_back(

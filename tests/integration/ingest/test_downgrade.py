@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from relay.atproto.frames import Commit, Sync
+from relay.atproto.syntax import is_datetime
 from relay.ingest import rejections
 from relay.kit import metrics
 from tests.integration.ingest.test_event_path import POST, desynchronized, post
@@ -51,6 +52,19 @@ def test_an_unproven_commit_goes_out_as_sync_and_the_next_one_follows(
     assert stated.blocks == car([spoilt.root], {spoilt.root: spoilt.blocks[spoilt.root]})
     assert downgraded(reason) == before + 1
     assert not desynchronized(path, repo)
+
+
+@pytest.mark.parametrize("time", ["2026-01-01 00:00:00", "", None])
+def test_a_time_that_cannot_be_read_is_not_passed_on(path: EventPath, pds: FakePds, time: str | None) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    spoilt = post(repo, "3kaab")
+    spoilt.fields["time"] = time
+    path.put(host, spoilt.frame(2))
+    path.put(host, sync(repo, 3, spoilt, time=time))
+    for stated in path.logged(3)[1:]:
+        assert isinstance(stated, Sync) and stated.rev == spoilt.fields["rev"]
+        assert stated.fault is None and is_datetime(stated.time)
 
 
 def test_the_first_commit_of_an_account_may_be_unproven(path: EventPath, pds: FakePds) -> None:

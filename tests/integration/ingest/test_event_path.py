@@ -140,6 +140,21 @@ def test_an_unknown_did_is_dropped_for_a_reason(
     assert host.cursor.position == 2 and path.stream.firehose.last_seq == 0
 
 
+def test_a_tombstone_that_is_taken_back_is_not_believed_for_a_day(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    drops.watch("did-tombstone")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    document = path.plc.documents.pop(repo.did)
+    path.plc.tombstones.add(repo.did)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    until(lambda: drops.since("did-tombstone") == 1)
+    path.plc.tombstones.clear()
+    path.plc.documents[repo.did] = document
+    path.put(host, post(repo, "3kaab").frame(2))
+    assert isinstance(path.logged(1)[0], Commit)
+
+
 def test_only_the_host_that_the_document_names_may_send(
     path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
 ) -> None:
@@ -232,8 +247,9 @@ def test_a_handle_is_passed_on_only_as_the_document_says(path: EventPath, pds: F
     path.put(host, repo.identity_frame(1, "user.test"))
     path.put(host, repo.identity_frame(2, "somebody.else"))
     path.put(host, repo.identity_frame(3))
-    handles = [event.handle for event in path.logged(3) if isinstance(event, Identity)]
-    assert handles == ["user.test", None, None]
+    path.put(host, repo.identity_frame(4, "User.Test"))
+    handles = [event.handle for event in path.logged(4) if isinstance(event, Identity)]
+    assert handles == ["user.test", None, None, "User.Test"]
 
 
 def test_after_a_restart_no_kind_of_event_is_taken_twice(path: EventPath, pds: FakePds) -> None:
