@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 INSTALL := PIP_CONSTRAINT=conf/constraints.txt $(BIN)/python -m pip install --quiet
 ROUNDS ?= 1000
 SECONDS ?= 600
+HOURS ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help run check format test lint check-types test-setup debian upgrade-deps FORCE
-.PHONY: bench bench-hosts bench-network bench-storm bench-peers fuzz kill-test cluster-test
+.PHONY: bench bench-hosts bench-network bench-storm bench-peers soak fuzz kill-test cluster-test
 # Prerequisites are made in their order: what Debian brings comes before what is built with it.
 .NOTPARALLEL:
 
@@ -23,10 +24,11 @@ help:
 	@echo 'make test                 lint, types and all tests; installs what they need'
 	@echo 'make upgrade-deps         renew conf/constraints.txt, the versions that all of these install'
 	@echo 'make bench                benchmarks of single functions and rooms'
-	@echo 'make bench-hosts          a soak: 3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
+	@echo 'make bench-hosts          3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
 	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
 	@echo 'make bench-peers          this relay, indigo and rsky (RSKY_DIR) under the same load in turn; needs Go; twenty minutes'
+	@echo 'make soak HOURS=3         a relay that is never at rest: what grows, and whether an event is lost; HOURS=0.33 for 20 minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load and at every durable step; what was lost or repeated'
 	@echo 'make cluster-test ROUNDS=100   what can happen to a cluster of three, in random order; what was lost, how long the gaps'
@@ -66,6 +68,9 @@ bench-storm: $(VENV)/.test
 
 bench-peers: $(VENV)/.test
 	$(BIN)/python -m tests.bench.peers $(ARGS)
+
+soak: $(VENV)/.test
+	$(BIN)/python -m tests.bench.soak --hours $(HOURS) $(ARGS)
 
 fuzz: $(VENV)/.test
 	$(BIN)/pytest tests/fuzz --timeout=0 -s --fuzz-seconds=$(SECONDS)

@@ -21,7 +21,7 @@ import sys  # noqa: E402
 import time  # noqa: E402
 from collections import Counter  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
+from typing import Any, Protocol  # noqa: E402
 from urllib.parse import urlsplit  # noqa: E402
 
 import gevent  # noqa: E402
@@ -57,6 +57,12 @@ def did_of(frame: bytes, key: bytes) -> str:
     if frame[at] == 0x78:
         return frame[at + 2 : at + 2 + frame[at + 1]].decode()
     return frame[at + 1 : at + 1 + (frame[at] & 0x1F)].decode()
+
+
+class Looker(Protocol):
+    """Looks at every event of a consumer; `now` is monotonic seconds."""
+
+    def take(self, frame: bytes, now: float) -> None: ...
 
 
 class Checker:
@@ -118,7 +124,7 @@ def connect(host: str, port: int) -> socket:
 class Consumer:
     """One connection: counts events and bytes, checks that `seq` rises."""
 
-    def __init__(self, url: str, checker: Checker | None) -> None:
+    def __init__(self, url: str, checker: Looker | None) -> None:
         self.checker = checker
         self.events = self.bytes = self.wire_bytes = self.not_rising = self.last_seq = 0
         self.first_at = self.last_at = 0.0
