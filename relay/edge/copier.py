@@ -14,8 +14,7 @@ from relay.atproto.frames import Kind, Peeked
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES, Record
 from relay.kit import metrics
-from relay.stream.group_commit import GroupCommit
-from relay.stream.record_times import record_times
+from relay.stream.group_commit import GroupCommit, record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 

@@ -2,7 +2,7 @@
 
 Used by the sequencer of a relay and by the copier of an edge, which say what the records of a batch are. Whoever puts
 waits while the queue is full; the hub never waits for the disk, however long it is full or broken. Must not know of
-hosts, SQL or what is in a frame.
+hosts or SQL, nor of a frame more than how many operations it has.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 import gevent
@@ -18,6 +18,7 @@ from gevent.event import Event as Signal
 from gevent.threadpool import ThreadPool
 
 from relay.atproto.events import Kind
+from relay.atproto.frames import MAX_OPS, op_count
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.eventlog.writer import Block, encode_block
@@ -223,6 +224,21 @@ class GroupCommit(Generic[T]):
         # A bug: the log is as it was, but only a restart helps, and the health check must say so.
         self._death = f"{self._name}: {greenlet.exception!r}"
         log.critical("the %s has crashed, and only a restart helps: %r", self._name, greenlet.exception)
+
+
+def record_times(segment_log: SegmentLog, frames: Iterable[bytes]) -> list[int]:
+    """The times of a batch's records, in microseconds: now, and after everything in the log.
+
+    Each operation has a time of its own, so that a time names one message of the JSON stream. The beginnings of the
+    frames are enough.
+    """
+    # The log does not keep how many operations its last event has.
+    time_us = max(segment_log.time_us(), segment_log.last_time_us + MAX_OPS)
+    times = []
+    for frame in frames:
+        times.append(time_us)
+        time_us += op_count(frame)
+    return times
 
 
 _EVENTS_LOGGED = {kind.value: metrics.EVENTS_LOGGED.labels(kind.name.lower()) for kind in Kind}

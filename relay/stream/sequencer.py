@@ -15,9 +15,8 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_flags
 from relay.eventlog.writer import Block
 from relay.store.accounts import AccountRow, RepoRow
-from relay.stream.group_commit import GroupCommit
+from relay.stream.group_commit import GroupCommit, record_times
 from relay.stream.projector import Projector
-from relay.stream.record_times import record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
