@@ -22,9 +22,8 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.announcement import time_now
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting
-from relay.ingest.long_verifications import is_long
 from relay.ingest.rejections import Penalties
-from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, verify
+from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, is_long, verify
 from relay.ingest.worker_pool import WorkerPool
 from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics

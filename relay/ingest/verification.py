@@ -17,11 +17,14 @@ from relay.atproto.collections import touched
 from relay.atproto.commit import Unproven, verify_commit, verify_sync
 from relay.atproto.crypto import PublicKey
 from relay.atproto.errors import ProtocolError
-from relay.atproto.frames import Commit, RepoOp, Sync
+from relay.atproto.frames import Commit, Event, RepoOp, Sync
 
 # The refusal that another key of the account might lift, and the one that is a fault of ours.
 SIGNATURE_INVALID = "signature-invalid"
 INTERNAL_ERROR = "internal-error"
+
+# Bytes of blocks, up to which a verification takes two milliseconds at worst.
+LONG_BYTES = 32 << 10
 
 # Only what the verifier reads is sent: decoding a frame twice would cost more than the crossing.
 Task = tuple[Any, ...]
@@ -83,6 +86,11 @@ def verify(
     except Exception:
         return Refusal(INTERNAL_ERROR, traceback.format_exc())
     return Verdict(verified.commit, verified.data, verified.lenient, told)
+
+
+def is_long(event: Event) -> bool:
+    """Whether the event is large enough to be verified in pieces, beside the lane."""
+    return isinstance(event, Commit | Sync) and len(event.blocks) > LONG_BYTES
 
 
 def pack_task(event: Commit | Sync, key: PublicKey) -> Task:

@@ -1,4 +1,4 @@
-"""What a held delivery waits for: a DID lookup, a question about an account's status, a cool-down, long work.
+"""What a held delivery waits for: a DID lookup, a question about an account's status, a cool-down, a long verification.
 
 Called by the greenlet of a held account's line, so it may block; each wait ends within a bounded time. Must not touch
 queues or judge events: the gate looks again afterwards.
@@ -9,20 +9,23 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections import defaultdict
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
-from relay.atproto.frames import Kind
+from relay.atproto.frames import Commit, Kind, Sync
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
-from relay.ingest.long_verifications import LongVerifications
 from relay.ingest.missed import Missed
 from relay.ingest.rejections import Penalties
 from relay.ingest.repo_status import repo_status
+from relay.ingest.verification import verify
 from relay.kit import metrics
+from relay.kit.background import Stints
 from relay.kit.errors import IdentityError
 from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
@@ -156,6 +159,36 @@ class StatusCheck:
 
     def _remembered(self) -> int:
         return len(self._confirmed) + len(self._desynchronized) + len(self._unanswered) + len(self._asked)
+
+
+class LongVerifications:
+    """Verifies large events in pieces of about a millisecond, between which everybody else has turns.
+
+    One at a time, and each when its host's share of the CPU allows it. Hosts take turns, however many events of one
+    wait.
+    """
+
+    def __init__(self, *, lenient: bool) -> None:
+        self._lenient = lenient
+        self._place = BoundedSemaphore()
+        # One event of each host stands in line for the place. Bounded by the hosts there are.
+        self._of_host: defaultdict[int, BoundedSemaphore] = defaultdict(BoundedSemaphore)
+
+    def run(self, delivery: Delivery) -> None:
+        """Have the delivery's check find its outcome. Ended by the verifications before it, which all have an end."""
+        event, check, share = delivery.event, delivery.check, delivery.host.share
+        assert isinstance(event, Commit | Sync) and check is not None
+        with self._of_host[delivery.host.id]:
+            share.take(0.0)
+            with self._place:
+                share.begin()
+                try:
+                    stints = Stints()
+                    now_us = int(time.time() * 1_000_000)
+                    outcome = verify(event, check.key, now_us, lenient=self._lenient, pause=stints.pause)
+                    check.settle(outcome, delivery.took + stints.end())
+                finally:
+                    share.end()
 
 
 def _is_desynchronized(state: AccountState) -> bool:

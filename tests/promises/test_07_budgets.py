@@ -20,10 +20,9 @@ from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lane, lanes, long_verifications, parking, rejections, verification
+from relay.ingest import delivery, lane, lanes, parking, rejections, verification, waits
 from relay.ingest.delivery import Delivery, Wait
-from relay.ingest.long_verifications import LongVerifications
-from relay.ingest.waits import Waits
+from relay.ingest.waits import LongVerifications, Waits
 from relay.kit.background import yield_hub
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
@@ -194,7 +193,7 @@ def test_many_large_commits_of_one_host_do_not_stand_before_one_of_another(
         go_on.wait(60)
         return verification.verify(event, *args, **options)
 
-    monkeypatch.setattr(long_verifications, "verify", in_turn)
+    monkeypatch.setattr(waits, "verify", in_turn)
     large = [create(f"{POST}/3kb{number:04}", {"text": f"{number}" * 9_000}) for number in range(10)]
     repos = [path.repo(pds.url) for _ in range(8)]
     for seq, repo in enumerate(repos, 1):
