@@ -12,7 +12,7 @@ passed on as a `#sync` of that commit (`frames.sync_frame`). An error: the commi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from relay.atproto import car, drisl, mst, operations
@@ -27,8 +27,8 @@ from relay.atproto.errors import (
     SignatureInvalid,
     SyntaxInvalid,
 )
-from relay.atproto.frames import Commit, Sync
-from relay.atproto.mst_open import Opened, open_tree
+from relay.atproto.frames import Commit, RepoOp, Sync
+from relay.atproto.mst_read import Opened, open_tree
 from relay.atproto.syntax import tid_micros
 
 REASONS = frozenset(
@@ -149,6 +149,24 @@ def commit_alone(event: Commit, data: Cid, reason: str) -> Unproven:
     """What is left of a verified `#commit` that is not passed on as it came, for a reason of the caller's."""
     root, block = car.root_block(event.blocks)
     return Unproven(reason, "", root, data, event.rev, car.of_root(root, block))
+
+
+def touched(ops: Sequence[RepoOp], root: Cid, opened: Opened) -> dict[str, bool | None]:
+    """Collection -> whether the tree at `root` has a record of it after `ops`; None when the nodes do not tell.
+
+    The keys of a collection stand next to each other in the tree, so the neighbours of a deleted key tell whether it
+    was the last one, and they come along as part of the proof.
+    """
+    found: dict[str, bool | None] = {}
+    doubtful = {op.path for op in ops if op.cid is None}
+    for op in ops:
+        if op.path not in doubtful:
+            found[op.path.partition("/")[0]] = True
+    for path in doubtful:
+        collection = path.partition("/")[0]
+        if collection not in found:
+            found[collection] = mst.has_records(root, collection, opened)
+    return found
 
 
 def parse_commit(block: bytes) -> CommitObject:

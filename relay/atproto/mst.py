@@ -1,6 +1,6 @@
 """The Merkle search tree of a repository, as far as one commit shows it, and the undoing of what the commit did.
 
-`commit` calls this with the nodes that came along, opened and proven to keep the rules (`mst_open`). `invert` takes the
+`commit` calls this with the nodes that came along, opened and proven to keep the rules (`mst_read`). `invert` takes the
 changes back out of the new tree and returns the root that the tree had before: only nodes on the way are changed
 (`mst_node`) and encoded again. Knows nothing of records, signatures or events.
 Specification: https://atproto.com/specs/repository
@@ -15,11 +15,10 @@ from hashlib import sha256
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from relay.atproto.mst_node import Child, Node, encode, is_bare, record_link, subtree_link, without_entry
-from relay.atproto.mst_open import Opened
-from relay.atproto.mst_read import LINK, NULL, TREE_LINK, Read, key_depth
+from relay.atproto.mst_read import LINK, NULL, TREE_LINK, Opened, Read, key_depth
 from relay.atproto.operations import Change
 
-__all__ = ["REASONS", "check_record", "invert", "key_depth"]
+__all__ = ["REASONS", "check_record", "has_records", "invert", "key_depth"]
 
 REASONS = frozenset(
     {
@@ -97,6 +96,25 @@ def check_record(root: Cid, path: str, record: Cid | None, opened: Opened) -> No
                 raise MstError("mst-key-missing", path)
             return
         cid = link[len(LINK) :]
+
+
+def has_records(root: Cid, collection: str, opened: Opened) -> bool | None:
+    """Whether the tree at `root` has a record of `collection`; None when a node that would tell is not in `opened`.
+
+    A node without a key of the collection can have such keys in one of its subtrees only, so one way down is walked.
+    """
+    prefix = collection.encode() + b"/"
+    link = LINK + root
+    while link != NULL:
+        node = opened.get(link[len(LINK) :])
+        if node is None:
+            return None
+        _, keys, fields, left, _ = node
+        i = bisect_left(keys, prefix)
+        if i < len(keys) and keys[i].startswith(prefix):
+            return True
+        link = subtree_link(fields, i) if i else left
+    return False
 
 
 def _undo_in_one_node(root: Cid, change: Change, opened: Opened) -> Cid | None:

@@ -1,18 +1,20 @@
-"""The encoding of one node of a Merkle search tree, and the rules that a node must keep by itself.
+"""Reads a Merkle search tree as far as it came along, and proves that every node of that keeps the rules.
 
-Called by `mst_open` for every node that came along; `mst_node` changes what was read. A node's encoding has one fixed
-shape, so a pattern reads it: strictly, without a general CBOR decoder, and into pieces that joined again are the node.
+Called by `commit` before anything is undone or looked up: consumers read these nodes, too, and some of their verifiers
+fail badly on a malformed one, even away from the paths of the operations. What nobody can reach from the root is not
+read. A node's encoding has one fixed shape, so a pattern reads it: strictly, without a general CBOR decoder, and into
+pieces that joined again are the node; `mst_node` changes them.
 Specification: https://atproto.com/specs/repository#mst-structure
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from hashlib import sha256
 from typing import TypeAlias
 
-from relay.atproto.cid import DAG_CBOR_PREFIX, length_of
+from relay.atproto.cid import DAG_CBOR_PREFIX, Cid, length_of
 from relay.atproto.drisl import head
 from relay.atproto.errors import MstError
 
@@ -22,11 +24,19 @@ REASONS = frozenset(
         "mst-key-layer",
         "mst-key-order",
         "mst-node-malformed",
+        "mst-size",
     }
 )
 
 # The specification asks for a limit on keys without naming one; this is the reference implementation's.
 MAX_KEY = 1024
+
+# What the nodes of one commit may take up together, bytes. Two hundred operations need a tenth of it. Each key of a
+# node costs a hash, and keys can be mined so that one node has as many as there is room for.
+MAX_NODES_SIZE = 1_000_000
+# And one of them. Of every four keys one stands higher, so that among billions of nodes none comes to a hundred entries
+# but where keys are mined.
+MAX_NODE_SIZE = 100_000
 
 # Links are kept as they stand in a node: a CID behind tag 42, or null where there is no subtree.
 LINK = b"\xd8\x2a\x58\x25\x00"
@@ -52,6 +62,9 @@ Read: TypeAlias = tuple[int, list[bytes], list[bytes], bytes, bytes]
 Place: TypeAlias = tuple[bytes, int | None, bytes, bytes]
 """Where a node must stand: its id, its layer, which is None for a root, and the keys between which its own lie."""
 
+Opened: TypeAlias = dict[bytes, Read]
+"""The nodes that came along, by the bytes of their ids."""
+
 # The pairs of zero bits at the front of a byte.
 _ZERO_PAIRS = [(8 - byte.bit_length()) // 2 for byte in range(256)]
 # The least and the greatest digest that a key of each layer has.
@@ -59,6 +72,34 @@ _LAYER_DIGESTS = [
     ((4 ** (127 - layer)).to_bytes(32) if layer < 128 else bytes(32), (4 ** (128 - layer) - 1).to_bytes(32))
     for layer in range(129)
 ]
+
+
+def open_tree(root: Cid, blocks: Mapping[bytes, bytes], pause: Callable[[], None] | None = None) -> Opened:
+    """Read every node that is in `blocks` and can be reached from `root`; none when the root itself is not there.
+
+    `pause` is called before each. Raises MstError: one is malformed, out of order, on a wrong layer, in two places or
+    too large, or they are too much together.
+    """
+    opened: Opened = {}
+    room = MAX_NODES_SIZE
+    places: list[Place] = [(root, None, LOWEST, HIGHEST)]
+    for place in places:
+        cid = place[0]
+        data = blocks.get(cid)
+        if data is None:
+            break
+        room -= len(data)
+        if room < 0:
+            raise MstError("mst-size", f"over {MAX_NODES_SIZE} bytes of nodes")
+        if len(data) > MAX_NODE_SIZE:
+            raise MstError("mst-size", f"a node of {len(data)} bytes")
+        if pause is not None:
+            pause()
+        # A subtree has keys somewhere below, and a key has one place only.
+        if cid in opened:
+            raise MstError("mst-key-order", "one subtree in two places")
+        opened[cid] = read(place, data, blocks, places)
+    return opened
 
 
 def key_depth(key: bytes) -> int:

@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from relay.atproto.cid import Cid
-from relay.atproto.collections import touched
-from relay.atproto.commit import Unproven, verify_commit, verify_sync
+from relay.atproto.commit import Unproven, touched, verify_commit, verify_sync
 from relay.atproto.crypto import PublicKey
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Commit, Event, RepoOp, Sync
@@ -37,7 +36,7 @@ class Verdict(NamedTuple):
     """What an event has proven: its commit and the root of the tree. It may be passed on as it came.
 
     `lenient` is the reason for which it would have been refused without leniency; `touched` is what the commit tells
-    of collections (`atproto.collections.touched`).
+    of collections (`atproto.commit.touched`).
     """
 
     commit: Cid

@@ -35,7 +35,7 @@ def changes_of(
     """What `event` of the account `uid` changes, `before` being its repo until then.
 
     `commit` and `data` are the commit and the root of the tree that the event proves, `touched` is what it says about
-    collections (`atproto.collections.touched`).
+    collections (`atproto.commit.touched`).
     """
     repo = repo_after(event, uid, commit, data, before)
     return Changed(repo, told_by(event, touched, repo, before))

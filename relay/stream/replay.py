@@ -12,12 +12,11 @@ from dataclasses import replace
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
-from relay.atproto.collections import touched
-from relay.atproto.commit import parse_commit
+from relay.atproto.commit import parse_commit, touched
 from relay.atproto.errors import MstError, ProtocolError
 from relay.atproto.events import STATUSES, effective_status, host_status
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
-from relay.atproto.mst_open import Opened, open_tree
+from relay.atproto.mst_read import Opened, open_tree
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch

@@ -15,8 +15,8 @@ import pytest
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
-from relay.atproto.collections import touched
-from relay.atproto.mst_open import open_tree
+from relay.atproto.commit import touched
+from relay.atproto.mst_read import open_tree
 from relay.kit.generations import RecentSet
 from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow

@@ -12,7 +12,7 @@ import pytest
 
 from relay.atproto import car, commit, frames, mst, operations
 from relay.atproto.crypto import PublicKey, parse_multikey
-from relay.atproto.mst_open import open_tree
+from relay.atproto.mst_read import open_tree
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create, tid
 
 NOW = EPOCH_US + 10**12

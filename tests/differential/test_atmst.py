@@ -9,7 +9,7 @@ import pytest
 from relay.atproto import mst
 from relay.atproto.cid import Cid
 from relay.atproto.frames import RepoOp
-from relay.atproto.mst_open import open_tree
+from relay.atproto.mst_read import open_tree
 from relay.atproto.operations import changes
 from tests.support.repo import build
 

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from relay.atproto import mst, mst_open, mst_read, operations
+from relay.atproto import mst, mst_read, operations
 from relay.atproto.cid import Cid
 from relay.atproto.errors import CommitError, MstError
 from relay.atproto.frames import RepoOp
 from tests.support.repo import build, cbor, link
 
-REASONS = mst.REASONS | mst_open.REASONS | mst_read.REASONS | operations.REASONS
+REASONS = mst.REASONS | mst_read.REASONS | operations.REASONS
 
 # Keys with their layer behind the letter: the one in the middle stands two layers above the others.
 LAYERED = ["A0/374913", "C0/451630", "D2/269196", "E0/670489", "F0/697858"]
@@ -58,7 +58,7 @@ def node(left: bytes | None, *entries: tuple[int, str, bytes, bytes | None]) -> 
 
 
 def invert(root: Cid, ops: Sequence[RepoOp], blocks: Mapping[bytes, bytes]) -> Cid:
-    return mst.invert(root, operations.changes(ops), mst_open.open_tree(root, blocks))
+    return mst.invert(root, operations.changes(ops), mst_read.open_tree(root, blocks))
 
 
 def refused(root: Cid, ops: list[RepoOp], blocks: Mapping[bytes, bytes]) -> str:

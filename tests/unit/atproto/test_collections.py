@@ -9,9 +9,9 @@ import pytest
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
-from relay.atproto.collections import has_records, touched
-from relay.atproto.mst import key_depth
-from relay.atproto.mst_open import MAX_NODE_SIZE, open_tree
+from relay.atproto.commit import touched
+from relay.atproto.mst import has_records, key_depth
+from relay.atproto.mst_read import MAX_NODE_SIZE, open_tree
 from tests.support.budget import assert_cheap
 from tests.support.repo import CommitEvent as BuiltCommit
 from tests.support.repo import RepoBuilder, SigningKey, account_did, build, create, delete, update

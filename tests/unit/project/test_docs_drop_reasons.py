@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from relay.atproto import car, commit, drisl, frames, mst, mst_open, mst_read, operations
+from relay.atproto import car, commit, drisl, frames, mst, mst_read, operations
 
 ROOT = Path(__file__).parents[3]
 # Statuses of the relay's own that an account can have; the gate drops with `account-` before them.
@@ -28,7 +28,7 @@ def written_in(folder: str, pattern: str) -> set[str]:
 
 
 def test_every_reason_is_documented_once() -> None:
-    modules = (car, commit, drisl, frames, mst, mst_open, mst_read, operations)
+    modules = (car, commit, drisl, frames, mst, mst_read, operations)
     protocol = set().union(*(module.REASONS for module in modules))
     gate = written_in("ingest", r'Rejected\(\s*"([a-z-]+)"')
     gate |= written_in("ingest", r'Refusal\("([a-z-]+)"') | written_in("ingest", r'commit_alone\([^)]*"([a-z-]+)"')

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from relay.atproto import mst, mst_open, mst_read, operations
+from relay.atproto import mst, mst_read, operations
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
 from tests.support.repo import build, cbor, cid_of, link, shared_length
@@ -122,10 +122,10 @@ def test_nodes_are_bounded_together() -> None:
     paths = [f"com.example.thing/{number:05}" for number in range(14_000)]
     root, blocks = tree_of(*paths)
     size = sum(map(len, blocks.values()))
-    assert size > mst_open.MAX_NODES_SIZE
+    assert size > mst_read.MAX_NODES_SIZE
     assert refused(root, [put(paths[0])], blocks) == "mst-size"
     few = {cid: block for cid, block in blocks.items() if len(block) > 200 or cid == root}
-    assert len(mst_open.open_tree(root, few)) > 100
+    assert len(mst_read.open_tree(root, few)) > 100
 
 
 ODD_LINKS = [
@@ -179,12 +179,12 @@ def test_an_operation_on_an_odd_entry_does_not_invert() -> None:
 
 def test_check_record() -> None:
     root, blocks = tree_of(*LAYERED)
-    opened = mst_open.open_tree(root, blocks)
+    opened = mst_read.open_tree(root, blocks)
     mst.check_record(root, A, value(A), opened)
     mst.check_record(root, HIGH, value(HIGH), opened)
     mst.check_record(root, "A0/999999", None, opened)
 
-    def fault(path: str, record: Cid | None, nodes: mst_open.Opened) -> str:
+    def fault(path: str, record: Cid | None, nodes: mst_read.Opened) -> str:
         with pytest.raises(MstError) as caught:
             mst.check_record(root, path, record, nodes)
         return caught.value.reason
@@ -211,9 +211,9 @@ def test_an_entry_whose_link_is_not_a_cid_is_not_passed_over() -> None:
 @pytest.mark.parametrize(("spare", "outcome"), [(0, "sound"), (-1, "mst-size")])
 def test_a_node_is_bounded_by_itself(monkeypatch: pytest.MonkeyPatch, spare: int, outcome: str) -> None:
     root, blocks = tree_of(*LEAVES[:50])
-    monkeypatch.setattr(mst_open, "MAX_NODE_SIZE", len(blocks[root]) + spare)
+    monkeypatch.setattr(mst_read, "MAX_NODE_SIZE", len(blocks[root]) + spare)
     if outcome == "sound":
-        assert mst_open.open_tree(root, blocks)
+        assert mst_read.open_tree(root, blocks)
     else:
         assert refused(root, [put(LEAVES[0])], blocks) == outcome
 
@@ -221,7 +221,7 @@ def test_a_node_is_bounded_by_itself(monkeypatch: pytest.MonkeyPatch, spare: int
 def test_each_node_and_each_change_comes_after_a_pause() -> None:
     root, blocks = tree_of(*NUMBERED[:300])
     pauses: list[int] = []
-    opened = mst_open.open_tree(root, blocks, lambda: pauses.append(1))
+    opened = mst_read.open_tree(root, blocks, lambda: pauses.append(1))
     assert len(pauses) == len(opened) > 10
     changes = operations.changes([put(path) for path in NUMBERED[:20]])
     pauses.clear()
