@@ -13,14 +13,15 @@ import time
 from collections.abc import Callable
 
 import gevent
-from gevent.pool import Group, Pool
+from gevent.pool import Pool
 
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.events import Event
 from relay.healing import source
 from relay.healing.budgets import ACCOUNTS, HOSTS, Budgets
-from relay.healing.fetched import account_event, sync_event
+from relay.healing.host_tasks import HostTasks
+from relay.healing.source import account_event, sync_event
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
@@ -28,14 +29,12 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.lanes import Lanes
 from relay.ingest.repo_status import repo_status
 from relay.kit import metrics
-from relay.kit.background import Loop
 from relay.kit.errors import HealError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import healing as table
 from relay.store.database import Database
 from relay.store.healing import LISTED, UNSEEN, Missed
 
-PASS_SECONDS = 2.0
 HOSTS_AT_ONCE = 25
 # Of one host: accounts at a time, how far apart they begin, and how many until other hosts have had their turn.
 AT_ONCE = 4
@@ -92,21 +91,18 @@ class AccountHealing:
         self._budgets = Budgets()
         # Host id to until when it is left alone; bounded by the hosts there are.
         self._silent: dict[int, float] = {}
-        self._at_work: set[int] = set()
-        self._greenlets = Group()
-        self._loop = Loop("healing of accounts", self._pass, PASS_SECONDS)
+        self._tasks = HostTasks("healing of accounts", self.run_once, HOSTS_AT_ONCE)
         metrics.QUEUE_CAPACITY.labels("heals").set(table.MAX_ACCOUNTS)
         metrics.show_bound("heal-budgets", self._budgets.__len__, ACCOUNTS + 2 * HOSTS)
-        metrics.show_bound("heal-hosts", lambda: len(self._at_work), HOSTS_AT_ONCE)
+        metrics.show_bound("heal-hosts", self._tasks.__len__, HOSTS_AT_ONCE)
 
     def start(self) -> None:
         """Start asking."""
-        self._loop.start(after=PASS_SECONDS)
+        self._tasks.start()
 
     def stop(self) -> None:
         """Stop at once; what is not settled stays noted."""
-        self._loop.stop()
-        self._greenlets.kill(timeout=1.0)
+        self._tasks.stop()
 
     def run_once(self) -> None:
         """Begin with the hosts of which an account is due, as far as there is room. Raises StoreError."""
@@ -118,19 +114,12 @@ class AccountHealing:
             host = self._registry.by_id(host_id)
             if host is None or host.status is Status.BANNED:
                 self._db.write(table.forget_host, host_id)
-            elif len(self._at_work) < HOSTS_AT_ONCE and host_id not in self._at_work and self._may_ask(host):
-                self._at_work.add(host_id)
-                self._greenlets.spawn(self._heal_host, host)
+            elif self._may_ask(host):
+                self._tasks.begin(host, self._heal_host)
 
     def join(self) -> None:
         """Wait until all that was begun is over. Ended by the timeouts of each account."""
-        self._greenlets.join()
-
-    def _pass(self) -> None:
-        try:
-            self.run_once()
-        except StoreError as error:
-            log.debug("no accounts are healed: %s", error)
+        self._tasks.join()
 
     def _may_ask(self, host: Host) -> bool:
         return host.connected and self._silent.get(host.id, 0.0) <= time.monotonic()
@@ -149,7 +138,6 @@ class AccountHealing:
             log.debug("accounts of %s are not healed: %s", host.hostname, error)
         finally:
             places.kill(timeout=1.0)
-            self._at_work.discard(host.id)
 
     def _heal(self, host: Host, missed: Missed) -> None:
         try:

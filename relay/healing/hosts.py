@@ -12,14 +12,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import gevent
-from gevent.pool import Group
 
 from relay.healing import listing
+from relay.healing.host_tasks import HostTasks
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
 from relay.kit import metrics
-from relay.kit.background import Loop
 from relay.kit.errors import HealError, StoreError
 from relay.net.http import GuardedHttp
 from relay.net.pages import Ending
@@ -27,7 +26,6 @@ from relay.store import accounts, healing, host_healing
 from relay.store.database import Database
 from relay.store.healing import LISTED, UNSEEN
 
-PASS_SECONDS = 2.0
 HOSTS_AT_ONCE = 10
 # A page a second.
 PAUSE_SECONDS = 1.0
@@ -73,24 +71,21 @@ class HostHealing:
         self._clock = clock
         self._pause = pause
         self._weekly_at = 0.0
-        self._at_work: set[int] = set()
-        self._greenlets = Group()
-        self._loop = Loop("healing of hosts", self._pass, PASS_SECONDS)
-        metrics.show_bound("heal-lists", lambda: len(self._at_work), HOSTS_AT_ONCE)
+        self._tasks = HostTasks("healing of hosts", self.run_once, HOSTS_AT_ONCE)
+        metrics.show_bound("heal-lists", self._tasks.__len__, HOSTS_AT_ONCE)
 
     def start(self) -> None:
         """Start comparing."""
-        self._loop.start(after=PASS_SECONDS)
+        self._tasks.start()
 
     def stop(self) -> None:
         """Stop at once; the next start goes on after the last page that was taken."""
-        self._loop.stop()
-        self._greenlets.kill(timeout=1.0)
+        self._tasks.stop()
 
     def begin(self, host: Host) -> None:
         """Compare `host` now, as an admin wants it. Raises StoreError."""
         self._db.write(host_healing.begin, host.id, self._clock())
-        self._loop.wake()
+        self._tasks.look_now()
 
     def end(self, host: Host) -> bool:
         """Stop comparing `host`; False when that was not under way. Raises StoreError."""
@@ -106,19 +101,12 @@ class HostHealing:
             host = self._registry.by_id(host_id)
             if host is None or host.status is Status.BANNED:
                 self._db.write(host_healing.end, host_id, "not subscribed to", now)
-            elif host.connected and host_id not in self._at_work and len(self._at_work) < HOSTS_AT_ONCE:
-                self._at_work.add(host_id)
-                self._greenlets.spawn(self._compare, host)
+            elif host.connected:
+                self._tasks.begin(host, self._compare)
 
     def join(self) -> None:
-        """Wait until all that was begun is over or has to wait."""
-        self._greenlets.join()
-
-    def _pass(self) -> None:
-        try:
-            self.run_once()
-        except StoreError as error:
-            log.debug("no hosts are compared: %s", error)
+        """Wait until all that was begun is over or has to wait. Ended by the timeouts of each page."""
+        self._tasks.join()
 
     def _compare(self, host: Host) -> None:
         """One host, to the end of its list or to a page that cannot be fetched now."""
@@ -130,8 +118,6 @@ class HostHealing:
         except Exception:
             log.exception("comparing the accounts of %s crashed", host.hostname)
             self._end(host, "an error of this relay: see its log")
-        finally:
-            self._at_work.discard(host.id)
 
     def _wait_for_stream(self, host: Host) -> None:
         give_up = time.monotonic() + CATCH_UP_SECONDS

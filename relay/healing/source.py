@@ -1,7 +1,7 @@
-"""Asks an account's host for its newest commit, and believes none of the answers.
+"""Asks an account's host for its newest commit, believes none of the answers, and makes an event of what came.
 
-Used by `accounts`, which has what comes verified as an event is. Every answer is bounded in bytes and time; of a
-repository no more than the beginning is read. Keeps nothing.
+Used by `accounts`. Every answer is bounded in bytes and time; of a repository no more than the beginning is read. The
+events go through the decoder like any other, so that the gate meets nothing that a host could not send. Keeps nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from relay.atproto import car
+from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Account, Sync
 from relay.atproto.syntax import is_tid
 from relay.hosts.host import Host
+from relay.ingest.announcement import time_now
 from relay.kit.errors import HealError, RelayError
 from relay.net.http import GuardedHttp, Response
 from relay.net.pages import retry_after
@@ -28,6 +30,8 @@ RETRY_AFTER_SECONDS = 3600.0
 NO_REPO = frozenset({"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated"})
 # Of a record that need not be there: the proof that it is not has the commit as well.
 ANY_RECORD = {"collection": "app.bsky.actor.profile", "rkey": "self"}
+# Not the host's: the lanes take none from what was fetched.
+SEQ = 1
 
 
 class Head(NamedTuple):
@@ -71,6 +75,24 @@ def commit_block(http: GuardedHttp, host: Host, did: str, newest: Head) -> tuple
             except ProtocolError:
                 continue
     raise HealError("heal-answer", f"no block of {newest.cid}")
+
+
+def sync_event(did: str, rev: str, cid: Cid, block: bytes) -> Sync:
+    """A `#sync` of the commit object `block`. Raises FrameError when it is too large for one."""
+    head, tail = frames.sync_frame(did, rev, time_now(), car.of_root(cid, block))
+    event = frames.decode(head + frames.uint(SEQ) + tail)
+    assert isinstance(event, Sync)
+    return event
+
+
+def account_event(did: str, status: str) -> Account:
+    """An `#account` of what the host said, `status` in the words of `events.host_status`."""
+    active = status == "active"
+    word = None if active or status == "inactive" else status
+    head, tail = frames.account_frame(did, time_now(), active, word)
+    event = frames.decode(head + frames.uint(SEQ) + tail)
+    assert isinstance(event, Account)
+    return event
 
 
 def _ask(http: GuardedHttp, host: Host, method: str, query: Mapping[str, str], max_bytes: int) -> Response:

@@ -30,9 +30,10 @@ HOLD_SECONDS = 0.5
 ENDED = {
     "admin/siblings.py queue.get": "the next change, or the end of the relay",
     "app.py stopped.wait": "a signal",
-    "healing/accounts.py _greenlets.join": "the timeouts of each account",
     "healing/accounts.py places.join": "the timeouts of each account",
-    "healing/hosts.py _greenlets.join": "the timeouts of each page that a host is asked for",
+    "healing/accounts.py _tasks.join": "the timeouts of each account",
+    "healing/host_tasks.py _greenlets.join": "the timeouts of what is asked of each host",
+    "healing/hosts.py _tasks.join": "the timeouts of each page that a host is asked for",
     "identity/fair_queue.py _turns.get": "the next lookup, or the end of the relay",
     "ingest/lane.py check.wait": "the supervisor, which kills a worker that hangs",
     "ingest/lane.py queue.get": "the next event, or the end of the relay",
