@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import click
 
-from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, print_fields, print_json, with_client
+from relay.commands.client import (
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Client,
+    Progress,
+    fail,
+    print_fields,
+    print_json,
+    watch_progress,
+    with_client,
+)
 
 PATH = "/admin/backfill-collections"
-POLL_SECONDS = 1.0
 
 
 @click.command("backfill-collections")
@@ -37,7 +45,7 @@ def backfill_collections(
         client.post(PATH, {"collections": list(collections)}, source=source)
     view = _look(client, source)
     if not (status or stop or background):
-        view = _watch(client, source, view)
+        view = watch_progress("collections", view, lambda: _look(client, source), _progress)
     if client.as_json:
         print_json(view)
     else:
@@ -51,34 +59,10 @@ def _look(client: Client, source: str) -> dict[str, Any]:
     return view
 
 
-def _watch(client: Client, source: str, view: dict[str, Any]) -> dict[str, Any]:
-    """Show a bar until the import is over; it is left as it is when people interrupt it."""
-    with click.progressbar(
-        length=max(view["collections"], 1),
-        label="collections",
-        item_show_func=_described,
-        file=sys.stderr,
-    ) as bar:
-        while view["running"]:
-            _show(bar, view)
-            time.sleep(POLL_SECONDS)
-            view = _look(client, source)
-        _show(bar, view)
-    return view
-
-
-def _show(bar: Any, view: dict[str, Any]) -> None:
+def _progress(view: dict[str, Any]) -> Progress:
     # Collections are added while it runs, as the source lists them.
-    bar.length = max(view["collections"], 1)
-    bar.update(view["done"] + view["failed"] - bar.pos, view)
-    # By itself the bar is drawn anew only when a collection is through, which may take an hour.
-    bar.render_progress()
-
-
-def _described(view: dict[str, Any] | None) -> str | None:
-    if view is None:
-        return None
-    return f"{view['listed']} accounts, {view['taken']} known here  {view['current'] or ''}"
+    words = f"{view['listed']} accounts, {view['taken']} known here  {view['current'] or ''}"
+    return Progress(view["collections"], view["done"] + view["failed"], words, not view["running"])
 
 
 def _print(view: dict[str, Any]) -> None:

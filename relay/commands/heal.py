@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import sys
-import time
 from typing import Any
 
 import click
 
-from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, Client, fail, print_fields, print_json, with_client
+from relay.commands.client import (
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    Client,
+    Progress,
+    fail,
+    print_fields,
+    print_json,
+    watch_progress,
+    with_client,
+)
 
 PATH = "/admin/pds/heal"
-POLL_SECONDS = 1.0
 
 
 @click.command("heal")
@@ -34,7 +42,7 @@ def heal(client: Client, host: str, status: bool, stop: bool, background: bool) 
         client.post(PATH, host=host)
     view = _look(client, host)
     if not (status or stop or background):
-        view = _watch(client, host, view)
+        view = watch_progress("accounts", view, lambda: _look(client, host), _progress)
     if client.as_json:
         print_json(view)
     else:
@@ -48,28 +56,10 @@ def _look(client: Client, host: str) -> dict[str, Any]:
     return view
 
 
-def _watch(client: Client, host: str, view: dict[str, Any]) -> dict[str, Any]:
-    """Show a bar until it is over; it is left as it is when people interrupt it."""
-    with click.progressbar(
-        length=max(view["accounts"], 1), label="accounts", item_show_func=_described, file=sys.stderr
-    ) as bar:
-        while view["state"] in ("due", "running"):
-            _show(bar, view)
-            time.sleep(POLL_SECONDS)
-            view = _look(client, host)
-        _show(bar, view)
-    return view
-
-
-def _show(bar: Any, view: dict[str, Any]) -> None:
+def _progress(view: dict[str, Any]) -> Progress:
     # A host may list more accounts than the relay knows of it.
-    bar.length = max(view["accounts"], view["listed"], 1)
-    bar.update(view["listed"] - bar.pos, view)
-    bar.render_progress()
-
-
-def _described(view: dict[str, Any] | None) -> str | None:
-    return None if view is None else f"{view['differing']} differ"
+    total = max(view["accounts"], view["listed"])
+    return Progress(total, view["listed"], f"{view['differing']} differ", view["state"] not in ("due", "running"))
 
 
 def _print(view: dict[str, Any]) -> None:
