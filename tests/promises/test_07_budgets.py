@@ -53,6 +53,13 @@ def strangers(path: EventPath, host: Host, pds: FakePds, count: int) -> gevent.G
     return gevent.spawn(read)
 
 
+def cool_down_always(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have an account wait for as long after each event that counts against it."""
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
+    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", seconds)
+    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", seconds)
+
+
 def test_a_host_with_too_much_in_flight_waits_alone(
     path: EventPath, pds: FakePds, other_pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,9 +222,7 @@ def test_an_account_that_waits_has_a_share_of_its_hosts_places(
 ) -> None:
     drops.watch("account-throttled")
     monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.5)
-    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.5)
+    cool_down_always(monkeypatch, 0.5)
     host = path.host(pds.url)
     loud, quiet = known(path, host, pds), path.repo(pds.url)
     path.put(host, loud.sync_frame(2))
@@ -318,9 +323,7 @@ def test_an_account_that_misbehaved_is_left_the_few_places_of_such_a_one(
 ) -> None:
     drops.watch("account-throttled")
     monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.3)
-    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.3)
+    cool_down_always(monkeypatch, 0.3)
     host = path.host(pds.url)
     loud = known(path, host, pds)
     directory = Directory(monkeypatch)
@@ -346,8 +349,7 @@ def test_an_account_is_told_of_when_it_is_let_go(
 ) -> None:
     drops.watch("account-throttled")
     monkeypatch.setattr(lane, "ACCOUNT_PLACES", 2)
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
-    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 0.3)
+    cool_down_always(monkeypatch, 0.3)
     host = path.host(pds.url)
     loud = known(path, host, pds)
     path.put(host, loud.sync_frame(2))
@@ -381,7 +383,7 @@ def test_events_of_a_foreign_host_do_not_hold_up_the_accounts_own(
 def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.ingest.rejections.FREE_CHARGES", 1000)
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 1000)
     monkeypatch.setattr(lane, "ACCOUNT_PLACES", 100)
     drops.watch("signature-invalid")
     host, repo = path.host(pds.url), path.repo(pds.url)
