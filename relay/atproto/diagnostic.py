@@ -26,9 +26,9 @@ class _End(Exception):
     """Nothing more can be shown, for the reason that the text gives."""
 
 
-def show(frame: bytes, most: int = 2_000) -> str:
-    """The objects of `frame`, one on a line and the fields of a map on lines of their own; `most` characters."""
-    writer = _Writer(frame, most)
+def show(frame: bytes, maximum: int = 2_000) -> str:
+    """The objects of `frame`, one on a line and the fields of a map on lines of their own: at most `maximum` characters."""
+    writer = _Writer(frame, maximum)
     try:
         while writer.at < len(frame):
             writer.item(0)
@@ -41,11 +41,11 @@ def show(frame: bytes, most: int = 2_000) -> str:
 class _Writer:
     """A place in the frame and the text so far."""
 
-    def __init__(self, frame: bytes, most: int) -> None:
+    def __init__(self, frame: bytes, room: int) -> None:
         self.parts: list[str] = []
         self.at = 0
         self._frame = frame
-        self._room = most
+        self._room = room
 
     def write(self, text: str) -> None:
         """Add `text`. Raises _End when there is no room left."""

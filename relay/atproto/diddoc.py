@@ -35,7 +35,7 @@ class DidDocument:
 
 
 def parse(body: bytes, did: str) -> DidDocument:
-    """Read the document of `did`. DidDocumentError when it is no JSON object, too large, or another DID's.
+    """Read the document of `did`. DidDocumentError when it is not a JSON object, is too large, or is another DID's.
 
     Where several entries have the same id, the first one that is of use counts.
     """

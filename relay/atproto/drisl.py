@@ -178,8 +178,8 @@ def _canonical_map_size(value: dict[Any, Any]) -> int:
     return size
 
 
-def _limit_items(data: bytes, most: int) -> None:
-    """Count items before they are made. DrislError when there are more than `most`."""
+def _limit_items(data: bytes, maximum: int) -> None:
+    """Count items before they are made. DrislError when there are more than `maximum`."""
     position, open_items, items = 0, 1, 0
     try:
         while open_items:
@@ -203,8 +203,8 @@ def _limit_items(data: bytes, most: int) -> None:
                 open_items += 1
             open_items -= 1
             items += 1
-            if items + open_items > most:
-                raise DrislError("drisl-items", f"over {most}")
+            if items + open_items > maximum:
+                raise DrislError("drisl-items", f"over {maximum}")
     except IndexError:
         raise DrislError("drisl-truncated") from None
 

@@ -27,7 +27,7 @@ NAME_PAGES = 20
 
 
 class Page(NamedTuple):
-    """The DIDs of a page, how many entries it had with those that are no DIDs, and where the next one starts."""
+    """The DIDs of a page, how many entries it had (also those that are not DIDs), and where the next one starts."""
 
     dids: list[str]
     listed: int

@@ -57,7 +57,7 @@ def compare(
     *,
     late: float = LATE_SECONDS,
     warm_up: float = WARM_UP_SECONDS,
-    most_accounts: int = 200,
+    max_accounts: int = 200,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Comparison:
     """Follow both for `seconds`, and then for at most `late` more, until everything that is under way has come.
@@ -95,8 +95,8 @@ def compare(
     return Comparison(
         matcher,
         {
-            "ours": _causes(ours, matcher.lacking["ours"].events, most_accounts),
-            "theirs": _causes(ours, matcher.lacking["theirs"].events, most_accounts),
+            "ours": _causes(ours, matcher.lacking["ours"].events, max_accounts),
+            "theirs": _causes(ours, matcher.lacking["theirs"].events, max_accounts),
         },
         sorted(active - our_hosts.keys()),
         sorted(our_hosts.keys() - their_hosts.keys()),
@@ -113,10 +113,10 @@ def _hosts_now(
         return before
 
 
-def _causes(ours: FollowedRelay, events: list[Seen], most: int) -> Counter[Cause]:
+def _causes(ours: FollowedRelay, events: list[Seen], maximum: int) -> Counter[Cause]:
     """What our relay says of the accounts of these events, as far as it may be asked."""
     said: dict[str, tuple[str, str]] = {}
-    for did in accounts_of(events, most):
+    for did in accounts_of(events, maximum):
         try:
             view = ours.why(did) or {}
         except (HttpError, AddressRefused):

@@ -121,6 +121,6 @@ class Matcher:
             lacking.events.append(seen)
 
 
-def accounts_of(events: Sequence[Seen], most: int) -> list[str]:
-    """The accounts of these events, those with the most events first."""
-    return [did for did, _ in Counter(event.did for event in events).most_common(most)]
+def accounts_of(events: Sequence[Seen], maximum: int) -> list[str]:
+    """The accounts of these events, at most `maximum`, those with the most events first."""
+    return [did for did, _ in Counter(event.did for event in events).most_common(maximum)]

@@ -150,7 +150,7 @@ class Subscriber:
             return self._go_live(host, opened)
         live: Connection | None = None
         try:
-            held, end = _hold(past, BACKLOG_MESSAGES, BACKLOG_BYTES)
+            held, end = _hold(past)
             if end is None and _is_much(held) and _began_long_ago(held):
                 live = self._go_live(host, opened)
                 news = live.receive(BACKLOG_PAUSE_SECONDS)
@@ -307,11 +307,11 @@ def _whose(head: bytes) -> tuple[int | None, str | None]:
     return None, None
 
 
-def _hold(stream: Connection, most: int, most_bytes: int) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
-    """What comes before a pause or a bound, or before the end of the stream, which is given as well."""
+def _hold(stream: Connection) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
+    """What comes before a pause or the bounds of a backlog, or before the stream ends; and that end."""
     held: list[bytes | PassedOver] = []
     size, give_up = 0, time.monotonic() + BACKLOG_SECONDS
-    while time.monotonic() < give_up and len(held) <= most and size <= most_bytes:
+    while time.monotonic() < give_up and len(held) <= BACKLOG_MESSAGES and size <= BACKLOG_BYTES:
         try:
             messages = stream.receive(BACKLOG_PAUSE_SECONDS)
         except StreamEnded as end:

@@ -63,9 +63,9 @@ class Moderation:
         """Undo a takedown; replay shows the account's past again. Raises AccountUnknown, StoreError, LogError."""
         self._wait(self._release(self._known(did), reveals=True))
 
-    def release_throttled(self, host: Host, most: int) -> int:
-        """Make up to `most` of the host's throttled accounts active, the oldest first. Returns how many."""
-        rows = self._db.read(table.throttled_oldest, host.id, most)
+    def release_throttled(self, host: Host, maximum: int) -> int:
+        """Make at most `maximum` of the host's throttled accounts active, the oldest first. Returns how many."""
+        rows = self._db.read(table.throttled_oldest, host.id, maximum)
         # Memory is ahead of SQL: an account may have been taken down, or be gone.
         states = [state for row in rows if _is_over_limit(state := self._known(row.did), host)]
         announcements = [self._release(state, reveals=False) for state in states]

@@ -69,8 +69,8 @@ class Places:
         """Release as many as there are places for: how many they were, and whether SQL was up to date."""
         try:
             accounts, waiting = self._db.read(table.places_taken, host.id)
-            most = min(host.account_limit - (accounts - waiting), waiting, RELEASED_PER_PASS)
-            released = self._moderation.release_throttled(host, most) if most > 0 else 0
+            free = min(host.account_limit - (accounts - waiting), waiting, RELEASED_PER_PASS)
+            released = self._moderation.release_throttled(host, free) if free > 0 else 0
         except RelayError as error:
             log.debug("free places of %s are given away later: %s", host.hostname, error)
             return 0, False

@@ -25,7 +25,7 @@ class IdentityError(RelayError):
     """A DID could not be resolved.
 
     Reasons: `did-not-found` (no such DID, or a form this network does not use), `did-tombstone` (deactivated for
-    good), `did-document` (the answer is no DID document of this DID), `did-unavailable` (no answer: not a fact about
+    good), `did-document` (the answer is not this DID's document), `did-unavailable` (no answer: not a fact about
     the DID, ask again later).
     """
 

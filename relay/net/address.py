@@ -64,7 +64,7 @@ class Address(NamedTuple):
 
 
 def is_public(ip: str | IPv4Address | IPv6Address) -> bool:
-    """Whether `ip` is an ordinary address on the internet. Raises ValueError when it is no IP address."""
+    """Whether `ip` is an ordinary address on the internet. Raises ValueError when it is not an IP address."""
     address = ip_address(ip) if isinstance(ip, str) else ip
     if isinstance(address, IPv4Address):
         return not any(address in block for block in _REFUSED_V4)

@@ -239,8 +239,8 @@ class _BoundedLines(io.BufferedReader):
         self._left = MAX_LINE_BYTES
 
     def readline(self, size: int | None = -1, /) -> bytes:
-        most = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
-        line = super().readline(most)
+        limit = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
+        line = super().readline(limit)
         self._left -= len(line)
         if self._left < 0:
             raise HTTPException("too many header or chunk lines")

@@ -102,10 +102,10 @@ def ping(tx: Transaction) -> None:
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """For who cannot wait as long as the store does: StoreError `store-unavailable` after `seconds`.
+    """For callers who cannot wait as long as the store does: StoreError `store-unavailable` after `seconds`.
 
-    The connection in use is dropped then: gevent.Timeout is no Exception, on which a transaction would be rolled back,
-    and a server that hangs does not answer that either.
+    The connection in use is dropped then: gevent.Timeout is not an Exception, on which a transaction would be rolled
+    back, and a server that hangs would not answer that either.
     """
     timeout = gevent.Timeout(seconds)
     try:

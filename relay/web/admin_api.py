@@ -280,7 +280,7 @@ def begin_import() -> ResponseReturnValue:
         admin().end_import(actor(), source)
         return done()
     body = _body(default=b"{}")
-    nsids = params.body_texts(body, "collections", most=collection_imports.MAX_COLLECTIONS)
+    nsids = params.body_texts(body, "collections", maximum=collection_imports.MAX_COLLECTIONS)
     for nsid in nsids:
         params.nsid(nsid, "collections")
     admin().begin_import(actor(), source, nsids)

@@ -146,11 +146,11 @@ def body_text(body: Body, name: str) -> str:
     return value
 
 
-def body_texts(body: Body, name: str, *, most: int) -> list[str]:
-    """A list of texts of the body, `most` at most; empty when it is not there."""
+def body_texts(body: Body, name: str, *, maximum: int) -> list[str]:
+    """A list of texts of the body, at most `maximum` of them; empty when it is not there."""
     values = body.get(name, [])
-    if not isinstance(values, list) or len(values) > most or not all(isinstance(value, str) for value in values):
-        raise invalid(f"{name} must be a list of at most {most} texts")
+    if not isinstance(values, list) or len(values) > maximum or not all(isinstance(value, str) for value in values):
+        raise invalid(f"{name} must be a list of at most {maximum} texts")
     return values
 
 

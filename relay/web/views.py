@@ -88,9 +88,9 @@ def heal_view(found: host_healing.Progress) -> dict[str, Any]:
     return found._asdict() | times
 
 
-def _rate(host: Host, most: int, window: int) -> dict[str, int]:
+def _rate(host: Host, maximum: int, window: int) -> dict[str, int]:
     # indigo shows -1 where no limiter runs.
-    return {"Max": most if host.connected else -1, "Window": window}
+    return {"Max": maximum if host.connected else -1, "Window": window}
 
 
 def _time(seconds: float | None) -> str | None:
