@@ -1,7 +1,7 @@
 """Patches the standard library for gevent, once, before anything of the relay is imported.
 
 Called first thing by `wsgi.py` and by the commands that run relay parts. Imports nothing of the relay. psycopg2 is made
-to switch greenlets by `store.pool`, before its first connection: loading it for SQLite would cost 5 MB.
+to switch greenlets by `store.postgres_pool`, before its first connection: loading it for SQLite would cost 5 MB.
 """
 
 from __future__ import annotations

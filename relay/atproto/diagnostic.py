@@ -27,7 +27,7 @@ class _End(Exception):
 
 
 def show(frame: bytes, maximum: int = 2_000) -> str:
-    """The objects of `frame`, one on a line and the fields of a map on lines of their own: at most `maximum` characters."""
+    """The objects of `frame`, one on a line and the fields of a map each on its own; at most `maximum` characters."""
     writer = _Writer(frame, maximum)
     try:
         while writer.at < len(frame):

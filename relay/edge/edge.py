@@ -1,6 +1,6 @@
 """Builds an edge's parts, wires them, starts and stops them in order: what `app` is to a relay.
 
-Run by `app.main` with RELAY_MODE=edge. What events flow into starts before them and stops after them.
+Run by `app` with RELAY_MODE=edge. What events flow into starts before them and stops after them.
 """
 
 from __future__ import annotations

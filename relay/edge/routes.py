@@ -1,6 +1,6 @@
 """The routes of an edge beside the firehose and health: queries go to the upstream relay, the admin API is its own.
 
-`create_edge_app` is called by `edge_app`. An edge knows no hosts and no accounts, and so answers nothing about them.
+`create_edge_app` is called by `edge`. An edge knows no hosts and no accounts, and so answers nothing about them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Keeps one connection to the upstream relay and hands every event on, from where the copier left off.
 
-Run by `edge_app`. The upstream's notices and errors end here; `problem` says in words why nothing comes. Must not know
+Run by `edge`. The upstream's notices and errors end here; `problem` says in words why nothing comes. Must not know
 what becomes of events.
 """
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class Copy(Protocol):
-    """Where events go: `copier.Copier`."""
+    """Where events go: `edge.copier.Copier`."""
 
     @property
     def cursor(self) -> int | None:

@@ -1,6 +1,6 @@
 """The last rejected frames of each host, so that its operator can find the fault without help.
 
-Filled by `ingest.Rejections` with every drop that is not ordinary, read for the host's page; the registry has the one
+Filled by `ingest.rejections` with every drop that is not ordinary, read for the host's page; the registry has the one
 instance. Only in memory, and bounded: 50 frames and 1 MiB of a host, 32 MiB in total, 64 KiB of a frame; the oldest go
 first.
 """

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """The rules of protocol.md 10-20, in that order, over the accounts and identities in memory."""
+    """The rules, the cheapest first, over the accounts and identities in memory."""
 
     def __init__(
         self,

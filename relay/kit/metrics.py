@@ -1,6 +1,6 @@
 """Every Prometheus instrument of the relay, grouped by the stage of the event path that moves it.
 
-Used by all rooms but `atproto`; exported by `web.metrics`. Label sets are bounded: reasons and kinds come from
+Used by all rooms but `atproto`; exported by `web.metrics_server`. Label sets are bounded: reasons and kinds come from
 fixed lists, never from the network. Holds no logic.
 """
 

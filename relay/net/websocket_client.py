@@ -1,8 +1,8 @@
-"""One WebSocket to one host: dialling, the handshake, keep-alive, and whole messages out of bytes.
+"""One WebSocket to one host or relay: dialling, the handshake, keep-alive, and whole messages out of bytes.
 
-websockets' sans-I/O protocol shakes hands on a gevent socket, `websocket` reads what comes then. Used by the
-subscriber, one greenlet per connection, which is the only one to read and write here. Knows nothing of frames' content,
-cursors or host states.
+The `websockets` library's protocol without I/O shakes hands on a gevent socket; `websocket_reader` reads what follows.
+Used by the subscriber, by an edge's source and by `relay compare`. A connection has one greenlet, which alone reads and
+writes on it. Must not know of cursors, of hosts' states, or of any frame but a stream's error.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Timing(NamedTuple):
 
 
 class Network(Protocol):
-    """Where connections come from: `identity.http.GuardedHttp`, which checks the address first."""
+    """Where connections come from: `net.http.GuardedHttp`, which checks the address first."""
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connected TCP socket."""
@@ -186,7 +186,7 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
 
 
 class Connection:
-    """An open WebSocket. `rest` is what the host sent along with its handshake, `max_bytes` the most of a message.
+    """An open WebSocket. `rest` is what the host sent along with its handshake; no message is longer than `max_bytes`.
 
     `waited`: the last `receive` had to wait.
     """

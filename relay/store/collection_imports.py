@@ -1,6 +1,6 @@
 """How far imports of the collection index have come: a row for each source, and one for each collection of it.
 
-Written by the import in `upstream` after each page, in one transaction with the pairs that the page told; read by
+Written by `collections.imports` after each page, in one transaction with the pairs that the page told; read by
 `web`. A source is its base URL. Must not know how pages are asked for.
 """
 

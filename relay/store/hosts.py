@@ -1,6 +1,6 @@
 """The `host` table, our `host_state` beside it, and `domain_bans`: every host ever known, and which may not be crawled.
 
-Read and written by `upstream`; `web` lists it. Cursors and account counts are written by `projection` alone, so that
+Read and written by `hosts`; `web` lists it. Cursors and account counts are written by `projection` alone, so that
 they never get ahead of the log. Must not know which status may follow which.
 """
 

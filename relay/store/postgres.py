@@ -1,7 +1,7 @@
 """The database on PostgreSQL, through psycopg2 in the greenlet that asks: for the full network.
 
 Opened by `open_database`. SQL is written with `?` and translated here; many rows go out as few statements. A lost
-connection is StoreError to the caller; `pool` connects again by itself.
+connection is StoreError to the caller; `postgres_pool` connects again by itself.
 """
 
 from __future__ import annotations

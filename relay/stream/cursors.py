@@ -1,6 +1,6 @@
 """Upstream cursors: up to which seq of its own each host's events are settled, logged or rejected.
 
-`ingest` begins and finishes events, the projector stores the positions, `upstream` reconnects from them. Events finish
+`ingest` begins and finishes events, the projector stores the positions, `hosts` reconnects from them. Events finish
 in any order; a position only moves to where nothing before it is outstanding. Must not know of hosts beyond their id.
 """
 

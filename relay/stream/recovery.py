@@ -1,6 +1,6 @@
 """The start: brings SQL and the cursors up to the log, from what SQL says it has.
 
-Called once by `opening`, before anything is written or served. The newest records may be missing in SQL after a crash;
+Called once by `stream`, before anything is written or served. The newest records may be missing in SQL after a crash;
 all of them are when an older database was restored, and none when a newer one was. Blocks; must not serve or log.
 """
 

@@ -1,8 +1,8 @@
 """One consumer's connection: sends what its feed gives, answers its control frames, and ends it for a named reason.
 
-A single greenlet does all of it, so that a pong can never fall into the middle of a half-sent chunk; once a second
-it looks for what the consumer sent: it has nothing to say, and one that says much is closed. Called by
-`firehose` after the upgrade. Must not know of HTTP, limits or how feeds are made.
+A single greenlet does all of it, so that a pong can never fall into the middle of a half-sent chunk. Once a second it
+reads what the consumer sent; a consumer has nothing to say, so one that sends much is disconnected. Called by `firehose`
+after the upgrade. Must not know of HTTP, limits or how feeds are made.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from relay.web.pace import Pace
 MAX_MESSAGE_BYTES = 64 << 10
 BYTES_PER_SECOND = 128 << 10
 FRAMES_PER_SECOND = 50
-# For so long what was not read is put up with, while a send had to wait.
-MOST_SECONDS = 10.0
+# After a send that had to wait, a consumer may have sent as much as in this many seconds.
+MAX_UNREAD_SECONDS = 10.0
 # Little at a time, so that few frames are read of one that sends too many.
 READ_BYTES = 1 << 10
 TICK = 1.0
@@ -264,7 +264,7 @@ class Connection:
 
     def _listen(self, now: float) -> None:
         """Take what the consumer sent since the last time. Raises ConsumerEnded."""
-        self._take_sent(min(max(TICK, now - self._listened_at), MOST_SECONDS))
+        self._take_sent(min(max(TICK, now - self._listened_at), MAX_UNREAD_SECONDS))
         reader = self._reader
         self._listened_at, self._frames = now, reader.frames
         if reader.pings:

@@ -107,6 +107,15 @@ def test_module(path: Path) -> None:
         assert not {name.split(".")[0] for name in imported(path)} & NOT_IN_ATPROTO
 
 
+def test_what_is_named_with_its_room_exists() -> None:
+    """A docstring or comment that names `room.module` names a file, and one that names `room.Name` a name in it."""
+    rooms = {path.name for path in (ROOT / "relay").iterdir() if path.is_dir()}
+    for path in MODULES:
+        for room, name in re.findall(r"`(?:relay\.)?([a-z]+)\.(\w+)(?:\.\w+)*`", path.read_text(encoding="utf-8")):
+            if room in rooms:
+                assert (ROOT / "relay" / room / f"{name}.py").is_file(), f"{path.name}: {room}.{name}"
+
+
 def test_only_commands_know_app() -> None:
     assert {room_of(path) for path in MODULES if "app" in foreign_rooms(path)} <= {"commands"}
 
