@@ -1,8 +1,8 @@
 """One upstream host: who it is, what it may do, what it is doing, and what was dropped of it.
 
 `registry` makes one Host per known host and keeps it for good, connected or not. The subscriber notes here what it
-sees, `ingest` takes its budget and its account limit, admins change its limits. Times are Unix seconds unless they are
-called otherwise. Must not know of sockets or of how any of this is stored.
+sees, `ingest` takes its budget and its account limit, admins change its limits. Times are Unix seconds unless a name
+says otherwise. Must not know of sockets or of how any of this is stored.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 
 
 class Host:
-    """One known host. `row.status` is the status that SQL has, `status` the one in force.
+    """One known host. `row.status` is the status in SQL, `status` the one in force.
 
-    `account_count` is kept here and, from the same events, in SQL. Of `row`, everything but the status and the account
-    count is up to date; `changed` tells the registry to store what is not.
+    `account_count` is kept here and, from the same events, in SQL. Everything in `row` but the status and the account
+    count is up to date; `changed` tells the registry to store it.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Host:
     def __init__(self, row: HostRow, cursor: HostCursor, shares: Shares) -> None:
         self.id = row.id
         self.hostname = row.hostname
-        # As a DID document's service endpoint would name the host.
+        # The host as a DID document's service endpoint names it.
         self.endpoint = Endpoint(row.hostname, not row.no_ssl)
         self.row = row
         self.status = Status(row.status)
@@ -86,15 +86,15 @@ class Host:
         self.budget = Budget()
         self.share = Share(shares)
         self.limiter = Limiter()
-        # The limits, and what of the row they follow from.
+        # The limits, and the part of the row that they follow from.
         self._rates = TRUSTED_RATES
         self._rates_made_of: tuple[int | None, ...] | None = None
         self.drops = Drops()
         self.changed = False
         self.connected_at: float | None = None
         self.live_restart = False
-        # Until there is a position: whether the host asked to be crawled just now, the cursor that an operator set, and
-        # whether the next connection is to start live in spite of that.
+        # While there is no position: whether the host has just asked to be crawled, the cursor that an operator set,
+        # and whether the next connection starts live in spite of that.
         self.first_crawl = False
         self.ask_from: int | None = None
         self.go_live = False
@@ -103,8 +103,8 @@ class Host:
         self.events_seen = 0
         self.last_event_time: str | None = None
         self.last_throttled_at: float | None = None
-        # Messages without a seq that could not be read since the last event; by how much the cursor of the next
-        # connection is put ahead for them; and the cursor at which a message ended the connection before.
+        # Unreadable messages without a seq since the last event; how far the cursor of the next connection is put ahead
+        # for them; and the cursor at which a message ended the connection before.
         self.unread = 0
         self.skip = 0
         self.stuck_at: int | None = None
@@ -133,7 +133,7 @@ class Host:
         return self._rates
 
     def note_event(self, stated_time: str, now: float) -> None:
-        """An event came; `stated_time` is what it says of itself, kept as it is and only read when somebody asks."""
+        """An event came; the time that it states is kept unread until somebody asks."""
         self.events_seen += 1
         self.unread = self.skip = 0
         self.ask_from = None
@@ -141,14 +141,14 @@ class Host:
         self.last_event_time = stated_time
 
     def note_unread(self) -> None:
-        """A message came that tells not even its seq."""
+        """A message came that does not even tell its seq."""
         self.unread += 1
 
     def step_over(self, alone: bool) -> None:
-        """A connection ended for what could not be read: the next one asks from behind it.
+        """A connection ended because of unreadable messages: the next one asks for what comes after them.
 
-        With `alone` one message ended it. That may have been chance, so the first time it is asked for again; after
-        that by twice as much ahead each time, since numbers may have gaps.
+        With `alone` a single message ended it. That may have been chance, so at first it is asked for again; after
+        that the cursor goes ahead twice as far each time, because numbers may have gaps.
         """
         if not alone:
             self.skip += self.unread
@@ -166,7 +166,7 @@ class Host:
         log.debug("host %s: its sequence numbers started again; its events pass if their revs are new", self.hostname)
 
     def note_throttled(self, tier: str, now: float) -> None:
-        """The host waits. Reaching the limit of a second is ordinary; only the slower ones say something of a host."""
+        """The host waits. The limit per second is ordinary; only the slower limits say something about a host."""
         if tier != "second":
             self.last_throttled_at = now
 
@@ -179,7 +179,7 @@ class Host:
         self.changed = True
 
     def due_change(self, now: float, idle_after: float) -> Cause | None:
-        """What the time `now` alone makes of the host, looked at every few seconds. An `idle_after` of 0 is never."""
+        """The change of status that is due at `now`, if any. With an `idle_after` of 0 no host counts as quiet."""
         if self.connected_at is None:
             return None
         self._refresh(self.connected_at, now)
@@ -198,7 +198,7 @@ class Host:
             self.row.failures = 0
             self.changed = True
         if now - (self.row.last_connected_at or 0.0) > SEEN_SECONDS:
-            # A crash must not make a host that was connected all the time look long unseen.
+            # After a crash a host that was connected all the time must not look long unseen.
             self.row.last_connected_at = now
             self.changed = True
 
@@ -243,7 +243,7 @@ class Budget:
             self._room = None
 
     def wait_for_room(self, timeout: float) -> bool:
-        """Block until there is room, for `timeout` seconds at most. True when there is."""
+        """Block until there is room, for at most `timeout` seconds. True when there is."""
         if self.full:
             # The signal exists only while somebody waits: thousands of hosts never need one.
             self._room = self._room or Signal()
@@ -254,7 +254,7 @@ class Budget:
 class Drops:
     """How many events of a host were dropped in the last day, by reason: counts per hour, 24 of them at most.
 
-    Reasons come from fixed lists. An hour older than a day is forgotten when somebody next looks.
+    Reasons come from fixed lists. An hour older than a day is forgotten at the next look.
     """
 
     __slots__ = ("_hours",)
@@ -318,8 +318,8 @@ class Limiter:
         self._second = Window(MILLISECONDS["second"])
         self._hour = Window(MILLISECONDS["hour"])
         self._day = Window(MILLISECONDS["day"])
-        # So many more messages fit under the slower limits until then, as long as the rates stay as they are: what was
-        # counted can only slide out. Those that came since that was seen are not yet counted there.
+        # `_free` more messages fit under the slower limits until `_until`, as long as the rates do not change: what was
+        # counted can only slide out. The messages taken since then are `_uncounted` there.
         self._free = 0
         self._until = 0
         self._rates: Rates | None = None

@@ -1,9 +1,9 @@
-"""The hosts' shares of CPU time: one that takes more than its share waits for as long as others have work.
+"""The hosts' shares of CPU time: a host that takes more than its share waits while others have work.
 
-Deficit round robin. In each round every host has QUANTUM seconds; a round ends when all that have work have used theirs
-up, at once when that is one host alone. What a message will cost is charged before the work, so that no host has more
-than that queued, and put right afterwards. Subscribers and lanes call it through `Host.share`.
-Must not know what the work is.
+Deficit round robin. In each round every host has QUANTUM seconds; a round ends when every host with work has used up
+its own, so at once for one host alone. What a message will probably cost is charged before the work, so that no host
+queues more than that, and corrected afterwards. Subscribers and lanes call it through `Host.share`. Must not know what
+the work is.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from relay.kit import metrics
 from relay.kit.background import yield_hub
 
 QUANTUM = 0.005
-# Work may be held up where no CPU is taken: a host in debt goes on after so long, with one message.
+# Work may be held up where it takes no CPU: after this long a host in debt goes on, with one message.
 WAIT_SECONDS = 1.0
 
 
 class Shares:
-    """The rounds, and which hosts have work; `waiting` counts those who wait for a round."""
+    """The rounds, and which hosts have work; `waiting` counts the callers that wait for a round."""
 
     def __init__(self) -> None:
         self.round = 0
@@ -32,14 +32,14 @@ class Shares:
         self._looking = False
 
     def look_soon(self) -> None:
-        """Begin new rounds, unless somebody with work has credit left: soon, when others have read what they have."""
-        # Whoever has credit comes here again without it, or without work.
+        """Begin a new round soon, once others have read what came for them, unless a host with work has credit left."""
+        # A host with credit comes here again once its credit or its work has come to an end.
         if not self._looking and not self._anyone_goes_first():
             self._looking = True
             gevent.spawn(self._look)
 
     def _look(self) -> None:
-        # Sockets are looked at in between: whoever has more to come has work by then.
+        # Sockets are looked at in between: a host with more on its way has work by then.
         yield_hub()
         yield_hub()
         self._looking = False
@@ -55,7 +55,7 @@ class Shares:
 
 
 class Share:
-    """One host's part. `credit` is what it may still take in this round, in seconds, and below 0 its debt."""
+    """One host's share. `credit` is what it may still take in this round, in seconds; below 0 it is a debt."""
 
     __slots__ = ("_credit", "_queue", "_round", "_shares", "_work")
 
@@ -69,7 +69,7 @@ class Share:
 
     @property
     def credit(self) -> float:
-        """Seconds that are left. A host that was idle has no more than those of one round."""
+        """Seconds that are left. A host that was idle has no more than one round gives."""
         missed = self._shares.round - self._round
         if missed:
             self._round += missed
@@ -77,14 +77,14 @@ class Share:
         return self._credit
 
     def take(self, seconds: float) -> None:
-        """Charge what the next piece of work will cost, once it is its turn. Those of a host go on in order."""
+        """Charge what the next piece of work will cost, once it is its turn. The pieces of one host go on in order."""
         if self._queue or self._credit <= 0 or self._round != self._shares.round:
             self._take_later(seconds)
         else:
             self._credit -= seconds
 
     def charge(self, seconds: float) -> None:
-        """Charge what it took beyond that, or give back, below 0, what it did not."""
+        """Charge what the work took beyond that; a negative number gives back what it did not take."""
         shares = self._shares
         credit = (self._credit if self._round == shares.round else self.credit) - seconds
         self._credit = credit if credit < QUANTUM else QUANTUM
@@ -95,14 +95,14 @@ class Share:
                 shares.look_soon()
 
     def begin(self, seconds: float = 0.0) -> None:
-        """A piece of work waits for nothing but the CPU from here on; it will cost that much more."""
+        """From here on a piece of work waits for nothing but the CPU; it will cost `seconds` more."""
         if not self._work:
             self._shares.working[self] = None
         self._work += 1
         self._credit -= seconds
 
     def end(self, seconds: float = 0.0) -> None:
-        """It is done, or waits for something else; `charge` for it."""
+        """The piece of work is done or waits for something else: `charge` it for `seconds`."""
         self.charge(seconds)
         self._work -= 1
         if not self._work:
@@ -111,16 +111,16 @@ class Share:
                 self._shares.look_soon()
 
     def call_next(self) -> None:
-        """Let the first go on that waits, if there is credit."""
+        """Let the first caller that waits go on, if there is credit."""
         if self._queue and self.credit > 0:
             self._queue[0].set()
 
     def _take_later(self, seconds: float) -> None:
-        """`take`, if a new round does not give the credit, and nobody waits already."""
+        """The rest of `take`: go on if a new round gives the credit and nobody waits, otherwise wait."""
         if not self._queue and self.credit > 0:
             self._credit -= seconds
             return
-        # Whoever waits has work, so that one that is called goes on before the next round.
+        # A caller that waits has work: when it is called it goes on before the next round.
         self.begin()
         try:
             self._stand_in_line()

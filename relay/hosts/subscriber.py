@@ -1,7 +1,8 @@
 """Reads one host's event stream for the life of one connection and puts each event into its lane.
 
-Run by the dialler in a greenlet of its own, which decides what follows when it ends. Waiting for the host's limits, for
-its share of the CPU or for a lane stops the reading, so that TCP pushes back on the host and on nobody else.
+Run by the dialler, in a greenlet of its own; the dialler decides what follows when the connection ends. While it waits
+for the host's limits, its share of the CPU or a lane, nothing is read, so TCP pushes back on that host alone. Must not
+know how events are judged.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, 
 from relay.net.websocket_reader import PassedOver
 
 LONGEST_WAIT_SECONDS = 1.0
-# A host has to wait that sends this many messages in as many seconds that cannot be read, and half as many that can.
+# A connection ends when so many messages in as many seconds cannot be read, and fewer than half as many can.
 UNREADABLE_ALLOWED = 100
 UNREADABLE_SECONDS = 60.0
-# What a host that was never heard of may have sent, and how long a pause says that this is all of it. If it is more, it
-# is wanted only when it began less than BACKLOG_AGE_SECONDS ago.
+# The backlog of a host that was never heard of: how much of it is always taken, and after how long a pause it counts as
+# over. A longer one is taken only if it began less than BACKLOG_AGE_SECONDS ago.
 BACKLOG_MESSAGES = 500
 BACKLOG_BYTES = 2 << 20
 BACKLOG_PAUSE_SECONDS = 1.0
@@ -41,10 +42,10 @@ BACKLOG_SECONDS = 10.0
 BACKLOG_AGE_SECONDS = 7200.0
 BACKLOGS_AT_ONCE = 32
 BACKLOG_WAIT_SECONDS = 30.0
-# What any message costs beside its decoding and its judgement, in seconds, and each of its bytes.
+# What a message costs beside decoding and judging, in seconds; and each of its bytes.
 MESSAGE_SECONDS = 100e-6
 BYTE_SECONDS = 5e-9
-# The seq of an event that is rejected may be nonsense: the cursor follows it by this much at most.
+# The seq of a rejected event may be nonsense: the cursor follows it by no more than this.
 LONGEST_STEP = 1_000_000
 # How many events that prove nothing are kept, in case a later one shows that the host's numbers started again.
 HELD_EVENTS = 32
@@ -73,7 +74,7 @@ class EventSink(Protocol):
         """Count an event that cannot be taken; `frame` is the beginning of its `size` bytes, or all of them."""
 
 
-# Whether an event of a host, whose number is not new, shows that the host's numbers started again. May block.
+# Whether an event whose seq is not new shows that the host's numbers started again. May block.
 StartsAgain = Callable[[Host, Event], bool]
 
 
@@ -113,10 +114,10 @@ class Subscriber:
         )
 
     def read(self, host: Host, stream: Connection, *, from_the_start: bool = False) -> None:
-        """Hand on every event of `stream`. Returns never; raises StreamEnded when the connection has to end.
+        """Hand on every event of `stream`. Never returns; raises StreamEnded when the connection has to end.
 
-        With `from_the_start` the host sends all it has. If that is much and old, a second connection is read in place
-        of `stream`, from now on.
+        With `from_the_start` the host sends everything it has. If that is much and old, a second connection is read
+        instead, from the present on.
         """
         reading = _Reading(host, self._sink, self._starts_again)
         with ExitStack() as opened:
@@ -129,7 +130,7 @@ class Subscriber:
                     turn = time.monotonic()
                 for message in messages:
                     self._take(host, reading, message)
-                    # Neither a socket that always has data nor a queue that always has room switches by itself.
+                    # A socket that always has data, or a queue that always has room, never switches by itself.
                     if time.monotonic() - turn > TURN_SECONDS:
                         yield_hub()
                         turn = time.monotonic()
@@ -141,10 +142,10 @@ class Subscriber:
         reading.take(message)
 
     def _pass_the_past(self, host: Host, past: Connection, reading: _Reading, opened: ExitStack) -> Connection:
-        """Take what a new or quiet host sent so far, if it is little or new; the connection to read on.
+        """Take what a new or quiet host sent so far, if it is little or recent. Returns the connection to go on with.
 
-        What comes is held until nothing comes. If it is much, and not what a new connection is told as well, the new
-        one goes on alone.
+        The backlog is held until a pause. If it is much, and does not reach what a new connection is sent, it is
+        passed over and the new connection goes on alone.
         """
         if not self._backlogs.acquire(timeout=BACKLOG_WAIT_SECONDS):
             return self._go_live(host, opened)
@@ -177,7 +178,7 @@ class Subscriber:
             wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
             if not wait:
                 return
-            # In pieces, so that a limit which an admin raises meanwhile counts at once.
+            # In pieces, so that a limit raised by an admin in between counts at once.
             seconds = min(wait / 1000, LONGEST_WAIT_SECONDS)
             host.note_throttled(tier, time.time())
             gevent.sleep(seconds)
@@ -199,7 +200,7 @@ class _Reading:
         self._held: list[Event] = []
 
     def take(self, message: bytes | PassedOver) -> None:
-        """Handle one message. Raises StreamEnded for the host's own word, or when hardly anything can be read."""
+        """Handle one message. Raises StreamEnded for the host's stream error, or when hardly anything can be read."""
         if isinstance(message, PassedOver):
             seq, did = _whose(message.head)
             self._reject(message.reason, message.detail, message.head, message.size, seq=seq, did=did)
@@ -216,7 +217,7 @@ class _Reading:
                 self._note_unreadable(str(error))
             return
         except Exception as error:
-            # A bug of ours: the message would come again after every reconnect, and stop the host for good.
+            # A bug of ours. The message would come again after every reconnect and stop the host for good.
             log.exception("reading a message of %s crashed", self._host.hostname)
             self._reject("internal-error", "", message)
             self._note_unreadable(f"internal-error: {type(error).__name__}")
@@ -299,7 +300,7 @@ class _Reading:
 
 
 def _whose(head: bytes) -> tuple[int | None, str | None]:
-    """The seq and the DID of the event of which this is the beginning, if that tells."""
+    """The seq and the DID of the event that begins like this, as far as that can be told."""
     with suppress(ProtocolError):
         event = frames.peek(head)
         if isinstance(event, Peeked):
@@ -332,8 +333,8 @@ def _is_much(messages: list[bytes | PassedOver]) -> bool:
 
 
 def _reaches(past: Connection, held: list[bytes | PassedOver], news: list[bytes | PassedOver]) -> bool:
-    """Read on in `past`, within the bounds once more, until it has what a new connection brought: then it lags behind
-    in nothing, whatever its events say of their time. What is read is added to `held`."""
+    """Read on in `past`, within the same bounds, until it has what a new connection brought: then it lacks nothing,
+    whatever time its events state. What is read is added to `held`."""
     if not news:
         return False
     first = news[0]
@@ -349,7 +350,7 @@ def _reaches(past: Connection, held: list[bytes | PassedOver], news: list[bytes 
 
 
 def _began_long_ago(messages: Iterable[bytes | PassedOver]) -> bool:
-    """By what the first event says that can be read and tells its time."""
+    """By the time that the first readable event states."""
     for message in messages:
         with suppress(ProtocolError, ValueError):
             event = None if isinstance(message, PassedOver) else frames.decode(message)

@@ -1,7 +1,7 @@
-"""The accounts in memory: who hosts them, their status, their last rev and data, and how admins change that.
+"""The accounts in memory: who hosts them, their status, their last rev and data.
 
-Lanes look accounts up here and put new state back; the admin API takes down and restores through it. SQL is
-behind it: read on a miss, written by the projector. Must not know of frames or verification.
+The gate looks accounts up here and gives them their new state; moderation changes their status. SQL is behind it: read
+on a miss, written by the projector. Must not know of frames or verification.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from relay.kit.background import in_turns
 from relay.kit.generations import RecordPart
 from relay.store.accounts import AccountRow, RepoRow
 
-# An account takes a kilobyte as objects, packed a tenth of that; to unpack it costs a twentieth of an event.
+# As objects an account takes a kilobyte, packed a tenth of that; unpacking costs a twentieth of an event.
 BUSY = 4096
 
 # uid, host id, both statuses, whether commits were missed
@@ -31,8 +31,8 @@ _CODES = {status: code for code, status in enumerate(STATUSES)}
 class AccountState:
     """One account as the event path knows it: ahead of SQL by what the projector has not written yet.
 
-    The rows are replaced, never changed in place, since the projector holds the same objects. All who hold an account's
-    state hold the same object. `moved`: what the row has as the host's status is still the word of the host before.
+    The rows are replaced, never changed in place, because the projector holds the same objects. There is one object for
+    an account, whoever holds it. `moved`: the host's status in the row is still the word of the former host.
     """
 
     __slots__ = ("__weakref__", "_memory", "_repo", "_row", "moved")
@@ -66,12 +66,12 @@ class AccountState:
             self.pack_into(self._memory)
 
     def pack_into(self, memory: RecordPart) -> None:
-        """Keep the account in `memory`, as it is now and as whoever still holds this makes it."""
+        """Keep the account in `memory`, as it is now and with later changes by whoever still holds this object."""
         self._memory = memory
         memory.put(self._row.did, pack(self._row, self._repo))
 
     def unpacked(self) -> None:
-        """This object is what is known of the account: nothing need be kept elsewhere."""
+        """From now on this object is what is known of the account, and `memory` need not follow it."""
         self._memory = None
 
 
@@ -79,7 +79,7 @@ FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
 
 
 class Accounts:
-    """The accounts' states: the busiest as objects, a bounded number more packed in `memory`.
+    """The accounts' states: the busiest as objects, and a bounded number of others packed in `memory`.
 
     Behind them, `find` knows every account as of the newest published event.
     """
@@ -88,7 +88,7 @@ class Accounts:
         self._find = find
         self._memory = memory
         self._busy: OrderedDict[str, AccountState] = OrderedDict()
-        # States that somebody holds although they are no longer among the busiest.
+        # States that are no longer among the busiest, but still held by somebody.
         self._held: WeakValueDictionary[str, AccountState] = WeakValueDictionary()
         self._next_uid = next_uid
         self._generation = 0
@@ -110,7 +110,7 @@ class Accounts:
             found = self._find(did)
             if found is None:
                 return None
-            # An admin may have changed the account while SQL answered: then what it said is stale.
+            # If an admin changed the account while SQL answered, the answer is stale.
             if generation == self._generation:
                 state = self._busy.get(did) or self._in_memory(did) or AccountState(*found)
         self._keep_busy(state)
@@ -121,7 +121,7 @@ class Accounts:
         return self._busy.get(did)
 
     def create(self, did: str, host: Host) -> AccountState:
-        """A new account on `host`, counted there; `host-throttled` from the start when the host is at its limit."""
+        """A new account on `host`, counted there; `host-throttled` from the start if the host is at its limit."""
         status = "active" if host.account_count < host.account_limit else "host-throttled"
         host.account_count += 1
         row = AccountRow(self._next_uid, did, host.id, status, "active")
@@ -131,15 +131,15 @@ class Accounts:
         return state
 
     def set_own_status(self, state: AccountState, status: str) -> None:
-        """Give the account a status of the relay's own, in memory: until it is in the log, the caller holds `state`."""
+        """Give the account a status of the relay's own, in memory. The caller holds `state` until it is in the log."""
         state.row = replace(state.row, status=status)
         self._generation += 1
 
     def made_after(self, uid: int) -> list[AccountRow]:
-        """The accounts in memory that were made after the one numbered `uid`."""
+        """The accounts in memory that were created after the one with `uid`."""
         packed = (unpack(did, record)[0] for did, record in in_turns(self._memory.items()))
         rows = {row.did: row for row in packed if row.uid > uid}
-        # A copy of each, and last: what is held as an object is newer.
+        # Objects come last, as they are newer; iterated over copies, since lookups change both.
         for states in (list(self._held.values()), list(self._busy.values())):
             rows.update((state.row.did, state.row) for state in states if state.row.uid > uid)
         return list(rows.values())
@@ -161,9 +161,9 @@ class Accounts:
 
 
 def pack(row: AccountRow, repo: RepoRow | None) -> bytes:
-    """The account and its repo, without the DID. Empty when they cannot be packed: then SQL is asked each time.
+    """The account and its repo, without the DID. Empty when they cannot be packed, and SQL has to be asked each time.
 
-    That is so for a status that has no code: a word of its host's own, or one that another relay has put into SQL.
+    That is so for a status without a code: a word of its host's own, or one that another relay has put into SQL.
     """
     status, upstream = _CODES.get(row.status), _CODES.get(row.upstream_status)
     if status is None or upstream is None:

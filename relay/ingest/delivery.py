@@ -1,7 +1,7 @@
 """One event on its way from a host to the log, and the ways in which its judgement can end.
 
-Made by the lanes, judged and filled in by the gate, taken by the sequencer as it is. It times one event in 32 through
-its stages: often enough for a histogram, and too seldom to cost anything.
+Made by the lanes, judged and filled in by the gate, taken by the sequencer as it is. One event in 32 is timed through
+its stages: enough for a histogram, and too few to cost anything. Must not know the rules.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relay.kit.errors import RelayError
 from relay.stream.sequencer import Entry
 
 EVENTS_PER_SAMPLE = 32
-# What the verification of an event may cost, in seconds, and each byte of its blocks.
+# What the verification of an event may cost, in seconds; and each byte of its blocks.
 VERIFICATION_SECONDS = 60e-6
 BYTE_SECONDS = 30e-9
 
@@ -29,15 +29,15 @@ class Wait(Enum):
 
     IDENTITY = "identity"  # the DID document is not in memory
     REFRESH = "refresh"  # the DID document disagrees with the host or the signature: it may be outdated
-    FOREIGN = "foreign"  # the event's host is not the account's: the same question, at that host's cost
+    FOREIGN = "foreign"  # as REFRESH, for an event of a host that is not the account's, at that host's cost
     STATUS = "status"  # the account is stored as inactive: its PDS may say otherwise
     COOL_DOWN = "cool-down"  # the account sent too much that was invalid
     LONG = "long"  # its verification takes so long that it is done in pieces, beside the lane
 
 
 class Stopwatch:
-    """One event's way: `queued` until it is looked at, `parked` with each wait, `judged` with verification, `logged`
-    until it is durable and published.
+    """Times the stages of one event: `queued` until it is looked at, `parked` for each wait, `judged` until it is
+    judged and verified, `logged` until it is durable and published.
     """
 
     __slots__ = ("_since",)
@@ -67,9 +67,9 @@ class Sampler:
 class Delivery(Entry):
     """An event from `host`, `size` bytes long, and the entry that the gate makes of it.
 
-    `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one of those that
-    are timed; `check` is its verification by a worker process, or in pieces. Its verification took `took` seconds up to
-    now, and `price` is what its host was charged for that: in advance what it may cost.
+    `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one in 32; `check`
+    is its verification by a worker process, or in pieces. `took` is what its verification took so far, in seconds, and
+    `price` what its host was charged for it: at first, what it will probably cost.
     """
 
     __slots__ = ("check", "done", "event", "host", "price", "size", "took", "watch")
@@ -92,7 +92,7 @@ class Delivery(Entry):
         return Wait.REFRESH in self.done or Wait.FOREIGN in self.done
 
     def end_work(self) -> None:
-        """It is judged, or waits for something else than the CPU: its host is charged for what it took."""
+        """It is judged, or waits for something other than the CPU: charge its host for what it took."""
         self.host.share.end(self.took - self.price)
         self.price = self.took
 
@@ -112,10 +112,10 @@ class Delivery(Entry):
 
 
 class Fetched(Delivery):
-    """What the relay asked an account's host for: an event beside the host's stream, with no number there.
+    """What the relay asked an account's host for: an event outside the host's stream, without a seq of the host's.
 
-    `settled` is set once it is in the log or dropped, and then `refusal` is why. One that is `silent` is not logged:
-    the relay learns of it, and consumers do not.
+    `settled` is set once it is in the log or dropped; if it was dropped, `refusal` is the reason. A `silent` one is not
+    logged: the relay learns from it, and consumers do not.
     """
 
     __slots__ = ("refusal", "settled", "silent")
@@ -128,7 +128,7 @@ class Fetched(Delivery):
         self.settled = Signal()
 
     def refuse(self, reason: str) -> None:
-        """Whoever fetched it is told."""
+        """Tell whoever fetched it."""
         self.refusal = reason
 
     def finish(self) -> None:

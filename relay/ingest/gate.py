@@ -1,8 +1,8 @@
 """Judges one event: who may send it, for which account, in which state; then has it verified.
 
-Called by lanes, one event of an account at a time. It fills the delivery's entry for the log, or raises `Rejected`, or
-`Hold` when something must be found out first. Asks nobody itself: it must not wait on the network. What a repo's event
-goes through is admitted by what is known, verified without any state (`verification`), and concluded.
+Called by lanes, one event of an account at a time. It fills the delivery's entry for the log, raises `Rejected`, or
+raises `Hold` when something must be found out first. It asks nobody itself: it must not wait on the network. A repo's
+event is admitted by what is known, verified without any state (`verification`), and then put after the last one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Gate:
         self._lenient = lenient
 
     def judge(self, delivery: Delivery) -> None:
-        """Make of `delivery` what the log takes.
+        """Fill in what the log needs of `delivery`.
 
         Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold or
         Unverified when it has to wait; StoreError when SQL is needed and away.
@@ -73,9 +73,9 @@ class Gate:
             self._judge_repo_event(delivery, event)
 
     def look_ahead(self, delivery: Delivery) -> None:
-        """Have an event verified before its turn, if there are processes for it and nothing known speaks against it.
+        """Have an event verified before its turn, if there are worker processes and nothing known speaks against it.
 
-        Decides nothing: when its turn comes the event is judged by what is known then, the outcome being one more fact.
+        Decides nothing: in its turn the event is judged by what is known then, the outcome included.
         """
         event = delivery.event
         if self._pool is None or not isinstance(event, Commit | Sync) or is_long(event):
@@ -103,11 +103,11 @@ class Gate:
             metrics.EVENTS_LENIENT.labels(outcome.lenient).inc()
 
     def _admit(self, delivery: Delivery, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
-        """The account and its key, once all that costs little speaks for the event."""
+        """The account and its key, once every cheap check speaks for the event."""
         identity = self._authoritative_identity(delivery)
         state = self._hosting.account_on(event.did, delivery.host)
         _check_own_status(state.row)
-        # A #sync may say another rev than its commit, which is the one that counts.
+        # A #sync may state another rev than its commit's, which is the one that counts.
         if isinstance(event, Commit) and state.repo is not None:
             _check_newer(event.rev, state.repo)
         self._check_host_status(delivery, state.row)
@@ -119,7 +119,7 @@ class Gate:
         return state, identity.key
 
     def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
-        # What was verified ahead may have been so against a key that has been rotated since.
+        # An event verified ahead may have been checked against a key that has been rotated since.
         if delivery.check is None or delivery.check.key != key:
             if is_long(event):
                 delivery.check = Check.beside(key)
@@ -146,7 +146,7 @@ class Gate:
         return Rejected(refusal.reason, refusal.detail)
 
     def _follow(self, delivery: Delivery, event: Commit | Sync, verdict: Verdict, state: AccountState) -> None:
-        """Put the verified event after what is known of its repo."""
+        """Compare the verified event with what is known of its repo, and take its new state."""
         before = state.repo
         if isinstance(event, Sync):
             if before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
@@ -158,7 +158,7 @@ class Gate:
                 raise Hold(Wait.STATUS) if Wait.STATUS not in delivery.done else Rejected("account-inactive")
             self._hosting.recover(state)
         if not follows:
-            # The commit itself is proven: what was missed is counted and marked.
+            # The commit itself is proven: the gap before it is counted and marked.
             metrics.CHAIN_BREAKS.inc()
         state.repo, delivery.collections = changes_of(
             event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before
@@ -166,7 +166,7 @@ class Gate:
         delivery.repo = state.repo
 
     def _downgrade(self, delivery: Delivery, event: Commit | Sync, unproven: Unproven, state: AccountState) -> None:
-        """Pass on the signed commit alone, so that consumers fetch the repo instead of missing the change."""
+        """Pass on the signed commit alone, as `#sync`: consumers fetch the repo instead of missing the change."""
         # A time that could not be read is empty.
         stated = Sync(event.did, event.seq, event.time or time_now(), unproven.rev, unproven.blocks, b"")
         self._follow(delivery, stated, Verdict(unproven.commit, unproven.data, None, {}), state)
@@ -187,14 +187,14 @@ class Gate:
             if event.active or known is None or known.row.host_id != delivery.host.id:
                 raise
         if not event.active and not delivery.refreshed:
-            # A former host must not speak for an account that has moved, as a cached document would let it.
+            # With a cached document a former host could still speak for an account that has moved.
             raise Hold(Wait.REFRESH)
         state = self._hosting.account_on(event.did, delivery.host)
         delivery.own_status = self._hosting.host_says(state, host_status(event.active, event.status))
         row = delivery.account = state.row
         active, status = effective_status(row.status, row.upstream_status)
         delivery.hides = status in HIDING_STATUSES
-        # With `active`, a word such as "throttled" is the host's to add.
+        # Beside `active`, the host may add a word such as "throttled".
         if active == event.active and (active or status == event.status):
             parts = frames.split_at_seq(event)
         else:
@@ -211,7 +211,7 @@ class Gate:
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosting.account_on(event.did, delivery.host)
-        # Any host may announce a change of identity, so only the handle that the DID document names is passed on.
+        # A handle is passed on only if the DID document names it.
         if event.handle is None or (identity is not None and identity.handle == event.handle.lower()):
             parts = frames.split_at_seq(event)
         else:
@@ -242,7 +242,7 @@ class Gate:
         return identity
 
     def _check_host_status(self, delivery: Delivery, row: AccountRow) -> None:
-        # Being desynchronized ends with an event that follows, which is told once it is verified.
+        # An account is no longer desynchronized once a verified event follows on its last one.
         if row.upstream_status in ("active", DESYNCHRONIZED):
             return
         if Wait.STATUS not in delivery.done:
@@ -259,7 +259,7 @@ def _check_own_status(row: AccountRow) -> None:
         return
     if row.status in OWN_STATUSES:
         raise Rejected(f"account-{row.status}")
-    # A word that another relay has put into the database.
+    # A status that another relay has put into the database.
     raise Rejected("account-inactive", row.status)
 
 
@@ -269,7 +269,7 @@ def _check_newer(rev: str, repo: RepoRow) -> None:
 
 
 def _fill(delivery: Delivery, row: AccountRow, parts: tuple[bytes, bytes]) -> None:
-    """Write into the entry whose it is, and its frame around `seq`."""
+    """Write the account and the frame around `seq` into the entry."""
     delivery.uid = row.uid
     delivery.status = status_code(row.upstream_status)
     delivery.head, delivery.tail = parts

@@ -1,7 +1,7 @@
-"""One lane: a queue whose greenlet has its events judged in order, and beside it the lines of accounts that wait.
+"""One lane: a queue whose greenlet has events judged in order, and beside it the lines of accounts that wait.
 
-Made and fed by `lanes`. An event that has to wait first moves with its account to a line of its own, and the lane goes
-on. Must not know what a subscriber is, or how events are judged.
+Made and fed by `lanes`. When an event has to wait, its account gets a line of its own beside the lane, and the lane
+goes on. Must not know what a subscriber is, or how events are judged.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from relay.kit.background import yield_hub
 from relay.kit.errors import IdentityError, StoreError
 from relay.stream.sequencer import Sequencer
 
-# Short, since every account of a lane is behind what waits in it: thousands of new accounts' events at once wait in
-# their hosts' sockets instead.
+# Short, because everything in a lane is behind what waits in it: when thousands of new accounts send at once, their
+# events wait in their hosts' sockets instead.
 QUEUE_CAPACITY = 16
-# How many events of one account may wait, however few of its host's places are left.
+# How many events of one account may always wait, however few places its host has left.
 ACCOUNT_PLACES = 32
-# What an honest account has to wait for: then it may have as many places as are left for the host's others.
+# What honest accounts wait for, too: then an account may take as many places as its host has left.
 HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.REFRESH, Wait.STATUS})
-# A lane that always has work lets others have a turn after so many events, or after one that took so long.
+# A busy lane lets others have a turn after so many events, or after one that took so long.
 EVENTS_PER_TURN = 4
 TURN_SECONDS = 0.001
 STORE_RETRY_SECONDS = 1.0
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 class Line:
     """The deliveries of one account that wait, in order. `wait` is what the first of them waits for.
 
-    `last_account` is the newest `#account` event that came when the line was full: of many, the last word counts.
+    `last_account` is the newest `#account` event that came while the line was full: only the last one counts.
     `throttled`: consumers were told that events are missing.
     """
 
@@ -60,22 +60,22 @@ class Line:
         self.throttled = False
 
     def has_room(self, delivery: Delivery) -> bool:
-        """Whether the account may have one more event waiting.
+        """Whether one more event of the account may wait.
 
-        Nobody but the PLC directory, when it is away, makes an account of did:plc wait for its identity, and nobody but
-        the relay one whose events are long: then nothing is dropped, and the host's own places are the bound.
+        Only the PLC directory, when it is away, makes an account of did:plc wait for its identity, and only the relay
+        makes one wait whose events are long. Then nothing is dropped, and the host's own places are the bound.
         """
         if self.wait is Wait.LONG or (self.wait is Wait.IDENTITY and delivery.event.did.startswith("did:plc:")):
             return True
         places = ACCOUNT_PLACES
         if self.wait in HONEST_WAITS:
             places = max(places, delivery.host.budget.spare_events)
-        # Those of other hosts are not counted against the account's own.
+        # Events of other hosts do not count against those of the account's own.
         return len(self.deliveries) < places or sum(one.host is delivery.host for one in self.deliveries) < places
 
 
 class Lane:
-    """A queue, its greenlet, and the lines beside it. `room` is taken before `queue` is filled: that bound is the
+    """A queue, its greenlet, and the lines beside it. `room` is acquired before `queue` is filled: that bound is the
     backpressure on subscribers.
     """
 
@@ -97,7 +97,7 @@ class Lane:
         self._rejections = rejections
         self._parking = parking
         self._lines: dict[str, Line] = {}
-        # By DID and host: events of hosts that are not, or not yet, the account's hold up nothing of the account.
+        # By DID and host: events of hosts that are not (yet) the account's host do not hold up the account's own.
         self._asides: dict[tuple[str, int], Line] = {}
         self._attendants = Group()
         self._busy = False
@@ -108,7 +108,7 @@ class Lane:
         return not self._busy and self.queue.empty() and not self._lines and not self._asides
 
     def run(self) -> None:
-        """Work the queue off, for ever. Waiting for work is the one wait here without a timeout."""
+        """Work through the queue, for ever. Waiting for work is the one wait here without a timeout."""
         handled = 0
         while True:
             delivery = self.queue.get()
@@ -121,12 +121,12 @@ class Lane:
             if self.queue.empty():
                 handled = 0
             elif handled >= EVENTS_PER_TURN or delivery.took > TURN_SECONDS:
-                # A queue that always has something never switches by itself.
+                # A queue that is never empty never switches by itself.
                 handled = 0
                 yield_hub()
 
     def kill(self) -> None:
-        """End the greenlets of the lines; their events stay unfinished and come again from the host."""
+        """Kill the greenlets of the lines. Their events stay unfinished and come again from the hosts."""
         self._attendants.kill(timeout=5)
 
     def _take(self, delivery: Delivery) -> None:
@@ -141,7 +141,7 @@ class Lane:
             self._hold(delivery, wait)
 
     def _append(self, line: Line, delivery: Delivery) -> None:
-        """Let `delivery` wait behind the others of its account, as far as these may be so many."""
+        """Let `delivery` wait behind the others of its account, if so many may wait."""
         if line.has_room(delivery):
             self._parking.enter(delivery)
             line.deliveries.append(delivery)
@@ -149,7 +149,7 @@ class Lane:
             self._overflow(line, delivery)
 
     def _overflow(self, line: Line, delivery: Delivery) -> None:
-        """Drop `delivery`, or keep it in the place of an `#account` before it."""
+        """Drop `delivery`, or keep it in place of an earlier `#account` event."""
         did, host = delivery.event.did, delivery.host
         if isinstance(delivery, Fetched):
             self._drop(delivery, "account-throttled", "")
@@ -177,10 +177,10 @@ class Lane:
             self._attendants.spawn(self._attend, did, line, wait)
 
     def _attend_aside(self, did: str, host_id: int, line: Line) -> None:
-        """Have the document read again for a foreign host; then its events are behind those of the account."""
+        """Have the document read again for a foreign host; then its events queue behind the account's own."""
         if not self._ran(line.deliveries[0], Wait.FOREIGN):
             self._parking.leave(line.deliveries.popleft())
-        # From here to the line's new place nothing switches: the account's events stay in order.
+        # From here until the line is in its new place nothing switches: the account's events stay in order.
         del self._asides[did, host_id]
         if line.last_account is not None:
             line.deliveries.append(line.last_account)
@@ -193,7 +193,7 @@ class Lane:
         self._attend(did, line, None)
 
     def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
-        """Work off one account's line, in order, with all that each event has to wait for."""
+        """Work through one account's line in order, with everything that each event has to wait for."""
         handled = 0
         while line.deliveries or line.last_account is not None or line.throttled:
             if line.deliveries:
@@ -209,11 +209,11 @@ class Lane:
             else:
                 line.overflowed = line.throttled = False
                 self._let_go(did)
-        # No switch since the line was seen empty: the next event of the account finds it gone.
+        # Nothing has switched since the line was seen empty: the account's next event finds it gone.
         del self._lines[did]
 
     def _attend_first(self, did: str, line: Line, wait: Wait | None) -> float:
-        """Take the first event out of the line: settled, or set aside with the others of its host.
+        """Take the first event out of the line: settled, or set aside with others of its host.
 
         Returns the seconds that its verification took here.
         """
@@ -239,17 +239,17 @@ class Lane:
         return delivery.took
 
     def _shorten(self, line: Line) -> None:
-        """Leave an account that turns out to have misbehaved the places that such a one has."""
+        """Leave an account that turns out to have misbehaved only the places that such accounts have."""
         while len(line.deliveries) > ACCOUNT_PLACES:
             last = line.deliveries.pop()
             self._parking.leave(last)
             if line.last_account is None or not isinstance(last.event, Account):
                 self._overflow(line, last)
             else:
-                # The one that is kept is newer.
+                # The one that was kept is newer.
                 self._drop(last, "account-throttled", "")
 
-    # Neither is worth a wait for the database.
+    # The next two announcements are not worth waiting for the database.
 
     def _throttle(self, did: str, host: Host) -> bool:
         try:
@@ -265,7 +265,7 @@ class Lane:
             log.debug("the end of an account's throttling is not announced: %s", error)
 
     def _ran(self, delivery: Delivery, wait: Wait) -> bool:
-        """Wait for what `delivery` is held for. False when that failed, and the event is dropped for it."""
+        """Wait for what `delivery` is held for. False when that failed and the event was dropped."""
         try:
             self._waits.run(delivery, wait)
         except IdentityError as error:
@@ -277,7 +277,7 @@ class Lane:
         return True
 
     def _settle_charged(self, delivery: Delivery) -> Wait | None:
-        """`_settle` beside the lane. It waits for no turn: what is behind it may be of another host."""
+        """`_settle` beside the lane. It does not wait for its host's share: what is behind it may be another host's."""
         delivery.host.share.begin()
         try:
             return self._settle(delivery)
@@ -285,7 +285,7 @@ class Lane:
             delivery.end_work()
 
     def _settle(self, delivery: Delivery) -> Wait | None:
-        """Judge `delivery` and pass it on or drop it; or say what it is held for."""
+        """Judge `delivery` and pass it on or drop it. Returns what it is held for, if it has to wait."""
         if delivery.watch is not None:
             delivery.watch.end("parked" if delivery.done else "queued")
         while True:
@@ -294,7 +294,7 @@ class Lane:
             try:
                 self._gate.judge(delivery)
             except Hold as hold:
-                # Not the exception itself: its traceback holds the frames, and they it, until a collection.
+                # Not the exception itself: its traceback and its frames hold each other until the next collection.
                 return hold.wait
             except Unverified:
                 continue
@@ -303,7 +303,7 @@ class Lane:
             except ProtocolError as error:
                 self._drop(delivery, error.reason, str(error))
             except StoreError as error:
-                # Without SQL nobody's state can be told: this lane waits, and pushes back on its hosts.
+                # Without SQL no account's state is known: this lane waits, and pushes back on its hosts.
                 log.debug("waiting for the database: %s", error)
                 gevent.sleep(STORE_RETRY_SECONDS)
                 continue

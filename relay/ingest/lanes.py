@@ -1,7 +1,7 @@
 """The way of events from subscribers to the gate: 32 lanes.
 
-Subscribers put events in, and wait here when the relay cannot take more. Every event of one account goes into the same
-lane, by a stable hash of its DID, so that they are judged in order. Must not know what a subscriber is, or how events
+Subscribers put events in, and wait here when the relay cannot take more. All events of an account go into the same
+lane, chosen by a stable hash of its DID, so they are judged in order. Must not know what a subscriber is, or how events
 are judged.
 """
 
@@ -60,7 +60,7 @@ class Lanes:
     def put(self, host: Host, event: Event) -> None:
         """Take one event of `host`; blocks while the host's budget or the lane is full.
 
-        An event that the log or a lane already has (a reconnect repeats them) is counted and skipped.
+        An event that the log or a lane already has is counted and skipped: a reconnect repeats some.
         """
         self._start_if_new(host, event.seq)
         lane = self._lanes[crc32(event.did.encode()) % LANES]
@@ -71,7 +71,7 @@ class Lanes:
             metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
             self._rejections.note(host, "duplicate", event.did, event.seq)
             return
-        # From `begin` to here nothing switches: a subscriber that is killed leaves no seq begun and never finished.
+        # From `begin` to the queue nothing switches: a killed subscriber leaves no seq begun but never finished.
         delivery = Delivery(host, event, self._sampler.next())
         host.share.charge(delivery.price)
         host.budget.take(delivery.size)
@@ -79,7 +79,7 @@ class Lanes:
         lane.queue.put_nowait(delivery)
 
     def put_fetched(self, host: Host, event: Event, *, silent: bool = False) -> Fetched:
-        """Take what `host` was asked for, as if it had sent it now, or without telling consumers; blocks as `put`."""
+        """Take what `host` was asked for as if it had sent it now; blocks as `put`. `silent`: consumers get nothing."""
         lane = self._lanes[crc32(event.did.encode()) % LANES]
         self._wait_for_room(host, lane)
         delivery = Fetched(host, event, silent=silent)
@@ -109,7 +109,7 @@ class Lanes:
                 host.cursor.finish(seq)
 
     def stop(self, timeout: float) -> None:
-        """Wait until the lanes are empty, for `timeout` seconds at most; the rest comes again from the hosts."""
+        """Wait for at most `timeout` seconds until the lanes are empty; the rest comes again from the hosts."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not all(lane.idle for lane in self._lanes):
             gevent.sleep(0.02)
@@ -118,14 +118,14 @@ class Lanes:
             lane.kill()
 
     def _start_if_new(self, host: Host, seq: int) -> None:
-        """Have it stored where a host's numbers start before its first event is taken up: see `HostCursor.start`."""
+        """Store where a host's numbers start before its first event is taken up: see `HostCursor.start`."""
         if host.cursor.position == NONE_YET:
             host.cursor.start(seq - 1)
             while not self._projector.wait_until_stored(WAIT_SECONDS):
                 pass
 
     def _wait_for_room(self, host: Host, lane: Lane) -> None:
-        """Return with one place in the lane taken, once the host may have more in flight; from then on it has work."""
+        """Take a place in the lane, once the host may have more in flight. From then on the host has work."""
         while host.budget.full:
             host.budget.wait_for_room(WAIT_SECONDS)
         while host.cursor.full:

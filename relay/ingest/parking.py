@@ -1,7 +1,7 @@
-"""The places of events that wait beside the lanes: some for each host alone, and a common rest that hosts borrow from.
+"""The places of events that wait beside the lanes: some for each host alone, and a common pool that hosts borrow from.
 
-The lanes count what enters and leaves, and have a host wait that may borrow no more. So hosts that make much wait do so
-at their own cost: whoever has a few events waiting is never stopped by them. Must not know what is waited for.
+The lanes count what enters and leaves, and make a host wait that may borrow no more. So a host with many waiting events
+pays for them itself: a host with a few is never stopped by them. Must not know what is waited for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from relay.hosts.host import Budget, Host
 from relay.ingest.delivery import Delivery
 from relay.kit import metrics
 
-# What each host has for itself, and what all of them may have beyond that.
+# What each host has for itself, and what all of them together may borrow beyond that.
 OWN_EVENTS = 32
 OWN_BYTES = 256 << 10
 COMMON_EVENTS = 10_000
@@ -24,7 +24,7 @@ WAIT_SECONDS = 1.0
 
 
 class Parking:
-    """How much is borrowed of the common rest, and the hosts that wait to borrow, first come, first served."""
+    """How much is borrowed from the common pool, and the hosts that wait to borrow, first come, first served."""
 
     def __init__(self) -> None:
         self.events = 0
@@ -49,19 +49,19 @@ class Parking:
             self._waiting.popleft().set()
 
     def stops(self, host: Host) -> bool:
-        """True when `host` has used up its own places, and there is nothing to borrow."""
+        """True when `host` has used up its own places and cannot borrow."""
         budget = host.budget
         return self.full and (budget.parked >= OWN_EVENTS or budget.parked_bytes >= OWN_BYTES)
 
     def wait_for_place(self, host: Host) -> None:
-        """Block while `host` is stopped. Ended by whatever the waiting events wait for, each within a bounded time."""
+        """Block while `host` is stopped. Ended by the events that wait, each of them within a bounded time."""
         turn: Signal | None = None
         try:
             while self.stops(host):
                 if turn is None or turn.is_set():
                     turn = Signal()
                     self._waiting.append(turn)
-                # One of the host's own places may come free without a turn.
+                # One of the host's own places may become free without a turn.
                 turn.wait(WAIT_SECONDS)
         finally:
             if turn is not None and turn in self._waiting:

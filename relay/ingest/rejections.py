@@ -1,9 +1,9 @@
 """Counts and logs what is dropped, and slows single accounts that send much which is invalid or `#sync`.
 
-Lanes and subscribers report every drop. The counter sees all of them; the log has the first of each host and reason
-within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. The gate charges
-accounts of an authoritative host only, so that nobody can slow somebody else's account, and holds those that owe time;
-`waits` waits it off.
+Lanes and subscribers report every drop. The counter counts all of them; the log has the first of each host and reason
+within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. The gate charges only
+accounts of an authoritative host, so that nobody can slow somebody else's account, and holds those that owe time, which
+`waits` lets pass. Must not know why an event is dropped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay.ingest.missed import Missed
 from relay.kit import metrics
 from relay.kit.limits import Tally
 
-# The first drop of a host and reason in this time has a line, as long as there are few such lines in a minute.
+# The first drop of a host and reason in this time gets a line, if there are not too many such lines in a minute.
 LINES_SECONDS = 3600.0
 LINES_CAPACITY = 10_000
 LINES_PER_MINUTE = 20
@@ -42,7 +42,7 @@ class Rejections:
     def __init__(self, rejected: RejectedFrames, missed: Missed) -> None:
         self._rejected = rejected
         self._missed = missed
-        # Shown as 0 from the start: a counter that begins at 1 has not risen for Prometheus, and its alert is silent.
+        # Shown as 0 from the start: to Prometheus a counter that begins at 1 has not risen, and its alert stays silent.
         self._counters = {reason: metrics.EVENTS_DROPPED.labels(reason) for reason in ("internal-error", "poison")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
         metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
@@ -62,7 +62,7 @@ class Rejections:
     ) -> None:
         """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes.
 
-        It is `missed` unless it was fetched: then it can be fetched again.
+        It counts as `missed` unless the relay had fetched it and can fetch it again.
         """
         counter = self._counters.get(reason)
         if counter is None:
@@ -87,7 +87,7 @@ class Rejections:
 
 
 class Penalties:
-    """Charges per account within ten minutes of its first one, and the delay that they come to."""
+    """Charges per account within ten minutes of the first one, and the delay that follows from them."""
 
     def __init__(self) -> None:
         self._charges: Tally[str] = Tally(CHARGES_SECONDS, CHARGES_CAPACITY)

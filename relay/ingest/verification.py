@@ -1,8 +1,8 @@
-"""Verifies one event against its account's key, and how that crosses to a worker process and back.
+"""Verifies one event against its account's key, and packs that for a worker process and back.
 
-The gate calls `verify` in-line, a worker in a process of its own; between the two a verification travels as batches of
-plain values, marshalled, behind their length. Imports nothing but `relay.atproto`, so that a worker process stays
-small. Must not know of accounts, queues or clocks.
+The gate calls `verify` in-line, a worker calls it in a process of its own; between the two, verifications travel as
+batches of plain values, marshalled, each batch behind its length. Imports nothing but `relay.atproto`, so that a worker
+process stays small. Must not know of accounts, queues or clocks.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from relay.atproto.crypto import PublicKey
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Commit, Event, RepoOp, Sync
 
-# The refusal that another key of the account might lift, and the one that is a fault of ours.
+# The refusal that another key of the account might lift, and the one that is a bug of ours.
 SIGNATURE_INVALID = "signature-invalid"
 INTERNAL_ERROR = "internal-error"
 
-# Bytes of blocks, up to which a verification takes two milliseconds at worst.
+# With no more bytes of blocks than this, a verification takes two milliseconds at worst.
 LONG_BYTES = 32 << 10
 
 # Only what the verifier reads is sent: decoding a frame twice would cost more than the crossing.
@@ -35,8 +35,8 @@ _LENGTH_BYTES = 4
 class Verdict(NamedTuple):
     """What an event has proven: its commit and the root of the tree. It may be passed on as it came.
 
-    `lenient` is the reason for which it would have been refused without leniency; `touched` is what the commit tells
-    of collections (`atproto.commit.touched`).
+    `lenient` is the reason for which it would have been refused without leniency; `touched` is what the commit says
+    about collections (`atproto.commit.touched`).
     """
 
     commit: Cid
@@ -55,8 +55,8 @@ class Refusal(NamedTuple):
 Outcome = Verdict | Unproven | Refusal
 """`Unproven` lies between the two others: the account has signed a commit, and that is all that the event proves.
 
-Such an event must not be passed on as it came, but should not be lost. `frames.sync_frame(event.did, unproven.rev,
-event.time, unproven.blocks)` is what consumers may be told instead, once authority and status are as they must be and
+Such an event must not be passed on as it came, but should not be lost. Consumers may be sent
+`frames.sync_frame(event.did, unproven.rev, event.time, unproven.blocks)` instead, if authority and status allow it and
 `unproven.rev` is after the last rev. The repo's state follows its `commit`, `data` and `rev`, as after any `#sync`.
 
 The `rev` of a `#sync` event may be any text, or empty: only `unproven.rev` tells whether it is old. `event.time` is
@@ -68,7 +68,7 @@ missing `prevData`, is turned into this by `atproto.commit.commit_alone`.
 def verify(
     event: Commit | Sync, key: PublicKey, now_us: int, *, lenient: bool, pause: Callable[[], None] | None = None
 ) -> Outcome:
-    """Everything about `event` that the account's key can tell; `now_us` is microseconds since 1970.
+    """Verify everything about `event` that its account's key can tell; `now_us` is microseconds since 1970.
 
     `pause` is called between pieces of the work, each of some milliseconds at most.
     """
@@ -157,7 +157,7 @@ class Inbox:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that are whole with `data`."""
+        """The messages that `data` completes."""
         buffer = self._buffer
         buffer += data
         start = 0

@@ -1,8 +1,8 @@
-"""Waits for many quiet sockets at once: looked at some times a second, and what came meanwhile is read together.
+"""Waits for many quiet sockets together: looks at all of them 30 times a second, and what has come is read as a group.
 
-A relay has thousands of hosts with an event now and then. If it wakes for each by itself it finds its caches cold, and
-an event costs two to three times as much as among others. Used by the connections to hosts, which are still read by one
-greenlet each: what is here only says when. Must not know of TLS, WebSocket or who the other side is.
+A relay has thousands of hosts, each with an event now and then. If it wakes for each event alone it finds its caches
+cold, and the event costs two to three times as much as among others. Used by the connections to hosts, each of which is
+still read by a greenlet of its own: this module only says when. Must not know of TLS, WebSocket or the other side.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from gevent.monkey import get_original
 
 from relay.kit.background import TURNS_SECONDS, call_in_turns
 
-# How far apart the sockets are looked at, and how far apart while one of them has much to say, and so many times after.
+# Between two looks at the sockets; the same while one of them has much to say, and for how many looks after that.
 INTERVAL_SECONDS = 0.033
 BUSY_SECONDS = 0.002
 BUSY_LOOKS = 10
 # While none has much to say, all that came is read before any of it is judged: for so long at most, nearly always less.
 TOGETHER_SECONDS = 0.004
-# So many sockets that are ready are taken at a time; the kernel begins with the others the next time.
+# How many ready sockets one look takes; the kernel begins the next one with the others.
 READY_AT_ONCE = 1024
 
 
 class Gathering:
-    """The sockets that are waited for, `interval` seconds apart. Bounded by the connections there are.
+    """The sockets that are waited for, looked at every `interval` seconds. Bounded by the number of connections.
 
     Belongs to the hub in which it is made.
     """
@@ -41,7 +41,7 @@ class Gathering:
         # gevent's own `select` has no epoll.
         self.epoll: Any = get_original("select", "epoll")()
         self._watched: dict[int, Watched] = {}
-        # When to see whether a wait is over, and whose: one entry for most sockets, put off each time it is due.
+        # When to check whether a wait is over, and whose: one entry for most sockets, put off each time it is due.
         self._ends: list[tuple[float, int, Watched]] = []
         self._order = count()
         loop = get_hub().loop
@@ -51,14 +51,14 @@ class Gathering:
         self._busy_looks = 0
 
     def watch(self, descriptor: int) -> Watched:
-        """Have a connected socket looked at until it is forgotten, which must be before it is closed."""
+        """Begin to look at a connected socket. It must be forgotten before it is closed."""
         if not self._watched:
             self._regular.start(self._look)
         watched = self._watched[descriptor] = Watched(self, descriptor)
         return watched
 
     def forget(self, descriptor: int, watched: Watched) -> None:
-        """The socket is about to be closed."""
+        """Stop looking at a socket that is about to be closed."""
         if self._watched.get(descriptor) is watched:
             del self._watched[descriptor]
         if not self._watched:
@@ -67,17 +67,17 @@ class Gathering:
             self._busy_looks = 0
 
     def hurry(self) -> None:
-        """Look again soon: a socket had so much that there is more on its way."""
+        """Look again soon: a socket held so much that more is on its way."""
         if not self._busy_looks:
             self._busy.start(self._look)
         self._busy_looks = BUSY_LOOKS
 
     def look_at_end(self, watched: Watched, end: float) -> None:
-        """See at `end` (monotonic seconds) whether a wait is over."""
+        """Check at `end` (monotonic seconds) whether a wait is over."""
         heapq.heappush(self._ends, (end, next(self._order), watched))
 
     def _look(self) -> None:
-        """In the hub: have those go on who have something to read, and those whose time is over."""
+        """In the hub: wake the readers that have something to read, and those whose time is over."""
         if self._busy_looks:
             self._busy_looks -= 1
             if not self._busy_looks:
@@ -97,12 +97,12 @@ class Gathering:
 
 
 class Watched:
-    """One socket. Its reader calls `wait` when there was nothing more to read."""
+    """One socket. Its reader calls `wait` once it has read everything."""
 
     __slots__ = ("_descriptor", "_ends", "_gathering", "_in_epoll", "_looked_at", "_over", "_waiter")
 
     def __init__(self, gathering: Gathering, descriptor: int) -> None:
-        # When the wait is over, and when that is looked at.
+        # When the wait is over, and when that is checked.
         self._ends = 0.0
         self._looked_at = math.inf
         self._gathering = gathering
@@ -113,11 +113,11 @@ class Watched:
 
     @property
     def waits(self) -> bool:
-        """Whether its reader waits here, and was not called yet."""
+        """Whether its reader waits here and was not woken yet."""
         return self._waiter is not None
 
     def wait(self, seconds: float) -> bool:
-        """Block until there is something to read, or the end of it. False when nothing came for `seconds`, about."""
+        """Block until there is something to read, or the stream ends. False when nothing came for about `seconds`."""
         gathering = self._gathering
         if not self._in_epoll:
             gathering.epoll.register(self._descriptor, select.POLLIN)
@@ -134,17 +134,17 @@ class Watched:
         return not self._over
 
     def call(self) -> Waiter[None] | None:
-        """There is something to read: who is to go on. Nobody when the reader is busy, and will see it by itself."""
+        """There is something to read: the waiter to wake, None when the reader is busy and will find it itself."""
         waiter, self._waiter = self._waiter, None
         if waiter is None:
-            # Else it would be told of again each time.
+            # Otherwise each look would report it again.
             self._leave_epoll()
         return waiter
 
     def call_if_over(self, looked_at: float, now: float) -> Waiter[None] | None:
-        """Who is to go on since its time is over, if it is; `looked_at` is for when this look was planned."""
+        """The waiter to wake if its time is over; `looked_at` is the time for which this look was planned."""
         if looked_at != self._looked_at:
-            # Another one was planned for earlier.
+            # Another look was planned for an earlier time.
             return None
         self._looked_at = math.inf
         if self._waiter is None:
@@ -157,7 +157,7 @@ class Watched:
         return waiter
 
     def forget(self) -> None:
-        """The socket is about to be closed."""
+        """Stop looking at the socket, which is about to be closed."""
         self._leave_epoll()
         self._gathering.forget(self._descriptor, self)
 
@@ -168,6 +168,6 @@ class Watched:
     def _leave_epoll(self) -> None:
         if self._in_epoll:
             self._in_epoll = False
-            # The other side may have made the kernel drop it already.
+            # The kernel may have dropped it already, because of the other side.
             with suppress(OSError):
                 self._gathering.epoll.unregister(self._descriptor)

@@ -30,16 +30,16 @@ from relay.net.websocket import FrameInvalid, Opcode, close_payload, control_fra
 from relay.net.websocket_reader import MAX_MESSAGE_BYTES, FrameReader, PassedOver, close_words
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
-# All hosts that have much to send take turns of this length, and whoever has little waits for a round of them.
+# Hosts with much to send take turns of this length; a host with little to send waits for one round of them.
 TURN_SECONDS = 0.001
-# By so much a relay's own seq may make the largest message of a host longer.
+# How much longer a relay's own seq may make the longest message of a host.
 RELAY_SEQ_BYTES = 64
 CONNECT_SECONDS = 5.0
 DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 WHOLE_FRAME_SECONDS = 300.0
 READ_BYTES = 16 << 10
-# Who sends so much at a time sends more than fits into a socket until it is looked at again.
+# A host that sends this much at a time sends more than its socket can hold until the next look.
 MUCH_BYTES = 32 << 10
 SMALL_FRAMES_ALLOWED = 10_000
 SMALL_FRAMES_SECONDS = 10.0
@@ -90,12 +90,12 @@ def dial(
     relay: bool = False,
     gathering: Gathering | None = None,
 ) -> Connection:
-    """Open a WebSocket to `endpoint`, which is to be a host, or with `relay` may be a relay. Raises StreamEnded.
+    """Open a WebSocket to `endpoint`: a host, or with `relay` perhaps a relay. Raises StreamEnded.
 
-    With `gathering` it is looked at together with others, and else as soon as something comes.
+    With `gathering` its socket is looked at together with others, otherwise it is read as soon as something comes.
 
-    All steps share one deadline: a host that makes its TLS or HTTP handshake last for ever holds its place among the
-    bounded number of dials for no longer than anyone else.
+    All steps share one deadline: a host that never ends its TLS or HTTP handshake holds its place among the bounded
+    number of dials no longer than any other.
     """
     deadline = gevent.Timeout(timing.dial)
     opened: list[socket.socket] = []
@@ -136,7 +136,7 @@ def _dial(
         raise StreamEnded(error.reason, error.detail) from None
     except (RelayError, OSError) as error:
         raise StreamEnded("connect-failed", _words(error)) from None
-    # With no timeout on the socket itself only the common deadline counts.
+    # The socket itself has no timeout: only the common deadline counts.
     sock.settimeout(None)
     if endpoint.tls:
         try:
@@ -165,7 +165,7 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
                 continue
             given = len(answer)
             answer += data
-            # Only an upgrade's answer ends with its head, and what comes then is for another reader.
+            # Only the answer to an upgrade ends with its head; what follows is for another reader.
             end = answer.find(HEAD_END, max(given - len(HEAD_END), 0)) if answer.startswith(b"HTTP/1.1 101") else -1
             if end >= 0:
                 data, rest = data[: end + len(HEAD_END) - given], data[end + len(HEAD_END) - given :]
@@ -174,7 +174,7 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
         raise StreamEnded("connection-lost", _words(error)) from None
     response = protocol.events.pop(0) if protocol.events else None
     if isinstance(response, Response):
-        # Relays that crawl each other would pass the same events round for ever.
+        # Relays that crawl each other would pass the same events round and round.
         if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
             raise StreamEnded("loop", "the host is itself a relay")
         if response.status_code != 101:
@@ -217,8 +217,8 @@ class Connection:
         self._socket = sock
         self._gathering = gathering
         self._watched: Watched | None = None if gathering is None else gathering.watch(sock.fileno())
-        # Whether there may be more to read, in the socket or in what TLS holds back; and how much was read without a
-        # wait in between.
+        # Whether there may be more to read, in the socket or in what TLS holds back; and how many bytes were read since
+        # the last wait.
         self._more = True
         self._together = 0
         self.waited = False
@@ -228,15 +228,15 @@ class Connection:
         self._pinged = False
         self._small_frames = 0
         self._small_since = 0.0
-        # Nothing is read or sent by waiting in it.
+        # No call on the socket blocks: waiting is done here.
         sock.settimeout(0)
         self._reader.feed(rest)
 
     def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
-        """The next messages, those that were passed over in their places; blocks until there are any, or, with
-        `patience`, until as many seconds have gone by. Raises StreamEnded at the end.
+        """The next messages, with those that were passed over in their places. Raises StreamEnded at the end.
 
-        Pings when the host is quiet, and gives up when nothing answers, or when one frame takes too long.
+        Blocks until there are any, or with `patience` for as many seconds; then there may be none. Pings a quiet host,
+        and gives up when it does not answer or when one frame takes too long.
         """
         reader = self._reader
         self.waited = False
@@ -255,8 +255,8 @@ class Connection:
                 raise self._ended
             if time.monotonic() - since > self._timing.whole_frame:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
-            # A socket that always has data never switches by itself, and a long message is read in many pieces. What
-            # has come whole is not held up: whoever takes it lets others have their turn.
+            # Reading a socket that always has data never switches, and a long message is read in many pieces. Whole
+            # messages are returned at once: their reader lets others have their turn.
             if time.monotonic() - turn > TURN_SECONDS:
                 yield_hub()
                 turn = time.monotonic()
@@ -267,12 +267,12 @@ class Connection:
                 since = time.monotonic()
 
     def close(self) -> None:
-        """Say goodbye if that takes no waiting, and close the socket."""
+        """Send a close frame if that needs no waiting, and close the socket."""
         if self._watched is not None:
             self._watched.forget()
             self._watched = None
         if self._ended is None or self._ended.reason != "connection-lost":
-            # The goodbye is a courtesy: a full send buffer or a dead peer goes without.
+            # The close frame is a courtesy: with a full send buffer or a dead peer it is left out.
             with contextlib.suppress(OSError):
                 self._socket.send(_control(Opcode.CLOSE, self._goodbye()))
         self._socket.close()
@@ -284,7 +284,7 @@ class Connection:
         return closed or b""
 
     def _read(self, give_up: float | None) -> bool:
-        """Read what there is, once something has come. False when nothing has until `give_up`."""
+        """Read what has come, waiting for it if need be. False when nothing came until `give_up`."""
         while not self._more or not self._read_some():
             quiet = self._timing.quiet
             if self._wait(quiet if give_up is None else max(0.001, give_up - time.monotonic())):
@@ -312,7 +312,7 @@ class Connection:
         if not data:
             self._ended = self._lost("the host closed the connection")
             return True
-        # TLS gives a record at a time, and does not say whether another one has come.
+        # TLS gives one record at a time and does not say whether there is another.
         self._more = len(data) == READ_BYTES or isinstance(self._socket, ssl.SSLSocket)
         self._together += len(data)
         if self._together >= MUCH_BYTES and self._gathering is not None:
@@ -321,7 +321,7 @@ class Connection:
         return True
 
     def _wait(self, seconds: float) -> bool:
-        """Wait until there is something to read, for `seconds` at most. False when there is not."""
+        """Wait until there is something to read, for at most `seconds`. False when nothing came."""
         self.waited = True
         if self._watched is not None:
             return self._watched.wait(seconds)
@@ -349,7 +349,7 @@ class Connection:
         return self._ended
 
     def _slow_small(self) -> None:
-        """Read on more slowly in a flood of frames that cost work and carry little: pings, or a message in crumbs."""
+        """Slow down in a flood of frames that cost work and carry little: pings, or a message in tiny fragments."""
         now = time.monotonic()
         if now - self._small_since > SMALL_FRAMES_SECONDS:
             self._small_since = now

@@ -1,7 +1,7 @@
-"""Upstream cursors: up to which seq of its own each host's events are settled, logged or rejected.
+"""Host cursors: up to which of the host's own seqs its events are settled, that is logged or rejected.
 
-`ingest` begins and finishes events, the projector stores the positions, `hosts` reconnects from them. Events finish
-in any order; a position only moves to where nothing before it is outstanding. Must not know of hosts beyond their id.
+`ingest` begins and finishes events, the projector stores the positions, `hosts` reconnects from them. Events finish in
+any order; a position only moves as far as nothing before it is outstanding. Must not know of hosts beyond their id.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 NONE_YET = -1
 _SETTLED = -1
 
-# Finished events that wait for an earlier one. A host in whose stream one event takes this long has to wait.
+# Finished events that wait for an earlier one. With more than this a host has to wait.
 MAX_AHEAD = 65_536
 
-# For how many events of the log it is remembered that a host may send some of them again.
+# How many events back in the log are remembered because a host may send them again.
 RESTORED_EVENTS = 200_000
 
 
@@ -60,15 +60,15 @@ class HostCursor:
         return len(self._begun) >= MAX_AHEAD
 
     def begin(self, seq: int) -> bool:
-        """Take up the event `seq`. False when it was before: it is settled, outstanding, or in the log already."""
+        """Take up the event `seq`. False when it is settled, outstanding, or in the log already."""
         if seq <= self.position or seq in self._begun:
             return False
         if self._logged and self._was_logged(seq):
             self._begun[seq] = _SETTLED
             self._advance()
             return False
-        # The position cannot pass the logged events that come after this one before this is settled, so till then a
-        # restart must find their records.
+        # Until this one is settled the position cannot pass the logged events after it, and a restart must find their
+        # records.
         self._begun[seq] = self._before_logged if self._logged else self._last_seq()
         self._book.outstanding.add(self.host_id)
         return True
@@ -80,7 +80,7 @@ class HostCursor:
             self._advance()
 
     def reset(self) -> None:
-        """Forget everything: the host's seqs start again, or have been left behind. Not while one is outstanding."""
+        """Forget everything: the host's seqs start again, or were left behind. Not while one is outstanding."""
         assert not self._begun
         self._logged.clear()
         self.position = NONE_YET
@@ -88,9 +88,9 @@ class HostCursor:
         self._book.dirty.add(self.host_id)
 
     def start(self, position: int) -> None:
-        """The first event is the one after `position`; what the log has of the host before now is of other numbers.
+        """The first event is the one after `position`; what the log has of the host until now has other numbers.
 
-        Until that is stored no event may be begun: a restart could not tell the old numbers from the new ones.
+        Until this is stored no event may be begun: a restart could not tell the old numbers from the new ones.
         """
         self.position = position
         self.since = self._book.started[self.host_id] = self._last_seq()
@@ -109,22 +109,22 @@ class HostCursor:
             self._book.restored.add(self.host_id)
 
     def note_gap(self, reason: str) -> None:
-        """Events of the host are missing, of accounts that nobody knows. Stored with the position."""
+        """Events of the host are missing, and it is not known of which accounts. Stored with the position."""
         self._book.gaps[self.host_id] = reason
         self._book.dirty.add(self.host_id)
 
     def oldest_begun(self) -> int:
-        """The log's newest seq when the oldest outstanding event, of which there must be one, was begun."""
+        """The log's newest seq when the oldest outstanding event was begun. There must be one."""
         return next(iter(self._begun.values()))
 
     def oldest_logged(self) -> int:
-        """The log's seq before the oldest restored event; only while one of them has not come again."""
+        """The log's seq before the oldest restored event; valid while one of them has not come again."""
         return self._before_logged
 
     def _was_logged(self, seq: int) -> bool:
         found = seq in self._logged
         self._logged.discard(seq)
-        # A host's seqs rise, so when it is past these they will not come.
+        # A host's seqs rise: once it is past these they will not come again.
         if not found and seq > self._last_logged:
             self._logged.clear()
         if not self._logged:
@@ -163,7 +163,7 @@ class CursorBook:
         self.gaps: dict[int, str] = {}
 
     def get(self, host_id: int) -> HostCursor:
-        """The cursor of a host; a new one when the host is."""
+        """The cursor of a host; a new one for a new host."""
         cursor = self._cursors.get(host_id)
         if cursor is None:
             cursor = self._cursors[host_id] = HostCursor(host_id, self, self._last_seq)
@@ -193,13 +193,13 @@ class CursorBook:
         return gaps
 
     def give_back(self, moved: Mapping[int, int], started: Mapping[int, int], gaps: Mapping[int, str]) -> None:
-        """What was taken could not be stored: the next ones to take have it again, unless there is newer."""
+        """What was taken could not be stored: the next call gives it again, unless there is something newer."""
         self.dirty.update(moved)
         self.started = {**started, **self.started}
         self.gaps = {**gaps, **self.gaps}
 
     def forget_stored(self) -> None:
-        """SQL may have lost what it was given: all of it is there to be taken again."""
+        """SQL may have lost what it was given: have all of it taken again."""
         self.dirty = {
             host_id for host_id, cursor in self._cursors.items() if cursor.position != NONE_YET or cursor.since
         }

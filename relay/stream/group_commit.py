@@ -1,8 +1,8 @@
-"""The log's one writer: takes what is put in batches, makes each durable off the hub, and only then lets anyone see it.
+"""The log's one writer: takes events in batches, makes each batch durable off the hub, and only then publishes it.
 
-Used by the sequencer of a relay and by the copier of an edge, which say what the records of a batch are. Whoever puts
-waits while the queue is full; the hub never waits for the disk, however long it is full or broken. Must not know of
-hosts or SQL, nor of a frame more than how many operations it has.
+Used by the sequencer of a relay and by the copier of an edge, which say what the records of a batch are. Callers of
+`put` wait while the queue is full; the hub never waits for the disk, however long that is full or broken. Must not know
+of hosts or SQL, or more of a frame than how many operations it has.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ BATCH_BYTES = 1 << 20
 WAIT_SECONDS = 1.0
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
-# Batches start at least this far apart, unless the next one is full: each costs every consumer a chunk, and a sync.
-# A relay that has so much to do that a batch is large has no use for more of them.
+# Batches start at least this far apart, unless the next one is full: each costs a sync, and a chunk for every consumer.
+# With so many events that a batch is large, fewer batches are enough.
 BATCH_SECONDS = 0.01
 LARGE_BATCH_EVENTS = 32
 LARGE_BATCH_SECONDS = 0.025
 
-# A disk that takes longer than this for one batch is as good as broken.
+# A disk that takes longer than this for one batch counts as broken.
 HUNG_SECONDS = 3.0
 
-# How often it is stored how far seqs were given out.
+# How often the newest seq that was given out is stored.
 NOTE_SECONDS = 0.5
 
 T = TypeVar("T")
@@ -51,10 +51,10 @@ log = logging.getLogger(__name__)
 
 
 class GroupCommit(Generic[T]):
-    """The queue and the greenlet that works it off, one batch after the other and in order.
+    """The queue and the greenlet that works through it, one batch after the other, in order.
 
-    `records_of` gives the records of a batch; `published` gets both once consumers may have them; `ready` is
-    called before each batch is taken, and may block. `name` is whose they are, `bytes` what is queued.
+    `records_of` gives the records of a batch; `published` gets both once consumers may have them; `ready` is called
+    before each batch is taken, and may block. `name` is the label of its metrics, `bytes` what is queued.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class GroupCommit(Generic[T]):
     ) -> None:
         # Called when a batch could not be written, which may be for lack of room.
         self.make_room: Callable[[], None] = _nothing
-        # Called with each batch before it is written; returns once the batch may be, and be published.
+        # Called with each batch; once it returns, the batch may be written and published.
         self.replicate: Callable[[Block], None] | None = None
         self.bytes = 0
         self._name = name
@@ -79,7 +79,7 @@ class GroupCommit(Generic[T]):
         self._records_of = records_of
         self._published = published
         self._ready = ready
-        # Why nothing can be written now; why nothing ever will be.
+        # Why nothing can be written now; why nothing can until a restart.
         self._trouble: str | None = None
         self._death: str | None = None
         self._writing_since: float | None = None
@@ -88,7 +88,7 @@ class GroupCommit(Generic[T]):
         self._disk = ThreadPool(1)
         self._queue: deque[tuple[T, int]] = deque()
         self._filled = Signal()
-        # Who waits for room, in their order: what was judged before a takedown must be in the log before it.
+        # Callers that wait for room, in order: what was judged before a takedown must be in the log before it.
         self._blocked: deque[Signal] = deque()
         self._idle = Signal()
         self._idle.set()
@@ -106,7 +106,7 @@ class GroupCommit(Generic[T]):
         return f"log: the disk has not answered for {waited:.0f} s" if waited > HUNG_SECONDS else None
 
     def put(self, item: T, size: int) -> None:
-        """Take one event of `size` bytes; blocks while the queue is full. They come out in the order of the calls."""
+        """Take one event of `size` bytes; blocks while the queue is full. Events come out in the order of the calls."""
         if self._blocked or len(self._queue) >= QUEUE_EVENTS or self.bytes >= QUEUE_BYTES:
             self._wait_for_room()
         self._queue.append((item, size))
@@ -121,7 +121,7 @@ class GroupCommit(Generic[T]):
         self._greenlet.link_exception(self._note_death)
 
     def stop(self, timeout: float) -> bool:
-        """Log all that was put, then stop. False when `timeout` seconds were not enough; the rest is dropped."""
+        """Log everything that was put, then stop. False when `timeout` seconds were not enough; the rest is dropped."""
         if self._greenlet is None:
             return self._idle.is_set()
         drained = bool(self._idle.wait(timeout))
@@ -146,7 +146,7 @@ class GroupCommit(Generic[T]):
             gevent.sleep(0.0 if full else max(started + apart - time.monotonic(), 0.0))
 
     def _commit(self, batch: list[T]) -> None:
-        """Write, sync, publish, tell. Never in another order."""
+        """Write, sync, publish, report: never in another order."""
         records = self._records_of(batch)
         block = encode_block(records)
         if self.replicate is not None:
@@ -213,7 +213,7 @@ class GroupCommit(Generic[T]):
                 turn.wait(WAIT_SECONDS)
         finally:
             self._blocked.remove(turn)
-            # It sees the room when it runs, which is after the caller has taken its own.
+            # The next one runs, and looks for room, after this caller has taken its own.
             self._call_next()
 
     def _call_next(self) -> None:
@@ -221,7 +221,7 @@ class GroupCommit(Generic[T]):
             self._blocked[0].set()
 
     def _note_death(self, greenlet: gevent.Greenlet[[], None]) -> None:
-        # A bug: the log is as it was, but only a restart helps, and the health check must say so.
+        # A bug. The log is intact, but only a restart helps, and the health check must say so.
         self._death = f"{self._name}: {greenlet.exception!r}"
         log.critical("the %s has crashed, and only a restart helps: %r", self._name, greenlet.exception)
 

@@ -1,7 +1,6 @@
-"""Gives events their seq, and says what becomes of them once they are durable and published.
+"""Gives events their seq, has them logged, and tells the projector and the sender once they are durable and published.
 
-Accepted events come from the lanes and from moderation. Per batch: number, commit, project, and tell the sender. Must
-not know of hosts, consumers or files.
+Accepted events come from the lanes and from moderation. Must not know of hosts, consumers or files.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ log = logging.getLogger(__name__)
 class Entry:
     """What the log takes: an accepted event of a host, or an announcement of the relay's own.
 
-    Before it is submitted it says: `uid`; `status`, the index in `events.STATUSES` of what the host says of the
-    account; `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that
-    the event changes, `collections` is what it says about collections (`changes.told_by`). `hides`: with this
-    `#account` event the account's past becomes unreadable; `reveals`: with this one it can be read again. `host_id` and
-    `upstream_seq` are 0 for the relay's own; `own_status` is the status of the relay's own that it gives the account.
+    Whoever submits it has set `uid`; `status`, the index in `events.STATUSES` of what the host says of the account; and
+    `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that the event
+    changes, `collections` is what it says about collections (`changes.told_by`). `hides`: this `#account` event makes
+    the account's past unreadable; `reveals`: this one makes it readable again. `host_id` and `upstream_seq` are 0 for
+    an announcement; `own_status` is the relay's own status that the event gives the account.
     """
 
     __slots__ = (
@@ -86,7 +85,7 @@ class Sequencer:
         self._commits.make_room = make_room
 
     def replicate_with(self, replicate: Callable[[Block], None]) -> None:
-        """Have each batch given to `replicate` before it is written and published, which waits for its return."""
+        """Have each batch given to `replicate`, and written and published only once that returns."""
         self._commits.replicate = replicate
 
     @property
@@ -103,8 +102,8 @@ class Sequencer:
         self._commits.start()
 
     def stop(self, timeout: float) -> bool:
-        """Log all that was submitted, then stop. False when `timeout` seconds were not enough; the rest is dropped,
-        unfinished, and comes again from its hosts.
+        """Log everything that was submitted, then stop. False when `timeout` seconds were not enough; the rest is
+        dropped, unfinished, and comes again from its hosts.
         """
         return self._commits.stop(timeout)
 

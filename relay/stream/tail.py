@@ -1,7 +1,7 @@
-"""The newest part of the log in memory, as the chunks that consumers are sent, and the waking of those who wait.
+"""The newest part of the log in memory, as the chunks that consumers get; wakes the consumers that wait for more.
 
-The group commit publishes one chunk per batch; every consumer at the head is handed the same bytes. Bounded by
-bytes; older events come from the disk. Must not know of sockets or files.
+The group commit publishes one chunk per batch; every consumer at the head is handed the same bytes. Bounded in bytes;
+older events come from the disk. Must not know of sockets or files.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from relay.net.websocket import frame_header, payload_start
 from relay.stream.suppressions import Suppressions
 
 CAPACITY_BYTES = 8 << 20
-# What an event takes beside its bytes on the wire.
+# Bytes of memory that an event takes beside its bytes on the wire.
 EVENT_OVERHEAD = 200
 
 TICK = 0.05
-# Each woken consumer runs until it waits again, so between so many of them others get their turn.
+# Each woken consumer runs until it waits again: after so many of them others get a turn.
 WOKEN_TOGETHER = 64
 
 
@@ -46,7 +46,7 @@ _seq = attrgetter("seq")
 class Chunk(NamedTuple):
     """The events of one group commit up to `last_seq`, joined for the wire. `whole`: none of them is left out.
 
-    `marked` and `lifted` are what those of the suppressions were when it was built or looked through.
+    `marked` and `lifted` are those of the suppressions when it was built or last checked.
     """
 
     data: bytes
@@ -108,8 +108,8 @@ def without_hidden(chunk: Chunk, suppressions: Suppressions) -> Chunk:
 class Tail:
     """Chunks by the seq before their first event. `head` is the newest published seq.
 
-    A chunk is looked through for what is hidden when it is asked for, and not at each mark: thousands of accounts may
-    be deleted at once.
+    A chunk is checked for hidden events when it is asked for, not at each new mark: thousands of accounts may be
+    deleted at once.
     """
 
     def __init__(self, head: int, suppressions: Suppressions, capacity: int = CAPACITY_BYTES) -> None:
@@ -122,9 +122,9 @@ class Tail:
         metrics.show_bound("tail-bytes", lambda: self._bytes, capacity)
 
     def publish(self, records: list[Record]) -> None:
-        """Make `records`, the next in the log, available, and wake all who wait for them."""
+        """Make `records`, the next in the log, available, and wake everyone who waits for them."""
         chunk = chunk_of(records, records[-1].seq, self._suppressions)
-        # Under the old head, even when seqs were passed over since: whoever is there goes on with this.
+        # Under the old head, even when seqs were passed over since: a consumer there goes on with this chunk.
         self._chunks[self.head] = chunk
         self._bytes += chunk.size
         self.head = chunk.last_seq
@@ -151,7 +151,7 @@ class Tail:
             return None
         starts = list(self._chunks)
         start = starts[bisect_right(starts, position) - 1]
-        # Those after it may have been dropped.
+        # The chunks after it may have been dropped.
         if position >= self._chunks[start].last_seq:
             return None
         return self._current(start)
@@ -162,7 +162,7 @@ class Tail:
             self._bell.wait(deadline)
 
     def _current(self, start: int) -> Chunk | None:
-        """The chunk at `start` without what is hidden now; None when it lacks what has been lifted, and is dropped."""
+        """The chunk at `start` without what is hidden now. None, and dropped, if it lacks something revealed since."""
         chunk, suppressions = self._chunks[start], self._suppressions
         if chunk.lifted != suppressions.lifted and not chunk.whole:
             self._drop(start)
@@ -178,10 +178,10 @@ class Tail:
 
 
 class Bell:
-    """Wakes every consumer that waits at the head, at once and for little: 1,000 of them a hundred times a second.
+    """Wakes every consumer that waits at the head, at once and cheaply: 1,000 of them a hundred times a second.
 
-    A wait may end up to TICK seconds after its deadline: one shared timer ends those that take too long. A timer of its
-    own made each wake cost 5.4 us instead of 1.1.
+    A wait may end up to TICK seconds after its deadline, because one timer serves all of them. With a timer for each,
+    a wake cost 5.4 us instead of 1.1.
     """
 
     def __init__(self) -> None:
@@ -221,6 +221,6 @@ class Bell:
 
 
 def _switch_to(waiters: list[Waiter[None]]) -> None:
-    # In the hub: a consumer that waits for its socket, or for the next ring, comes back here.
+    # In the hub: a consumer that goes on to wait, for its socket or the next ring, returns here.
     for waiter in waiters:
         waiter.switch(None)
