@@ -1,4 +1,4 @@
-"""Makes of an edge's log and of a database what a relay goes on with, in the place of the relay that is lost.
+"""Turns the log of an edge, with a database, into those of a relay that takes the place of the lost one.
 
 Run by `relay edge promote` while nobody else has the log or the database open. Each step may be repeated: a promotion
 that was broken off is run again, and until its end neither a relay nor an edge starts on the log. What SQL lacks of the

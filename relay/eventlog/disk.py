@@ -1,7 +1,7 @@
-"""The log's disk. A sector of it may be gone: what cannot be read is as if it held wrong bytes. And a name in a folder
-is only durable once the folder is synced.
+"""Reading and replacing files on the log's disk: a sector that cannot be read counts as one with wrong bytes, and a
+name in a folder is durable only once the folder is synced.
 
-Used by whatever reads the files of the log, and replaces small ones. Must not know what is in them.
+Used by whatever reads the files of the log or replaces small ones. Must not know what is in them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""glibc's allocator: what it holds, as metrics, and that it gives back what it has held free for long.
+"""glibc's allocator: metrics of what it holds, and giving back what it has kept free for long.
 
 Run by `vitals`. Memory that many consumers needed at once stays in the allocator's arenas when they have left, and
 counts as the relay's. Does nothing with another libc. Must not know what the memory was for.

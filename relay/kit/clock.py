@@ -1,7 +1,7 @@
-"""The time of day as far as a clock that cannot be set agrees with it.
+"""The time of day, believed only as far as a clock that cannot be set agrees with it.
 
-Used by the log, whose records must not be dated by a bad answer of a time server, and whose retention must not delete
-by one. Must not know what is dated.
+Used by the log: a bad answer of a time server must neither date its records nor make retention delete them. Must not
+know what is dated.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ import logging
 import time
 from collections.abc import Callable
 
-# What a well-kept clock may be corrected by at once.
+# How far a well-kept clock may be corrected at once.
 TOLERANCE_US = 5_000_000
-# A jump that is still there after this is what the time is.
+# A jump that has lasted this long is believed.
 BELIEVED_US = 60_000_000
 
 log = logging.getLogger(__name__)
 
 
 def _steady_us() -> int:
-    # Goes on while the machine sleeps, as the time of day does.
+    # Goes on while the machine sleeps, like the time of day.
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 
@@ -37,7 +37,7 @@ class SteadyClock:
         self.skipped_us = 0
         self._wall_us = wall_us
         self._steady_us = steady_us
-        # What the steady clock has to be set ahead by to show the time of day.
+        # How far the steady clock is behind the time of day.
         self._offset = wall_us() - steady_us()
         self._jumped_at: int | None = None
 

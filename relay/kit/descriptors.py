@@ -1,4 +1,4 @@
-"""Some file descriptors are left for the log and SQL, whatever connects: connections that would take them are not made.
+"""Keeps some file descriptors free for the log and SQL: a connection that would take one of the last is not made.
 
 Asked with each new connection by `net` and `web`. The kernel gives out the lowest number that is free, so a new
 descriptor's number tells how many there are at least.

@@ -1,4 +1,4 @@
-"""Bounded memory of what was used last: two generations, of which the older goes when the newer is full.
+"""Bounded memory of what was used most recently, in two generations: when the newer one is full, the older is dropped.
 
 `RecordCache` keeps two packed records under one key per DID: `app` builds it, `identity` keeps what a DID document says
 in one part, `ingest` the account's state in the other. A million accounts cost what their bytes cost: no object per
@@ -54,7 +54,7 @@ class RecordCache:
         return entry
 
     def keep(self, did: str, entry: bytes) -> None:
-        """Put `entry` in the place of what there was."""
+        """Keep `entry` for `did`, in place of any other."""
         key = _key(did)
         shard = self._shards[hash(key) % len(self._shards)]
         shard.older.pop(key, None)
@@ -127,10 +127,10 @@ class RecordPart:
 
 
 class RecentSet:
-    """The keys used most recently: `capacity` of them at least, twice as many at most, 70 bytes each.
+    """The keys used most recently: at least `capacity` of them, at most twice as many, 70 bytes each.
 
-    A key is kept as its hash, 64 bits of a keyed function that nobody outside can aim at; a new key would be taken for
-    a known one once in 10^13.
+    A key is kept as its hash, 64 bits of a keyed function that nobody outside can aim at; one new key in 10^13 would be
+    taken for a known one.
     """
 
     def __init__(self, capacity: int) -> None:

@@ -1,4 +1,4 @@
-"""Where the memory is: allocations by line, objects by type, what is in the caches; for whoever looks for a leak.
+"""Where the memory is: allocations by line, objects by type, what is in the caches; for finding a leak.
 
 Made by `app` when RELAY_DEBUG_MEMORY is set, asked by an admin route and at the end of a run. Tracing costs every
 allocation time and memory, so it is never on by itself. Must not know of routes or of what the objects are for.

@@ -1,4 +1,4 @@
-"""Tells systemd how the service does: ready, stopping, and alive as long as the hub runs greenlets.
+"""Tells systemd how the service is doing: ready, stopping, and alive as long as the hub runs greenlets.
 
 The sd_notify protocol: datagrams to the socket in NOTIFY_SOCKET. Without one every call does nothing. Run by `app`;
 knows nothing of what is ready or stopping.

@@ -1,4 +1,4 @@
-"""How the process itself does: the hub's lag, greenlets, threads, garbage collection, memory, what is running.
+"""How the process itself is doing: the hub's lag, greenlets, threads, garbage collection, memory, what is running.
 
 Run by `app`. Figures that a scrape can ask for itself are functions; the rest is measured by one greenlet. Must not
 know of events, hosts or consumers.

@@ -1,7 +1,7 @@
-"""TXT records of a name, which the machine's resolvers are not asked for in any other way: handles are in them.
+"""The TXT records of a name, in which handles are: the standard library cannot look them up.
 
-One question over UDP to each of the machine's own name servers in turn. They are the operator's word, as with every
-other name that is looked up; what they answer is bounded and never followed. Must not know what the texts mean.
+One question over UDP to each of the machine's own name servers in turn. The operator chose these, as for every other
+name that is looked up; what they answer is bounded and never followed. Must not know what the texts mean.
 """
 
 from __future__ import annotations

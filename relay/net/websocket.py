@@ -1,7 +1,7 @@
-"""The words of the WebSocket wire format, and the frames that are sent: RFC 6455 sections 5 and 7.
+"""The constants of the WebSocket wire format, and the frames that we send: RFC 6455 sections 5 and 7.
 
-`websocket_reader` reads with them; `stream`, `jsonstream` and `web` build what consumers get with
-them, `websocket_client` what hosts get. Without I/O. Must not know of sockets, clocks or what is in a message.
+`websocket_reader` reads with these constants; `stream`, `jsonstream` and `web` build what consumers get, and
+`websocket_client` what hosts get. Without I/O. Must not know of sockets, clocks or what is in a message.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """RFC 6455 section 7.4.1, those that are sent here."""
+    """RFC 6455 section 7.4.1, those that we send."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -44,7 +44,7 @@ class CloseCode(IntEnum):
 
 
 class FrameInvalid(RelayError):
-    """What the other end must not send. Reasons `websocket-invalid`, `message-too-big`, `text-message`."""
+    """The other end sent what it must not. Reasons `websocket-invalid`, `message-too-big`, `text-message`."""
 
     @property
     def code(self) -> CloseCode:
@@ -71,8 +71,8 @@ def close_frame(code: CloseCode, reason: str = "") -> bytes:
 
 
 def frame_header(length: int, head: int = WHOLE) -> bytes:
-    """The header of a server's frame with a payload of `length` bytes, that of a whole binary message unless `head`
-    says something else.
+    """The header of a server's frame with a payload of `length` bytes: of a whole binary message, unless `head` says
+    otherwise.
     """
     if length < 126:
         return bytes((head, length))
@@ -97,22 +97,22 @@ def joined(payloads: Iterable[bytes]) -> bytes:
     append, pack = parts.append, _MEDIUM.pack
     for payload in payloads:
         size = len(payload)
-        # What `frame_header` says of nearly every event, without the call: replay is as fast as this.
+        # What `frame_header` gives for nearly every event, without the call: replay is as fast as this loop.
         append(pack(WHOLE, 126, size) if 126 <= size < 65536 else frame_header(size))
         append(payload)
     return b"".join(parts)
 
 
 def payload_start(chunk: bytes, start: int) -> int:
-    """Where the payload of a server's frame begins whose header is at `start`."""
+    """Where the payload begins of a server's frame whose header is at `start`."""
     length = chunk[start + 1]
     return start + (2 if length < 126 else 4 if length == 126 else 10)
 
 
 def frame_end(chunk: bytes, sent: int) -> int:
-    """Where the frame ends of which byte `sent - 1` is a part: the first point at which other frames may follow.
+    """Where the frame ends that holds byte `sent - 1`: the first point at which another frame may follow.
 
-    `chunk` is whole frames of a server joined, as consumers get them.
+    `chunk` is joined whole frames of a server, as consumers get them.
     """
     end = 0
     while end < sent:
@@ -132,5 +132,5 @@ def with_mask(payload: bytes | memoryview, mask: bytes | memoryview) -> bytes:
 
 
 def invalid(detail: str) -> FrameInvalid:
-    """A frame that must not be."""
+    """The error for a frame that breaks a rule of the RFC."""
     return FrameInvalid("websocket-invalid", detail)

@@ -1,8 +1,8 @@
 """The collection index: which repos have records of which collection, and what of that is in doubt.
 
 Written by `projection` with everything else that the log says, and by the background check of what a commit did not
-tell; read by `web`. Pairs are two integers, since a network has a dozen for each account. Names and pairs are made up
-for nothing, so both are bounded: what is over a bound is counted, and left out.
+tell; read by `web`. Pairs are two integers, since a network has a dozen for each account. Anybody can make up
+names and pairs at no cost, so both are bounded: what is over a bound is counted and left out.
 """
 
 from __future__ import annotations

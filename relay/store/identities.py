@@ -1,4 +1,4 @@
-"""The `identity` table: every DID document's essence that the resolver ever fetched, so that a restart asks nobody.
+"""The `identity` table: what counts of every DID document that was fetched, so that a restart asks nobody.
 
 Read and written in batches by `identity`. Keys are kept as a curve code and the compressed point: parsing one is
 the reader's work. Must not know how long an entry is good for.

@@ -1,5 +1,5 @@
-"""Where hosts' cursors stand and whose past is hidden, now and then kept beside the log: what a start would otherwise
-have to find in all of it, should the database be an old one.
+"""Keeps a copy of the hosts' cursors, and of whose past is hidden, beside the log: with an old database a start would
+otherwise have to find them in all of the log.
 
 Written by the stream as it runs and when it stops, read by recovery. A checkpoint is a hint: one that the log does not
 bear out, or SQL is past, is not used. The file's layout is in `docs/log-format.md`. Must not know of SQL.

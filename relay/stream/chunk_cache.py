@@ -1,6 +1,6 @@
-"""What is made of chunks for consumers who do not take them as they are, kept while others may ask for the same.
+"""Keeps what was made from chunks for consumers who do not take them as they are, while others may ask for the same.
 
-`web` keeps compressed frames so, `jsonstream` messages. Must not know what is made.
+`web` keeps compressed frames here, `jsonstream` its messages. Must not know what is made.
 """
 
 from __future__ import annotations

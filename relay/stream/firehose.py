@@ -1,7 +1,7 @@
 """What consumers read: a feed is a position in the log, not a buffer.
 
-At the head every feed hands out the same chunk; behind it, chunks from memory, then blocks from the disk, until it has
-caught up. Made by `web` for each consumer. Must not know of sockets, limits or pings.
+At the head every feed hands out the same chunk. Behind it, a feed takes chunks from memory or blocks from the disk
+until it has caught up. Made by `web` for each consumer. Must not know of sockets, limits or pings.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Window(NamedTuple):
 
 
 class Firehose:
-    """All that is published and still in the window."""
+    """Everything that is published and still in the window."""
 
     def __init__(self, log: SegmentLog, tail: Tail, suppressions: Suppressions) -> None:
         self._log = log
@@ -92,13 +92,13 @@ class Firehose:
         return self._feed(max(cursor, oldest), outdated=0 < cursor < oldest)
 
     def attach_at(self, time_us: int) -> Feed:
-        """A feed that begins with the oldest event in the window whose time is not before `time_us`, live when there is
-        none. Reads in a thread. Raises LogError `log-io`.
+        """A feed that begins with the oldest event in the window whose time is not before `time_us`; live if there is
+        none. Reads in a native thread. Raises LogError `log-io`.
         """
         return self.attach(in_thread(self._pool, last_seq_before, self._log, time_us))
 
     def close(self) -> None:
-        """Stop the threads that read for feeds; those that are behind end with an error."""
+        """Stop the threads that read for feeds; feeds that are behind end with an error."""
         self._pool.kill()
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
@@ -117,9 +117,9 @@ class Firehose:
 class Feed:
     """One consumer's way through the log: `position` is the seq up to which everything was handed out.
 
-    `outdated`: the cursor was older than the window, so the feed starts later than was asked for. `convert` makes what
-    goes out of a chunk, for those who do not take the firehose as it is; of the chunk's events it passes over those up
-    to the seq that it is given. While `waits` is set nothing is handed out.
+    `outdated`: the cursor was older than the window, so the feed starts later than was asked for. `convert`, for
+    consumers who do not take the firehose as it is, makes the bytes that go out from a chunk, without its events up to
+    the given seq. While `waits` is set nothing is handed out.
     """
 
     __slots__ = (
@@ -154,15 +154,15 @@ class Feed:
         self._tail = tail
         self._suppressions = suppressions
         self._read = read
-        # Called once what comes next is in memory: a file that is held open takes its room although it was deleted.
+        # Called once the next events are in memory: a file that is held open takes room even when it is deleted.
         self._let_go = let_go
         self._reading = False
         self._share = share
         self._bytes_after = bytes_after
 
     def next(self, timeout: float) -> bytes | None:
-        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds. Empty when they
-        were converted and nothing is left of them.
+        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds. Empty when
+        nothing was left of them after conversion.
 
         Those of the last call count as sent. Raises ConsumerTooSlow when they are no longer in the log, LogError
         when the disk fails.
@@ -205,7 +205,7 @@ class Feed:
 
     @property
     def in_the_way(self) -> bool:
-        """True when what was handed out last has been in memory for long, and others wait for the room."""
+        """True when what was handed out last has been in memory for long and others wait for that room."""
         return self._share.in_the_way
 
     def _converted(self, position: int) -> tuple[bytes, int] | None:
@@ -228,7 +228,7 @@ class Feed:
             # Durable but not yet published: whether it hides something is not yet known.
             records = [record for record in records if record.seq <= head]
         if not records:
-            # Nothing is left up to the head: those seqs were passed over, or what they were is damaged.
+            # Nothing is left up to the head: those seqs were passed over, or their records are damaged.
             self.position = head
             return b""
         self.position = records[-1].seq

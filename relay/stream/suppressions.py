@@ -22,7 +22,7 @@ class Suppressions:
     """
 
     def __init__(self) -> None:
-        # How often a mark was set, and one taken away: who keeps what was built by the marks compares.
+        # How often a mark was set, and lifted: whoever keeps something that depends on the marks compares.
         self.marked = 0
         self.lifted = 0
         self._before: dict[int, int] = {}
@@ -64,7 +64,7 @@ class Suppressions:
         return seq < self._before.get(uid, 0) and kind != Kind.ACCOUNT
 
     def shown(self, records: Iterable[Record]) -> Iterator[bytes]:
-        """The frames of those that may be handed out: what `hides` says of each, without a call for each."""
+        """The frames of the records that may be handed out: as `hides` says, without a call for each."""
         before = self._before.get
         account = Kind.ACCOUNT
         return (record.frame for record in records if record.seq >= before(record.uid, 0) or record.kind == account)

@@ -1,8 +1,8 @@
 """One consumer's connection: sends what its feed gives, answers its control frames, and ends it for a named reason.
 
 A single greenlet does all of it, so that a pong can never fall into the middle of a half-sent chunk. Once a second it
-reads what the consumer sent; a consumer has nothing to say, so one that sends much is disconnected. Called by `firehose`
-after the upgrade. Must not know of HTTP, limits or how feeds are made.
+reads what the consumer sent; a consumer has nothing to say, so one that sends much is disconnected. Called by
+`firehose` after the upgrade. Must not know of HTTP, limits or how feeds are made.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from relay.stream.firehose import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
 from relay.web.pace import Pace
 
-# What a consumer may send: in one message, and in a second, control frames included. None of it is kept.
+# What a consumer may send: in one message, and in one second with its control frames. None of it is kept.
 MAX_MESSAGE_BYTES = 64 << 10
 BYTES_PER_SECOND = 128 << 10
 FRAMES_PER_SECOND = 50
 # After a send that had to wait, a consumer may have sent as much as in this many seconds.
 MAX_UNREAD_SECONDS = 10.0
-# Little at a time, so that few frames are read of one that sends too many.
+# Little at a time, so that few frames are read of a consumer that sends too many.
 READ_BYTES = 1 << 10
 TICK = 1.0
 PING_INTERVAL = 30.0
@@ -50,7 +50,7 @@ FAREWELL_TIMEOUT = 5.0
 UNSENT_BYTES = 128 << 10
 # What a consumer may still send while it reads the farewell.
 FAREWELL_BYTES = 256 << 10
-# One that floods keeps its place for so long and is told afterwards: else it would be back at once.
+# A consumer that floods keeps its place this long before it is told: else it would be back at once.
 FLOOD_SECONDS = 2.0
 NOTHING = memoryview(b"")
 
@@ -116,12 +116,12 @@ class Connection:
         self, socket: Socket, received: bytes, consumer: Consumer, stall: float, window: float, *, deflate: bool = False
     ) -> None:
         """`stall` and `window`, that of replay, are in seconds; `deflate`: the consumer may compress what it sends."""
-        # Never blocking in a call: a send takes what fits, and waiting for room is done here, with its own timeout.
+        # No call blocks: a send takes what fits, and the waiting for room is done here, with a timeout of its own.
         socket.setblocking(False)
-        # No such option on sockets that are not TCP, or not Linux's.
+        # The option exists for TCP on Linux alone.
         with suppress(OSError, AttributeError):
             socket.setsockopt(sockets.IPPROTO_TCP, sockets.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-        # Nor does the kernel keep more of it than is read at the end.
+        # The kernel does not keep more of what it sends than is read at the end.
         socket.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, MAX_MESSAGE_BYTES)
         self._socket = socket
         self._reader = FrameReader(masked=True, max_bytes=self.message_bytes, texts=self.hears, deflate=deflate)
@@ -141,7 +141,7 @@ class Connection:
         self._next_ping = now + PING_INTERVAL
 
     def farewell(self, name: str, message: str) -> bytes:
-        """What a consumer is told that is ended for its own cause."""
+        """What a consumer is told that is disconnected for a cause of its own."""
         return error_farewell(name, message)
 
     def hear(self, text: bytes) -> None:
@@ -172,7 +172,7 @@ class Connection:
                 self._send(chunk)
                 self._consumer.position = feed.position
                 if feed.position < last_seq():
-                    # Behind the head neither the feed nor the socket need ever wait.
+                    # Behind the head, perhaps neither the feed nor the socket ever waits.
                     yield_hub()
             elif leaving() and (feed.waits or feed.position >= last_seq()):
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
@@ -193,7 +193,7 @@ class Connection:
         if ended.reason == "websocket-flood":
             self._tire()
         try:
-            # In all, however slowly it is taken.
+            # In total, however slowly the consumer takes it.
             with gevent.Timeout(FAREWELL_TIMEOUT, TimeoutError()):
                 for part in (ended.rest, memoryview(ended.farewell)):
                     self._send_within(part, FAREWELL_TIMEOUT)
@@ -233,7 +233,7 @@ class Connection:
             raise ConsumerEnded("gone") from None
 
     def _slow(self, reason: str, message: str, chunk: bytes, start: int) -> ConsumerEnded:
-        """The end of a slow consumer, who is told after the frame that it is in the middle of."""
+        """The end of a slow consumer, which is told after the frame that was only sent in part."""
         sent = self._sent - start
         rest = memoryview(chunk)[sent : frame_end(chunk, sent)]
         return ConsumerEnded(reason, self.farewell("ConsumerTooSlow", message), rest)
