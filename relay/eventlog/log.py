@@ -26,17 +26,17 @@ from relay.kit.errors import LogError
 SEGMENT_BYTES = 256 << 20
 SEGMENT_SECONDS = 3600.0
 
-# A log whose newest record is this old was not written for long, or the clock is wrong: then nothing is deleted for its
-# age for a while.
+# A log whose newest record is this old was not written for long, or the clock is wrong. For a while nothing is deleted
+# for its age.
 DOUBTFUL_US = 3_600_000_000
 DOUBT_SECONDS = 600.0
 
-# A log and a database may both have gone back to the same moment, as a machine's snapshot does. What the network could
-# have produced since the newest record is passed over.
+# A log and a database may both have gone back to the same moment, with a machine's snapshot. As many seqs are passed
+# over as the network could have needed since the newest record.
 OLD_US = 300_000_000
 SEQS_PER_SECOND = 5_000
 
-# Unreadable stretches that are told apart; a disk with more of them shows by its other errors.
+# Unreadable stretches that are told apart; a disk with more of them fails in other ways, too.
 MAX_LOST = 1_000
 
 _first_seq = attrgetter("first_seq")
@@ -45,9 +45,9 @@ log = logging.getLogger(__name__)
 
 
 class SegmentLog:
-    """An open log. `next_seq` is the seq of the next record; it only ever rises, across all openings.
+    """An open log. `next_seq` is the seq of the next record; it always rises, across all openings.
 
-    `last_time_us` is the time of the newest record, below which no later one may be.
+    `last_time_us` is the time of the newest record; no later record has an earlier time.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class SegmentLog:
         sync: SyncFunction = os.fdatasync,
         clock: SteadyClock | None = None,
     ) -> None:
-        """Open the log in `directory`, which is made when it is not there.
+        """Open the log in `directory`, which is created if needed.
 
-        `copy`: its records are another relay's, who alone gives out seqs. Those that a crash took come again as they
-        were, so `next_seq` follows the newest record that is there, whatever was published; it may be passed over.
+        `copy`: its records are another relay's, which alone gives out seqs. Records that a crash took come again as
+        they were, so `next_seq` follows the newest record, whatever was published; seqs may be left out.
 
         Raises LogError: `log-locked` when another process has it open, `log-io` when the disk fails.
         """
@@ -91,7 +91,7 @@ class SegmentLog:
             in_doubt = self._in_doubt(before)
             end, repairs = self._examine_end()
             self.last_time_us = end.time_us
-            # Whoever starts with a clock that is far ahead has no other way to tell.
+            # With a clock that is far ahead at the start there is no other way to tell.
             self._quiet_us = self._clock.now_us() - end.time_us if end.time_us else 0
             self._opened = time.monotonic()
             self.next_seq = end.last_seq + 1
@@ -125,7 +125,7 @@ class SegmentLog:
         return tuple(self._segments)
 
     def bytes(self) -> int:
-        """Bytes in all segments. Blocks on the disk; files that are deleted meanwhile do not count."""
+        """Bytes in all segments. Blocks on the disk; files that are deleted in the meantime do not count."""
         return sum(_size(segment) for segment in self.segments)
 
     def bytes_after(self, seq: int) -> int:
@@ -135,11 +135,11 @@ class SegmentLog:
         return sum(_size(segment) for segment in segments[first:])
 
     def time_us(self) -> int:
-        """The time of a record that is written now. It never goes back, whatever the clock does."""
+        """The time for a record that is written now. It never goes back, whatever the clock does."""
         return max(self._clock.now_us(), self.last_time_us)
 
     def advance(self, next_seq: int) -> None:
-        """Pass over seqs, so that the next record gets `next_seq` at least. Raises LogError `log-io`."""
+        """Pass over seqs, so that the next record gets at least `next_seq`. Raises LogError `log-io`."""
         if next_seq <= self.next_seq:
             return
         before, self.next_seq = self.next_seq, next_seq
@@ -173,7 +173,7 @@ class SegmentLog:
         self._tell_given_out()
 
     def note_given_out(self) -> None:
-        """Have it on the disk which seqs were given out, should the newest segment lose its end. Blocks on the disk."""
+        """Store which seqs were given out, in case the newest segment loses its end. Blocks on the disk."""
         if self._copy or self._noted == self.next_seq:
             return
         try:
@@ -189,7 +189,7 @@ class SegmentLog:
         return segment.path.stat().st_size
 
     def note_lost(self, first: int, last: int) -> None:
-        """The events from the seq `first` to `last` cannot be read. Said and counted once, whoever finds it."""
+        """The events from seq `first` to `last` cannot be read. Logged and counted once, however often it is found."""
         known = self._lost.get(last, last + 1)
         if first >= known or len(self._lost) >= MAX_LOST:
             return
@@ -198,7 +198,7 @@ class SegmentLog:
         log.error("events %d to %d of the log cannot be read: they are left out of replay", first, last)
 
     def segment_with(self, seq: int) -> Segment | None:
-        """The segment in which `seq` is, would be, or that comes next after it; None past the newest record."""
+        """The segment that holds `seq` or would hold it, otherwise the next one; None past the newest record."""
         # A copy: retention's thread may delete the oldest at any time.
         segments = self.segments
         if seq >= self.next_seq or not segments:
@@ -215,8 +215,8 @@ class SegmentLog:
         """Delete the segments whose every record is older than `window` seconds, and the oldest while all of them
         have more than `max_bytes` (0: no bound). Returns how many went.
 
-        The newest segment stays, and so does every record from the seq `keep_from` on. Time counts as far as it was
-        seen to pass: a jump of the clock deletes nothing. Blocks on the disk.
+        The newest segment stays, and so does every record from seq `keep_from` on. Only time that was seen to pass
+        counts: a jump of the clock deletes nothing. Blocks on the disk.
         """
         now_us = self._clock.now_us()
         oldest_us = now_us - self._clock.skipped_us - int(window * 1_000_000)
@@ -227,20 +227,20 @@ class SegmentLog:
             oldest, following = self._segments[:2]
             created_us = following.created_us
             if created_us > now_us:
-                # Dated by a clock that was wrong; the file system may know better.
+                # It was dated by a wrong clock; the file system may know better.
                 created_us = int(following.path.stat().st_mtime * 1_000_000)
             expired = created_us < oldest_us
             if not (expired or (max_bytes and total > max_bytes)) or following.first_seq > keep_from:
                 break
             total -= _size(oldest)
-            # Deleted first: were the file to stay, the next start would find a hole behind it.
+            # Deleted first: if the file stayed, the next start would find a hole behind it.
             repair.remove(oldest)
             del self._segments[0]
             removed += 1
         return removed
 
     def close(self) -> None:
-        """Say that the run ended in order, and give up the lock. Raises LogError `log-io`."""
+        """Note that the run ended in order, and release the lock. Raises LogError `log-io`."""
         try:
             self._seal()
             self._reserve(clean=True)
@@ -290,13 +290,13 @@ class SegmentLog:
         self._noted, self._running = self.next_seq, running
 
     def _tell_given_out(self) -> None:
-        """Before anything is published, and too often to wait for the disk: it is for the file system to lose."""
+        """Note it before anything is published; too often to wait for the disk, so a power loss may take it."""
         if self._copy:
             return
         try:
             high_water.write_given_out(self._given_out, GivenOut(self.next_seq, running=True), durable=False)
         except OSError as error:
-            # What was written is on the disk, and must not be tried again.
+            # The block is on the disk and must not be written again.
             log.debug("%s is not written: %s", high_water.GIVEN_OUT, error)
 
     def _examine_end(self) -> tuple[End, list[tuple[Segment, Examined | None]]]:
@@ -320,7 +320,7 @@ class SegmentLog:
         newest = self._segments[-1].first_seq if self._segments else 0
         reserved = self.next_seq if clean else self.next_seq + RESERVE
         mark = HighWater(reserved, newest, clean, synced=True)
-        # Stored first: were it kept although the disk had no room for it, nothing would store it again.
+        # Stored first: if it were kept in memory although the disk had no room, nothing would store it later.
         high_water.store(self.directory, mark)
         self._mark = mark
 
@@ -362,7 +362,7 @@ class SegmentLog:
         metrics.LOG_SYNC_SECONDS.observe(time.monotonic() - started)
 
     def _abandon(self, writer: SegmentWriter) -> None:
-        """Leave a segment that could not be synced: what is tried again goes into a new file."""
+        """Leave a segment that could not be synced: the next attempt goes into a new file."""
         self._seal()
         try:
             os.truncate(writer.segment.path, writer.synced)

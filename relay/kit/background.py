@@ -1,6 +1,6 @@
-"""Background loops, turns of the hub and calls into native threads: one of each for the whole relay.
+"""Background loops, turns of the hub, and calls into native threads: one of each kind for the whole relay.
 
-Used by every room that does something again and again beside the events. Must not know what is done.
+Used by every room that works beside the events, or for long. Must not know what is done.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from gevent.threadpool import ThreadPool
 
 # A pass that failed is tried again after this long, or at its usual time when that comes sooner.
 RETRY_SECONDS = 10.0
-# How long those who yielded go on before the hub looks at sockets and timers again.
+# How long greenlets that yielded go on before the hub looks at sockets and timers again.
 TURNS_SECONDS = 0.001
-# How long a native thread has for taking the interpreter.
+# How long a native thread gets to take the interpreter.
 REST_SECONDS = 0.0002
 
 P = ParamSpec("P")
@@ -59,11 +59,11 @@ class Loop:
         self._greenlet.name = self._name
 
     def wake(self) -> None:
-        """Begin the next pass now; one that is under way is followed by another."""
+        """Begin the next pass now. If one is under way, another follows it."""
         self._woken.set()
 
     def stop(self, timeout: float = 0.0) -> None:
-        """End the loop. A pass under way has `timeout` seconds to come to its end before it is killed."""
+        """End the loop. A pass under way has `timeout` seconds to end before it is killed."""
         greenlet, self._greenlet = self._greenlet, None
         if greenlet is None:
             return
@@ -75,7 +75,7 @@ class Loop:
 
     def _run(self, wait: float) -> None:
         while not self._stopping:
-            # Ended by `wake`, by `stop`, or by the time.
+            # Ended by `wake`, by `stop`, or when the time is up.
             if wait > 0:
                 self._woken.wait(wait)
                 if self._stopping:
@@ -99,16 +99,16 @@ class Loop:
 
 
 def yield_hub(line: Hashable = None) -> None:
-    """Let everyone else have a turn, whoever waits for a timer or for a socket as well; about 3 µs when nobody does.
+    """Let all others have a turn, also those that wait for a timer or a socket; about 3 µs when nobody does.
 
-    What `gevent.sleep(0)` does not: some fifty turns of it pass before the hub looks at its timers and sockets. Those
-    who name the same `line` have one turn between them where anyone else has one each.
+    `gevent.sleep(0)` does not do that: some fifty turns of it pass before the hub looks at its timers and sockets.
+    Callers that name the same `line` share one turn, where any other caller has a turn of its own.
     """
     _turns_of(get_hub()).take(line)
 
 
 def call_in_turns(waiters: Iterable[Waiter[None]], seconds: float) -> None:
-    """In the hub: let those who wait go on, as if they had yielded. The first of them do so before this returns, for
+    """In the hub: let these waiters go on as if they had yielded. The first of them do so before this returns, for
     about as many `seconds`.
     """
     _turns_of(get_hub()).call(waiters, seconds)
@@ -117,8 +117,8 @@ def call_in_turns(waiters: Iterable[Waiter[None]], seconds: float) -> None:
 def in_turns(items: Iterable[T]) -> Iterator[T]:
     """`items` one by one, with a rest for everyone else whenever they have taken a millisecond.
 
-    A rest and not a turn: native threads, such as the one that writes the log, have to wait for the interpreter for
-    milliseconds each time as long as the hub has work.
+    A rest and not a turn: while the hub has work, native threads such as the log's writer wait for the interpreter for
+    milliseconds each time.
     """
     end = time.perf_counter() + TURNS_SECONDS
     for item in items:
@@ -129,15 +129,16 @@ def in_turns(items: Iterable[T]) -> Iterator[T]:
 
 
 class Stints:
-    """Long work in pieces: it calls `pause` between them, and `end` at last, which tells what it took by itself."""
+    """Long work in pieces. It calls `pause` between them, and at last `end`, which tells how long it took."""
 
     def __init__(self) -> None:
         self._took = 0.0
         self._began = time.perf_counter()
 
     def pause(self) -> None:
-        """Give everyone else a turn, if the pieces since the last one took a millisecond; and a native thread that is
-        at work a rest in which it can go on. Without one it waits for milliseconds each time that it was on the disk.
+        """Give everyone else a turn if the pieces since the last turn took a millisecond.
+
+        A native thread at work gets a rest as well, or it would wait for milliseconds each time it was on the disk.
         """
         stint = time.perf_counter() - self._began
         if stint > TURNS_SECONDS:
@@ -148,7 +149,7 @@ class Stints:
             self._began = time.perf_counter()
 
     def end(self) -> float:
-        """The seconds that the work took, without those of others."""
+        """The seconds that the work took, without the turns of others."""
         return self._took + time.perf_counter() - self._began
 
 
@@ -158,17 +159,16 @@ class _Line(NamedTuple):
 
 
 class _Turns:
-    """Those who yielded a hub. In each of its rounds they go on one after the other for a while, the rest in the next.
-
-    So sockets and timers wait for no longer than that, however many always have work.
+    """The greenlets that yielded a hub. In each of its rounds some go on, one after the other for a while, and the rest in
+    the next round. So sockets and timers never wait longer than that, however many greenlets always have work.
     """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
-        # Bounded by the greenlets there are: each waits here once, by itself or in a line.
+        # Bounded by the number of greenlets: each waits here once, by itself or in a line.
         self._waiting: deque[Waiter[None] | _Line] = deque()
         self._lines: dict[Hashable, _Line] = {}
-        # Over as soon as it is started, and yet looked at only after the hub has asked for what is ready.
+        # It is due as soon as it starts, but runs only after the hub has asked which sockets are ready.
         self._round = hub.loop.timer(0.0)
         self._begun = False
 
@@ -188,7 +188,7 @@ class _Turns:
         waiter.get()
 
     def call(self, waiters: Iterable[Waiter[None]], seconds: float) -> None:
-        """Have them go on in turn, the first of them now if no round is due."""
+        """Have these waiters go on in turn, the first of them now if no round is due."""
         self._waiting.extend(waiters)
         if not self._begun:
             self._begun = True

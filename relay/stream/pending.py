@@ -1,7 +1,7 @@
-"""What logged events change in SQL and SQL does not have yet: the newest rows, and what they make of an account.
+"""What logged events change and SQL does not have yet: the newest rows, and an account as it is with them.
 
-Gathered and written by the projector. Rows that were handed over for writing are never changed, since a reader may hold
-them while SQL answers. Must not know of SQL's statements or of records.
+Gathered and written by the projector. Rows that were handed over for writing are never changed, because a reader may
+hold them while SQL answers. Must not know of SQL's statements or of records.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KNOWN_PAIRS = 250_000
 
 @dataclass(slots=True)
 class Changes:
-    """The newest rows of what changed; `uids` finds those accounts by DID."""
+    """The newest rows of what changed; `uids` finds the accounts among them by DID."""
 
     accounts: dict[int, AccountRow] = field(default_factory=dict)
     repos: dict[int, RepoRow] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Changes:
         self.uids[row.did] = row.uid
 
     def update(self, later: Changes) -> None:
-        """Put `later` over this."""
+        """Add `later`, which wins where both have a row."""
         self.accounts |= later.accounts
         self.repos |= later.repos
         self.suppressed |= later.suppressed
@@ -47,7 +47,7 @@ class Changes:
         self.uids |= later.uids
 
     def pieces(self, rows: int) -> list[Changes]:
-        """The same in pieces of about `rows` rows, of which each has all that there is of its accounts."""
+        """The same in pieces of about `rows` rows; all rows of an account are in one piece."""
         if len(self) <= rows:
             return [self]
         sizes = Counter(chain(self.accounts, self.repos, self.suppressed, self.own_statuses))
@@ -71,13 +71,13 @@ class Changes:
             pieces[number_of[pair[0]]].collections[pair] = present
         for uid, status in self.own_statuses.items():
             pieces[number_of[uid]].own_statuses[uid] = status
-        # No later than the cursors, which come with the last piece.
+        # Stored before the cursors, which come with the last piece.
         missed = list(self.missed.items())
         parts = [Changes(missed=dict(missed[start : start + rows])) for start in range(0, len(missed), rows)]
         return parts + pieces
 
     def batch(self, position: int, replay_from: int, log_ids: tuple[str, ...]) -> ProjectionBatch:
-        """As it is written, with the position that SQL has then; without cursors."""
+        """The batch to write, with the position that SQL has afterwards; without cursors."""
         return ProjectionBatch(
             position,
             replay_from,
@@ -106,7 +106,7 @@ class Told:
         metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
 
     def news(self, uid: int, told: Mapping[str, bool | None]) -> Iterator[tuple[tuple[int, str], bool | None]]:
-        """What SQL does not know of that, and is told now."""
+        """The part of `told` that SQL does not have; from now on it counts as stored."""
         for name, present in told.items():
             pair = uid, name
             if not present:
@@ -144,7 +144,7 @@ def newest(
         uid = account.uid if account else changes.uids.get(did, 0)
         changed = changes.accounts.get(uid)
         if changed is not None:
-            # The relay's own status is not the row's but the one stored, as in `projection.write`.
+            # The relay's own status is the stored one, not the row's, as in `projection.write`.
             account = replace(changed, status=account.status) if account else changed
         own = changes.own_statuses.get(uid)
         if own is not None and account is not None:

@@ -1,7 +1,7 @@
 """Gathers what logged events change in SQL and writes it in batches, with the log position they stand for.
 
-Fed by the sequencer after each group commit, and by `ingest` with changes that have no event; asked by `ingest` for
-accounts, since it alone knows what SQL does not have yet. Must not know how records become rows.
+Fed by the sequencer after each group commit, and by `ingest` with changes that have no event. `ingest` asks it for
+accounts, because it alone knows what SQL does not have yet. Must not know how records become rows.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from relay.stream.suppressions import Suppressions
 FLUSH_SECONDS = 0.5
 FLUSH_ROWS = 5_000
 RETRY_SECONDS = 1.0
-# Rows in one transaction, and how few they become where a database does not take that many in its time.
+# Rows in one transaction, and the minimum for a database that does not take that many in time.
 PIECE_ROWS = 10_000
 SMALLEST_PIECE = 100
-# How often it is looked whether SQL is where it was left, while there is nothing to write.
+# How often to check, while there is nothing to write, that SQL is where it was left.
 LOOK_SECONDS = 5.0
 
-# What may wait for SQL. The events must be fewer than `high_water.RESERVE`: by so many is the log's seq put ahead of
-# the position in SQL when a log is found to be behind it.
+# What may wait for SQL. The events must be fewer than `high_water.RESERVE`: so far is the log's seq put ahead of SQL's
+# position when a log is found to be behind it.
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
 
@@ -64,13 +64,13 @@ class Projector:
         """
         self.position = position
         self.stored_position = position
-        # From here on a restart reads the log, as SQL has it.
+        # From where a restart would read the log, as stored in SQL.
         self.stored_replay_from = replay_from
         # Called before an older database is brought up to the log.
         self.went_back: Callable[[], None] = _nothing
         # Called when a host's numbers have begun anew, before its first event is taken.
         self.began_anew: Callable[[], None] = _nothing
-        # The highest uid that was met in bringing SQL up to the log.
+        # The highest uid that was met while SQL was brought up to the log.
         self.max_uid = 0
         self._db = db
         self._book = book
@@ -80,7 +80,7 @@ class Projector:
         self._prepared = False
         self._caught_up = Signal()
         self._caught_up.set()
-        # Where SQL may be: where it was left, or where a write would have left it of which no answer came.
+        # Where SQL may be: where it was left, or where a write that got no answer would have left it.
         self._may_be_at = {position}
         self._looked_at = time.monotonic()
         self._stored = BatchedReads(db, self._find)
@@ -112,7 +112,7 @@ class Projector:
 
     @property
     def warning(self) -> str | None:
-        """What the database has lost for good while the relay runs, in words, or None."""
+        """What the database has lost for good, in words, or None."""
         return self._lost
 
     @property
@@ -160,7 +160,7 @@ class Projector:
         self._gathered.collections.update(self._told.news(repo.uid, collections))
 
     def note_missed(self, host_id: int, did: str, reason: str) -> None:
-        """Gather that events of an account were dropped. It is stored no later than that its host's cursor moved on."""
+        """Gather that events of an account were dropped. Stored no later than its host's cursor moves past them."""
         self._gathered.missed[host_id, did] = reason
 
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
@@ -169,7 +169,7 @@ class Projector:
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
-        # What is pending now may be written before or after SQL is asked, and so be in neither: hold on to it.
+        # What is pending may be written while SQL is asked, and then be in neither answer: hold on to it.
         pending = *self._writing, self._gathered
         if self._catch_up is not None:
             raise StoreError("store-behind", "the database is brought up to the log")
@@ -243,7 +243,7 @@ class Projector:
     def _flush(self) -> bool:
         if self._catch_up is not None:
             return False
-        # No switch until the batch is whole: position, cursors and rows must be of the same moment.
+        # Nothing switches until the batch is whole: position, cursors and rows must be of the same moment.
         self._rounds += 1
         this_round, position, replay_from = self._rounds, self.position, self._book.replay_from()
         cursors, started, gaps = self._book.take_dirty(), self._book.take_started(), self._book.take_gaps()
@@ -252,7 +252,7 @@ class Projector:
         self._gathered = Changes()
         try:
             while len(self._writing) > 1:
-                # Again without harm: from an older position the log gives the same rows.
+                # Writing them again does no harm: from an older position the log gives the same rows.
                 batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_ids)
                 batch.now = time.time()
                 self._db.write(projection.write, batch, frozenset(self._may_be_at))
@@ -299,7 +299,7 @@ class Projector:
     def _note_moved(self, moved: PositionMoved) -> None:
         """SQL is not where it was left."""
         if self.stored_position < moved.found <= self.position:
-            # A write of which no answer came was stored after all.
+            # A write that got no answer was stored after all.
             self._may_be_at = {moved.found}
             return
         if moved.found > self.position or self._make_catch_up is None:
@@ -355,7 +355,7 @@ class Projector:
         return 0.0
 
     def _pass(self) -> float | None:
-        # Whoever waits for SQL wakes the loop, and must not make it ask a database that is away without a pause.
+        # Callers that wait for SQL wake the loop, which must not ask an absent database without a pause.
         now = time.monotonic()
         if now < self._next_try:
             return self._next_try - now
@@ -363,7 +363,7 @@ class Projector:
             self._next_try = now + RETRY_SECONDS
             return self._catch_up_with(self._catch_up)
         if not (self._size() or self._book.dirty):
-            # Whoever waits for the next round, begun while the last one was written, has waited enough.
+            # Callers that began to wait for the next round while the last one was written have waited enough.
             if not self._one_flush.locked():
                 self._rounds = self._stored_round = self._rounds + 1
                 self._flushed.set()
@@ -376,11 +376,11 @@ class Projector:
         return None
 
     def _look(self, now: float) -> None:
-        """While nothing has to be written, see now and then whether SQL still is where it was left."""
+        """While there is nothing to write, check now and then that SQL still is where it was left."""
         if now - self._looked_at < LOOK_SECONDS:
             return
         self._looked_at = now
-        # Whether the database is there is for the health check to say.
+        # Whether the database answers is for the health check to say.
         with suppress(StoreError):
             found, replay_from = self._db.read(projection.position)
             if found not in self._may_be_at and not self._size():
