@@ -18,8 +18,6 @@ from websockets.sync.server import ServerConnection
 from relay.atproto import drisl
 from relay.conformance.server import Answer, LoopbackServer
 
-SUBSCRIBE = "/xrpc/com.atproto.sync.subscribeRepos"
-
 
 class Directory(LoopbackServer):
     """The PLC directory: `documents` by DID, `gone` for tombstones, `failing` for those that it fails on."""
