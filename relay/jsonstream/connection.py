@@ -10,8 +10,8 @@ import logging
 import orjson
 from gevent.socket import socket as Socket  # noqa: N812
 
-from relay.jsonstream.conversion import Options
 from relay.jsonstream.filters import FilterInvalid, of_update
+from relay.jsonstream.stream import Options
 from relay.net.websocket import CloseCode, close_frame
 from relay.web.consumer_connection import Connection, ConsumerEnded
 from relay.web.consumers import Consumer

@@ -14,11 +14,10 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
 from relay.jsonstream.connection import JsonConnection
-from relay.jsonstream.conversion import Options
 from relay.jsonstream.cursor import Cursor, CursorInvalid
 from relay.jsonstream.encodings import DEFLATED, PLAIN, Encoding
 from relay.jsonstream.filters import FilterInvalid, of_query
-from relay.jsonstream.stream import JsonStream
+from relay.jsonstream.stream import JsonStream, Options
 from relay.net.websocket_deflate import is_offered
 from relay.stream.firehose import Firehose
 from relay.web import params

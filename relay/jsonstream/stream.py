@@ -1,6 +1,6 @@
-"""What the JSON stream has for all its consumers: the batches that they share, and how they may have them written.
+"""What the JSON stream has for all its consumers, the batches that they share; and what one consumer gets of each.
 
-Built by `app` and `edge` where the stream is switched on. Holds no consumers and knows no requests.
+Built by `routes` where the stream is switched on. Holds no consumers, and must not know of requests or sockets.
 """
 
 from __future__ import annotations
@@ -8,14 +8,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from relay.jsonstream.batches import Batch
-from relay.jsonstream.conversion import Conversion, Options
 from relay.jsonstream.cursor import Cursor
 from relay.jsonstream.encodings import Encoding, zstd_with
+from relay.jsonstream.filters import Filter
 from relay.kit import metrics
 from relay.stream.chunk_cache import ChunkCache
 from relay.stream.firehose import Feed, Firehose
+from relay.stream.tail import Chunk
 
 CAPACITY_BYTES = 32 << 20
+
+
+class Options:
+    """What a consumer wants, which it may change at any time. `waits`: it will say so before it gets anything."""
+
+    __slots__ = ("waits", "wanted")
+
+    def __init__(self, wanted: Filter, *, waits: bool) -> None:
+        self.wanted = wanted
+        self.waits = waits
+
+
+class Conversion:
+    """Chunks into joined frames of messages, none of them older than `from_us`, which may be the time of an operation
+    in the middle of its commit.
+    """
+
+    __slots__ = ("_batches", "_encoding", "_from_us", "_options")
+
+    def __init__(self, options: Options, from_us: int, batches: ChunkCache[Batch], encoding: Encoding) -> None:
+        self._options = options
+        self._from_us = from_us
+        self._batches = batches
+        self._encoding = encoding
+
+    def __call__(self, chunk: Chunk, position: int) -> bytes:
+        """The frames of the messages behind the seq `position`."""
+        if not chunk.events:
+            return b""
+        wanted = self._options.wanted
+        batch, first = self._batches.of(chunk), chunk.events[0]
+        if first.time_us < self._from_us or first.seq <= position:
+            return batch.frames_after(position, self._from_us, wanted, self._encoding)
+        return batch.frames(wanted, self._encoding)
 
 
 class JsonStream:
