@@ -45,9 +45,11 @@ class Tracer:
 
     def in_threads(self) -> None:
         """Count in native threads as well, which gevent starts without asking `threading`."""
+        from unittest import mock
+
         from gevent.threadpool import ThreadPool
 
-        apply = ThreadPool.apply
+        apply: Any = ThreadPool.apply
 
         def traced(pool: ThreadPool, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
             def run(*args: Any, **kwds: Any) -> Any:
@@ -59,7 +61,7 @@ class Tracer:
 
             return apply(pool, run, args, kwds)
 
-        ThreadPool.apply = traced
+        mock.patch.object(ThreadPool, "apply", traced).start()
 
 
 def main(out: Path) -> None:
