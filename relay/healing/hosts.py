@@ -9,13 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import gevent
 
 from relay.healing import listing
 from relay.healing.host_tasks import HostTasks
-from relay.hosts.host import Host
+from relay.hosts.host import Host, seconds_of
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
 from relay.kit import metrics
@@ -204,11 +203,8 @@ def is_close(host: Host, now: float) -> bool:
     connected_at, seen_at = host.connected_at or now, host.row.last_event_at or 0.0
     if now - max(connected_at, seen_at) > QUIET_SECONDS:
         return True
-    try:
-        stated = datetime.fromisoformat(host.last_event_time or "")
-    except ValueError:
-        return False
-    return now - (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp() < CLOSE_SECONDS
+    stated = seconds_of(host.last_event_time)
+    return stated is not None and now - stated < CLOSE_SECONDS
 
 
 def _summary(progress: host_healing.Progress) -> str:

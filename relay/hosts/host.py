@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from gevent.event import Event as Signal
@@ -201,6 +202,15 @@ class Host:
             # After a crash a host that was connected all the time must not look long unseen.
             self.row.last_connected_at = now
             self.changed = True
+
+
+def seconds_of(stated_time: str | None) -> float | None:
+    """The time that an event states, in Unix seconds; without a time zone it is UTC. None when it cannot be read."""
+    try:
+        stated = datetime.fromisoformat(stated_time or "")
+    except ValueError:
+        return None
+    return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp()
 
 
 class Budget:

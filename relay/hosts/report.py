@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from relay.hosts.host import Host
+from relay.hosts.host import Host, seconds_of
 from relay.hosts.lifecycle import Status
 from relay.hosts.rejected import RejectedFrame
 
@@ -103,15 +102,8 @@ def report_of(
 
 def lag_seconds(host: Host) -> float | None:
     """Seconds between what the newest event says and when it came; None when it says nothing usable."""
-    if host.last_event_time is None or host.row.last_event_at is None:
-        return None
-    try:
-        stated = datetime.fromisoformat(host.last_event_time)
-    except ValueError:
-        return None
-    if stated.tzinfo is None:
-        stated = stated.replace(tzinfo=UTC)
-    return max(0.0, host.row.last_event_at - stated.timestamp())
+    stated, came_at = seconds_of(host.last_event_time), host.row.last_event_at
+    return None if stated is None or came_at is None else max(0.0, came_at - stated)
 
 
 SORT_KEYS: dict[str, Callable[[Host], Any]] = {

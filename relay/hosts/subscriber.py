@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
 from typing import Protocol
 
 import gevent
@@ -21,7 +20,7 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
 from relay.atproto.frames import Account, Event, Identity, Info, Kind, Peeked, StreamError
-from relay.hosts.host import Host
+from relay.hosts.host import Host, seconds_of
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
@@ -352,10 +351,10 @@ def _reaches(past: Connection, held: list[bytes | PassedOver], news: list[bytes 
 def _began_long_ago(messages: Iterable[bytes | PassedOver]) -> bool:
     """By the time that the first readable event states."""
     for message in messages:
-        with suppress(ProtocolError, ValueError):
+        with suppress(ProtocolError):
             event = None if isinstance(message, PassedOver) else frames.decode(message)
             if event is not None and not isinstance(event, StreamError | Info):
-                stated = datetime.fromisoformat(event.time)
-                stated = stated if stated.tzinfo else stated.replace(tzinfo=UTC)
-                return time.time() - stated.timestamp() > BACKLOG_AGE_SECONDS
+                stated = seconds_of(event.time)
+                if stated is not None:
+                    return time.time() - stated > BACKLOG_AGE_SECONDS
     return False
