@@ -159,8 +159,9 @@ class _Line(NamedTuple):
 
 
 class _Turns:
-    """The greenlets that yielded a hub. In each of its rounds some go on, one after the other for a while, and the rest in
-    the next round. So sockets and timers never wait longer than that, however many greenlets always have work.
+    """The greenlets that yielded a hub. In each of its rounds some go on, one after the other; the rest in the next.
+
+    So sockets and timers never wait longer than a round, however many greenlets always have work.
     """
 
     def __init__(self, hub: Hub) -> None:
