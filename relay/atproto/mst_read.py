@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Container, Mapping
-from hashlib import sha256
 from typing import TypeAlias
 
 from relay.atproto.cid import DAG_CBOR_PREFIX, Cid, length_of
 from relay.atproto.drisl import head
 from relay.atproto.errors import MstError
+
+# Python's own, whose name depends on its version. With a short key OpenSSL's takes half as long again, to begin with.
+try:
+    from _sha2 import sha256  # type: ignore[import-not-found, unused-ignore]
+except ImportError:
+    try:
+        from _sha256 import sha256  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        from hashlib import sha256
 
 REASONS = frozenset(
     {
@@ -168,7 +176,7 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
         try:
             shared = _NUMBERS[number]
             # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
-            if _LENGTHS[length] != len(suffix) or suffix[0] <= key[shared]:
+            if length != KEY_HEADS[len(suffix)] or suffix[0] <= key[shared]:
                 raise _fault(fields)
         except LookupError:
             # Or none differs, as the key before is the beginning of this one.
@@ -188,7 +196,8 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
     if count > 1 and any(fields[FIELDS:-1:FIELDS]):
         raise MstError("mst-node-malformed")
     left = end[2:]
-    if layer == 0 and (left != NULL or any(links[0] == LINKED for links in fields[LINKS::FIELDS])):
+    # A link that is not null sorts before one that is.
+    if layer == 0 and (left != NULL or min(fields[LINKS::FIELDS]) < NULL):
         raise MstError("mst-key-layer", "a subtree below layer 0")
     return layer, keys, fields, left, data
 
