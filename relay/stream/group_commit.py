@@ -88,6 +88,7 @@ class GroupCommit(Generic[T]):
         self._disk = ThreadPool(1)
         self._queue: deque[tuple[T, int]] = deque()
         self._filled = Signal()
+        self._batch_filled = Signal()
         # Callers that wait for room, in order: what was judged before a takedown must be in the log before it.
         self._blocked: deque[Signal] = deque()
         self._idle = Signal()
@@ -114,6 +115,8 @@ class GroupCommit(Generic[T]):
         if len(self._queue) == 1:
             self._idle.clear()
             self._filled.set()
+        if self._batch_is_full:
+            self._batch_filled.set()
 
     def start(self) -> None:
         """Start logging."""
@@ -142,8 +145,12 @@ class GroupCommit(Generic[T]):
             batch = self._take()
             self._commit(batch)
             apart = LARGE_BATCH_SECONDS if len(batch) >= LARGE_BATCH_EVENTS else BATCH_SECONDS
-            full = len(self._queue) >= BATCH_EVENTS or self.bytes >= BATCH_BYTES
-            gevent.sleep(0.0 if full else max(started + apart - time.monotonic(), 0.0))
+            left = started + apart - time.monotonic()
+            if left > 0 and not self._batch_is_full:
+                self._batch_filled.clear()
+                self._batch_filled.wait(left)
+            else:
+                gevent.sleep(0)
 
     def _commit(self, batch: list[T]) -> None:
         """Write, sync, publish, report: never in another order."""
@@ -199,6 +206,10 @@ class GroupCommit(Generic[T]):
         self.bytes -= taken
         self._call_next()
         return batch
+
+    @property
+    def _batch_is_full(self) -> bool:
+        return self.bytes >= BATCH_BYTES or len(self._queue) >= BATCH_EVENTS
 
     @property
     def _full(self) -> bool:

@@ -75,3 +75,16 @@ def test_a_batch_that_is_full_waits_for_nothing(monkeypatch: pytest.MonkeyPatch)
     written.wait_for(2 * module.BATCH_EVENTS)
     assert [len(batch) for batch in written.batches] == [module.BATCH_EVENTS] * 2
     written.commits.stop(0)
+
+
+def test_a_batch_that_becomes_full_in_the_pause_waits_for_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_SECONDS", 3600.0)
+    written = Written()
+    written.commits.start()
+    written.put(range(1, 2))
+    written.wait_for(1)
+    gevent.sleep(0.05)
+    written.put(range(2, module.BATCH_EVENTS + 2))
+    written.wait_for(module.BATCH_EVENTS + 1)
+    assert [len(batch) for batch in written.batches] == [1, module.BATCH_EVENTS]
+    written.commits.stop(0)
