@@ -13,7 +13,7 @@ from gevent.socket import socket as Socket  # noqa: N812
 from relay.jsonstream.filters import FilterInvalid, of_update
 from relay.jsonstream.stream import Options
 from relay.net.websocket import CloseCode, close_frame
-from relay.web.consumer_connection import Connection, ConsumerEnded
+from relay.web.consumer_connection import BYTES_PER_SECOND, Connection, ConsumerEnded
 from relay.web.consumers import Consumer
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,8 @@ class JsonConnection(Connection):
 
     hears = True
     message_bytes = MAX_UPDATE_BYTES
-    bytes_per_second = MAX_UPDATE_BYTES
+    # The longest update, with its frame and what else there may be.
+    bytes_per_second = MAX_UPDATE_BYTES + BYTES_PER_SECOND
 
     def __init__(
         self,

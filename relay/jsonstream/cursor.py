@@ -40,11 +40,12 @@ class Cursor:
         else:
             self.time_us = number
 
-    def feed(self, firehose: Firehose) -> Feed:
-        """A feed from there. Reads the log in a thread. Raises LogError."""
-        if self.time_us is not None:
+    def feed(self, firehose: Firehose) -> tuple[Feed, int]:
+        """A feed from there, and the first time that messages may have. Reads the log in a thread. Raises LogError."""
+        # No later event is this close to the newest one. What is ahead is not looked for: meanwhile events may come.
+        if self.time_us is not None and self.time_us < firehose.newest_us + MAX_OPS:
             # A commit's operations have times behind its own.
-            return firehose.attach_at(self.time_us - MAX_OPS + 2)
+            return firehose.attach_at(self.time_us - MAX_OPS + 2), self.time_us + 1
         if self.seq is not None and self.seq <= firehose.last_seq:
-            return firehose.attach(self.seq)
-        return firehose.attach(None)
+            return firehose.attach(self.seq), 0
+        return firehose.attach(None), 0

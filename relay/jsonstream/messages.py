@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from typing import Any
 
 import orjson
@@ -24,6 +25,9 @@ from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Identity, RepoOp, Sync
 from relay.jsonstream.encodings import Encoding
 from relay.kit.errors import RelayError
+
+# How a number begins that is none, NaN or an infinity, in any of CBOR's three widths; some others begin so, too.
+_MAY_BE_NO_NUMBER = re.compile(rb"[\xf9-\xfb][\x7c-\x7f\xfc-\xff]")
 
 
 class RecordUnreadable(RelayError):
@@ -132,7 +136,11 @@ class _Blocks:
             if self._blocks is None:
                 self._blocks = car.known_blocks(self._data)
                 self._data = b""
-            return drisl.load(self._blocks[cid])
+            block = self._blocks[cid]
+            record = drisl.load(block)
+            if _MAY_BE_NO_NUMBER.search(block):
+                drisl.encode(record)
+            return record
         except KeyError:
             raise RecordUnreadable("record-missing", str(cid)) from None
         except ProtocolError as error:
@@ -179,7 +187,9 @@ def _dumps(value: dict[str, Any]) -> bytes:
         pass
     try:
         # Integers of more than 64 bits, which no other reader of JSON here may refuse either.
-        return json.dumps(value, default=_of_data_model, separators=(",", ":"), ensure_ascii=False).encode()
+        return json.dumps(
+            value, default=_of_data_model, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        ).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordUnreadable("record-encoding", str(error)) from None
 

@@ -1,7 +1,7 @@
 """`GET /subscribe`: who may open the JSON stream, of what and from where.
 
-`app` and `edge` register the blueprint. What is wrong is told by an HTTP status before the upgrade. The parameters are
-Jetstream's; docs/json-stream.md says what is the same and what is not. Must not know how messages are made.
+`edge.serving` has the blueprint registered. What is wrong is told by an HTTP status before the upgrade. The parameters
+are Jetstream's; docs/json-stream.md says what is the same and what is not. Must not know how messages are made.
 """
 
 from __future__ import annotations

@@ -65,10 +65,7 @@ class JsonStream:
 
     def attach(self, cursor: Cursor, encoding: Encoding, options: Options) -> Feed:
         """The feed of a new consumer. Reads the log in a thread. Raises LogError."""
-        feed = cursor.feed(self._firehose)
-        # A time that is still to come is now.
-        past = feed.position < self._firehose.last_seq
-        from_us = cursor.time_us + 1 if past and cursor.time_us is not None else 0
+        feed, from_us = cursor.feed(self._firehose)
         feed.convert = Conversion(options, from_us, self._batches, encoding)
         feed.waits = options.waits
         # Jetstream says nothing of a cursor that is too old.

@@ -74,6 +74,11 @@ class Firehose:
         """The newest seq that consumers may have."""
         return self._tail.head
 
+    @property
+    def newest_us(self) -> int:
+        """The time of the newest event in the log, in microseconds; 0 when there is none."""
+        return self._log.last_time_us
+
     def window(self) -> Window:
         """What can be replayed now."""
         segments = self._log.segments
@@ -95,7 +100,9 @@ class Firehose:
         """A feed that begins with the oldest event in the window whose time is not before `time_us`; live if there is
         none. Reads in a native thread. Raises LogError `log-io`.
         """
-        return self.attach(in_thread(self._pool, last_seq_before, self._log, time_us))
+        before = in_thread(self._pool, last_seq_before, self._log, time_us)
+        # The log has events a moment before consumers may have them.
+        return self.attach(min(before, self.last_seq))
 
     def close(self) -> None:
         """Stop the threads that read for feeds; feeds that are behind end with an error."""

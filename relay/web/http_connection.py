@@ -12,7 +12,7 @@ import json
 import logging
 import socket
 import time
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from io import BytesIO
 from typing import Any, cast
@@ -24,12 +24,14 @@ from relay.kit import descriptors, metrics
 from relay.kit.background import yield_hub
 from relay.kit.limits import Pace, Tally
 from relay.net.http import SERVER
-from relay.web.http_input import Chunks, Head, RequestInvalid, head_end, parse_head
+from relay.web.http_input import USUAL, Bounds, Chunks, Head, RequestInvalid, head_end, parse_head
 
 log = logging.getLogger(__name__)
 
 # Little at a time, as to look at it takes time.
 READ_BYTES = 4 << 10
+# So much of a head tells what it may have.
+START_BYTES = 100
 # A client that is refused has this long to read why, and this much that it sent meanwhile is thrown away.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 << 10
@@ -132,14 +134,19 @@ class ClientInput:
                 self.received += self._socket.recv(READ_BYTES)
         return bool(self.received)
 
-    def head(self, seconds: float) -> bytes:
-        """A whole head. Raises RequestInvalid."""
-        looked_at = 0
+    def head(self, seconds: float, more: Callable[[bytes], Bounds]) -> bytes:
+        """A whole head. `more` says what it may have, by its start, once it has as much as is usual; it may raise.
+
+        Raises RequestInvalid.
+        """
+        looked_at, bounds = 0, USUAL
         try:
             with gevent.Timeout(seconds, TimeoutError()):
-                while not (end := head_end(self.received, looked_at)):
+                while not (end := head_end(self.received, looked_at, bounds)):
                     looked_at = len(self.received)
                     self._receive()
+                    if bounds is USUAL and len(self.received) >= USUAL.head:
+                        bounds = more(bytes(self.received[:START_BYTES]))
         except TimeoutError:
             raise RequestInvalid(408, "head-timeout", f"no whole head within {seconds:g} seconds") from None
         return self._take(end)
@@ -220,14 +227,14 @@ class HttpConnection(WSGIHandler):
         if not self.input.wait(self.idle_wait() if self._served else self.head_seconds):
             return ""
         self._served += 1
-        self._block = self.input.head(self.head_seconds)
+        self._block = self.input.head(self.head_seconds, self.take_more)
         # pywsgi looks at its length alone, for which it has a bound and an answer of its own.
-        return self._block[:100].partition(b"\r\n")[0].decode("latin-1")
+        return self._block[:START_BYTES].partition(b"\r\n")[0].decode("latin-1")
 
     def read_request(self, raw_requestline: str) -> Any:
         """Judge the head, and read the body. Raises RequestInvalid."""
         block, self._block = self._block, b""
-        head = parse_head(block)
+        head = parse_head(block, self.bounds_of(block[:START_BYTES]))
         self.command, self.path, self.request_version = head.method, head.target, head.version
         self.close_connection = not head.keep
         self.headers = self.MessageClass(BytesIO(block.partition(b"\r\n")[2]), 0)  # type: ignore[call-arg]
@@ -255,6 +262,14 @@ class HttpConnection(WSGIHandler):
     def idle_wait(self) -> float:
         """Seconds for the next request to begin."""
         return self.idle_seconds
+
+    def bounds_of(self, start: bytes) -> Bounds:
+        """What a head may have that begins so."""
+        return USUAL
+
+    def take_more(self, start: bytes) -> Bounds:
+        """The same, once it has as much as is usual. May raise RequestInvalid."""
+        return self.bounds_of(start)
 
     def admit(self, head: Head) -> None:
         """Called when a head is read, before the body is. May raise RequestInvalid."""

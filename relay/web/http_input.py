@@ -5,7 +5,8 @@ read in two ways is refused. The rules are those of RFC 9112, each with a test o
 
 1. A head has at most 16 KiB and 100 fields, and its lines end with CRLF. One empty line may come before it.
 2. A request line is a method, a target and HTTP/1.0 or 1.1, with one space between. A target has at most 8 KiB and
-   100 parameters.
+   100 parameters. A target that has the filter of a stream may have more of both, and its head with it: who calls
+   this says which that is.
 3. A field is a name, a colon and text, on one line. A name with an underscore is ignored, as another may look like it.
 4. There is one Host at most, and it is a name or an address, with or without a port, or empty.
 5. A length is one number. A body in chunks has no length, and there is no other coding.
@@ -32,6 +33,19 @@ MAX_CHUNK_LINE_BYTES = 1 << 10
 # A chunk counts as this many bytes beside its line: taking one is work, whatever it holds.
 CHUNK_COST = 32
 HEAD_END = b"\r\n\r\n"
+
+
+class Bounds(NamedTuple):
+    """What a head may have: bytes, bytes of its target, parameters in that."""
+
+    head: int
+    target: int
+    parameters: int
+
+
+USUAL = Bounds(MAX_HEAD_BYTES, MAX_TARGET_BYTES, MAX_PARAMETERS)
+# A hundred collections and ten thousand DIDs, whose colons may be escaped.
+FILTER = Bounds(640 << 10, 624 << 10, 10_200)
 
 _REQUEST_LINE = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([\x21-\x7e\x80-\xff]+) HTTP/(\d)\.(\d)")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t\x20-\x7e\x80-\xff]*?)[ \t]*")
@@ -78,7 +92,7 @@ class Head(NamedTuple):
         return "websocket" in self.tokens("upgrade") and "upgrade" in self.tokens("connection")
 
 
-def head_end(received: bytearray, looked_at: int) -> int:
+def head_end(received: bytearray, looked_at: int, bounds: Bounds = USUAL) -> int:
     """Where the head at the start of `received` ends, 0 when it is not all there. Raises RequestInvalid.
 
     The first `looked_at` bytes were looked at before.
@@ -86,17 +100,17 @@ def head_end(received: bytearray, looked_at: int) -> int:
     if received.startswith(b"\r\n"):
         del received[:2]
     start = max(0, looked_at - len(HEAD_END))
-    end = received.find(HEAD_END, start, MAX_HEAD_BYTES)
+    end = received.find(HEAD_END, start, bounds.head)
     # What follows the head is for whoever reads the body.
     stop = len(received) if end < 0 else end
-    if received.count(b"\n", 0, stop) != received.count(b"\r\n", 0, stop):
+    if received.count(b"\n", start, stop) != received.count(b"\r\n", max(0, start - 1), stop):
         raise _malformed("a line does not end with CRLF")
-    if end < 0 and len(received) >= MAX_HEAD_BYTES:
-        raise RequestInvalid(431, "head-too-large", f"a head of more than {MAX_HEAD_BYTES} bytes")
+    if end < 0 and len(received) >= bounds.head:
+        raise RequestInvalid(431, "head-too-large", f"a head of more than {bounds.head} bytes")
     return end + len(HEAD_END) if end >= 0 else 0
 
 
-def parse_head(block: bytes) -> Head:
+def parse_head(block: bytes, bounds: Bounds = USUAL) -> Head:
     """The head in `block`, which ends with an empty line. Raises RequestInvalid."""
     request_line, *lines = block.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
     found = _REQUEST_LINE.fullmatch(request_line)
@@ -105,10 +119,14 @@ def parse_head(block: bytes) -> Head:
     method, target, major, minor = found.groups()
     if major != "1" or minor not in "01":
         raise RequestInvalid(505, "head-malformed", "the version is not HTTP/1.0 or 1.1")
-    if len(target) > MAX_TARGET_BYTES:
-        raise RequestInvalid(414, "head-too-large", f"a target of more than {MAX_TARGET_BYTES} bytes")
-    if target.count("&") > MAX_PARAMETERS:
-        raise _malformed(f"more than {MAX_PARAMETERS} parameters")
+    if len(target) > bounds.target:
+        raise RequestInvalid(414, "head-too-large", f"a target of more than {bounds.target} bytes")
+    if target.count("&") > bounds.parameters:
+        raise _malformed(f"more than {bounds.parameters} parameters")
+    if len(target) > MAX_TARGET_BYTES and not target.isascii():
+        raise _malformed("a long target that is not ASCII")
+    if len(block) - len(target) > MAX_HEAD_BYTES:
+        raise RequestInvalid(431, "head-too-large", f"fields of more than {MAX_HEAD_BYTES} bytes")
     if len(lines) > MAX_FIELDS:
         raise RequestInvalid(431, "head-too-large", f"more than {MAX_FIELDS} fields")
     fields: dict[str, str] = {}

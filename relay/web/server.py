@@ -19,12 +19,12 @@ from gevent.socket import socket as Socket  # noqa: N812
 from geventwebsocket.handler import WebSocketHandler
 
 from relay.kit import metrics
-from relay.kit.limits import Paces, Places
+from relay.kit.limits import Pace, Paces, Places
 from relay.kit.values import Bind
 from relay.net.http import SERVER
 from relay.web.callers import client_address, counted_as, is_proxy
 from relay.web.http_connection import CONSUME, EXTENSIONS, HttpConnection, HttpServer
-from relay.web.http_input import Head, RequestInvalid
+from relay.web.http_input import FILTER, USUAL, Bounds, Head, RequestInvalid
 from relay.web.services import Services
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,15 @@ REQUESTS_PER_ADDRESS = 100
 REQUESTS_PER_SECOND = 100
 REQUESTS_BURST = 200
 MAX_ADDRESSES = 10_000
+# How the head of a request for the JSON stream begins, whose target has what is wanted of it. Of those with more than
+# is usual so many at a time, in total and of one address; and so many of their pieces in a second, each of which takes
+# some milliseconds.
+FILTERED = b"GET /subscribe?"
+LONG_HEADS = 64
+LONG_HEADS_PER_ADDRESS = 32
+LONG_PIECE_BYTES = 64 << 10
+LONG_PIECES_PER_SECOND = 40
+LONG_PIECES_BURST = 80
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
 
 Consume = Callable[[Socket, bytes], None]
@@ -62,6 +71,7 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             self.input.line = self._key
         self._request_key: str | None = None
         self._has_place = False
+        self._has_long_head = False
 
     def handle(self) -> None:
         """Serve the connection until it ends, if there is a place for it."""
@@ -85,6 +95,19 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         """Seconds for the next request to begin: few when places are."""
         return self.idle_seconds if len(self.server.connections) < MANY_CONNECTIONS else SHORT_IDLE_SECONDS
 
+    def bounds_of(self, start: bytes) -> Bounds:
+        """What a head may have that begins so."""
+        return FILTER if self.server.has_filters and start.startswith(FILTERED) else USUAL
+
+    def take_more(self, start: bytes) -> Bounds:
+        """The same, once it has as much as is usual, which few may have at a time. Raises RequestInvalid."""
+        bounds = self.bounds_of(start)
+        if bounds is not USUAL:
+            self._has_long_head = self.server.long_heads.take(self._key)
+            if not self._has_long_head:
+                raise RequestInvalid(429, "too-many", "too many requests with long filters at a time")
+        return bounds
+
     def admit(self, head: Head) -> None:
         """Refuse a method that no route has, which would be a label of metrics, and a client with many requests."""
         if head.method not in METHODS:
@@ -102,6 +125,10 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         if key is not None:
             # Bounded by how many of an address can wait at a time.
             gevent.sleep(self.server.paces.reserve(key, time.monotonic()))
+        if self._has_long_head:
+            now = time.monotonic()
+            pieces = len(head.target) // LONG_PIECE_BYTES + 1
+            gevent.sleep(max(self.server.long_pace.reserve(now) for _ in range(pieces)))
 
     def run_application(self) -> None:
         """Let the application answer, or upgrade and run the consumer that it hands over."""
@@ -117,7 +144,7 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         received = bytes(self.input.received)
         # Thousands of consumers that last for days must be small: what pywsgi still looks at when one has ended.
         self.environ, self.wsgi_input = {}, Input(None, 0)  # type: ignore[arg-type]
-        self.headers, self.response_headers = None, None  # type: ignore[assignment]
+        self.headers, self.response_headers, self.path = None, None, ""  # type: ignore[assignment]
         self.input.received = bytearray()
         del environ, self.websocket
         self._end_request()
@@ -146,10 +173,15 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
         if self._request_key is not None:
             self.server.requests.give_back(self._request_key)
             self._request_key = None
+        if self._has_long_head:
+            self._has_long_head = False
+            self.server.long_heads.give_back(self._key)
 
 
 class Listener(HttpServer):
-    """The API's port. `connections` are those that are not a consumer's, `requests` those that came through proxies."""
+    """The API's port. `connections` are those that are not a consumer's, `requests` those that came through proxies,
+    `long_heads` requests with more in their heads than is usual.
+    """
 
     def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
         capacity = services.settings.max_consumers + REQUESTS_BESIDE_CONSUMERS + ROOM_TO_REFUSE
@@ -159,7 +191,11 @@ class Listener(HttpServer):
         self.connections: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, CONNECTIONS_PER_ADDRESS)
         self.requests: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, REQUESTS_PER_ADDRESS)
         self.paces: Paces[str] = Paces(REQUESTS_PER_SECOND, REQUESTS_BURST, MAX_ADDRESSES)
+        self.has_filters = services.settings.json_stream
+        self.long_heads: Places[str] = Places(LONG_HEADS, LONG_HEADS_PER_ADDRESS)
+        self.long_pace = Pace(LONG_PIECES_PER_SECOND, LONG_PIECES_BURST)
         metrics.show_bound("api-addresses", self.paces.__len__, MAX_ADDRESSES)
+        metrics.show_bound("api-long-heads", lambda: len(self.long_heads), LONG_HEADS)
         metrics.show_bound("api-requests", lambda: len(self.connections), REQUESTS_BESIDE_CONSUMERS)
         super().__init__((bind.host, bind.port), app, ApiConnection, backlog=1024, spawn=pool)
 

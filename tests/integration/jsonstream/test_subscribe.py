@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import zstandard
+from gevent.monkey import get_original
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
 from relay.atproto import frames
 from relay.atproto.frames import Kind
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.reader import last_seq_before
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
 from relay.jsonstream.connection import MAX_UPDATE_BYTES
+from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS
+from relay.stream import firehose
+from relay.web import server
+from relay.web.http_input import MAX_HEAD_BYTES
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
@@ -179,6 +188,44 @@ def test_cursors(start_web: StartWeb, tail_bytes: int) -> None:
         assert seqs(future, 1) == seqs(ahead, 1) == [seq]
 
 
+def test_events_that_come_while_a_time_is_looked_for_are_not_passed_over(
+    web: Web, network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most of all with a time that is still to come, which is now: nothing would come until then."""
+    network.commit(POST)
+    looked, go_on = [False], [False]
+    search, sleep = last_seq_before, get_original("time", "sleep")
+
+    def slow(log: SegmentLog, time_us: int) -> int:
+        found = search(log, time_us)
+        looked[0] = True
+        while not go_on[0]:
+            sleep(0.01)
+        return found
+
+    monkeypatch.setattr(firehose, "last_seq_before", slow)
+    for ahead in (10**12, frames.MAX_OPS, frames.MAX_OPS - 1, 0):
+        looked[0], go_on[0] = False, False
+        with consumer(web, f"?cursor={web.log.last_time_us + ahead}") as client:
+            until(lambda: looked[0] or [one.position for one in web.services.consumers] == [web.firehose.last_seq])
+            seq = network.commit(POST)
+            go_on[0] = True
+            assert seqs(client, 1) == [seq], ahead
+        until(lambda: not list(web.services.consumers))
+
+
+def test_a_time_of_an_event_that_is_not_published_yet(web: Web, network: Network) -> None:
+    network.commit(POST)
+    seq, time_us = web.log.next_seq, web.log.last_time_us + frames.MAX_OPS
+    durable = Record(seq, time_us, 1, 0, 0, Kind.COMMIT, 0, 0, network.repos[0].commit().frame(seq))
+    append(web.log, [durable])
+    with consumer(web, f"?cursor={time_us + frames.MAX_OPS - 1}") as client:
+        until(lambda: [consumer.position for consumer in web.services.consumers] == [seq - 1])
+        web.tail.publish([durable])
+        following = network.commit(POST)
+        assert seqs(client, 1) == [following]
+
+
 def test_what_is_hidden_is_not_replayed_and_comes_back(web: Web, network: Network) -> None:
     first = network.commit(POST)
     network.commit(POST, account=1)
@@ -225,10 +272,60 @@ def test_a_wrong_update_ends_the_consumer(web: Web, message: str) -> None:
         assert closing(client)[0] == 1008
 
 
-def test_an_update_has_a_bound(web: Web) -> None:
+def test_an_update_has_a_bound(web: Web, network: Network) -> None:
     with consumer(web) as client:
         client.send("x" * (MAX_UPDATE_BYTES + 1))
         assert closing(client)[0] == 1009
+    with consumer(web, "?requireHello=true&cursor=seq:0") as client:
+        seq = network.commit(POST)
+        client.send(json.dumps({"type": "options_update", "payload": {}}).ljust(MAX_UPDATE_BYTES))
+        assert seqs(client, 1) == [seq]
+
+
+def test_a_request_may_say_all_that_may_be_wanted(web: Web, network: Network) -> None:
+    collections = [POST, *(f"com.example.{'a' * 20}.c{number}" for number in range(MAX_COLLECTIONS - 1))]
+    dids = [account_did(number) for number in range(1, MAX_DIDS + 1)]
+    wanted = [("wantedCollections", name) for name in collections] + [("wantedDids", did) for did in dids]
+    query = "&".join(f"{name}={quote(value, safe='')}" for name, value in wanted)
+    for few in (query[:12_000].rpartition("&")[0], query):
+        with consumer(web, f"?cursor=seq:0&compress=false&{few}") as client:
+            network.commit(POST)
+            network.commit(LIKE, account=1)
+            seq = network.commit(POST, account=1)
+            while seqs(client, 1) != [seq]:
+                pass
+            assert nothing_comes(client)
+    assert refusal(web, f"?{query}&wantedDids={account_did(0)}") == (400, "InvalidRequest")
+
+
+def test_long_requests_are_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "LONG_HEADS", 3)
+
+    def asked(web: Web, target: str) -> socket.socket:
+        sock = socket.create_connection(("127.0.0.1", web.server.port), timeout=30)
+        sock.sendall(f"GET {target}?wantedDids={'x' * MAX_HEAD_BYTES}".encode())
+        return sock
+
+    web = start_web(json_stream=True)
+    for other, target in ((web, "/subscribed"), (web, "/"), (start_web(), "/subscribe")):
+        with asked(other, target) as sock:
+            assert sock.recv(100).startswith(b"HTTP/1.1 431 ")
+    listener = web.server._server
+    held = [asked(web, "/subscribe") for _ in range(3)]
+    until(lambda: len(listener.long_heads) == 3)
+    with asked(web, "/subscribe") as sock:
+        assert sock.recv(100).startswith(b"HTTP/1.1 429 ")
+    assert call(web.url + "/_healthz").status == 200
+    for sock in held:
+        sock.close()
+    until(lambda: len(listener.long_heads) == 0)
+    with asked(web, "/subscribe") as sock:
+        sock.sendall(b" HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 426 ")
+        until(lambda: len(listener.long_heads) == 0)
+    with asked(web, "/subscribe") as sock, suppress(OSError):
+        sock.sendall(b" HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 431 ")
 
 
 def test_hello_comes_first(web: Web, network: Network) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from relay.web import http_input
 from relay.web.http_input import (
+    FILTER,
     MAX_BODY_BYTES,
     MAX_HEAD_BYTES,
     MAX_PARAMETERS,
@@ -245,6 +246,32 @@ def test_rule_2_a_target_is_bounded() -> None:
         with pytest.raises(RequestInvalid) as error:
             target(text)
         assert error.value.status == status
+
+
+def test_rule_2_a_filter_may_be_long() -> None:
+    def target(text: str, field: str = "") -> str:
+        block = bytearray(f"GET {text} HTTP/1.1\r\n{field}\r\n".encode("latin-1"))
+        for size in range(0, len(block), 50_000):
+            head_end(block[:size], max(0, size - 50_000), FILTER)
+        assert head_end(block, len(block) // 50_000 * 50_000, FILTER) == len(block)
+        return parse_head(bytes(block), FILTER).target
+
+    longest = "/?" + "a&" * FILTER.parameters
+    longest += "a" * (FILTER.target - len(longest))
+    assert target(longest) == longest
+    for text, field, status in (
+        (longest + "a", "", 414),
+        (longest + "&", "", 414),
+        ("/?" + "&" * (FILTER.parameters + 1), "", 400),
+        ("/?" + "a" * MAX_TARGET_BYTES + "\xe9", "", 400),
+        ("/?" + "a" * MAX_TARGET_BYTES, f"X: {' ' * MAX_HEAD_BYTES}x\r\n", 431),
+    ):
+        with pytest.raises(RequestInvalid) as error:
+            target(text, field)
+        assert error.value.status == status
+    with pytest.raises(RequestInvalid) as error:
+        head_end(bytearray(b"GET /" + b"a" * FILTER.head), 0, FILTER)
+    assert error.value.status == 431
 
 
 def test_rule_6_a_length_is_judged_at_once() -> None:
