@@ -140,13 +140,17 @@ class Follower:
         self._link.tip.wait(LOOK_SECONDS)
 
     def _look_back(self, place: Place) -> None:
-        """See whether the stream still has what was taken."""
-        _, end = self._link.ends()
+        """See whether the stream still has what was taken, and what comes next."""
+        first, end = self._link.ends()
         if end < place.at:
             self.place = None
             raise ClusterError(
                 "cluster-away", f"the stream has lost messages: it had {place.at} of them, and has {end}"
             )
+        if first > place.at + 1:
+            # This node stood still for longer than the stream keeps them; whether it lacks events is looked at anew.
+            self.place = None
+            raise ClusterError("cluster-away", f"messages {place.at + 1} to {first - 1} have left the stream untaken")
 
     def _take(self, place: Place, data: bytes) -> None:
         block = place.take(place.at + 1, decode(data))

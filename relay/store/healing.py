@@ -70,7 +70,11 @@ def room_of(tx: Transaction, host_id: int) -> int:
 
 def hosts_due(tx: Transaction, now: float) -> list[int]:
     """The ids of the hosts of which an account is due."""
-    return [host_id for (host_id,) in tx.rows("SELECT DISTINCT host_id FROM heal_account WHERE due_at <= ?", (now,))]
+    rows = tx.rows(
+        "SELECT DISTINCT host_id FROM heal_account WHERE due_at <= ? OR due_at > ?",
+        (now, now + host_healing.LONGEST_WAIT_SECONDS),
+    )
+    return [host_id for (host_id,) in rows]
 
 
 def due(tx: Transaction, host_id: int, now: float, limit: int) -> list[Missed]:
@@ -78,9 +82,9 @@ def due(tx: Transaction, host_id: int, now: float, limit: int) -> list[Missed]:
     return [
         Missed(*row)
         for row in tx.rows(
-            "SELECT host_id, did, reason, attempts, noted FROM heal_account WHERE host_id = ? AND due_at <= ?"
-            " ORDER BY due_at, did LIMIT ?",
-            (host_id, now, limit),
+            "SELECT host_id, did, reason, attempts, noted FROM heal_account WHERE host_id = ?"
+            " AND (due_at <= ? OR due_at > ?) ORDER BY due_at, did LIMIT ?",
+            (host_id, now, now + host_healing.LONGEST_WAIT_SECONDS, limit),
         )
     ]
 

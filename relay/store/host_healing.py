@@ -17,6 +17,8 @@ PAUSE_SECONDS = 600.0
 # A host that just came back sends what it has first.
 FIRST_DELAY_SECONDS = 5.0
 WEEK_SECONDS = 7 * 86_400.0
+# Nothing is put off for longer, accounts included: what is due later was noted by a clock that was wrong, and is due.
+LONGEST_WAIT_SECONDS = 86_400.0
 
 
 class Step(NamedTuple):
@@ -85,8 +87,9 @@ def make_weekly_due(tx: Transaction, now: float) -> None:
     """Have every host compared that was not in the last week."""
     rows = tx.rows(
         "SELECT h.id FROM host h LEFT JOIN heal_host c ON c.host_id = h.id WHERE h.status = 'active'"
-        " AND h.last_seq >= 0 AND (c.host_id IS NULL OR (c.state IN ('done', 'failed') AND c.ended_at < ?))",
-        (now - WEEK_SECONDS,),
+        " AND h.last_seq >= 0 AND (c.host_id IS NULL OR (c.state IN ('done', 'failed')"
+        " AND (c.ended_at < ? OR c.ended_at > ?)))",
+        (now - WEEK_SECONDS, now + LONGEST_WAIT_SECONDS),
     )
     _make_due(tx, {host_id: "weekly" for (host_id,) in rows}, now, now, 0.0)
 
@@ -96,7 +99,9 @@ def hosts_due(tx: Transaction, now: float) -> list[int]:
     return [
         host_id
         for (host_id,) in tx.rows(
-            "SELECT host_id FROM heal_host WHERE state IN ('due', 'running') AND due_at <= ? ORDER BY due_at", (now,)
+            "SELECT host_id FROM heal_host WHERE state IN ('due', 'running') AND (due_at <= ? OR due_at > ?)"
+            " ORDER BY due_at",
+            (now, now + LONGEST_WAIT_SECONDS),
         )
     ]
 

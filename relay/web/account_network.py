@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
+from urllib.parse import quote
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
@@ -80,8 +81,9 @@ class AccountNetwork:
 
     def at_pds(self, pds: Endpoint, did: str) -> AtPds:
         """What the PDS says of an account when it is asked by getRepoStatus."""
+        url = f"{pds.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
         try:
-            answer = self._http.get(f"{pds.url}/xrpc/com.atproto.sync.getRepoStatus?did={did}", timeout=PDS_SECONDS)
+            answer = self._http.get(url, timeout=PDS_SECONDS)
         except (HttpError, AddressRefused) as error:
             return AtPds(False, None, None, str(error))
         said = answer.json_object() or {}

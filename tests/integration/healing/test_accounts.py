@@ -261,6 +261,17 @@ def test_a_wrong_signature_is_refused_and_tried_again_later(path: EventPath, pds
     assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
 
 
+def test_what_a_clock_put_off_that_was_far_ahead_is_due(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    year = 365 * 86_400.0
+    path.db.write(healing.note, {(host.id, repo.did): "frame-field"}, time.time() + year)
+    assert path.db.read(healing.hosts_due, time.time()) == [host.id]
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+
+
 def test_a_commit_of_another_account_is_refused(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     repo, other = known(path, pds, host), known(path, pds, host, 2)

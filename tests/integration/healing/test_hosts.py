@@ -106,6 +106,25 @@ def test_every_host_is_compared_once_a_week_and_not_more_often(path: EventPath, 
     assert len(pds.requests) == asked + 1
 
 
+def test_what_a_clock_put_off_that_was_far_ahead_is_due(path: EventPath, pds: FakePds) -> None:
+    path.every = True
+    path.restart()
+    host = connected(path, pds)
+    known(path, pds, host)
+    path.store()
+    year = 365 * 86_400.0
+    path.db.write(host_healing.note, {host.id: "unreadable"}, time.time() + year)
+    path.compare()
+    assert progress(path, host)[:2] == ("unreadable", "done")
+    path.db.write(lambda tx: tx.execute("UPDATE heal_host SET ended_at = ?", (time.time() + year,)))
+    asked = len(pds.requests)
+    path.restart()
+    host = path.registry.add(path.db.read(hosts.all_rows)[0])
+    host.connected_at = time.time()
+    path.compare()
+    assert len(pds.requests) == asked + 1
+
+
 def test_without_a_gap_nothing_is_compared(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     known(path, pds, host)

@@ -120,6 +120,14 @@ def test_what_a_pds_says_of_an_account(web: Web, pds: FakePds) -> None:
     assert view(web)["cause"] == "pds-silent"
 
 
+def test_a_pds_is_asked_for_a_did_as_it_is_written(web: Web, pds: FakePds) -> None:
+    did = "did:web:localhost%3A4321"
+    web.identities[did] = Identity(did, parse_endpoint(pds.url), parse_multikey(KEY.multikey), None)
+    pds.repo_status[did] = {"did": did, "active": False, "status": "deactivated"}
+    found = view(web, did.replace("%", "%25"))
+    assert (found["did"], found["cause"]) == (did, "inactive-at-pds")
+
+
 def test_limits_blocks_and_lost_connections(web: Web, pds: FakePds) -> None:
     host = connected(web, pds)
     limit(web, host, 3)
