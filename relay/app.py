@@ -27,6 +27,7 @@ from relay.dash.history import History
 from relay.dash.past import Past
 from relay.dash.routes import pages_of
 from relay.edge.edge import Edge
+from relay.edge.serving import further_streams
 from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep
@@ -167,11 +168,9 @@ class Relay:
             role="relay" if term is None else "active",
             node="" if term is None else term.node,
         )
-        more = [] if term is None else [term.routes()]
-        if settings.json_stream:
-            from relay.jsonstream.routes import json_stream
-
-            more.append(json_stream(self._stream.firehose, settings.json_zstd_dictionary))
+        more = further_streams(settings, self._stream.firehose)
+        if term is not None:
+            more.append(term.routes())
         self._api = ApiServer(create_app(services, [pages_of(self._history)], more), services, settings.api_bind)
         self._health = HealthWatch(services)
         self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 
+from flask import Blueprint, Flask
 from gevent.event import Event as Signal
 
 from relay.cluster.following import Follower
@@ -18,21 +19,14 @@ from relay.cluster.replication import Replication
 from relay.cluster.routes import ClusterStatus, cluster_routes, create_standby_app
 from relay.config import Settings
 from relay.edge.hidden import apply_after
+from relay.edge.serving import Serving
 from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.retention import Keep, Retention
 from relay.kit import metrics
 from relay.kit.vitals import Vitals
 from relay.store import projection
 from relay.store.open import look_into
-from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
-from relay.stream.tail import Tail
-from relay.web.callers import AdminAuth, passwords_or_random
-from relay.web.consumers import Consumers
-from relay.web.health import HealthWatch
-from relay.web.metrics_server import MetricsServer
-from relay.web.server import ApiServer
 from relay.web.services import Services
 
 DRAIN_SECONDS = 2.0
@@ -55,32 +49,21 @@ class Standby:
         suppressions.restore(self._db.read(projection.suppressions_if_any))
         stored = self._db.read(projection.position_if_any)
         apply_after(self._log, suppressions, min(stored, self._log.last_seq))
-        tail = Tail(self._log.last_seq, suppressions)
+        self._serving = Serving(settings, self._db, self._log, suppressions)
         self._follower = Follower(
-            link, self._log, tail, suppressions, node, lambda: self._db.read(projection.position_if_any)
+            link,
+            self._log,
+            self._serving.tail,
+            suppressions,
+            node,
+            lambda: self._db.read(projection.position_if_any),
         )
-        self._firehose = Firehose(self._log, tail, suppressions)
-        keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
-        self._retention = Retention(self._log, keep, lambda: self._log.next_seq, suppressions.forget_before)
-        self._follower.on_failure(self._retention.wake)
-        services = Services(
-            settings=settings,
-            db=self._db,
-            firehose=self._firehose,
-            consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
-            auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
-            problem=lambda: self._follower.problem,
-            role="standby",
-            node=node,
-        )
-        more = [cluster_routes(self._status, None)]
-        if settings.json_stream:
-            from relay.jsonstream.routes import json_stream
+        self._follower.on_failure(self._serving.retention.wake)
 
-            more.append(json_stream(self._firehose, settings.json_zstd_dictionary))
-        self._api = ApiServer(create_standby_app(services, more), services, settings.api_bind)
-        self._health = HealthWatch(services)
-        self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
+        def create_app(services: Services, more: list[Blueprint]) -> Flask:
+            return create_standby_app(services, [cluster_routes(self._status, None), *more])
+
+        self._serving.open(create_app, lambda: self._follower.problem, "standby", node)
         metrics.CLUSTER_ACTIVE.set(0)
 
     @property
@@ -106,24 +89,17 @@ class Standby:
     def start(self) -> None:
         """Start everything, the following last. Raises OSError when a port is taken."""
         self._vitals.start()
-        self._metrics.start()
-        self._retention.start()
-        self._health.start()
-        self._api.start()
+        self._serving.start()
         self._follower.start()
-        log.info("node %s stands by, on port %d", self._node, self._api.port)
+        log.info("node %s stands by, on port %d", self._node, self._serving.api.port)
 
     def stop(self) -> None:
         """End all of it; consumers go on with their cursors."""
         deadline = time.monotonic() + DRAIN_SECONDS
         self._follower.stop(DRAIN_SECONDS)
-        self._api.stop(min(max(deadline - time.monotonic(), 0.2), 0.5))
-        self._retention.stop()
-        self._firehose.close()
+        self._serving.stop(min(max(deadline - time.monotonic(), 0.2), 0.5))
         self._log.close()
-        self._health.stop()
         self._db.close()
-        self._metrics.stop()
         self._vitals.stop()
 
     def _status(self) -> ClusterStatus:

@@ -14,26 +14,18 @@ from relay.config import Settings
 from relay.edge.copier import Copier
 from relay.edge.hidden import Hidden
 from relay.edge.routes import create_edge_app
+from relay.edge.serving import Serving
 from relay.edge.source import Source
 from relay.edge.upstream_hosts import UpstreamHosts
 from relay.eventlog import identity, spare
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.retention import Keep, Retention
 from relay.kit.errors import ConfigError, LogError
 from relay.kit.minute_line import MinuteLine
 from relay.kit.vitals import Vitals
 from relay.net.http import SERVER, GuardedHttp
 from relay.store import installation
 from relay.store.open import open_database
-from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
-from relay.stream.tail import Tail
-from relay.web.callers import AdminAuth, passwords_or_random
-from relay.web.consumers import Consumers
-from relay.web.health import HealthWatch
-from relay.web.metrics_server import MetricsServer
-from relay.web.server import ApiServer
-from relay.web.services import Services
 
 DRAIN_SECONDS = 25.0
 
@@ -60,49 +52,30 @@ class Edge:
         self._log = SegmentLog(settings.persist_dir, copy=True)
         suppressions = Suppressions()
         self._hidden = Hidden(self._db, self._log, suppressions)
-        tail = Tail(self._log.last_seq, suppressions)
-        self._copier = Copier(self._log, tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill)
+        self._serving = serving = Serving(settings, self._db, self._log, suppressions)
+        self._copier = Copier(
+            self._log, serving.tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill
+        )
+        self._copier.on_failure(serving.retention.wake)
         self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
         self._upstream_hosts = UpstreamHosts(
             http, http.tls_context(), upstream, settings.persist_dir, lambda: self._log.last_seq
         )
-        self._firehose = Firehose(self._log, tail, suppressions)
-        keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
-        # Whatever SQL has: marks hide what is older than they are, and go with it.
-        self._retention = Retention(self._log, keep, lambda: self._log.next_seq, suppressions.forget_before)
-        self._copier.on_failure(self._retention.wake)
-        services = Services(
-            settings=settings,
-            db=self._db,
-            firehose=self._firehose,
-            consumers=Consumers(settings.max_consumers, settings.max_consumers_per_address),
-            auth=AdminAuth(passwords_or_random(settings.admin_passwords)),
-            problem=lambda: self._copier.problem or self._hidden.problem or self._source.problem,
-            role="edge",
+        serving.open(
+            create_edge_app, lambda: self._copier.problem or self._hidden.problem or self._source.problem, "edge"
         )
-        more = []
-        if settings.json_stream:
-            from relay.jsonstream.routes import json_stream
-
-            more.append(json_stream(self._firehose, settings.json_zstd_dictionary))
-        self._api = ApiServer(create_edge_app(services, more), services, settings.api_bind)
-        self._health = HealthWatch(services)
-        self._metrics = MetricsServer(settings.metrics_bind, self._health.problem)
-        self._minute_line = MinuteLine("edge", self._health.problem)
+        self._minute_line = MinuteLine("edge", serving.health.problem)
 
     def start(self) -> None:
         """Start everything, the upstream last. Raises OSError when a port is taken."""
         self._vitals.start()
-        self._metrics.start()
         self._hidden.start()
         self._copier.start()
-        self._retention.start()
-        self._health.start()
-        self._api.start()
+        self._serving.start()
         self._source.start()
         self._upstream_hosts.start()
         self._minute_line.start()
-        log.info("serving on port %d, metrics on port %d", self._api.port, self._metrics.port)
+        log.info("serving on port %d, metrics on port %d", self._serving.api.port, self._serving.metrics.port)
 
     def stop(self) -> None:
         """Drain: no more events in, those that are in into the log, all that is logged to the consumers."""
@@ -111,12 +84,8 @@ class Edge:
         self._upstream_hosts.stop()
         self._source.stop()
         self._copier.stop(10.0)
-        self._api.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))
-        self._retention.stop()
+        self._serving.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))
         self._hidden.stop()
-        self._firehose.close()
         self._log.close()
-        self._health.stop()
         self._db.close()
-        self._metrics.stop()
         self._vitals.stop()
