@@ -15,7 +15,8 @@ GOMAXPROCS is set. A run in which an event is missing, repeated or out of order 
 machine with the hosts and consumers, which take most of one core: compare ratios and CPU time, not events a second.
 
 And to rsky: `rsky` says which of its lines are replaced. It is told to drop what it cannot verify, as the others do; by
-default it would pass on what does not verify. Its data is in an embedded database, so it has no part in PostgreSQL.
+default it would pass on what does not verify. It verifies less all the same: a commit whose operations it cannot invert
+is passed on. Its data is in an embedded database, so it has no part in PostgreSQL.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ class Contestant:
         """Start with the fleet's hosts known, and wait until all are connected."""
         self.process.start()
         self.process.stop()
-        self._insert([host.removeprefix("http://") for host in fleet.hosts])
+        self.prepare(fleet)
         self.restart(fleet)
 
     def restart(self, fleet: Fleet) -> None:
@@ -85,8 +85,9 @@ class Contestant:
         """The database server's processes; all zero for a file."""
         return tree_usage(self._cluster.pid if self._cluster else 0)
 
-    def _insert(self, hostnames: list[str]) -> None:
-        rows = [(name, True, ACCOUNT_LIMIT, False) for name in hostnames]
+    def prepare(self, fleet: Fleet) -> None:
+        """Write what the relay begins with into its tables."""
+        rows = [(host.removeprefix("http://"), True, ACCOUNT_LIMIT, False) for host in fleet.hosts]
         if self._cluster:
             with closing(psycopg2.connect(self.database)) as server, server, server.cursor() as cursor:
                 cursor.executemany(INSERT.format("%s"), rows)
