@@ -224,7 +224,9 @@ class Connection:
         self.waited = False
         self._reader = FrameReader(max_bytes=max_bytes)
         self._timing = timing
-        self._ended: StreamEnded | None = None
+        # Reason and detail of the end. Not the error: its traceback holds this connection, and the two would keep each
+        # other alive until the garbage collector comes, which is rarely.
+        self._ended: tuple[str, str] | None = None
         self._pinged = False
         self._small_frames = 0
         self._small_since = 0.0
@@ -252,7 +254,7 @@ class Connection:
             if reader.ended:
                 self._ended = self._end()
             if self._ended is not None:
-                raise self._ended
+                raise StreamEnded(*self._ended)
             if time.monotonic() - since > self._timing.whole_frame:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
             # Reading a socket that always has data never switches, and a long message is read in many pieces. Whole
@@ -271,7 +273,7 @@ class Connection:
         if self._watched is not None:
             self._watched.forget()
             self._watched = None
-        if self._ended is None or self._ended.reason != "connection-lost":
+        if self._ended is None or self._ended[0] != "connection-lost":
             # The close frame is a courtesy: with a full send buffer or a dead peer it is left out.
             with contextlib.suppress(OSError):
                 self._socket.send(_control(Opcode.CLOSE, self._goodbye()))
@@ -310,7 +312,7 @@ class Connection:
             raise self._lost(_words(error)) from None
         self._pinged = False
         if not data:
-            self._ended = self._lost("the host closed the connection")
+            self._lost("the host closed the connection")
             return True
         # TLS gives one record at a time and does not say whether there is another.
         self._more = len(data) == READ_BYTES or isinstance(self._socket, ssl.SSLSocket)
@@ -345,8 +347,8 @@ class Connection:
             self._socket.settimeout(0)
 
     def _lost(self, words: str) -> StreamEnded:
-        self._ended = StreamEnded("connection-lost", words)
-        return self._ended
+        self._ended = "connection-lost", words
+        return StreamEnded(*self._ended)
 
     def _slow_small(self) -> None:
         """Slow down in a flood of frames that cost work and carry little: pings, or a message in tiny fragments."""
@@ -359,17 +361,17 @@ class Connection:
         if self._small_frames > SMALL_FRAMES_ALLOWED:
             gevent.sleep(max(0.0, self._small_since + SMALL_FRAMES_SECONDS - now))
 
-    def _end(self) -> StreamEnded:
-        """Why the reader has ended."""
+    def _end(self) -> tuple[str, str]:
+        """Why the reader has ended: reason and detail."""
         failure, closed = self._reader.failure, self._reader.closed
         if failure is not None:
-            return StreamEnded(failure.reason, failure.detail)
+            return failure.reason, failure.detail
         try:
             words = close_words(closed or b"")
         except FrameInvalid as error:
             # Its words are wrong, and it is the end all the same: nothing before it was left unread.
             words = error.detail
-        return StreamEnded("closed", words[:WORDS_KEPT])
+        return "closed", words[:WORDS_KEPT]
 
 
 def _control(opcode: Opcode, payload: bytes) -> bytes:

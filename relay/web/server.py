@@ -140,7 +140,8 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             return
         self.upgrade_websocket()
         self.write(b"")
-        environ["wsgi.websocket"].closed = True
+        # It holds both the environment and this connection, and would with them outlive the consumer.
+        environ.pop("wsgi.websocket").closed = True
         received = bytes(self.input.received)
         # Thousands of consumers that last for days must be small: what pywsgi still looks at when one has ended.
         self.environ, self.wsgi_input = {}, Input(None, 0)  # type: ignore[arg-type]

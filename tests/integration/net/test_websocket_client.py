@@ -1,5 +1,6 @@
 """One WebSocket against a real server on loopback, plain and TLS: messages, keep-alive, and every way to end badly."""
 
+import gc
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from relay.net import websocket_client
 from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.net.websocket_client import Connection, StreamEnded, Timing, dial
-from relay.net.websocket_reader import PassedOver
+from relay.net.websocket_reader import FrameReader, PassedOver
 from tests.support.certificate import make_certificate, server_context
 from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 
@@ -257,3 +258,30 @@ def test_private_addresses_are_refused_without_the_setting(pds: FakePds) -> None
 def test_nobody_listens(pds: FakePds) -> None:
     pds._server.stop()
     assert failure(pds).reason == "connect-failed"
+
+
+@pytest.mark.parametrize("raw", [b"", websocket_frame(b"\x03\xe8bye", 8)], ids=["cut off", "closed"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted: bool, raw: bytes) -> None:
+    """Hosts reconnect for weeks, and a full collection of garbage does not come."""
+    with FakePds(tls=server_context(certificate) if encrypted else None) as pds:
+        pds.on_stream = lambda sock: sock.sendall(raw)
+        network = connect(pds, certificate=certificate)
+        network.close()
+        del network
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                # Not by `pytest.raises`, which keeps what was raised.
+                stream = connect(pds, certificate=certificate)
+                try:
+                    while True:
+                        stream.receive()
+                except StreamEnded:
+                    stream.close()
+                del stream
+            left = [one for one in gc.get_objects() if isinstance(one, Connection | FrameReader | StreamEnded)]
+            assert not left
+        finally:
+            gc.enable()

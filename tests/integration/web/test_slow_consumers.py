@@ -12,6 +12,7 @@ from typing import cast
 
 import gevent
 import pytest
+from geventwebsocket.websocket import WebSocket
 from prometheus_client import REGISTRY
 
 from relay.eventlog.segment import BLOCK
@@ -19,7 +20,9 @@ from relay.stream import read_budget
 from relay.stream.firehose import Feed
 from relay.stream.read_budget import ReadBudget
 from relay.web import consumer_connection, pace
+from relay.web.consumer_connection import ConsumerEnded
 from relay.web.errors import XrpcError
+from relay.web.server import ApiConnection
 from tests.integration.web.test_firehose import consumer, handshake, head_of, raw, seqs
 from tests.support.fixtures import StartWeb
 from tests.support.wait import until
@@ -209,5 +212,31 @@ def test_who_asks_without_an_upgrade_leaves_nothing(start_web: StartWeb) -> None
         for _ in range(3):
             assert web.get("/xrpc/com.atproto.sync.subscribeRepos").status == 426
         assert not [one for one in gc.get_objects() if isinstance(one, XrpcError)]
+    finally:
+        gc.enable()
+
+
+def test_consumers_that_left_leave_nothing(start_web: StartWeb) -> None:
+    """They come and go for weeks, and a full collection of garbage does not come."""
+    web = start_web()
+    web.publish(1)
+
+    def visit() -> None:
+        with narrow(web):
+            until(lambda: len(list(web.services.consumers)) == 1, 30)
+        until(lambda: not list(web.services.consumers), 30)
+
+    visit()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            visit()
+
+        def left() -> list[object]:
+            kinds = ApiConnection | WebSocket | ConsumerEnded
+            return [one for one in gc.get_objects() if isinstance(one, kinds)]
+
+        until(lambda: not left(), 30)
     finally:
         gc.enable()

@@ -64,6 +64,8 @@ def raised_by_name(node: ast.AST, gone: frozenset[str] = frozenset()) -> Iterato
         is_class = name[0].isupper() and not name.isupper()
         if not is_class and node.exc.id not in gone:
             yield node.lineno
+    if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Attribute) and node.exc.attr.lstrip("_")[0].islower():
+        yield node.lineno
     if isinstance(node, ast.ExceptHandler) and node.name:
         gone |= {node.name}
     if isinstance(node, ast.Try):
