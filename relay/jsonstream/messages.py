@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from typing import Any
 
 import orjson
@@ -25,9 +24,6 @@ from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Commit, Identity, RepoOp, Sync
 from relay.jsonstream.encodings import Encoding
 from relay.kit.errors import RelayError
-
-# How a number begins that is none, NaN or an infinity, in any of CBOR's three widths; some others begin so, too.
-_MAY_BE_NO_NUMBER = re.compile(rb"[\xf9-\xfb][\x7c-\x7f\xfc-\xff]")
 
 
 class RecordUnreadable(RelayError):
@@ -136,11 +132,7 @@ class _Blocks:
             if self._blocks is None:
                 self._blocks = car.known_blocks(self._data)
                 self._data = b""
-            block = self._blocks[cid]
-            record = drisl.load(block)
-            if _MAY_BE_NO_NUMBER.search(block):
-                drisl.encode(record)
-            return record
+            return drisl.load(self._blocks[cid])
         except KeyError:
             raise RecordUnreadable("record-missing", str(cid)) from None
         except ProtocolError as error:
@@ -182,7 +174,10 @@ def _account(event: Account) -> dict[str, Any]:
 
 def _dumps(value: dict[str, Any]) -> bytes:
     try:
-        return orjson.dumps(value, _of_data_model)
+        text = orjson.dumps(value, _of_data_model)
+        # NaN and the infinities are written so, too.
+        if b"null" not in text:
+            return text
     except TypeError:
         pass
     try:

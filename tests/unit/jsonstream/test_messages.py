@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import math
-import struct
 from typing import Any
 
 import pytest
 
 from relay.atproto import frames
 from relay.atproto.cid import Cid
-from relay.jsonstream import messages
 from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, link, update
 
@@ -114,15 +112,6 @@ def test_what_is_not_a_record_is_not_sent(repo: RepoBuilder, record: dict[Any, A
         message.text()
     assert caught.value.reason == "record-encoding"
     assert said(other)["commit"]["record"] == {"n": 1.5}
-
-
-@pytest.mark.parametrize("width", [2, 4, 8])
-def test_a_number_that_is_none_is_found_in_any_width(repo: RepoBuilder, width: int) -> None:
-    head, form = {2: (b"\xf9", ">e"), 4: (b"\xfa", ">f"), 8: (b"\xfb", ">d")}[width]
-    whole = repo.commit(create("com.example.thing/self", {"n": math.nan})).frame(1)
-    for number in (math.nan, -math.nan, math.inf, -math.inf):
-        assert messages._MAY_BE_NO_NUMBER.search(head + struct.pack(form, number))
-    assert messages._MAY_BE_NO_NUMBER.search(whole)
 
 
 def test_other_events(repo: RepoBuilder) -> None:
