@@ -37,6 +37,7 @@ ROUNDS = int(os.environ.get("KILL_ROUNDS", "50"))
 ROUNDS_PER_LOG = 50
 ROOT = Path(__file__).parents[2]
 EVENTS_PER_ROUND = 220
+DONE = "done\n"
 
 # By DID and time: the host that sends the event, and the event as it is and as it is decoded.
 Expected: TypeAlias = dict[tuple[str, str], tuple[str, Entry, Event]]
@@ -95,13 +96,16 @@ class Lives:
 
     def begin(self) -> None:
         self._say()
-        self.pid, self.port = map(int, self._line().split())
+        # The life before had all of the ledger logged when it was killed.
+        while (line := self._line()) == DONE:
+            pass
+        self.pid, self.port = map(int, line.split())
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
 
     def finish(self) -> None:
-        assert self._line() == "done\n"
+        assert self._line() == DONE
 
     def end(self) -> None:
         self._say()

@@ -5,8 +5,8 @@
 Each line of input is the start of a process, forked when all is loaded, which takes most of the time of a start. It
 prints its id and the port of its firehose: a consumer sends its cursor as a line and gets joined WebSocket frames for
 ever. Every host is resumed from its cursor; events are settled in any order, but one account's in theirs. When the
-ledger is all logged it prints `done`; after another line it ends in order, and with it the program. After a SIGKILL the
-next line starts the next one.
+ledger is all logged it prints `done`, and goes on serving; after another line it ends in order, and with it the
+program. After a SIGKILL the next line starts the next one.
 """
 
 # ruff: noqa: E402
@@ -42,7 +42,8 @@ from tests.support.ledger import Entry, Ledger
 from tests.support.submission import Submission
 
 LANES = 8
-
+# What is not in SQL when this is over is missed by whoever looks.
+STOP_SECONDS = 60.0
 
 Turn: TypeAlias = tuple[int, HostCursor, Entry, frames.Event]
 
@@ -124,8 +125,9 @@ def live(folder: Path, url: str, ledger: dict[str, list[Entry]]) -> None:
     print(os.getpid(), server.server_port, flush=True)
     gevent.joinall(process.feeders)
     print("done", flush=True)
-    sys.stdin.readline()
-    process.stream.stop(10.0)
+    # Consumers may lack some of it still, and the standard input is not gevent's: to read it here would hold them up.
+    gevent.get_hub().threadpool.apply(sys.stdin.readline)
+    process.stream.stop(STOP_SECONDS)
     process.db.close()
 
 
