@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from tests.support.plc import FakePlc
 from tests.support.relay_process import RELAY, RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
 
-MINUTES = 0.1
+MINUTES = 0.05
 PAUSE_SECONDS = 0.3
 
 pytestmark = pytest.mark.timeout(400)
@@ -31,22 +31,23 @@ class Network(NamedTuple):
     ours: RelayProcess
     theirs: RelayProcess
 
-    def write(self) -> None:
-        """Go on writing, an event of each account at a time."""
-        seqs = [0, 0]
-        number = 0
+    def write(self, host: int) -> None:
+        """An event of each account of the host."""
+        pds, repos = self.hosts[host], self.repos[host]
+        for repo in repos:
+            seq = len(pds.events) + 1
+            event = repo.commit(create(f"app.bsky.feed.post/{seq}", {"number": seq}))
+            pds.publish(seq, event.frame(seq))
+
+    def go_on(self, host: int) -> None:
+        """Go on writing. Not before the relays know the host: they would wait for the end of its past."""
         while True:
-            number += 1
-            for host, (pds, repos) in enumerate(zip(self.hosts, self.repos, strict=True)):
-                for repo in repos:
-                    seqs[host] += 1
-                    event = repo.commit(create(f"app.bsky.feed.post/{number}", {"number": number}))
-                    pds.publish(seqs[host], event.frame(seqs[host]))
+            self.write(host)
             gevent.sleep(PAUSE_SECONDS)
 
 
 @pytest.fixture
-def two(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[Network]:
+def two(tmp_path: Path) -> Iterator[Network]:
     with ExitStack() as stack:
         plc = stack.enter_context(FakePlc())
         hosts = [stack.enter_context(FakePds()) for _ in range(2)]
@@ -58,16 +59,17 @@ def two(tmp_path: Path, new_database_url: Callable[[], str]) -> Iterator[Network
             repos.append(mine)
         relays = []
         for name in ("ours", "theirs"):
-            relay = RelayProcess(tmp_path / name, {"RELAY_PLC_HOST": plc.url, "DATABASE_URL": new_database_url()})
+            relay = RelayProcess(tmp_path / name, {"RELAY_PLC_HOST": plc.url})
             relay.start()
             stack.callback(relay.close)
             relay.crawl(hosts[0].url)
             relays.append(relay)
         network = Network(hosts, repos, *relays)
-        writing = gevent.spawn(network.write)
-        stack.callback(writing.kill)
+        network.write(0)
         for relay in relays:
             wait_known(relay, repos[0])
+        writing = gevent.spawn(network.go_on, 0)
+        stack.callback(writing.kill)
         yield network
 
 
@@ -103,8 +105,9 @@ def test_two_relays_alike_lack_nothing(two: Network) -> None:
 
 def test_a_host_and_an_account_that_ours_lacks_are_found_with_their_reasons(two: Network) -> None:
     two.theirs.crawl(two.hosts[1].url)
-    two.theirs.wait_connected(2)
+    two.write(1)
     wait_known(two.theirs, two.repos[1])
+    writing = gevent.spawn(two.go_on, 1)
     two.ours.admin("repo/takeDown", {"did": two.repos[0][0].did})
     found = view(two, 1, "--late", "5")
     causes = {(cause["host"], cause["kind"], cause["reason"]) for cause in found["ours"]["causes"]}
@@ -120,6 +123,7 @@ def test_a_host_and_an_account_that_ours_lacks_are_found_with_their_reasons(two:
     assert shown.returncode == 1
     assert f"relay hosts add {two.hosts[1].hostname}" in shown.stdout
     assert "host-unknown" in shown.stdout and "What ours lacks" in shown.stdout
+    writing.kill()
 
 
 def test_a_relay_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:

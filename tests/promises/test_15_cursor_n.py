@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
 from tests.support.fixtures import StartWeb
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.stream import payloads, whole_frames
 from tests.support.web import Web
 from tests.support.websocket import connect

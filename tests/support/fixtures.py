@@ -43,12 +43,17 @@ def network() -> Iterator[tuple[FakePlc, FakePds]]:
         yield plc, pds
 
 
+def sqlite_urls(folder: Path) -> Callable[[], str]:
+    """Gives the address of another empty SQLite database in `folder` at each call."""
+    numbers = count()
+    return lambda: f"sqlite://{folder}/relay{next(numbers) or ''}.sqlite"
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
     """Gives the address of another empty database at each call, all of one engine."""
     if request.param == "sqlite":
-        numbers = count()
-        yield lambda: f"sqlite://{tmp_path}/relay{next(numbers) or ''}.sqlite"
+        yield sqlite_urls(tmp_path)
         return
     cluster: Databases = request.getfixturevalue("postgres_cluster")
     given: list[str] = []

@@ -91,7 +91,7 @@ class FakePds:
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
-        self._server.stop(timeout=1)
+        self._server.stop(timeout=0.1)
 
     @property
     def hostname(self) -> str:

@@ -46,6 +46,7 @@ from relay.web.consumers import Consumers
 from relay.web.crawls import PublicCrawls
 from relay.web.server import ApiServer
 from relay.web.services import RelayServices
+from tests.support import compiled  # noqa: F401
 from tests.support.http import Answer, call
 from tests.support.stream import append
 
@@ -124,7 +125,8 @@ class Web:
         self.server.start()
 
     def stop(self) -> None:
-        self.server.stop(5)
+        """End at once: a test whose consumers are to get the rest stops the server itself."""
+        self.server.stop(0)
         self.siblings.stop()
         self.hosts.stop(1)
         self.imports.stop()

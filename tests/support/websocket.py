@@ -1,7 +1,9 @@
 """A WebSocket client that others wrote, for tests in this process, where gevent stands in for threads and selectors.
 
-`connect` is `websockets.sync.client.connect`. Its connections wait until the greenlet that reads has left its selector
-before they close the socket: gevent's event loop ends the process when a descriptor that it watches is closed.
+`connect` is `websockets.sync.client.connect`. At the end of a `with` its connections are cut: a relay looks for what
+consumers send, goodbyes too, once a second. `close()` says goodbye. They wait until the greenlet that reads has left
+its selector before they close the socket: gevent's event loop ends the process when a descriptor that it watches is
+closed.
 """
 
 from __future__ import annotations
@@ -21,6 +23,9 @@ LEAVE_SECONDS = 10.0
 
 
 class Connection(ClientConnection):
+    def __exit__(self, *_: object) -> None:
+        self.close_socket()
+
     def process_event(self, event: Event) -> None:
         # A reader that is told to leave still hands over what it holds.
         with suppress(EOFError):

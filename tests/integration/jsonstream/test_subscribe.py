@@ -29,6 +29,7 @@ from relay.web import server
 from relay.web.http_input import MAX_HEAD_BYTES
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 from tests.support.stream import append
 from tests.support.wait import until
@@ -95,7 +96,7 @@ def seqs(client: ClientConnection, count: int) -> list[int]:
 
 def nothing_comes(client: ClientConnection) -> bool:
     try:
-        client.recv(timeout=0.5)
+        client.recv(timeout=0.2)
     except TimeoutError:
         return True
     return False

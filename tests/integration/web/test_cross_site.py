@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.support.http import Answer, call
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.web import ADMIN, Web
 
 BAN = "/admin/subs/banDomain"

@@ -19,6 +19,7 @@ from relay.web.services import Services
 from tests.support.dash import text_of
 from tests.support.fixtures import StartWeb
 from tests.support.http import Answer, call
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import DID, Web

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.support.http import call
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.web import Web
 
 

@@ -15,6 +15,7 @@ from gevent import subprocess
 from relay.cli import main
 from relay.kit.values import Bind
 from relay.web.metrics_server import MetricsServer
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
