@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,11 @@ def command(relay: RelayProcess, *words: str, stderr: int = subprocess.PIPE) -> 
     )
 
 
+def signal_to(relay: RelayProcess, number: signal.Signals) -> None:
+    assert relay.child is not None
+    relay.child.process.send_signal(number)
+
+
 @pytest.mark.timeout(300)
 def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayProcess]) -> None:
     source, importing = relays
@@ -72,15 +78,24 @@ def test_a_kill_in_the_middle_costs_no_page(relays: tuple[RelayProcess, RelayPro
         found: dict[str, Any] = importing.admin(f"backfill-collections?source={source.url}")
         return found
 
+    def listed_a_little_more() -> bool:
+        """The source only answers for a moment each time that it is looked at, so that the kill is in the middle."""
+        signal_to(source, signal.SIGCONT)
+        gevent.sleep(0.02)
+        signal_to(source, signal.SIGSTOP)
+        return bool(state()["listed"] >= 3 * 2000)
+
+    signal_to(source, signal.SIGSTOP)
     begun = command(importing, source.url, "--collection", POST, "--collection", LIKE, "--background")
     assert begun.returncode == 0, begun.stderr
-    importing.wait_until(lambda: state()["listed"] >= 3 * 2000)
+    importing.wait_until(listed_a_little_more, 60)
     importing.kill()
     importing.start()
     resumed = state()
     assert resumed["running"] and 3 * 2000 <= resumed["listed"] < ACCOUNTS, "nothing was left to go on with"
     watched = command(importing, source.url, "--status")
     assert "running" in watched.stdout and watched.returncode == 0
+    signal_to(source, signal.SIGCONT)
     importing.wait_until(lambda: not state()["running"], 60)
     done = state()
     assert (done["error"], done["done"], done["listed"], done["taken"]) == (None, 2, ACCOUNTS + 1, ACCOUNTS + 1)

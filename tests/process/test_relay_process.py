@@ -64,7 +64,7 @@ def test_a_second_relay_on_the_same_database_says_why_it_does_not_start(
     second = RelayProcess(tmp_path / "second", {"DATABASE_URL": relay.settings["DATABASE_URL"]})
     with pytest.raises(AssertionError, match="the relay did not start"):
         second.start()
-    assert second.child is not None and second.child.process.wait(10) == 75
+    assert second.child is not None and second.child.process.wait(30) == 75
     said = [line for line in second.log_tail().splitlines() if "cannot start" in line]
     assert len(said) == 1 and "store-locked" in said[0] and "another relay uses this database" in said[0]
     assert "Traceback" not in second.log_tail()

@@ -7,6 +7,7 @@ Hosts whose events wait or cost much, accounts that lie, and strangers that have
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +31,6 @@ from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.wait import until
-
-LATENCY = 0.6
 
 
 def known(path: EventPath, host: Host, pds: FakePds) -> RepoBuilder:
@@ -60,19 +59,23 @@ def cool_down_always(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", seconds)
 
 
+def parked(host: Host, count: int) -> bool:
+    return host.budget.parked == count
+
+
 def test_a_host_with_too_much_in_flight_waits_alone(
     path: EventPath, pds: FakePds, other_pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
-    plc.latency = LATENCY
     monkeypatch.setattr(host_module, "MAX_EVENTS_IN_FLIGHT", 10)
-    reading = strangers(path, slow, other_pds, 30)
-    until(lambda: slow.budget.full)
-    for seq in range(2, 22):
-        path.put(good, post(repo, f"3kab{seq}").frame(seq))
-    until(lambda: path.stream.firehose.last_seq >= 21, timeout=LATENCY)
-    assert slow.budget.events == 10 and not reading.ready()
+    with plc.holding():
+        reading = strangers(path, slow, other_pds, 30)
+        until(lambda: slow.budget.full)
+        for seq in range(2, 22):
+            path.put(good, post(repo, f"3kab{seq}").frame(seq))
+        until(lambda: path.stream.firehose.last_seq == 21)
+        assert slow.budget.events == 10 and not reading.ready()
     until(lambda: path.stream.firehose.last_seq == 51, timeout=10)
     assert reading.ready() and slow.budget.events == 0
 
@@ -88,22 +91,22 @@ def test_when_all_parking_is_taken_only_hosts_that_have_used_up_their_own_wait(
 ) -> None:
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
-    plc.latency = LATENCY
     places = path.ingest.lanes._parking
     monkeypatch.setattr(parking, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
     monkeypatch.setattr(parking, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
-    strangers(path, slow, other_pds, 40)
-    until(lambda: places.full)
-    for seq in range(2, 22):
-        path.put(good, post(repo, f"3kab{seq}").frame(seq))
-    until(lambda: path.stream.firehose.last_seq >= 21, timeout=LATENCY)
-    # Two events of its own that wait do not stop the other host.
-    with gevent.Timeout(LATENCY / 2):
-        for seq in (22, 23):
-            path.put(good, post(path.repo(pds.url), "3kaaa").frame(seq))
-            gevent.sleep(0.01)
-        path.put(good, post(repo, "3kab23").frame(24))
-    assert places.events <= 12 and slow.budget.parked > good.budget.parked
+    with plc.holding():
+        strangers(path, slow, other_pds, 40)
+        until(lambda: places.full)
+        for seq in range(2, 22):
+            path.put(good, post(repo, f"3kab{seq}").frame(seq))
+        until(lambda: path.stream.firehose.last_seq == 21)
+        # Two events of its own that wait do not stop the other host.
+        with gevent.Timeout(5.0):
+            for waiting, seq in enumerate((22, 23), 1):
+                path.put(good, post(path.repo(pds.url), "3kaaa").frame(seq))
+                until(partial(parked, good, waiting))
+            path.put(good, post(repo, "3kab23").frame(24))
+        assert places.events <= 12 and slow.budget.parked > good.budget.parked
     until(lambda: path.stream.firehose.last_seq == 64, timeout=20)
     assert places.events == places.bytes == 0
     assert slow.budget.parked == slow.budget.parked_bytes == 0
@@ -368,14 +371,15 @@ def test_events_of_a_foreign_host_do_not_hold_up_the_accounts_own(
 ) -> None:
     own, foreign = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, own, pds)
-    plc.latency = 3.0
-    for seq in range(1, 4):
-        path.put(foreign, repo.identity_frame(seq))
-    path.put(foreign, post(repo, "3kaab").frame(4))
-    gevent.sleep(0.1)
-    for seq in range(2, 6):
-        path.put(own, post(repo, f"3kac{seq}").frame(seq))
-    until(lambda: path.stream.firehose.last_seq >= 5, timeout=2)
+    with plc.holding():
+        for seq in range(1, 4):
+            path.put(foreign, repo.identity_frame(seq))
+        path.put(foreign, post(repo, "3kaab").frame(4))
+        until(lambda: foreign.budget.parked == 4)
+        for seq in range(2, 6):
+            path.put(own, post(repo, f"3kac{seq}").frame(seq))
+        until(lambda: path.stream.firehose.last_seq >= 5)
+        assert foreign.cursor.position <= 0
     until(lambda: foreign.cursor.position == 4, timeout=20)
     assert foreign.budget.parked == own.budget.parked == 0
 

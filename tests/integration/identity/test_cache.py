@@ -16,6 +16,7 @@ from relay.kit.errors import StoreError
 from relay.kit.generations import RecordCache
 from relay.store.database import Database
 from tests.support.repo import account_did
+from tests.support.wait import PATIENCE
 
 
 class Flaky:
@@ -149,4 +150,4 @@ def test_stopping_does_not_wait_for_a_database_that_hangs(flaky: Flaky, monkeypa
     flaky.held.clear()
     begun = time.monotonic()
     cache.stop()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 2 * PATIENCE

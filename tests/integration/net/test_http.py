@@ -16,6 +16,7 @@ from relay.net import address
 from relay.net.address import Address
 from relay.net.http import GuardedHttp
 from tests.support.strangers import RawServer, certificate, reply
+from tests.support.wait import PATIENCE
 
 
 @pytest.fixture
@@ -173,8 +174,8 @@ def test_lines_without_end_are_cut_off(http: GuardedHttp, head: bytes, line: byt
 
     with RawServer(pour) as server:
         begun = time.monotonic()
-        assert _refusal(http, server.url, timeout=5.0) in ("http-broken", "http-too-large")
-        assert time.monotonic() - begun < 2.0
+        assert _refusal(http, server.url, timeout=20.0) in ("http-broken", "http-too-large")
+        assert time.monotonic() - begun < 2.0 * PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -190,14 +191,14 @@ def test_a_trickle_ends_at_the_deadline(http: GuardedHttp, part: bytes) -> None:
     with RawServer(trickle) as server:
         begun = time.monotonic()
         assert _refusal(http, server.url, timeout=0.3) == "http-timeout"
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 1.0 * PATIENCE
 
 
 def test_silence_ends_at_the_deadline(http: GuardedHttp) -> None:
-    with RawServer(lambda _sock: gevent.sleep(10)) as server:
+    with RawServer(lambda _sock: gevent.sleep(60)) as server:
         begun = time.monotonic()
         assert _refusal(http, server.url, timeout=0.2) == "http-timeout"
-        assert time.monotonic() - begun < 1.0
+        assert time.monotonic() - begun < 1.0 * PATIENCE
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from relay.store.hosts import HostRow
 from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
 from tests.support.postgres import Cluster
+from tests.support.wait import PATIENCE
 
 CONNECTIONS = 4
 
@@ -169,13 +170,13 @@ def test_an_outage_fails_fast_and_ends_by_itself(database: Database, cluster: Cl
     try:
         started = time.monotonic()
         calls = [gevent.spawn(database.write, installation.put, str(number), "x") for number in range(100)]
-        gevent.joinall(calls, timeout=20)
-        assert time.monotonic() - started < 5
+        gevent.joinall(calls, timeout=60)
+        assert time.monotonic() - started < 5 * PATIENCE
         reasons = {call.exception.reason for call in calls if isinstance(call.exception, StoreError)}
         assert reasons == {"store-unavailable"} and not any(call.successful() for call in calls)
     finally:
         cluster.start()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not stored:
         assert time.monotonic() < deadline
         try:
@@ -201,8 +202,8 @@ def test_a_server_that_hangs_fails_in_time_and_is_used_again(
     try:
         started = time.monotonic()
         calls = [gevent.spawn(database.read, ping) for _ in range(40)]
-        gevent.joinall(calls, timeout=20)
-        assert time.monotonic() - started < 5
+        gevent.joinall(calls, timeout=60)
+        assert time.monotonic() - started < 5 * PATIENCE
         assert all(isinstance(call.exception, StoreError) for call in calls)
     finally:
         for stopped in (server.pid, pid):
@@ -225,7 +226,7 @@ def test_a_server_that_takes_connections_and_never_answers(monkeypatch: pytest.M
         with pytest.raises(StoreError, match="no answer") as caught:
             open_database(f"postgres://relay@127.0.0.1:{silent.getsockname()[1]}/relay", max_connections=2)
     assert caught.value.reason == "store-unavailable"
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 5 * PATIENCE
 
 
 def test_names_are_looked_up_without_stopping_the_hub(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,7 +108,7 @@ def test_writes_in_line_wait_together_for_another_program(path: Path, monkeypatc
     writes = [gevent.spawn(database.write, installation.put, "a", "b") for _ in range(10)]
     gevent.joinall(writes, timeout=30)
     assert {type(one.exception) for one in writes} == {StoreError}
-    assert 0.9 < time.monotonic() - started < 5
+    assert 0.9 < time.monotonic() - started < 8
     # The next one has all its time again.
     write = gevent.spawn(database.write, installation.put, "a", "b")
     gevent.sleep(0.5)
@@ -135,7 +135,7 @@ def test_a_statement_that_never_ends_gives_its_caller_back(database: Database, m
     started = time.monotonic()
     with pytest.raises(StoreError, match="no answer"):
         database.write(lambda tx: tx.rows(SLOW))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
 
 
 def test_a_file_that_is_no_database(path: Path) -> None:

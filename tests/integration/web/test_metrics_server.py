@@ -17,6 +17,7 @@ from relay.kit.values import Bind
 from relay.web import metrics_server
 from relay.web.metrics_server import MAX_CONNECTIONS, MetricsServer
 from tests.support.http import call
+from tests.support.wait import PATIENCE
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_a_crowd_of_connections_does_not_hold_up_a_scrape(server: MetricsServer,
             crowd[-1].sendall(head)
         began = time.monotonic()
         assert call(f"http://127.0.0.1:{server.port}/metrics", timeout=5).status == 200
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * PATIENCE
         text = call(f"http://127.0.0.1:{server.port}/metrics").body.decode()
         size = re.search(r'relay_queue_size{queue="metrics-connections"} (\S+)', text)
         assert size and float(size[1]) <= MAX_CONNECTIONS
@@ -116,7 +117,7 @@ def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytes
             client.sendall(head)
             began = time.monotonic()
             with contextlib.suppress(OSError):
-                while time.monotonic() < began + 5:
+                while time.monotonic() < began + 10:
                     client.sendall(b"x")
                     client.setblocking(False)
                     with contextlib.suppress(BlockingIOError):
@@ -125,7 +126,7 @@ def test_clients_that_drip_are_cut_off(server: MetricsServer, monkeypatch: pytes
                         break
                     client.setblocking(True)
                     time.sleep(0.05)
-            assert time.monotonic() - began < 2, head
+            assert time.monotonic() - began < 2 * PATIENCE, head
 
 
 def test_a_taken_port_is_an_error_at_the_start(server: MetricsServer) -> None:

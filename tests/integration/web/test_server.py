@@ -16,6 +16,8 @@ from prometheus_client import REGISTRY
 
 from relay.web.server import ApiConnection
 from tests.support.fixtures import StartWeb
+from tests.support.logs import logged
+from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.wait import until
 from tests.support.web import Web
 from tests.support.websocket import connect
@@ -23,7 +25,7 @@ from tests.support.websocket import connect
 CRAWL = b"POST /xrpc/com.atproto.sync.requestCrawl HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 HEALTHZ = b"GET /_healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 # How long others may wait at worst on a busy machine; without bounds it would be for as long as the client likes.
-PATIENCE = 1.0
+PATIENCE = 3.0
 
 
 @contextmanager
@@ -186,7 +188,7 @@ def test_there_is_a_deadline_for_the_whole_request(
     monkeypatch.setattr(ApiConnection, "head_seconds", 0.5)
     monkeypatch.setattr(ApiConnection, "body_seconds", 0.5)
     began = time.monotonic()
-    with client(web, head, timeout=3) as sock:
+    with client(web, head, timeout=10) as sock:
 
         def drip() -> None:
             with suppress(OSError):
@@ -197,7 +199,7 @@ def test_there_is_a_deadline_for_the_whole_request(
         with working(drip):
             received = sock.recv(4096)
     assert received.startswith(b"HTTP/1.1 408 ") or (not head and not received)
-    assert 0.4 < time.monotonic() - began < 2.5
+    assert 0.4 < time.monotonic() - began < 2.5 * PATIENCE
 
 
 def test_a_connection_that_is_kept_may_rest(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,8 +253,9 @@ def test_nonsense_is_one_counted_line(
         (status,) = answers(web, request_)
     assert status in (400, 431, 501, 505)
     assert sum(refused(reason) for reason in ("head-malformed", "head-too-large", "body-malformed")) == before + 1
-    assert len(caplog.messages) == 1 and "\n" not in caplog.messages[0], caplog.messages
-    assert not caplog.records[0].exc_info and capfd.readouterr().err == ""
+    (message,) = logged(caplog)
+    assert "\n" not in message and not any(record.exc_info for record in caplog.records)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -260,14 +263,15 @@ def test_nonsense_is_one_counted_line(
 )
 def test_bytes_that_are_no_text_are_no_fault_of_ours(web: Web, target: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (status,) = answers(web, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nOrigin: http://[::1\r\n\r\n")
-    assert status in (200, 400, 404) and not caplog.messages
+    assert status in (200, 400, 404) and not logged(caplog)
 
 
 def test_a_flood_of_nonsense_is_few_lines(web: Web, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         for _ in range(40):
             assert answers(web, NONSENSE["a version without a minor number"]) == [400]
-    assert len(caplog.messages) == 10 and "only counted" in caplog.messages[-1]
+    messages = logged(caplog)
+    assert len(messages) == 10 and "only counted" in messages[-1]
 
 
 def test_a_client_that_goes_while_it_is_answered_leaves_no_traceback(
@@ -278,7 +282,7 @@ def test_a_client_that_goes_while_it_is_answered_leaves_no_traceback(
             with client(web, sent) as sock:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         gevent.sleep(0.1)
-    assert not caplog.messages and capfd.readouterr().err == ""
+    assert not logged(caplog) and capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("upgrade", ["", "Connection: Upgrade\r\nUpgrade: foo\r\n", "Upgrade: h2c\r\n"])
@@ -337,7 +341,7 @@ def test_clients_that_leave_in_the_middle_of_long_answers_leave_nothing(
                 sock.recv(10)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         until(lambda: not len(web.server._server.connections))
-    assert not caplog.messages
+    assert not logged(caplog)
 
 
 def test_a_client_that_sends_no_more_is_answered(web: Web) -> None:
@@ -371,7 +375,8 @@ def test_an_answer_is_one_piece(web: Web) -> None:
         kept.getresponse().read()
         took.append(time.monotonic() - began)
     kept.close()
-    assert sorted(took)[10] < 0.03
+    # All but the first would be late, and on a busy machine many are.
+    assert sorted(took)[2] < 0.03
     with client(web, HEALTHZ) as sock:
         assert sock.recv(1 << 16).endswith(b'{"status":"ok"}\n')
 
@@ -439,7 +444,7 @@ def test_requests_of_one_address_beyond_a_rate_wait(start_web: StartWeb, monkeyp
     # Whoever speaks to the relay itself without a proxy's word is nobody's crowd: a proxy may not say for whom it asks.
     began = time.monotonic()
     assert [web.get("/_healthz").status for _ in range(12)] == [200] * 12
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 2 * PATIENCE
 
 
 def test_a_crowd_of_one_address_has_one_turn_where_others_have_one_each(web: Web) -> None:

@@ -11,6 +11,7 @@ import pytest
 from relay.dash.past import FILE, RANGES, SAVE_SECONDS, SERIES, Past
 from relay.eventlog import disk
 from tests.support.dash_week import plant_week
+from tests.support.logs import logged
 
 NOW = 1_800_000_000.0
 
@@ -91,7 +92,7 @@ def test_a_damaged_file_is_begun_anew_with_a_warning(
         path.write_bytes(changed.get(damage, b"\0" * len(data)))
     with caplog.at_level(logging.WARNING):
         past = Past(tmp_path)
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["the dashboard's history starts afresh"]
+    assert [message.split(":")[0] for message in logged(caplog)] == ["the dashboard's history starts afresh"]
     past.note(NOW, {"received": 8.0})
     assert newest(past) == 8.0
     if damage != "folder":
@@ -105,9 +106,7 @@ def test_a_disk_that_takes_nothing_is_told_of_once(tmp_path: Path, caplog: pytes
         for _ in range(3):
             past.note(NOW, {"received": 1.0})
             past.save()
-    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
-        "the dashboard's history cannot be kept on disk"
-    ]
+    assert [message.split(":")[0] for message in logged(caplog)] == ["the dashboard's history cannot be kept on disk"]
     (tmp_path / "gone").mkdir()
     past.save()
     assert newest(Past(tmp_path / "gone")) == 1.0
