@@ -176,6 +176,9 @@ def tell(soak: Soak, verdict: dict[str, Any]) -> bool:
     for kind, at_least in (("MiB", 0.1), ("count", 1.0), ("cache", 1.0), ("objects", 50.0), ("rows", 1.0)):
         grown = readings.grown(late, kind, at_least) if len(late) > 1 else []
         print(f"grew in the last two thirds, {kind}: {'; '.join(grown[:12]) or 'nothing'}")
+    assert soak.relay and soak.relay.child
+    found = readings.garbage(soak.relay.child.process.pid, soak.counts) if soak.relay.child.running else {}
+    print(f"garbage: {', '.join(f'{number} {name}' for name, number in found.items()) or 'none'}")
     for name, value in verdict.items():
         print(f"{name:28} {value}")
     right = verdict["relay"] == "running" and not any(verdict[name] for name in WRONG)

@@ -15,7 +15,7 @@ import statistics
 import time
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.support.http import call
 from tests.support.relay_process import RelayProcess
@@ -122,14 +122,22 @@ def _rows(database: Path) -> dict[str, float]:
         connection.close()
 
 
+def garbage(pid: int, counts: Path) -> dict[str, int]:
+    """Types of objects that only a full collection would have ended, the most first. Ends them."""
+    return dict(_asked(pid, signal.SIGUSR1, counts).get("types", {}))
+
+
 def _objects(pid: int, counts: Path) -> dict[str, float]:
+    counted = _asked(pid, signal.SIGUSR2, counts)
+    figures = {f"count {name}": float(counted.get(name, 0)) for name in ("blocks", "objects")}
+    return figures | {f"objects {name}": float(number) for name, number in counted.get("types", {}).items()}
+
+
+def _asked(pid: int, number: signal.Signals, counts: Path) -> dict[str, Any]:
+    """What `counted` writes when it gets this signal; empty when it does not in time."""
     counts.unlink(missing_ok=True)
-    os.kill(pid, signal.SIGUSR2)
+    os.kill(pid, number)
     until = time.monotonic() + COUNT_SECONDS
     while not counts.exists() and time.monotonic() < until:
         time.sleep(0.05)
-    if not counts.exists():
-        return {"count blocks": 0.0, "count objects": 0.0}
-    counted = json.loads(counts.read_text())
-    figures = {f"count {name}": float(counted[name]) for name in ("blocks", "objects")}
-    return figures | {f"objects {name}": float(number) for name, number in counted["types"].items()}
+    return dict(json.loads(counts.read_text())) if counts.exists() else {}
