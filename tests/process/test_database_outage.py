@@ -23,10 +23,11 @@ from tests.support.plc import FakePlc
 from tests.support.postgres import Cluster
 from tests.support.relay_process import RelayProcess
 from tests.support.through import ResumingConsumer, Writer, check_whole
+from tests.support.wait import PATIENCE
 
 OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "8"))
 # What a load balancer or a person waits for an answer, and what an outage may last unseen.
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 5.0 * PATIENCE
 RED_SECONDS = 15.0
 GREEN_SECONDS = 15.0
 DRAIN_SECONDS = 30.0
@@ -34,9 +35,9 @@ DRAIN_SECONDS = 30.0
 Fault = Callable[[], AbstractContextManager[None]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(postgres_cluster: Cluster) -> Iterator[Cluster]:
-    """A server of the test's own. The session's is asked for so that both are skipped."""
+    """A server of this module's own. The session's is asked for so that both are skipped."""
     own = Cluster()
     yield own
     own.close()
