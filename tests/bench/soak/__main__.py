@@ -177,8 +177,8 @@ def tell(soak: Soak, verdict: dict[str, Any]) -> bool:
         grown = readings.grown(late, kind, at_least) if len(late) > 1 else []
         print(f"grew in the last two thirds, {kind}: {'; '.join(grown[:12]) or 'nothing'}")
     assert soak.relay and soak.relay.child
-    found = readings.garbage(soak.relay.child.process.pid, soak.counts) if soak.relay.child.running else {}
-    print(f"garbage: {', '.join(f'{number} {name}' for name, number in found.items()) or 'none'}")
+    if soak.relay.child.running:
+        print(f"garbage: {readings.garbage(soak.relay.child.process.pid, soak.counts)}")
     for name, value in verdict.items():
         print(f"{name:28} {value}")
     right = verdict["relay"] == "running" and not any(verdict[name] for name in WRONG)

@@ -122,9 +122,12 @@ def _rows(database: Path) -> dict[str, float]:
         connection.close()
 
 
-def garbage(pid: int, counts: Path) -> dict[str, int]:
-    """Types of objects that only a full collection would have ended, the most first. Ends them."""
-    return dict(_asked(pid, signal.SIGUSR1, counts).get("types", {}))
+def garbage(pid: int, counts: Path) -> str:
+    """Types of objects that only a full collection would have ended, the most frequent first. Ends them."""
+    told = _asked(pid, signal.SIGUSR1, counts)
+    if "types" not in told:
+        return "not told"
+    return ", ".join(f"{number} {name}" for name, number in told["types"].items()) or "none"
 
 
 def _objects(pid: int, counts: Path) -> dict[str, float]:
