@@ -126,9 +126,11 @@ class LimitAlerts:
         for host, alert in sent:
             host.row.alert_state = WARNING if alert.kind == "warning" else OK
             host.row.alert_sent_at = alert.sent_at
-            self._announce(alert)
             self._unstored[host.id] = host
+        # Before siblings hear of it: what one of them knows is not forgotten in a crash.
         self._store(list(self._unstored.values()))
+        for _, alert in sent:
+            self._announce(alert)
 
     def _store(self, hosts: Iterable[Host]) -> None:
         """Store where the alerts stand; what fails is tried with the next message, or the next look."""
