@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.browser import CHROMIUM, DESKTOP, DRIVER, PHONE, Browser, StartBrowser, Window
+from tests.support.http import Answer
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RELAY, RelayProcess
@@ -54,7 +55,14 @@ class Stage:
         return self._stack.enter_context(FakePds())
 
     def wait_known(self, repo: RepoBuilder) -> None:
-        self.relay.wait_until(lambda: self.relay.xrpc("getRepoStatus", f"did={repo.did}").status == 200)
+        self.relay.wait_until(lambda: self._status(repo).status == 200)
+
+    def wait_in_step(self, repo: RepoBuilder) -> None:
+        """An account is known a moment before its first commit is."""
+        self.relay.wait_until(lambda: self._status(repo).json.get("rev") == repo.rev)
+
+    def _status(self, repo: RepoBuilder) -> Answer:
+        return self.relay.xrpc("getRepoStatus", f"did={repo.did}")
 
 
 @pytest.fixture
@@ -76,7 +84,7 @@ def test_each_cause_is_said_in_a_sentence(stage: Stage, start_browser: StartBrow
     fine, behind, inactive, taken = (stage.account(pds) for _ in range(4))
     of_lost, of_blocked, of_full = stage.account(lost), stage.account(blocked), stage.account(full)
     for repo in (fine, behind, inactive, taken, of_lost, of_blocked, of_full):
-        stage.wait_known(repo)
+        stage.wait_in_step(repo)
     sees(browser, stage, fine, "in-step", "this relay has its newest commit")
 
     pds.repo_status[behind.did]["rev"] = "3zzzzzzzzzz2a"
@@ -114,7 +122,7 @@ def test_each_cause_is_said_in_a_sentence(stage: Stage, start_browser: StartBrow
 def test_the_command_says_the_same(stage: Stage) -> None:
     pds = stage.host()
     repo = stage.account(pds)
-    stage.wait_known(repo)
+    stage.wait_in_step(repo)
     command = [str(RELAY), "accounts", "why", repo.did, "--url", stage.relay.url]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

@@ -99,7 +99,7 @@ def test_interop_p256_did_keys(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("curve", CURVES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(1, 2**200), message=st.binary(max_size=64), flip=st.integers(0, 511))
 def test_implementations_agree(curve: Curve, seed: int, message: bytes, flip: int) -> None:
     signing = secret(curve, seed)

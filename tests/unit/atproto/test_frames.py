@@ -217,7 +217,7 @@ def test_usual_commits_must_be_canonical(written: bytes, instead: bytes) -> None
     assert (decoded.fault, decoded.did) == ("frame-not-canonical", DID)
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=3000)
 @given(st.sampled_from(list(OPS.values())), st.integers(0, 2**32))
 def test_damaged_commits_are_read_or_refused_as_by_the_decoder(op: dict[str, Any], seed: int) -> None:
     rng = random.Random(seed)

@@ -4,8 +4,8 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import event as note
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.atproto import car, cid, commit, drisl, frames, mst, mst_read, operations
@@ -101,7 +101,7 @@ def reversed_ops(ops: tuple[RepoOp, ...]) -> list[RepoOp]:
     return [RepoOp(opposite[op.action], op.path, op.prev, op.cid) for op in ops]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(seed=st.integers(0, 2**32), size=st.integers(0, 80), most=st.sampled_from([1, 2, 5, 30, 200]))
 def test_inversion_both_ways(seed: int, size: int, most: int) -> None:
     """From the new tree back to the old one with the proof alone, and from the old one to the new with all nodes."""
@@ -118,7 +118,7 @@ def test_inversion_both_ways(seed: int, size: int, most: int) -> None:
             assert invert(commit.prev_data, reversed_ops(commit.ops), everything) == repo.data
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(seed=st.integers(0, 2**32), size=st.integers(0, 80))
 def test_the_short_way_and_the_tree_agree(seed: int, size: int) -> None:
     """One operation is undone without a tree where that can be; what comes of it is the same."""
@@ -132,7 +132,7 @@ def test_the_short_way_and_the_tree_agree(seed: int, size: int) -> None:
             note(f"{change} in one node: {before is not None}")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32), most=st.sampled_from([1, 3, 40]))
 def test_sound_commits_verify_in_any_order_of_operations(seed: int, most: int) -> None:
     rng = random.Random(seed)
@@ -175,7 +175,7 @@ def mutate(rng: random.Random, event: CommitEvent) -> None:
         op["action"] = rng.choice([action for action in ("create", "update", "delete") if action != op["action"]])
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=1500)
 @given(seed=st.integers(0, 2**32), most=st.sampled_from([1, 4, 30]))
 def test_every_mutation_is_noticed_and_named(seed: int, most: int) -> None:
     rng = random.Random(seed)
@@ -192,7 +192,7 @@ def test_every_mutation_is_noticed_and_named(seed: int, most: int) -> None:
         assert outcome[2:5] == (repo.head, repo.data, repo.rev)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(seed=st.integers(0, 2**32))
 def test_mutated_nodes_raise_nothing_else(seed: int) -> None:
     """Nodes whose hashes were made right again after damage: whatever comes of it, it is no other kind of error."""

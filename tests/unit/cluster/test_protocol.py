@@ -189,7 +189,7 @@ class Protocol(RuleBasedStateMachine):
 
 
 TestProtocol = Protocol.TestCase
-TestProtocol.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestProtocol.settings = settings(max_examples=60, stateful_step_count=60)
 
 
 def test_the_rules_hold_for_a_claim_that_lands_although_its_sender_heard_nothing() -> None:
