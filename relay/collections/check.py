@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-from urllib.parse import quote
 
 from cachetools import TTLCache
 
@@ -19,7 +18,7 @@ from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import RelayError, StoreError
 from relay.kit.limits import Allowance
-from relay.net.http import GuardedHttp
+from relay.net.http import GuardedHttp, xrpc_url
 from relay.store import collections
 from relay.store.collections import Marked
 from relay.store.database import Database
@@ -96,7 +95,7 @@ class CollectionCheck:
 
     def _ask(self, did: str, host: Host) -> set[str] | None:
         """The account's collections; None when the host does not describe it, as it is inactive there or unknown."""
-        url = f"{host.endpoint.url}/xrpc/com.atproto.repo.describeRepo?repo={quote(did, safe=':')}"
+        url = xrpc_url(host.endpoint.url, "com.atproto.repo.describeRepo", {"repo": did})
         response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
         if response.status >= 500 or response.status == 429:
             raise OSError(f"HTTP {response.status}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import quote, urlencode
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
@@ -18,7 +17,7 @@ from relay.atproto.syntax import is_tid
 from relay.hosts.host import Host
 from relay.ingest.announcement import time_now
 from relay.kit.errors import HealError, RelayError
-from relay.net.http import GuardedHttp, Response
+from relay.net.http import GuardedHttp, Response, xrpc_url
 from relay.net.pages import retry_after
 
 TIMEOUT_SECONDS = 10.0
@@ -96,7 +95,7 @@ def account_event(did: str, status: str) -> Account:
 
 
 def _ask(http: GuardedHttp, host: Host, method: str, query: Mapping[str, str], max_bytes: int) -> Response:
-    url = f"{host.endpoint.url}/xrpc/com.atproto.sync.{method}?{urlencode(query, quote_via=quote, safe=':')}"
+    url = xrpc_url(host.endpoint.url, f"com.atproto.sync.{method}", query)
     try:
         answer = http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=max_bytes, beginning=True)
     except (RelayError, OSError) as error:

@@ -6,13 +6,12 @@ Used by the status check and by healing. Believes nothing that is not of the for
 from __future__ import annotations
 
 import logging
-from urllib.parse import quote
 
 from relay.atproto.events import host_status
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.errors import RelayError
-from relay.net.http import GuardedHttp
+from relay.net.http import GuardedHttp, xrpc_url
 
 TIMEOUT_SECONDS = 5.0
 MAX_BYTES = 64 << 10
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def repo_status(http: GuardedHttp, host: Host, did: str) -> str | None:
     """The status of `did` in the words of `events.host_status`; None when the host does not tell."""
-    url = f"{host.endpoint.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
+    url = xrpc_url(host.endpoint.url, "com.atproto.sync.getRepoStatus", {"did": did})
     try:
         response = http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
         answer = response.json_object() if response.status == 200 else None

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import gevent
 import urllib3
@@ -46,6 +47,11 @@ KEPT_PER_HOST = 128
 
 
 _poll = get_original("select", "poll")
+
+
+def xrpc_url(base: str, method: str, query: Mapping[str, str]) -> str:
+    """The address of a query of the host at the address `base`; `method` is its NSID."""
+    return f"{base}/xrpc/{method}?{urlencode(query, quote_via=quote, safe=':')}"
 
 
 class Response(NamedTuple):

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
-from urllib.parse import quote
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
 from relay.atproto.syntax import is_account_did, is_tid
 from relay.kit.errors import AddressRefused, HttpError
 from relay.net.dns_text import text_records
-from relay.net.http import GuardedHttp
+from relay.net.http import GuardedHttp, xrpc_url
 
 HANDLE_SECONDS = 4.0
 PDS_SECONDS = 5.0
@@ -81,7 +80,7 @@ class AccountNetwork:
 
     def at_pds(self, pds: Endpoint, did: str) -> AtPds:
         """What the PDS says of an account when it is asked by getRepoStatus."""
-        url = f"{pds.url}/xrpc/com.atproto.sync.getRepoStatus?did={quote(did, safe=':')}"
+        url = xrpc_url(pds.url, "com.atproto.sync.getRepoStatus", {"did": did})
         try:
             answer = self._http.get(url, timeout=PDS_SECONDS)
         except (HttpError, AddressRefused) as error:
