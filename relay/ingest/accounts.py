@@ -22,6 +22,7 @@ from relay.store.accounts import AccountRow, RepoRow
 
 # As objects an account takes a kilobyte, packed a tenth of that; unpacking costs a twentieth of an event.
 BUSY = 4096
+DESYNCHRONIZED = "desynchronized"
 
 # uid, host id, both statuses, whether commits were missed
 _HEAD = struct.Struct(">QQBBB")
@@ -64,6 +65,11 @@ class AccountState:
         self._repo = repo
         if self._memory is not None:
             self.pack_into(self._memory)
+
+    @property
+    def desynchronized(self) -> bool:
+        """Whether the relay or the account's host says that events of it are missing."""
+        return DESYNCHRONIZED in (self._row.status, self._row.upstream_status)
 
     def pack_into(self, memory: RecordPart) -> None:
         """Keep the account in `memory`, as it is now and with later changes by whoever still holds this object."""

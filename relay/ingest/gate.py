@@ -18,7 +18,7 @@ from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.resolver import Identity, Resolver
-from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.accounts import DESYNCHRONIZED, Accounts, AccountState
 from relay.ingest.announcement import time_now
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting
@@ -32,7 +32,6 @@ from relay.store.accounts import AccountRow, RepoRow
 from relay.stream.changes import changes_of, continues
 
 OWN_STATUSES = frozenset({"takendown", "host-throttled"})
-DESYNCHRONIZED = "desynchronized"
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ class Gate:
                 _check_newer(event.rev, before)
             self._penalties.charge(event.did)
         follows = isinstance(event, Sync) or before is None or continues(event, before)
-        if DESYNCHRONIZED in (state.row.status, state.row.upstream_status):
+        if state.desynchronized:
             if not follows:
                 raise Hold(Wait.STATUS) if Wait.STATUS not in delivery.done else Rejected("account-inactive")
             self._hosting.recover(state)

@@ -137,7 +137,7 @@ class StatusCheck:
             self._without_answer(state, host)
             return
         self._asked.add(host.id, now)
-        if _is_desynchronized(state):
+        if state.desynchronized:
             self._desynchronized.add(key, now)
         status = repo_status(self._http, host, did)
         remembered = self._unanswered if status is None else self._confirmed
@@ -154,7 +154,7 @@ class StatusCheck:
         if state.moved:
             # The last word is the former host's. The one that may speak for the account now sends its commits.
             self._hosting.heal(state, "active")
-        elif not _is_desynchronized(state):
+        elif not state.desynchronized:
             self._missed.note_account(host, state.row.did, "account-inactive")
 
     def _remembered(self) -> int:
@@ -189,7 +189,3 @@ class LongVerifications:
                     check.settle(outcome, delivery.took + stints.end())
                 finally:
                     share.end()
-
-
-def _is_desynchronized(state: AccountState) -> bool:
-    return "desynchronized" in (state.row.status, state.row.upstream_status)
