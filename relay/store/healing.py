@@ -70,10 +70,7 @@ def room_of(tx: Transaction, host_id: int) -> int:
 
 def hosts_due(tx: Transaction, now: float) -> list[int]:
     """The ids of the hosts of which an account is due."""
-    rows = tx.rows(
-        "SELECT DISTINCT host_id FROM heal_account WHERE due_at <= ? OR due_at > ?",
-        (now, now + host_healing.LONGEST_WAIT_SECONDS),
-    )
+    rows = tx.rows(f"SELECT DISTINCT host_id FROM heal_account WHERE {host_healing.DUE}", host_healing.due_bounds(now))
     return [host_id for (host_id,) in rows]
 
 
@@ -83,8 +80,8 @@ def due(tx: Transaction, host_id: int, now: float, limit: int) -> list[Missed]:
         Missed(*row)
         for row in tx.rows(
             "SELECT host_id, did, reason, attempts, noted FROM heal_account WHERE host_id = ?"
-            " AND (due_at <= ? OR due_at > ?) ORDER BY due_at, did LIMIT ?",
-            (host_id, now, now + host_healing.LONGEST_WAIT_SECONDS, limit),
+            f" AND {host_healing.DUE} ORDER BY due_at, did LIMIT ?",
+            (host_id, *host_healing.due_bounds(now), limit),
         )
     ]
 

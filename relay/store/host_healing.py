@@ -19,6 +19,8 @@ FIRST_DELAY_SECONDS = 5.0
 WEEK_SECONDS = 7 * 86_400.0
 # Nothing is put off for longer, accounts included: what is due later was noted by a clock that was wrong, and is due.
 LONGEST_WAIT_SECONDS = 86_400.0
+# What is due, by `due_bounds`.
+DUE = "(due_at <= ? OR due_at > ?)"
 
 
 class Step(NamedTuple):
@@ -83,6 +85,11 @@ def end(tx: Transaction, host_id: int, error: str | None, now: float) -> bool:
     return True
 
 
+def due_bounds(now: float) -> tuple[float, float]:
+    """The parameters of `DUE`."""
+    return now, now + LONGEST_WAIT_SECONDS
+
+
 def make_weekly_due(tx: Transaction, now: float) -> None:
     """Have every host compared that was not in the last week."""
     rows = tx.rows(
@@ -99,9 +106,8 @@ def hosts_due(tx: Transaction, now: float) -> list[int]:
     return [
         host_id
         for (host_id,) in tx.rows(
-            "SELECT host_id FROM heal_host WHERE state IN ('due', 'running') AND (due_at <= ? OR due_at > ?)"
-            " ORDER BY due_at",
-            (now, now + LONGEST_WAIT_SECONDS),
+            f"SELECT host_id FROM heal_host WHERE state IN ('due', 'running') AND {DUE} ORDER BY due_at",
+            due_bounds(now),
         )
     ]
 
