@@ -171,7 +171,9 @@ def watch_progress(
     The bar is left as it is when people interrupt it.
     """
     now = progress(view)
-    with click.progressbar(length=max(now.total, 1), label=label, item_show_func=_words, file=sys.stderr) as bar:
+    with click.progressbar(
+        length=max(now.total, 1), label=label, item_show_func=lambda words: words, file=sys.stderr
+    ) as bar:
         while True:
             bar.length = max(now.total, 1)
             bar.update(now.done - bar.pos, now.words)
@@ -182,10 +184,6 @@ def watch_progress(
             time.sleep(POLL_SECONDS)
             view = look()
             now = progress(view)
-
-
-def _words(words: str | None) -> str | None:
-    return words
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
