@@ -33,6 +33,7 @@ from tests.bench.network.traffic import Shape  # noqa: E402
 from tests.support.child import Child  # noqa: E402
 from tests.support.relay_process import ROOT  # noqa: E402
 from tests.support.repo import SigningKey  # noqa: E402
+from tests.support.stream import payloads, whole_frames  # noqa: E402
 
 WAYS = ("a greenlet for each host", "hosts read together")
 SYNC_SECONDS = 0.01
@@ -53,9 +54,10 @@ class Floor:
     def take(self, buffer: bytearray, data: bytes) -> None:
         """Take the whole WebSocket frames out of what a host has sent, and check a signature for each."""
         buffer += data
-        while (end := _frame_end(buffer)) <= len(buffer):
-            self._came.append(bytes(buffer[:end]))
-            del buffer[:end]
+        came = bytes(buffer[: whole_frames(buffer)])
+        del buffer[: len(came)]
+        self._came.append(came)
+        for _ in payloads(came):
             key, message, signature = next(self._keys)
             assert key.verify(message, signature)
             self.events += 1
@@ -79,15 +81,6 @@ def _signed(number: int) -> tuple[PublicKey, bytes, bytes]:
     """A key, a message of a commit's size, and its signature; every other one of either curve."""
     key, message = SigningKey.create(("k256", "p256")[number % 2], seed=number), os.urandom(200)
     return PublicKey.from_compressed(key.curve, key.public), message, key.sign(message)
-
-
-def _frame_end(buffer: bytearray) -> int:
-    """Where the frame at the beginning ends; past the buffer's own end when its length is not there yet."""
-    if len(buffer) < 10:
-        return 10
-    if buffer[1] < 126:
-        return 2 + buffer[1]
-    return 4 + int.from_bytes(buffer[2:4]) if buffer[1] == 126 else 10 + int.from_bytes(buffer[2:10])
 
 
 def run(way: str, consumers: int, port: int, hosts: list[str]) -> None:

@@ -76,7 +76,7 @@ def payloads(data: bytes) -> list[bytes]:
     return found
 
 
-def whole_frames(buffer: bytes) -> int:
+def whole_frames(buffer: bytes | bytearray) -> int:
     """The length of the whole WebSocket frames at the start of `buffer`."""
     end = 0
     while len(buffer) - end >= 10:

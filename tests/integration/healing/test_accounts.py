@@ -148,6 +148,13 @@ def test_an_account_that_its_host_took_down_is_told(path: EventPath, pds: FakePd
     assert noted(path, host) == []
 
 
+def is_told_active_and_healed(path: EventPath, repo: RepoBuilder) -> None:
+    """Of four events these are the last two."""
+    *_, told, healed = path.logged(4)
+    assert isinstance(told, Account) and told.active
+    assert isinstance(healed, Sync) and healed.rev == repo.rev
+
+
 def test_an_account_that_came_back_unheard_is_told_and_healed(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)
@@ -157,9 +164,7 @@ def test_an_account_that_came_back_unheard_is_told_and_healed(path: EventPath, p
     pds.repo_status[repo.did] = {"did": repo.did, "active": True}
     path.stream.projector.note_missed(host.id, repo.did, "frame-field")
     path.heal()
-    *_, told, healed = path.logged(4)
-    assert isinstance(told, Account) and told.active
-    assert isinstance(healed, Sync) and healed.rev == repo.rev
+    is_told_active_and_healed(path, repo)
 
 
 def test_an_account_whose_status_nobody_told_is_healed_later(path: EventPath, pds: FakePds) -> None:
@@ -173,9 +178,7 @@ def test_an_account_whose_status_nobody_told_is_healed_later(path: EventPath, pd
     assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "account-inactive")]
     pds.repo_status[repo.did] = {"did": repo.did, "active": True}
     path.heal()
-    *_, told, healed = path.logged(4)
-    assert isinstance(told, Account) and told.active
-    assert isinstance(healed, Sync) and healed.rev == repo.rev
+    is_told_active_and_healed(path, repo)
 
 
 def test_an_account_that_its_host_calls_inactive_is_not_noted(path: EventPath, pds: FakePds) -> None:

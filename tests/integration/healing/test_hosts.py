@@ -70,10 +70,7 @@ def test_a_gap_is_closed(path: EventPath, pds: FakePds) -> None:
 
 
 def test_of_accounts_never_seen_nobody_is_told_but_they_are_entered(path: EventPath, pds: FakePds) -> None:
-    path.every = True
-    path.restart()
-    host = connected(path, pds)
-    known(path, pds, host)
+    host = compared_weekly(path, pds)
     old = unheard(path, pds, micros=now_us() - 86_400_000_000)
     pds.collections[old.did] = [POST]
     path.compare()
@@ -91,11 +88,17 @@ def test_of_accounts_never_seen_nobody_is_told_but_they_are_entered(path: EventP
     assert len(path.events()) == 2
 
 
-def test_every_host_is_compared_once_a_week_and_not_more_often(path: EventPath, pds: FakePds) -> None:
+def compared_weekly(path: EventPath, pds: FakePds) -> Host:
+    """A host with an account, of a relay that compares all hosts once a week."""
     path.every = True
     path.restart()
     host = connected(path, pds)
     known(path, pds, host)
+    return host
+
+
+def test_every_host_is_compared_once_a_week_and_not_more_often(path: EventPath, pds: FakePds) -> None:
+    compared_weekly(path, pds)
     path.compare()
     asked = len(pds.requests)
     path.ahead += 6 * 86_400
@@ -107,10 +110,7 @@ def test_every_host_is_compared_once_a_week_and_not_more_often(path: EventPath, 
 
 
 def test_what_a_clock_put_off_that_was_far_ahead_is_due(path: EventPath, pds: FakePds) -> None:
-    path.every = True
-    path.restart()
-    host = connected(path, pds)
-    known(path, pds, host)
+    host = compared_weekly(path, pds)
     path.store()
     year = 365 * 86_400.0
     path.db.write(host_healing.note, {host.id: "unreadable"}, time.time() + year)
