@@ -17,7 +17,7 @@ from relay.stream.tail import Chunk
 
 # Messages and texts of an event beside its own bytes.
 EVENT_OVERHEAD = 1_000
-# Different filters and encodings whose joined frames are kept with a batch.
+# Different filters and encodings whose joined frames are kept with a batch. None of DIDs: they rarely have an equal.
 MAX_JOINED = 64
 
 log = logging.getLogger(__name__)
@@ -26,26 +26,34 @@ log = logging.getLogger(__name__)
 class Batch:
     """The messages of one chunk, in order. `size` is bytes of memory, about, with all that may still be made."""
 
-    __slots__ = ("_groups", "_joined", "_messages", "_texts", "size")
+    __slots__ = ("_dids", "_groups", "_joined", "_joined_room", "_messages", "size")
 
     def __init__(self, chunk: Chunk) -> None:
-        self.size = 3 * len(chunk.data) + EVENT_OVERHEAD * len(chunk.events)
+        self.size = 4 * len(chunk.data) + EVENT_OVERHEAD * len(chunk.events)
+        # Bytes of joined frames, and of their filters, that may still be kept.
+        self._joined_room = len(chunk.data)
         self._messages: list[Message] = []
         # (kind, collection) -> where its messages stand.
         self._groups: dict[tuple[str, str], list[int]] = {}
+        self._dids: set[str] = set()
         self._joined: dict[tuple[Filter, str], bytes] = {}
         for event in chunk.events:
             for message in of_frame(chunk.frame(event), event.time_us):
                 self._groups.setdefault((message.kind, message.collection), []).append(len(self._messages))
                 self._messages.append(message)
+                self._dids.add(message.did)
 
     def frames(self, wanted: Filter, encoding: Encoding) -> bytes:
         """The frames of all messages that are `wanted`, joined."""
+        if wanted.dids:
+            return self._join(self._wanted(wanted), wanted, encoding)
         key = (wanted, encoding.name)
         joined = self._joined.get(key)
         if joined is None:
             joined = self._join(self._wanted(wanted), wanted, encoding)
-            if len(self._joined) < MAX_JOINED:
+            cost = len(joined) + wanted.size
+            if len(self._joined) < MAX_JOINED and cost <= self._joined_room:
+                self._joined_room -= cost
                 self._joined[key] = joined
         return joined
 
@@ -55,6 +63,9 @@ class Batch:
         return self._join(messages, wanted, encoding)
 
     def _wanted(self, wanted: Filter) -> list[Message]:
+        # Nearly always, with hundreds of consumers who want a few accounts each.
+        if wanted.dids and wanted.dids.isdisjoint(self._dids):
+            return []
         groups = [places for group, places in self._groups.items() if wanted.takes(*group)]
         places = groups[0] if len(groups) == 1 else sorted(chain.from_iterable(groups))
         messages = [self._messages[place] for place in places]

@@ -10,6 +10,7 @@ import logging
 import orjson
 from gevent.socket import socket as Socket  # noqa: N812
 
+from relay.jsonstream.filter_room import FiltersFull
 from relay.jsonstream.filters import FilterInvalid, of_update
 from relay.jsonstream.stream import Options
 from relay.net.websocket import CloseCode, close_frame
@@ -59,14 +60,26 @@ class JsonConnection(Connection):
             message = orjson.loads(text)
         except orjson.JSONDecodeError:
             raise _refused("a message is not JSON") from None
-        if not isinstance(message, dict) or message.get("type") != "options_update":
+        if not isinstance(message, dict):
             return
+        message = {name.lower(): value for name, value in message.items()}
+        if message.get("type") != "options_update":
+            return
+        if "payload" not in message:
+            raise _refused("an options_update has no payload")
         try:
-            self._options.wanted = of_update(message.get("payload"), self._options.wanted.kinds)
+            self._options.change(of_update(message["payload"], self._options.wanted.kinds))
         except FilterInvalid as error:
             raise _refused(str(error)) from None
+        except FiltersFull as error:
+            raise full(error) from None
         if self._feed is not None:
             self._feed.waits = False
+
+
+def full(error: FiltersFull) -> ConsumerEnded:
+    """The end of a consumer for whose filter there is no room."""
+    return ConsumerEnded(error.reason, close_frame(CloseCode.TRY_AGAIN_LATER, error.detail))
 
 
 def _refused(detail: str) -> ConsumerEnded:

@@ -10,11 +10,12 @@
 from __future__ import annotations
 
 from relay.atproto.frames import MAX_OPS
+from relay.jsonstream.integers import whole_number
 from relay.stream.firehose import Feed, Firehose
 
 # Jetstream tells the two kinds apart by this: no seq reaches it, and a time did in 2001.
 FIRST_TIME_US = 10**15
-MAX_DIGITS = 19
+TIMES_END = 2**63
 
 
 class CursorInvalid(ValueError):
@@ -31,10 +32,9 @@ class Cursor:
         if not text:
             return
         digits = text.removeprefix("seq:")
-        # The length first: int() takes quadratic time.
-        if len(digits) > MAX_DIGITS or not (digits.isascii() and digits.isdigit()):
+        number = whole_number(digits, TIMES_END)
+        if number is None:
             raise CursorInvalid("cursor is microseconds since 1970, or seq: and a seq of the firehose")
-        number = int(digits)
         if digits != text or number < FIRST_TIME_US:
             self.seq = number
         else:

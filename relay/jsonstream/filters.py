@@ -7,21 +7,27 @@ Pure. The rules are those of Jetstream, its leniency included, since its clients
 2. `wantedDids` are DIDs, ten thousand at most, and hold for every kind.
 3. What stands twice counts once.
 4. `maxMessageSizeBytes` is bytes of JSON; 0, nothing, a negative number, or what is not a number sets no bound.
+   Where a parameter that has one value is repeated, the first counts.
 5. `kinds` is ours: `commit`, `identity`, `account`, `sync`; without it, all but `sync`, which Jetstream does not have.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.syntax import check_did, check_nsid
+from relay.jsonstream.integers import whole_number
 
 MAX_COLLECTIONS = 100
 MAX_DIDS = 10_000
 KINDS = ("commit", "identity", "account", "sync")
 USUAL_KINDS = frozenset(KINDS) - {"sync"}
+SIZES_END = 2**32
+# A text in a set, beside its characters.
+TEXT_OVERHEAD = 110
 
 
 class FilterInvalid(ValueError):
@@ -29,13 +35,16 @@ class FilterInvalid(ValueError):
 
 
 class Filter(NamedTuple):
-    """Immutable, and equal to any other that lets the same through. An empty set or tuple lets everything through."""
+    """Immutable, and equal to any other that lets the same through. An empty set or tuple lets everything through.
+    `size` is bytes of memory, about.
+    """
 
     kinds: frozenset[str] = USUAL_KINDS
     collections: frozenset[str] = frozenset()
     prefixes: tuple[str, ...] = ()
     dids: frozenset[str] = frozenset()
     max_bytes: int = 0
+    size: int = 0
 
     def takes(self, kind: str, collection: str) -> bool:
         """Whether messages of this kind are wanted; `collection` is that of a commit's record."""
@@ -50,17 +59,20 @@ def of_query(
     collections: Sequence[str], dids: Sequence[str], max_bytes: str | None, kinds: Sequence[str] = ()
 ) -> Filter:
     """The filter of a request's parameters. Raises FilterInvalid."""
-    text = max_bytes or ""
-    # The length first: int() takes quadratic time.
-    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 10 else 0
-    return _filter(collections, dids, number, kinds)
+    return _filter(collections, dids, whole_number(max_bytes or "", SIZES_END) or 0, kinds)
 
 
 def of_update(payload: Any, kinds: frozenset[str]) -> Filter:
-    """The filter of an `options_update`, which replaces all but the kinds. Raises FilterInvalid."""
+    """The filter of an `options_update`, which replaces all but the kinds. Raises FilterInvalid.
+
+    As Go's decoder has it, names are taken in any case, and null for what is not there, the payload itself included.
+    """
+    if payload is None:
+        payload = {}
     if not isinstance(payload, dict):
         raise FilterInvalid("the payload is not an object")
-    max_bytes = payload.get("maxMessageSizeBytes") or 0
+    payload = {name.lower(): value for name, value in payload.items()}
+    max_bytes = payload.get("maxmessagesizebytes") or 0
     if type(max_bytes) is not int:
         raise FilterInvalid("maxMessageSizeBytes is not an integer")
     collections, dids = (_texts(payload, name) for name in ("wantedCollections", "wantedDids"))
@@ -68,7 +80,7 @@ def of_update(payload: Any, kinds: frozenset[str]) -> Filter:
 
 
 def _texts(payload: dict[str, Any], name: str) -> list[str]:
-    texts = payload.get(name) or []
+    texts = payload.get(name.lower()) or []
     if not isinstance(texts, list) or not all(type(text) is str for text in texts):
         raise FilterInvalid(f"{name} is not an array of strings")
     return texts
@@ -97,4 +109,5 @@ def _filter(collections: Sequence[str], dids: Sequence[str], max_bytes: int, kin
         tuple(sorted(text.removesuffix("*") for text in prefixes)),
         wanted_dids,
         max(max_bytes, 0),
+        sum(len(text) + TEXT_OVERHEAD for text in chain(wanted, wanted_dids)),
     )

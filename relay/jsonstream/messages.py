@@ -163,13 +163,13 @@ class _Operation(_Content):
 
 
 def _identity(event: Identity) -> dict[str, Any]:
-    content: dict[str, Any] = {"did": event.did, "seq": event.seq, "time": event.time}
-    return content if event.handle is None else content | {"handle": event.handle}
+    handle = {} if event.handle is None else {"handle": event.handle}
+    return {"did": event.did, **handle, "seq": event.seq, "time": event.time}
 
 
 def _account(event: Account) -> dict[str, Any]:
-    content: dict[str, Any] = {"active": event.active, "did": event.did, "seq": event.seq, "time": event.time}
-    return content if event.status is None else content | {"status": event.status}
+    status = {} if event.status is None else {"status": event.status}
+    return {"active": event.active, "did": event.did, "seq": event.seq, **status, "time": event.time}
 
 
 def _dumps(value: dict[str, Any]) -> bytes:

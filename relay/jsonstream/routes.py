@@ -13,16 +13,19 @@ from typing import NoReturn
 from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 
-from relay.jsonstream.connection import JsonConnection
+from relay.jsonstream.connection import JsonConnection, full
 from relay.jsonstream.cursor import Cursor, CursorInvalid
 from relay.jsonstream.encodings import DEFLATED, PLAIN, Encoding
+from relay.jsonstream.filter_room import FiltersFull, Place
 from relay.jsonstream.filters import FilterInvalid, of_query
 from relay.jsonstream.stream import JsonStream, Options
+from relay.kit import metrics
 from relay.net.websocket_deflate import is_offered
-from relay.stream.firehose import Firehose
-from relay.web import params
-from relay.web.errors import invalid
+from relay.stream.firehose import Feed, Firehose
+from relay.web.consumers import RETRY_AFTER
+from relay.web.errors import invalid, too_many
 from relay.web.firehose import hand_over, upgrade_required
+from relay.web.services import requester
 
 PATH = "/subscribe"
 
@@ -44,7 +47,8 @@ def without_upgrade() -> NoReturn:
 def subscribe(stream: JsonStream) -> ResponseReturnValue:
     """The WebSocket of a consumer."""
     query = request.args
-    text = params.optional(query, "cursor")
+    # As Jetstream does, of a parameter that is repeated the first.
+    text = query.get("cursor")
     try:
         cursor = Cursor(text)
         wanted = of_query(
@@ -55,12 +59,26 @@ def subscribe(stream: JsonStream) -> ResponseReturnValue:
         )
     except (CursorInvalid, FilterInvalid) as error:
         raise invalid(str(error)) from None
-    options = Options(wanted, waits=query.get("requireHello") == "true")
     encoding = _encoding(stream)
-    attach = partial(stream.attach, cursor, encoding, options)
+    address = requester()
+    try:
+        stream.room.check(address, wanted)
+    except FiltersFull as error:
+        metrics.CONSUMERS_REFUSED.inc()
+        raise too_many(error.detail, RETRY_AFTER) from None
+    options = Options(wanted, Place(stream.room, address), waits=query.get("requireHello") == "true")
+    attach = partial(_attach, stream, cursor, encoding, options)
     deflate = encoding is DEFLATED
     hand_over("json", text or "none", attach, partial(JsonConnection, options, deflate), deflate=deflate)
     return ""
+
+
+def _attach(stream: JsonStream, cursor: Cursor, encoding: Encoding, options: Options) -> Feed:
+    try:
+        return stream.attach(cursor, encoding, options)
+    except FiltersFull as error:
+        # Others came between the question and the upgrade.
+        raise full(error) from None
 
 
 def _encoding(stream: JsonStream) -> Encoding:

@@ -10,6 +10,7 @@ from pathlib import Path
 from relay.jsonstream.batches import Batch
 from relay.jsonstream.cursor import Cursor
 from relay.jsonstream.encodings import Encoding, zstd_with
+from relay.jsonstream.filter_room import FilterRoom, Place
 from relay.jsonstream.filters import Filter
 from relay.kit import metrics
 from relay.stream.chunk_cache import ChunkCache
@@ -22,11 +23,17 @@ CAPACITY_BYTES = 32 << 20
 class Options:
     """What a consumer wants, which it may change at any time. `waits`: it will say so before it gets anything."""
 
-    __slots__ = ("waits", "wanted")
+    __slots__ = ("place", "waits", "wanted")
 
-    def __init__(self, wanted: Filter, *, waits: bool) -> None:
+    def __init__(self, wanted: Filter, place: Place, *, waits: bool) -> None:
         self.wanted = wanted
+        self.place = place
         self.waits = waits
+
+    def change(self, wanted: Filter) -> None:
+        """Want this from now on. Raises FiltersFull."""
+        self.place.take(wanted)
+        self.wanted = wanted
 
 
 class Conversion:
@@ -60,12 +67,21 @@ class JsonStream:
         """Raises ConfigError when the dictionary cannot be used."""
         self._firehose = firehose
         self._batches = ChunkCache(Batch, CAPACITY_BYTES)
+        self.room = FilterRoom()
         self.compressed = zstd_with(dictionary) if dictionary else None
         metrics.show_bound("json-batches-bytes", lambda: self._batches.bytes, CAPACITY_BYTES)
 
     def attach(self, cursor: Cursor, encoding: Encoding, options: Options) -> Feed:
-        """The feed of a new consumer. Reads the log in a thread. Raises LogError."""
-        feed, from_us = cursor.feed(self._firehose)
+        """The feed of a new consumer, which holds the room of its filter. Reads the log in a thread. Raises LogError,
+        FiltersFull.
+        """
+        options.place.take(options.wanted)
+        try:
+            feed, from_us = cursor.feed(self._firehose)
+        except BaseException:
+            options.place.close()
+            raise
+        feed.at_end = options.place.close
         feed.convert = Conversion(options, from_us, self._batches, encoding)
         feed.waits = options.waits
         # Jetstream says nothing of a cursor that is too old.

@@ -33,7 +33,7 @@ class Opcode(IntEnum):
 
 
 class CloseCode(IntEnum):
-    """RFC 6455 section 7.4.1, those that we send."""
+    """RFC 6455 section 7.4.1, and 1013 of its registry: those that we send."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
@@ -41,6 +41,7 @@ class CloseCode(IntEnum):
     POLICY_VIOLATION = 1008
     TOO_BIG = 1009
     INTERNAL_ERROR = 1011
+    TRY_AGAIN_LATER = 1013
 
 
 class FrameInvalid(RelayError):

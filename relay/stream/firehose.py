@@ -126,7 +126,7 @@ class Feed:
 
     `outdated`: the cursor was older than the window, so the feed starts later than was asked for. `convert`, for
     consumers who do not take the firehose as it is, makes the bytes that go out from a chunk, without its events up to
-    the given seq. While `waits` is set nothing is handed out.
+    the given seq. While `waits` is set nothing is handed out. `at_end` is called when the feed is closed.
     """
 
     __slots__ = (
@@ -137,6 +137,7 @@ class Feed:
         "_share",
         "_suppressions",
         "_tail",
+        "at_end",
         "convert",
         "outdated",
         "position",
@@ -157,6 +158,7 @@ class Feed:
         self.position = position
         self.outdated = outdated
         self.convert: Callable[[Chunk, int], bytes] | None = None
+        self.at_end: Callable[[], None] | None = None
         self.waits = False
         self._tail = tail
         self._suppressions = suppressions
@@ -205,6 +207,8 @@ class Feed:
     def close(self) -> None:
         """Nothing more is read."""
         self._share.give_back()
+        if self.at_end is not None:
+            self.at_end()
 
     def bytes_left(self) -> int:
         """About how many bytes of the log come after `position`. Blocks on the disk. Raises LogError."""

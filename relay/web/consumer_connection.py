@@ -59,7 +59,8 @@ class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent, after the `rest` of a frame.
 
     Reasons: the `reason` labels of `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`,
-    `silent`, `websocket-protocol`, `websocket-flood`, `options-invalid`, `future-cursor`, `log-io`, `relay-stopping`.
+    `silent`, `websocket-protocol`, `websocket-flood`, `options-invalid`, `filters-full`, `future-cursor`, `log-io`,
+    `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"", rest: memoryview = NOTHING) -> None:

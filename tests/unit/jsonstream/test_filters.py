@@ -42,7 +42,19 @@ def test_2_dids() -> None:
 
 @pytest.mark.parametrize(
     ("text", "bound"),
-    [(None, 0), ("", 0), ("0", 0), ("-1", 0), ("x", 0), ("9" * 5000, 0), ("\u0663", 0), ("1500", 1500)],
+    [
+        (None, 0),
+        ("", 0),
+        ("0", 0),
+        ("-1", 0),
+        ("x", 0),
+        ("9" * 5000, 0),
+        (str(2**32), 0),
+        ("\u0663", 0),
+        ("1500", 1500),
+        ("+1500", 1500),
+        ("00000001500", 1500),
+    ],
 )
 def test_4_sizes(text: str | None, bound: int) -> None:
     assert of_query([], [], text).max_bytes == bound
@@ -59,14 +71,29 @@ def test_5_kinds() -> None:
 def test_an_update_replaces_all_but_the_kinds() -> None:
     payload = {"wantedCollections": [POST], "wantedDids": [DID], "maxMessageSizeBytes": 10}
     kinds = frozenset({"sync"})
-    assert of_update(payload, kinds) == Filter(kinds, frozenset({POST}), (), frozenset({DID}), 10)
+    wanted = of_update(payload, kinds)
+    assert wanted == of_query([POST], [DID], "10", ["sync"])
+    assert wanted.kinds == kinds and wanted.collections == {POST} and wanted.dids == {DID} and wanted.max_bytes == 10
     assert of_update({}, USUAL_KINDS) == Filter() == of_update({"wantedDids": None}, USUAL_KINDS)
+
+
+def test_an_update_as_decoders_in_go_take_it() -> None:
+    assert of_update(None, USUAL_KINDS) == Filter()
+    payload = {"WantedCollections": [POST, POST], "wantedDIDs": [DID], "MAXMESSAGESIZEBYTES": -5, "cursor": 3}
+    assert of_update(payload, USUAL_KINDS) == of_query([POST], [DID], None)
+    assert of_update({"maxMessageSizeBytes": None, "wantedCollections": []}, USUAL_KINDS) == Filter()
+
+
+def test_a_filter_says_how_much_memory_it_takes() -> None:
+    dids = [f"did:plc:{number:024d}" for number in range(MAX_DIDS)]
+    assert Filter().size == of_query([], [], "1000").size == 0
+    assert 1_000_000 < of_query([], dids * 2, None).size < 2_000_000
+    assert of_query(["app.bsky.graph.*", POST], [], None).size > 200
 
 
 @pytest.mark.parametrize(
     "payload",
     [
-        None,
         [],
         "x",
         {"wantedCollections": POST},

@@ -126,6 +126,10 @@ def test_other_events(repo: RepoBuilder) -> None:
     ]
     assert texts[0]["identity"]["did"] == DID and texts[0]["identity"]["seq"] == 5
     account_said = texts[1]["account"]
+    # The order of Jetstream's.
+    order = ["did", "handle", "seq", "time"]
+    assert list(texts[0]["identity"]) == [name for name in order if name in texts[0]["identity"]]
+    assert list(account_said) == ["active", "did", "seq", "status", "time"]
     assert (account_said["active"], account_said["did"], account_said["status"]) == (False, DID, "deleted")
 
 
