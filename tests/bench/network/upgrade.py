@@ -12,9 +12,13 @@ PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 def request_for(url: str) -> bytes:
     """What a consumer of the relay at `url` sends; the URL may carry a cursor."""
     parts = urlsplit(url)
+    return upgrade_request(PATH + (f"?{parts.query}" if parts.query else ""), parts.netloc)
+
+
+def upgrade_request(target: str, host: str) -> bytes:
+    """The handshake for `target`, a path and its query."""
     key = base64.b64encode(os.urandom(16)).decode()
-    target = PATH + (f"?{parts.query}" if parts.query else "")
-    lines = [f"GET {target} HTTP/1.1", f"Host: {parts.netloc}", "Upgrade: websocket", "Connection: Upgrade"]
+    lines = [f"GET {target} HTTP/1.1", f"Host: {host}", "Upgrade: websocket", "Connection: Upgrade"]
     lines += [f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "User-Agent: bench-network", "", ""]
     return "\r\n".join(lines).encode()
 
