@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from urllib.parse import quote, urlencode
 
 from relay.atproto.events import host_status
 from relay.atproto.syntax import is_account_did, is_tid, tid_micros
+from relay.healing.source import ask
 from relay.hosts.host import Host
-from relay.kit.errors import HealError, RelayError
+from relay.kit.errors import HealError
 from relay.net.http import GuardedHttp
-from relay.net.pages import read_cursor, retry_after
+from relay.net.pages import read_cursor
 from relay.store.accounts import AccountRow, RepoRow
 
 PAGE_SECONDS = 30.0
 # A page of full size has some 150 KB. Reading more JSON than this at a time would hold up the hub.
 PAGE_BYTES = 512 << 10
 PAGE_REPOS = 1000
-RETRY_AFTER_SECONDS = 3600.0
 
 SERVED = frozenset({"active", "desynchronized"})
 
@@ -45,15 +44,8 @@ class Page(NamedTuple):
 
 def page(http: GuardedHttp, host: Host, cursor: str) -> Page:
     """One page of the host's `listRepos`. Raises HealError."""
-    query = urlencode({"limit": PAGE_REPOS, **({"cursor": cursor} if cursor else {})}, quote_via=quote)
-    url = f"{host.endpoint.url}/xrpc/com.atproto.sync.listRepos?{query}"
-    try:
-        answer = http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
-    except (RelayError, OSError) as error:
-        raise HealError("heal-unanswered", f"listRepos: {error}") from None
-    if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
-        pause = retry_after(answer, RETRY_AFTER_SECONDS)
-        raise HealError("heal-unanswered", f"listRepos: HTTP {answer.status}", pause)
+    query = {"limit": str(PAGE_REPOS), **({"cursor": cursor} if cursor else {})}
+    answer = ask(http, host, "listRepos", query, PAGE_BYTES, PAGE_SECONDS, beginning=False)
     body = answer.json_object() if answer.status == 200 else None
     repos = body.get("repos") if body is not None else None
     if body is None or not isinstance(repos, list):

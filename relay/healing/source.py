@@ -1,7 +1,8 @@
 """Asks an account's host for its newest commit, believes none of the answers, and makes an event of what came.
 
-Used by `accounts`. Every answer is bounded in bytes and time; of a repository no more than the beginning is read. The
-events go through the decoder like any other, so that the gate meets nothing that a host could not send. Keeps nothing.
+Used by `accounts`, and `ask` by `listing`. Every answer is bounded in bytes and time; of a repository no more than the
+beginning is read. The events go through the decoder like any other, so that the gate meets nothing that a host could
+not send. Keeps nothing.
 """
 
 from __future__ import annotations
@@ -40,9 +41,34 @@ class Head(NamedTuple):
     rev: str
 
 
+def ask(
+    http: GuardedHttp,
+    host: Host,
+    method: str,
+    query: Mapping[str, str],
+    max_bytes: int,
+    seconds: float,
+    *,
+    beginning: bool = True,
+) -> Response:
+    """What the host answers to `com.atproto.sync.` `method`. Raises HealError when that is not an answer.
+
+    Of a longer one its `beginning`, or nothing, is read.
+    """
+    url = xrpc_url(host.endpoint.url, f"com.atproto.sync.{method}", query)
+    try:
+        answer = http.get(url, timeout=seconds, max_bytes=max_bytes, beginning=beginning)
+    except (RelayError, OSError) as error:
+        raise HealError("heal-unanswered", f"{method}: {error}") from None
+    if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
+        pause = retry_after(answer, RETRY_AFTER_SECONDS)
+        raise HealError("heal-unanswered", f"{method}: HTTP {answer.status}", pause)
+    return answer
+
+
 def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
     """The newest commit of `did`, None when the host says that it serves none. Raises HealError."""
-    answer = _ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES)
+    answer = ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES, TIMEOUT_SECONDS)
     said = answer.json_object()
     if answer.status in (400, 404) and said is not None and said.get("error") in NO_REPO:
         return None
@@ -62,12 +88,12 @@ def commit_block(http: GuardedHttp, host: Host, did: str, newest: Head) -> tuple
 
     What is in it is not looked at, but for its hash.
     """
-    blocks = _ask(http, host, "getBlocks", {"did": did, "cids": str(newest.cid)}, BEGINNING_BYTES)
+    blocks = ask(http, host, "getBlocks", {"did": did, "cids": str(newest.cid)}, BEGINNING_BYTES, TIMEOUT_SECONDS)
     if blocks.status == 200 and (block := car.block_of(newest.cid, blocks.body)) is not None:
         return newest.cid, block
     # Hosts without getBlocks, and repositories that have moved on, have a commit at the root of what they do give.
     for method, query in (("getRecord", {"did": did, **ANY_RECORD}), ("getRepo", {"did": did})):
-        answer = _ask(http, host, method, query, BEGINNING_BYTES)
+        answer = ask(http, host, method, query, BEGINNING_BYTES, TIMEOUT_SECONDS)
         if answer.status == 200:
             try:
                 return car.root_block(answer.body)
@@ -92,15 +118,3 @@ def account_event(did: str, status: str) -> Account:
     event = frames.decode(head + frames.uint(SEQ) + tail)
     assert isinstance(event, Account)
     return event
-
-
-def _ask(http: GuardedHttp, host: Host, method: str, query: Mapping[str, str], max_bytes: int) -> Response:
-    url = xrpc_url(host.endpoint.url, f"com.atproto.sync.{method}", query)
-    try:
-        answer = http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=max_bytes, beginning=True)
-    except (RelayError, OSError) as error:
-        raise HealError("heal-unanswered", f"{method}: {error}") from None
-    if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
-        pause = retry_after(answer, RETRY_AFTER_SECONDS)
-        raise HealError("heal-unanswered", f"{method}: HTTP {answer.status}", pause)
-    return answer

@@ -190,6 +190,9 @@ def test_what_another_sites_page_sent_is_refused(proxy: Proxy, relay: RelayProce
     assert relay.admin("subs/perDayLimit")["limit"] == 7
     form = f"password={PASSWORD}".encode()
     assert proxy.answer("POST", "/dash/login", form, {**FORM, **EVIL}, source=admin)[0] == 403
+    # A browser that says no more than where its page is from, at another port than 443.
+    for origin, status in ((f"https://localhost:{proxy.port}", 303), ("https://localhost:1", 403)):
+        assert proxy.answer("POST", "/dash/login", form, {**FORM, "Origin": origin}, source=admin)[0] == status
 
 
 def test_the_dashboards_cookie_stays_on_https_and_its_pages_run_no_foreign_script(proxy: Proxy) -> None:
