@@ -22,6 +22,7 @@ from relay.cluster.standby import Standby
 from relay.cluster.term import Term
 from relay.config import Settings
 from relay.kit.errors import ConfigError
+from relay.kit.values import POSTGRES
 
 # As in sysexits.h: it may be tried again.
 EXIT_ENDED = 75
@@ -36,7 +37,7 @@ def check(settings: Settings) -> None:
     """Raises ConfigError for what a cluster cannot work with."""
     if settings.mode != "relay":
         raise ConfigError("RELAY_CLUSTER: an edge has no part in a cluster")
-    if not settings.database_url.startswith(("postgres://", "postgresql://")):
+    if not settings.database_url.startswith(POSTGRES):
         raise ConfigError("RELAY_CLUSTER: the nodes share a PostgreSQL database, and DATABASE_URL is another")
     if not all(url.startswith(("nats://", "tls://")) for url in settings.cluster):
         raise ConfigError("RELAY_CLUSTER: the address of a NATS server begins with nats:// or tls://")

@@ -6,45 +6,64 @@ Used by `cli`, the commands and `app`. Must not know of any name.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from relay.kit.errors import ConfigError
+
+_EXPORT = re.compile(r"^export\s+")
+# A value in quotes, and what may follow it. Between double quotes a backslash takes the meaning from what it stands
+# before.
+_QUOTED = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)')(?:\s+#.*)?""")
+_ESCAPED = re.compile(r'\\(["\\$`])')
+_COMMENT = re.compile(r"\s#.*")
 
 
 def read_env_file(path: Path) -> dict[str, str]:
     """The `NAME=value` lines of an env file: comments, `export` and matching quotes are taken off.
 
-    Raises ConfigError when the file cannot be read or a line has no `=`.
+    Raises ConfigError when the file cannot be read, a line has no `=`, or a quote does not end on its line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows put a byte order mark first, which is no part of the first name.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
     values = {}
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = raw.strip().removeprefix("export ").strip()
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip()
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
         if not equals:
             raise ConfigError(f"{path}:{number}: not a NAME=value line")
-        values[name.strip()] = _unquoted(value.strip())
+        try:
+            values[_EXPORT.sub("", name).strip()] = _plain(value)
+        except ValueError as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
     return values
 
 
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value.split(" #", 1)[0].rstrip()
+def _plain(value: str) -> str:
+    """A value without its quotes, and without the comment behind it. Raises ValueError."""
+    if not value.lstrip().startswith(("'", '"')):
+        return _COMMENT.sub("", value, count=1).strip()
+    quoted = _QUOTED.fullmatch(value.strip())
+    if quoted is None:
+        raise ValueError("a quoted value must end with the same quote, and only a comment may follow it")
+    literal = quoted[2]
+    return literal if literal is not None else _ESCAPED.sub(r"\1", quoted[1])
 
 
 def environment_with(env_file: Path | None) -> dict[str, str]:
-    """The process environment over what `env_file` says: a variable that is set wins over the file."""
-    return {**(read_env_file(env_file) if env_file else {}), **os.environ}
+    """The process environment over what `env_file` says: a variable that is set, and not to nothing, wins."""
+    said = read_env_file(env_file) if env_file else {}
+    return {**os.environ, **{name: value for name, value in said.items() if not os.environ.get(name)}}
 
 
 def take_env_file(path: Path | None) -> None:
-    """Put what an env file says into the process environment, where variables that are set win. Raises ConfigError."""
+    """Put what an env file says into the process environment, over which it goes as in `environment_with`. Raises
+    ConfigError.
+    """
     if path is not None:
-        for name, value in read_env_file(path).items():
-            os.environ.setdefault(name, value)
+        os.environ.update(environment_with(path))

@@ -33,6 +33,8 @@ def shown(value: object) -> str:
 
 
 MAX_LINE = 200
+# How the addresses of PostgreSQL databases begin.
+POSTGRES = ("postgres://", "postgresql://", "postgres=")
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -121,10 +123,18 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def parse_database_url(text: str) -> str:
-    """A `sqlite://PATH` or `postgres://…` address."""
-    if not text.startswith(("sqlite://", "postgres://", "postgresql://")):
+    """A `sqlite://PATH` or `postgres://…` address; with `=` in the place of `://`, as older settings have it.
+
+    What indigo's driver reads behind a `?` in SQLite's is left out: it is not part of the file's name.
+    """
+    if text.startswith(POSTGRES):
+        return text
+    found = re.fullmatch(r"sqlite(?:://|=)(?:file:)?([^?]+)(?:\?.*)?", text)
+    if found is None:
         raise ValueError("not a sqlite:// or postgres:// address")
-    return text
+    if found[1].startswith(":"):
+        raise ValueError("not the name of a file")
+    return f"sqlite://{found[1]}"
 
 
 def parse_http_url(text: str) -> str:
@@ -135,10 +145,12 @@ def parse_http_url(text: str) -> str:
 
 
 def parse_http_urls(text: str) -> tuple[str, ...]:
-    """One or more addresses as `parse_http_url` takes them, comma-separated."""
-    urls = tuple(parse_http_url(part) for part in parse_list(text))
+    """One or more http(s) base addresses, comma-separated, each perhaps with a path; without slashes at their ends."""
+    urls = tuple(part.rstrip("/") for part in parse_list(text))
     if not urls:
         raise ValueError("is empty")
+    if not all(re.fullmatch(r"https?://[^/?#\s]+(?:/[^?#\s]*)?", url) for url in urls):
+        raise ValueError("not an http:// or https:// address")
     return urls
 
 

@@ -13,6 +13,7 @@ import time
 from importlib.resources import files
 
 from relay.kit.errors import StoreError
+from relay.kit.values import POSTGRES
 from relay.store.database import Database, Engine, Transaction
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def _engine(url: str, max_connections: int) -> Database:
         from relay.store.sqlite import SqliteDatabase
 
         return SqliteDatabase(url.removeprefix("sqlite://"))
-    if url.startswith(("postgres://", "postgresql://")):
+    if url.startswith(POSTGRES):
         from relay.store.postgres import PostgresDatabase
 
         return PostgresDatabase(url, max_connections)

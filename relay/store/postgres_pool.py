@@ -18,9 +18,10 @@ import psycopg2
 from gevent.lock import BoundedSemaphore
 from psycogreen.gevent import patch_psycopg
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
-from psycopg2.extensions import get_wait_callback, parse_dsn
+from psycopg2.extensions import get_wait_callback
 
 from relay.kit.errors import StoreError
+from relay.store.postgres_address import parameters_of
 
 CONNECT_SECONDS = 5.0
 WAIT_SECONDS = 10.0
@@ -63,11 +64,7 @@ class Pool:
     """At most `capacity` connections to the server that `url` names. Raises StoreError when `url` cannot be read."""
 
     def __init__(self, url: str, capacity: int) -> None:
-        try:
-            self._parameters: dict[str, object] = {**_DEFAULTS, **parse_dsn(url)}
-        except psycopg2.ProgrammingError:
-            # The error quotes parts of the address, and with them maybe the password.
-            raise StoreError("store-unavailable", "the postgres:// address cannot be read") from None
+        self._parameters: dict[str, object] = {**_DEFAULTS, **parameters_of(url)}
         if get_wait_callback() is None:
             patch_psycopg()
         self._room = BoundedSemaphore(capacity)

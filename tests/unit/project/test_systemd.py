@@ -56,7 +56,8 @@ def test_the_relay_sees_the_files_that_its_metrics_are_read_from() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
-def test_the_backup_of_a_database_in_use_is_whole_and_old_ones_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["sqlite://{}/relay.sqlite", "sqlite={}/relay.sqlite", "sqlite://{}/relay.sqlite?a=b"])
+def test_the_backup_of_a_database_in_use_is_whole_and_old_ones_go(tmp_path: Path, form: str) -> None:
     backups = tmp_path / "backups"
     backups.mkdir()
     for day in (1, 2, 3):
@@ -66,7 +67,7 @@ def test_the_backup_of_a_database_in_use_is_whole_and_old_ones_go(tmp_path: Path
         database.execute("CREATE TABLE account (did TEXT)")
         database.execute("INSERT INTO account VALUES ('did:plc:aaa')")
         database.commit()
-        done = backup(f"sqlite://{tmp_path}/relay.sqlite", backups)
+        done = backup(form.format(tmp_path), backups)
     assert done.returncode == 0, done.stderr
     made = Path(done.stdout.strip())
     assert sorted(path.name for path in backups.iterdir()) == ["relay-20200103T000000Z.sqlite", made.name]
