@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
-from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status
+from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status, status_of
 from relay.hosts.shares import Share, Shares
 from relay.kit import metrics
 from relay.kit.limits import Window
@@ -81,7 +81,7 @@ class Host:
         # The host as a DID document's service endpoint names it.
         self.endpoint = Endpoint(row.hostname, not row.no_ssl)
         self.row = row
-        self.status = Status(row.status)
+        self.status = status_of(row.status)
         self.account_count = row.account_count
         self.cursor = cursor
         self.budget = Budget()

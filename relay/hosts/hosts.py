@@ -236,8 +236,8 @@ class Hosts:
         return HostPage(rows, len(found), by_state)
 
     def _apply_domain_bans(self) -> None:
-        """A database that another relay wrote may have active hosts in domains that it has banned."""
-        domains = set(self._db.read(all_bans))
+        """A database that another relay wrote may have active hosts in domains that it has banned, as it was typed."""
+        domains = set(map(_normal_domain, self._db.read(all_bans)))
         for host in self._registry:
             for domain in domains.intersection(suffixes(host.hostname)):
                 if host.status is not Status.BANNED:

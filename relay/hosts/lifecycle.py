@@ -62,6 +62,11 @@ TRANSITIONS: dict[Cause, dict[Status, Status]] = {
 }
 
 
+def status_of(stored: str) -> Status:
+    """The status that the table has. A word of another relay's is `offline`: such a host is looked at in some hours."""
+    return Status(stored) if stored in list(Status) else Status.OFFLINE
+
+
 def after(status: Status, cause: Cause) -> Status | None:
     """The status that follows from `cause`, or None when the cause means nothing in this state."""
     return TRANSITIONS[cause].get(status)

@@ -7,10 +7,12 @@ is announced.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from relay.atproto.cid import Cid
+from relay.atproto.errors import CidError
 from relay.store.database import Row, Transaction
 
 DELETED = "deleted"
@@ -143,7 +145,8 @@ def throttled_oldest(tx: Transaction, host_id: int, limit: int) -> list[AccountR
 def places_taken(tx: Transaction, host_id: int) -> tuple[int, int]:
     """How many accounts count against the host's limit, and how many of these are over it."""
     row = tx.row(
-        "SELECT account_count, (SELECT count(*) FROM account WHERE host_id = host.id AND status = 'host-throttled'"
+        "SELECT coalesce(account_count, 0),"
+        " (SELECT count(*) FROM account WHERE host_id = host.id AND status = 'host-throttled'"
         " AND upstream_status <> ?) FROM host WHERE id = ?",
         (DELETED, host_id),
     )
@@ -177,13 +180,18 @@ def insert_many(tx: Transaction, accounts: Sequence[AccountRow]) -> None:
 def free_deleted_places(tx: Transaction) -> None:
     """Take the deleted accounts of every host out of its count, which older relays and the reference relay kept in."""
     tx.execute(
-        "UPDATE host SET account_count = account_count - deleted.accounts FROM (SELECT host_id, count(*) AS accounts"
-        " FROM account WHERE upstream_status = ? GROUP BY host_id) AS deleted WHERE host.id = deleted.host_id",
+        "UPDATE host SET account_count = coalesce(account_count, 0) - deleted.accounts"
+        " FROM (SELECT host_id, count(*) AS accounts FROM account WHERE upstream_status = ? GROUP BY host_id)"
+        " AS deleted WHERE host.id = deleted.host_id",
         (DELETED,),
     )
 
 
 def _account_and_repo(row: Row) -> tuple[AccountRow, RepoRow | None]:
     uid, did, host_id, status, upstream_status, rev, commit, data, gap = row
-    repo = None if rev is None else RepoRow(uid, rev, Cid.parse(commit), Cid.parse(data), gap is not None)
+    repo = None
+    if rev is not None:
+        # indigo stored what a host called its commit, unread. What is not a commit's id tells nothing.
+        with suppress(CidError):
+            repo = RepoRow(uid, rev, Cid.parse(commit), Cid.parse(data), gap is not None)
     return AccountRow(uid, did, host_id, status, upstream_status), repo

@@ -125,7 +125,7 @@ def _room(tx: Transaction, host_ids: Collection[int]) -> dict[int, int]:
     wanted = sorted(host_ids)
     limits = {
         host_id: min(MAX_OF_HOST, limit + MAX_BEYOND_LIMIT)
-        for host_id, limit in tx.rows_in("SELECT id, account_limit FROM host WHERE id IN ({})", wanted)
+        for host_id, limit in tx.rows_in("SELECT id, coalesce(account_limit, 0) FROM host WHERE id IN ({})", wanted)
     }
     rows = tx.rows_in("SELECT host_id, count(*) FROM heal_account WHERE host_id IN ({}) GROUP BY host_id", wanted)
     counts: dict[int, int] = dict(rows)

@@ -48,9 +48,11 @@ class HostRow:
     cursor_since: int = 0
 
 
+# indigo's columns may be empty, in rows of its older versions or made by hand.
 _SELECT = (
-    "SELECT h.id, h.hostname, h.no_ssl, h.account_limit, h.trusted, h.status, h.last_seq, h.account_count,"
-    " h.created_at, h.account_limit_alerts_silenced, h.account_limit_alert_state, h.account_limit_alert_sent_at,"
+    "SELECT h.id, h.hostname, h.no_ssl, coalesce(h.account_limit, 0), h.trusted, coalesce(h.status, 'active'),"
+    " coalesce(h.last_seq, -1), coalesce(h.account_count, 0), h.created_at,"
+    " h.account_limit_alerts_silenced, h.account_limit_alert_state, h.account_limit_alert_sent_at,"
     " coalesce(s.failures, 0), s.last_attempt_at, s.last_connected_at, s.last_event_at, s.last_error, s.last_error_at,"
     " s.per_second, s.per_hour, s.per_day, coalesce(s.cursor_since, 0)"
     " FROM host h LEFT JOIN host_state s ON s.host_id = h.id"
@@ -229,7 +231,7 @@ def remove_ban(tx: Transaction, domain: str) -> bool:
 
 def all_bans(tx: Transaction) -> list[str]:
     """Every banned domain, in the order they were banned."""
-    return [domain for (domain,) in tx.rows("SELECT domain FROM domain_bans ORDER BY id")]
+    return [domain for (domain,) in tx.rows("SELECT domain FROM domain_bans WHERE domain IS NOT NULL ORDER BY id")]
 
 
 def ban_of(tx: Transaction, hostname: str) -> str | None:
@@ -264,9 +266,17 @@ def _host(row: Row) -> HostRow:
     )
 
 
-def _time(stored: str | datetime | None) -> datetime | None:
+def _time(stored: object) -> datetime | None:
+    """A time in the table, None when there is none that can be read. Without a time zone it is UTC."""
     # SQLite has no time type: indigo, and so do we, keeps text there that its driver can read back.
-    return datetime.fromisoformat(stored) if isinstance(stored, str) else stored
+    if isinstance(stored, str):
+        try:
+            stored = datetime.fromisoformat(stored)
+        except ValueError:
+            return None
+    if not isinstance(stored, datetime):
+        return None
+    return stored if stored.tzinfo else stored.replace(tzinfo=UTC)
 
 
 def _time_text(value: datetime) -> str:

@@ -201,7 +201,7 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
     if moved:
         tx.many(
             "WITH new (id, change) AS (VALUES (?, ?)) UPDATE host"
-            " SET account_count = account_count + new.change FROM new WHERE host.id = new.id",
+            " SET account_count = coalesce(account_count, 0) + new.change FROM new WHERE host.id = new.id",
             moved,
         )
 

@@ -14,6 +14,8 @@ import pytest
 from relay.atproto.cid import Cid
 from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
+from relay.store.database import Database
+from relay.store.hosts import HostRow
 from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
 from tests.support.tables import by_uid
@@ -100,6 +102,51 @@ def test_its_rows_are_ours(indigo: str) -> None:
         database.close()
 
 
+def test_odd_rows_are_read_as_far_as_they_can_be(indigo: str) -> None:
+    """Columns that are empty, a status of another relay's, and what a host called its commit."""
+    run = runner(indigo)
+    run("INSERT INTO host (hostname, status, trusted, no_ssl) VALUES ('bare.example.com', NULL, NULL, NULL)")
+    run("UPDATE host SET last_seq = NULL, account_count = NULL WHERE hostname = 'bare.example.com'")
+    run("UPDATE host SET status = 'exhausted' WHERE hostname = 'bad.example.org'")
+    run("INSERT INTO domain_bans (created_at) VALUES (NULL)")
+    run("INSERT INTO account (did, host_id) VALUES ('did:plc:cccccccccccccccccccccccc', 3)")
+    run(f"INSERT INTO account_repo (uid, rev, commit_cid, commit_data_cid) VALUES (3, '3ljqmdqb2sk2a', 'Qm', '{DATA}')")
+    database = open_database(indigo, max_connections=2)
+    try:
+        _, second, third = _hosts(database)
+        assert (second.status, third.status) == ("exhausted", "active")
+        assert (third.account_limit, third.account_count, third.last_seq) == (0, 0, -1)
+        assert third.created_at == datetime.fromtimestamp(0, UTC)
+        assert database.read(hosts.all_bans) == ["Example.NET"]
+        # The others of the same read are not affected.
+        dids = [f"did:plc:{letter * 24}" for letter in "ac"]
+        (_, known), (account, unknown) = (database.read(accounts.many_by_did, dids)[did] for did in dids)
+        assert (known is not None, account.host_id, unknown) == (True, 3, None)
+        new = AccountRow(4, "did:plc:dddddddddddddddddddddddd", 3, "active", "active")
+        batch = ProjectionBatch(9, 9, {4: new}, missed={(3, new.did): "frame-time"}, now=1.0)
+        database.write(projection.write, batch)
+        assert _hosts(database)[2].account_count == 1
+        assert database.read(accounts.places_taken, 3) == (1, 0)
+    finally:
+        database.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "read"),
+    [
+        ("2025-03-04 05:06:07", datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)),
+        ("2025-03-04 05:06:07.5+02:00", datetime(2025, 3, 4, 3, 6, 7, 500_000, UTC)),
+        ("2025-03-04T05:06:07.123456789Z", datetime(2025, 3, 4, 5, 6, 7, 123_456, UTC)),
+        ("0001-01-01 00:00:00+00:00", datetime(1, 1, 1, tzinfo=UTC)),
+        ("some day", None),
+        (1741064767, None),
+        (None, None),
+    ],
+)
+def test_the_times_of_sqlite(stored: object, read: datetime | None) -> None:
+    assert hosts._time(stored) == read
+
+
 def test_indigo_could_take_it_back(indigo: str) -> None:
     """After we wrote hosts, accounts and bans, indigo's own statements still work on the same tables."""
     database = open_database(indigo, max_connections=2)
@@ -140,6 +187,10 @@ def test_our_tables_have_its_columns(database_url: str) -> None:
             run(f"DROP TABLE {table}")
     assert shapes[0] == shapes[1]
     assert all(shapes[0])
+
+
+def _hosts(database: Database) -> list[HostRow]:
+    return database.read(hosts.all_rows)
 
 
 def _tables(engine: str, alerts: str) -> str:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from relay.hosts.lifecycle import (
     ATTEMPTS_BEFORE_OFFLINE,
     TRANSITIONS,
@@ -10,6 +12,7 @@ from relay.hosts.lifecycle import (
     after,
     failures_after,
     retry_delay,
+    status_of,
 )
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "hosts.md"
@@ -30,6 +33,15 @@ def test_every_state_but_banned_can_be_banned_and_no_state_is_a_trap() -> None:
         assert after(status, Cause.BLOCKED) is Status.BANNED
         ways_out = {after(status, cause) for cause in Cause} - {None, status}
         assert ways_out, status
+
+
+@pytest.mark.parametrize("stored", ["exhausted", "", "Active", "blocked"])
+def test_a_status_of_another_relays_table_is_looked_at_in_some_hours(stored: str) -> None:
+    assert status_of(stored) is Status.OFFLINE
+
+
+def test_each_status_is_what_the_table_says() -> None:
+    assert [status_of(status.value) for status in Status] == list(Status)
 
 
 def test_every_cause_is_in_the_table() -> None:
