@@ -49,7 +49,7 @@ def _load(body: bytes) -> dict[str, Any]:
     if len(body) > MAX_DOCUMENT:
         raise DidDocumentError("did-document-size", f"{len(body)} bytes")
     try:
-        document = json.loads(body.decode("utf-8"))
+        document = json.loads(body.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise DidDocumentError("did-document-json", str(error)) from None
     if not isinstance(document, dict):

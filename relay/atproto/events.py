@@ -95,7 +95,9 @@ class Sync:
 
 @dataclass(slots=True)
 class Identity:
-    """A DID document or handle may have changed."""
+    """A DID document or handle may have changed. `time` is empty when it cannot be read: then the frame is not passed
+    on as it is.
+    """
 
     kind: ClassVar[Kind] = Kind.IDENTITY
 
@@ -108,7 +110,7 @@ class Identity:
 
 @dataclass(slots=True)
 class Account:
-    """An account's status at the host that sends this."""
+    """An account's status at the host that sends this. `time` as that of an identity."""
 
     kind: ClassVar[Kind] = Kind.ACCOUNT
 

@@ -204,7 +204,8 @@ def read_header(frame: bytes) -> tuple[int, str, int]:
     except DrislError as error:
         raise FrameError("frame-header", str(error), fatal=True) from error
     op = header.get("op") if isinstance(header, dict) else None
-    name = header.get("t", "") if isinstance(header, dict) else None
+    # Some encoders write what is left out as null: `t`, in the header of an error.
+    name = (header.get("t") or "") if isinstance(header, dict) else None
     if type(op) is not int or not isinstance(name, str) or (op == 1 and not name):
         raise FrameError("frame-header", repr(header)[:80], fatal=True)
     return op, name, size

@@ -128,7 +128,7 @@ def _read_identity(fields: Fields, frame: bytes) -> Identity:
     return Identity(
         did=read_text(fields, "did"),
         seq=read_seq(fields),
-        time=read_time(fields),
+        time=_time_or_empty(fields),
         handle=read_text_or_none(fields, "handle"),
         frame=frame,
     )
@@ -138,7 +138,7 @@ def _read_account(fields: Fields, frame: bytes) -> Account:
     return Account(
         did=read_text(fields, "did"),
         seq=read_seq(fields),
-        time=read_time(fields),
+        time=_time_or_empty(fields),
         active=read_flag(fields, "active"),
         status=read_text_or_none(fields, "status"),
         frame=frame,
@@ -153,15 +153,20 @@ def read(kind: Kind, fields: Fields, frame: bytes) -> Event:
 def read_commit_alone(kind: Kind, fields: Fields, frame: bytes, fault: str) -> Event | None:
     """The event of a frame that must not go out for `fault`, if enough can be read to find its signed commit."""
     did, seq, blocks = fields.get("repo" if kind is Kind.COMMIT else "did"), fields.get("seq"), fields.get("blocks")
-    rev, commit, time = fields.get("rev"), fields.get("commit"), fields.get("time")
+    rev, commit = fields.get("rev"), fields.get("commit")
     if not (type(did) is str and is_did(did) and is_seq(seq) and type(blocks) is bytes):
         return None
-    time = time if type(time) is str and is_datetime(time) else ""
+    time = _time_or_empty(fields)
     if kind is Kind.SYNC:
         return Sync(did, seq, time, rev if type(rev) is str else "", blocks, frame, fault)
     if kind is not Kind.COMMIT or type(rev) is not str or type(commit) is not Cid:
         return None
     return Commit(did, seq, time, rev, None, commit, None, blocks, (), False, False, frame, fault=fault)
+
+
+def _time_or_empty(fields: Fields) -> str:
+    time = fields.get("time")
+    return time if type(time) is str and is_datetime(time) else ""
 
 
 _READERS: dict[Kind, Callable[[Fields, bytes], Event]] = {

@@ -194,10 +194,12 @@ class Gate:
         active, status = effective_status(row.status, row.upstream_status)
         delivery.hides = status in HIDING_STATUSES
         # Beside `active`, the host may add a word such as "throttled".
-        if active == event.active and (active or status == event.status):
+        agreed = active == event.active and (active or status == event.status)
+        if agreed and event.time:
             parts = frames.split_at_seq(event)
         else:
-            parts = frames.account_frame(event.did, event.time, active, status)
+            word = event.status if agreed else status
+            parts = frames.account_frame(event.did, event.time or time_now(), active, word)
         _fill(delivery, row, parts)
 
     def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> None:
@@ -210,11 +212,13 @@ class Gate:
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosting.account_on(event.did, delivery.host)
-        # A handle is passed on only if the DID document names it.
-        if event.handle is None or (identity is not None and identity.handle == event.handle.lower()):
+        # A handle is passed on only if the DID document names it. Letters beyond ASCII may be others in lower case.
+        handle = event.handle
+        proven = handle is None or (handle.isascii() and identity is not None and identity.handle == handle.lower())
+        if proven and event.time:
             parts = frames.split_at_seq(event)
         else:
-            parts = frames.identity_frame(event.did, event.time, None)
+            parts = frames.identity_frame(event.did, event.time or time_now(), handle if proven else None)
         _fill(delivery, state.row, parts)
 
     def _known_identity(self, did: str) -> Identity | None:

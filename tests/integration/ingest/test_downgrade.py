@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from relay.atproto.frames import Commit, Sync
+from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.atproto.syntax import is_datetime
 from relay.ingest import rejections
 from relay.kit import metrics
@@ -65,6 +65,22 @@ def test_a_time_that_cannot_be_read_is_not_passed_on(path: EventPath, pds: FakeP
     for stated in path.logged(3)[1:]:
         assert isinstance(stated, Sync) and stated.rev == spoilt.fields["rev"]
         assert stated.fault is None and is_datetime(stated.time)
+
+
+@pytest.mark.parametrize("time", ["2026-01-01 00:00:00", "", None, "missing"])
+def test_an_identity_or_account_with_such_a_time_passes_with_that_of_now(
+    path: EventPath, pds: FakePds, time: str | None
+) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    fields: dict[str, Any] = {"did": repo.did} | ({} if time == "missing" else {"time": time})
+    path.put(host, frame("#identity", {"seq": 1, "handle": "user.test", **fields}))
+    path.put(host, frame("#account", {"seq": 2, "active": True, "status": "throttled", **fields}))
+    path.put(host, frame("#account", {"seq": 3, "active": False, "status": "deactivated", **fields}))
+    identity, throttled, inactive = path.logged(3)
+    assert isinstance(identity, Identity) and identity.handle == "user.test"
+    assert isinstance(throttled, Account) and (throttled.active, throttled.status) == (True, "throttled")
+    assert isinstance(inactive, Account) and (inactive.active, inactive.status) == (False, "deactivated")
+    assert all(is_datetime(event.time) for event in (identity, throttled, inactive))
 
 
 def test_the_first_commit_of_an_account_may_be_unproven(path: EventPath, pds: FakePds) -> None:

@@ -250,6 +250,12 @@ def test_a_handle_is_passed_on_only_as_the_document_says(path: EventPath, pds: F
     path.put(host, repo.identity_frame(4, "User.Test"))
     handles = [event.handle for event in path.logged(4) if isinstance(event, Identity)]
     assert handles == ["user.test", None, None, "User.Test"]
+    # In lower case the Kelvin sign is a k.
+    path.plc.documents[repo.did] = did_document(repo.did, repo.key, pds.url, "kim.test")
+    path.put(host, repo.identity_frame(5, "\N{KELVIN SIGN}im.test"))
+    path.put(host, repo.identity_frame(6, "Kim.test"))
+    handles = [event.handle for event in path.logged(6)[4:] if isinstance(event, Identity)]
+    assert handles == [None, "Kim.test"]
 
 
 def test_after_a_restart_no_kind_of_event_is_taken_twice(path: EventPath, pds: FakePds) -> None:

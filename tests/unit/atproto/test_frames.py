@@ -251,6 +251,10 @@ def test_info_and_error_frames() -> None:
     assert frames.decode(message("#info", {"name": "Other"})) == Info("Other", None)
     assert frames.decode(frames.error_frame("FutureCursor", "x")) == StreamError("FutureCursor", "x")
     assert frames.decode(drisl.encode({"op": -1}) + drisl.encode({"error": "E"})) == StreamError("E", None)
+    null = drisl.encode({"op": -1, "t": None})
+    assert frames.decode(null + drisl.encode({"error": "FutureCursor", "message": None})) == StreamError(
+        "FutureCursor", None
+    )
     assert frames.decode(drisl.encode({"op": -1, "t": "#x"}) + drisl.encode({"error": "E"})) == StreamError("E", None)
 
 

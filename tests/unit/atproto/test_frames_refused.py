@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from relay.atproto import drisl, frames
 from relay.atproto.errors import FrameError
 from relay.atproto.fields import MAX_SEQ
-from relay.atproto.frames import Commit, Sync
+from relay.atproto.frames import Account, Commit, Identity, Sync
 from tests.support.budget import assert_cheap
 from tests.support.frame_samples import (
     ACCOUNT,
@@ -101,8 +101,8 @@ def bad_event(name: str, payload: Any) -> str:
 @payloads
 def test_every_field_has_its_type(name: str, payload: dict[str, Any]) -> None:
     for field, value in payload.items():
-        if field in ("blobs", "rebase", "tooBig"):
-            # Whatever they say, nobody looks at them.
+        if field in ("blobs", "rebase", "tooBig") or (field == "time" and name in ("#identity", "#account")):
+            # Whatever they say, nobody looks at them, or another one is put in.
             continue
         for other in (None, 1, True, "x", b"x", 1.5, LINK, drisl.UnknownCid(b"\1\2"), [], [1], {}, {"a": 1}):
             if type(other) is type(value) or (other is None and field in ("handle", "status", "prevData", "since")):
@@ -113,7 +113,8 @@ def test_every_field_has_its_type(name: str, payload: dict[str, Any]) -> None:
 
 @payloads
 def test_every_field_without_a_default_is_needed(name: str, payload: dict[str, Any]) -> None:
-    for field in payload.keys() - {"handle", "status", "prevData", "since", "blobs", "rebase", "tooBig"}:
+    replaced = {"time"} if name in ("#identity", "#account") else set()
+    for field in payload.keys() - {"handle", "status", "prevData", "since", "blobs", "rebase", "tooBig"} - replaced:
         assert bad_event(name, without(payload, field)) in ("frame-field", "frame-seq")
 
 
@@ -138,7 +139,6 @@ def test_every_field_without_a_default_is_needed(name: str, payload: dict[str, A
         ("#account", ACCOUNT | {"status": "x" * 16_384}, "frame-size"),
         ("#commit", COMMIT | {"time": "yesterday"}, "frame-time"),
         ("#sync", SYNC | {"time": "2026-01-01T00:00:00"}, "frame-time"),
-        ("#account", ACCOUNT | {"time": ""}, "frame-time"),
         ("#identity", IDENTITY | {"seq": 0}, "frame-seq"),
         ("#identity", IDENTITY | {"seq": -1}, "frame-seq"),
         ("#identity", IDENTITY | {"seq": MAX_SEQ + 1}, "frame-seq"),
@@ -252,6 +252,15 @@ def test_a_time_or_rev_that_is_none_leaves_the_commit() -> None:
     assert (decoded.rev, decoded.fault) == ("", "frame-field")
 
 
+@pytest.mark.parametrize("time", ["", "yesterday", "2026-01-01T00:00:00", "2026-01-01 00:00:00+00:00", 7, None])
+def test_a_time_that_is_none_leaves_an_identity_and_an_account(time: object) -> None:
+    for name, payload in (("#identity", IDENTITY), ("#account", ACCOUNT)):
+        for fields in (payload | {"time": time}, without(payload, "time")):
+            decoded = event(message(name, fields))
+            assert isinstance(decoded, Identity | Account)
+            assert (decoded.did, decoded.seq, decoded.time) == (DID, 100, "")
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -289,7 +298,7 @@ def test_whose_event_it_was_is_told_as_far_as_it_can_be_read() -> None:
 
 
 def test_a_did_that_is_none_is_not_passed_on() -> None:
-    assert refusal(message("#identity", IDENTITY | {"did": "x\n" * 1000, "time": ""})).did is None
+    assert refusal(message("#identity", IDENTITY | {"did": "x\n" * 1000, "handle": 1})).did is None
     assert refusal(message("#identity", IDENTITY | {"did": 7, "time": ""})).did is None
 
 
