@@ -26,8 +26,10 @@ MAX_BYTES = 16 << 10
 # A commit object is some 250 bytes, and comes first wherever it comes with others.
 BEGINNING_BYTES = 64 << 10
 RETRY_AFTER_SECONDS = 3600.0
-# What a host says that knows the method.
-NO_REPO = frozenset({"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated"})
+# What a host says that knows the method: the lexicon's names, and those of the reference relay.
+NO_REPO = frozenset(
+    {"RepoNotFound", "RepoTakendown", "RepoSuspended", "RepoDeactivated", "RepoDeleted", "RepoInactive"}
+)
 # Of a record that need not be there: the proof that it is not has the commit as well.
 ANY_RECORD = {"collection": "app.bsky.actor.profile", "rkey": "self"}
 # Not the host's: the lanes take none from what was fetched.
@@ -70,7 +72,8 @@ def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
     """The newest commit of `did`, None when the host says that it serves none. Raises HealError."""
     answer = ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES, TIMEOUT_SECONDS)
     said = answer.json_object()
-    if answer.status in (400, 404) and said is not None and said.get("error") in NO_REPO:
+    # Whatever the status is: 400 and 404 here, 403 and 410 there.
+    if 400 <= answer.status < 500 and said is not None and said.get("error") in NO_REPO:
         return None
     if answer.status != 200 or said is None:
         raise HealError("heal-answer", f"getLatestCommit: HTTP {answer.status}")

@@ -35,7 +35,7 @@ class Http(Protocol):
 def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
     """The endpoint that a crawl request names. Raises CrawlRefused (`BadRequest`)."""
     try:
-        endpoint = parse_endpoint(text)
+        endpoint = parse_endpoint(text.strip())
     except SyntaxInvalid as error:
         raise CrawlRefused("crawl-hostname", "BadRequest", 400, f"the hostname is not valid: {error}") from None
     name, _, port = endpoint.hostname.partition(":")

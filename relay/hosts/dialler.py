@@ -204,10 +204,11 @@ class Dialler:
             # The host's numbers started again: what it has cannot be asked for by the old ones, but from its start.
             host.note_restart(time.time())
             host.cursor.reset()
-            self._schedule.set(host.id, time.monotonic())
+            # It may say so after each event that it sends: then it waits longer each time, too.
+            self._failed(host, error, lasted, brought_events=brought_events)
         elif error.reason == "future-cursor" and not host.live_restart:
             host.live_restart = host.go_live = True
-            self._schedule.set(host.id, time.monotonic())
+            self._failed(host, error, lasted, brought_events=brought_events)
         elif error.reason == "future-cursor":
             self._registry.change(host, Cause.FUTURE_CURSOR)
             self.probe_later(host)

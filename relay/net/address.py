@@ -39,7 +39,7 @@ _REFUSED_V4 = tuple(
 )
 
 # Of IPv6 only global unicast is ever public: that leaves out loopback, link-local, unique local, multicast, and the
-# forms that carry an IPv4 address (mapped ::ffff:0:0/96, NAT64 64:ff9b::/96), a way around the list above.
+# forms that carry an IPv4 address, a way around the list above, such as mapped ones (::ffff:0:0/96).
 _GLOBAL_V6 = ip_network("2000::/3")
 _REFUSED_V6 = tuple(
     ip_network(block)
@@ -50,6 +50,9 @@ _REFUSED_V6 = tuple(
         "3fff::/20",
     )
 )
+
+# Where a machine has IPv6 alone, its name server gives hosts with IPv4 alone by these: the last 32 bits are theirs.
+_NAT64 = ip_network("64:ff9b::/96")
 
 _RESOLV_CONF = "/etc/resolv.conf"
 _QUERY_SECONDS = 2.0
@@ -71,6 +74,8 @@ def is_public(ip: str | IPv4Address | IPv6Address) -> bool:
     # A scope names an interface of this machine.
     if address.scope_id is not None:
         return False
+    if address in _NAT64:
+        return is_public(IPv4Address(address.packed[-4:]))
     return address in _GLOBAL_V6 and not any(address in block for block in _REFUSED_V6)
 
 

@@ -8,6 +8,7 @@ writes on it. Must not know of cursors, of hosts' states, or of any frame but a 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import ssl
@@ -45,21 +46,22 @@ SMALL_FRAMES_ALLOWED = 10_000
 SMALL_FRAMES_SECONDS = 10.0
 WORDS_KEPT = 200
 HEAD_END = b"\r\n\r\n"
+FUTURE_CURSOR = "FutureCursor"
 
 
 class StreamEnded(RelayError):
     """The connection to a host could not be opened or has ended; `detail` is for the host's operator to read.
 
     Reasons, when opening: `address-refused`, `name-unresolved`, `connect-failed`, `dial-timeout`, `tls-failed`,
-    `handshake-refused`, `handshake-invalid`, `loop`. Afterwards: `closed`, `connection-lost`, `no-pong`,
-    `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found; and, from what
-    the messages say, those of `stream_error` and `frames-unreadable`.
+    `handshake-refused`, `handshake-invalid`, `loop`, `future-cursor`. Afterwards: `closed`, `connection-lost`,
+    `no-pong`, `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found;
+    and, from what the messages say, those of `stream_error` and `frames-unreadable`.
     """
 
 
 def stream_error(event: StreamError) -> StreamEnded:
     """The end that the other side announced itself. Reasons `future-cursor`, `too-slow`, `host-error`."""
-    reason = {"FutureCursor": "future-cursor", "ConsumerTooSlow": "too-slow"}.get(event.error, "host-error")
+    reason = {FUTURE_CURSOR: "future-cursor", "ConsumerTooSlow": "too-slow"}.get(event.error, "host-error")
     return StreamEnded(reason, f"{event.error} {event.message or ''}".strip()[:WORDS_KEPT])
 
 
@@ -178,6 +180,8 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
         if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
             raise StreamEnded("loop", "the host is itself a relay")
         if response.status_code != 101:
+            if response.status_code == 400 and _error_name(response.body) == FUTURE_CURSOR:
+                raise stream_error(StreamError(FUTURE_CURSOR, "before the upgrade"))
             raise StreamEnded("handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT])
     if protocol.handshake_exc is not None:
         known = isinstance(protocol.handshake_exc, InvalidHandshake)
@@ -376,6 +380,15 @@ class Connection:
 
 def _control(opcode: Opcode, payload: bytes) -> bytes:
     return control_frame(opcode, payload, mask=os.urandom(4))
+
+
+def _error_name(body: bytes | bytearray | None) -> object:
+    """The name of the XRPC error in an answer's body; None when there is none."""
+    try:
+        said = json.loads(body or b"")
+    except (ValueError, RecursionError):
+        return None
+    return said.get("error") if isinstance(said, dict) else None
 
 
 def _words(error: BaseException) -> str:

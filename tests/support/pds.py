@@ -65,6 +65,10 @@ class FakePds:
         self.open_streams = 0
         self.server_header = "fake-pds"
         self.refuse_upgrade: int | None = None
+        # With what body; and whether a cursor that is ahead is refused so, and which were.
+        self.refusal = b""
+        self.refuse_future = False
+        self.refused_cursors: list[str | None] = []
         self.describe_status = 200
         self.future_cursor = False
         self.answer_pings = True
@@ -195,8 +199,12 @@ class FakePds:
         return None
 
     def _upgrade(self, sock: socket.socket, key: str, cursor: str | None) -> None:
-        if self.refuse_upgrade is not None:
-            self._send_head(sock, self.refuse_upgrade, {"Content-Length": "0"})
+        refused = self.refuse_upgrade
+        if self.refuse_future and int(cursor or 0) > (self.events[-1][0] if self.events else 0):
+            refused = 400
+            self.refused_cursors.append(cursor)
+        if refused is not None:
+            self._send_head(sock, refused, {"Content-Length": str(len(self.refusal))}, self.refusal)
             return
         accept = base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_SUFFIX).digest()).decode()
         self._send_head(sock, 101, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept})

@@ -136,11 +136,15 @@ def test_an_account_that_is_in_step_costs_one_question(path: EventPath, pds: Fak
     assert noted(path, host) == [] and len(path.events()) == 1
 
 
-def test_an_account_that_its_host_took_down_is_told(path: EventPath, pds: FakePds) -> None:
+@pytest.mark.parametrize(
+    ("status", "name"), [(400, "RepoTakendown"), (403, "RepoTakendown"), (403, "RepoInactive"), (410, "RepoDeleted")]
+)
+def test_an_account_that_its_host_took_down_is_told(path: EventPath, pds: FakePds, status: int, name: str) -> None:
+    """Which status comes with a name, and which names there are, is not the same in all software of hosts."""
     host = connected(path, pds)
     repo = known(path, pds, host)
     path.stream.projector.note_missed(host.id, repo.did, "frame-field")
-    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":"RepoTakendown"}')
+    pds.answers["getLatestCommit"] = lambda _: (status, b'{"error":"%b"}' % name.encode())
     pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "takendown"}
     path.heal()
     last = path.logged(2)[-1]

@@ -303,6 +303,34 @@ def test_future_cursor_begins_anew_then_live_then_the_host_is_idle(
     assert present(running.report(pds.hostname).next_attempt_at) > time.time() + 1000
 
 
+@pytest.mark.parametrize("says", ["an event", "a notice"])
+def test_a_host_that_is_never_that_far_is_dialled_less_and_less_often(relay: Relay, pds: FakePds, says: str) -> None:
+    def serve(sock: socket.socket) -> None:
+        number = len(pds.cursors)
+        said = identity_frame(number) if says == "an event" else frame("#info", {"name": "Hello"})
+        sock.sendall(websocket_frame(said) + websocket_frame(error_frame("FutureCursor")))
+
+    pds.on_stream = serve
+    relay.start().new_hosts.request(pds.url, admin=True)
+    until(lambda: relay.host(pds).row.failures == 3, 60)
+    assert len(pds.cursors) == 3
+
+
+def test_a_host_that_refuses_the_upgrade_for_its_cursor_begins_anew(
+    relay: Relay, pds: FakePds, quick_retries: None
+) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(100, identity_frame(100))
+    until(lambda: relay.sink.seqs(pds) == [100])
+    pds.refuse_future, pds.refusal = True, b'{"error":"FutureCursor"}'
+    pds.events = [(1, identity_frame(1)), (2, identity_frame(2))]
+    pds.hang_up()
+    until(lambda: relay.sink.seqs(pds) == [100, 1, 2])
+    assert pds.refused_cursors == ["100"]
+    assert running.report(pds.hostname).host.status is Status.ACTIVE
+
+
 def test_a_host_whose_seqs_went_back_waits_for_its_last_events(
     relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -622,13 +650,18 @@ def test_crawl_requests_are_refused_in_the_references_order_and_words(relay: Rel
         running.report(pds.hostname)
 
 
-def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay: Relay, pds: FakePds) -> None:
+@pytest.mark.parametrize("domain", ["localhost", "LocalHost"])
+def test_a_domain_that_another_relay_banned_is_banned_from_the_start(relay: Relay, pds: FakePds, domain: str) -> None:
+    """As it was typed: indigo keeps that."""
     relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=100, trusted=False)
-    relay.db.write(table.add_ban, "localhost")
+    relay.db.write(table.add_ban, domain)
     running = relay.start()
     gevent.sleep(0.1)
     assert running.report(pds.hostname).host.status is Status.BANNED
     assert pds.requests == []
+    # With the domain's ban that of its hosts is lifted.
+    assert running.unban_domain("localhost")
+    until(lambda: pds.cursors != [])
 
 
 def test_a_ban_that_comes_while_the_host_is_asked_holds(

@@ -231,6 +231,24 @@ def test_refusals_say_what_the_host_answered(pds: FakePds) -> None:
     assert failure(pds).reason == "handshake-refused"
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (400, b'{"error":"FutureCursor","message":"not yet"}', "future-cursor"),
+        (400, b'{"error":"InvalidRequest"}', "handshake-refused"),
+        (400, b'["FutureCursor"]', "handshake-refused"),
+        (400, b"[" * 20_000, "handshake-refused"),
+        (400, b"\xff", "handshake-refused"),
+        (404, b'{"error":"FutureCursor"}', "handshake-refused"),
+    ],
+)
+def test_a_host_may_say_before_the_upgrade_that_it_is_not_that_far(
+    pds: FakePds, status: int, body: bytes, reason: str
+) -> None:
+    pds.refuse_upgrade, pds.refusal = status, body
+    assert failure(pds).reason == reason
+
+
 def test_what_is_no_http_at_all_is_refused(pds: FakePds) -> None:
     pds.on_accept = lambda sock: sock.sendall(b"\x00\x01 garbage\r\n\r\n")
     assert failure(pds).reason == "handshake-invalid"
