@@ -71,5 +71,5 @@ class Autoscale:
     def _recently_grown(self, now: float) -> dict[str, float]:
         if self._grown is None:
             self._grown = json.loads(self._db.read(installation.get, GROWN_KEY) or "{}")
-        self._grown = {host: when for host, when in self._grown.items() if now - when < SPACING_SECONDS}
+        self._grown = {host: when for host, when in self._grown.items() if abs(now - when) < SPACING_SECONDS}
         return self._grown

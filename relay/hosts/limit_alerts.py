@@ -61,7 +61,8 @@ def due_alert(host: Host, settings: Settings, now: datetime) -> Alert | None:
     near = host.account_count >= settings.alert_threshold * host.account_limit
     warned = row.alert_state == WARNING
     if near and warned and row.alert_sent_at is not None:
-        if (now - row.alert_sent_at).total_seconds() < settings.alert_repeat_interval:
+        # One that a wrong clock dated ahead was not sent then.
+        if abs((now - row.alert_sent_at).total_seconds()) < settings.alert_repeat_interval:
             return None
     elif not near and not warned:
         return None

@@ -72,7 +72,7 @@ class IdentityCache:
         packed = self._memory.get(did)
         if packed is None:
             return None
-        if resolved_at(packed) + GOOD_FOR_SECONDS <= self._clock():
+        if not self._is_good(resolved_at(packed)):
             self._memory.drop(did)
             return None
         return unpack(did, packed)
@@ -85,11 +85,12 @@ class IdentityCache:
         # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.
         if did in self._pending:
             return self.get(did)
-        since = max(row.resolved_at, self._primed_until) if did.startswith("did:plc:") else row.resolved_at
-        if since + GOOD_FOR_SECONDS <= self._clock():
+        since = [row.resolved_at, *([self._primed_until] if did.startswith("did:plc:") else [])]
+        good = [seconds for seconds in since if self._is_good(seconds)]
+        if not good:
             return None
         fact = from_row(row)
-        self._memory.put(did, pack(fact, since))
+        self._memory.put(did, pack(fact, max(good)))
         return fact
 
     def stored(self, did: str) -> Fact | None:
@@ -111,6 +112,10 @@ class IdentityCache:
         """The fact about `did` no longer holds, here and in SQL."""
         self._memory.drop(did)
         self._write_later(did, None)
+
+    def _is_good(self, since: float) -> bool:
+        """Whether what was resolved then still holds. What a wrong clock dated far ahead does not."""
+        return abs(self._clock() - since) < GOOD_FOR_SECONDS
 
     def _last_known(self, did: str) -> Fact | table.IdentityRow | None:
         """What SQL has yet to learn of `did`, or else its row; None when there is neither, or SQL is away."""

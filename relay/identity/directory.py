@@ -3,7 +3,8 @@
 Called by `lookup` for every did:plc. Tells facts from everything else: what a proxy, an overloaded server or a broken
 network answers says nothing about a DID. Must not know of caches, or of what is in a document.
 
-1. Only 200, 404 and 410 are facts about a DID. With any other answer the next address is asked.
+1. Only 200, 404 and 410 are facts about a DID. With any other answer the next address is asked. So it is with 404: a
+   mirror may not have a DID yet. It is a fact once no other address that can be asked now knows the DID.
 2. 429, and a failure with `Retry-After`, hold an address for as long as it asks, at most 30 s. What waits goes on
    waiting: it takes no turn meanwhile and is not given up.
 3. An address that fails CLOSE_AFTER times in a row is closed for a while. Then one request tries it, and opens it or
@@ -27,7 +28,8 @@ from relay.kit.errors import AddressRefused, HttpError, IdentityError
 from relay.kit.limits import Pace
 from relay.net.http import GuardedHttp, Response
 
-FACTS = frozenset({200, 404, 410})
+NOT_FOUND = 404
+FACTS = frozenset({200, NOT_FOUND, 410})
 
 REQUEST_SECONDS = 8.0
 # An address fails now and then and is worth insisting.
@@ -138,14 +140,22 @@ class Directory:
                 gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
             deadline += self._wait_for_holds()
             usable = [address for address in self._addresses if address.usable(self._clock())]
+            unknown: Response | None = None
             for address in usable:
                 left = deadline - self._clock()
                 if left <= 0:
-                    raise IdentityError("did-unavailable", failure)
+                    break
                 answer = self._ask(address, did, left, is_answer)
-                if isinstance(answer, Response):
+                if not isinstance(answer, Response):
+                    failure = answer
+                elif answer.status == NOT_FOUND:
+                    unknown = answer
+                else:
                     return answer
-                failure = answer
+            if unknown is not None:
+                return unknown
+            if deadline <= self._clock():
+                break
             if not usable and not self._held():
                 break
         raise IdentityError("did-unavailable", failure)

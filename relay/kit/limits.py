@@ -190,7 +190,10 @@ class Window:
 
     def _slide(self, now: int) -> None:
         index = now // self._span
-        # A clock that is set back must not forget what was sent: the window then stands until time has caught up.
+        # A clock that is set back must not forget what was sent: the window then stands until time has caught up. What
+        # was counted by one that was far ahead counts as of now, or it would stand for as long.
+        if index < self._index - 1:
+            self._index = index
         if index <= self._index:
             return
         self._previous = self._count if index == self._index + 1 else 0

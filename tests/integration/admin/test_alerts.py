@@ -94,6 +94,13 @@ def test_a_warning_repeats_and_one_recovery(
     assert announced[-2].kind == "recovery"
 
 
+def test_a_warning_that_a_wrong_clock_dated_ahead_is_repeated(web: Web, alerts: LimitAlerts) -> None:
+    count(web, pds2=90)
+    assert alerts.run_once(NOW + timedelta(days=400)) == 1
+    assert alerts.run_once(NOW) == 1
+    assert alerts.run_once(NOW + timedelta(hours=1)) == 0
+
+
 def test_a_message_that_is_not_taken_is_sent_again(web: Web, chat: Chat, alerts: LimitAlerts) -> None:
     count(web, pds2=90)
     chat.status = "500 Broken"

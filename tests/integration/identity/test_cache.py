@@ -85,6 +85,32 @@ def test_a_fact_not_yet_written_is_known_although_memory_has_no_room(flaky: Flak
     assert cache.load(account_did(1)) == _fact(1)
 
 
+@pytest.mark.parametrize("days", [-1.5, -0.5, 0.5, 1.5, 400])
+def test_what_a_wrong_clock_dated_is_good_for_a_day_at_most(flaky: Flaky, days: float) -> None:
+    """`days` ahead of the right time."""
+    memory = RecordCache(10).identities
+    seconds = [time.time() + days * 86_400]
+    cache = IdentityCache(flaky, memory, clock=lambda: seconds[0])  # type: ignore[arg-type]
+    cache.put(_fact(1))
+    cache._flush()
+    assert cache.get(account_did(1)) == _fact(1)
+    seconds[0] -= days * 86_400
+    found = _fact(1) if abs(days) < 1 else None
+    assert cache.get(account_did(1)) == cache.load(account_did(1)) == found
+    # Old, but what was last known.
+    assert cache.stored(account_did(1)) == _fact(1)
+
+
+def test_when_the_table_agreed_with_the_directory_is_believed_if_it_can_be(flaky: Flaky) -> None:
+    old = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: time.time() - 1e6)  # type: ignore[arg-type]
+    old.put(_fact(1))
+    old._flush()
+    for primed, good in ((time.time() + 1e8, False), (time.time(), True), (0.0, False)):
+        cache = _cache(flaky)
+        cache._primed_until = primed
+        assert (cache.load(account_did(1)) is not None) is good
+
+
 def test_what_waits_is_bounded_and_the_oldest_goes_first(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache_module, "MAX_PENDING", 10)
     cache = _cache(flaky)

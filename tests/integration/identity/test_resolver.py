@@ -530,6 +530,24 @@ def test_another_address_is_asked_while_one_is_away_or_asks_for_a_pause(
         resolver.stop()
 
 
+def test_what_a_mirror_does_not_have_yet_is_asked_of_the_next_address(database: Database, plc: FakePlc) -> None:
+    with FakePlc() as mirror:
+        resolver = Resolver(
+            database, GuardedHttp("test", True), plc_hosts=(mirror.url, plc.url), memory=RecordCache(100)
+        )
+        resolver.start()
+        assert _key(resolver.resolve(DID)) == KEY.public
+        assert (mirror.asked[DID], plc.asked[DID]) == (1, 1)
+        assert _reason(resolver, account_did(2)) == "did-not-found"
+        assert (mirror.asked[account_did(2)], plc.asked[account_did(2)]) == (1, 1)
+        # The only one that can be asked is believed.
+        plc.failure_rate = 1.0
+        assert _reason(resolver, account_did(3)) == "did-not-found"
+        mirror.tombstones.add(account_did(4))
+        assert _reason(resolver, account_did(4)) == "did-tombstone"
+        resolver.stop()
+
+
 def test_a_pause_of_one_address_is_not_sat_out_where_another_may_be_tried(
     database: Database, plc: FakePlc, quick: None
 ) -> None:

@@ -130,6 +130,15 @@ def test_a_clock_set_back_forgets_nothing() -> None:
     assert window.state == (10, 0, 6)
 
 
+def test_what_a_clock_counted_that_was_far_ahead_does_not_stand_until_then() -> None:
+    window = Window(1_000)
+    for _ in range(5):
+        window.add(1_000_000_500)
+    assert window.wait(10_500, 5) > 0 and window.used(10_500) == 5.0
+    assert window.used(11_250) == 5 * 0.75 and window.wait(11_250, 5) == 0
+    assert window.used(12_000) == 0.0
+
+
 def test_a_window_survives_its_storage() -> None:
     window = Window(1_000)
     for now in (500, 900, 1_100):
