@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from flask import Blueprint, Flask, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import MethodNotAllowed
 
 from relay.web import firehose, health
 from relay.web.application import application
@@ -28,6 +29,9 @@ def create_edge_app(services: Services, more: Iterable[Blueprint] = ()) -> Flask
 @blueprint.route(f"{PREFIX}<method>", methods=["GET", "POST"])
 def ask_upstream(method: str) -> ResponseReturnValue:
     """A redirect to the upstream relay, which knows hosts and accounts; method and body are kept."""
+    if method == "subscribeRepos":
+        # By POST. The firehose is here, and is a WebSocket.
+        raise MethodNotAllowed(["GET", "HEAD", "OPTIONS"])
     query = request.query_string.decode("latin-1")
     return redirect(f"{services().settings.edge_upstream}{PREFIX}{method}{f'?{query}' if query else ''}", 307)
 

@@ -23,7 +23,9 @@ STREAM_PATHS = r"(/xrpc/com\.atproto\.sync\.subscribeRepos|/subscribe)$"
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Allow-Headers": "Origin, Content-Type, Accept, Authorization",
+    # Clients of the network add headers of their own to every request; the star does not stand for Authorization.
+    "Access-Control-Allow-Headers": "*, Origin, Content-Type, Accept, Authorization",
+    "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Allow-Methods": "GET, HEAD, POST, OPTIONS",
     "Access-Control-Max-Age": "86400",
 }

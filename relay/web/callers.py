@@ -11,6 +11,7 @@ import binascii
 import hmac
 import logging
 import math
+import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,8 @@ FAILURE_WINDOW = 60.0
 MAX_ADDRESSES = 10_000
 # Proxies of ours that pass a request on to one another.
 MAX_HOPS = 16
+
+_WITH_PORT = re.compile(r"\[([^\]%]+)(?:%[^\]]*)?\](?::\d{1,5})?|([0-9.]+):\d{1,5}", re.ASCII)
 
 Network = IPv4Network | IPv6Network
 Address = IPv4Address | IPv6Address
@@ -139,8 +142,10 @@ def is_proxy(peer: str, trusted: Sequence[Network]) -> bool:
 
 
 def _parsed(text: str) -> Address | None:
+    # Some proxies write the client's port as well: 192.0.2.1:4711, [2001:db8::1]:4711.
+    found = _WITH_PORT.fullmatch(text.strip())
     try:
-        address = ip_address(text.strip().strip("[]").partition("%")[0])
+        address = ip_address((found[1] or found[2]) if found else text.strip().partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
