@@ -23,6 +23,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
+from tests.support.http import free_ports
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
     "--headless",
@@ -51,11 +53,15 @@ return [...document.body.querySelectorAll('*')].filter((one) => {
 """
 # What tells this document from every other, once it is loaded.
 DOCUMENT = "return document.readyState === 'complete' ? performance.timeOrigin : null"
-# Brings a link or button where it can be clicked on, and says whether it leads to another page.
+# Brings a link or button where it can be clicked on, and says how it leads to another page, if it does.
 LEADS_AWAY = """
 arguments[0].scrollIntoView({block: 'center'});
-return Boolean(arguments[0].href || (arguments[0].type === 'submit' && arguments[0].form));
+if (arguments[0].href) return 'link';
+return arguments[0].type === 'submit' && arguments[0].form ? 'form' : '';
 """
+# A link that the page replaces between the button's going down and up has not been clicked on.
+CLICK_AGAIN_SECONDS = 10.0
+FOCUS = "arguments[0].focus(); return document.activeElement === arguments[0]"
 TIMERS = """
 window.pendingTimers = new Set();
 const {setTimeout: begin, clearTimeout: end} = window;
@@ -93,7 +99,9 @@ class Browser:
             options.add_argument(flag)
         if not script:
             options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
-        self.driver = Chrome(options=options, service=Service(str(DRIVER)))
+        # Selenium would pick one that the kernel gives to outgoing connections as well.
+        (port,) = free_ports(1)
+        self.driver = Chrome(options=options, service=Service(str(DRIVER), port=port))
         self.driver.set_page_load_timeout(WAIT_SECONDS)
         size = {"width": window.width, "height": window.height, "deviceScaleFactor": 1, "mobile": window.phone}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -144,7 +152,7 @@ class Browser:
     def press(self, words: str, within: str = "body") -> None:
         """Click on the button or link that says `words`. Where that leads to another page, wait for that page."""
         path = f".//*[self::a or self::button][normalize-space()={words!r}]"
-        before, leads_away = self.script(DOCUMENT), False
+        before, leads_away, again_at = self.wait(lambda: self.script(DOCUMENT)), "", 0.0
 
         def clicked() -> bool:
             nonlocal leads_away
@@ -156,9 +164,19 @@ class Browser:
             found.click()
             return True
 
+        def arrived() -> bool:
+            nonlocal again_at
+            if self.script(DOCUMENT) not in (before, None):
+                return True
+            if leads_away == "link" and time.monotonic() > again_at:
+                again_at = time.monotonic() + CLICK_AGAIN_SECONDS
+                clicked()
+            return False
+
         self.wait(clicked)
         if leads_away:
-            self.wait(lambda: self.script(DOCUMENT) not in (before, None))
+            again_at = time.monotonic() + CLICK_AGAIN_SECONDS
+            self.wait(arrived)
 
     def wait(self, condition: Callable[[], T], timeout: float = WAIT_SECONDS) -> T:
         """What `condition` gives once it is true. While the page changes under its hands, it is not."""
@@ -190,6 +208,27 @@ class Browser:
     def press_key(self, key: str) -> None:
         """Press a key, for whatever has the focus."""
         ActionChains(self.driver).send_keys(key).perform()
+
+    def point_at(self, css: str) -> None:
+        """Move the pointer to the middle of an element."""
+
+        def pointed() -> bool:
+            ActionChains(self.driver).move_to_element(self.find(css)).perform()
+            return True
+
+        self.wait(pointed)
+
+    def focus_on(self, css: str) -> None:
+        """Give an element the focus."""
+
+        def focused() -> bool:
+            return bool(self.driver.execute_script(FOCUS, self.find(css)))
+
+        self.wait(focused)
+
+    def attribute(self, css: str, name: str) -> str:
+        """An attribute of an element that has it."""
+        return self.wait(lambda: self.find(css).get_attribute(name) or "")
 
     def complaints(self) -> list[str]:
         """What the browser has had to say since it was last asked: errors of scripts, broken policies, failed loads."""

@@ -15,8 +15,9 @@ const say = (message) => process.stdout.write(JSON.stringify(message) + '\n')
 
 const firehose = new Firehose({
   service: options.relay,
-  // The library's own fetch refuses plain http and loopback.
-  idResolver: new IdResolver({ plcUrl: options.plc, fetch: globalThis.fetch }),
+  // The library's own fetch refuses plain http and loopback, and its 3 seconds are too few for a busy machine: each
+  // lookup that takes longer is an error.
+  idResolver: new IdResolver({ plcUrl: options.plc, fetch: globalThis.fetch, timeout: 120_000 }),
   runner: new MemoryRunner({ startCursor: options.cursor === undefined ? undefined : Number(options.cursor) }),
   // The handles end in .test, which no name server knows.
   unauthenticatedHandles: true,

@@ -76,6 +76,7 @@ class Account:
             body,
             method=verb,
             headers={"Authorization": header} if header else {},
+            timeout=120,
         )
         assert answer.status == 200, (method, answer.status, answer.body)
         return answer.json if answer.body[:1] == b"{" else answer.body
@@ -177,9 +178,9 @@ class ReferenceNetwork:
 
     def command(self, name: str, **details: str) -> None:
         """Have `network.mjs` do what XRPC cannot, and wait for it."""
-        answered = len(self.child.lines)
+        answered = len(self.child.messages)
         self.child.send({"command": name, **details})
-        self.child.wait_until(lambda: len(self.child.lines) > answered)
+        self.child.wait_until(lambda: len(self.child.messages) > answered, 60)
         assert "done" in self.child.messages[-1], self.child.lines[-1]
 
     def migrate(self, account: Account, pds: str) -> Account:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import socket
+import signal
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 from selenium.webdriver.common.keys import Keys
+from websockets.exceptions import ConnectionClosed
 
 from tests.e2e.browser import CHROMIUM, DESKTOP, DRIVER, PHONE, Browser, StartBrowser, Window, background
 from tests.e2e.network import POST, Account, Ledger, ReferenceNetwork
 from tests.support.pds import FakePds, identity_frame
 from tests.support.relay_process import PASSWORD, RelayProcess
+from tests.support.websocket import connect
 
 pytestmark = [
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="Chromium is not installed; `make test-setup` does it"),
@@ -65,17 +66,20 @@ def test_a_day_of_an_operator(
     browser.sees("Relay", "h1")
 
 
-def consumer_called(user_agent: str, relay: RelayProcess) -> socket.socket:
-    """A consumer at the firehose that takes what its socket's buffer takes."""
-    there = urlsplit(relay.firehose)
-    consumer = socket.create_connection((there.hostname, there.port), timeout=10)
-    head = (
-        f"GET {there.path} HTTP/1.1\r\nHost: {there.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-    )
-    consumer.sendall(f"{head}User-Agent: {user_agent}\r\n\r\n".encode())
-    assert b" 101 " in consumer.recv(100)
-    return consumer
+@contextmanager
+def consumer_called(user_agent: str, relay: RelayProcess) -> Iterator[None]:
+    """A consumer at the firehose that takes everything and answers pings: the relay keeps it however long it takes."""
+    with connect(relay.firehose, user_agent_header=user_agent, open_timeout=60, max_size=None) as stream:
+
+        def read() -> None:
+            with suppress(ConnectionClosed):
+                while True:
+                    stream.recv()
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield
+    reader.join()
 
 
 def logs_in(browser: Browser, relay: RelayProcess) -> None:
@@ -149,7 +153,7 @@ def searches_and_sorts(browser: Browser, relay: RelayProcess, hosts: list[FakePd
     if not browser.window.phone:
         browser.press("Events", "thead")
         browser.wait(lambda: browser.texts(names) == [host.hostname for host in hosts])
-        assert browser.find("th[aria-sort]").get_attribute("aria-sort") == "ascending"
+        assert browser.attribute("th[aria-sort]", "aria-sort") == "ascending"
     browser.look("hosts-found")
     browser.fill("Search names", "no such host")
     browser.sees("No host matches.")
@@ -167,12 +171,22 @@ def blocks(browser: Browser, relay: RelayProcess, host: FakePds) -> None:
     browser.press("Block", "main form")
     browser.sees(f"{host.hostname} is blocked.")
     browser.look("host-blocked")
-    (found,) = [one for one in relay.admin("pds/list") if one["Host"] == host.hostname]
-    assert found["Blocked"] and not found["HasActiveConnection"]
-    assert "request-crawl" in relay.log_tail(400) and f'block host="{host.hostname}" by=127.0.0.1' in relay.log_tail()
+    relay.wait_until(lambda: is_blocked(relay, host))
+    relay.wait_until(lambda: "request-crawl" in said(relay))
+    relay.wait_until(lambda: f'block host="{host.hostname}" by=127.0.0.1' in said(relay))
     browser.press("Hosts", "nav")
     browser.press("banned 1")
     assert browser.texts("#hosts tbody th a") == [host.hostname]
+
+
+def is_blocked(relay: RelayProcess, host: FakePds) -> bool:
+    (found,) = [one for one in relay.admin("pds/list") if one["Host"] == host.hostname]
+    return bool(found["Blocked"]) and not found["HasActiveConnection"]
+
+
+def said(relay: RelayProcess) -> str:
+    """All that the relay has logged."""
+    return relay.log.read_text()
 
 
 def changes_limits(browser: Browser, relay: RelayProcess, host: FakePds) -> None:
@@ -246,6 +260,27 @@ def test_pause_stops_asking(lone_relay: RelayProcess, start_browser: StartBrowse
     browser.wait(lambda: browser.script(asked) > before)
     browser.sees("Live", "#live")
     browser.wait(lambda: browser.script(timers) > 0)
+
+
+def test_a_pause_lasts_though_an_answer_comes_after_it(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:
+    browser = start_browser()
+    browser.count_timers()
+    log_in(browser, lone_relay)
+    assert lone_relay.child
+    lone_relay.child.process.send_signal(signal.SIGSTOP)
+    try:
+        for words in ("Pause", "Go on", "Pause"):
+            browser.press(words)
+    finally:
+        lone_relay.child.process.send_signal(signal.SIGCONT)
+    browser.wait(lambda: browser.script("return pendingTimers.size") == 0)
+    assert browser.text("#live") == "Paused"
+    browser.open(f"{lone_relay.url}/dash/hosts")
+    browser.press("Pause")
+    browser.fill("Search names", "oak")
+    browser.wait(lambda: "search=oak" in browser.driver.current_url)
+    browser.wait(lambda: not browser.all("#hosts[aria-busy]") and browser.script("return pendingTimers.size") == 0)
+    assert browser.text("#live") == "Paused"
 
 
 def test_it_is_dark_where_the_system_is(lone_relay: RelayProcess, start_browser: StartBrowser) -> None:

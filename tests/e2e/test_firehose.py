@@ -85,7 +85,7 @@ def test_consumers_see_every_write_through_a_crash(
     reference, python = consumers
     reference.check(ledger)
     # This one takes a close frame as the end of its work, and has nothing to complain of.
-    assert python.child.process.wait(30) == 0
+    assert python.child.process.wait(120) == 0
     assert not python.errors()
 
 

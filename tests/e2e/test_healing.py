@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 
 import pytest
@@ -42,6 +44,18 @@ def wait_for_all(consumers: list[Consumer], accounts: list[Account]) -> None:
         assert consumer.errors() == []
 
 
+def has_state(relay: RelayProcess) -> bool:
+    with closing(sqlite3.connect(relay.folder / "relay.sqlite", timeout=60)) as db:
+        return bool(db.execute("SELECT count(*) FROM host_state WHERE last_connected_at IS NOT NULL").fetchone()[0])
+
+
+def was_away_for_a_month(relay: RelayProcess) -> None:
+    """Have the relay, which is not running, believe that of its only host."""
+    with closing(sqlite3.connect(relay.folder / "relay.sqlite", timeout=60)) as db, db:
+        changed = db.execute("UPDATE host_state SET last_connected_at = ?", (time.time() - 30 * 86400,))
+        assert changed.rowcount == 1
+
+
 @pytest.mark.timeout(600)
 def test_what_was_written_past_the_window_is_fetched(
     network: ReferenceNetwork, relay: RelayProcess, watch: Watch
@@ -55,6 +69,8 @@ def test_what_was_written_past_the_window_is_fetched(
         account.create()
         account.add(POST, text="before")
     wait_for_all(consumers, accounts)
+    # Its state is stored some seconds after it was connected.
+    relay.wait_until(lambda: has_state(relay))
     relay.kill()
     for account in accounts[:2]:
         account.add(POST, text="missed")
@@ -62,9 +78,7 @@ def test_what_was_written_past_the_window_is_fetched(
     newcomer = Account(pds, ledger)
     newcomer.create()
     newcomer.add(POST, text="missed from the first")
-    with sqlite3.connect(relay.folder / "relay.sqlite") as db:
-        db.execute("UPDATE host_state SET last_connected_at = last_connected_at - 30 * 86400")
-    db.close()
+    was_away_for_a_month(relay)
     relay.start()
     wait_for_all(consumers, [*accounts, newcomer])
     # The stream goes on from there.

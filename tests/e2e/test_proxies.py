@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import ssl
+import statistics
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -26,10 +27,12 @@ from tests.support.child import Child
 from tests.support.http import call, free_ports
 from tests.support.pds import FakePds, identity_frame
 from tests.support.plc import FakePlc
+from tests.support.present import present
 from tests.support.relay_process import PASSWORD, ROOT, RelayProcess
 from tests.support.repo import RepoBuilder, SigningKey, account_did, did_document
 from tests.support.tools import tool
-from tests.support.websocket import connect
+from tests.support.wait import PATIENCE
+from tests.support.websocket import Connection, connect
 
 # A client that the proxies know from themselves, on any Linux: all of 127.0.0.0/8 is loopback.
 STRANGER = ("127.0.0.2", 0)
@@ -53,7 +56,7 @@ class Proxy:
     ) -> tuple[int, Message]:
         """The status and the fields of an answer."""
         client = http.client.HTTPSConnection(
-            "localhost", self.port, source_address=source, context=self.tls, timeout=10
+            "localhost", self.port, source_address=source, context=self.tls, timeout=60
         )
         token = b64encode(f"admin:{PASSWORD}".encode()).decode()
         client.request(method, path, body, {"Authorization": f"Basic {token}", **NOBODY, **headers})
@@ -144,11 +147,18 @@ def caddy(program: str, folder: Path, plain: int, tls: int, upstream: str, pem: 
     return [program, "run", "--config", str(folder / "Caddyfile")]
 
 
+def subscribed(proxy: Proxy, url: str, **options: Any) -> Connection:
+    """A stranger's connection to the firehose."""
+    made = connect(url, ssl=proxy.tls, source_address=STRANGER, open_timeout=60, **options)
+    assert isinstance(made, Connection)
+    return made
+
+
 def test_the_firehose_is_passed_on_with_the_clients_address(proxy: Proxy, relay: RelayProcess) -> None:
     url = f"wss://localhost:{proxy.port}/xrpc/com.atproto.sync.subscribeRepos?cursor=0"
     relay.wait_until(lambda: relay.admin("consumers/list") == [])
-    with connect(url, ssl=proxy.tls, source_address=STRANGER, additional_headers=NOBODY) as stream:
-        event = frames.decode(stream.recv(timeout=10, decode=False))
+    with subscribed(proxy, url, additional_headers=NOBODY) as stream:
+        event = frames.decode(stream.recv(timeout=60, decode=False))
         assert isinstance(event, frames.Identity) and event.seq == 1
         (consumer,) = relay.admin("consumers/list")
         assert consumer["remote_addr"] == STRANGER[0]
@@ -219,7 +229,7 @@ ASK = b"GET /_healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 @contextmanager
 def stranger(proxy: Proxy, *sent: bytes) -> Iterator[ssl.SSLSocket]:
-    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=15, source_address=STRANGER)
+    plain = socket.create_connection(("127.0.0.1", proxy.port), timeout=60, source_address=STRANGER)
     with proxy.tls.wrap_socket(plain, server_hostname="localhost") as sock:
         for data in sent:
             sock.sendall(data)
@@ -234,7 +244,7 @@ def read_all(sock: ssl.SSLSocket) -> bytes:
     return received
 
 
-def flood(proxy: Proxy, head: bytes, block: bytes, pause: float = 0.0) -> bytes:
+def flood(proxy: Proxy, head: bytes, block: bytes) -> bytes:
     """Send `head`, then `block` again and again until the connection is closed; all that came."""
     with stranger(proxy, head) as sock:
         if head is UPGRADE:
@@ -244,7 +254,7 @@ def flood(proxy: Proxy, head: bytes, block: bytes, pause: float = 0.0) -> bytes:
             with suppress(OSError):
                 while True:
                     sock.sendall(block)
-                    time.sleep(pause)
+                    time.sleep(0)
 
         sending = gevent.spawn(send)
         received = read_all(sock)
@@ -252,27 +262,32 @@ def flood(proxy: Proxy, head: bytes, block: bytes, pause: float = 0.0) -> bytes:
         return received
 
 
-def others_waits(relay: RelayProcess, during: list[Greenlet[..., Any]], seconds: float) -> list[float]:
-    """How long the relay's own port took to answer somebody else, for that long or until all of `during` have ended."""
+def others_are_answered(relay: RelayProcess, during: list[Greenlet[..., Any]], times: int) -> None:
+    """The relay's own port answers somebody else so often, or until all of `during` have ended, as if they were not
+    there: seconds are what no busy machine makes of some milliseconds. Figures are for `tests.bench.strangers`.
+    """
     waits = []
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not all(greenlet.ready() for greenlet in during):
+    for _ in range(times):
+        if all(greenlet.ready() for greenlet in during):
+            break
         began = time.monotonic()
-        assert call(f"{relay.url}/_healthz").status == 200
+        assert call(f"{relay.url}/_healthz", timeout=60).status == 200
         waits.append(time.monotonic() - began)
         time.sleep(0.02)
-    return sorted(waits)
+    assert not waits or statistics.median(waits) < PATIENCE, waits
 
 
 @pytest.mark.parametrize("frame", [b"\x89\x80\0\0\0\0", b"\x82\x80\0\0\0\0"], ids=["pings", "messages"])
 def test_consumers_that_flood_are_closed(proxy: Proxy, relay: RelayProcess, frame: bytes) -> None:
     before = relay.metric("relay_consumers_ended_total", reason="websocket-flood")
     flooding = [gevent.spawn(flood, proxy, UPGRADE, frame * 500) for _ in range(10)]
-    waits = others_waits(relay, flooding, 20)
-    gevent.joinall(flooding, timeout=30)
+    others_are_answered(relay, flooding, 500)
+    gevent.joinall(flooding, timeout=120)
     assert all(greenlet.ready() for greenlet in flooding)
-    assert relay.metric("relay_consumers_ended_total", reason="websocket-flood") == before + len(flooding)
-    assert waits[len(waits) * 9 // 10] < 1.0, waits[-5:]
+    # The relay counts one that has gone when it is done with it.
+    relay.wait_until(
+        lambda: relay.metric("relay_consumers_ended_total", reason="websocket-flood") == before + len(flooding)
+    )
 
 
 @pytest.mark.parametrize(
@@ -287,22 +302,44 @@ def test_consumers_that_flood_are_closed(proxy: Proxy, relay: RelayProcess, fram
 )
 def test_clients_without_end_slow_nobody(proxy: Proxy, relay: RelayProcess, head: bytes, block: bytes) -> None:
     flooding = [gevent.spawn(flood, proxy, head, block) for _ in range(5)]
-    waits = others_waits(relay, flooding, 3)
+    others_are_answered(relay, flooding, 40)
     gevent.killall(flooding)
-    assert call(f"{relay.url}/_healthz").status == 200
-    assert not waits or waits[len(waits) * 9 // 10] < 1.0, waits[-5:]
+    assert call(f"{relay.url}/_healthz", timeout=60).status == 200
+
+
+def slowly_sent(proxy: Proxy) -> bytes:
+    """What a request is answered whose body comes a byte now and then; nothing if it is only cut off."""
+    with stranger(proxy, CRAWL + b"Content-Length: 60000\r\n\r\n") as sock:
+
+        def send() -> None:
+            with suppress(OSError):
+                while True:
+                    sock.sendall(b"{")
+                    time.sleep(0.5)
+
+        sending = gevent.spawn(send)
+        try:
+            return sock.recv(4096)
+        except ConnectionError:
+            return b""
+        finally:
+            sending.kill()
 
 
 def test_slow_bodies_take_no_places_of_others(proxy: Proxy, relay: RelayProcess) -> None:
-    """nginx keeps a body until it is whole; what Caddy passes on, the relay waits for as long as for any other."""
-    head = CRAWL + b"Content-Length: 60000\r\n\r\n"
-    slow = [gevent.spawn(flood, proxy, head, b"{", 0.5) for _ in range(30)]
-    waits = others_waits(relay, slow, 2)
-    assert waits[len(waits) * 9 // 10] < 1.0 and proxy.request("GET", "/_healthz") == 200
-    if "caddy" in str(proxy.child.process.args[0]):  # type: ignore[index]
-        gevent.joinall(slow, timeout=60)
-        assert all(greenlet.ready() for greenlet in slow)
-    gevent.killall(slow)
+    """nginx keeps a body until it is whole; Caddy passes it on as it comes, and waits for it no longer than the relay.
+
+    A consumer stays for longer than that.
+    """
+    with subscribed(proxy, f"wss://localhost:{proxy.port}{SUBSCRIBE}") as consumer:
+        slow = [gevent.spawn(slowly_sent, proxy) for _ in range(30)]
+        others_are_answered(relay, slow, 40)
+        assert proxy.request("GET", "/_healthz") == 200
+        if "caddy" in str(proxy.child.process.args[0]):  # type: ignore[index]
+            gevent.joinall(slow, timeout=120, raise_error=True)
+            assert {present(greenlet.value)[9:12] for greenlet in slow} <= {b"408", b"502", b"504", b""}
+        gevent.killall(slow)
+        assert consumer.ping().wait(60)
 
 
 @pytest.mark.parametrize("upgrade", [b"foo", b"h2c", b"websocket"])
@@ -329,7 +366,7 @@ def test_a_body_on_a_request_to_upgrade_is_not_the_next_clients_request(
 def test_a_bad_cursor_is_told_before_the_upgrade(proxy: Proxy) -> None:
     for cursor in ("x", "-1", "1&cursor=2", "9" * 30):
         with pytest.raises(InvalidStatus) as refused:
-            connect(f"wss://localhost:{proxy.port}{SUBSCRIBE}?cursor={cursor}", ssl=proxy.tls, source_address=STRANGER)
+            subscribed(proxy, f"wss://localhost:{proxy.port}{SUBSCRIBE}?cursor={cursor}")
         assert refused.value.response.status_code == 400
         assert b"InvalidRequest" in (refused.value.response.body or b"")
 
@@ -337,5 +374,5 @@ def test_a_bad_cursor_is_told_before_the_upgrade(proxy: Proxy) -> None:
 def test_a_base_address_may_end_with_a_slash(proxy: Proxy) -> None:
     assert proxy.request("GET", "//xrpc/com.atproto.sync.listHosts") == 200
     url = f"wss://localhost:{proxy.port}/{SUBSCRIBE}?cursor=0"
-    with connect(url, ssl=proxy.tls, source_address=STRANGER) as stream:
-        assert stream.recv(timeout=10)
+    with subscribed(proxy, url) as stream:
+        assert stream.recv(timeout=60)

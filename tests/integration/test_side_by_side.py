@@ -21,7 +21,7 @@ def test_it_is_noted(number):
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "tests.side_by_side", "--jobs=2", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250)
 
 
 def write(folder: Path, **tests: str) -> None:
@@ -36,6 +36,31 @@ def test_each_test_is_run_once(tmp_path: Path) -> None:
     wanted = [f"{name}{number}" for name in "abcde" for number in range(20)]
     assert sorted((tmp_path / "noted").read_text().split()) == sorted(wanted)
     assert "\n100 passed in " in done.stdout
+
+
+COSTLY = """
+import os, pathlib, pytest
+
+@pytest.fixture(scope="session")
+def running_network():
+    with (pathlib.Path(__file__).parent / "made").open("a") as notes:
+        notes.write("once\\n")
+"""
+USING = """
+import time
+
+def test_with(running_network): time.sleep(0.5)
+def test_without(): time.sleep(0.5)
+"""
+
+
+def test_a_costly_fixture_is_made_once(tmp_path: Path) -> None:
+    write(tmp_path, **dict.fromkeys("abcd", USING))
+    (tmp_path / "conftest.py").write_text(COSTLY)
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert (tmp_path / "made").read_text() == "once\n"
+    assert "\n8 passed in " in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,8 @@ def busy_relay(folder: Path) -> Iterator[Busy]:
         web.sequencer.start()
         stack.callback(web.sequencer.stop, 1)
         web.server.start()
-        stack.callback(web.server.stop, 5)
+        # The consumers that it shows never leave.
+        stack.callback(web.server.stop, 0)
         yield Busy(web, account)
 
 

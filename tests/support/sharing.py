@@ -17,22 +17,27 @@ import pytest
 FOLDER = Path(os.environ["TESTS_SHARED_RUN"])
 # What takes long comes first, so that no process is left alone with it at the end.
 FIRST = ("tests/e2e", "tests/fuzz", "tests/process", "tests/integration", "tests/promises", "tests/differential")
-# One share for all of a folder whose tests have a costly fixture in common, which is then made once.
-WHOLE = ("tests/e2e/",)
+# One share for all tests of a folder that have this fixture in common: it is costly, and is then made once.
+COSTLY = "running_network"
 # A share for each function where there is nothing in common; everywhere else it is a file.
 SINGLE = ("tests/unit/",)
 
 
-def share_of(nodeid: str) -> str:
+def is_costly(item: pytest.Item) -> bool:
+    return COSTLY in getattr(item, "fixturenames", ())
+
+
+def share_of(item: pytest.Item) -> str:
     """The tests that one process runs, one after the other."""
-    for folder in WHOLE:
-        if nodeid.startswith(folder):
-            return folder
-    return nodeid.partition("[" if nodeid.startswith(SINGLE) else "::")[0]
+    if is_costly(item):
+        return COSTLY
+    return item.nodeid.partition("[" if item.nodeid.startswith(SINGLE) else "::")[0]
 
 
-def rank(nodeid: str) -> int:
-    return next((number for number, folder in enumerate(FIRST) if nodeid.startswith(f"{folder}/")), len(FIRST))
+def rank(item: pytest.Item) -> tuple[int, bool]:
+    """Sorts items by folder, and in a folder puts those of one share together."""
+    folders = (number for number, folder in enumerate(FIRST) if item.nodeid.startswith(f"{folder}/"))
+    return next(folders, len(FIRST)), not is_costly(item)
 
 
 def claimed(share: str) -> bool:
@@ -46,14 +51,14 @@ def claimed(share: str) -> bool:
 
 def ours(items: list[pytest.Item]) -> Iterator[pytest.Item]:
     """The tests that fall to this process, each claimed only when the one before it is about to run."""
-    for share, tests in groupby(items, lambda item: share_of(item.nodeid)):
+    for share, tests in groupby(items, share_of):
         if claimed(share):
             yield from tests
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: rank(item.nodeid))
+    items.sort(key=rank)
 
 
 class Teller:

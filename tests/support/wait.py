@@ -11,10 +11,10 @@ import gevent
 T = TypeVar("T")
 
 # A machine that runs the tests beside other work is slower by so much. What comes in time does not wait for it.
-PATIENCE = 3.0
+PATIENCE = 6.0
 
 
-def until(condition: Callable[[], T], timeout: float = 5.0) -> T:
+def until(condition: Callable[[], T], timeout: float = 10.0) -> T:
     """What `condition` gives once true; AssertionError when it stays false for `timeout` seconds of a quiet machine."""
     deadline = time.monotonic() + timeout * PATIENCE
     while True:

@@ -44,10 +44,12 @@ async function refresh() {
     if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const region of regions) replace(region, fresh.getElementById(region.id));
-    say("", "Live");
+    // A search is answered while the page is paused, too; and a pause may come before the answer does.
+    if (paused) say("paused", "Paused");
+    else say("", "Live");
   } catch {
     if (asking !== mine) return;
-    say("lost", "No answer; trying again");
+    say("lost", paused ? "No answer" : "No answer; trying again");
   } finally {
     clearTimeout(limit);
     if (asking === mine) {

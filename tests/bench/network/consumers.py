@@ -3,10 +3,10 @@
 Run by the harness: `python -m tests.bench.network.consumers URL COUNT FOLDER...`; the URL may carry a cursor. Prints
 `{"loaded": true}`, connects, for a minute if nothing listens there yet, prints `{"connected": M}`, then how much has
 been seen whenever that has changed. Takes JSON commands on stdin: `{"start": T, "seconds": S}` says when the measured
-run begins, so that latency counts from when an event was due, not from when it was sent; `{"report": true}` prints
-the result, with `"each": true` every latency beside the moment when its event was due. Latencies are of the first
-folder's events alone; all are checked. Every consumer checks that `seq` rises; checking all of them in full would
-cost more than the relay does.
+run begins, so that latency counts from when an event was due, not from when it was sent, and is answered with
+`{"counting": true}`; `{"report": true}` prints the result, with `"each": true` every latency beside the moment when
+its event was due. Latencies are of the first folder's events alone; all are checked. Every consumer checks that `seq`
+rises; checking all of them in full would cost more than the relay does.
 """
 
 from __future__ import annotations
@@ -244,6 +244,7 @@ def main(url: str, count: int, folders: list[Path]) -> None:
             for one in consumers:
                 one.events = one.bytes = 0
                 one.first_at = 0.0
+            print(json.dumps({"counting": True, "slowest": 0}), flush=True)
 
 
 def _tell_progress(checker: Checker, consumers: list[Consumer]) -> None:

@@ -109,8 +109,12 @@ class Audience:
         self._child.close()
 
     def expect(self, start: float, seconds: float) -> None:
-        """Count from now on; latency counts from when an event is due in a run of `seconds` from `start` on."""
+        """Count from now on; latency counts from when an event is due in a run of `seconds` from `start` on.
+
+        All that came before must have come to every consumer.
+        """
         self._child.send({"start": start, "seconds": seconds})
+        self._child.wait_for('"counting"')
 
     def wait(self, field: str, count: int, patience: float) -> bool:
         """Wait until `field` of the progress is `count`; False when nothing has come for `patience` seconds."""
@@ -196,7 +200,7 @@ def measure(
         audience = stack.enter_context(Audience(fleet.traffic, url, consumers))
         crowd = stack.enter_context(Counting(url, counting)) if counting else None
         fleet.send_first()
-        assert audience.wait("seen", fleet.first, 60), "first events are missing"
+        assert audience.wait("slowest", fleet.first, 60), "first events are missing"
         assert crowd is None or crowd.wait(int(audience.report()["wire_bytes"]), 60), "first events are missing"
         start, seconds = time.monotonic() + 0.5, fleet.measured / rate if rate else 0.0
         audience.expect(start, seconds)

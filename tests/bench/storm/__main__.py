@@ -59,9 +59,9 @@ def run(options: argparse.Namespace, fleet: Fleet, relay: Subject) -> dict[str, 
         start, seconds = time.monotonic() + 0.5, options.calm + options.storm
         audience.expect(start, seconds)
         fleet.send_all(start, seconds)
-        time.sleep(start - time.monotonic())
+        time.sleep(max(0.0, start - time.monotonic()))
         usage = [relay.usage()]
-        time.sleep(start + options.calm - time.monotonic())
+        time.sleep(max(0.0, start + options.calm - time.monotonic()))
         usage.append(relay.usage())
         asked, storm_at = fleet.plc_requests(), time.monotonic()
         fleet.send_beside()
