@@ -54,6 +54,8 @@ class Gate:
         self._hosting = hosting
         self._penalties = penalties
         self._pool = pool
+        # Whether it is of use to `look_ahead`.
+        self.looks_ahead = pool is not None
         self._lenient = lenient
 
     def judge(self, delivery: Delivery) -> None:

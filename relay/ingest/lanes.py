@@ -1,33 +1,44 @@
-"""The way of events from subscribers to the gate: 32 lanes.
+"""The way of events from subscribers through the gate to the sequencer: 32 lanes.
 
 Subscribers put events in, and wait here when the relay cannot take more. All events of an account go into the same
-lane, chosen by a stable hash of its DID, so they are judged in order. Must not know what a subscriber is, or how events
-are judged.
+lane, chosen by a stable hash of its DID, so they are judged in order. When one has to wait, its account gets a line of
+its own beside the lane (`lines`), and the lane goes on. Must not know what a subscriber is, or how events are judged.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from zlib import crc32
 
 import gevent
+from gevent.lock import BoundedSemaphore
+from gevent.queue import Queue
 
-from relay.atproto.frames import Event
+from relay.atproto.errors import ProtocolError
+from relay.atproto.frames import Event, Kind
 from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Fetched, Sampler
+from relay.ingest.delivery import Delivery, Fetched, Hold, Rejected, Sampler, Unverified, Wait
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
-from relay.ingest.lane import QUEUE_CAPACITY, Lane
-from relay.ingest.parking import Parking
+from relay.ingest.lines import EVENTS_PER_TURN, TURN_SECONDS, Lines, Parking
 from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics
+from relay.kit.background import yield_hub
+from relay.kit.errors import IdentityError, StoreError
 from relay.stream.cursors import NONE_YET
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Sequencer
 
 LANES = 32
+# Short, because everything in a lane is behind what waits in it: when thousands of new accounts send at once, their
+# events wait in their hosts' sockets instead.
+QUEUE_CAPACITY = 16
 WAIT_SECONDS = 1.0
+STORE_RETRY_SECONDS = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Lanes:
@@ -62,7 +73,8 @@ class Lanes:
 
         An event that the log or a lane already has is counted and skipped: a reconnect repeats some.
         """
-        self._start_if_new(host, event.seq)
+        if host.cursor.position == NONE_YET:
+            self._store_start(host, event.seq)
         lane = self._lanes[crc32(event.did.encode()) % LANES]
         self._wait_for_room(host, lane)
         if not host.cursor.begin(event.seq):
@@ -75,7 +87,8 @@ class Lanes:
         delivery = Delivery(host, event, self._sampler.next())
         host.share.charge(delivery.price)
         host.budget.take(delivery.size)
-        self._gate.look_ahead(delivery)
+        if self._gate.looks_ahead:
+            self._gate.look_ahead(delivery)
         lane.queue.put_nowait(delivery)
 
     def put_fetched(self, host: Host, event: Event, *, silent: bool = False) -> Fetched:
@@ -104,7 +117,8 @@ class Lanes:
         """
         self._rejections.note(host, reason, did, seq, detail, frame, size)
         if seq is not None:
-            self._start_if_new(host, seq)
+            if host.cursor.position == NONE_YET:
+                self._store_start(host, seq)
             if host.cursor.begin(seq):
                 host.cursor.finish(seq)
 
@@ -117,12 +131,11 @@ class Lanes:
         for lane in self._lanes:
             lane.kill()
 
-    def _start_if_new(self, host: Host, seq: int) -> None:
+    def _store_start(self, host: Host, seq: int) -> None:
         """Store where a host's numbers start before its first event is taken up: see `HostCursor.start`."""
-        if host.cursor.position == NONE_YET:
-            host.cursor.start(seq - 1)
-            while not self._projector.wait_until_stored(WAIT_SECONDS):
-                pass
+        host.cursor.start(seq - 1)
+        while not self._projector.wait_until_stored(WAIT_SECONDS):
+            pass
 
     def _wait_for_room(self, host: Host, lane: Lane) -> None:
         """Take a place in the lane, once the host may have more in flight. From then on the host has work."""
@@ -130,7 +143,8 @@ class Lanes:
             host.budget.wait_for_room(WAIT_SECONDS)
         while host.cursor.full:
             gevent.sleep(WAIT_SECONDS)
-        self._parking.wait_for_place(host)
+        if self._parking.full:
+            self._parking.wait_for_place(host)
         host.share.begin()
         try:
             while not lane.room.acquire(timeout=WAIT_SECONDS):
@@ -138,3 +152,111 @@ class Lanes:
         except BaseException:
             host.share.end()
             raise
+
+
+class Lane:
+    """A queue, the greenlet that has its events judged in order, and the lines beside it. `room` is acquired before
+    `queue` is filled: that bound is the backpressure on subscribers.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        waits: Waits,
+        hosting: Hosting,
+        sequencer: Sequencer,
+        rejections: Rejections,
+        parking: Parking,
+    ) -> None:
+        self.room = BoundedSemaphore(QUEUE_CAPACITY)
+        self.queue: Queue[Delivery] = Queue()
+        self._gate = gate
+        self._hosting = hosting
+        self._sequencer = sequencer
+        self._rejections = rejections
+        self._lines = Lines(waits, hosting, parking, self._settle, self._drop)
+        self._busy = False
+
+    @property
+    def idle(self) -> bool:
+        """True when nothing is queued, being judged, or parked."""
+        return not self._busy and self.queue.empty() and not self._lines.by_account and not self._lines.asides
+
+    def run(self) -> None:
+        """Work through the queue, for ever. Waiting for work is the one wait here without a timeout."""
+        lines, handled = self._lines, 0
+        while True:
+            delivery = self.queue.get()
+            self.room.release()
+            self._busy = True
+            if not (lines.by_account or lines.asides) or not lines.join(delivery):
+                wait = self._settle(delivery)
+                if wait is not None:
+                    lines.begin(delivery, wait)
+            self._busy = False
+            delivery.end_work()
+            handled += 1
+            if self.queue.empty():
+                handled = 0
+            elif handled >= EVENTS_PER_TURN or delivery.took > TURN_SECONDS:
+                # A queue that is never empty never switches by itself.
+                handled = 0
+                yield_hub()
+
+    def kill(self) -> None:
+        """Kill the greenlets of the lines."""
+        self._lines.kill()
+
+    def _settle(self, delivery: Delivery) -> Wait | None:
+        """Judge `delivery` and pass it on or drop it. Returns what it is held for, if it has to wait."""
+        if delivery.watch is not None:
+            delivery.watch.end("parked" if delivery.done else "queued")
+        while True:
+            if delivery.check is not None:
+                delivery.check.wait()
+            try:
+                self._gate.judge(delivery)
+            except Hold as hold:
+                # Not the exception itself: its traceback and its frames hold each other until the next collection.
+                return hold.wait
+            except Unverified:
+                continue
+            except (Rejected, IdentityError) as error:
+                self._drop(delivery, error.reason, error.detail)
+            except ProtocolError as error:
+                self._drop(delivery, error.reason, str(error))
+            except StoreError as error:
+                # Without SQL no account's state is known: this lane waits, and pushes back on its hosts.
+                log.debug("waiting for the database: %s", error)
+                gevent.sleep(STORE_RETRY_SECONDS)
+                continue
+            except Exception:
+                log.exception("judging an event of %s crashed", delivery.event.did)
+                self._drop(delivery, "internal-error", "")
+            else:
+                self._pass_on(delivery)
+            return None
+
+    def _pass_on(self, delivery: Delivery) -> None:
+        if delivery.watch is not None:
+            delivery.watch.end("judged")
+        _ACCEPTED[delivery.event.kind].inc()
+        if isinstance(delivery, Fetched) and delivery.silent:
+            self._hosting.enter(delivery)
+            delivery.finish()
+            return
+        self._sequencer.submit(delivery)
+
+    def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
+        _DROPPED[delivery.event.kind].inc()
+        event = delivery.event
+        delivery.refuse(reason)
+        missed = not isinstance(delivery, Fetched)
+        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame, missed=missed)
+        delivery.finish()
+
+
+_ACCEPTED, _DROPPED = (
+    {kind: metrics.EVENTS_JUDGED.labels(kind.name.lower(), outcome) for kind in Kind}
+    for outcome in ("accepted", "dropped")
+)

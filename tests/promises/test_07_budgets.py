@@ -21,7 +21,7 @@ from relay.atproto.frames import Account, Commit
 from relay.hosts import host as host_module
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lane, lanes, parking, rejections, verification, waits
+from relay.ingest import delivery, lanes, lines, rejections, verification, waits
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.waits import LongVerifications, Waits
 from relay.kit.background import yield_hub
@@ -92,8 +92,8 @@ def test_when_all_parking_is_taken_only_hosts_that_have_used_up_their_own_wait(
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
     places = path.ingest.lanes._parking
-    monkeypatch.setattr(parking, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
-    monkeypatch.setattr(parking, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
+    monkeypatch.setattr(lines, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
+    monkeypatch.setattr(lines, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
     with plc.holding():
         strangers(path, slow, other_pds, 40)
         until(lambda: places.full)
@@ -224,7 +224,7 @@ def test_an_account_that_waits_has_a_share_of_its_hosts_places(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 5)
     cool_down_always(monkeypatch, 0.5)
     host = path.host(pds.url)
     loud, quiet = known(path, host, pds), path.repo(pds.url)
@@ -269,7 +269,7 @@ def test_an_honest_account_loses_nothing_behind_a_lookup_while_its_host_has_plac
     busy = known(path, host, pds)
     directory = Directory(monkeypatch)
     path.put(host, busy.identity_frame(2))
-    last = 2 + lane.ACCOUNT_PLACES + 200
+    last = 2 + lines.ACCOUNT_PLACES + 200
     for seq in range(3, last + 1):
         path.put(host, post(busy, f"3kab{seq:04}").frame(seq))
     until(lambda: host.budget.parked == last - 1)
@@ -286,7 +286,7 @@ def test_accounts_that_wait_leave_their_host_places_for_its_others(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch, scarce: str
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 5)
     host = path.host(pds.url)
     busy = [path.repo(pds.url) for _ in range(4)]
     for seq, repo in enumerate(busy, 1):
@@ -325,7 +325,7 @@ def test_an_account_that_misbehaved_is_left_the_few_places_of_such_a_one(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 5)
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 5)
     cool_down_always(monkeypatch, 0.3)
     host = path.host(pds.url)
     loud = known(path, host, pds)
@@ -351,7 +351,7 @@ def test_an_account_is_told_of_when_it_is_let_go(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("account-throttled")
-    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 2)
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 2)
     cool_down_always(monkeypatch, 0.3)
     host = path.host(pds.url)
     loud = known(path, host, pds)
@@ -388,7 +388,7 @@ def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rejections, "FREE_CHARGES", 1000)
-    monkeypatch.setattr(lane, "ACCOUNT_PLACES", 100)
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 100)
     drops.watch("signature-invalid")
     host, repo = path.host(pds.url), path.repo(pds.url)
     wrong = SigningKey.create(seed=99)

@@ -1,46 +1,103 @@
-"""One lane: a queue whose greenlet has events judged in order, and beside it the lines of accounts that wait.
+"""What waits beside the lanes: a line for each account whose events are held, and the places that they take.
 
-Made and fed by `lanes`. When an event has to wait, its account gets a line of its own beside the lane, and the lane
-goes on. Must not know what a subscriber is, or how events are judged.
+A lane hands over an event that has to wait, and each later one of its account, and goes on with others. Some places are
+for each host alone, and there is a common pool that hosts borrow from; `lanes` makes a host wait that may borrow no
+more. So a host with many waiting events pays for them itself: a host with a few is never stopped by them. Must not know
+how events are judged, or how what they wait for is found out.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 
-import gevent
-from gevent.lock import BoundedSemaphore
+from gevent.event import Event as Signal
 from gevent.pool import Group
-from gevent.queue import Queue
 
-from relay.atproto.errors import ProtocolError
-from relay.atproto.frames import Account, Kind
-from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Fetched, Hold, Rejected, Unverified, Wait
-from relay.ingest.gate import Gate
+from relay.atproto.frames import Account
+from relay.hosts.host import Budget, Host
+from relay.ingest.delivery import Delivery, Fetched, Wait
 from relay.ingest.hosting import Hosting
-from relay.ingest.parking import Parking
-from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.kit.errors import IdentityError, StoreError
-from relay.stream.sequencer import Sequencer
 
-# Short, because everything in a lane is behind what waits in it: when thousands of new accounts send at once, their
-# events wait in their hosts' sockets instead.
-QUEUE_CAPACITY = 16
+# What each host has for itself, and what all of them together may borrow beyond that.
+OWN_EVENTS = 32
+OWN_BYTES = 256 << 10
+COMMON_EVENTS = 10_000
+COMMON_BYTES = 128 << 20
+WAIT_SECONDS = 1.0
+
 # How many events of one account may always wait, however few places its host has left.
 ACCOUNT_PLACES = 32
 # What honest accounts wait for, too: then an account may take as many places as its host has left.
 HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.REFRESH, Wait.STATUS})
-# A busy lane lets others have a turn after so many events, or after one that took so long.
+# Work lets others have a turn after so many events, or after one that took so long.
 EVENTS_PER_TURN = 4
 TURN_SECONDS = 0.001
-STORE_RETRY_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
+
+
+class Parking:
+    """How much is borrowed from the common pool, and the hosts that wait to borrow, first come, first served.
+
+    `full`: nothing can be borrowed.
+    """
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.bytes = 0
+        self.full = False
+        self._waiting: deque[Signal] = deque()
+        metrics.show_bound("parked", lambda: self.events, COMMON_EVENTS)
+        metrics.show_bound("parked-bytes", lambda: self.bytes, COMMON_BYTES)
+
+    def enter(self, delivery: Delivery) -> None:
+        """`delivery` begins to wait."""
+        self._change(delivery, 1)
+
+    def leave(self, delivery: Delivery) -> None:
+        """`delivery` is judged at last."""
+        self._change(delivery, -1)
+        if self._waiting and not self.full:
+            self._waiting.popleft().set()
+
+    def stops(self, host: Host) -> bool:
+        """True when `host` has used up its own places and cannot borrow."""
+        budget = host.budget
+        return self.full and (budget.parked >= OWN_EVENTS or budget.parked_bytes >= OWN_BYTES)
+
+    def wait_for_place(self, host: Host) -> None:
+        """Block while `host` is stopped. Ended by the events that wait, each of them within a bounded time."""
+        turn: Signal | None = None
+        try:
+            while self.stops(host):
+                if turn is None or turn.is_set():
+                    turn = Signal()
+                    self._waiting.append(turn)
+                # One of the host's own places may become free without a turn.
+                turn.wait(WAIT_SECONDS)
+        finally:
+            if turn is not None and turn in self._waiting:
+                self._waiting.remove(turn)
+
+    def _change(self, delivery: Delivery, sign: int) -> None:
+        budget = delivery.host.budget
+        events, size = _borrowed(budget)
+        budget.parked += sign
+        budget.parked_bytes += sign * delivery.size
+        after_events, after_size = _borrowed(budget)
+        self.events += after_events - events
+        self.bytes += after_size - size
+        self.full = self.events >= COMMON_EVENTS or self.bytes >= COMMON_BYTES
+
+
+def _borrowed(budget: Budget) -> tuple[int, int]:
+    return max(0, budget.parked - OWN_EVENTS), max(0, budget.parked_bytes - OWN_BYTES)
 
 
 class Line:
@@ -74,79 +131,52 @@ class Line:
         return len(self.deliveries) < places or sum(one.host is delivery.host for one in self.deliveries) < places
 
 
-class Lane:
-    """A queue, its greenlet, and the lines beside it. `room` is acquired before `queue` is filled: that bound is the
-    backpressure on subscribers.
+class Lines:
+    """The lines beside one lane, each worked through by a greenlet of its own.
+
+    `settle` judges an event and passes it on or drops it, or returns what it has to wait for; `drop` drops it, for a
+    reason with a detail.
     """
 
     def __init__(
         self,
-        gate: Gate,
         waits: Waits,
         hosting: Hosting,
-        sequencer: Sequencer,
-        rejections: Rejections,
         parking: Parking,
+        settle: Callable[[Delivery], Wait | None],
+        drop: Callable[[Delivery, str, str], None],
     ) -> None:
-        self.room = BoundedSemaphore(QUEUE_CAPACITY)
-        self.queue: Queue[Delivery] = Queue()
-        self._gate = gate
+        self.by_account: dict[str, Line] = {}
+        # By DID and host: events of hosts that are not (yet) the account's host do not hold up the account's own.
+        self.asides: dict[tuple[str, int], Line] = {}
         self._waits = waits
         self._hosting = hosting
-        self._sequencer = sequencer
-        self._rejections = rejections
         self._parking = parking
-        self._lines: dict[str, Line] = {}
-        # By DID and host: events of hosts that are not (yet) the account's host do not hold up the account's own.
-        self._asides: dict[tuple[str, int], Line] = {}
+        self._settle = settle
+        self._drop = drop
         self._attendants = Group()
-        self._busy = False
-
-    @property
-    def idle(self) -> bool:
-        """True when nothing is queued, being judged, or parked."""
-        return not self._busy and self.queue.empty() and not self._lines and not self._asides
-
-    def run(self) -> None:
-        """Work through the queue, for ever. Waiting for work is the one wait here without a timeout."""
-        handled = 0
-        while True:
-            delivery = self.queue.get()
-            self.room.release()
-            self._busy = True
-            self._take(delivery)
-            self._busy = False
-            delivery.end_work()
-            handled += 1
-            if self.queue.empty():
-                handled = 0
-            elif handled >= EVENTS_PER_TURN or delivery.took > TURN_SECONDS:
-                # A queue that is never empty never switches by itself.
-                handled = 0
-                yield_hub()
 
     def kill(self) -> None:
         """Kill the greenlets of the lines. Their events stay unfinished and come again from the hosts."""
         self._attendants.kill(timeout=5)
 
-    def _take(self, delivery: Delivery) -> None:
+    def join(self, delivery: Delivery) -> bool:
+        """Let `delivery` wait behind the others of its account, if so many may. False when none of them waits."""
         did = delivery.event.did
-        line = self._asides.get((did, delivery.host.id)) or self._lines.get(did)
-        if line is not None:
-            self._append(line, delivery)
-            return
-        wait = self._settle(delivery)
-        if wait is not None:
-            self._parking.enter(delivery)
-            self._hold(delivery, wait)
-
-    def _append(self, line: Line, delivery: Delivery) -> None:
-        """Let `delivery` wait behind the others of its account, if so many may wait."""
+        line = self.asides.get((did, delivery.host.id)) or self.by_account.get(did)
+        if line is None:
+            return False
         if line.has_room(delivery):
             self._parking.enter(delivery)
             line.deliveries.append(delivery)
         else:
             self._overflow(line, delivery)
+        return True
+
+    def begin(self, delivery: Delivery, wait: Wait) -> None:
+        """Let `delivery`, the first of its account, wait."""
+        self._parking.enter(delivery)
+        self._hold(delivery, wait)
 
     def _overflow(self, line: Line, delivery: Delivery) -> None:
         """Drop `delivery`, or keep it in place of an earlier `#account` event."""
@@ -170,10 +200,10 @@ class Lane:
         """Begin a line with a parked delivery."""
         did, line = delivery.event.did, Line(delivery, wait)
         if wait is Wait.FOREIGN:
-            self._asides[did, delivery.host.id] = line
+            self.asides[did, delivery.host.id] = line
             self._attendants.spawn(self._attend_aside, did, delivery.host.id, line)
         else:
-            self._lines[did] = line
+            self.by_account[did] = line
             self._attendants.spawn(self._attend, did, line, wait)
 
     def _attend_aside(self, did: str, host_id: int, line: Line) -> None:
@@ -181,15 +211,15 @@ class Lane:
         if not self._ran(line.deliveries[0], Wait.FOREIGN):
             self._parking.leave(line.deliveries.popleft())
         # From here until the line is in its new place nothing switches: the account's events stay in order.
-        del self._asides[did, host_id]
+        del self.asides[did, host_id]
         if line.last_account is not None:
             line.deliveries.append(line.last_account)
             line.last_account = None
-        account_line = self._lines.get(did)
+        account_line = self.by_account.get(did)
         if account_line is not None:
             account_line.deliveries.extend(line.deliveries)
             return
-        self._lines[did] = line
+        self.by_account[did] = line
         self._attend(did, line, None)
 
     def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
@@ -210,7 +240,7 @@ class Lane:
                 line.overflowed = line.throttled = False
                 self._let_go(did)
         # Nothing has switched since the line was seen empty: the account's next event finds it gone.
-        del self._lines[did]
+        del self.by_account[did]
 
     def _attend_first(self, did: str, line: Line, wait: Wait | None) -> float:
         """Take the first event out of the line: settled, or set aside with others of its host.
@@ -218,7 +248,7 @@ class Lane:
         Returns the seconds that its verification took here.
         """
         delivery = line.deliveries[0]
-        aside = self._asides.get((did, delivery.host.id))
+        aside = self.asides.get((did, delivery.host.id))
         if aside is not None:
             aside.deliveries.append(line.deliveries.popleft())
             return 0.0
@@ -277,63 +307,9 @@ class Lane:
         return True
 
     def _settle_charged(self, delivery: Delivery) -> Wait | None:
-        """`_settle` beside the lane. It does not wait for its host's share: what is behind it may be another host's."""
+        """`settle` beside the lane. It does not wait for its host's share: what is behind it may be another host's."""
         delivery.host.share.begin()
         try:
             return self._settle(delivery)
         finally:
             delivery.end_work()
-
-    def _settle(self, delivery: Delivery) -> Wait | None:
-        """Judge `delivery` and pass it on or drop it. Returns what it is held for, if it has to wait."""
-        if delivery.watch is not None:
-            delivery.watch.end("parked" if delivery.done else "queued")
-        while True:
-            if delivery.check is not None:
-                delivery.check.wait()
-            try:
-                self._gate.judge(delivery)
-            except Hold as hold:
-                # Not the exception itself: its traceback and its frames hold each other until the next collection.
-                return hold.wait
-            except Unverified:
-                continue
-            except (Rejected, IdentityError) as error:
-                self._drop(delivery, error.reason, error.detail)
-            except ProtocolError as error:
-                self._drop(delivery, error.reason, str(error))
-            except StoreError as error:
-                # Without SQL no account's state is known: this lane waits, and pushes back on its hosts.
-                log.debug("waiting for the database: %s", error)
-                gevent.sleep(STORE_RETRY_SECONDS)
-                continue
-            except Exception:
-                log.exception("judging an event of %s crashed", delivery.event.did)
-                self._drop(delivery, "internal-error", "")
-            else:
-                self._pass_on(delivery)
-            return None
-
-    def _pass_on(self, delivery: Delivery) -> None:
-        if delivery.watch is not None:
-            delivery.watch.end("judged")
-        _ACCEPTED[delivery.event.kind].inc()
-        if isinstance(delivery, Fetched) and delivery.silent:
-            self._hosting.enter(delivery)
-            delivery.finish()
-            return
-        self._sequencer.submit(delivery)
-
-    def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
-        _DROPPED[delivery.event.kind].inc()
-        event = delivery.event
-        delivery.refuse(reason)
-        missed = not isinstance(delivery, Fetched)
-        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame, missed=missed)
-        delivery.finish()
-
-
-_ACCEPTED, _DROPPED = (
-    {kind: metrics.EVENTS_JUDGED.labels(kind.name.lower(), outcome) for kind in Kind}
-    for outcome in ("accepted", "dropped")
-)
