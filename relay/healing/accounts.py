@@ -25,7 +25,7 @@ from relay.healing.source import account_event, sync_event
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
-from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.accounts import SERVED, Accounts, AccountState
 from relay.ingest.lanes import Lanes
 from relay.ingest.repo_status import repo_status
 from relay.kit import metrics
@@ -50,7 +50,6 @@ LONGEST_RETRY_SECONDS = 6 * 3600.0
 ATTEMPTS = 16
 BUDGET_SECONDS = 60.0
 
-SERVED = frozenset({"active", "desynchronized"})
 # How looking at an account can end: with these it is settled, but for the budget all others are tried again.
 SETTLED = frozenset({"sent", "told", "entered", "current", "older", "moved", "not-served", "unknown"})
 # Why the gate drops what was fetched, where that is an answer as well.

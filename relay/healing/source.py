@@ -16,7 +16,7 @@ from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Sync
 from relay.atproto.syntax import is_tid
 from relay.hosts.host import Host
-from relay.ingest.announcement import time_now
+from relay.ingest.hosting import time_now
 from relay.kit.errors import HealError, RelayError
 from relay.net.http import GuardedHttp, Response, xrpc_url
 from relay.net.pages import retry_after

@@ -23,6 +23,8 @@ from relay.store.accounts import AccountRow, RepoRow
 # As objects an account takes a kilobyte, packed a tenth of that; unpacking costs a twentieth of an event.
 BUSY = 4096
 DESYNCHRONIZED = "desynchronized"
+# The statuses, the relay's own and the host's, with which commits pass.
+SERVED = frozenset({"active", DESYNCHRONIZED})
 
 # uid, host id, both statuses, whether commits were missed
 _HEAD = struct.Struct(">QQBBB")

@@ -18,10 +18,9 @@ from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.resolver import Identity, Resolver
-from relay.ingest.accounts import DESYNCHRONIZED, Accounts, AccountState
-from relay.ingest.announcement import time_now
+from relay.ingest.accounts import SERVED, Accounts, AccountState
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
-from relay.ingest.hosting import Hosting
+from relay.ingest.hosting import Hosting, time_now
 from relay.ingest.rejections import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, is_long, verify
 from relay.ingest.worker_pool import WorkerPool
@@ -93,8 +92,9 @@ class Gate:
         outcome = self._outcome(delivery, event, key)
         if isinstance(outcome, Refusal):
             raise self._refused(delivery, outcome)
-        if isinstance(outcome, Verdict) and isinstance(event, Commit) and self._needs_prev_data(event, state.repo):
-            outcome = commit_alone(event, outcome.data, "prev-data-missing")
+        if isinstance(outcome, Verdict) and isinstance(event, Commit) and event.prev_data is None:
+            if state.repo is not None and not self._lenient:
+                outcome = commit_alone(event, outcome.data, "prev-data-missing")
         if isinstance(outcome, Unproven):
             self._downgrade(delivery, event, outcome, state)
             return
@@ -106,13 +106,26 @@ class Gate:
     def _admit(self, delivery: Delivery, event: Commit | Sync) -> tuple[AccountState, PublicKey]:
         """The account and its key, once every cheap check speaks for the event."""
         identity = self._authoritative_identity(delivery)
-        state = self._hosting.account_on(event.did, delivery.host)
-        _check_own_status(state.row)
+        state = self._accounts.lookup(event.did)
+        if state is None or state.row.host_id != delivery.host.id:
+            state = self._hosting.account_on(state, event.did, delivery.host)
+        row, repo = state.row, state.repo
+        if row.status not in SERVED:
+            if row.status in OWN_STATUSES:
+                raise Rejected(f"account-{row.status}")
+            # A status that another relay has put into the database.
+            raise Rejected("account-inactive", row.status)
         # A #sync may state another rev than its commit's, which is the one that counts.
-        if isinstance(event, Commit) and state.repo is not None:
-            _check_newer(event.rev, state.repo)
-        self._check_host_status(delivery, state.row)
-        self._check_conduct(delivery)
+        if repo is not None and isinstance(event, Commit):
+            _check_newer(event.rev, repo)
+        # An account is no longer desynchronized once a verified event follows on its last one.
+        if row.upstream_status not in SERVED:
+            if Wait.STATUS not in delivery.done:
+                raise Hold(Wait.STATUS)
+            raise Rejected("account-inactive", row.upstream_status)
+        penalties = self._penalties
+        if event.did in penalties.charged and Wait.COOL_DOWN not in delivery.done and penalties.owed(event.did):
+            raise Hold(Wait.COOL_DOWN)
         if identity.key is None:
             if not delivery.refreshed:
                 raise Hold(Wait.REFRESH)
@@ -176,9 +189,6 @@ class Gate:
         metrics.EVENTS_DOWNGRADED.labels(unproven.reason).inc()
         log.debug("event of %s passed on as #sync: %s %s", event.did, unproven.reason, unproven.detail)
 
-    def _needs_prev_data(self, event: Commit, repo: RepoRow | None) -> bool:
-        return event.prev_data is None and repo is not None and not self._lenient
-
     def _judge_account(self, delivery: Delivery, event: Account) -> None:
         try:
             self._authoritative_identity(delivery)
@@ -190,7 +200,7 @@ class Gate:
         if not event.active and not delivery.refreshed:
             # With a cached document a former host could still speak for an account that has moved.
             raise Hold(Wait.REFRESH)
-        state = self._hosting.account_on(event.did, delivery.host)
+        state = self._hosting.account_on(self._accounts.lookup(event.did), event.did, delivery.host)
         delivery.own_status = self._hosting.host_says(state, host_status(event.active, event.status))
         row = delivery.account = state.row
         active, status = effective_status(row.status, row.upstream_status)
@@ -213,7 +223,7 @@ class Gate:
         if state is None:
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
-            state = self._hosting.account_on(event.did, delivery.host)
+            state = self._hosting.account_on(None, event.did, delivery.host)
         # A handle is passed on only if the DID document names it. Letters beyond ASCII may be others in lower case.
         handle = event.handle
         proven = handle is None or (handle.isascii() and identity is not None and identity.handle == handle.lower())
@@ -245,27 +255,6 @@ class Gate:
                 raise Hold(Wait.FOREIGN)
             raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")
         return identity
-
-    def _check_host_status(self, delivery: Delivery, row: AccountRow) -> None:
-        # An account is no longer desynchronized once a verified event follows on its last one.
-        if row.upstream_status in ("active", DESYNCHRONIZED):
-            return
-        if Wait.STATUS not in delivery.done:
-            raise Hold(Wait.STATUS)
-        raise Rejected("account-inactive", row.upstream_status)
-
-    def _check_conduct(self, delivery: Delivery) -> None:
-        if Wait.COOL_DOWN not in delivery.done and self._penalties.owed(delivery.event.did):
-            raise Hold(Wait.COOL_DOWN)
-
-
-def _check_own_status(row: AccountRow) -> None:
-    if row.status in ("active", DESYNCHRONIZED):
-        return
-    if row.status in OWN_STATUSES:
-        raise Rejected(f"account-{row.status}")
-    # A status that another relay has put into the database.
-    raise Rejected("account-inactive", row.status)
 
 
 def _check_newer(rev: str, repo: RepoRow) -> None:

@@ -1,19 +1,21 @@
 """Which host an account is on and what that host says of it, and how many of a host's accounts count against its limit.
 
-The gate calls it once a host's authority is established, the status check with a host's answer. Consumers are told
-about every change of the status that the relay holds, before the account's next event. Must not know of frames.
+The gate calls it once a host's authority is established, and only for an account that is new, or on another host; the
+status check calls it with a host's answer. Consumers are told about every change of the status that the relay holds,
+before the account's next event, by an `#account` event of the relay's own; moderation makes such events as well.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 
-from relay.atproto.events import effective_status
+from relay.atproto.events import HIDING_STATUSES, effective_status, status_code
+from relay.atproto.frames import Kind, account_frame
 from relay.hosts.host import Host
 from relay.hosts.registry import HostRegistry
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.announcement import Announcement
 from relay.store.accounts import AccountRow, takes_place
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Entry
@@ -39,9 +41,8 @@ class Hosting:
         self._announce = announce
         self._place_freed = place_freed
 
-    def account_on(self, did: str, host: Host) -> AccountState:
-        """The account, made on `host` or moved there. Raises StoreError when SQL is needed and away."""
-        state = self._accounts.lookup(did)
+    def account_on(self, state: AccountState | None, did: str, host: Host) -> AccountState:
+        """The account of `did`, made on `host` or moved there; `state` is what there is of it."""
         if state is None:
             state = self._accounts.create(did, host)
             self._projector.note_account(state.row)
@@ -133,3 +134,35 @@ class Hosting:
 def _is_active(row: AccountRow) -> bool:
     active, _ = effective_status(row.status, row.upstream_status)
     return active
+
+
+class Announcement(Entry):
+    """The status of an account as its state has it, or with `own_status` given to it by this very event.
+
+    `reveals`: its past can be read again. `throttled`: it is active, but not all of its events are passed on now.
+    """
+
+    __slots__ = ("state",)
+
+    def __init__(
+        self, state: AccountState, *, own_status: str | None = None, reveals: bool = False, throttled: bool = False
+    ) -> None:
+        super().__init__(Kind.ACCOUNT)
+        # Held until it is in the log: nowhere else is it known, so memory must not forget it.
+        self.state = state
+        row = state.row if own_status is None else replace(state.row, status=own_status)
+        active, status = effective_status(row.status, row.upstream_status)
+        if active and throttled:
+            status = "throttled"
+        self.uid = row.uid
+        self.status = status_code(row.upstream_status)
+        self.head, self.tail = account_frame(row.did, time_now(), active, status)
+        self.account = row
+        self.own_status = own_status
+        self.hides = status in HIDING_STATUSES
+        self.reveals = reveals
+
+
+def time_now() -> str:
+    """What an event of the relay's own says of its time."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

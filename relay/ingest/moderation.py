@@ -11,7 +11,7 @@ from gevent.event import Event as Signal
 
 from relay.hosts.host import Host
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.announcement import Announcement
+from relay.ingest.hosting import Announcement
 from relay.kit.errors import AccountUnknown, LogError
 from relay.store import accounts as table
 from relay.store.database import Database

@@ -87,10 +87,14 @@ class Rejections:
 
 
 class Penalties:
-    """Charges per account within ten minutes of the first one, and the delay that follows from them."""
+    """Charges per account within ten minutes of the first one, and the delay that follows from them.
+
+    `charged` are the accounts that may owe something: few, so that others need not be asked about.
+    """
 
     def __init__(self) -> None:
         self._charges: Tally[str] = Tally(CHARGES_SECONDS, CHARGES_CAPACITY)
+        self.charged = self._charges.keys()
         metrics.show_bound("penalties", self._charges.__len__, CHARGES_CAPACITY)
 
     def charge(self, did: str) -> None:

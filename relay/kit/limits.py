@@ -7,7 +7,7 @@ does not go back; a Window counts in milliseconds.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, KeysView
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -101,6 +101,10 @@ class Tally(Generic[K]):
     def __len__(self) -> int:
         """Keys that are remembered."""
         return len(self._windows)
+
+    def keys(self) -> KeysView[K]:
+        """The keys that are remembered, at any time, also those whose window has ended."""
+        return self._windows.keys()
 
     def add(self, key: K, now: float, amount: int = 1) -> int:
         """Count `amount` for `key`; the count of its window so far."""
