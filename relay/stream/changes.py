@@ -1,18 +1,27 @@
-"""What a repo's event changes: the state of its repo, and what is known of its collections.
+"""What events change: the state of a repo, what is known of its collections, and the rows that SQL does not have yet.
 
-The gate asks it for an event that is being accepted, recovery for one that is in the log, so that both say the same.
-Pure functions. Must not know how an event was verified, or where the change is kept.
+The gate asks `changes_of` for an event that is being accepted, recovery for one that is in the log, so that both say
+the same. The projector gathers `Changes` and writes them; rows that were handed over for writing are never changed,
+because a reader may hold them while SQL answers. Must not know how an event was verified, or of SQL's statements.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import NamedTuple
 
 from relay.atproto.cid import Cid
 from relay.atproto.events import Commit, Sync
-from relay.store.accounts import RepoRow
+from relay.kit import metrics
+from relay.kit.generations import RecentSet
+from relay.store.accounts import AccountRow, RepoRow
 from relay.store.collections import ALL
+from relay.store.projection import ProjectionBatch
+
+KNOWN_PAIRS = 250_000
 
 
 class Changed(NamedTuple):
@@ -35,10 +44,15 @@ def changes_of(
     """What `event` of the account `uid` changes, `before` being its repo until then.
 
     `commit` and `data` are the commit and the root of the tree that the event proves, `touched` is what it says about
-    collections (`atproto.commit.touched`).
+    collections (`atproto.commit.touched`). A `#sync`, and a commit before which others were missed, leave every
+    collection in doubt.
     """
-    repo = repo_after(event, uid, commit, data, before)
-    return Changed(repo, told_by(event, touched, repo, before))
+    if isinstance(event, Sync):
+        return Changed(RepoRow(uid, event.rev, commit, data, desynchronized=False), {ALL: None})
+    gap = before is not None and (before.desynchronized or not continues(event, before))
+    if gap and before is not None and not before.desynchronized:
+        touched = {**touched, ALL: None}
+    return Changed(RepoRow(uid, event.rev, commit, data, gap), touched)
 
 
 def continues(event: Commit, repo: RepoRow) -> bool:
@@ -49,21 +63,137 @@ def continues(event: Commit, repo: RepoRow) -> bool:
     return event.prev_data == repo.data
 
 
-def repo_after(event: Commit | Sync, uid: int, commit: Cid, data: Cid, before: RepoRow | None) -> RepoRow:
-    """The repo's state after `event`."""
-    gap = isinstance(event, Commit) and before is not None and (before.desynchronized or not continues(event, before))
-    return RepoRow(uid, event.rev, commit, data, gap)
+@dataclass(slots=True)
+class Changes:
+    """The newest rows of what changed; `uids` finds the accounts among them by DID."""
+
+    accounts: dict[int, AccountRow] = field(default_factory=dict)
+    repos: dict[int, RepoRow] = field(default_factory=dict)
+    suppressed: dict[int, int | None] = field(default_factory=dict)
+    collections: dict[tuple[int, str], bool | None] = field(default_factory=dict)
+    own_statuses: dict[int, str] = field(default_factory=dict)
+    missed: dict[tuple[int, str], str] = field(default_factory=dict)
+    uids: dict[str, int] = field(default_factory=dict)
+
+    def put_account(self, row: AccountRow) -> None:
+        """Note the new state of an account."""
+        self.accounts[row.uid] = row
+        self.uids[row.did] = row.uid
+
+    def update(self, later: Changes) -> None:
+        """Add `later`, which wins where both have a row."""
+        self.accounts |= later.accounts
+        self.repos |= later.repos
+        self.suppressed |= later.suppressed
+        self.collections |= later.collections
+        self.own_statuses |= later.own_statuses
+        self.missed |= later.missed
+        self.uids |= later.uids
+
+    def pieces(self, rows: int) -> list[Changes]:
+        """The same in pieces of about `rows` rows; all rows of an account are in one piece."""
+        if len(self) <= rows:
+            return [self]
+        sizes = Counter(chain(self.accounts, self.repos, self.suppressed, self.own_statuses))
+        sizes.update(uid for uid, _ in self.collections)
+        pieces = [Changes()]
+        number_of: dict[int, int] = {}
+        room = rows
+        for uid, size in sizes.items():
+            if room <= 0:
+                pieces.append(Changes())
+                room = rows
+            number_of[uid] = len(pieces) - 1
+            room -= size
+        for account in self.accounts.values():
+            pieces[number_of[account.uid]].put_account(account)
+        for repo in self.repos.values():
+            pieces[number_of[repo.uid]].repos[repo.uid] = repo
+        for uid, before_seq in self.suppressed.items():
+            pieces[number_of[uid]].suppressed[uid] = before_seq
+        for pair, present in self.collections.items():
+            pieces[number_of[pair[0]]].collections[pair] = present
+        for uid, status in self.own_statuses.items():
+            pieces[number_of[uid]].own_statuses[uid] = status
+        # Stored before the cursors, which come with the last piece.
+        missed = list(self.missed.items())
+        parts = [Changes(missed=dict(missed[start : start + rows])) for start in range(0, len(missed), rows)]
+        return parts + pieces
+
+    def batch(self, position: int, replay_from: int, log_ids: tuple[str, ...]) -> ProjectionBatch:
+        """The batch to write, with the position that SQL has afterwards; without cursors."""
+        return ProjectionBatch(
+            position,
+            replay_from,
+            accounts=self.accounts,
+            repos=self.repos,
+            suppressed={uid: seq for uid, seq in self.suppressed.items() if seq is not None},
+            unsuppressed={uid for uid, seq in self.suppressed.items() if seq is None},
+            collections=self.collections,
+            own_statuses=self.own_statuses,
+            log_ids=log_ids,
+            missed=self.missed,
+        )
+
+    def __len__(self) -> int:
+        rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
+        return rows + len(self.collections) + len(self.own_statuses) + len(self.missed)
 
 
-def told_by(
-    event: Commit | Sync, touched: Mapping[str, bool | None], repo: RepoRow, before: RepoRow | None
-) -> Mapping[str, bool | None]:
-    """What `event` says about collections, `repo` being the state after it.
-
-    A `#sync`, and a commit before which others were missed, leave every collection in doubt.
+class Told:
+    """Which (account, collection) pairs SQL is known to have, so that the thousandth post is not written as the first
+    was.
     """
-    if isinstance(event, Sync):
-        return {ALL: None}
-    if repo.desynchronized and before is not None and not before.desynchronized:
-        return {**touched, ALL: None}
-    return touched
+
+    def __init__(self) -> None:
+        self._known = RecentSet(KNOWN_PAIRS)
+        metrics.show_bound("collections", lambda: len(self._known), 2 * KNOWN_PAIRS)
+
+    def news(self, uid: int, told: Mapping[str, bool | None]) -> dict[tuple[int, str], bool | None]:
+        """The part of `told` that SQL does not have; from now on it counts as stored."""
+        found: dict[tuple[int, str], bool | None] = {}
+        for name, present in told.items():
+            pair = uid, name
+            if not present:
+                self._known.discard(pair)
+            elif not self._known.add(pair):
+                continue
+            found[pair] = present
+        return found
+
+    def forget(self, uid: int, names: Iterable[str]) -> None:
+        """What is stored of these collections of `uid` is in doubt."""
+        for name in names:
+            self._known.discard((uid, name))
+
+    def forget_all(self) -> None:
+        """SQL may have lost any of it."""
+        self._known = RecentSet(KNOWN_PAIRS)
+
+
+def merged(pieces: Sequence[Changes]) -> Changes:
+    """All of `pieces` as one, each put over those before it."""
+    if not any(map(len, pieces[:-1])):
+        return pieces[-1]
+    found = Changes()
+    for piece in pieces:
+        found.update(piece)
+    return found
+
+
+def newest(
+    did: str, stored: tuple[AccountRow, RepoRow | None] | None, pending: Sequence[Changes]
+) -> tuple[AccountRow, RepoRow | None] | None:
+    """The account of `did` and its repo: `stored` is what SQL has, and `pending` what comes after that, in order."""
+    account, repo = stored or (None, None)
+    for changes in pending:
+        uid = account.uid if account else changes.uids.get(did, 0)
+        changed = changes.accounts.get(uid)
+        if changed is not None:
+            # The relay's own status is the stored one, not the row's, as in `projection.write`.
+            account = replace(changed, status=account.status) if account else changed
+        own = changes.own_statuses.get(uid)
+        if own is not None and account is not None:
+            account = replace(account, status=own)
+        repo = changes.repos.get(uid, repo)
+    return (account, repo) if account else None

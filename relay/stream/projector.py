@@ -23,8 +23,8 @@ from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
+from relay.stream.changes import Changes, Told, merged, newest
 from relay.stream.cursors import CursorBook
-from relay.stream.pending import Changes, Told, merged, newest
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
@@ -135,7 +135,7 @@ class Projector:
     ) -> None:
         """Gather what the events up to `position` change, once they are published.
 
-        `collections` are uids with what an event says about their collections (`changes.told_by`); `own_statuses` are
+        `collections` are uids with what an event says about their collections (`changes_of`); `own_statuses` are
         uid -> the status of the relay's own that was given to the account.
         """
         for account in account_rows:
@@ -178,10 +178,11 @@ class Projector:
 
     def wait_for_room(self, timeout: float) -> bool:
         """Block while `full`, for `timeout` seconds at most. True when there is room."""
-        if self.full:
-            self._loop.wake()
-            self._flushed.clear()
-            self._flushed.wait(timeout)
+        if not self.full:
+            return True
+        self._loop.wake()
+        self._flushed.clear()
+        self._flushed.wait(timeout)
         return not self.full
 
     def wait_until_stored(self, timeout: float) -> bool:

@@ -29,7 +29,7 @@ class Entry:
 
     Whoever submits it has set `uid`; `status`, the index in `events.STATUSES` of what the host says of the account; and
     `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that the event
-    changes, `collections` is what it says about collections (`changes.told_by`). `hides`: this `#account` event makes
+    changes, `collections` is what it says about collections (`changes.changes_of`). `hides`: this `#account` event makes
     the account's past unreadable; `reveals`: this one makes it readable again. `host_id` and `upstream_seq` are 0 for
     an announcement; `own_status` is the relay's own status that the event gives the account.
     """

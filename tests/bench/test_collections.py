@@ -22,8 +22,7 @@ from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.collection_imports import Step
 from relay.store.database import Database, Transaction
-from relay.stream.changes import told_by
-from relay.stream.pending import KNOWN_PAIRS
+from relay.stream.changes import KNOWN_PAIRS, changes_of
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
 
 ACCOUNTS = int(os.environ.get("RELAY_BENCH_ACCOUNTS", "1000000"))
@@ -47,7 +46,8 @@ def test_what_a_commit_pays(action: str) -> None:
     rounds = 20_000
 
     def once() -> None:
-        for name, present in told_by(event, touched(event.ops, row.data, opened), row, row).items():
+        told = touched(event.ops, row.data, opened)
+        for name, present in changes_of(event, 1, event.commit, row.data, told, row).collections.items():
             if present:
                 known.add((1, name))
 
