@@ -15,7 +15,7 @@ from relay.kit import metrics
 
 
 class Suppressions:
-    """uid -> log seq: that account's commit, sync and identity events below it are hidden.
+    """`before` is uid -> log seq: that account's commit, sync and identity events below it are hidden.
 
     Bounded by the `#account` events in the replay window, since what is out of it is forgotten; an entry takes some
     100 bytes.
@@ -25,17 +25,17 @@ class Suppressions:
         # How often a mark was set, and lifted: whoever keeps something that depends on the marks compares.
         self.marked = 0
         self.lifted = 0
-        self._before: dict[int, int] = {}
+        self.before: dict[int, int] = {}
         self._watchers: list[Callable[[int, int | None], None]] = []
-        metrics.SUPPRESSED_ACCOUNTS.set_function(lambda: len(self._before))
+        metrics.SUPPRESSED_ACCOUNTS.set_function(lambda: len(self.before))
 
     def restore(self, before: Mapping[int, int]) -> None:
         """Take over what SQL says, at the start."""
-        self._before.update(sorted(before.items(), key=itemgetter(1)))
+        self.before.update(sorted(before.items(), key=itemgetter(1)))
 
     def marks(self) -> dict[int, int]:
         """uid -> seq, as it is now."""
-        return dict(self._before)
+        return dict(self.before)
 
     def watch(self, changed: Callable[[int, int | None], None]) -> None:
         """Have `changed(uid, before_seq)` called after each change, with None when the mark is lifted."""
@@ -45,32 +45,32 @@ class Suppressions:
         """What a published `#account` record says about its account's past."""
         if record.flags & FLAG_HIDES:
             # Taken out first, so that the entries stay in the order of their seqs.
-            self._before.pop(record.uid, None)
-            self._before[record.uid] = record.seq
+            self.before.pop(record.uid, None)
+            self.before[record.uid] = record.seq
             self._tell(record.uid, record.seq)
         elif record.flags & FLAG_REVEALS:
             self._remove(record.uid)
 
     def forget_before(self, first_seq: int) -> None:
         """Drop the marks that no longer hide anything, now that the log begins at `first_seq`."""
-        while self._before:
-            uid, before_seq = next(iter(self._before.items()))
+        while self.before:
+            uid, before_seq = next(iter(self.before.items()))
             if before_seq > first_seq:
                 return
             self._remove(uid)
 
     def hides(self, uid: int, seq: int, kind: int) -> bool:
         """True when the event may not be handed out."""
-        return seq < self._before.get(uid, 0) and kind != Kind.ACCOUNT
+        return seq < self.before.get(uid, 0) and kind != Kind.ACCOUNT
 
     def shown(self, records: Iterable[Record]) -> Iterator[bytes]:
         """The frames of the records that may be handed out: as `hides` says, without a call for each."""
-        before = self._before.get
+        before = self.before.get
         account = Kind.ACCOUNT
         return (record.frame for record in records if record.seq >= before(record.uid, 0) or record.kind == account)
 
     def _remove(self, uid: int) -> None:
-        if self._before.pop(uid, None) is not None:
+        if self.before.pop(uid, None) is not None:
             self._tell(uid, None)
 
     def _tell(self, uid: int, before_seq: int | None) -> None:
