@@ -204,6 +204,11 @@ class Feed:
             if time.monotonic() >= deadline and self.position >= self._tail.head:
                 return None
 
+    @property
+    def behind(self) -> bool:
+        """True when something is published that was not handed out."""
+        return self.position < self._tail.head
+
     def close(self) -> None:
         """Nothing more is read."""
         self._share.give_back()

@@ -148,10 +148,10 @@ class Connection:
     def hear(self, text: bytes) -> None:
         """Take a text that the consumer sent. Raises ConsumerEnded."""
 
-    def serve(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
+    def serve(self, feed: Feed, leaving: Callable[[], bool]) -> None:
         """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded, or LogError.
 
-        When `leaving` says so, the consumer still gets everything up to `last_seq`, then a close frame.
+        When `leaving` says so, the consumer still gets all that is published, then a close frame.
         """
         self._feed = feed
         if feed.outdated:
@@ -159,11 +159,11 @@ class Connection:
         self._leaving = leaving
         self._consumer.first_position = self._consumer.position = self._counted = feed.position
         try:
-            self._stream(feed, last_seq, leaving)
+            self._stream(feed, leaving)
         finally:
             self._count()
 
-    def _stream(self, feed: Feed, last_seq: Callable[[], int], leaving: Callable[[], bool]) -> None:
+    def _stream(self, feed: Feed, leaving: Callable[[], bool]) -> None:
         while True:
             try:
                 chunk = feed.next(TICK)
@@ -172,15 +172,15 @@ class Connection:
             if chunk is not None:
                 self._send(chunk)
                 self._consumer.position = feed.position
-                if feed.position < last_seq():
+                if feed.behind:
                     # Behind the head, perhaps neither the feed nor the socket ever waits.
                     yield_hub()
-            elif leaving() and (feed.waits or feed.position >= last_seq()):
+            elif leaving() and (feed.waits or not feed.behind):
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + TICK
-                if feed.position >= last_seq():
+                if not feed.behind:
                     self._pace.caught_up()
                 self._count()
                 self._listen(now)

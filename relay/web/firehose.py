@@ -126,7 +126,7 @@ def _consume(
             try:
                 feed = attach()
                 log.debug("consumer %d connected: %s %r %s cursor %s", consumer.id, address, user_agent, stream, wanted)
-                connection.serve(feed, lambda: services.firehose.last_seq, lambda: services.consumers.leaving)
+                connection.serve(feed, lambda: services.consumers.leaving)
             except ConsumerEnded as error:
                 # A copy: what is raised keeps the frames that it came through, and what they were sending.
                 ended = ConsumerEnded(error.reason, error.farewell, error.rest)
