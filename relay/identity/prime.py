@@ -19,9 +19,8 @@ import gevent
 
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
-from relay.identity.cache import PRIMED_UNTIL
 from relay.identity.directory import hold_seconds
-from relay.identity.identity import Fact, Identity, Tombstone, to_row
+from relay.identity.identity import PRIMED_UNTIL, Fact, Identity, Tombstone, to_row
 from relay.kit.errors import AddressRefused, HttpError
 from relay.kit.limits import Pace
 from relay.net.http import GuardedHttp

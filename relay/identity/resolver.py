@@ -1,9 +1,8 @@
 """Who is this DID? Memory, then the table, then the network: one lookup per DID at a time, all bounds in one place.
 
-The gate asks `cached`, which never blocks; held accounts ask `resolve`, which does. Facts are kept by `cache`, what is
-not found by `negatives`; the network is asked by `lookup`, in the workers of two queues that are fair between the hosts
-whose events are the reason. While the network cannot tell, what is stored stands, however old. Must not know of events
-or accounts.
+The gate asks what is `known` alone, which never blocks; held accounts ask `resolve`, which does. The network is asked
+by `lookup`, in the workers of two queues that are fair between the hosts whose events are the reason. While it cannot
+tell, what is stored stands, however old. Must not know of events or accounts.
 """
 
 from __future__ import annotations
@@ -14,19 +13,15 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from relay.identity.cache import IdentityCache
 from relay.identity.fair_queue import FairQueue
-from relay.identity.identity import Fact, Identity, Tombstone
+from relay.identity.identity import Fact, Identity, IdentityCache, Tombstone, identity_of, untraced
 from relay.identity.lookup import NOT_THERE, Lookup, Target, locate
-from relay.identity.negatives import Negatives
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
 from relay.kit.limits import Allowance, Paces
 from relay.net.http import GuardedHttp
 from relay.store.database import Database
-
-__all__ = ["Identity", "Resolver"]
 
 # How long one call of `resolve` may block.
 WAIT_SECONDS = 60.0
@@ -98,13 +93,16 @@ class _Flight:
 
 
 class Resolver:
-    """DIDs to identities. `plc_hosts` are the directory's base addresses; `memory` bounds what is kept there."""
+    """DIDs to identities. `plc_hosts` are the directory's base addresses; `memory` bounds what is kept there.
+
+    `known` is what is kept in memory and in SQL.
+    """
 
     def __init__(self, db: Database, http: GuardedHttp, *, plc_hosts: Sequence[str], memory: RecordCache) -> None:
         self._allow_insecure = http.allow_insecure
         self._lookup = Lookup(http, plc_hosts)
-        self._cache = IdentityCache(db, memory.identities)
-        self._negatives = Negatives()
+        self.known = IdentityCache(db, memory.identities)
+        self._negatives = self.known.negatives
         self._did_refreshes: Allowance[tuple[str, str | None]] = Allowance(
             REFRESHES_PER_DID, REFRESH_DID_SECONDS, REFRESHED_REMEMBERED
         )
@@ -137,7 +135,7 @@ class Resolver:
 
     def start(self) -> None:
         """Start the workers and the writing behind."""
-        self._cache.start()
+        self.known.start()
         self._plc_lookups.start()
         self._web_lookups.start()
 
@@ -149,19 +147,11 @@ class Resolver:
             if flight.rest is not None:
                 flight.rest.kill(block=False)
             self._land(flight, IdentityError("did-unavailable", "the relay is stopping"))
-        self._cache.stop()
+        self.known.stop()
 
     def cached(self, did: str) -> Identity | None:
-        """The identity in memory, None when it is not there. Never blocks.
-
-        Raises IdentityError when it is known that there is none: `did-tombstone`, `did-not-found`, `did-document`.
-        """
-        fact = self._cache.get(did)
-        if fact is not None:
-            _READS_MEMORY.inc()
-            return _identity(fact)
-        refused = self._negatives.refused(did)
-        return None if refused is None else _identity(refused)
+        """The identity in memory, as `IdentityCache.cached` says."""
+        return self.known.cached(did)
 
     def resolve(self, did: str, *, refresh: bool = False, host: str | None = None) -> Identity:
         """The identity, looked up if need be; blocks for WAIT_SECONDS at most.
@@ -177,18 +167,18 @@ class Resolver:
                 return known
         outcome = self._negatives.unanswered(did) or self._fly_or_join(did, host or "", refresh=refresh)
         if not refresh and isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
-            stored = self._cache.stored(did)
+            stored = self.known.stored(did)
             if stored is not None:
-                self._cache.extend(stored, AWAY_SECONDS)
-                return _identity(stored)
-        return _identity(outcome)
+                self.known.extend(stored, AWAY_SECONDS)
+                return identity_of(stored)
+        return identity_of(outcome)
 
     def ask(self, did: str) -> Identity:
         """What the network says now, past all that is known, which it leaves alone. Blocks for a lookup.
 
         For whoever has to tell what is the matter with a DID, seldom. Raises IdentityError.
         """
-        return _identity(self._lookup.fetch(did, locate(did, allow_insecure=self._allow_insecure)))
+        return identity_of(self._lookup.fetch(did, locate(did, allow_insecure=self._allow_insecure)))
 
     def _fly_or_join(self, did: str, host: str, *, refresh: bool) -> Fact | IdentityError:
         """The outcome of a lookup, the one that is under way or a new one."""
@@ -220,11 +210,11 @@ class Resolver:
         try:
             target = locate(did, allow_insecure=self._allow_insecure)
         except IdentityError as error:
-            self._negatives.note(did, _untraced(error))
+            self._negatives.note(did, untraced(error))
             raise
         flight = self._flights[did] = _Flight(did, target, host)
         try:
-            fact = None if past_table else self._cache.load(did)
+            fact = None if past_table else self.known.load(did)
             if fact is not None and not flight.outdated:
                 _READS_TABLE.inc()
                 self._land(flight, fact)
@@ -286,7 +276,7 @@ class Resolver:
         flight.first_answer_at = flight.first_answer_at or now
         flight.answers += 1
         again_at = self._negatives.ask_again_at(flight.did, flight.answers, flight.hosts[0])
-        if again_at is None or self._cache.stored(flight.did) is not None:
+        if again_at is None or self.known.stored(flight.did) is not None:
             return False
         flight.rest = gevent.spawn_later(max(0.0, flight.first_answer_at + again_at - now), self._wake, flight)
         return True
@@ -299,20 +289,20 @@ class Resolver:
         try:
             return self._lookup.fetch(flight.did, flight.target)
         except IdentityError as error:
-            return _untraced(error)
+            return untraced(error)
 
     def _keep(self, did: str, outcome: Fact | IdentityError) -> Fact | IdentityError:
         """Remember what the lookup ended with; what the callers are told."""
         if not isinstance(outcome, IdentityError):
             self._negatives.found(did)
-            self._cache.put(outcome)
+            self.known.put(outcome)
             return outcome
         if outcome.reason != "did-unavailable":
-            stored = self._cache.stored(did)
+            stored = self.known.stored(did)
             if isinstance(stored, Identity) and self._negatives.doubts(did):
-                self._cache.extend(stored, DOUBT_SECONDS)
+                self.known.extend(stored, DOUBT_SECONDS)
                 return stored
-            self._cache.forget(did)
+            self.known.forget(did)
         self._negatives.note(did, outcome)
         return outcome
 
@@ -323,23 +313,8 @@ class Resolver:
         flight.landed.set()
 
 
-_READS_MEMORY = metrics.IDENTITY_READS.labels("memory")
 _READS_TABLE = metrics.IDENTITY_READS.labels("table")
 _READS_NETWORK = metrics.IDENTITY_READS.labels("network")
-
-
-def _identity(outcome: Fact | IdentityError) -> Identity:
-    """The identity, or the IdentityError raised."""
-    if isinstance(outcome, IdentityError):
-        raise _untraced(outcome)
-    if isinstance(outcome, Tombstone):
-        raise IdentityError("did-tombstone", outcome.did)
-    return outcome
-
-
-def _untraced(error: IdentityError) -> IdentityError:
-    """A copy: an exception that is kept keeps the frames of every raise, and all that is in them, with it."""
-    return IdentityError(error.reason, error.detail)
 
 
 def _word(outcome: Fact | IdentityError) -> str:

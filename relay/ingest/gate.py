@@ -17,7 +17,7 @@ from relay.atproto.events import HIDING_STATUSES, effective_status, host_status,
 from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
-from relay.identity.resolver import Identity, Resolver
+from relay.identity.identity import Identity, IdentityCache
 from relay.ingest.accounts import SERVED, Accounts, AccountState
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting, time_now
@@ -41,7 +41,7 @@ class Gate:
     def __init__(
         self,
         accounts: Accounts,
-        resolver: Resolver,
+        identities: IdentityCache,
         hosting: Hosting,
         penalties: Penalties,
         pool: WorkerPool | None = None,
@@ -49,7 +49,7 @@ class Gate:
         lenient: bool,
     ) -> None:
         self._accounts = accounts
-        self._resolver = resolver
+        self._identities = identities
         self._hosting = hosting
         self._penalties = penalties
         self._pool = pool
@@ -235,14 +235,14 @@ class Gate:
 
     def _known_identity(self, did: str) -> Identity | None:
         try:
-            return self._resolver.cached(did)
+            return self._identities.cached(did)
         except IdentityError:
             return None
 
     def _authoritative_identity(self, delivery: Delivery) -> Identity:
         """The DID's identity, once it names the host that sent the event."""
         try:
-            identity = self._resolver.cached(delivery.event.did)
+            identity = self._identities.cached(delivery.event.did)
         except IdentityError as error:
             # For three days a tombstone can be taken back.
             if error.reason == "did-tombstone" and not delivery.refreshed:

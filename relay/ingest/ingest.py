@@ -47,7 +47,7 @@ class Ingest:
         penalties = Penalties()
         self.places = Places(db, self.moderation)
         hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self.places.freed)
-        gate = Gate(self.accounts, resolver, hosting, penalties, pool, lenient=lenient)
+        gate = Gate(self.accounts, resolver.known, hosting, penalties, pool, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
         missed = Missed(stream.projector.note_missed)
         status_check = StatusCheck(http, self.accounts, hosting, missed)

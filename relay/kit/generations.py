@@ -14,6 +14,9 @@ from relay.kit import metrics
 SHARDS = 64
 SMALLEST_SHARD = 1024
 
+# The same prefix hundreds of thousands of times is not kept.
+_COMMON = "did:plc:"
+
 # Beside their bytes the parts have the length of the first one.
 _LENGTH_BYTES = 2
 
@@ -44,7 +47,7 @@ class RecordCache:
 
     def find(self, did: str) -> bytes | None:
         """The entry of `did`, which counts as used now."""
-        key = _key(did)
+        key = did.removeprefix(_COMMON)
         shard = self._shards[hash(key) % len(self._shards)]
         entry = shard.newer.get(key)
         if entry is None:
@@ -55,7 +58,7 @@ class RecordCache:
 
     def keep(self, did: str, entry: bytes) -> None:
         """Keep `entry` for `did`, in place of any other."""
-        key = _key(did)
+        key = did.removeprefix(_COMMON)
         shard = self._shards[hash(key) % len(self._shards)]
         shard.older.pop(key, None)
         self._put(shard, key, entry)
@@ -64,11 +67,11 @@ class RecordCache:
         """Every DID with its entry, also while entries come and go; none of that counts as use."""
         for shard in self._shards:
             for key, entry in (*shard.older.items(), *shard.newer.items()):
-                yield key if key.startswith("did:") else f"did:plc:{key}", entry
+                yield key if key.startswith("did:") else f"{_COMMON}{key}", entry
 
     def forget(self, did: str) -> None:
         """Keep nothing of `did`."""
-        key = _key(did)
+        key = did.removeprefix(_COMMON)
         shard = self._shards[hash(key) % len(self._shards)]
         shard.newer.pop(key, None)
         shard.older.pop(key, None)
@@ -156,8 +159,3 @@ class RecentSet:
 
     def __len__(self) -> int:
         return len(self._newer) + len(self._older)
-
-
-def _key(did: str) -> str:
-    """A DID in less memory: the same prefix hundreds of thousands of times is not kept."""
-    return did.removeprefix("did:plc:")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from relay.identity import prime as prime_module
-from relay.identity.cache import GOOD_FOR_SECONDS
+from relay.identity.identity import GOOD_FOR_SECONDS
 from relay.identity.prime import POSITION, prime
 from relay.identity.resolver import Resolver
 from relay.kit.errors import HttpError, IdentityError

@@ -13,7 +13,8 @@ import pytest
 
 from relay.identity import directory, lookup, negatives
 from relay.identity import resolver as resolver_module
-from relay.identity.resolver import Identity, Resolver
+from relay.identity.identity import Identity
+from relay.identity.resolver import Resolver
 from relay.kit.errors import IdentityError
 from relay.kit.generations import RecordCache
 from relay.net.http import GuardedHttp
@@ -164,7 +165,7 @@ def test_a_fact_is_good_for_a_day_from_its_resolution_also_across_a_restart(
 ) -> None:
     begun = time.time()
     now = begun
-    monkeypatch.setattr("relay.identity.cache.IdentityCache.__init__.__defaults__", (lambda: now,))
+    monkeypatch.setattr("relay.identity.identity.IdentityCache.__init__.__defaults__", (lambda: now,))
     first = make()
     first.resolve(DID)
     first.stop()
@@ -425,7 +426,7 @@ def test_what_is_stored_stands_while_the_network_cannot_tell(
     """However old it is; what is to be refreshed waits instead."""
     begun = time.time()
     now = begun
-    monkeypatch.setattr("relay.identity.cache.IdentityCache.__init__.__defaults__", (lambda: now,))
+    monkeypatch.setattr("relay.identity.identity.IdentityCache.__init__.__defaults__", (lambda: now,))
     before = make()
     before.resolve(DID)
     before.stop()

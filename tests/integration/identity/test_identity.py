@@ -9,9 +9,8 @@ import gevent
 import pytest
 
 from relay.atproto.hostname import Endpoint
-from relay.identity import cache as cache_module
-from relay.identity.cache import IdentityCache
-from relay.identity.identity import Fact, Identity, Tombstone
+from relay.identity import identity as identity_module
+from relay.identity.identity import Fact, Identity, IdentityCache, Tombstone
 from relay.kit.errors import StoreError
 from relay.kit.generations import RecordCache
 from relay.store.database import Database
@@ -112,7 +111,7 @@ def test_when_the_table_agreed_with_the_directory_is_believed_if_it_can_be(flaky
 
 
 def test_what_waits_is_bounded_and_the_oldest_goes_first(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "MAX_PENDING", 10)
+    monkeypatch.setattr(identity_module, "MAX_PENDING", 10)
     cache = _cache(flaky)
     flaky.away = True
     for number in range(25):
@@ -169,7 +168,7 @@ def test_stopping_writes_what_waits(flaky: Flaky) -> None:
 
 
 def test_stopping_does_not_wait_for_a_database_that_hangs(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(identity_module, "DRAIN_SECONDS", 0.1)
     cache = _cache(flaky)
     cache.start()
     cache.put(_fact(1))
