@@ -11,9 +11,8 @@ from typing import Protocol
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.config import Settings
-from relay.hosts.host import MILLISECONDS
+from relay.hosts.budgets import MILLISECONDS, Window
 from relay.kit.errors import CrawlRefused, HttpError, RelayError
-from relay.kit.limits import Window
 from relay.net.http import Response
 from relay.store import installation as table
 from relay.store.database import Transaction

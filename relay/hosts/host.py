@@ -10,22 +10,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from datetime import UTC, datetime
-from typing import NamedTuple
-
-from gevent.event import Event as Signal
 
 from relay.atproto.hostname import Endpoint
+from relay.hosts.budgets import TRUSTED_RATES, Budget, Limiter, Rates, Share, Shares, rates_for
 from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status, status_of
-from relay.hosts.shares import Share, Shares
 from relay.kit import metrics
-from relay.kit.limits import Window
 from relay.store.hosts import HostRow
 from relay.stream.cursors import HostCursor
-
-MAX_EVENTS_IN_FLIGHT = 1024
-MAX_BYTES_IN_FLIGHT = 16 << 20
-
-MILLISECONDS = {"second": 1_000, "hour": 3_600_000, "day": 86_400_000}
 
 DROP_HOUR_SECONDS = 3600
 DROP_HOURS = 24
@@ -213,54 +204,6 @@ def seconds_of(stated_time: str | None) -> float | None:
     return (stated if stated.tzinfo else stated.replace(tzinfo=UTC)).timestamp()
 
 
-class Budget:
-    """What one host may have between its socket and the log: queued, parked and not yet durable events.
-
-    The bound is what makes a host whose events wait (for an identity, say) wait alone: its subscriber blocks in
-    `wait_for_room`, TCP pushes back on the host, and the lanes stay free for everyone else.
-    """
-
-    __slots__ = ("_room", "bytes", "events", "parked", "parked_bytes")
-
-    def __init__(self) -> None:
-        self.events = 0
-        self.bytes = 0
-        self.parked = 0
-        self.parked_bytes = 0
-        self._room: Signal | None = None
-
-    @property
-    def full(self) -> bool:
-        """True when nothing more may be taken from the host now."""
-        return self.events >= MAX_EVENTS_IN_FLIGHT or self.bytes >= MAX_BYTES_IN_FLIGHT
-
-    @property
-    def spare_events(self) -> int:
-        """How many more events may be taken, 0 when half of the bytes are."""
-        return MAX_EVENTS_IN_FLIGHT - self.events if self.bytes < MAX_BYTES_IN_FLIGHT // 2 else 0
-
-    def take(self, size: int) -> None:
-        """Count one event of `size` bytes as in flight."""
-        self.events += 1
-        self.bytes += size
-
-    def release(self, size: int) -> None:
-        """The event of `size` bytes is durable or rejected: give its room back."""
-        self.events -= 1
-        self.bytes -= size
-        if self._room is not None and not self.full:
-            self._room.set()
-            self._room = None
-
-    def wait_for_room(self, timeout: float) -> bool:
-        """Block until there is room, for at most `timeout` seconds. True when there is."""
-        if self.full:
-            # The signal exists only while somebody waits: thousands of hosts never need one.
-            self._room = self._room or Signal()
-            self._room.wait(timeout)
-        return not self.full
-
-
 class Drops:
     """How many events of a host were dropped in the last day, by reason: counts per hour, 24 of them at most.
 
@@ -296,79 +239,3 @@ class Drops:
     def _forget(self, hour: int) -> None:
         for old in [when for when in self._hours if when <= hour - DROP_HOURS]:
             del self._hours[old]
-
-
-class Rates(NamedTuple):
-    """The maximum number of messages of one host per second, hour and day."""
-
-    second: int
-    hour: int
-    day: int
-
-
-TRUSTED_RATES = Rates(5_000, 50_000_000, 500_000_000)
-
-
-def rates_for(account_limit: int, trusted: bool) -> Rates:
-    """The reference relay's formula: a base for everyone, more for hosts that may have many accounts."""
-    if trusted:
-        return TRUSTED_RATES
-    return Rates(50 + account_limit // 1_000, 2_500 + account_limit, 20_000 + 10 * account_limit)
-
-
-class Limiter:
-    """How fast one host may send: sliding windows over a second, an hour and a day. Nothing is dropped.
-
-    The clock is passed in, in milliseconds, so that a limit is not a burst at each full second.
-    """
-
-    __slots__ = ("_day", "_free", "_hour", "_rates", "_second", "_uncounted", "_until")
-
-    def __init__(self) -> None:
-        self._second = Window(MILLISECONDS["second"])
-        self._hour = Window(MILLISECONDS["hour"])
-        self._day = Window(MILLISECONDS["day"])
-        # `_free` more messages fit under the slower limits until `_until`, as long as the rates do not change: what was
-        # counted can only slide out. The messages taken since then are `_uncounted` there.
-        self._free = 0
-        self._until = 0
-        self._rates: Rates | None = None
-        self._uncounted = 0
-
-    def take(self, now: int, rates: Rates) -> tuple[int, str]:
-        """Count one message, or say how long to wait for it first.
-
-        `(0, "")` when it is counted; else the milliseconds to wait and the tier whose limit is reached.
-        """
-        if self._free <= 0 or now >= self._until or rates is not self._rates:
-            self._look_at_slower(now, rates)
-        if self._free <= 0:
-            return max(
-                (self._second.wait(now, rates.second), "second"),
-                (self._hour.wait(now, rates.hour), "hour"),
-                (self._day.wait(now, rates.day), "day"),
-            )
-        wait = self._second.take(now, rates.second)
-        if wait:
-            return wait, "second"
-        self._free -= 1
-        self._uncounted += 1
-        return 0, ""
-
-    def last_day(self, now: int) -> float:
-        """Messages counted in the day before `now`, since the relay started."""
-        self._count()
-        return self._day.used(now)
-
-    def _look_at_slower(self, now: int, rates: Rates) -> None:
-        self._count()
-        self._free = int(min(rates.hour - self._hour.used(now), rates.day - self._day.used(now)))
-        self._until = (now // MILLISECONDS["hour"] + 1) * MILLISECONDS["hour"]
-        self._rates = rates
-
-    def _count(self) -> None:
-        """Count in the slower windows what has come: all of it in the hour that ends at `_until`."""
-        if self._uncounted:
-            self._hour.add(self._until - 1, self._uncounted)
-            self._day.add(self._until - 1, self._uncounted)
-            self._uncounted = 0

@@ -16,12 +16,12 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto.hostname import Endpoint
 from relay.config import Settings
 from relay.hosts import crawl_checks, lifecycle, pull_hosts
+from relay.hosts.budgets import MILLISECONDS, Window
 from relay.hosts.dialler import Dialler
-from relay.hosts.host import MILLISECONDS, Host
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.registry import HostRegistry
 from relay.kit.errors import CrawlRefused, RelayError
-from relay.kit.limits import Window
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
 from relay.store import installation

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from relay.hosts.budgets import Shares
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
 from relay.hosts.rejected import RejectedFrames
-from relay.hosts.shares import Shares
 from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store import hosts as table

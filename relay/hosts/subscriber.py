@@ -135,7 +135,9 @@ class Subscriber:
                         turn = time.monotonic()
 
     def _take(self, host: Host, reading: _Reading, message: bytes | PassedOver) -> None:
-        self._wait_for_limits(host)
+        wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
+        if wait:
+            self._wait_for_limits(host, wait, tier)
         size = message.size if isinstance(message, PassedOver) else len(message)
         host.share.take(MESSAGE_SECONDS + BYTE_SECONDS * size)
         reading.take(message)
@@ -172,16 +174,15 @@ class Subscriber:
         opened.callback(live.close)
         return live
 
-    def _wait_for_limits(self, host: Host) -> None:
-        while True:
-            wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
-            if not wait:
-                return
+    def _wait_for_limits(self, host: Host, wait: int, tier: str) -> None:
+        """Return once a message is counted: the limit of `tier` lets it through in `wait` milliseconds."""
+        while wait:
             # In pieces, so that a limit raised by an admin in between counts at once.
             seconds = min(wait / 1000, LONGEST_WAIT_SECONDS)
             host.note_throttled(tier, time.time())
             gevent.sleep(seconds)
             metrics.HOST_THROTTLED_SECONDS.labels(tier).inc(seconds)
+            wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
 
 
 class _Reading:

@@ -16,7 +16,8 @@ from gevent.event import Event as Signal
 from gevent.pool import Group
 
 from relay.atproto.frames import Account
-from relay.hosts.host import Budget, Host
+from relay.hosts.budgets import Budget
+from relay.hosts.host import Host
 from relay.ingest.delivery import Delivery, Fetched, Wait
 from relay.ingest.hosting import Hosting
 from relay.ingest.waits import Waits

@@ -1,7 +1,7 @@
 """Limits: how often something may happen, for one thing or for each of very many.
 
 Used by every room that bounds what others cause. Pure arithmetic: the time is passed in, in seconds of any clock that
-does not go back; a Window counts in milliseconds.
+does not go back.
 """
 
 from __future__ import annotations
@@ -135,74 +135,6 @@ class Tally(Generic[K]):
             if self._windows[key][0] > now:
                 return
             del self._windows[key]
-
-
-class Window:
-    """One sliding window of `span` milliseconds, kept as the counts of two fixed ones.
-
-    What slid out of the earlier one is taken to have been spread evenly: two integers a tier instead of a timestamp
-    an event, for thousands of hosts.
-    """
-
-    __slots__ = ("_count", "_index", "_previous", "_span")
-
-    def __init__(self, span: int, index: int = 0, previous: int = 0, count: int = 0) -> None:
-        self._span = span
-        self._index = index
-        self._previous = previous
-        self._count = count
-
-    @property
-    def state(self) -> tuple[int, int, int]:
-        """(index, previous, count): with the span, all there is to keep of a window over a restart."""
-        return self._index, self._previous, self._count
-
-    def add(self, now: int, amount: int = 1) -> None:
-        """Count `amount` events at `now`."""
-        self._slide(now)
-        self._count += amount
-
-    def take(self, now: int, limit: int) -> int:
-        """Count one event if it fits under `limit`: 0, or the milliseconds to wait for that."""
-        span, count = self._span, self._count
-        if now // span == self._index and self._previous * (1 - now % span / span) + count + 1 <= limit:
-            self._count = count + 1
-            return 0
-        wait = self.wait(now, limit)
-        if not wait:
-            self._count += 1
-        return wait
-
-    def used(self, now: int) -> float:
-        """Events within the span before `now`."""
-        self._slide(now)
-        return self._previous * (1 - (now % self._span) / self._span) + self._count
-
-    def wait(self, now: int, limit: int) -> int:
-        """Milliseconds until one more event fits under `limit`; 0 when it fits now."""
-        if limit <= 0:
-            return self._span
-        if self.used(now) + 1 <= limit:
-            return 0
-        elapsed = now % self._span
-        if self._count + 1 <= limit:
-            # Enough of the earlier window has to slide out.
-            needed = self._span * (1 - (limit - self._count - 1) / self._previous)
-            return max(1, int(needed - elapsed) + 1)
-        needed = self._span * (1 - (limit - 1) / self._count)
-        return self._span - elapsed + int(needed) + 1
-
-    def _slide(self, now: int) -> None:
-        index = now // self._span
-        # A clock that is set back must not forget what was sent: the window then stands until time has caught up. What
-        # was counted by one that was far ahead counts as of now, or it would stand for as long.
-        if index < self._index - 1:
-            self._index = index
-        if index <= self._index:
-            return
-        self._previous = self._count if index == self._index + 1 else 0
-        self._count = 0
-        self._index = index
 
 
 class Places(Generic[K]):

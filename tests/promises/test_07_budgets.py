@@ -18,7 +18,7 @@ import pytest
 from gevent.event import Event
 
 from relay.atproto.frames import Account, Commit
-from relay.hosts import host as host_module
+from relay.hosts import budgets
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
 from relay.ingest import delivery, lanes, lines, rejections, verification, waits
@@ -68,7 +68,7 @@ def test_a_host_with_too_much_in_flight_waits_alone(
 ) -> None:
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
-    monkeypatch.setattr(host_module, "MAX_EVENTS_IN_FLIGHT", 10)
+    monkeypatch.setattr(budgets, "MAX_EVENTS_IN_FLIGHT", 10)
     with plc.holding():
         reading = strangers(path, slow, other_pds, 30)
         until(lambda: slow.budget.full)
@@ -298,9 +298,9 @@ def test_accounts_that_wait_leave_their_host_places_for_its_others(
     directory = Directory(monkeypatch)
     size = len(post(quiet, "3kaab").frame(1))
     if scarce == "events":
-        monkeypatch.setattr(host_module, "MAX_EVENTS_IN_FLIGHT", 48)
+        monkeypatch.setattr(budgets, "MAX_EVENTS_IN_FLIGHT", 48)
     else:
-        monkeypatch.setattr(host_module, "MAX_BYTES_IN_FLIGHT", 48 * size)
+        monkeypatch.setattr(budgets, "MAX_BYTES_IN_FLIGHT", 48 * size)
     seq, held = 6, []
     for repo in busy:
         before = host.budget.parked

@@ -12,9 +12,9 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Commit, Identity
-from relay.hosts import host as host_module
+from relay.hosts import budgets
 from relay.hosts.host import Host
-from relay.identity import cache, directory, lookup, resolver
+from relay.identity import directory, identity, lookup, resolver
 from relay.ingest import waits
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
@@ -23,7 +23,7 @@ from tests.support.plc import FakePlc
 from tests.support.wait import until
 
 SHORTENED = {
-    (cache, "GOOD_FOR_SECONDS"): 0.5,
+    (identity, "GOOD_FOR_SECONDS"): 0.5,
     (directory, "REQUEST_SECONDS"): 0.1,
     (directory, "FIRST_CLOSED_SECONDS"): 0.02,
     (directory, "LONGEST_CLOSED_SECONDS"): 0.1,
@@ -33,7 +33,7 @@ SHORTENED = {
     (waits, "RESOLVE_FOR_SECONDS"): 0.5,
     (waits, "FIRST_RETRY_SECONDS"): 0.02,
     (waits, "LONGEST_RETRY_SECONDS"): 0.1,
-    (host_module, "MAX_EVENTS_IN_FLIGHT"): 30,
+    (budgets, "MAX_EVENTS_IN_FLIGHT"): 30,
 }
 OUTAGE_SECONDS = 4.0
 

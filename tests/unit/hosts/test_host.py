@@ -1,120 +1,13 @@
-"""A host's budget, its rates, what was dropped of it, and what time alone changes about it."""
+"""A host's rates, what was dropped of it, and what time alone changes about it."""
 
-import gevent
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from relay.hosts import host as host_module
-from relay.hosts.host import MILLISECONDS, TRUSTED_RATES, Budget, Drops, Limiter, Rates, rates_for
+from relay.hosts.budgets import TRUSTED_RATES, rates_for
+from relay.hosts.host import Drops
 from relay.hosts.lifecycle import Cause, Status
-from relay.kit.limits import Window
 from tests.support.hosts import NOW, known_host
 
-NO_LIMIT = 10**9
 HOUR = 3600.0
-
-
-def test_a_full_budget_blocks_until_room_is_released() -> None:
-    budget = Budget()
-    budget.take(host_module.MAX_BYTES_IN_FLIGHT)
-    assert budget.full and not budget.wait_for_room(0.01)
-    waiter = gevent.spawn(budget.wait_for_room, 5)
-    gevent.sleep(0)
-    assert not waiter.ready()
-    budget.release(host_module.MAX_BYTES_IN_FLIGHT)
-    assert waiter.get(timeout=1)
-
-
-def test_the_number_of_events_is_bounded_as_well() -> None:
-    budget = Budget()
-    for _ in range(host_module.MAX_EVENTS_IN_FLIGHT):
-        assert not budget.full
-        budget.take(1)
-    assert budget.full
-
-
-def admitted(limit: int, until: int, rates: Rates) -> list[int]:
-    """The milliseconds at which a host that sends as fast as it may gets its messages through."""
-    times: list[int] = []
-    limiter, now = Limiter(), 5_000
-    while now < 5_000 + until and len(times) < limit:
-        wait, _ = limiter.take(now, rates)
-        if wait:
-            now += wait
-        else:
-            times.append(now)
-    return times
-
-
-def test_the_formula_is_the_reference_relays() -> None:
-    assert rates_for(100, trusted=False) == (50, 2_600, 21_000)
-    assert rates_for(20_000, trusted=False) == (70, 22_500, 220_000)
-    assert rates_for(100, trusted=True) == TRUSTED_RATES == (5_000, 50_000_000, 500_000_000)
-
-
-def test_a_greedy_host_gets_its_rate_and_no_more() -> None:
-    times = admitted(10_000, 60_000, Rates(50, NO_LIMIT, NO_LIMIT))
-    assert 0.9 * 50 * 60 <= len(times) <= 51 * 60
-
-
-def test_there_is_no_second_burst_at_the_turn_of_the_second() -> None:
-    limiter, rates = Limiter(), Rates(50, NO_LIMIT, NO_LIMIT)
-    before = sum(limiter.take(5_990, rates)[0] == 0 for _ in range(100))
-    after = sum(limiter.take(6_010, rates)[0] == 0 for _ in range(100))
-    assert before == 50
-    assert after <= 1
-
-
-def test_the_tier_that_makes_it_wait_longest_is_named() -> None:
-    limiter, rates = Limiter(), Rates(10, 20, NO_LIMIT)
-    now = 0
-    for _ in range(20):
-        while limiter.take(now, rates)[0]:
-            now += 100
-    wait, tier = limiter.take(now, rates)
-    assert tier == "hour"
-    assert wait > 1_000_000
-
-
-def test_a_raised_limit_counts_at_once() -> None:
-    limiter = Limiter()
-    for _ in range(50):
-        assert limiter.take(1_000, Rates(50, NO_LIMIT, NO_LIMIT)) == (0, "")
-    assert limiter.take(1_000, Rates(50, NO_LIMIT, NO_LIMIT))[0]
-    assert limiter.take(1_000, Rates(60, NO_LIMIT, NO_LIMIT)) == (0, "")
-
-
-class PlainLimiter:
-    """All three windows looked at and counted in for each message."""
-
-    def __init__(self) -> None:
-        self._windows = {tier: Window(span) for tier, span in MILLISECONDS.items()}
-
-    def take(self, now: int, rates: Rates) -> tuple[int, str]:
-        wait, tier = max((self._windows[tier].wait(now, limit), tier) for tier, limit in rates._asdict().items())
-        if wait:
-            return wait, tier
-        for window in self._windows.values():
-            window.add(now)
-        return 0, ""
-
-    def last_day(self, now: int) -> float:
-        return self._windows["day"].used(now)
-
-
-PACES = st.sampled_from([0, 1, 7, 150, 990, 60_000, 1_800_000, 3_599_990, 80_000_000])
-
-
-@given(st.lists(st.tuples(PACES, st.sampled_from([Rates(3, 5, 9), Rates(4, 20, 30), Rates(0, 5, 9)])), max_size=80))
-def test_looking_at_the_slower_limits_now_and_then_comes_to_the_same(messages: list[tuple[int, Rates]]) -> None:
-    limiter, plain, now = Limiter(), PlainLimiter(), 5_000
-    for number, (pause, rates) in enumerate(messages):
-        now += pause
-        wait, tier = plain.take(now, rates)
-        assert limiter.take(now, rates)[0] == wait, tier
-        if number % 5 == 0:
-            assert limiter.last_day(now) == plain.last_day(now)
 
 
 def test_the_rates_follow_a_row_that_changes() -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from relay.kit.limits import Allowance, Pace, Paces, Places, Tally, Window
+from relay.kit.limits import Allowance, Pace, Paces, Places, Tally
 
 
 def test_a_pace_lets_a_burst_through_and_then_spaces_evenly() -> None:
@@ -84,66 +82,6 @@ def test_asking_a_tally_changes_nothing() -> None:
     tally: Tally[str] = Tally(span=1.0, capacity=3)
     tally.add("a", 0.0)
     assert tally.count("a", 5.0) == 0 and len(tally) == 1
-
-
-def test_a_limit_of_zero_lets_nothing_through_and_does_not_divide_by_it() -> None:
-    assert Window(1_000).wait(123, 0) == 1_000
-
-
-@given(
-    st.lists(st.integers(0, 3_000), min_size=1, max_size=60),
-    st.integers(1, 30),
-    st.integers(0, 10**9),
-)
-def test_a_wait_is_long_enough_and_hardly_longer(gaps: list[int], limit: int, start: int) -> None:
-    window, now = Window(1_000), start
-    for gap in gaps:
-        now += gap
-        wait = window.wait(now, limit)
-        if wait:
-            assert window.used(now) + 1 > limit
-            assert wait <= 2_001
-            now += wait
-        assert window.wait(now, limit) == 0
-        window.add(now)
-        assert window.used(now) <= limit + 1e-6
-
-
-@given(st.lists(st.integers(-50, 1_500), min_size=1, max_size=60), st.integers(0, 5), st.integers(0, 10**9))
-def test_taking_is_waiting_for_nothing_and_adding(gaps: list[int], limit: int, start: int) -> None:
-    """A clock that goes back included."""
-    window, other, now = Window(1_000), Window(1_000), start + 100_000
-    for gap in gaps:
-        now += gap
-        wait = other.wait(now, limit)
-        if not wait:
-            other.add(now)
-        assert window.take(now, limit) == wait
-        assert window.state == other.state
-
-
-def test_a_clock_set_back_forgets_nothing() -> None:
-    window = Window(1_000)
-    for _ in range(5):
-        window.add(10_500)
-    window.add(9_200)
-    assert window.state == (10, 0, 6)
-
-
-def test_what_a_clock_counted_that_was_far_ahead_does_not_stand_until_then() -> None:
-    window = Window(1_000)
-    for _ in range(5):
-        window.add(1_000_000_500)
-    assert window.wait(10_500, 5) > 0 and window.used(10_500) == 5.0
-    assert window.used(11_250) == 5 * 0.75 and window.wait(11_250, 5) == 0
-    assert window.used(12_000) == 0.0
-
-
-def test_a_window_survives_its_storage() -> None:
-    window = Window(1_000)
-    for now in (500, 900, 1_100):
-        window.add(now)
-    assert Window(1_000, *window.state).used(1_500) == window.used(1_500) == 2.0
 
 
 def test_places_are_bounded_in_total_and_for_each_key() -> None:
