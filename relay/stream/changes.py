@@ -1,14 +1,15 @@
 """What events change: the state of a repo, what is known of its collections, and the rows that SQL does not have yet.
 
 The gate asks `changes_of` for an event that is being accepted, recovery for one that is in the log, so that both say
-the same. The projector gathers `Changes` and writes them; rows that were handed over for writing are never changed,
-because a reader may hold them while SQL answers. Must not know how an event was verified, or of SQL's statements.
+the same. The sequencer adds it to what is `Pending`, and the projector writes that. Rows that were handed over for
+writing are never changed: a reader may hold them while SQL answers. Must not know how an event was verified, or of
+SQL's statements.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NamedTuple
@@ -22,6 +23,12 @@ from relay.store.collections import ALL
 from relay.store.projection import ProjectionBatch
 
 KNOWN_PAIRS = 250_000
+# With so many rows SQL is written before its time.
+FLUSH_ROWS = 5_000
+# What may wait for SQL. The events must be fewer than `high_water.RESERVE`: so far is the log's seq put ahead of SQL's
+# position when a log is found to be behind it.
+MAX_ROWS = 100_000
+MAX_EVENTS = 500_000
 
 
 class Changed(NamedTuple):
@@ -171,6 +178,59 @@ class Told:
         self._known = RecentSet(KNOWN_PAIRS)
 
 
+class Pending:
+    """What SQL does not have yet: the events up to `position` are gathered, those up to `stored_position` are written.
+
+    `gathered` comes with the next write, `writing` is what this one has yet to write, in pieces, and `told` what SQL
+    is known to have of collections. `wake` is called when much is gathered.
+    """
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+        self.stored_position = position
+        self.gathered = Changes()
+        self.writing: list[Changes] = []
+        self.told = Told()
+        self.wake: Callable[[], None] = _nothing
+        metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
+        metrics.show_bound("projection", self.rows, MAX_ROWS)
+
+    def rows(self) -> int:
+        """Rows that wait to be written."""
+        return len(self.gathered) + sum(map(len, self.writing))
+
+    @property
+    def full(self) -> bool:
+        """True when no more may be logged before SQL has caught up."""
+        return self.position - self.stored_position >= MAX_EVENTS or self.rows() >= MAX_ROWS
+
+    def add(
+        self,
+        position: int,
+        account_rows: list[AccountRow],
+        repo_rows: list[RepoRow],
+        collections: Sequence[tuple[int, Mapping[str, bool | None]]] = (),
+        own_statuses: Mapping[int, str] | None = None,
+    ) -> None:
+        """Gather what the events up to `position` change, once they are published.
+
+        `collections` are uids with what an event says about their collections (`changes_of`); `own_statuses` are
+        uid -> the status of the relay's own that was given to the account.
+        """
+        gathered = self.gathered
+        for account in account_rows:
+            gathered.put_account(account)
+        for repo in repo_rows:
+            gathered.repos[repo.uid] = repo
+        for uid, told in collections:
+            gathered.collections.update(self.told.news(uid, told))
+        if own_statuses:
+            gathered.own_statuses |= own_statuses
+        self.position = position
+        if len(gathered) >= FLUSH_ROWS:
+            self.wake()
+
+
 def merged(pieces: Sequence[Changes]) -> Changes:
     """All of `pieces` as one, each put over those before it."""
     if not any(map(len, pieces[:-1])):
@@ -197,3 +257,7 @@ def newest(
             account = replace(account, status=own)
         repo = changes.repos.get(uid, repo)
     return (account, repo) if account else None
+
+
+def _nothing() -> None:
+    pass

@@ -1,7 +1,7 @@
-"""Gathers what logged events change in SQL and writes it in batches, with the log position they stand for.
+"""Writes what logged events change into SQL, in batches, each with the log position that it stands for.
 
-Fed by the sequencer after each group commit, and by `ingest` with changes that have no event. `ingest` asks it for
-accounts, because it alone knows what SQL does not have yet. Must not know how records become rows.
+The sequencer adds to what is `pending` after each group commit, and `ingest` notes changes that have no event. `ingest`
+asks for accounts here, where it is known what SQL does not have yet. Must not know how records become rows.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
-from relay.stream.changes import Changes, Told, merged, newest
+from relay.stream.changes import Changes, Pending, merged, newest
 from relay.stream.cursors import CursorBook
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5
-FLUSH_ROWS = 5_000
 RETRY_SECONDS = 1.0
 # Rows in one transaction, and the minimum for a database that does not take that many in time.
 PIECE_ROWS = 10_000
@@ -36,18 +35,13 @@ SMALLEST_PIECE = 100
 # How often to check, while there is nothing to write, that SQL is where it was left.
 LOOK_SECONDS = 5.0
 
-# What may wait for SQL. The events must be fewer than `high_water.RESERVE`: so far is the log's seq put ahead of SQL's
-# position when a log is found to be behind it.
-MAX_ROWS = 100_000
-MAX_EVENTS = 500_000
-
 MakeCatchUp = Callable[[int, int, int, tuple[str, ...]], CatchUp]
 
 log = logging.getLogger(__name__)
 
 
 class Projector:
-    """SQL's way behind the log: everything up to `position` was gathered, up to `stored_position` written."""
+    """SQL's way behind the log. `pending` is what SQL does not have yet."""
 
     def __init__(
         self,
@@ -62,8 +56,7 @@ class Projector:
         """`log_ids` are the identity of the log and those of its forerunners. `catch_up` makes what brings an older
         database up to the log, when one is found in the place of this one.
         """
-        self.position = position
-        self.stored_position = position
+        self.pending = Pending(position)
         # From where a restart would read the log, as stored in SQL.
         self.stored_replay_from = replay_from
         # Called before an older database is brought up to the log.
@@ -84,11 +77,9 @@ class Projector:
         self._may_be_at = {position}
         self._looked_at = time.monotonic()
         self._stored = BatchedReads(db, self._find)
-        self._told = Told()
-        self._gathered = Changes()
-        self._writing: list[Changes] = []
         self._piece_rows = PIECE_ROWS
         self._loop = Loop("projection", self._pass, FLUSH_SECONDS)
+        self.pending.wake = self._loop.wake
         self._trouble: str | None = None
         self._lost: str | None = None
         self._next_try = 0.0
@@ -98,9 +89,7 @@ class Projector:
         self._rounds = 0
         self._stored_round = 0
         suppressions.watch(self._note_suppression)
-        metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.RECOVERY_REMAINING.set_function(lambda: self._catch_up.remaining if self._catch_up else 0)
-        metrics.show_bound("projection", self._size, MAX_ROWS)
 
     @property
     def problem(self) -> str | None:
@@ -118,72 +107,42 @@ class Projector:
     @property
     def unstored_from(self) -> int:
         """The first seq of the log that SQL does not have."""
-        return 1 + (self.stored_position if self._catch_up is None else self._catch_up.position)
-
-    @property
-    def full(self) -> bool:
-        """True when no more may be logged before SQL has caught up."""
-        return self._size() >= MAX_ROWS or self.position - self.stored_position >= MAX_EVENTS
-
-    def add(
-        self,
-        position: int,
-        account_rows: list[AccountRow],
-        repo_rows: list[RepoRow],
-        collections: Sequence[tuple[int, Mapping[str, bool | None]]] = (),
-        own_statuses: Mapping[int, str] | None = None,
-    ) -> None:
-        """Gather what the events up to `position` change, once they are published.
-
-        `collections` are uids with what an event says about their collections (`changes_of`); `own_statuses` are
-        uid -> the status of the relay's own that was given to the account.
-        """
-        for account in account_rows:
-            self._gathered.put_account(account)
-        for repo in repo_rows:
-            self._gathered.repos[repo.uid] = repo
-        for uid, told in collections:
-            self._gathered.collections.update(self._told.news(uid, told))
-        if own_statuses:
-            self._gathered.own_statuses |= own_statuses
-        self.position = position
-        if len(self._gathered) >= FLUSH_ROWS:
-            self._loop.wake()
+        return 1 + (self.pending.stored_position if self._catch_up is None else self._catch_up.position)
 
     def note_account(self, row: AccountRow) -> None:
         """Gather a change of an account that no event carries."""
-        self._gathered.put_account(row)
+        self.pending.gathered.put_account(row)
 
     def note_repo(self, repo: RepoRow, collections: Mapping[str, bool | None]) -> None:
         """Gather what is known of a repo that no event carries."""
-        self._gathered.repos[repo.uid] = repo
-        self._gathered.collections.update(self._told.news(repo.uid, collections))
+        self.pending.gathered.repos[repo.uid] = repo
+        self.pending.gathered.collections.update(self.pending.told.news(repo.uid, collections))
 
     def note_missed(self, host_id: int, did: str, reason: str) -> None:
         """Gather that events of an account were dropped. Stored no later than its host's cursor moves past them."""
-        self._gathered.missed[host_id, did] = reason
+        self.pending.gathered.missed[host_id, did] = reason
 
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
         """What is stored of these collections of `uid` is in doubt: the next event that mentions one is written."""
-        self._told.forget(uid, names)
+        self.pending.told.forget(uid, names)
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
         # What is pending may be written while SQL is asked, and then be in neither answer: hold on to it.
-        pending = *self._writing, self._gathered
+        pending = self.pending
+        then = *pending.writing, pending.gathered
         if self._catch_up is not None:
             raise StoreError("store-behind", "the database is brought up to the log")
         stored = self._stored.get(did)
-        return newest(did, stored, (*pending, *self._writing, self._gathered))
+        return newest(did, stored, (*then, *pending.writing, pending.gathered))
 
     def wait_for_room(self, timeout: float) -> bool:
-        """Block while `full`, for `timeout` seconds at most. True when there is room."""
-        if not self.full:
-            return True
-        self._loop.wake()
-        self._flushed.clear()
-        self._flushed.wait(timeout)
-        return not self.full
+        """Block while `pending` is full, for `timeout` seconds at most. True when there is room."""
+        if self.pending.full:
+            self._loop.wake()
+            self._flushed.clear()
+            self._flushed.wait(timeout)
+        return not self.pending.full
 
     def wait_until_stored(self, timeout: float) -> bool:
         """Block until all that is gathered now is in SQL, for `timeout` seconds at most. True when it is."""
@@ -244,21 +203,22 @@ class Projector:
     def _flush(self) -> bool:
         if self._catch_up is not None:
             return False
+        pending = self.pending
         # Nothing switches until the batch is whole: position, cursors and rows must be of the same moment.
         self._rounds += 1
-        this_round, position, replay_from = self._rounds, self.position, self._book.replay_from()
+        this_round, position, replay_from = self._rounds, pending.position, self._book.replay_from()
         cursors, started, gaps = self._book.take_dirty(), self._book.take_started(), self._book.take_gaps()
         # Handed over for writing, and never changed from here on.
-        self._writing = merged((*self._writing, self._gathered)).pieces(self._piece_rows)
-        self._gathered = Changes()
+        pending.writing = merged((*pending.writing, pending.gathered)).pieces(self._piece_rows)
+        pending.gathered = Changes()
         try:
-            while len(self._writing) > 1:
+            while len(pending.writing) > 1:
                 # Writing them again does no harm: from an older position the log gives the same rows.
-                batch = self._writing[0].batch(self.stored_position, self.stored_replay_from, self._log_ids)
+                batch = pending.writing[0].batch(pending.stored_position, self.stored_replay_from, self._log_ids)
                 batch.now = time.time()
                 self._db.write(projection.write, batch, frozenset(self._may_be_at))
-                del self._writing[0]
-            batch = self._writing[0].batch(position, replay_from, self._log_ids)
+                del pending.writing[0]
+            batch = pending.writing[0].batch(position, replay_from, self._log_ids)
             batch.cursors, batch.started, batch.gaps, batch.now = cursors, started, gaps, time.time()
             expected = frozenset(self._may_be_at)
             self._may_be_at.add(position)
@@ -280,9 +240,9 @@ class Projector:
             self.began_anew()
         self._trouble = None
         self._piece_rows = min(self._piece_rows * 2, PIECE_ROWS)
-        self._writing = []
+        pending.writing = []
         self._may_be_at = {position}
-        self.stored_position = position
+        pending.stored_position = position
         self.stored_replay_from = replay_from
         self._stored_round = max(self._stored_round, this_round)
         self._flushed.set()
@@ -290,7 +250,7 @@ class Projector:
 
     def _find(self, tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
         """What SQL has of these accounts, once it is sure that it is not an older state than it was left in."""
-        left_at = self.stored_position
+        left_at = self.pending.stored_position
         position, _ = projection.position(tx)
         if position < left_at:
             self._looked_at = 0.0
@@ -299,22 +259,23 @@ class Projector:
 
     def _note_moved(self, moved: PositionMoved) -> None:
         """SQL is not where it was left."""
-        if self.stored_position < moved.found <= self.position:
+        pending = self.pending
+        if pending.stored_position < moved.found <= pending.position:
             # A write that got no answer was stored after all.
             self._may_be_at = {moved.found}
             return
-        if moved.found > self.position or self._make_catch_up is None:
-            self._trouble = f"database: it is at {moved.found} and the log at {self.position}"
+        if moved.found > pending.position or self._make_catch_up is None:
+            self._trouble = f"database: it is at {moved.found} and the log at {pending.position}"
             log.error("the database is at %d, ahead of the log: another relay has written to it", moved.found)
             return
         metrics.STORE_WENT_BACK.inc()
         log.error(
-            "the database went back from %d to %d: the log is applied to it again", self.stored_position, moved.found
+            "the database went back from %d to %d: the log is applied to it again", pending.stored_position, moved.found
         )
-        self._told.forget_all()
+        pending.told.forget_all()
         self._trouble = None
         self.stored_replay_from = moved.replay_from
-        self.follow(self._make_catch_up(moved.found, self.stored_position, moved.replay_from, self._log_ids))
+        self.follow(self._make_catch_up(moved.found, pending.stored_position, moved.replay_from, self._log_ids))
 
     def _note_taken(self) -> None:
         """SQL is another log's now."""
@@ -340,14 +301,14 @@ class Projector:
         except PositionMoved as moved:
             self._catch_up = None
             self._may_be_at = {behind.position}
-            self.stored_position = behind.until
+            self.pending.stored_position = behind.until
             self._note_moved(moved)
             return RETRY_SECONDS
         self._trouble = None
         self._catch_up = None
         self._may_be_at = {behind.position}
-        self.stored_position = behind.position
-        self.position = max(self.position, behind.position)
+        self.pending.stored_position = behind.position
+        self.pending.position = max(self.pending.position, behind.position)
         self.max_uid = max(self.max_uid, behind.max_uid)
         self._next_try = 0.0
         # What is kept beside the log in memory is in force: it is stored as if it had never been.
@@ -363,7 +324,7 @@ class Projector:
         if self._catch_up is not None:
             self._next_try = now + RETRY_SECONDS
             return self._catch_up_with(self._catch_up)
-        if not (self._size() or self._book.dirty):
+        if not (self.pending.rows() or self._book.dirty):
             # Callers that began to wait for the next round while the last one was written have waited enough.
             if not self._one_flush.locked():
                 self._rounds = self._stored_round = self._rounds + 1
@@ -384,14 +345,11 @@ class Projector:
         # Whether the database answers is for the health check to say.
         with suppress(StoreError):
             found, replay_from = self._db.read(projection.position)
-            if found not in self._may_be_at and not self._size():
+            if found not in self._may_be_at and not self.pending.rows():
                 self._note_moved(PositionMoved(found, replay_from))
 
     def _note_suppression(self, uid: int, before_seq: int | None) -> None:
-        self._gathered.suppressed[uid] = before_seq
-
-    def _size(self) -> int:
-        return len(self._gathered) + sum(map(len, self._writing))
+        self.pending.gathered.suppressed[uid] = before_seq
 
 
 def _nothing() -> None:

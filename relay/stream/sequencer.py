@@ -29,7 +29,7 @@ class Entry:
 
     Whoever submits it has set `uid`; `status`, the index in `events.STATUSES` of what the host says of the account; and
     `head` and `tail`, its frame around `seq` (`frames.split_at_seq`). `account` and `repo` are the rows that the event
-    changes, `collections` is what it says about collections (`changes.changes_of`). `hides`: this `#account` event makes
+    changes, `collections` is what it says about collections (`changes_of`). `hides`: this `#account` event makes
     the account's past unreadable; `reveals`: this one makes it readable again. `host_id` and `upstream_seq` are 0 for
     an announcement; `own_status` is the relay's own status that the event gives the account.
     """
@@ -76,6 +76,7 @@ class Sequencer:
     def __init__(self, log: SegmentLog, tail: Tail, projector: Projector, suppressions: Suppressions) -> None:
         self._log = log
         self._projector = projector
+        self._pending = projector.pending
         self._commits: GroupCommit[Entry] = GroupCommit(
             "sequencer", log, tail, suppressions, self._number, self._published, self._wait_for_sql
         )
@@ -108,11 +109,11 @@ class Sequencer:
         return self._commits.stop(timeout)
 
     def _wait_for_sql(self) -> None:
-        while not self._projector.wait_for_room(WAIT_SECONDS):
-            pass
+        while self._pending.full:
+            self._projector.wait_for_room(WAIT_SECONDS)
 
     def _number(self, batch: list[Entry]) -> list[Record]:
-        times = record_times(self._log, (entry.head for entry in batch))
+        times = record_times(self._log, [entry.head for entry in batch])
         return [
             Record(
                 seq,
@@ -129,7 +130,7 @@ class Sequencer:
         ]
 
     def _published(self, batch: list[Entry], records: list[Record]) -> None:
-        self._projector.add(
+        self._pending.add(
             records[-1].seq,
             [entry.account for entry in batch if entry.account is not None],
             [entry.repo for entry in batch if entry.repo is not None],

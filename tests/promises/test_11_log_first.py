@@ -72,7 +72,7 @@ def test_sql_is_never_ahead_of_the_safe_log(tmp_path: Path, database_url: str) -
             room.submit(1)
         room.wait_for(number * 40 + 20)
         room.stream.projector.flush()
-        position = room.stream.projector.stored_position
+        position = room.stream.projector.pending.stored_position
         shutil.copytree(platter.safe, tmp_path / str(number))
         assert SegmentLog(tmp_path / str(number)).last_seq >= position > 0
     room.stop()

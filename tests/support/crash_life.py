@@ -114,7 +114,7 @@ class Life:
 
     def _flush_if_full(self) -> None:
         # The projector's loop, which would be woken, does not run. A gap of a million seqs is more than may be behind.
-        if self.stream.projector.full:
+        if self.stream.projector.pending.full:
             self.flush()
 
     def play(self) -> None:

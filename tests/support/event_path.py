@@ -104,9 +104,13 @@ class EventPath:
 
     def store(self) -> None:
         """Return when SQL has all that was gathered until now."""
-        projector = self.stream.projector
-        dirty = self.stream.cursors
-        until(lambda: not projector._size() and not dirty.dirty and projector._rounds == projector._stored_round, 20)
+        projector, cursors = self.stream.projector, self.stream.cursors
+
+        def stored() -> bool:
+            waits = projector.pending.rows() or cursors.dirty
+            return not waits and projector._rounds == projector._stored_round
+
+        until(stored, 20)
 
     def heal(self) -> None:
         """Look at every account that is due now, once."""

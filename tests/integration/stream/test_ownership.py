@@ -62,9 +62,9 @@ def test_a_backup_from_before_the_log_was_lost_is_still_its_own(tmp_path: Path, 
     assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
     room.start()
     room.db.write(projection.set_owner, identity.load(room.log.directory)[1])
-    position = room.stream.projector.stored_position
+    position = room.stream.projector.pending.stored_position
     room.submit(1)
-    room.wait_until(lambda: room.stream.projector.stored_position > position)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position > position)
     assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
     room.stop()
     with pytest.raises(StoreError, match="store-log"):
@@ -77,7 +77,7 @@ def test_a_database_from_before_there_were_identities_is_taken(tmp_path: Path, d
     room.db.write(lambda tx: tx.execute("DELETE FROM relay_setting WHERE key = ?", (projection.LOG_KEY,)))
     room.submit(1)
     room.start()
-    room.wait_until(lambda: room.stream.projector.stored_position == 6)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 6)
     assert room.db.read(projection.owner) == identity.load(room.log.directory)[0]
     room.stop()
     databases.wipe(database_url)
@@ -88,13 +88,13 @@ def test_who_lost_the_database_to_another_writes_nothing_more(tmp_path: Path, da
     room = Room(tmp_path / "a", database_url)
     room.start()
     room.submit(1)
-    room.wait_until(lambda: room.stream.projector.stored_position == 1)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 1)
     room.db.write(projection.set_owner, "another")
     room.submit(2)
     room.wait_until(lambda: "another relay has taken it" in str(room.stream.problem))
     assert room.db.read(projection.position)[0] == 1
     room.db.write(projection.set_owner, identity.load(room.log.directory)[0])
-    room.wait_until(lambda: room.stream.projector.stored_position == 2 and room.stream.problem is None)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 2 and room.stream.problem is None)
     room.stop()
 
 

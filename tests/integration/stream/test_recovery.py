@@ -66,7 +66,7 @@ def test_duplicates_are_known_over_two_crashes(tmp_path: Path, database_url: str
     for uid in range(2, 30):
         room.submit(uid)
     room.wait_for(29)
-    room.wait_until(lambda: room.stream.projector.stored_position == 29)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 29)
     room.abandon()
     for _ in range(2):
         room = Room(tmp_path, database_url)
@@ -313,7 +313,7 @@ def test_an_old_database_gets_cursors_and_marks_from_the_checkpoint(
     assert present(room.db.read(hosts.by_id, room.host.id)).account_count == 298
     room.upstream_seq = max(room.cursor.position, position)
     room.submit(7)
-    room.wait_until(lambda: room.stream.projector.stored_position == 602)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 602)
     assert present(room.db.read(hosts.by_id, room.host.id)).last_seq >= position
     room.stop()
 

@@ -131,7 +131,7 @@ def test_stop_logs_what_was_submitted(tmp_path: Path, database_url: str) -> None
     room.stop()
     again = Room(tmp_path, database_url)
     assert again.read(0) == list(range(1, 501))
-    assert again.cursor.position == 500 and again.stream.projector.position == 500
+    assert again.cursor.position == 500 and again.stream.projector.pending.position == 500
     again.stop()
 
 
@@ -180,7 +180,7 @@ def test_cursors(tmp_path: Path, database_url: str) -> None:
         if number % 10 == 0:
             room.wait_for(number + 1)
     room.wait_for(200)
-    room.wait_until(lambda: room.stream.projector.stored_position == 200)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 200)
     room.stream.retention.trim()
     first = firehose.first_seq
     assert 1 < first < 200
@@ -210,7 +210,7 @@ def test_retention_keeps_what_a_restart_needs(tmp_path: Path, database_url: str)
         if number % 10 == 0:
             room.wait_for(number + 2)
     room.wait_for(101)
-    room.wait_until(lambda: room.stream.projector.stored_position == 101)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 101)
     room.stream.retention.trim()
     assert room.log.first_seq <= 2
     room.abandon()
@@ -358,7 +358,7 @@ def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatc
         room.submit(1)
         if number % 10 == 0:
             room.wait_for(number + 1)
-    room.wait_until(lambda: room.stream.projector.stored_position == 300)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 300)
     room.stream.retention.trim()
     with pytest.raises(ConsumerTooSlow):
         feed.next(1.0)
@@ -373,7 +373,7 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
         room.submit(uid + number // 200, status="deleted" if uid == 2 else "active", hides=uid == 2)
         if number % 10 == 0:
             room.wait_for(number)
-    room.wait_until(lambda: room.stream.projector.stored_position == 300)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 300)
     assert room.db.read(projection.suppressions) == {2: 100, 3: 290}
     room.stream.retention.tidy()
     assert 100 < room.log.first_seq < 290
@@ -394,7 +394,7 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_u
 def test_a_database_outage_stops_the_log_at_a_bound(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.stream.projector.MAX_EVENTS", 600)
+    monkeypatch.setattr("relay.stream.changes.MAX_EVENTS", 600)
     monkeypatch.setattr("relay.stream.projector.RETRY_SECONDS", 0.05)
     room = Room(tmp_path, database_url)
     write = room.db.write
@@ -413,7 +413,7 @@ def test_a_database_outage_stops_the_log_at_a_bound(
             room.submit(number % 50 + 1)
 
     submitter = gevent.spawn(submit)
-    room.wait_until(lambda: room.stream.projector.full)
+    room.wait_until(lambda: room.stream.projector.pending.full)
     gevent.sleep(0.3)
     assert room.stream.firehose.last_seq <= 600 + 512
     assert "away" in str(room.stream.problem)
@@ -421,7 +421,7 @@ def test_a_database_outage_stops_the_log_at_a_bound(
     away = False
     submitter.join(30)
     room.wait_for(20_000)
-    room.wait_until(lambda: room.stream.projector.stored_position == 20_000)
+    room.wait_until(lambda: room.stream.projector.pending.stored_position == 20_000)
     assert room.stream.problem is None and room.read(0) == list(range(1, 20_001))
     assert present(room.db.read(hosts.by_id, room.host.id)).account_count == 50
     room.stop()
