@@ -12,10 +12,9 @@ from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
-from relay.ingest.missed import Missed
 from relay.ingest.moderation import Moderation
 from relay.ingest.places import Places
-from relay.ingest.rejections import Penalties, Rejections
+from relay.ingest.rejections import Missed, Penalties, Rejections
 from relay.ingest.renumbering import Renumbering
 from relay.ingest.waits import LongVerifications, StatusCheck, Waits
 from relay.ingest.worker_pool import WorkerPool

@@ -1,19 +1,23 @@
-"""Counts and logs what is dropped, and slows single accounts that send much which is invalid or `#sync`.
+"""Counts and logs what is dropped, notes what is missed by that, and slows accounts that send much which is invalid.
 
 Lanes and subscribers report every drop. The counter counts all of them; the log has the first of each host and reason
-within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. The gate charges only
-accounts of an authoritative host, so that nobody can slow somebody else's account, and holds those that owe time, which
-`waits` lets pass. Must not know why an event is dropped.
+within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. Where the relay should
+have had the event, its account is noted: the projector stores that no later than the host's cursor moves past the event.
+The gate charges only accounts of an authoritative host for what is invalid and for `#sync`, so that nobody can slow
+somebody else's account, and holds those that owe time, which `waits` lets pass. Must not know why an event is dropped, or
+how what was missed is fetched.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
+from relay.atproto.errors import ProtocolError
+from relay.atproto.syntax import check_account_did
 from relay.hosts.host import Host
 from relay.hosts.rejected import RejectedFrames
-from relay.ingest.missed import Missed
 from relay.kit import metrics
 from relay.kit.limits import Tally
 
@@ -33,7 +37,53 @@ LONGEST_DELAY_SECONDS = 60.0
 # Ordinary in any replay after a reconnect: counted, but no line in the log.
 QUIET = frozenset({"rev-old", "duplicate"})
 
+# Drops by which nothing is missed: repetitions, what is not the host's to say, and accounts that are not served. A
+# release or an `#account` event of these tells by itself that they are served again.
+NOT_MISSED = frozenset(
+    {
+        "account-did",
+        "account-host-throttled",
+        "account-inactive",
+        "account-takendown",
+        "did-not-found",
+        "did-tombstone",
+        "duplicate",
+        "rev-old",
+        "seq-not-rising",
+        "text-message",
+        "wrong-host",
+    }
+)
+
+Note = Callable[[int, str, str], None]
+
 log = logging.getLogger(__name__)
+
+
+class Missed:
+    """What was missed. `note_missed(host id, DID, reason)` is the projector's."""
+
+    def __init__(self, note_missed: Note) -> None:
+        self._note_missed = note_missed
+
+    def note(self, host: Host, did: str | None, reason: str) -> None:
+        """An event of `did` from `host` was dropped for `reason`. Without a DID the host as a whole has a gap."""
+        if reason in NOT_MISSED:
+            return
+        if did is None:
+            host.cursor.note_gap("unreadable")
+            return
+        try:
+            check_account_did(did)
+        except ProtocolError:
+            # No account that a relay could have.
+            return
+        self.note_account(host, did, reason)
+
+    def note_account(self, host: Host, did: str, reason: str) -> None:
+        """Something of the account is missed, whatever the reason usually means."""
+        metrics.MISSED.labels(reason).inc()
+        self._note_missed(host.id, did, reason)
 
 
 class Rejections:

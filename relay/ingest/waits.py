@@ -20,8 +20,7 @@ from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
-from relay.ingest.missed import Missed
-from relay.ingest.rejections import Penalties
+from relay.ingest.rejections import Missed, Penalties
 from relay.ingest.repo_status import repo_status
 from relay.ingest.verification import verify
 from relay.kit import metrics

@@ -9,8 +9,7 @@ from prometheus_client import REGISTRY
 
 from relay.hosts.rejected import RejectedFrames
 from relay.ingest import rejections
-from relay.ingest.missed import Missed
-from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_MINUTE, Penalties, Rejections
+from relay.ingest.rejections import CHARGES_SECONDS, FREE_CHARGES, LINES_PER_MINUTE, Missed, Penalties, Rejections
 from relay.kit import metrics
 from tests.support.hosts import known_host
 
