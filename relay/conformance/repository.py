@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from relay.atproto import drisl
 from relay.atproto.cid import Cid
 from relay.atproto.syntax import TID_ALPHABET
-from relay.conformance.keys import SigningKey
+from relay.conformance.identities import SigningKey
 from relay.conformance.tree import tree_of
 
 POSTS = "app.bsky.feed.post"

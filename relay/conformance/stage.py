@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from relay.atproto.events import Commit, Event, Identity, Kind, Sync
-from relay.conformance.documents import did_document
 from relay.conformance.firehose import Watcher
-from relay.conformance.keys import CurveName, SigningKey
+from relay.conformance.identities import CurveName, SigningKey, did_document
 from relay.conformance.network import Directory, FakeHost
 from relay.conformance.repository import CommitEvent, Repository
 from relay.conformance.subject import Subject

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.atproto.events import Identity
-from relay.conformance.documents import did_document, legacy_document
-from relay.conformance.keys import SigningKey
+from relay.conformance.identities import SigningKey, did_document, legacy_document
 from relay.conformance.repository import Repository
 from relay.conformance.scenario import must, must_not
 from relay.conformance.scenarios.signatures import rotate

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from relay.atproto.cid import Cid
-from relay.conformance.documents import did_document
-from relay.conformance.keys import SigningKey
+from relay.conformance.identities import SigningKey, did_document
 from relay.conformance.scenario import must, must_not
 from relay.conformance.stage import Account, Stage, new_did
 from relay.conformance.verdict import Broken

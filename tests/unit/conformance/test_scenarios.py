@@ -13,8 +13,7 @@ from relay.atproto.crypto import parse_multikey
 from relay.atproto.errors import SignatureInvalid
 from relay.atproto.frames import Commit, decode
 from relay.conformance.catalogue import all_scenarios
-from relay.conformance.documents import did_document, legacy_document
-from relay.conformance.keys import CurveName, SigningKey
+from relay.conformance.identities import CurveName, SigningKey, did_document, legacy_document
 from relay.conformance.repository import CommitEvent, Repository, Write
 from relay.conformance.rules import RULES
 from relay.conformance.tree import tree_of

@@ -1,11 +1,11 @@
-"""Signing keys of fake accounts, on both curves that the protocol has. Used by `repository` and `documents`.
+"""Who a fake account is: signing keys, on both curves that the protocol has, and DID documents as a directory gives them.
 
-https://atproto.com/specs/cryptography
+Used by `stage`, `repository` and the scenarios. https://atproto.com/specs/cryptography, https://atproto.com/specs/did
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from relay.atproto.crypto import PublicKey
 
 CurveName = Literal["k256", "p256"]
+
+LEGACY_TYPES = {"k256": "EcdsaSecp256k1VerificationKey2019", "p256": "EcdsaSecp256r1VerificationKey2019"}
 
 _CURVES: dict[CurveName, ec.EllipticCurve] = {"k256": ec.SECP256K1(), "p256": ec.SECP256R1()}
 _ORDERS: dict[CurveName, int] = {
@@ -57,3 +59,26 @@ def base58btc(data: bytes) -> str:
         number, digit = divmod(number, 58)
         text = alphabet[digit] + text
     return "z" + text
+
+
+def did_document(did: str, key: SigningKey, pds: str) -> dict[str, Any]:
+    """Today's form."""
+    return {
+        "@context": ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/multikey/v1"],
+        "id": did,
+        "alsoKnownAs": ["at://account.test"],
+        "verificationMethod": [method(did, "Multikey", key.multikey)],
+        "service": [{"id": "#atproto_pds", "type": "AtprotoPersonalDataServer", "serviceEndpoint": pds}],
+    }
+
+
+def legacy_document(did: str, key: SigningKey, pds: str) -> dict[str, Any]:
+    """With a key as older documents have it: the bare point, and an id relative to the document."""
+    point = base58btc(key.point(compressed=False))
+    entry = {**method(did, LEGACY_TYPES[key.curve], point), "id": "#atproto"}
+    return {**did_document(did, key, pds), "verificationMethod": [entry]}
+
+
+def method(did: str, kind: str, multibase: str) -> dict[str, str]:
+    """The account's signing key."""
+    return {"id": f"{did}#atproto", "type": kind, "controller": did, "publicKeyMultibase": multibase}
