@@ -293,12 +293,11 @@ class Share:
             if credit <= 0:
                 shares.look_soon()
 
-    def begin(self, seconds: float = 0.0) -> None:
-        """From here on a piece of work waits for nothing but the CPU; it will cost `seconds` more."""
+    def begin(self) -> None:
+        """From here on a piece of work waits for nothing but the CPU."""
         if not self._work:
             self._shares.working[self] = None
         self._work += 1
-        self._credit -= seconds
 
     def end(self, seconds: float = 0.0) -> None:
         """The piece of work is done or waits for something else: `charge` it for `seconds`."""

@@ -65,7 +65,7 @@ class PassedOver(NamedTuple):
 
 
 class FrameReader:
-    """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end.
+    """What has come of a stream. `failure` or `closed`, its close frame's payload, is its end: it has `ended` then.
 
     `masked`: the other end is a client. Its messages are skipped, but `max_bytes` still bounds them; with
     `texts`, those that are text are kept, and with `deflate` they may be compressed. `frames`
@@ -89,6 +89,7 @@ class FrameReader:
         "_wrong",
         "closed",
         "crumbs",
+        "ended",
         "failure",
         "frames",
         "pings",
@@ -112,6 +113,7 @@ class FrameReader:
         self.pings: list[bytes] = []
         self.closed: bytes | None = None
         self.failure: FrameInvalid | None = None
+        self.ended = False
         self._messages: list[bytes | PassedOver] = []
         self._buffer = bytearray()
         # Of a message that has begun: its bytes so far, and how many; None between messages.
@@ -123,11 +125,6 @@ class FrameReader:
         # over; None when it is of no such message.
         self._skip = 0
         self._skips_last: bool | None = None
-
-    @property
-    def ended(self) -> bool:
-        """True when no more messages will come."""
-        return self.failure is not None or self.closed is not None
 
     def take(self) -> list[bytes | PassedOver]:
         """The messages that are whole since the last call, and in their places those that were passed over."""
@@ -151,7 +148,7 @@ class FrameReader:
             with memoryview(self._buffer) as view:
                 used = self._read_masked(view) if self._masked else self._read_frames(view)
         except FrameInvalid as error:
-            self.failure = error.with_traceback(None)
+            self.failure, self.ended = error.with_traceback(None), True
             return
         del self._buffer[:used]
 
@@ -291,7 +288,7 @@ class FrameReader:
         elif opcode == PONG:
             self.pongs += 1
         elif opcode == CLOSE:
-            self.closed = payload
+            self.closed, self.ended = payload, True
         else:
             self._part += payload
             self._size = (self._size or 0) + len(payload)
