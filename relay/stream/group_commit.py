@@ -164,7 +164,7 @@ class GroupCommit(Generic[T]):
                 self._suppressions.apply(record)
         self._tail.publish(records)
         metrics.LOG_BATCH_EVENTS.observe(len(records))
-        for kind, count in Counter(record.kind for record in records).items():
+        for kind, count in Counter([record.kind for record in records]).items():
             _EVENTS_LOGGED[kind].inc(count)
         self._published(batch, records)
         if time.monotonic() >= self._note_at:

@@ -78,8 +78,11 @@ def test_the_first_bug_is_a_rise_for_the_alert() -> None:
 
 def test_the_first_offences_are_free_then_the_delay_doubles_up_to_a_bound() -> None:
     book = Penalties()
+    charged = book.charged
+    assert DID not in charged
     for _ in range(FREE_CHARGES):
         book.charge(DID)
+        assert DID in charged
     assert book.owed(DID) == 0
     delays = []
     for _ in range(20):

@@ -68,8 +68,10 @@ def test_a_tally_counts_in_a_window_that_its_counts_do_not_make_longer() -> None
 
 def test_a_tally_forgets_what_ended_and_what_is_over_its_bound() -> None:
     tally: Tally[int] = Tally(span=60.0, capacity=3)
+    keys = tally.keys()
     for key in range(5):
         tally.add(key, float(key))
+    assert list(keys) == [2, 3, 4]
     assert len(tally) == 3 and tally.count(0, 5.0) == 0 and tally.count(4, 5.0) == 1
     tally.add(9, 63.5)
     assert len(tally) == 2
