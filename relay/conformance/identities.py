@@ -1,4 +1,4 @@
-"""Who a fake account is: signing keys, on both curves that the protocol has, and DID documents as a directory gives them.
+"""Who a fake account is: signing keys on both curves that the protocol has, and DID documents as a directory has them.
 
 Used by `stage`, `repository` and the scenarios. https://atproto.com/specs/cryptography, https://atproto.com/specs/did
 """

@@ -92,9 +92,9 @@ class Gate:
         outcome = self._outcome(delivery, event, key)
         if isinstance(outcome, Refusal):
             raise self._refused(delivery, outcome)
-        if isinstance(outcome, Verdict) and isinstance(event, Commit) and event.prev_data is None:
-            if state.repo is not None and not self._lenient:
-                outcome = commit_alone(event, outcome.data, "prev-data-missing")
+        strict = state.repo is not None and not self._lenient
+        if strict and isinstance(outcome, Verdict) and isinstance(event, Commit) and event.prev_data is None:
+            outcome = commit_alone(event, outcome.data, "prev-data-missing")
         if isinstance(outcome, Unproven):
             self._downgrade(delivery, event, outcome, state)
             return

@@ -1,11 +1,11 @@
 """Counts and logs what is dropped, notes what is missed by that, and slows accounts that send much which is invalid.
 
 Lanes and subscribers report every drop. The counter counts all of them; the log has the first of each host and reason
-within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. Where the relay should
-have had the event, its account is noted: the projector stores that no later than the host's cursor moves past the event.
-The gate charges only accounts of an authoritative host for what is invalid and for `#sync`, so that nobody can slow
-somebody else's account, and holds those that owe time, which `waits` lets pass. Must not know why an event is dropped, or
-how what was missed is fetched.
+within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. Where the relay
+should have had the event, its account is noted: the projector stores that no later than the host's cursor moves past
+the event. The gate charges only accounts of an authoritative host for what is invalid and for `#sync`, so that nobody
+can slow somebody else's account, and holds those that owe time, which `waits` lets pass. Must not know why an event is
+dropped, or how what was missed is fetched.
 """
 
 from __future__ import annotations

@@ -197,7 +197,7 @@ def test_an_account_that_takes_its_did_with_it_is_told_to_be_gone(
     host, foreign, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
     path.put(host, post(repo, "3kaaa").frame(1))
     path.logged(1)
-    path.resolver._cache.forget(repo.did)
+    path.resolver.known.forget(repo.did)
     del path.plc.documents[repo.did]
     if answer == "tombstone":
         path.plc.tombstones.add(repo.did)
