@@ -6,7 +6,8 @@ any order; a position only moves as far as nothing before it is outstanding. Mus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Protocol
 
 NONE_YET = -1
 _SETTLED = -1
@@ -16,6 +17,14 @@ MAX_AHEAD = 65_536
 
 # How many events back in the log are remembered because a host may send them again.
 RESTORED_EVENTS = 200_000
+
+
+class Log(Protocol):
+    """What is asked of `eventlog.log.SegmentLog`."""
+
+    @property
+    def last_seq(self) -> int:
+        """The log's newest seq."""
 
 
 class HostCursor:
@@ -28,19 +37,19 @@ class HostCursor:
         "_begun",
         "_book",
         "_last_logged",
-        "_last_seq",
+        "_log",
         "_logged",
         "host_id",
         "position",
         "since",
     )
 
-    def __init__(self, host_id: int, book: CursorBook, last_seq: Callable[[], int]) -> None:
+    def __init__(self, host_id: int, book: CursorBook, log: Log) -> None:
         self.host_id = host_id
         self.position = NONE_YET
         self.since = 0
         self._book = book
-        self._last_seq = last_seq
+        self._log = log
         # Upstream seq -> the log's newest seq when it was begun, or _SETTLED; in the order of their beginning.
         self._begun: dict[int, int] = {}
         # What the log has above the position that was stored before the restart.
@@ -69,7 +78,7 @@ class HostCursor:
             return False
         # Until this one is settled the position cannot pass the logged events after it, and a restart must find their
         # records.
-        self._begun[seq] = self._before_logged if self._logged else self._last_seq()
+        self._begun[seq] = self._before_logged if self._logged else self._log.last_seq
         self._book.outstanding.add(self.host_id)
         return True
 
@@ -93,7 +102,7 @@ class HostCursor:
         Until this is stored no event may be begun: a restart could not tell the old numbers from the new ones.
         """
         self.position = position
-        self.since = self._book.started[self.host_id] = self._last_seq()
+        self.since = self._book.started[self.host_id] = self._log.last_seq
         self._book.dirty.add(self.host_id)
 
     def restore(self, position: int, logged: Mapping[int, int], since: int = 0) -> None:
@@ -148,10 +157,10 @@ class HostCursor:
 
 
 class CursorBook:
-    """The cursors of all hosts. `last_seq` gives the log's newest seq."""
+    """The cursors of all hosts."""
 
-    def __init__(self, last_seq: Callable[[], int]) -> None:
-        self._last_seq = last_seq
+    def __init__(self, log: Log) -> None:
+        self._log = log
         self._cursors: dict[int, HostCursor] = {}
         # Host ids: whose position moved, who has events under way, whose logged events may yet come again.
         self.dirty: set[int] = set()
@@ -166,7 +175,7 @@ class CursorBook:
         """The cursor of a host; a new one for a new host."""
         cursor = self._cursors.get(host_id)
         if cursor is None:
-            cursor = self._cursors[host_id] = HostCursor(host_id, self, self._last_seq)
+            cursor = self._cursors[host_id] = HostCursor(host_id, self, self._log)
         return cursor
 
     def take_dirty(self) -> dict[int, int]:
@@ -207,7 +216,7 @@ class CursorBook:
 
     def replay_from(self) -> int:
         """The first seq of the log that a restart must look at to know every record that is ahead of a cursor."""
-        last_seq = self._last_seq()
+        last_seq = self._log.last_seq
         begun = min((self._cursors[host_id].oldest_begun() for host_id in self.outstanding), default=last_seq)
         logged = min((self._cursors[host_id].oldest_logged() for host_id in self.restored), default=last_seq)
         # A host that never comes back must not make every later start read the log from here.

@@ -35,7 +35,7 @@ class Stream:
         """Raises StoreError, LogError."""
         self.log = segment_log
         self.suppressions = Suppressions()
-        self.cursors = CursorBook(lambda: segment_log.last_seq)
+        self.cursors = CursorBook(segment_log)
         log_ids = ownership.claim(segment_log, db)
         # Before cursors are looked for: hosts may be among them.
         self.decisions = Decisions(segment_log.directory, db)

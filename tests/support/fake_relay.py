@@ -25,6 +25,7 @@ from relay.net.http import GuardedHttp
 from relay.store.database import Database
 from relay.stream.cursors import CursorBook
 from relay.stream.decisions import Decisions
+from tests.support.hosts import EmptyLog
 from tests.support.pds import FakePds
 
 LOCAL = Settings(allow_insecure_hosts=True)
@@ -69,7 +70,7 @@ class Relay:
 
     def start(self, settings: Settings = LOCAL, book: CursorBook | None = None) -> Hosts:
         self.decisions = Decisions(self.folder, self.db)
-        self.registry = HostRegistry(self.db, book or CursorBook(lambda: 0), self.decisions)
+        self.registry = HostRegistry(self.db, book or CursorBook(EmptyLog()), self.decisions)
         hosts = Hosts(self.db, self.registry, self.sink, self._starts_again, self._limit_raised, self.http, settings)
         hosts.start()
         self.running.append(hosts)

@@ -14,6 +14,12 @@ from relay.stream.cursors import CursorBook
 NOW = 1_800_000_000.0
 
 
+class EmptyLog:
+    """A log as cursors know it."""
+
+    last_seq = 0
+
+
 def known_host(status: Status = Status.ACTIVE, *, connected: bool = True, accounts: int = 10, **row: Any) -> Host:
     """A host of 100 accounts at most that is a month old."""
     fields = {
@@ -28,7 +34,7 @@ def known_host(status: Status = Status.ACTIVE, *, connected: bool = True, accoun
         "created_at": datetime.fromtimestamp(NOW - 30 * 86_400, UTC),
         **row,
     }
-    made = Host(HostRow(**fields), CursorBook(lambda: 0).get(1), Shares())
+    made = Host(HostRow(**fields), CursorBook(EmptyLog()).get(1), Shares())
     if connected:
         made.connected_at = made.row.last_connected_at = NOW - 600
     return made

@@ -64,7 +64,7 @@ class Web:
         self.log = SegmentLog(folder / "persist", initial_seq=self.settings.initial_seq)
         suppressions = Suppressions()
         self.tail = Tail(self.log.last_seq, suppressions, tail_bytes)
-        book = CursorBook(lambda: self.log.last_seq)
+        book = CursorBook(self.log)
         self.projector = Projector(db, book, suppressions, 0)
         self.sequencer = Sequencer(self.log, self.tail, self.projector, suppressions)
         self.firehose = Firehose(self.log, self.tail, suppressions)

@@ -24,6 +24,7 @@ from relay.store.database import Transaction
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
 from tests.support.fake_relay import LOCAL, Relay
+from tests.support.hosts import EmptyLog
 from tests.support.pds import CLOSE, FakePds, error_frame, identity_frame, sync_frame, websocket_frame
 from tests.support.present import present
 from tests.support.repo import cbor, frame
@@ -540,7 +541,7 @@ def test_a_host_that_the_reference_relay_had_given_up_starts_live(
 def book_at(host_id: int, position: int) -> CursorBook:
     from relay.stream.cursors import CursorBook
 
-    book = CursorBook(lambda: 0)
+    book = CursorBook(EmptyLog())
     cursor = book.get(host_id)
     cursor.begin(position)
     cursor.finish(position)

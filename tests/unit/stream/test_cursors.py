@@ -14,7 +14,11 @@ class Book(CursorBook):
 
     def __init__(self) -> None:
         self.log_seq = 0
-        super().__init__(lambda: self.log_seq)
+        super().__init__(self)
+
+    @property
+    def last_seq(self) -> int:
+        return self.log_seq
 
 
 def begun(*seqs: int) -> tuple[Book, HostCursor]:
