@@ -31,7 +31,9 @@ def test_every_drop_is_counted_and_the_first_of_its_kind_is_news(caplog: pytest.
         book.note(one, "rev-future", "did:web:x.example", 100)
         book.note(other, "wrong-host", "did:web:x.example", 1)
     assert dropped("wrong-host") - before == 101
-    lines = [(record.levelno, record.getMessage()) for record in caplog.records]
+    # Something of an earlier test may still have a word to say.
+    records = [record for record in caplog.records if record.name == rejections.__name__]
+    lines = [(record.levelno, record.getMessage()) for record in records]
     assert len(lines) == 102 and all("did=did:web:x.example" in line for _, line in lines)
     news = [line for level, line in lines if level == logging.INFO]
     assert [line.split("reason=")[1].split(" did=")[0] for line in news] == [
