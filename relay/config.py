@@ -19,6 +19,7 @@ from relay.kit.values import (
     one_of,
     parse_bind,
     parse_bool,
+    parse_connections,
     parse_count,
     parse_count_or_auto,
     parse_database_url,
@@ -30,8 +31,9 @@ from relay.kit.values import (
     parse_optional_http_url,
     parse_optional_page_url,
     parse_optional_path,
-    parse_positive,
+    parse_places,
     parse_positive_duration,
+    parse_seq,
     parse_share,
     parse_size,
     parse_size_or_auto,
@@ -111,7 +113,7 @@ class Settings:
     max_db_connections: int = _setting(
         "MAX_DB_CONNECTIONS",
         "40",
-        parse_positive,
+        parse_connections,
         "Maximum number of connections to PostgreSQL",
         also=("MAX_METADB_CONNECTIONS",),
     )
@@ -147,7 +149,7 @@ class Settings:
         parse_size_or_auto,
         "Bytes to keep free on the log's disk by deleting the oldest events; 0: none; auto: 5 % or 2 GiB, the smaller",
     )
-    initial_seq: int = _setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_count, "First sequence number of an empty log")
+    initial_seq: int = _setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_seq, "First sequence number of an empty log")
     default_account_limit: int = _setting(
         "RELAY_DEFAULT_ACCOUNT_LIMIT",
         "100",
@@ -204,7 +206,7 @@ class Settings:
         parse_list,
         "Relays that admin actions and crawl requests are forwarded to",
     )
-    max_consumers: int = _setting("RELAY_MAX_CONSUMERS", "2000", parse_count, "Maximum number of firehose consumers")
+    max_consumers: int = _setting("RELAY_MAX_CONSUMERS", "2000", parse_places, "Maximum number of firehose consumers")
     max_consumers_per_address: int = _setting(
         "RELAY_MAX_CONSUMERS_PER_ADDRESS",
         "50",

@@ -112,7 +112,7 @@ class Siblings:
         """`call` as this relay sends it by itself."""
         if self._password is None:
             return None
-        credentials = base64.b64encode(f"admin:{self._password}".encode()).decode()
+        credentials = base64.b64encode(f"admin:{self._password}".encode(errors="surrogateescape")).decode()
         headers = {
             "Authorization": f"Basic {credentials}",
             "User-Agent": SERVER,

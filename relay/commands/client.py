@@ -51,7 +51,7 @@ class Client:
         # Without one nothing is sent: an empty password would be a wrong one.
         self._has_password = bool(password)
         if password:
-            credentials = base64.b64encode(f"admin:{password}".encode()).decode()
+            credentials = base64.b64encode(f"admin:{password}".encode(errors="surrogateescape")).decode()
             self._headers["Authorization"] = f"Basic {credentials}"
 
     @property

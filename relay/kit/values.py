@@ -33,6 +33,11 @@ def shown(value: object) -> str:
 
 
 MAX_LINE = 200
+# The largest number that all readers of JSON hold exactly, and the last seq that the protocol has.
+MAX_COUNT = 2**53 - 1
+MAX_DIGITS = 20
+# No machine has more.
+MAX_CONNECTIONS = 1_000_000
 # How the addresses of PostgreSQL databases begin.
 POSTGRES = ("postgres://", "postgresql://", "postgres=")
 
@@ -97,10 +102,32 @@ def parse_networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
 
 
 def parse_count(text: str) -> int:
-    """A whole number, zero or above."""
-    if not text.strip().isdigit():
-        raise ValueError("not a whole number")
+    """A whole number, zero or above, that everybody can keep: no size of anything is larger."""
+    # The digits first: `int` takes quadratic time.
+    if not text.strip().isdigit() or len(text) > MAX_DIGITS or int(text) > MAX_COUNT:
+        raise ValueError(f"not a whole number up to {MAX_COUNT}")
     return int(text)
+
+
+def parse_places(text: str) -> int:
+    """A number of connections, zero or above."""
+    return _at_most(MAX_CONNECTIONS, parse_count(text))
+
+
+def parse_connections(text: str) -> int:
+    """A number of connections, above zero."""
+    return _at_most(MAX_CONNECTIONS, parse_positive(text))
+
+
+def parse_seq(text: str) -> int:
+    """The seq to begin with, which leaves half of all seqs for those that come after it."""
+    return _at_most(MAX_COUNT // 2, parse_count(text))
+
+
+def _at_most(maximum: int, number: int) -> int:
+    if number > maximum:
+        raise ValueError(f"above {maximum}")
+    return number
 
 
 def parse_positive(text: str) -> int:

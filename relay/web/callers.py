@@ -52,7 +52,8 @@ class AdminAuth:
     """
 
     def __init__(self, passwords: Sequence[str], clock: Callable[[], float] = time.monotonic) -> None:
-        self._passwords = [password.encode() for password in passwords]
+        # As it came from the environment, also where that is not UTF-8.
+        self._passwords = [password.encode(errors="surrogateescape") for password in passwords]
         self._clock = clock
         self._failures: Tally[str] = Tally(FAILURE_WINDOW, MAX_ADDRESSES)
         metrics.show_bound("auth-failures", self._failures.__len__, MAX_ADDRESSES)

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from relay.kit.values import parse_database_url, parse_http_urls
+from relay.kit.values import (
+    parse_connections,
+    parse_count,
+    parse_database_url,
+    parse_http_urls,
+    parse_places,
+    parse_seq,
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +33,20 @@ def test_every_form_of_a_database_url_that_indigo_takes(text: str, address: str)
 def test_what_is_not_a_database(text: str) -> None:
     with pytest.raises(ValueError, match=r"^not "):
         parse_database_url(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "1.0", "1e3", "", "9007199254740992", "9" * 5000, "\N{SUPERSCRIPT TWO}"])
+def test_what_is_not_a_count(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^(not|invalid) "):
+        parse_count(text)
+
+
+def test_the_largest_count() -> None:
+    assert parse_count("9007199254740991") == 2**53 - 1
+    for parse, maximum in ((parse_places, 1_000_000), (parse_connections, 1_000_000), (parse_seq, 2**52 - 1)):
+        assert parse(str(maximum)) == maximum
+        with pytest.raises(ValueError, match=r"^above "):
+            parse(str(maximum + 1))
 
 
 def test_a_mirror_of_the_directory_may_be_below_a_path() -> None:

@@ -59,6 +59,13 @@ def test_each_password_opens_in_each_scheme(auth: AdminAuth, header: str) -> Non
     assert status_of(auth, header) == 200
 
 
+def test_a_password_that_is_not_utf_8_opens_too() -> None:
+    """As a terminal with another encoding puts it into the environment, and as curl sends it from there."""
+    auth = AdminAuth([b"s\xe9cond".decode(errors="surrogateescape")])
+    assert status_of(auth, "Basic " + base64.b64encode(b"admin:s\xe9cond").decode()) == 200
+    assert status_of(auth, basic("admin", "s\N{LATIN SMALL LETTER E WITH ACUTE}cond")) == 401
+
+
 @pytest.mark.parametrize(
     "header",
     [
