@@ -17,8 +17,10 @@ from relay.stream.tail import Chunk
 
 # Messages and texts of an event beside its own bytes.
 EVENT_OVERHEAD = 1_000
-# Different filters and encodings whose joined frames are kept with a batch. None of DIDs: they rarely have an equal.
+# Different filters and encodings whose joined frames are kept with a batch, and their bytes as a multiple of the
+# batch's. None of DIDs: they rarely have an equal.
 MAX_JOINED = 64
+JOINED_SHARE = 8
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +31,9 @@ class Batch:
     __slots__ = ("_dids", "_groups", "_joined", "_joined_room", "_messages", "size")
 
     def __init__(self, chunk: Chunk) -> None:
-        self.size = 4 * len(chunk.data) + EVENT_OVERHEAD * len(chunk.events)
         # Bytes of joined frames, and of their filters, that may still be kept.
-        self._joined_room = len(chunk.data)
+        self._joined_room = JOINED_SHARE * len(chunk.data)
+        self.size = 3 * len(chunk.data) + EVENT_OVERHEAD * len(chunk.events) + self._joined_room
         self._messages: list[Message] = []
         # (kind, collection) -> where its messages stand.
         self._groups: dict[tuple[str, str], list[int]] = {}

@@ -17,7 +17,7 @@ from relay.stream.chunk_cache import ChunkCache
 from relay.stream.firehose import Feed, Firehose
 from relay.stream.tail import Chunk
 
-CAPACITY_BYTES = 32 << 20
+CAPACITY_BYTES = 64 << 20
 
 
 class Options:

@@ -197,7 +197,7 @@ class Feed:
                     return None
                 data = self._from_disk(before)
             else:
-                self._tail.wait(self.position, deadline)
+                self._tail.wait(self.position, deadline, converts=self.convert is not None)
                 data = b""
             if data or (self.convert is not None and self.position != before):
                 return data

@@ -122,7 +122,8 @@ class Tail:
         self._capacity = capacity
         self._bytes = 0
         self._chunks: dict[int, Chunk] = {}
-        self._bell = Bell()
+        # The second for those to whom a chunk does not go out as it is, which takes time: they must not hold up others.
+        self._bells = (Bell(), Bell())
         metrics.show_bound("tail-bytes", lambda: self._bytes, capacity)
 
     def publish(self, records: list[Record]) -> None:
@@ -134,7 +135,8 @@ class Tail:
         self.head = chunk.last_seq
         while self._bytes > self._capacity and len(self._chunks) > 1:
             self._drop(next(iter(self._chunks)))
-        self._bell.ring()
+        for bell in self._bells:
+            bell.ring()
 
     def after(self, position: int) -> tuple[bytes, int] | None:
         """The next events after `position` and the seq they end with; None when they are not in memory.
@@ -160,10 +162,12 @@ class Tail:
             return None
         return self._current(start)
 
-    def wait(self, position: int, deadline: float) -> None:
-        """Return when there is something after `position`, or at `deadline` (monotonic seconds)."""
+    def wait(self, position: int, deadline: float, *, converts: bool = False) -> None:
+        """Return when there is something after `position`, or at `deadline` (monotonic seconds). Who `converts` what
+        there is returns after those who do not.
+        """
         if position >= self.head:
-            self._bell.wait(deadline)
+            self._bells[converts].wait(deadline)
 
     def _current(self, start: int) -> Chunk | None:
         """The chunk at `start` without what is hidden now. None, and dropped, if it lacks something revealed since."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.eventlog.record import Record
-from relay.jsonstream.batches import MAX_JOINED, Batch
+from relay.jsonstream.batches import JOINED_SHARE, MAX_JOINED, Batch
 from relay.jsonstream.encodings import PLAIN
 from relay.jsonstream.filters import Filter, of_query
 from relay.stream.suppressions import Suppressions
@@ -53,7 +53,7 @@ def test_what_is_kept_is_within_the_size_of_the_batch(chunk: Chunk) -> None:
         frames = batch.frames(of_query([POST, LIKE, f"com.example.n{number}"], [], str(10_000 + number)), PLAIN)
         assert count(frames) == 2 * ACCOUNTS
     kept = sum(len(frames) + wanted.size for (wanted, _), frames in batch._joined.items())
-    assert 0 < kept <= len(chunk.data)
+    assert 0 < kept <= JOINED_SHARE * len(chunk.data) < batch.size
     many = Batch(chunk)
     for number in range(10 * MAX_JOINED):
         assert many.frames(Filter(kinds=frozenset(), max_bytes=number), PLAIN) == b""

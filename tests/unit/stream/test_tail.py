@@ -160,6 +160,21 @@ def test_everyone_is_woken() -> None:
     newest.wait(0, time.monotonic() + 20)
 
 
+def test_who_converts_is_woken_after_those_who_do_not() -> None:
+    newest, _ = tail()
+    woken: list[bool] = []
+
+    def wait(converts: bool) -> None:
+        newest.wait(0, time.monotonic() + 20, converts=converts)
+        woken.append(converts)
+
+    waiting = [gevent.spawn(wait, number % 2 == 0) for number in range(300)]
+    gevent.sleep(0)
+    newest.publish(batch(1))
+    gevent.joinall(waiting, timeout=20)
+    assert woken == [False] * 150 + [True] * 150
+
+
 def test_waits_end() -> None:
     newest, _ = tail()
     started = time.monotonic()
