@@ -179,4 +179,4 @@ def effective_status(status: str, upstream_status: str) -> tuple[bool, str | Non
     shown = upstream_status if status == "active" else status
     if shown == "active":
         return True, None
-    return False, "throttled" if shown == "host-throttled" else shown
+    return False, "throttled" if shown == "host-throttled" else shown or "inactive"

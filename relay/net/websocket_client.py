@@ -8,7 +8,6 @@ writes on it. Must not know of cursors, of hosts' states, or of any frame but a 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 import ssl
@@ -18,7 +17,7 @@ from typing import NamedTuple, Protocol
 import gevent
 from gevent.socket import wait_read
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidHandshake
+from websockets.exceptions import InvalidHandshake, InvalidURI
 from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
@@ -26,6 +25,7 @@ from relay.atproto.frames import StreamError
 from relay.atproto.hostname import Endpoint
 from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, RelayError
+from relay.net import http
 from relay.net.gathering import Gathering, Watched
 from relay.net.websocket import FrameInvalid, Opcode, close_payload, control_frame
 from relay.net.websocket_reader import MAX_MESSAGE_BYTES, FrameReader, PassedOver, close_words
@@ -127,7 +127,11 @@ def _dial(
     relay: bool,
 ) -> tuple[socket.socket, bytes]:
     """The socket after the handshake, and what the host sent along with it."""
-    uri = parse_uri(f"{'wss' if endpoint.tls else 'ws'}://{endpoint.hostname}{path}")
+    try:
+        uri = parse_uri(f"{'wss' if endpoint.tls else 'ws'}://{endpoint.hostname}{path}")
+    except (InvalidURI, ValueError):
+        # A row of the table that another relay wrote, or somebody by hand.
+        raise StreamEnded("name-unresolved", f"{endpoint.hostname[:80]!r} is not the name of a host") from None
     try:
         sock = network.connect(uri.host, uri.port, timing.connect)
         opened.append(sock)
@@ -180,7 +184,8 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
         if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
             raise StreamEnded("loop", "the host is itself a relay")
         if response.status_code != 101:
-            if response.status_code == 400 and _error_name(response.body) == FUTURE_CURSOR:
+            said = http.Response(response.status_code, {}, bytes(response.body or b"")).json_object() or {}
+            if response.status_code == 400 and said.get("error") == FUTURE_CURSOR:
                 raise stream_error(StreamError(FUTURE_CURSOR, "before the upgrade"))
             raise StreamEnded("handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}"[:WORDS_KEPT])
     if protocol.handshake_exc is not None:
@@ -380,15 +385,6 @@ class Connection:
 
 def _control(opcode: Opcode, payload: bytes) -> bytes:
     return control_frame(opcode, payload, mask=os.urandom(4))
-
-
-def _error_name(body: bytes | bytearray | None) -> object:
-    """The name of the XRPC error in an answer's body; None when there is none."""
-    try:
-        said = json.loads(body or b"")
-    except (ValueError, RecursionError):
-        return None
-    return said.get("error") if isinstance(said, dict) else None
 
 
 def _words(error: BaseException) -> str:

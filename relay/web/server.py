@@ -50,7 +50,8 @@ LONG_HEADS_PER_ADDRESS = 32
 LONG_PIECE_BYTES = 64 << 10
 LONG_PIECES_PER_SECOND = 40
 LONG_PIECES_BURST = 80
-METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
+# Those of them that no route has are answered as such.
+METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 Consume = Callable[[Socket, bytes], None]
 

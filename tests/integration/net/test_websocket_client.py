@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from relay.atproto.hostname import parse_endpoint
+from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.net import websocket_client
 from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
@@ -271,6 +271,15 @@ def test_a_certificate_that_is_not_trusted_is_refused(certificate: Path) -> None
 def test_private_addresses_are_refused_without_the_setting(pds: FakePds) -> None:
     assert failure(pds, allow_insecure=False).reason == "address-refused"
     assert pds.requests == []
+
+
+@pytest.mark.parametrize("name", ["", "pds.example.com:99999", "[::1", "pds.example.com:x"])
+def test_what_is_not_the_name_of_a_host(name: str) -> None:
+    """As rows may have it that were made by hand."""
+    http = GuardedHttp("tests", allow_insecure=True)
+    with pytest.raises(StreamEnded) as caught:
+        dial(http, http.tls_context(), Endpoint(name, True), PATH, "tests", QUICK)
+    assert caught.value.reason == "name-unresolved"
 
 
 def test_nobody_listens(pds: FakePds) -> None:

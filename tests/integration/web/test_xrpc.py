@@ -156,6 +156,10 @@ def test_unknown_methods_wrong_verbs_and_unknown_paths(web: Web) -> None:
     wrong = call(f"{web.url}{SYNC}listRepos", {})
     assert (wrong.status, wrong.json["error"]) == (405, "MethodNotAllowed")
     assert set(wrong.headers["Allow"].split(", ")) >= {"GET", "HEAD"}
+    for method in ("PUT", "PATCH", "DELETE"):
+        for path in ("listRepos", "subscribeRepos", "requestCrawl"):
+            wrong = call(f"{web.url}{SYNC}{path}", method=method)
+            assert (wrong.status, wrong.json["error"]) == (405, "MethodNotAllowed"), (method, path)
     assert call(f"{web.url}{SYNC}requestCrawl").status == 405
     unknown = web.get("/no/such/page")
     assert (unknown.status, unknown.json["error"]) == (404, "NotFound")

@@ -23,6 +23,8 @@ def test_status_codes_are_those_in_old_log_records() -> None:
         ("takendown", "deleted", (False, "takendown")),
         ("host-throttled", "active", (False, "throttled")),
         ("active", "throttled", (False, "throttled")),
+        ("active", "", (False, "inactive")),
+        ("", "active", (False, "inactive")),
     ],
 )
 def test_own_status_wins(local: str, upstream: str, shown: tuple[bool, str | None]) -> None:
