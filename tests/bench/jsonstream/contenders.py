@@ -94,37 +94,57 @@ class Jetstream(Relay):
 
     def __init__(self, binary: Path, folder: Path, plc: str) -> None:
         super().__init__(folder, plc)
-        self._binary = binary
-        self._port, self._metrics_port = free_ports(2)
-        self._child: Child | None = None
+        self._jetstream = JetstreamProcess(binary, folder / "jetstream", self.relay.process)
 
     def start(self, fleet: Fleet) -> None:
         super().start(fleet)
-        data = self.folder / "jetstream"
-        data.mkdir(parents=True)
-        command: list[str | Path] = [
-            self._binary,
-            f"--ws-url={self.relay.process.firehose}",
-            f"--listen-addr=127.0.0.1:{self._port}",
-            f"--metrics-listen-addr=127.0.0.1:{self._metrics_port}",
-            f"--data-dir={data}",
+        self._jetstream.start()
+
+    @property
+    def url(self) -> str:
+        return self._jetstream.url
+
+    def usage(self) -> Usage:
+        return self._jetstream.usage()
+
+    def close(self) -> None:
+        self._jetstream.close()
+        super().close()
+
+
+class JetstreamProcess:
+    """The original server of Jetstream as a process behind `relay`, which must have no consumer yet."""
+
+    def __init__(self, binary: Path, folder: Path, relay: RelayProcess) -> None:
+        port, metrics_port = free_ports(2)
+        self.url = f"http://127.0.0.1:{port}"
+        self._address = ("127.0.0.1", port)
+        self._relay = relay
+        self._folder = folder
+        self._command: list[str | Path] = [
+            binary,
+            f"--ws-url={relay.firehose}",
+            f"--listen-addr=127.0.0.1:{port}",
+            f"--metrics-listen-addr=127.0.0.1:{metrics_port}",
+            f"--data-dir={folder}",
             f"--max-sub-rate={JETSTREAM_RATE}",
             # It ends when nothing comes for as long.
             "--liveness-ttl=1h",
         ]
-        self._child = Child(command, cwd=data, stderr=self.folder / "jetstream.log")
-        self.relay.process.wait_metric("relay_consumers", 1)
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start, and wait until it follows the relay and serves. Raises AssertionError when it does not."""
+        self._folder.mkdir(parents=True)
+        self._child = child = Child(self._command, cwd=self._folder, stderr=self._folder / "errors")
+        self._relay.wait_metric("relay_consumers", 1)
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            assert self._child.running, f"Jetstream did not start: {self._child.lines[-5:]}"
-            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self._port), timeout=1):
+            assert child.running, f"Jetstream did not start: {child.lines[-5:]}"
+            with suppress(ConnectionRefusedError), socket.create_connection(self._address, timeout=1):
                 return
             time.sleep(0.05)
         raise AssertionError("Jetstream does not listen")
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
 
     def usage(self) -> Usage:
         assert self._child
@@ -133,7 +153,6 @@ class Jetstream(Relay):
     def close(self) -> None:
         if self._child:
             self._child.close()
-        super().close()
 
 
 def jetstream_binary() -> tuple[Path | None, str]:
