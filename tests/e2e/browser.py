@@ -236,8 +236,9 @@ class Browser:
 
     def look(self, name: str) -> Image.Image:
         """A screenshot of the page as it is, on which something must be seen, with nothing outside the window."""
-        picture = Image.open(BytesIO(self.driver.get_screenshot_as_png())).convert("RGB")
-        picture.save(self.folder / f"{name}-{self.window.name}.png")
+        png = self.driver.get_screenshot_as_png()
+        (self.folder / f"{name}-{self.window.name}.png").write_bytes(png)
+        picture = Image.open(BytesIO(png)).convert("RGB")
         assert picture.size == (self.window.width, self.window.height)
         assert colours(picture) > 40, f"{name}: hardly anything is drawn"
         heading = self.wait(lambda: self.find("h1").rect)

@@ -28,6 +28,8 @@ def end_with_stdin() -> None:
 
 def main(base_uri: str, cursor: int) -> None:
     client = FirehoseSubscribeReposClient({"cursor": cursor}, base_uri=base_uri, recv_timeout=300)
+    # Of itself it waits twice as long each time that a relay is not there yet, up to a minute.
+    client._max_reconnect_delay_sec = 1
 
     def on_message(frame: Any) -> None:
         event = parse_subscribe_repos_message(frame)

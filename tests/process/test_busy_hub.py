@@ -24,7 +24,6 @@ from tests.support.wait import PATIENCE
 
 BLOCK_SECONDS = 6.0
 WATCHDOG_SECONDS = 1.5
-SCRAPE_SECONDS = 5.0
 
 
 @pytest.fixture
@@ -62,23 +61,31 @@ def test_scrapes_are_answered(relay: RelayProcess, network: tuple[FakePlc, FakeP
     writer, consumer = Writer(*network), ResumingConsumer(relay.firehose)
     relay.crawl(network[1].url)
     relay.lift_limits(network[1].hostname)
+    # From the first event on the host is known: the past of a new one may be passed over.
+    writer.write(1)
+    relay.wait_until(lambda: len(consumer.events) == 1)
     writing = gevent.spawn(writer.write, 1_000_000)
     relay.wait_until(lambda: len(consumer.events) > 50)
     stuck = [
         stuck_client(relay, request) for request in (b"", b"GET /metr", b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 9)
     ]
-    scrape = [sys.executable, "-c", f"import urllib.request as u; u.urlopen({relay.metrics_url!r}, timeout=5).read()"]
-    block(relay)
-    began, scrapes = time.monotonic(), 0
-    with pytest.raises(TimeoutError):
-        call(f"{relay.url}/_healthz", timeout=1)
-    while time.monotonic() < began + BLOCK_SECONDS - 1:
-        started = time.monotonic()
-        # In a process of its own: this one is busy with the load.
-        subprocess.run(scrape, check=True)
-        assert time.monotonic() - started < SCRAPE_SECONDS
-        scrapes += 1
-        gevent.sleep(0.2)
+    scrape = [sys.executable, "-c", f"import urllib.request as u; u.urlopen({relay.metrics_url!r}, timeout=60).read()"]
+    scrapes = 0
+    # On a busy machine a process may take longer to start than the hub is blocked.
+    for _ in range(10):
+        block(relay)
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            call(f"{relay.url}/_healthz", timeout=1)
+        while True:
+            # In a process of its own: this one is busy with the load.
+            subprocess.run(scrape, check=True)
+            if time.monotonic() > began + BLOCK_SECONDS - 0.5:
+                break
+            scrapes += 1
+        if scrapes:
+            break
+        relay.wait_until(lambda: call(f"{relay.url}/_healthz").status == 200)
     assert scrapes
     relay.wait_until(lambda: lags_over_five_seconds(relay) >= 1)
     writing.kill()
@@ -105,7 +112,7 @@ def stuck_client(relay: RelayProcess, request: bytes) -> socket.socket:
 
 @pytest.mark.timeout(180)
 def test_the_watchdog_is_not_fed(relay: RelayProcess, manager: socket.socket) -> None:
-    manager.settimeout(WATCHDOG_SECONDS * PATIENCE)
+    manager.settimeout(10 * PATIENCE)
     said = manager.recv(100)
     while said.startswith(b"EXTEND_TIMEOUT_USEC="):
         said = manager.recv(100)
@@ -125,4 +132,4 @@ def test_the_watchdog_is_not_fed(relay: RelayProcess, manager: socket.socket) ->
     said = b""
     while said != b"STOPPING=1":
         said = manager.recv(100)
-    assert relay.child.process.wait(30) == 0
+    assert relay.child.process.wait(30 * PATIENCE) == 0

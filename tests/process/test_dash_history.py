@@ -49,6 +49,6 @@ def test_a_week_outlives_a_kill_and_a_damaged_file_is_begun_anew(relay: RelayPro
     kept = file.read_bytes()
     file.write_bytes(kept[: len(kept) // 2])
     relay.start()
-    assert f"the dashboard's history starts afresh: {file}" in relay.log_tail(400)
+    relay.wait_until(lambda: f"the dashboard's history starts afresh: {file}" in relay.log.read_text())
     relay.wait_until(lambda: file.read_bytes()[: len(kept)] != kept[: len(kept) // 2], timeout=60)
     assert sum(map(bool, week(relay))) <= 2

@@ -113,6 +113,9 @@ def check_outage(relay: RelayProcess, plc: FakePlc, outage: AbstractContextManag
         writer, consumer = Writer(plc, pds), ResumingConsumer(relay.firehose)
         relay.crawl(pds.url)
         relay.lift_limits(pds.hostname)
+        # From the first event on the host is known: the past of a new one may be passed over.
+        writer.write(1)
+        relay.wait_until(lambda: len(consumer.events) == 1)
         writing = gevent.spawn(write_for_ever, writer)
         relay.wait_until(lambda: len(consumer.events) > 50)
         with outage:
@@ -195,7 +198,7 @@ def test_a_hung_database_does_not_hold_up_the_drain(
             began = time.monotonic()
             assert relay.stop() == 0
             print(f"\nstopped after {time.monotonic() - began:.1f} s")
-            assert time.monotonic() - began < DRAIN_SECONDS
+            assert time.monotonic() - began < DRAIN_SECONDS * PATIENCE
         relay.start()
         writer.write(50)
         relay.wait_until(lambda: len(consumer.events) >= writer.total)

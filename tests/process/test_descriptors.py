@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import gevent
 import pytest
 
 from tests.support.pds import FakePds
@@ -57,13 +56,12 @@ def test_crowds_leave_some_for_log_and_sql(tmp_path: Path, network: tuple[FakePl
     limit = open_descriptors(pid) + 60
     with limited(pid, limit):
         with idle_connections(port, 200):
-            gevent.sleep(1)
+            relay.wait_until(lambda: relay.metric("relay_http_refused_total", reason="no-descriptors") > 100)
             # A quarter of so few is left, but for what is open for a moment.
             assert open_descriptors(pid) <= limit - limit // 4 + 8
             writer.write(200)
             relay.wait_until(lambda: len(consumer.events) >= 250)
             relay.wait_until(lambda: relay.metric("relay_projection_lag_events") == 0)
-            assert relay.metric("relay_http_refused_total", reason="no-descriptors") > 100
         relay.wait_until(lambda: relay._ready())
     # Not even one for what has to be done at once, and what is open goes on.
     with limited(pid, open_descriptors(pid)), idle_connections(port, 10):

@@ -110,16 +110,19 @@ def test_consumers_of_both_see_the_same_bytes(chain: Chain) -> None:
     assert chain.edge.stop() == 0
     chain.edge.start()
     with connect(f"{chain.edge.firehose}?cursor={middle}") as stream:
-        assert [stream.recv(5) for _ in range(49)] == chain.at_relay.frames[51:]
+        assert [stream.recv(60) for _ in range(49)] == chain.at_relay.frames[51:]
 
 
 def test_a_killed_edge_loses_and_repeats_nothing(chain: Chain) -> None:
+    # From the first event on the host is known: the past of a new one may be passed over.
+    chain.write(1)
+    chain.wait_same()
     writing = gevent.spawn(chain.write, 900)
     for seed in range(3):
         gevent.sleep(random.Random(seed).uniform(0.3, 0.8))
         chain.edge.kill()
         chain.edge.start()
-    writing.get(timeout=30)
+    writing.get(timeout=120)
     chain.wait_same()
     replayed = Consumer(chain.edge.firehose)
     chain.edge.wait_until(lambda: len(replayed.frames) >= chain.writer.total)
@@ -135,7 +138,7 @@ def test_a_killed_upstream_is_found_again(chain: Chain) -> None:
     chain.relay.kill()
     assert health(chain.edge) == (200, ""), "a short break is no news"
     chain.relay.start()
-    writing.get(timeout=30)
+    writing.get(timeout=120)
     chain.wait_same()
 
 
@@ -190,7 +193,7 @@ def test_what_an_edge_does_not_know_it_says_where_to_ask(chain: Chain) -> None:
     )
     assert call(f"{chain.edge.url}/xrpc/com.atproto.sync.requestCrawl", {"hostname": "a.example.com"}).status == 307
     assert call(f"{chain.edge.url}/admin/pds/list").status == 401
-    assert [one["id"] for one in chain.edge.admin("consumers/list")] == [1]
+    chain.edge.wait_until(lambda: [one["id"] for one in chain.edge.admin("consumers/list")] == [1])
     with pytest.raises(AssertionError, match="this is an edge: ask"):
         chain.edge.admin("pds/list")
     assert chain.edge.metric("relay_edge_connected") == 1

@@ -79,7 +79,7 @@ def test_every_message_once_across_kills(network: tuple[Writer, RelayProcess, Re
         gevent.sleep(0.5)
         killed.kill()
         killed.start()
-    writing.get(timeout=60)
+    writing.get(timeout=120)
     for consumer in consumers:
         relay.wait_until(lambda: len(consumer.messages) >= writer.total, 30)  # noqa: B023
         times = [message["time_us"] for message in consumer.messages]

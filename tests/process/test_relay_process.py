@@ -103,8 +103,8 @@ def test_the_api_is_up_whatever_the_pull_of_hosts_does(tmp_path: Path) -> None:
         began = time.monotonic()
         relay.start()
         try:
-            assert time.monotonic() - began < 15
-            assert asked.wait(10)
+            assert time.monotonic() - began < 60
+            assert asked.wait(60)
             assert relay.xrpc("listHosts").json["hosts"] == []
         finally:
             relay.close()

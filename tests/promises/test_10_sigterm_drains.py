@@ -18,6 +18,7 @@ from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
 from tests.support.through import ResumingConsumer, Writer, check_whole
+from tests.support.wait import PATIENCE
 
 EVENTS_A_ROUND = 120
 HANDSHAKE = (
@@ -42,7 +43,7 @@ def test_sigterm_drains_and_a_restart_goes_on(relay: RelayProcess, network: tupl
     relay.wait_until(lambda: len(consumer.events) > EVENTS_A_ROUND // 3)
     assert relay.child is not None
     relay.child.process.send_signal(signal.SIGTERM)
-    assert relay.child.process.wait(30) == 0
+    assert relay.child.process.wait(30 * PATIENCE) == 0
     writing.join()
     relay.start()
     writer.write(EVENTS_A_ROUND)
@@ -78,7 +79,7 @@ def hold_up(relay: RelayProcess, plc: FakePlc, pds: FakePds) -> None:
     ):
         deaf.sendall(HANDSHAKE.encode())
         endless.sendall(b"GET /xrpc/_health HTTP/1.1\r\nX-Header: ")
-        plc.latency = 60
+        plc.latency = 600
         writer.sign_up()
         writing = gevent.spawn(writer.write, 200)
         gevent.sleep(0.5)
@@ -87,8 +88,8 @@ def hold_up(relay: RelayProcess, plc: FakePlc, pds: FakePds) -> None:
         relay.child.process.send_signal(signal.SIGTERM)
         gevent.sleep(0.2)
         relay.child.process.send_signal(signal.SIGTERM)
-        assert relay.child.process.wait(35) == 0
-        assert time.monotonic() - began < 30
+        assert relay.child.process.wait(35 * PATIENCE) == 0
+        assert time.monotonic() - began < 30 * PATIENCE < plc.latency
         writing.join()
     # What waited was not settled: it comes again.
     plc.latency = 0

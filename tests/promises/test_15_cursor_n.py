@@ -28,7 +28,7 @@ def taken(web: Web, cursor: int, last: int) -> tuple[list[str], list[int]]:
         f"GET /xrpc/com.atproto.sync.subscribeRepos?cursor={cursor} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\n"
         "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    with socket.create_connection(("127.0.0.1", web.server.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", web.server.port), timeout=60) as sock:
         sock.sendall(request.encode())
         data = b""
         while b"\r\n\r\n" not in data:
@@ -70,7 +70,7 @@ def test_any_cursor_while_events_come(start_web: StartWeb, tail_bytes: int) -> N
         publish(2)
         gevent.sleep(0.002)
     for cursor, consumer in asked:
-        words, seqs = consumer.get(timeout=20)
+        words, seqs = consumer.get(timeout=60)
         assert not words
         assert seqs == [seq for seq in given if cursor < seq <= seqs[-1]]
 
@@ -80,9 +80,9 @@ def test_cursors_outside_the_window(start_web: StartWeb) -> None:
     web.publish(5)
     for ahead in (106, 10**9):
         with connect(f"{web.stream}?cursor={ahead}") as stream:
-            error = frames.decode(bytes(stream.recv(timeout=10)))
+            error = frames.decode(bytes(stream.recv(timeout=60)))
             assert isinstance(error, StreamError) and error.error == "FutureCursor"
             with pytest.raises(ConnectionClosed):
-                stream.recv(timeout=10)
+                stream.recv(timeout=60)
     assert taken(web, 50, 105) == (["OutdatedCursor"], [101, 102, 103, 104, 105])
     assert taken(web, 0, 105) == ([], [101, 102, 103, 104, 105])

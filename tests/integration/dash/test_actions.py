@@ -240,7 +240,7 @@ def test_siblings_hear_of_it_as_of_any_change_by_the_api(start_web: StartWeb) ->
     admin = DashAdmin(web.url)
     admin.log_in(PASSWORD)
     admin.do("ban-domain", domain="spammers.net")
-    forward = heard.get(timeout=1)
+    forward = heard.get(timeout=60)
     assert (forward.method, forward.target, forward.body) == (
         "POST",
         "/admin/subs/banDomain",

@@ -206,7 +206,7 @@ def test_refreshes_amid_a_lookup_have_it_asked_again(resolver: Resolver, plc: Fa
     plc.latency = 0.1
     resolver.resolve(DID)
     callers = [gevent.spawn(resolver.resolve, DID, refresh=True, host=f"host{number}") for number in range(5)]
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while plc.asked[DID] < 2:
             gevent.sleep(0.001)
     plc.documents[DID] = _document_then(plc, _rotate)
@@ -363,14 +363,14 @@ def test_a_directory_that_asks_for_a_pause_gets_it(resolver: Resolver, plc: Fake
     plc.throttled, plc.retry_after = 1, "1"
     begun = time.monotonic()
     first = gevent.spawn(resolver.resolve, DID)
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while not plc.asked[DID]:
             gevent.sleep(0.001)
     gevent.sleep(0.05)
     other = account_did(2)
     plc.documents[other] = did_document(other, KEY, "https://pds.example.com")
     assert _key(resolver.resolve(other)) == KEY.public
-    assert first.get(timeout=5)
+    assert first.get(timeout=60)
     assert time.monotonic() - begun >= 0.95
     assert plc.requests == 3
 
@@ -469,12 +469,12 @@ def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
     resolver = make()
     late, never, third = (account_did(number) for number in (2, 3, 4))
     callers = [gevent.spawn(resolver.resolve, late, host="pds") for _ in range(3)]
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while plc.asked[late] < 2:
             gevent.sleep(0.01)
     assert not any(caller.ready() for caller in callers)
     plc.documents[late] = did_document(late, KEY, "https://pds.example.com")
-    gevent.joinall(callers, timeout=5, raise_error=True)
+    gevent.joinall(callers, timeout=60, raise_error=True)
     assert plc.asked[late] == 3
     begun = time.monotonic()
     assert _reason(resolver, never, host="pds") == "did-not-found"
@@ -567,7 +567,7 @@ def test_a_pause_of_one_address_is_not_sat_out_where_another_may_be_tried(
         waiting = gevent.spawn(resolver.resolve, DID)
         until(lambda: mirror.requests > asked)
         mirror.failure_rate = 0.0
-        assert _key(waiting.get(timeout=25)) == KEY.public
+        assert _key(waiting.get(timeout=60)) == KEY.public
         resolver.stop()
 
 
@@ -666,7 +666,7 @@ def test_a_trickling_host_holds_its_share_of_workers_only(
 
     with RawServer(trickle) as bad, RawServer(quick) as good:
         stuck = [gevent.spawn(_reason, resolver, f"{_web_did(bad)}:user{number}", host="bad") for number in range(100)]
-        with gevent.Timeout(5):
+        with gevent.Timeout(60):
             while at_once < resolver_module.WEB_WORKERS_PER_HOST:
                 gevent.sleep(0.005)
         begun = time.monotonic()

@@ -369,7 +369,7 @@ def test_what_passed_the_gate_before_a_takedown_is_in_the_log_before_it(
     takedown = gevent.spawn(path.ingest.moderation.takedown, repos[-1].did)
     gevent.sleep(0.05)
     held.set()
-    takedown.get(timeout=20)
+    takedown.get(timeout=60)
     events = path.logged(17)
     taken = next(place for place, event in enumerate(events) if isinstance(event, Account))
     assert not [event for event in events[taken + 1 :] if event.did == repos[-1].did]

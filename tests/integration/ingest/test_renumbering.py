@@ -61,7 +61,7 @@ def test_for_a_repetition_nobody_has_to_wait(path: EventPath, pds: FakePds) -> N
     path.put(host, first.frame(10))
     until(lambda: host.cursor.position == 10)
     assert host.cursor.begin(11)
-    with gevent.Timeout(30):
+    with gevent.Timeout(60):
         assert not starts_again(path, host, first.frame(10))
     host.cursor.finish(11)
 
@@ -103,4 +103,4 @@ def test_it_waits_for_the_earlier_events(path: EventPath, pds: FakePds) -> None:
     gevent.sleep(0.2)
     assert not asking.ready()
     host.cursor.finish(11)
-    assert asking.get(timeout=5)
+    assert asking.get(timeout=60)

@@ -467,7 +467,7 @@ def test_one_flush_waits_for_another(tmp_path: Path, database_url: str, monkeypa
     with monkeypatch.context() as watched:
         watched.setattr(room.db, "write", slow)
         flushes = [gevent.spawn(room.stream.projector.flush) for _ in range(3)]
-        gevent.joinall(flushes, timeout=10)
+        gevent.joinall(flushes, timeout=60)
     assert [flush.value for flush in flushes] == [True] * 3
     assert steps == ["begun", "ended"] * 3
     assert room.db.read(projection.position)[0] == 1

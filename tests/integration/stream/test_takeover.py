@@ -162,7 +162,7 @@ def test_the_relay_goes_on_where_indigo_stopped(tmp_path: Path, indigo: Indigo) 
         try:
             relay.start()
             with connect(f"{relay.firehose}?cursor=4001") as stream:
-                event = frames.decode(stream.recv(timeout=20, decode=False))
+                event = frames.decode(stream.recv(timeout=60, decode=False))
             assert isinstance(event, frames.Commit)
             assert (event.seq, event.did, event.rev) == (4_002, repo.did, repo.rev)
             assert pds.cursors == ["6"]

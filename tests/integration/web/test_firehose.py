@@ -42,7 +42,7 @@ def consumer(web: Web, query: str = "", **options: Any) -> Iterator[ClientConnec
 
 def seqs(client: ClientConnection, count: int) -> list[int]:
     """The numbers of the next events, which may be larger than what a host may send of their kind."""
-    return [frames.peek(client.recv(timeout=10)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
+    return [frames.peek(client.recv(timeout=60)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -52,7 +52,7 @@ def test_compressed_where_the_operator_allows_it(start_web: StartWeb, allowed: b
     with consumer(web, "?cursor=2", compression="deflate") as asked, consumer(web, "?cursor=2") as plain:
         assert bool(asked.protocol.extensions) is allowed
         web.publish(3)
-        assert [asked.recv(timeout=10) for _ in range(6)] == [plain.recv(timeout=10) for _ in range(6)]
+        assert [asked.recv(timeout=60) for _ in range(6)] == [plain.recv(timeout=60) for _ in range(6)]
 
 
 def ending(client: ClientConnection, timeout: float = 10) -> tuple[list[bytes], int]:
@@ -75,7 +75,7 @@ def handshake(query: str = "", extra: str = "") -> bytes:
 
 @contextmanager
 def raw(web: Web, request: bytes) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", web.server.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", web.server.port), timeout=60) as sock:
         sock.sendall(request)
         yield sock
 
@@ -116,7 +116,7 @@ def test_a_cursor_before_the_window_is_told_so_and_gets_all_there_is(start_web: 
     web = start_web(initial_seq=100)
     web.publish(3)
     with consumer(web, "?cursor=50") as client:
-        info = frames.decode(client.recv(timeout=5))  # type: ignore[arg-type]
+        info = frames.decode(client.recv(timeout=60))  # type: ignore[arg-type]
         assert isinstance(info, Info) and info.name == "OutdatedCursor"
         assert seqs(client, 3) == [100, 101, 102]
     with consumer(web, "?cursor=0") as client:
@@ -215,7 +215,7 @@ def test_a_ping_is_answered_also_between_large_events(web: Web) -> None:
             pongs.append(client.ping())
             web.publish(20, size=200_000)
             assert len(seqs(client, 20)) == 20
-        assert all(pong.wait(timeout=5) for pong in pongs)
+        assert all(pong.wait(timeout=60) for pong in pongs)
 
 
 def test_what_came_with_the_handshake_is_answered(web: Web) -> None:
@@ -298,7 +298,7 @@ def test_consumers_that_say_much_are_closed_and_slow_nobody(web: Web, frame: byt
     codes, waits = floods(web, frame, 20)
     assert codes == [1008] * 20
     # The clients are in this process as well, and take their share.
-    assert waits[len(waits) // 2] < 0.3, waits[-5:]
+    assert waits[len(waits) // 2] < 0.3 * PATIENCE, waits[-5:]
     until(lambda: not list(web.services.consumers))
 
 
@@ -319,7 +319,7 @@ def test_one_that_floods_keeps_its_place_a_while_but_not_when_the_relay_stops(
         stopping = gevent.spawn(web.server.stop, 10)
         assert sock.recv(2)[0] == 0x88
         sock.close()
-        stopping.get(timeout=10)
+        stopping.get(timeout=60)
 
 
 def test_pings_are_answered_once_a_second(web: Web) -> None:
@@ -340,7 +340,7 @@ def test_data_from_a_consumer_is_ignored(web: Web) -> None:
         client.send(os.urandom(60_000))
         client.send("text")
         client.send([b"in", b"frag", b"ments"])
-        assert client.ping().wait(timeout=5)
+        assert client.ping().wait(timeout=60)
         web.publish(1)
         assert seqs(client, 1) == [1]
 
@@ -369,8 +369,9 @@ def test_a_consumer_that_reads_nothing_is_told_when_it_reads_again(start_web: St
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         head_of(sock)
         until(lambda: list(web.services.consumers))
+        before = metrics.CONSUMERS_ENDED.labels("stalled")._value.get()
         web.publish(100, size=200_000)
-        gevent.sleep(0.6)
+        until(lambda: metrics.CONSUMERS_ENDED.labels("stalled")._value.get() > before)
         received = bytearray()
         while data := sock.recv(1 << 20):
             received += data
@@ -391,7 +392,7 @@ def test_a_consumer_that_reads_nothing_is_told_when_it_reads_again(start_web: St
 def test_a_slow_consumer_that_reads_is_served(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(consumer_connection, "TICK", 0.05)
     monkeypatch.setattr(consumer_connection, "PING_INTERVAL", 0.2)
-    web = start_web(consumer_stall=1.0)
+    web = start_web(consumer_stall=5.0)
     for _ in range(60):
         web.publish(1, size=200_000)
     with raw(web, handshake("?cursor=0")) as sock:
@@ -452,7 +453,7 @@ def test_stopping_sends_what_is_logged_then_says_goodbye(start_web: StartWeb) ->
         messages, code = ending(behind)
         assert (len(messages), code) == (2001, 1001)
         assert ending(live)[1] == 1001
-        stopping.get(timeout=10)
+        stopping.get(timeout=60)
 
 
 def test_stopping_does_not_wait_for_a_consumer_that_does_not_read(start_web: StartWeb) -> None:

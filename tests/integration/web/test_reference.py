@@ -80,7 +80,7 @@ def test_the_curl_lines_work(web: Web) -> None:
         for line in lines:
             for said, here in replaced.items():
                 line = line.replace(said, here)
-            done = subprocess.run([*shlex.split(line), "-sS", "--fail"], capture_output=True, timeout=20)
+            done = subprocess.run([*shlex.split(line), "-sS", "--fail"], capture_output=True, timeout=60)
             assert done.returncode == 0 and done.stdout, (line, done.stderr)
         until(lambda: web.hosts.connected() == [pds.hostname])
     metrics.stop()

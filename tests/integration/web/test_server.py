@@ -188,7 +188,7 @@ def test_there_is_a_deadline_for_the_whole_request(
     monkeypatch.setattr(ApiConnection, "head_seconds", 0.5)
     monkeypatch.setattr(ApiConnection, "body_seconds", 0.5)
     began = time.monotonic()
-    with client(web, head, timeout=10) as sock:
+    with client(web, head, timeout=60) as sock:
 
         def drip() -> None:
             with suppress(OSError):
@@ -367,7 +367,7 @@ def test_a_body_is_waited_for_when_the_client_asks_first(web: Web) -> None:
 
 def test_an_answer_is_one_piece(web: Web) -> None:
     """Else its second piece waits for the client to acknowledge the first, which clients put off for 40 ms."""
-    kept = http.client.HTTPConnection("127.0.0.1", web.server.port, timeout=10)
+    kept = http.client.HTTPConnection("127.0.0.1", web.server.port, timeout=60)
     took = []
     for _ in range(20):
         began = time.monotonic()
@@ -387,7 +387,7 @@ def test_a_base_address_may_end_with_a_slash(web: Web, slashes: str) -> None:
     assert web.get(f"{slashes}xrpc/com.atproto.sync.listRepos").status == 200
     assert web.get(f"{slashes}_healthz?a=//b").status == 200
     with connect(web.stream.replace("/xrpc", f"{slashes}xrpc") + "?cursor=0") as stream:
-        assert stream.recv(timeout=5)
+        assert stream.recv(timeout=60)
 
 
 def test_connections_of_one_address_are_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -439,7 +439,7 @@ def test_requests_of_one_address_beyond_a_rate_wait(start_web: StartWeb, monkeyp
     crowd = [gevent.spawn(ask, f"2001:db8:0:1::{number}") for number in range(22)]
     gevent.sleep(0)
     alone = ask("2001:db8:0:2::1")
-    slowest = max(greenlet.get(timeout=20) for greenlet in crowd)
+    slowest = max(greenlet.get(timeout=60) for greenlet in crowd)
     assert slowest > 3.5 and alone < slowest / 2
     # Whoever speaks to the relay itself without a proxy's word is nobody's crowd: a proxy may not say for whom it asks.
     began = time.monotonic()
@@ -458,7 +458,7 @@ def test_a_crowd_of_one_address_has_one_turn_where_others_have_one_each(web: Web
 
     crowd = [gevent.spawn(ask, "crowd", busy) for _ in range(80)]
     other = gevent.spawn(ask, "other", busy.replace(b"100.1", b"100.2"))
-    gevent.joinall([*crowd, other], timeout=20)
+    gevent.joinall([*crowd, other], timeout=60)
     assert order.count("crowd") == 80 and order.index("other") < 60
 
 

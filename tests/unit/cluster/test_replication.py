@@ -126,7 +126,7 @@ def test_it_says_that_it_is_there(stream: Stream, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(replication, "BEAT_SECONDS", 0.01)
     active = of(stream)
     active.start()
-    with gevent.Timeout(30):
+    with gevent.Timeout(60):
         while len(stream.messages) < 4:
             gevent.sleep(0.01)
     active.release()

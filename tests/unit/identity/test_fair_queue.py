@@ -52,7 +52,7 @@ def _lane(
 
 
 def _wait(until: object) -> None:
-    with gevent.Timeout(5):
+    with gevent.Timeout(60):
         while not until():  # type: ignore[operator]
             gevent.sleep(0.001)
 
@@ -94,7 +94,7 @@ def test_a_full_host_waits_alone() -> None:
     assert queue.put("quick", ("quick", 0), 0.01)
     blocked = gevent.spawn(queue.put, "slow", ("slow", 99), 5)
     work.release.set()
-    assert blocked.get(timeout=5)
+    assert blocked.get(timeout=60)
     _wait(lambda: len(work.done) == 7)
     _wait(lambda: not queue._shares)
     queue.stop()

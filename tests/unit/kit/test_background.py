@@ -161,7 +161,7 @@ def test_many_greenlets_that_yield_the_hub_let_timers_run_and_are_all_served() -
             yield_hub()
         served.add(number)
 
-    gevent.joinall([gevent.spawn(work, number) for number in range(100)], timeout=5)
+    gevent.joinall([gevent.spawn(work, number) for number in range(100)], timeout=60)
     assert served == set(range(100))
 
 
@@ -175,7 +175,7 @@ def test_those_in_one_line_have_one_turn_between_them() -> None:
 
     crowd = [gevent.spawn(work, "crowd", "line") for _ in range(50)]
     others = [gevent.spawn(work, "another", "other line"), gevent.spawn(work, "alone", None)]
-    gevent.joinall([*crowd, *others], timeout=5)
+    gevent.joinall([*crowd, *others], timeout=60)
     # Each of the others waits for one of the crowd at a time, and for none of it that came before.
     assert sorted(name for name in order[:12] if name != "crowd") == ["alone", "alone", "another", "another"]
     assert order.count("crowd") == 100
@@ -186,7 +186,7 @@ def test_a_greenlet_that_is_killed_in_a_line_holds_up_nobody() -> None:
     gevent.sleep(0)
     gevent.killall(killed[:2], block=False)
     yield_hub("line")
-    killed[2].get(timeout=1)
+    killed[2].get(timeout=60)
 
 
 def test_a_greenlet_that_is_killed_while_it_yields_holds_up_nobody() -> None:
@@ -194,7 +194,7 @@ def test_a_greenlet_that_is_killed_while_it_yields_holds_up_nobody() -> None:
     gevent.sleep(0)
     gevent.killall(killed[:2], block=False)
     yield_hub()
-    killed[2].get(timeout=1)
+    killed[2].get(timeout=60)
 
 
 def test_a_greenlet_that_yields_the_hub_lets_sockets_be_read() -> None:
@@ -264,7 +264,7 @@ def test_long_work_in_pieces_lets_others_have_turns_and_counts_its_own_time_alon
     paused, waits = time.perf_counter(), gevent.spawn(gevent.sleep, 0.05)
     waits.join()
     assert stints.end() >= time.perf_counter() - paused
-    waiting.join(timeout=1)
+    waiting.join(timeout=60)
 
 
 def test_long_work_rests_while_a_native_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:

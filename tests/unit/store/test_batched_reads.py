@@ -49,7 +49,7 @@ def test_one_key_is_read_at_once_and_all_that_come_meanwhile_together() -> None:
     later = asked(rows, "2", "3", "none", "3")
     assert db.reads == [["1"]]
     db.gate.set()
-    assert [one.get(timeout=5) for one in (*first, *later)] == [1, 2, 3, None, 3]
+    assert [one.get(timeout=60) for one in (*first, *later)] == [1, 2, 3, None, 3]
     assert db.reads == [["1"], ["2", "3", "none", "3"]]
     assert rows.get("4") == 4
 
@@ -61,7 +61,7 @@ def test_a_read_takes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     db.gate.clear()
     greenlets = asked(rows, *map(str, range(35)))
     db.gate.set()
-    assert [one.get(timeout=5) for one in greenlets] == list(range(35))
+    assert [one.get(timeout=60) for one in greenlets] == list(range(35))
     assert all(len(keys) <= 10 for keys in db.reads)
 
 
@@ -74,7 +74,7 @@ def test_an_outage_is_told_to_all_and_passes() -> None:
     db.gate.set()
     for one in greenlets:
         with pytest.raises(StoreError):
-            one.get(timeout=5)
+            one.get(timeout=60)
     db.error = None
     assert rows.get("1") == 1
 
@@ -86,7 +86,7 @@ def test_who_is_killed_while_reading_for_others_leaves_nobody_waiting() -> None:
     busy, leader, follower = asked(rows, "1", "2", "3")
     leader.kill()
     with pytest.raises(StoreError):
-        follower.get(timeout=1)
+        follower.get(timeout=60)
     db.gate.set()
-    assert busy.get(timeout=5) == 1
+    assert busy.get(timeout=60) == 1
     assert rows.get("3") == 3

@@ -47,7 +47,7 @@ class Written:
             self.commits.put(number, 1)
 
     def wait_for(self, number: int) -> None:
-        with gevent.Timeout(30):
+        with gevent.Timeout(60):
             while not self.batches or self.batches[-1][-1] < number:
                 gevent.sleep(0.01)
 
