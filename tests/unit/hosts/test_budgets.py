@@ -97,7 +97,7 @@ def test_a_full_budget_blocks_until_room_is_released() -> None:
     gevent.sleep(0)
     assert not waiter.ready()
     budget.release(budgets.MAX_BYTES_IN_FLIGHT)
-    assert waiter.get(timeout=1)
+    assert waiter.get(timeout=60)
 
 
 def test_the_number_of_events_is_bounded_as_well() -> None:
@@ -207,7 +207,7 @@ def started(share: Share, seconds: float = QUANTUM) -> gevent.Greenlet[..., None
 
 def test_a_host_alone_gets_everything() -> None:
     share = Share(Shares())
-    with gevent.Timeout(1):
+    with gevent.Timeout(60):
         for _ in range(1000):
             share.take(10 * QUANTUM)
 
@@ -220,7 +220,7 @@ def test_a_host_in_debt_waits_while_another_has_work_and_credit() -> None:
     waiting = started(greedy)
     assert not waiting.ready()
     modest.end()
-    waiting.get(timeout=0.5)
+    waiting.get(timeout=60)
 
 
 def test_it_waits_until_the_other_has_used_up_as_much() -> None:
@@ -234,7 +234,7 @@ def test_it_waits_until_the_other_has_used_up_as_much() -> None:
             gevent.sleep(0.01)
             assert not waiting.ready()
         modest.charge(1.01 * QUANTUM)
-        waiting.get(timeout=0.5)
+        waiting.get(timeout=60)
 
 
 def test_those_that_always_have_work_get_as_much_as_one_another() -> None:
@@ -249,7 +249,7 @@ def test_those_that_always_have_work_get_as_much_as_one_another() -> None:
                 gevent.sleep(0)
                 taken[share] += prices[share]
 
-    gevent.joinall([gevent.spawn(work, share) for share in prices], timeout=10, raise_error=True)
+    gevent.joinall([gevent.spawn(work, share) for share in prices], timeout=60, raise_error=True)
     assert all(75 * QUANTUM < spent < 125 * QUANTUM for spent in taken.values()), taken.values()
 
 
@@ -261,7 +261,7 @@ def test_what_was_charged_in_advance_is_given_back_and_no_more_than_a_round_is_s
         waiting = started(share)
         assert not waiting.ready()
         share.charge(-4.5 * QUANTUM)
-        waiting.get(timeout=0.5)
+        waiting.get(timeout=60)
     share.charge(-100 * QUANTUM)
     assert share.credit <= QUANTUM
 
@@ -285,7 +285,7 @@ def test_those_of_one_host_go_on_in_order_and_only_as_its_credit_allows() -> Non
         gevent.sleep(0.02)
     assert len(done) <= 2
     other.end()
-    gevent.joinall(working, timeout=2, raise_error=True)
+    gevent.joinall(working, timeout=60, raise_error=True)
     assert done == list(range(10))
 
 
@@ -296,7 +296,7 @@ def test_work_that_is_held_up_elsewhere_stops_others_for_a_while_only(monkeypatc
     greedy.take(3 * QUANTUM)
     with work_of(stuck):
         for _ in range(3):
-            started(greedy).get(timeout=1)
+            started(greedy).get(timeout=60)
 
 
 def test_one_that_is_killed_while_it_waits_lets_the_next_one_go_on() -> None:
@@ -307,5 +307,5 @@ def test_one_that_is_killed_while_it_waits_lets_the_next_one_go_on() -> None:
     first, second = started(greedy), started(greedy)
     first.kill()
     modest.end()
-    second.get(timeout=0.5)
+    second.get(timeout=60)
     assert not shares.waiting and not shares.working
