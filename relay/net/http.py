@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
+from weakref import WeakSet
 
 import gevent
 import urllib3
@@ -44,6 +45,8 @@ MAX_LINE_BYTES = 64 << 10
 # Connections kept open for a next request: hosts, and connections to each.
 KEPT_HOSTS = 128
 KEPT_PER_HOST = 128
+# How often those are looked at that the other side may have ended.
+ENDED_SECONDS = 1.0
 
 
 _poll = get_original("select", "poll")
@@ -85,6 +88,8 @@ class GuardedHttp:
             KEPT_HOSTS, maxsize=KEPT_PER_HOST, retries=False, ssl_context=self._tls, timeout=DEFAULT_TIMEOUT
         )
         self._pools.pool_classes_by_scheme = _guarded_pools(self)
+        self._hosts_asked: WeakSet[HTTPConnectionPool] = WeakSet()
+        self._looked_at = 0.0
 
     def for_operator(self) -> GuardedHttp:
         """A client of the same kind for addresses that the operator wrote down: those may be plain and private."""
@@ -162,7 +167,9 @@ class GuardedHttp:
         try:
             # urllib3's own timeout would be per read: a host that trickles bytes would never meet it.
             with gevent.Timeout(timeout, HttpError("http-timeout", url)):
-                answer = self._pools.connection_from_host(address.host, address.port, address.scheme).urlopen(
+                pool = self._pools.connection_from_host(address.host, address.port, address.scheme)
+                self._hosts_asked.add(pool)
+                answer = pool.urlopen(
                     method,
                     address.request_uri,
                     body=body,
@@ -187,6 +194,21 @@ class GuardedHttp:
             raise HttpError("http-tls", str(error)) from None
         except (failures.HTTPError, HTTPException, OSError, ValueError) as error:
             raise HttpError("http-broken", f"{url}: {error}") from None
+
+    def close_ended(self) -> None:
+        """Close the kept connections that the other side has ended; called when a new one is made.
+
+        Otherwise they would take their descriptors until the same host is asked again.
+        """
+        now = time.monotonic()
+        if now - self._looked_at < ENDED_SECONDS:
+            return
+        self._looked_at = now
+        for pool in list(self._hosts_asked):
+            # Those that are in use are not in the queue.
+            for kept in list(pool.pool.queue) if pool.pool is not None else ():
+                if kept is not None and not kept.is_connected:
+                    kept.close()
 
     def _checked(self, url: str) -> Url:
         try:
@@ -279,6 +301,7 @@ def _guarded_pools(http: GuardedHttp) -> dict[str, type[HTTPConnectionPool]]:
 
     def new_connection(connection: HTTPConnection) -> socket.socket:
         timeout = connection.timeout if isinstance(connection.timeout, int | float) else DEFAULT_TIMEOUT
+        http.close_ended()
         return http.connect(connection.host, connection.port, timeout)
 
     class Plain(HTTPConnection):

@@ -16,7 +16,7 @@ from relay.net import address
 from relay.net.address import Address
 from relay.net.http import GuardedHttp
 from tests.support.strangers import RawServer, certificate, reply
-from tests.support.wait import PATIENCE
+from tests.support.wait import PATIENCE, until
 
 
 @pytest.fixture
@@ -48,6 +48,30 @@ def test_an_answer_comes_whole_and_the_connection_is_used_again(http: GuardedHtt
     assert f"Host: 127.0.0.1:{server.port}\r\n" in head
     assert "User-Agent: test/1 (atproto-relay)\r\n" in head
     assert "X-Ask: yes\r\n" in head
+
+
+def test_a_kept_connection_that_the_other_side_ends_is_closed_when_another_host_is_asked(
+    http: GuardedHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.net.http.ENDED_SECONDS", 0.0)
+    served: list[Any] = []
+
+    def answer_and_end(sock: Any) -> None:
+        served.append(sock)
+        sock.sendall(reply(b"last"))
+        sock.shutdown(socket.SHUT_WR)
+
+    def answer(sock: Any) -> None:
+        sock.sendall(reply(b"hello"))
+
+    with RawServer(answer) as kept, RawServer(answer_and_end) as ended, RawServer(answer) as other:
+        http.get(kept.url)
+        assert http.get(ended.url).body == b"last"
+        http.get(other.url)
+        until(lambda: served[0].fileno() < 0)
+        http.get(kept.url)
+        assert kept.connections == 1
+        assert http.get(ended.url).body == b"last"
 
 
 def test_json_is_posted(http: GuardedHttp) -> None:
