@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from hashlib import sha256
 
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
-from relay.atproto.mst_node import Child, Node, encode, is_bare, record_link, subtree_link, without_entry
-from relay.atproto.mst_read import LINK, NULL, TREE_LINK, Opened, Read, key_depth
+from relay.atproto.mst_node import Child, Node, encode, id_of, is_bare, record_link, without_entry
+from relay.atproto.mst_read import LINK, Opened, Read, key_depth
 from relay.atproto.operations import Change
 
 __all__ = ["REASONS", "check_record", "has_records", "invert", "key_depth"]
@@ -77,25 +76,22 @@ def check_record(root: Cid, path: str, record: Cid | None, opened: Opened) -> No
     `mst-node-missing` when the nodes that came along do not tell.
     """
     key = path.encode()
-    cid: bytes = root
-    while True:
+    cid: bytes | None = root
+    while cid is not None:
         node = opened.get(cid)
         if node is None:
             raise MstError("mst-node-missing", str(Cid(cid)))
-        _, keys, fields, left, _ = node
+        _, keys, children, _, _ = node
         i = bisect_left(keys, key)
         if i < len(keys) and keys[i] == key:
             if record is None:
                 raise MstError("mst-key-present", path)
-            if record_link(fields, i) != LINK + record:
+            if record_link(node, i) != LINK + record:
                 raise MstError("mst-value-mismatch", path)
             return
-        link = subtree_link(fields, i) if i else left
-        if link == NULL:
-            if record is not None:
-                raise MstError("mst-key-missing", path)
-            return
-        cid = link[len(LINK) :]
+        cid = children[i]
+    if record is not None:
+        raise MstError("mst-key-missing", path)
 
 
 def has_records(root: Cid, collection: str, opened: Opened) -> bool | None:
@@ -104,16 +100,16 @@ def has_records(root: Cid, collection: str, opened: Opened) -> bool | None:
     A node without a key of the collection can have such keys in one of its subtrees only, so one way down is walked.
     """
     prefix = collection.encode() + b"/"
-    link = LINK + root
-    while link != NULL:
-        node = opened.get(link[len(LINK) :])
+    cid: bytes | None = root
+    while cid is not None:
+        node = opened.get(cid)
         if node is None:
             return None
-        _, keys, fields, left, _ = node
+        _, keys, children, _, _ = node
         i = bisect_left(keys, prefix)
         if i < len(keys) and keys[i].startswith(prefix):
             return True
-        link = subtree_link(fields, i) if i else left
+        cid = children[i]
     return False
 
 
@@ -131,44 +127,43 @@ def _undo_in_one_node(root: Cid, change: Change, opened: Opened) -> Cid | None:
         read = opened.get(cid)
         if read is None:
             return None
-        layer, keys, fields, left, data = read
+        layer, keys, children, _, data = read
         i = bisect_left(keys, key)
         if layer <= depth:
             break
-        link = subtree_link(fields, i) if i else left
-        if link == NULL:
+        child = children[i]
+        if child is None:
             return None
-        above.append((data, link))
-        cid = link[len(LINK) :]
+        cid = child
+        above.append((data, cid))
     data = _undo_here(read, i, key, change) if layer == depth else b""
     if not data:
         return None
-    link = TREE_LINK + sha256(data).digest()
-    for data, old in reversed(above):
-        parts = data.split(old)
+    for outer, old in reversed(above):
+        parts = outer.split(old)
         if len(parts) != 2:
             return None
-        link = TREE_LINK + sha256(link.join(parts)).digest()
-    return Cid(link[len(LINK) :])
+        data = id_of(data).join(parts)
+    return Cid(id_of(data))
 
 
 def _undo_here(read: Read, i: int, key: bytes, change: Change) -> bytes:
     """The node without the change, if that leaves the subtrees as they are, and at least one entry; else nothing."""
-    _, keys, fields, _, _ = read
+    _, keys, children, _, data = read
     _, before, after = change
     found = i < len(keys) and keys[i] == key
-    if after is not None and (not found or record_link(fields, i) != LINK + after):
+    if after is None:
+        if before is None or found or children[i] is not None:
+            return b""
+        node = Node.of(b"", read)
+        node.insert(i, key, LINK + before, (None, None))
+        return node.encoded()
+    if not found or record_link(read, i) != LINK + after:
         return b""
     if before is None:
-        return without_entry(read, i) if after is not None else b""
-    node = Node.of(read, NULL)
-    if after is not None:
-        node.replace(i, LINK + before)
-    elif found or node.subtree(i) != NULL:
-        return b""
-    else:
-        node.insert(i, key, LINK + before, (NULL, NULL))
-    return node.encoded()
+        return without_entry(read, i)
+    parts = data.split(after)
+    return before.join(parts) if len(parts) == 2 else b""
 
 
 class _PartialTree:
@@ -177,19 +172,17 @@ class _PartialTree:
 
     def __init__(self, root: Cid, opened: Opened) -> None:
         self._opened = opened
-        self._root = self._take_up(LINK + root)
+        self._root = self._take_up(root)
 
     def insert(self, key: bytes, value: bytes) -> None:
         """Put back a record that is not in the tree."""
         layer = key_depth(key)
         while self._root.layer < layer:
-            raised = Node.bare(self._root.layer + 1)
-            raised.opened[0] = self._root
-            self._root = raised
+            self._root = Node.bare(self._root.layer + 1, self._root)
         node = self._root
         while node.layer > layer:
             i = bisect_left(node.keys, key)
-            if node.subtree(i) == NULL:
+            if node.children[i] is None:
                 node.bridge(i)
             node = self._child(node, i)
         i = bisect_left(node.keys, key)
@@ -211,14 +204,16 @@ class _PartialTree:
         """The id of the tree as it is now, without bridges that lead down to its first entries."""
         node = self._root
         while not node.keys:
-            child = node.subtree(0)
-            if child == NULL:
-                return EMPTY_TREE
+            child = node.children[0]
             # A bridge under the top can only have come with the commit, so a node that did not come along is not one.
-            if isinstance(child, bytes) and (link := Cid(child[len(LINK) :])) not in self._opened:
-                return link
+            if isinstance(child, bytes) and child not in self._opened:
+                return Cid(child)
+            if child is None:
+                return EMPTY_TREE
             node = self._child(node, 0)
-        return Cid(encode(node)[len(LINK) :])
+        cid = encode(node)
+        assert cid is not None
+        return Cid(cid)
 
     def _find(self, key: bytes, value: bytes) -> tuple[Node, int]:
         node = self._root
@@ -227,7 +222,7 @@ class _PartialTree:
             i = bisect_left(keys, key)
             if i < len(keys) and keys[i] == key:
                 break
-            if node.subtree(i) == NULL:
+            if node.children[i] is None:
                 raise MstError("mst-key-missing", key.decode())
             node = self._child(node, i)
         if node.value(i) != value:
@@ -236,31 +231,32 @@ class _PartialTree:
 
     def _split(self, parent: Node, i: int, key: bytes) -> tuple[Child, Child]:
         """The parts of a subtree before and after `key`, which is not in it."""
-        if parent.subtree(i) == NULL:
-            return NULL, NULL
+        if parent.children[i] is None:
+            return None, None
         node = self._child(parent, i)
         at = bisect_left(node.keys, key)
         return node.split(at, self._split(node, at, key))
 
     def _join(self, before: Node, i: int, after: Node, j: int) -> Child:
         """One subtree of two, `before`'s at `i` and `after`'s at `j`, that stand on the same layer."""
-        if is_bare(before.subtree(i)):
-            return after.subtree(j)
-        if is_bare(after.subtree(j)):
-            return before.subtree(i)
+        if is_bare(before.children[i]):
+            return after.children[j]
+        if is_bare(after.children[j]):
+            return before.children[i]
         left, right = self._child(before, i), self._child(after, j)
         left.join(self._join(left, len(left.keys), right, 0), right)
         return left
 
     def _child(self, node: Node, i: int) -> Node:
         """Subtree `i` of the node, which is not null, taken up."""
-        child = node.subtree(i)
-        if isinstance(child, bytes):
-            child = node.opened[i] = self._take_up(child)
+        child = node.children[i]
+        if not isinstance(child, Node):
+            assert child is not None
+            child = node.children[i] = self._take_up(child)
         return child
 
-    def _take_up(self, link: bytes) -> Node:
-        read = self._opened.get(link[len(LINK) :])
+    def _take_up(self, cid: bytes) -> Node:
+        read = self._opened.get(cid)
         if read is None:
-            raise MstError("mst-node-missing", str(Cid(link[len(LINK) :])))
-        return Node.of(read, link)
+            raise MstError("mst-node-missing", str(Cid(cid)))
+        return Node.of(cid, read)

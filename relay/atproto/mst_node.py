@@ -1,7 +1,6 @@
 """One node of a Merkle search tree that is being changed, and its encoding as it is then.
 
-Called by `mst`, which undoes operations. A node is kept as the pieces that `mst_read` made of it, so that most of a
-changed node is written back as it came. Must not know where nodes come from: all that it is given is sound.
+Called by `mst`, which undoes operations. Must not know where nodes come from: all that it is given is sound.
 """
 
 from __future__ import annotations
@@ -9,210 +8,188 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TypeAlias
 
-from relay.atproto.mst_read import FIELDS, KEY_HEADS, LINK_SIZE, LINKED, LINKS, NULL, SHARED, TREE_LINK, Read, start
+from relay.atproto.cid import DAG_CBOR_PREFIX
+from relay.atproto.mst_read import FIELDS, HEADS, LINK, NULL, NUMBERS, VALUE, Read, start
 
 # Where more than so many bytes would be looked through for the links of children, a node is put together again.
 MAX_SEARCHED = 100_000
-# What stands between an entry's two links: its subtree's, which may be null and is one byte then, and its record's.
-_BETWEEN = b"av"
 
 
-def subtree_link(fields: list[bytes], i: int) -> bytes:
-    """The link to the subtree before entry `i`, which is not the first."""
-    links = fields[FIELDS * i - 1]
-    return links[:LINK_SIZE] if links[0] == LINKED else NULL
+def id_of(data: bytes) -> bytes:
+    """The id of a node that is encoded so."""
+    return DAG_CBOR_PREFIX + sha256(data).digest()
 
 
-def record_link(fields: list[bytes], i: int) -> bytes:
+def record_link(read: Read, i: int) -> bytes:
     """The link to the record of entry `i`."""
-    links = fields[FIELDS * i + LINKS]
-    return links[LINK_SIZE + 2 if links[0] == LINKED else 3 :]
+    return read[3][FIELDS * i + VALUE]
 
 
 def without_entry(read: Read, i: int) -> bytes:
     """The encoding of a node without entry `i`: what most commits added.
 
-    Nothing when there is no other entry, or when it has subtrees on both sides.
+    Nothing when there is no other entry, when it has a subtree on its right, or when its bytes stand there twice.
     """
-    _, keys, fields, left, _ = read
-    before, after = subtree_link(fields, i) if i else left, subtree_link(fields, i + 1)
-    if len(keys) == 1 or (before != NULL and after != NULL):
+    _, keys, children, fields, data = read
+    if len(keys) == 1 or children[i + 1] is not None:
         return b""
-    joined = after if before == NULL else before
     at = FIELDS * i + 1
-    kept = fields[:at] + fields[at + FIELDS :]
-    kept[0] = start(len(keys) - 1)
-    kept[-1] = b"al" + (left if i else joined)
-    if i:
-        links = kept[at - 2]
-        kept[at - 2] = joined + links[LINK_SIZE if links[0] == LINKED else 1 :]
+    head, suffix, number, _, value, _ = fields[at : at + FIELDS]
+    parts = data.split(b"".join((b"\xa4ak", head, suffix, b"ap", number, b"at\xf6av", value)))
+    if len(parts) != 2:
+        return b""
+    before, after = parts
     if i + 1 < len(keys):
-        key = keys[i + 1]
-        shared = _shared_length(keys[i - 1], key) if i else 0
-        kept[at : at + 3] = KEY_HEADS[len(key) - shared], key[shared:], SHARED[shared]
-    return b"".join(kept)
+        old_head, old_suffix, old_number = fields[at + FIELDS : at + FIELDS + 3]
+        head, suffix, number = _key_fields(keys[i - 1] if i else b"", keys[i + 1])
+        after = b"".join((b"\xa4ak", head, suffix, b"ap", number, after[5 + len(old_head + old_suffix + old_number) :]))
+    return b"".join((start(len(keys) - 1), before[len(fields[0]) :], after))
 
 
 class Node:
-    """An opened node: its keys, and the fields of its encoding.
+    """An opened node.
 
-    Subtree `i` stands before `keys[i]`, the last one after all keys. Those that were opened are in `opened`; the links
-    to the others are `left` for the first, in `fields` for the rest. `link` and `source` are what was read, `source`
-    until it takes more than new links to bring it up to date.
+    `children[i]` is the subtree before `keys[i]`, the last one after all keys: a node that was opened, the id of one
+    that was not, or None. `fields` are those of the entries, as they were read: of these the subtrees' are not kept up
+    to date. `cid` and `source` are what was read, `source` until it takes more than new links to bring it up to date.
     """
 
-    __slots__ = ("fields", "keys", "layer", "left", "link", "opened", "source")
+    __slots__ = ("children", "cid", "fields", "keys", "layer", "source")
 
-    def __init__(self, layer: int, keys: list[bytes], fields: list[bytes], left: bytes, source: bytes = b"") -> None:
+    def __init__(
+        self,
+        layer: int,
+        keys: list[bytes],
+        children: list[Child],
+        fields: list[bytes],
+        cid: bytes = b"",
+        source: bytes = b"",
+    ) -> None:
         self.layer = layer
         self.keys = keys
+        self.children = children
         self.fields = fields
-        self.left = left
+        self.cid = cid
         self.source = source
-        self.link = b""
-        self.opened: dict[int, Node] = {}
 
     @classmethod
-    def of(cls, read: Read, link: bytes) -> Node:
-        """The node that was read behind `link`. What was read stays as it is."""
-        layer, keys, fields, left, source = read
+    def of(cls, cid: bytes, read: Read) -> Node:
+        """The node that was read behind `cid`. What was read stays as it is."""
+        layer, keys, children, fields, source = read
         # A bridge is not kept as it was read: when nothing is left below it, it goes as well.
-        node = cls(layer, keys.copy(), fields.copy(), left, source if keys else b"")
-        node.link = link
-        return node
+        return cls(layer, keys.copy(), [*children], fields[1:], cid, source if keys else b"")
 
     @classmethod
-    def bare(cls, layer: int) -> Node:
+    def bare(cls, layer: int, below: Child = None) -> Node:
         """A node without entries."""
-        return cls(layer, [], [b""], NULL)
-
-    def subtree(self, i: int) -> Child:
-        """Subtree `i` if it was opened, else the link to it."""
-        return self.opened.get(i) or (subtree_link(self.fields, i) if i else self.left)
+        return cls(layer, [], [below], [])
 
     def value(self, i: int) -> bytes:
         """The link to the record at `keys[i]`."""
-        return record_link(self.fields, i)
+        return self.fields[FIELDS * i + VALUE - 1]
 
     def bridge(self, i: int) -> None:
         """An entry-less node where there is no subtree, for a key further down."""
-        self.opened[i] = Node.bare(self.layer - 1)
+        self.children[i] = Node.bare(self.layer - 1)
         self.source = b""
 
     def insert(self, i: int, key: bytes, value: bytes, sides: tuple[Child, Child]) -> None:
         """A new entry before `keys[i]`; its two sides take the place of subtree `i`."""
-        self._shift_opened(i + 1, 1)
         self.keys.insert(i, key)
-        self.fields[-1] = b""
-        at = FIELDS * i + 1
-        self.fields[at:at] = [b"", b"", b"", NULL + _BETWEEN + value, b""]
-        self._put(i, sides[0])
-        self._put(i + 1, sides[1])
+        self.children[i : i + 1] = sides
+        at = FIELDS * i
+        self.fields[at:at] = [b"", b"", b"", b"", value, b""]
         self._changed(i)
         self._changed(i + 1)
 
     def replace(self, i: int, value: bytes) -> None:
         """Another value for `keys[i]`."""
-        at = FIELDS * i + LINKS
-        links = self.fields[at]
-        self.fields[at] = links[: LINK_SIZE if links[0] == LINKED else 1] + _BETWEEN + value
+        self.fields[FIELDS * i + VALUE - 1] = value
         self.source = b""
 
     def remove(self, i: int, joined: Child) -> None:
         """Entry `i` goes; `joined` takes the place of the subtrees on its sides."""
-        self._shift_opened(i + 1, -1)
         del self.keys[i]
-        at = FIELDS * i + 1
-        del self.fields[at : at + FIELDS]
-        self._put(i, joined)
+        self.children[i : i + 2] = [joined]
+        del self.fields[FIELDS * i : FIELDS * (i + 1)]
         self._changed(i)
 
     def split(self, i: int, sides: tuple[Child, Child]) -> tuple[Node, Node]:
         """This node with the entries before `keys[i]` and a new one with the rest; `sides` is subtree `i`, split."""
-        at = FIELDS * i + 1
-        right = Node(self.layer, self.keys[i:], [b"", *self.fields[at:]], NULL)
-        right.opened = {j - i: child for j, child in self.opened.items() if j > i}
-        del self.fields[at:], self.keys[i:]
-        self.opened = {j: child for j, child in self.opened.items() if j < i}
-        self._put(i, sides[0])
-        self._changed(i)
-        right._put(0, sides[1])
+        at = FIELDS * i
+        right = Node(self.layer, self.keys[i:], [sides[1], *self.children[i + 1 :]], self.fields[at:])
         right._changed(0)
+        del self.keys[i:], self.fields[at:]
+        self.children[i:] = [sides[0]]
+        self.source = b""
         return self, right
 
     def join(self, middle: Child, right: Node) -> None:
         """Take over the entries of the node to the right; `middle` is the subtree between the two."""
         border = len(self.keys)
         self.keys += right.keys
-        self.fields[-1] = b""
-        self.fields += right.fields[1:]
-        self.opened |= {border + j: child for j, child in right.opened.items()}
-        self._put(border, middle)
+        self.fields += right.fields
+        self.children[border:] = [middle, *right.children[1:]]
         self._changed(border)
 
     def encoded(self) -> bytes:
-        """The fields with all that changed in them; empty when neither here nor below there is an entry."""
-        for i, child in self.opened.items():
-            self._relink(i, encode(child))
+        """The encoding; empty when neither here nor below there is an entry."""
+        first, *others = map(_link, self.children)
         if not self.keys:
-            return b"" if self.left == NULL else b"\xa2ae\x80al" + self.left
-        self.fields[0] = start(len(self.keys))
-        self.fields[-1] = b"al" + self.left
-        return b"".join(self.fields)
-
-    def _put(self, i: int, child: Child) -> None:
-        if isinstance(child, Node):
-            self.opened[i] = child
-        else:
-            self.opened.pop(i, None)
-            self._relink(i, child)
-
-    def _relink(self, i: int, link: bytes) -> None:
-        if i:
-            at = FIELDS * i - 1
-            links = self.fields[at]
-            self.fields[at] = link + links[LINK_SIZE if links[0] == LINKED else 1 :]
-        else:
-            self.left = link
-
-    def _shift_opened(self, first: int, by: int) -> None:
-        if self.opened:
-            self.opened = {j + by if j >= first else j: child for j, child in self.opened.items()}
+            return b"" if first == NULL else b"\xa2ae\x80al" + first
+        fields = self.fields
+        parts = [b"\xa4ak", b"", b"", b"ap", b"", b"at", b"", b"av", b""] * len(self.keys)
+        parts[1::9], parts[2::9], parts[4::9] = fields[::FIELDS], fields[1::FIELDS], fields[2::FIELDS]
+        parts[6::9], parts[8::9] = others, fields[VALUE - 1 :: FIELDS]
+        return b"".join((start(len(self.keys)), *parts, b"al", first))
 
     def _changed(self, i: int) -> None:
         """Entry `i` has another one before it now, if there is an entry `i`."""
         self.source = b""
         if i < len(self.keys):
-            key = self.keys[i]
-            shared = _shared_length(self.keys[i - 1], key) if i else 0
-            at = FIELDS * i + 1
-            self.fields[at : at + 3] = KEY_HEADS[len(key) - shared], key[shared:], SHARED[shared]
+            at = FIELDS * i
+            self.fields[at : at + 3] = _key_fields(self.keys[i - 1] if i else b"", self.keys[i])
 
 
-Child: TypeAlias = Node | bytes
+Child: TypeAlias = Node | bytes | None
 
 
 def is_bare(child: Child) -> bool:
     """Whether there is no entry here or below, for example because undoing took the last one out."""
     while isinstance(child, Node) and not child.keys:
-        child = child.subtree(0)
-    return child == NULL
+        child = child.children[0]
+    return child is None
 
 
-def encode(node: Node) -> bytes:
-    """The link to this node as it is now, or null when neither it nor any node below it has an entry."""
+def encode(node: Node) -> bytes | None:
+    """The id of this node as it is now, or None when neither it nor any node below it has an entry.
+
+    In the place of the opened nodes below it there are their ids from then on.
+    """
     data = node.source
-    if len(data) * len(node.opened) > MAX_SEARCHED:
-        data = b""
-    if data:
-        for child in node.opened.values():
+    searched = 0
+    for i, child in enumerate(node.children):
+        if isinstance(child, Node):
+            # Here already, since below what is encoded twice is encoded twice as often on each layer.
+            node.children[i] = cid = encode(child)
+            searched += len(data)
             # An old link marks the place of the new one if it stands there once, as it does in every sound node.
-            if data.count(child.link) != 1:
-                data = b""
-                break
-            data = data.replace(child.link, encode(child))
+            old = LINK + child.cid
+            found = searched <= MAX_SEARCHED and data.count(old) == 1
+            data = data.replace(old, _link(cid)) if found else b""
     data = data or node.encoded()
-    return TREE_LINK + sha256(data).digest() if data else NULL
+    return id_of(data) if data else None
+
+
+def _link(child: Child) -> bytes:
+    cid = encode(child) if isinstance(child, Node) else child
+    return NULL if cid is None else LINK + cid
+
+
+def _key_fields(previous: bytes, key: bytes) -> tuple[bytes, bytes, bytes]:
+    """The fields of a key that stands behind another one: head, own part and how much is shared."""
+    shared = _shared_length(previous, key)
+    return HEADS[len(key) - shared], key[shared:], NUMBERS[shared]
 
 
 def _shared_length(previous: bytes, key: bytes) -> int:

@@ -2,8 +2,8 @@
 
 Called by `commit` before anything is undone or looked up: consumers read these nodes, too, and some of their verifiers
 fail badly on a malformed one, even away from the paths of the operations. What nobody can reach from the root is not
-read. A node's encoding has one fixed shape, so a pattern reads it: strictly, without a general CBOR decoder, and into
-pieces that joined again are the node; `mst_node` changes them.
+read. A node's encoding has one fixed shape, so a pattern reads it: strictly, without a general CBOR decoder. `mst_node`
+encodes what was read again.
 Specification: https://atproto.com/specs/repository#mst-structure
 """
 
@@ -46,26 +46,22 @@ MAX_NODES_SIZE = 1_000_000
 # but where keys are mined.
 MAX_NODE_SIZE = 100_000
 
-# Links are kept as they stand in a node: a CID behind tag 42, or null where there is no subtree.
+# A link is a CID behind tag 42, or null where there is no subtree.
 LINK = b"\xd8\x2a\x58\x25\x00"
 NULL = b"\xf6"
-TREE_LINK = LINK + DAG_CBOR_PREFIX
-LINK_SIZE = 41
-CID_AT = len(LINK)
-LINKED = LINK[0]
-"""The first byte of a link that is not null."""
 
 # Below and above all keys: the bounds of the root.
 LOWEST, HIGHEST = b"", b"\xff"
 
-# A node is read into fields: what stands before its first entry, and five for each entry: the head of the key's own
-# part, that part, how much it shares with the key before, the links to the subtree on its right and to its record, and
-# what follows up to the next entry.
-FIELDS = 5
-LINKS = 4
+# A node is read into fields: what stands before its first entry, and six for each entry: the head of the key's own
+# part, that part, how much it shares with the key before, the id of the subtree on its right (None for null), the link
+# to its record, and what follows up to the next entry.
+FIELDS = 6
+SUBTREE, VALUE = 4, 5
 
-Read: TypeAlias = tuple[int, list[bytes], list[bytes], bytes, bytes]
-"""What a node says: its layer, keys and fields, and the link to its leftmost subtree; and the node as it came."""
+Read: TypeAlias = tuple[int, list[bytes], list[bytes | None], list[bytes], bytes]
+"""What a node says: its layer, its keys, the ids of the subtrees before each of these and after them all, and its
+fields; and the node as it came."""
 
 Place: TypeAlias = tuple[bytes, int | None, bytes, bytes]
 """Where a node must stand: its id, its layer, which is None for a root, and the keys between which its own lie."""
@@ -96,11 +92,10 @@ def open_tree(root: Cid, blocks: Mapping[bytes, bytes], pause: Callable[[], None
         data = blocks.get(cid)
         if data is None:
             break
-        room -= len(data)
-        if room < 0:
-            raise MstError("mst-size", f"over {MAX_NODES_SIZE} bytes of nodes")
-        if len(data) > MAX_NODE_SIZE:
-            raise MstError("mst-size", f"a node of {len(data)} bytes")
+        size = len(data)
+        room -= size
+        if room < 0 or size > MAX_NODE_SIZE:
+            raise MstError("mst-size", f"a node of {size} bytes, where {room + size} are left")
         if pause is not None:
             pause()
         # A subtree has keys somewhere below, and a key has one place only.
@@ -120,17 +115,18 @@ def _depth(digest: bytes) -> int:
     return depth if depth < 4 else (256 - int.from_bytes(digest).bit_length()) // 2
 
 
-_TREE_LINK = rb"\xd8\x2a\x58\x25\x00\x01\x71\x12\x20.{32}"
-_VALUE_LINK = rb"\xd8\x2a\x58\x25\x00\x01[\x55\x71]\x12\x20.{32}"
-_KEY = rb"(\xa4ak(?:[\x40-\x57]|\x58.|\x59..))([A-Za-z0-9._:~/-]+)(ap(?:[\x00-\x17]|\x18.|\x19..)at)"
+_SUBTREE = rb"(?:\xf6|\xd8\x2a\x58\x25\x00(\x01\x71\x12\x20.{32}))"
+_VALUE = rb"\xd8\x2a\x58\x25\x00\x01[\x55\x71]\x12\x20.{32}"
+_ENTRY = rb"\xa4ak([\x40-\x57]|\x58.|\x59..)([A-Za-z0-9._:~/-]+)ap([\x00-\x17]|\x18.|\x19..)at%bav" % _SUBTREE
 
 # Splits a node into its fields. No byte of a key can begin the integer after "ap", so an entry reads in one way only.
-_fields_of = re.compile(rb"%b((?:\xf6|%b)av%b)" % (_KEY, _TREE_LINK, _VALUE_LINK), re.DOTALL).split
+_fields_of = re.compile(rb"%b(%b)" % (_ENTRY, _VALUE), re.DOTALL).split
 # The same piece by piece, for a link to the record of any kind.
 _match_start = re.compile(rb"\xa2ae(?:[\x80-\x97]|\x98.|\x99..)", re.DOTALL).match
-_match_entry = re.compile(rb"%b(?:\xf6|%b)av\xd8\x2a([\x41-\x57]|\x58.)\x00" % (_KEY, _TREE_LINK), re.DOTALL).match
+_match_entry = re.compile(rb"%b\xd8\x2a([\x41-\x57]|\x58.)\x00" % _ENTRY, re.DOTALL).match
 _NO_LEFT = b"al" + NULL
-_LEFT = b"al" + TREE_LINK
+_LEFT = b"al" + LINK + DAG_CBOR_PREFIX
+_CID_AT = len(b"al" + LINK)
 
 
 def start(count: int) -> bytes:
@@ -140,12 +136,12 @@ def start(count: int) -> bytes:
 
 # The commonest beginnings of a node.
 _STARTS = [b"\xa2ae" + head(0x80, count) for count in range(24)]
-# By their length: what stands before a key's own part. By how much is shared: what stands between that and the links.
-KEY_HEADS = [b"\xa4ak" + head(0x40, length) for length in range(MAX_KEY + 1)]
-SHARED = [b"ap%bat" % head(0x00, number) for number in range(MAX_KEY + 1)]
+# The heads of a key's own part, by its length, and the numbers of bytes that are shared.
+HEADS = [head(0x40, length) for length in range(MAX_KEY + 1)]
+NUMBERS = [head(0x00, number) for number in range(MAX_KEY + 1)]
 # All that an entry can have; what is not among them is too long, or not the shortest form.
-_LENGTHS = {field: length for length, field in enumerate(KEY_HEADS)}
-_NUMBERS = {field: number for number, field in enumerate(SHARED)}
+_LENGTHS = {field: length for length, field in enumerate(HEADS)}
+_SHARED = {field: number for number, field in enumerate(NUMBERS)}
 
 
 def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
@@ -158,7 +154,8 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
     fields = _fields_of(data)
     count = len(fields) // FIELDS
     end = fields[-1]
-    if not count or fields[0] != start(count) or (end != _NO_LEFT and not _is_end(end)):
+    first = _STARTS[count] if count < len(_STARTS) else start(count)
+    if fields[0] != first or (end != _NO_LEFT and not _is_end(end)):
         if data.startswith(_STARTS[0]) and _is_end(data[4:]):
             return _read_bare(place, data, blocks, below)
         fields = _fields_of_odd(data)
@@ -168,38 +165,35 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
     least, greatest = _LAYER_DIGESTS[layer]
     keys: list[bytes] = []
     key = b"\0"
-    # Where a link is null, what stands in the place of its id is the id of nothing.
-    child = end[7:]
     each = iter(fields)
     next(each)
-    for length, suffix, number, links, _ in zip(each, each, each, each, each):  # noqa: B905
+    for length, suffix, number, _, _, _ in zip(each, each, each, each, each, each):  # noqa: B905
         try:
-            shared = _NUMBERS[number]
+            shared = _SHARED[number]
             # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
-            if length != KEY_HEADS[len(suffix)] or suffix[0] <= key[shared]:
+            if length != HEADS[len(suffix)] or suffix[0] <= key[shared]:
                 raise _fault(fields)
         except LookupError:
             # Or none differs, as the key before is the beginning of this one.
-            if not keys or _LENGTHS.get(length) != len(suffix) or _NUMBERS.get(number) != len(key):
+            if not keys or _LENGTHS.get(length) != len(suffix) or _SHARED.get(number) != len(key):
                 raise _fault(fields) from None
         key = key[:shared] + suffix
         if not least <= sha256(key).digest() <= greatest:
             raise MstError("mst-key-layer", key.decode())
-        if child in blocks:
-            below.append((child, layer - 1, keys[-1] if keys else low, key))
-        child = links[5:41]
         keys.append(key)
-    if child in blocks:
-        below.append((child, layer - 1, key, high))
     if keys[0] <= low or key >= high:
         raise MstError("mst-key-order", "not between the keys above")
     if count > 1 and any(fields[FIELDS:-1:FIELDS]):
         raise MstError("mst-node-malformed")
-    left = end[2:]
-    # A link that is not null sorts before one that is.
-    if layer == 0 and (left != NULL or min(fields[LINKS::FIELDS]) < NULL):
+    children = [None if end == _NO_LEFT else end[_CID_AT:], *fields[SUBTREE::FIELDS]]
+    if layer:
+        for child in children:
+            if child is not None and child in blocks:
+                i = children.index(child)
+                below.append((child, layer - 1, keys[i - 1] if i else low, keys[i] if i < len(keys) else high))
+    elif any(children):
         raise MstError("mst-key-layer", "a subtree below layer 0")
-    return layer, keys, fields, left, data
+    return layer, keys, children, fields, data
 
 
 def _is_end(end: bytes) -> bool:
@@ -210,12 +204,13 @@ def _is_end(end: bytes) -> bool:
 def _read_bare(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
     """A node without entries: the empty tree, or a bridge over a layer. Never a bridge at the top or to nothing."""
     _, layer, low, high = place
-    left = data[6:]
-    if (layer is None) != (left == NULL) or layer == 0:
+    end = data[len(_STARTS[0]) :]
+    left = None if end == _NO_LEFT else end[_CID_AT:]
+    if (layer is None) != (left is None) or layer == 0:
         raise MstError("mst-empty-node")
-    if layer is not None and left[CID_AT:] in blocks:
-        below.append((left[CID_AT:], layer - 1, low, high))
-    return layer or 0, [], [data], left, data
+    if layer is not None and left is not None and left in blocks:
+        below.append((left, layer - 1, low, high))
+    return layer or 0, [], [left], [data], data
 
 
 def _fields_of_odd(data: bytes) -> list[bytes]:
@@ -226,14 +221,14 @@ def _fields_of_odd(data: bytes) -> list[bytes]:
     match = _match_start(data)
     fields, at = ([match[0]], match.end()) if match is not None else ([b""], 0)
     while match := _match_entry(data, at):
-        length, suffix, number, link_head = match.groups()
+        *key, link_head = match.groups()
         cid_at = match.end()
         cid_end = cid_at + (link_head[1] if len(link_head) > 1 else link_head[0] & 0x1F) - 1
         cid = data[cid_at:cid_end]
         if not cid or length_of(cid) != cid_end - cid_at or head(0x40, len(cid) + 1) != link_head:
             break
         at = cid_end
-        fields += (length, suffix, number, data[match.end(3) : at], b"")
+        fields += (*key, data[match.start(5) - len(b"\xd8\x2a") : at], b"")
     fields[-1] = data[at:]
     count = len(fields) // FIELDS
     if not count or fields[0] != start(count) or not _is_end(fields[-1]):
@@ -249,7 +244,7 @@ def _fault(fields: list[bytes]) -> MstError:
     if list(map(_LENGTHS.get, fields[1::FIELDS])) != list(map(len, suffixes)):
         return MstError("mst-node-malformed", "length of a key")
     key = b""
-    for suffix, shared in zip(suffixes, map(_NUMBERS.get, fields[3::FIELDS]), strict=True):
+    for suffix, shared in zip(suffixes, map(_SHARED.get, fields[3::FIELDS]), strict=True):
         if shared is None or shared > len(key):
             return MstError("mst-node-malformed", "prefix of a key")
         if key[shared : shared + 1] >= suffix[:1]:

@@ -17,7 +17,7 @@ if atheris is not None and __name__ == "__main__":
         import relay.atproto.commit
         import relay.atproto.diddoc  # noqa: F401
 
-from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_read
+from relay.atproto import car, cid, commit, diddoc, drisl, frames, mst_node, mst_read
 from relay.atproto.errors import ProtocolError
 from relay.atproto.skim import skim
 
@@ -75,11 +75,13 @@ def fuzz_car(data: bytes) -> None:
 def fuzz_node(data: bytes) -> None:
     for layer in (None, 0, 3):
         try:
-            _, keys, fields, _, _ = mst_read.read((b"", layer, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
+            read = mst_read.read((b"", layer, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
         except ProtocolError as error:
             assert error.reason in mst_read.REASONS, error
         else:
-            assert b"".join(fields) == data
+            _, keys, children, _, _ = read
+            assert mst_node.Node.of(b"", read).encoded() in (data, b"")
+            assert len(children) == len(keys) + 1
             assert keys == sorted(set(keys))
 
 

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import pytest
 
 from relay.atproto import mst, mst_node, mst_read
-from relay.atproto.cid import Cid
+from relay.atproto.cid import DAG_CBOR_PREFIX, Cid
 from relay.atproto.frames import RepoOp
 from tests.support.budget import assert_cheap
 from tests.support.repo import (
@@ -43,7 +43,7 @@ from tests.support.trees import (
     value,
 )
 
-LINK_BYTES = mst_read.TREE_LINK + bytes(32)
+LINK_BYTES = mst_read.LINK + DAG_CBOR_PREFIX + bytes(32)
 
 
 def interop(name: str) -> list[dict[str, Any]]:
