@@ -183,10 +183,11 @@ def parse_commit(block: bytes) -> CommitObject:
     return CommitObject(did.decode(), rev.decode(), Cid(data), Cid(prev) if prev else None, sig, unsigned)
 
 
-# A commit has one shape, and its canonical order puts `sig` third: without it, the rest is what was signed.
+# A commit has one shape, and its canonical order puts `sig` third: without it, the rest is what was signed. What nearly
+# all DIDs are comes first, as any longer text of a DID's letters is gone back over.
 _LINK = rb"\xd8\x2a\x58\x25\x00(\x01\x71\x12\x20.{32})"
 _read_commit = re.compile(
-    rb"\xa6(cdid([\x60-\x77]|\x78.|\x79..)([a-zA-Z0-9._:%%-]+)crev\x6d([2-7a-z]{13}))csig\x58\x40(.{64})"
+    rb"\xa6(cdid([\x60-\x77]|\x78.|\x79..)(did:plc:[a-z2-7]{24}|[a-zA-Z0-9._:%%-]+)crev\x6d([2-7a-z]{13}))csig\x58\x40(.{64})"
     rb"(ddata%bdprev(?:\xf6|%b)gversion([\x00-\x17]))" % (_LINK, _LINK),
     re.DOTALL,
 ).fullmatch

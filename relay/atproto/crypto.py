@@ -20,8 +20,11 @@ from relay.atproto.errors import KeyInvalid
 
 try:
     import coincurve
+    from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found, unused-ignore]
 except ImportError:
     coincurve = None  # type: ignore[assignment]
+else:
+    _SIGNATURE = ffi.typeof("secp256k1_ecdsa_signature *")
 try:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -154,7 +157,17 @@ def _coincurve_verifier(compressed: bytes) -> Verifier:
         key = coincurve.PublicKey(compressed)
     except ValueError:
         raise KeyInvalid("key-point", "not on the curve") from None
-    return lambda digest, signature: key.verify(_der(signature), digest, None)
+    context, point = key.context.ctx, key.public_key
+
+    def verify(digest: bytes, signature: bytes) -> bool:
+        # The library's own functions, as `key.verify` wants DER, which nobody else does.
+        parsed = ffi.new(_SIGNATURE)
+        return bool(
+            lib.secp256k1_ecdsa_signature_parse_compact(context, parsed, signature)
+            and lib.secp256k1_ecdsa_verify(context, parsed, digest, point)
+        )
+
+    return verify
 
 
 def _openssl_verifier(compressed: bytes) -> Verifier:

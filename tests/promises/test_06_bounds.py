@@ -63,6 +63,7 @@ MEASURED = {
 }
 # Bounded, and of so few things that no graph of them is worth its line.
 FEW = {
+    "atproto/syntax.py _is_collection": "1,024 texts of at most 1,024 characters",
     "store/postgres_pool.py _resting": "relay_store_connections",
     "store/postgres.py pool": "relay_store_connections",
     "store/postgres.py _translated": "256 statements, each a text of the code",
