@@ -24,7 +24,7 @@ WINDOW_SECONDS = 60.0
 UNLIMITED = frozenset({"relay.audit"})
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "warning": logging.WARNING}
-_PASSWORD_IN_URL = re.compile(r"(?P<user>\b[a-z][a-z0-9+.-]*://[^/\s:@]*):[^/\s@]+@", re.IGNORECASE)
+_PASSWORD_IN_URL = re.compile(r"(?P<user>\b[a-z][a-z0-9+.-]*://[^/\s:@]*):[^/\s]+@", re.IGNORECASE)
 _PASSWORD_FIELD = re.compile(
     r"(?P<name>\b(?:password|authorization)['\"]?\s*[=:]\s*)(?:(?:basic|bearer)\s+)?[^\s,;&]+", re.I
 )

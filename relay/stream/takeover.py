@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from relay.atproto.fields import MAX_SEQ
 from relay.eventlog.high_water import RESERVE
 from relay.kit.errors import LogError
 from relay.store import installation
@@ -40,6 +41,7 @@ def next_seq(db: Database, directory: Path) -> int:
     """
     files = dict(_files_in(directory))
     files.update({first_seq: directory / path for path, first_seq in db.read(installation.indigo_log_files)})
+    files = {first_seq: path for first_seq, path in files.items() if 0 <= first_seq <= MAX_SEQ}
     if not files:
         return 0
     newest = max(files)
@@ -71,7 +73,7 @@ def _end_of(path: Path, first_seq: int) -> _End:
             _, _, length, _, seq = _HEADER.unpack(header)
             offset += _HEADER.size + length
             # A crash leaves zeros, and seqs that do not rise; what they would say is not to be trusted.
-            if offset > size or seq < following:
+            if offset > size or not following <= seq <= MAX_SEQ:
                 return _End(following, torn=True)
             following = seq + 1
     return _End(following, torn=False)

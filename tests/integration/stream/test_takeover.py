@@ -110,13 +110,21 @@ def test_files_count_also_when_the_database_does_not_list_them(indigo: Indigo) -
     assert indigo.next_seq() == 502
 
 
+def test_what_is_named_by_no_seq_is_not_a_file_of_indigos(indigo: Indigo) -> None:
+    indigo.file(10, record(10))
+    indigo.file(2**53, None)
+    indigo.file(-1, None)
+    (indigo.folder / f"evts-{10**30}").write_bytes(b"")
+    assert indigo.next_seq() == 11
+
+
 def test_deleted_files_do_not(indigo: Indigo) -> None:
     indigo.file(100, record(100))
     indigo.file(20_000, None, deleted=True)
     assert indigo.next_seq() == 101
 
 
-@pytest.mark.parametrize("torn", [record(12)[:10], record(12)[:40], bytes(200)])
+@pytest.mark.parametrize("torn", [record(12)[:10], record(12)[:40], bytes(200), record(2**53), record(2**64 - 1)])
 def test_a_torn_end_leaves_a_gap(indigo: Indigo, torn: bytes) -> None:
     indigo.file(10, record(10) + record(11) + torn)
     assert indigo.next_seq() == 12 + RESERVE

@@ -35,6 +35,7 @@ def record(message: str, *values: object, name: str = "relay.test", line: int = 
     ("text", "shown"),
     [
         ("postgres://relay:hunter2@db:5432/relay is away", "postgres://relay:[redacted]@db:5432/relay is away"),
+        ("postgres://relay:h@unter@2@db/relay", "postgres://relay:[redacted]@db/relay"),
         ("postgresql+x://:hunter2@/relay", "postgresql+x://:[redacted]@/relay"),
         ("https://u:hunter2@pds.example/x?y=1", "https://u:[redacted]@pds.example/x?y=1"),
         ("dsn host=db password=hunter2 dbname=x", "dsn host=db password=[redacted] dbname=x"),
