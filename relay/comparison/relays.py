@@ -21,6 +21,7 @@ from relay.comparison.matching import Seen
 from relay.kit.errors import HttpError
 from relay.net import websocket_client
 from relay.net.http import GuardedHttp, Response
+from relay.net.pages import Ending
 from relay.net.websocket_client import PATH, Connection, StreamEnded, Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
@@ -69,13 +70,14 @@ class FollowedRelay:
     def hosts(self) -> dict[str, str]:
         """The hosts that it lists, each with its status. Raises HttpError."""
         found: dict[str, str] = {}
-        cursor = ""
+        cursor, ending = "", Ending()
         while len(found) < MAX_HOSTS:
             page = self._object(f"/xrpc/com.atproto.sync.listHosts?limit=500&cursor={quote(cursor, safe='')}")
             listed = [host for host in page.get("hosts") or () if isinstance(host, dict)]
             found.update({str(host.get("hostname")): str(host.get("status")) for host in listed})
             following = page.get("cursor")
-            if not isinstance(following, str) or not following or following == cursor or not listed:
+            again = isinstance(following, str) and (following == cursor or ending.repeats(following))
+            if not isinstance(following, str) or not following or again or not listed:
                 break
             cursor = following
         return found

@@ -18,6 +18,7 @@ from relay.config import Settings
 from relay.hosts import crawl_checks
 from relay.kit.errors import CrawlRefused, HttpError
 from relay.net.http import GuardedHttp
+from relay.net.pages import Ending
 from relay.store import hosts, installation
 from relay.store.database import Database, Transaction
 from relay.store.hosts import ban_of
@@ -56,6 +57,7 @@ def pull_hosts(
     trusted_http = http.for_operator()
     pool: Pool = Pool(CHECKS_AT_ONCE)
     seen = taken = 0
+    ending = Ending()
     cursor = db.read(installation.get, CURSOR_KEY) or ""
     while True:
         page = _page(trusted_http, relay, batch, cursor)
@@ -67,8 +69,9 @@ def pull_hosts(
         seen += len(page["hosts"])
         progress(seen, taken)
         following = page.get("cursor")
-        # A relay that hands out the same cursor twice would be paged for ever.
-        if not isinstance(following, str) or not following or following == cursor or not page["hosts"]:
+        # A relay that hands out a cursor twice would be paged for ever.
+        again = isinstance(following, str) and (following == cursor or ending.repeats(following))
+        if not isinstance(following, str) or not following or again or not page["hosts"]:
             db.write(installation.remove, CURSOR_KEY)
             return taken
         cursor = following

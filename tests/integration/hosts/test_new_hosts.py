@@ -1,5 +1,6 @@
 """How many hosts come in, and from where: the daily limit over a restart, and another relay's list."""
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from gevent.queue import Queue
 
 from relay.atproto.hostname import Endpoint
+from relay.comparison.relays import FollowedRelay
 from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
 from relay.hosts.hosts import Hosts
 from relay.kit.errors import AddressRefused, CrawlRefused, HttpError
@@ -173,6 +175,19 @@ def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay: Relay, monkeypatc
         monkeypatch.setattr(other, "_method", lambda *_: (200, b'{"hosts":[{}],"cursor":"again"}'))
         assert pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
         assert len(other.requests) == 2
+
+
+def test_a_list_that_goes_in_circles_ends(relay: Relay) -> None:
+    with FakePds() as other:
+        following = {None: "a", "a": "b", "b": "c", "c": "a"}
+
+        def page(query: dict[str, str]) -> tuple[int, bytes]:
+            return 200, json.dumps({"hosts": [{}], "cursor": following[query.get("cursor")]}).encode()
+
+        other.answers["listHosts"] = page
+        assert pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
+        assert FollowedRelay(relay.http, other.url, {}).hosts() == {"None": "None"}
+        assert len(other.requests) < 20
 
 
 def test_hosts_that_do_not_answer_are_not_taken(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
