@@ -34,49 +34,41 @@ _CODES = {status: code for code, status in enumerate(STATUSES)}
 class AccountState:
     """One account as the event path knows it: ahead of SQL by what the projector has not written yet.
 
-    The rows are replaced, never changed in place, because the projector holds the same objects. There is one object for
-    an account, whoever holds it. `moved`: the host's status in the row is still the word of the former host.
+    `row` is who hosts it and its status, `repo` the newest commit of its repo, if one is known. They are changed by
+    `set_row` and `set_repo` alone, which memory follows, and never in place, because the projector holds the same
+    objects. There is one object for an account, whoever holds it. `moved`: the host's status in the row is still the
+    word of the former host.
     """
 
-    __slots__ = ("__weakref__", "_memory", "_repo", "_row", "moved")
+    __slots__ = ("__weakref__", "_memory", "moved", "repo", "row")
 
     def __init__(self, row: AccountRow, repo: RepoRow | None) -> None:
-        self._row = row
-        self._repo = repo
+        self.row = row
+        self.repo = repo
         self._memory: RecordPart | None = None
         self.moved = False
 
-    @property
-    def row(self) -> AccountRow:
-        """Who hosts the account, and its status."""
-        return self._row
-
-    @row.setter
-    def row(self, row: AccountRow) -> None:
-        self._row = row
+    def set_row(self, row: AccountRow) -> None:
+        """The account's host or its status has changed."""
+        self.row = row
         if self._memory is not None:
             self.pack_into(self._memory)
 
-    @property
-    def repo(self) -> RepoRow | None:
-        """The newest commit of its repo, if one is known."""
-        return self._repo
-
-    @repo.setter
-    def repo(self, repo: RepoRow | None) -> None:
-        self._repo = repo
+    def set_repo(self, repo: RepoRow | None) -> None:
+        """There is a newer commit."""
+        self.repo = repo
         if self._memory is not None:
             self.pack_into(self._memory)
 
     @property
     def desynchronized(self) -> bool:
         """Whether the relay or the account's host says that events of it are missing."""
-        return DESYNCHRONIZED in (self._row.status, self._row.upstream_status)
+        return DESYNCHRONIZED in (self.row.status, self.row.upstream_status)
 
     def pack_into(self, memory: RecordPart) -> None:
         """Keep the account in `memory`, as it is now and with later changes by whoever still holds this object."""
         self._memory = memory
-        memory.put(self._row.did, pack(self._row, self._repo))
+        memory.put(self.row.did, pack(self.row, self.repo))
 
     def unpacked(self) -> None:
         """From now on this object is what is known of the account, and `memory` need not follow it."""
@@ -140,7 +132,7 @@ class Accounts:
 
     def set_own_status(self, state: AccountState, status: str) -> None:
         """Give the account a status of the relay's own, in memory. The caller holds `state` until it is in the log."""
-        state.row = replace(state.row, status=status)
+        state.set_row(replace(state.row, status=status))
         self._generation += 1
 
     def made_after(self, uid: int) -> list[AccountRow]:

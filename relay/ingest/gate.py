@@ -174,10 +174,10 @@ class Gate:
         if not follows:
             # The commit itself is proven: the gap before it is counted and marked.
             metrics.CHAIN_BREAKS.inc()
-        state.repo, delivery.collections = changes_of(
+        delivery.repo, delivery.collections = changes_of(
             event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before
         )
-        delivery.repo = state.repo
+        state.set_repo(delivery.repo)
 
     def _downgrade(self, delivery: Delivery, event: Commit | Sync, unproven: Unproven, state: AccountState) -> None:
         """Pass on the signed commit alone, as `#sync`: consumers fetch the repo instead of missing the change."""

@@ -60,7 +60,7 @@ class Hosting:
             if takes_place(after) and not takes_place(before):
                 own_status = self._own_status_at(host, before)
             host.account_count += takes_place(after) - takes_place(before)
-        state.row = after if own_status is None else replace(after, status=own_status)
+        state.set_row(after if own_status is None else replace(after, status=own_status))
         waits_again = status == "active" != before.upstream_status and state.row.status == "host-throttled"
         if host is not None and (waits_again or not takes_place(after)):
             self._place_freed(host)
@@ -78,7 +78,7 @@ class Hosting:
         before = state.row
         own_status = "active" if before.status == "desynchronized" else None
         host_status = "active" if before.upstream_status == "desynchronized" else before.upstream_status
-        state.row = replace(before, status=own_status or before.status, upstream_status=host_status)
+        state.set_row(replace(before, status=own_status or before.status, upstream_status=host_status))
         self._projector.note_account(state.row)
         self._tell(state, before, own_status)
 
@@ -112,7 +112,7 @@ class Hosting:
         if former is not None:
             former.account_count -= place
         host.account_count += place
-        state.row = replace(before, host_id=host.id, status=own_status or before.status)
+        state.set_row(replace(before, host_id=host.id, status=own_status or before.status))
         state.moved = True
         if former is not None and place:
             self._place_freed(former)

@@ -143,6 +143,8 @@ class Tail:
 
         The bytes are empty when all of them are hidden.
         """
+        if position >= self.head:
+            return None
         if position in self._chunks:
             found = self._current(position)
             return (found.data, found.last_seq) if found else None

@@ -174,10 +174,10 @@ class Life:
             return
         hides = False
         if isinstance(event, Account):
-            state.row = replace(state.row, upstream_status=event.status or "active")
+            state.set_row(replace(state.row, upstream_status=event.status or "active"))
             hides = event.status == "deleted"
         if isinstance(event, Commit) and entry.data is not None:
-            state.repo = RepoRow(state.row.uid, event.rev, event.commit, Cid(entry.data))
+            state.set_repo(RepoRow(state.row.uid, event.rev, event.commit, Cid(entry.data)))
         head, tail = frames.split_at_seq(event)
         repo = state.repo if isinstance(event, Commit) else None
         row, code = state.row, status_code(state.row.upstream_status)

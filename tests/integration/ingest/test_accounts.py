@@ -552,7 +552,7 @@ def test_all_who_hold_an_account_see_what_one_of_them_changes(
     held = known.lookup(repo.did)
     assert held and known.lookup(other.did)
     # No longer busy, yet held: what is put into it is kept, and what an admin does is seen.
-    held.repo = None
+    held.set_repo(None)
     path.ingest.moderation.takedown(repo.did)
     assert held.row.status == "takendown"
     assert known.lookup(other.did)
