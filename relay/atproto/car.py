@@ -33,6 +33,7 @@ MAX_HEADER = 16_384
 MAX_BLOCK = 1_000_000
 # Two hundred operations need fewer, and a host that sends its whole trees along has room for one of 2,000,000 bytes.
 MAX_BLOCKS = 10_000
+_MAX_LENGTH = LENGTH + MAX_BLOCK
 BLOCKS_BEFORE_PAUSE = 200
 
 # The header that nearly every file has is recognised without decoding it.
@@ -176,7 +177,7 @@ def _blocks(data: bytes, position: int, pause: Callable[[], None] | None) -> dic
         cid, block = data[position:body], data[body:end]
         # What nearly every block is; all others are told apart elsewhere.
         if (
-            cid == DAG_CBOR_PREFIX + sha256(block).digest() and LENGTH <= length <= MAX_BLOCK + LENGTH and end <= size
+            cid == DAG_CBOR_PREFIX + sha256(block).digest() and LENGTH <= length <= _MAX_LENGTH and end <= size
         ) or _is_sound(data, position, end):
             blocks[cid] = block
         position = end

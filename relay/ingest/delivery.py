@@ -11,8 +11,9 @@ from enum import Enum
 
 from gevent.event import Event as Signal
 
-from relay.atproto.frames import Commit, Event, Sync
+from relay.atproto.frames import Event
 from relay.hosts.host import Host
+from relay.ingest.verification import VERIFIED
 from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics
 from relay.kit.errors import RelayError
@@ -83,7 +84,7 @@ class Delivery(Entry):
         self.done: frozenset[Wait] = frozenset()
         self.check: Check | None = None
         self.took = 0.0
-        verified = isinstance(event, Commit | Sync)
+        verified = isinstance(event, VERIFIED)
         self.price = VERIFICATION_SECONDS + BYTE_SECONDS * self.size if verified else 0.0
 
     @property
