@@ -34,7 +34,7 @@ from tests.support.web import Web
 def narrow(web: Web, buffer: int = 4096) -> Iterator[socket.socket]:
     """A consumer of the whole window that takes in little by itself."""
     with socket.socket() as sock:
-        sock.settimeout(10)
+        sock.settimeout(60)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.connect(("127.0.0.1", web.server.port))
         sock.sendall(handshake("?cursor=0"))
@@ -42,7 +42,7 @@ def narrow(web: Web, buffer: int = 4096) -> Iterator[socket.socket]:
         yield sock
 
 
-def read_on(sock: socket.socket, size: int, pause: float, seconds: float = 15.0) -> bytes:
+def read_on(sock: socket.socket, size: int, pause: float, seconds: float = 120.0) -> bytes:
     """What comes in the end to one who reads `size` bytes, waits, and reads again."""
     received, give_up = bytearray(), time.monotonic() + seconds
     try:

@@ -44,7 +44,7 @@ def test_a_blocked_hub_shows_as_lag(vitals: Vitals) -> None:
     busy_until = time.monotonic() + 0.5
     while time.monotonic() < busy_until:
         pass
-    until(lambda: over_a_quarter() == before + 1)
+    until(lambda: over_a_quarter() > before)
 
 
 def test_a_full_collection_is_timed(vitals: Vitals) -> None:
