@@ -74,7 +74,7 @@ def is_trusted(settings: Settings, hostname: str) -> bool:
     """True when a trusted domain names the host exactly or, as `*.example.com`, by the end of its name."""
     return any(
         hostname.endswith(pattern[1:]) if pattern.startswith("*") else hostname == pattern
-        for pattern in settings.trusted_domains
+        for pattern in map(str.lower, settings.trusted_domains)
     )
 
 

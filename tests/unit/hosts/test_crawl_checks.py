@@ -6,7 +6,7 @@ from relay.config import Settings
 from relay.hosts.crawl_checks import check_name, first_account_limit, is_trusted
 from relay.kit.errors import CrawlRefused
 
-SETTINGS = Settings(trusted_domains=("*.host.bsky.network", "pds.example.com"), default_account_limit=100)
+SETTINGS = Settings(trusted_domains=("*.Host.bsky.network", "PDS.example.com"), default_account_limit=100)
 
 
 @pytest.mark.parametrize(
