@@ -83,10 +83,14 @@ class RelayProcess:
 
     def admin(self, path: str, body: Any = None, *, method: str | None = None) -> Any:
         """The JSON of a successful admin request."""
-        token = base64.b64encode(f"admin:{self.password}".encode()).decode()
-        answer = call(f"{self.url}/admin/{path}", body, method=method, headers={"Authorization": f"Basic {token}"})
+        answer = self.ask_admin(path, body, method=method)
         assert answer.status == 200, (answer.status, answer.body, self.log_tail())
         return answer.json
+
+    def ask_admin(self, path: str, body: Any = None, *, method: str | None = None) -> Answer:
+        """The answer to an admin request, whatever it is."""
+        token = base64.b64encode(f"admin:{self.password}".encode()).decode()
+        return call(f"{self.url}/admin/{path}", body, method=method, headers={"Authorization": f"Basic {token}"})
 
     def crawl(self, *hosts: str) -> None:
         """Subscribe to `hosts`, the first of this relay, and wait until it is connected to them."""

@@ -117,10 +117,12 @@ class Soak:
             self._taken_down.append((now + TAKEDOWN_SECONDS, did))
 
     def _crawl(self, relay: RelayProcess) -> None:
+        """Have new hosts crawled; one that does not answer in time, as on a busy machine, again at the next look."""
         for message in self.fleet.messages[self._crawled :]:
+            host = message.get("crawl")
+            if host and relay.ask_admin("pds/requestCrawl", {"hostname": host}).status != 200:
+                return
             self._crawled += 1
-            if "crawl" in message:
-                relay.admin("pds/requestCrawl", {"hostname": message["crawl"]})
 
     def _read(self, relay: RelayProcess, minutes: float) -> None:
         self.readings.append(readings.take(relay, self.counts, self.folder / "relay.sqlite"))
