@@ -266,6 +266,35 @@ def test_one_link_in_two_places_hides_no_change() -> None:
     assert invert(Cid.of_dag_cbor(after), [put(new)], blocks) == Cid.of_dag_cbor(expected)
 
 
+def test_each_changed_node_is_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a link stands in two places, in each node of a way down, so that all are put together anew."""
+
+    def key(group: int, after: str, depth: int) -> str:
+        names = (f"a.b.c/{group}{number:06}" for number in range(10**6))
+        return next(name for name in names if name > after and mst.key_depth(name.encode()) == depth)
+
+    bottom = key(0, "", 0)
+    below = node(None, (0, bottom, value(bottom), None))
+    ops = [change(bottom, value(bottom), value("old"))]
+    blocks = {cid_of(below): below}
+    for depth in range(1, 6):
+        middle = key(depth, "", depth)
+        right = key(depth, middle, depth - 1)
+        ops.append(change(right, value(right), value("old")))
+        beside = node(None, (0, right, value(right), None))
+        below = node(cid_of(below), (0, middle, cid_of(beside), cid_of(beside)))
+        blocks |= {cid_of(block): block for block in (beside, below)}
+    encoded: list[bytes] = []
+
+    def id_of(data: bytes) -> bytes:
+        encoded.append(data)
+        return cid_of(data)
+
+    monkeypatch.setattr(mst_node, "id_of", id_of)
+    invert(Cid(cid_of(below)), ops, blocks)
+    assert len(encoded) == len(blocks) == 11
+
+
 def wide_node(stem: int, keys: list[bytes]) -> bytes:
     """One node with all these keys of layer 0, which have their first `stem` bytes in common."""
     entries, previous = [], b""
