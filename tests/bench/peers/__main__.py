@@ -3,7 +3,7 @@
 Builds indigo's relay with Go and, where RSKY_DIR names a checkout and cargo is installed, rsky's; then takes all
 through the rounds of `rounds`, A B C A B C, first on SQLite, then on a private PostgreSQL, and prints a table of
 medians and ratios; with --json all figures. About twenty minutes. This relay takes part twice: as it is by default,
-which on two cores is in-line, and with a worker process.
+which on two cores is in-line, and with a worker process. It runs with the Python that runs this.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
 host through a guard that refuses every loopback address; this relay gets them in the same way. Hosts are plain ws on
@@ -16,7 +16,8 @@ machine with the hosts and consumers, which take most of one core: compare ratio
 
 And to rsky: `rsky` says which of its lines are replaced. It is told to drop what it cannot verify, as the others do; by
 default it would pass on what does not verify. It verifies less all the same: a commit whose operations it cannot invert
-is passed on. Its data is in an embedded database, so it has no part in PostgreSQL.
+is passed on. And it publishes at once what it syncs to the disk once a second, where the others sync first. Its data is
+in an embedded database, so it has no part in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import argparse
 import json
 import shutil
 import sys
+import sysconfig
 import tempfile
 import time
 from collections import defaultdict
@@ -44,6 +46,9 @@ from tests.support.relay_process import RELAY, ROOT
 
 DATABASES = ("sqlite", "postgres")
 BUILDS = ROOT / ".cache" / "peers"
+INDIGO, RSKY = "indigo", "rsky"
+# As they are called on the command line.
+RELAYS = {"ours": OURS, "worker": WORKER, "indigo": INDIGO, "rsky": RSKY}
 Figures = dict[str, list[dict[str, Any]]]
 # The folder for its data, the PLC directory's address, the database server -> a relay that has not been started.
 Entry = Callable[[Path, str, Cluster | None], Contestant]
@@ -51,6 +56,7 @@ Entry = Callable[[Path, str, Cluster | None], Contestant]
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__.split("\n\n")[1])
+    parser.add_argument("--relay", choices=RELAYS, nargs="*", default=list(RELAYS), help="who takes part")
     parser.add_argument("--indigo", default="latest", metavar="VERSION", help="version or commit to build")
     parser.add_argument("--database", choices=DATABASES, nargs="*", default=DATABASES)
     parser.add_argument("--round", choices=ROUNDS, nargs="*", default=list(ROUNDS))
@@ -90,44 +96,55 @@ def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> 
         shutil.rmtree(folder)
 
 
-def peers(version: str) -> tuple[dict[str, Entry], list[str]]:
-    """The others, and what they were built from. Raises FileNotFoundError without Go, ValueError when rsky
-    cannot be built."""
-    binary = indigo.built(BUILDS, version)
-    found: dict[str, Entry] = {"indigo": partial(Contestant, [binary, "serve"], {})}
-    builds = [indigo.build_of(binary)]
-    if missing := rsky.missing():
-        print(f"without rsky: {missing}", file=sys.stderr)
-    else:
-        binary = rsky.built(BUILDS)
-        found["rsky"] = partial(rsky.Rsky, binary, {})
-        builds.append(rsky.build_of())
-    return found, builds
+def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[dict[str, Entry], list[str]]:
+    """Those that are wanted and can take part, and what they were built from. `version` is indigo's, `settings` are
+    this relay's. Raises FileNotFoundError without Go, ValueError when rsky cannot be built.
+    """
+    found: dict[str, Entry] = {
+        OURS: partial(Contestant, [RELAY, "serve"], settings),
+        WORKER: partial(Contestant, [RELAY, "serve"], {**settings, "RELAY_VALIDATOR_PROCESSES": "1"}),
+    }
+    builds = [_python()]
+    if "indigo" in wanted:
+        binary = indigo.built(BUILDS, version)
+        found[INDIGO] = partial(Contestant, [binary, "serve"], {})
+        builds.append(indigo.build_of(binary))
+    if "rsky" in wanted:
+        if missing := rsky.missing():
+            print(f"without rsky: {missing}", file=sys.stderr)
+        else:
+            binary = rsky.built(BUILDS)
+            found[RSKY] = partial(rsky.Rsky, binary, {})
+            builds.append(rsky.build_of())
+    chosen = {RELAYS[name] for name in wanted}
+    return {name: entry for name, entry in found.items() if name in chosen}, builds
+
+
+def _python() -> str:
+    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
+    return f"Python {sys.version.split()[0]} {'with' if optimized else 'without'} PGO"
 
 
 def main() -> int:
     options = arguments()
     CACHE.mkdir(parents=True, exist_ok=True)
+    own = dict(pair.split("=", 1) for pair in options.set)
     try:
-        others, builds = peers(options.indigo)
+        contestants, builds = relays(options.relay, options.indigo, own)
     except FileNotFoundError:
         print("Go is not installed: there is nothing to compare with", file=sys.stderr)
         return 2
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    own = dict(pair.split("=", 1) for pair in options.set)
-    contestants: dict[str, Entry] = {
-        OURS: partial(Contestant, [RELAY, "serve"], own),
-        WORKER: partial(Contestant, [RELAY, "serve"], {**own, "RELAY_VALIDATOR_PROCESSES": "1"}),
-        **others,
-    }
+    if not contestants:
+        return 2
     result: dict[str, Any] = {"builds": builds, "set": own}
     print("; ".join(builds))
     for database in options.database:
         with ExitStack() as stack:
             cluster = stack.enter_context(closing(Cluster())) if database == "postgres" else None
-            part = {name: entry for name, entry in contestants.items() if name != "rsky" or not cluster}
+            part = {name: entry for name, entry in contestants.items() if name != RSKY or not cluster}
             found = take_turns(part, options.round, options.times, cluster)
         lines = list(compare(found))
         result[database] = {"runs": found, "table": [line._asdict() for line in lines]}

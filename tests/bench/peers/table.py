@@ -70,12 +70,12 @@ class Line(NamedTuple):
 
 
 def compare(found: Mapping[str, Runs]) -> Iterator[Line]:
-    """A line for each row of which there are figures; `found` is by relay, `OURS` one of them."""
+    """A line for each row of which there are figures; `found` is by relay."""
     for row in ROWS:
         if any(row.round in runs for runs in found.values()):
             medians = {name: _median(runs, row) for name, runs in found.items()}
             times_better = {
-                name: _times_better(medians[OURS], value, row.higher_is_better)
+                name: _times_better(medians.get(OURS), value, row.higher_is_better)
                 for name, value in medians.items()
                 if name not in (OURS, WORKER)
             }
