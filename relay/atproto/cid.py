@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from base64 import b32decode, b32encode
+from base64 import b32encode
 
 from relay.atproto.errors import CidError
 
@@ -28,6 +28,21 @@ _NUMBER = rb"(?:[\x00-\x7f]|[\x80-\xff]{1,4}[\x01-\x7f])"
 _match_v1 = re.compile(rb"\x01%b%b([\x00-\x40])" % (_NUMBER, _NUMBER), re.DOTALL).match
 
 _TEXT_LENGTH = 59  # "b" and 36 bytes in base32 without padding
+_CHARACTERS = b"abcdefghijklmnopqrstuvwxyz234567" + bytes(224)
+# The same characters as the digits that `int` reads, and all others as what it refuses.
+_DIGITS = bytes(
+    b"0123456789abcdefghijklmnopqrstuv"[_CHARACTERS.index(one)] if one in _CHARACTERS[:32] else 0x21
+    for one in range(256)
+)
+
+
+def _spread(width: int) -> tuple[int, int, int]:
+    """The lower `width` bits of each pair of groups, the upper ones, and how far these move to stand apart."""
+    low = sum((1 << width) - 1 << pair * 16 * width // 5 for pair in range(160 // width))
+    return low, low << width, 3 * width // 5
+
+
+_SPREAD = [_spread(width) for width in (160, 80, 40, 20, 10, 5)]
 
 
 class Cid(bytes):
@@ -61,16 +76,17 @@ class Cid(bytes):
 
         CidError: `cid-syntax` when it is not written so, `cid-unsupported` when it is another kind of CID.
         """
-        if len(text) != _TEXT_LENGTH or text[0] != "b" or not text.isascii() or text != text.lower():
+        if len(text) != _TEXT_LENGTH or text[0] != "b" or not text.isascii():
             raise CidError("cid-syntax", repr(text[:80]))
+        # A tenth of the time that `b32decode` takes: accounts are read from SQL by the thousand.
         try:
-            cid = cls.from_bytes(b32decode(text[1:].upper() + "======"))
+            number = int(text[1:].encode().translate(_DIGITS), 32)
         except ValueError as error:
             raise CidError("cid-syntax", repr(text)) from error
         # The last character holds 2 bits that decode to nothing: two strings must not name one CID.
-        if str(cid) != text:
+        if number & 0b11:
             raise CidError("cid-syntax", repr(text))
-        return cid
+        return cls.from_bytes((number >> 2).to_bytes(LENGTH))
 
     @property
     def codec(self) -> int:
@@ -83,7 +99,14 @@ class Cid(bytes):
         return self[4:]
 
     def __str__(self) -> str:
-        return "b" + b32encode(self).decode("ascii").rstrip("=").lower()
+        if len(self) != LENGTH:
+            # Of another kind, as a refusal may name it.
+            return "b" + b32encode(self).decode("ascii").rstrip("=").lower()
+        # Each five bits move into a byte of their own, halves first: a quarter of the time that `b32encode` takes.
+        number = int.from_bytes(self) << 2
+        for low, high, shift in _SPREAD:
+            number = number & low | (number & high) << shift
+        return "b" + number.to_bytes(_TEXT_LENGTH - 1).translate(_CHARACTERS).decode()
 
     def __repr__(self) -> str:
         return f"Cid({self})"

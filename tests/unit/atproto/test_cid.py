@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from base64 import b32encode
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def test_the_known_string_of_a_known_id() -> None:
     assert repr(Cid.parse(TEXT)) == f"Cid({TEXT})"
 
 
+@given(st.binary(max_size=80))
+def test_bytes_of_any_length_have_a_string(data: bytes) -> None:
+    assert str(Cid(data)) == "b" + b32encode(data).decode().rstrip("=").lower()
+
+
 @pytest.mark.parametrize("text", lines("cid_syntax_invalid.txt"))
 def test_interop_invalid(text: str) -> None:
     with pytest.raises(CidError):
@@ -63,6 +69,10 @@ def test_interop_valid_is_read_when_blessed(text: str) -> None:
         (TEXT[:-1] + "=", "cid-syntax"),
         (TEXT[:-1] + "r", "cid-syntax"),  # the last character's spare bits are not zero
         (TEXT[:-1] + "\n", "cid-syntax"),
+        (TEXT[:-2] + "a\n", "cid-syntax"),
+        *((f"{TEXT[:20]}{other}{TEXT[21:]}", "cid-syntax") for other in "_+- 0189!\0A"),
+        (f"b_{TEXT[2:]}", "cid-syntax"),
+        (f"b-{TEXT[2:]}", "cid-syntax"),
         (TEXT[:-1] + "\u0131", "cid-syntax"),
         ("bafybeigdyrzt5sfp7udm7hu76uh7y26nf3efuylqabf3oclgtqy55fbzdi", "cid-unsupported"),
         ("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR", "cid-syntax"),
