@@ -112,11 +112,12 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path, relay: RelayProcess) -
 
 def nginx(program: str, folder: Path, plain: int, tls: int, upstream: str, pem: Path) -> list[str]:
     site = (ROOT / "conf" / "nginx.conf").read_text()
+    # The relay's address comes first: another port may begin with the same digits.
     for said, here in {
+        "127.0.0.1:2470": upstream,
         "listen 80;": f"listen 127.0.0.1:{plain};",
         "listen 443 ssl;": f"listen 127.0.0.1:{tls} ssl;",
         "relay.example.com;": "localhost;",
-        "127.0.0.1:2470": upstream,
     }.items():
         assert said in site
         site = site.replace(said, here)
@@ -137,9 +138,9 @@ def nginx(program: str, folder: Path, plain: int, tls: int, upstream: str, pem: 
 def caddy(program: str, folder: Path, plain: int, tls: int, upstream: str, pem: Path) -> list[str]:
     site = (ROOT / "conf" / "Caddyfile").read_text()
     for said, here in {
+        "127.0.0.1:2470": upstream,
         "\n{\n": f"\n{{\n\tadmin off\n\thttp_port {plain}\n\tauto_https disable_redirects\n",
         "\nrelay.example.com {": f"\nhttps://localhost:{tls} {{\n\tbind 127.0.0.1\n\ttls {pem} {pem}",
-        "127.0.0.1:2470": upstream,
     }.items():
         assert said in site
         site = site.replace(said, here)
