@@ -20,7 +20,8 @@ from tests.support.relay_process import RelayProcess
 from tests.support.websocket import connect
 
 BINARY, WHY = jetstream_binary()
-pytestmark = pytest.mark.skipif(BINARY is None, reason=WHY)
+if BINARY is None:
+    pytest.skip(WHY, allow_module_level=True)
 
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
 POST = "app.bsky.feed.post"
