@@ -35,6 +35,10 @@ STATUSES = (
     "inactive",
 )
 
+DESYNCHRONIZED = "desynchronized"
+# The statuses, the relay's own and the host's, with which commits pass.
+SERVED = frozenset({"active", DESYNCHRONIZED})
+
 # What a consumer must no longer be able to read once it is announced (protocol rule 34).
 HIDING_STATUSES = frozenset({"takendown", "deleted"})
 

@@ -17,7 +17,7 @@ from gevent.pool import Pool
 
 from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
-from relay.atproto.events import Event
+from relay.atproto.events import SERVED, Event
 from relay.healing import source
 from relay.healing.budgets import ACCOUNTS, HOSTS, Budgets
 from relay.healing.host_tasks import HostTasks
@@ -25,7 +25,7 @@ from relay.healing.source import account_event, sync_event
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
-from relay.ingest.accounts import SERVED, Accounts, AccountState
+from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.lanes import Lanes
 from relay.ingest.repo_status import repo_status
 from relay.kit import metrics

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from relay.atproto.events import host_status
+from relay.atproto.events import SERVED, host_status
 from relay.atproto.syntax import is_account_did, is_tid, tid_micros
 from relay.healing.source import ask
 from relay.hosts.host import Host
@@ -22,8 +22,6 @@ PAGE_SECONDS = 30.0
 # A page of full size has some 150 KB. Reading more JSON than this at a time would hold up the hub.
 PAGE_BYTES = 512 << 10
 PAGE_REPOS = 1000
-
-SERVED = frozenset({"active", "desynchronized"})
 
 
 class Listed(NamedTuple):

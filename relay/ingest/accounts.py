@@ -13,7 +13,7 @@ from dataclasses import replace
 from weakref import WeakValueDictionary
 
 from relay.atproto.cid import LENGTH, Cid
-from relay.atproto.events import STATUSES
+from relay.atproto.events import DESYNCHRONIZED, STATUSES
 from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import in_turns
@@ -22,9 +22,6 @@ from relay.store.accounts import AccountRow, RepoRow
 
 # As objects an account takes a kilobyte, packed a tenth of that; unpacking costs a twentieth of an event.
 BUSY = 4096
-DESYNCHRONIZED = "desynchronized"
-# The statuses, the relay's own and the host's, with which commits pass.
-SERVED = frozenset({"active", DESYNCHRONIZED})
 
 # uid, host id, both statuses, whether commits were missed
 _HEAD = struct.Struct(">QQBBB")

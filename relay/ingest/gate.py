@@ -13,12 +13,12 @@ import time
 from relay.atproto import frames
 from relay.atproto.commit import Unproven, commit_alone
 from relay.atproto.crypto import PublicKey
-from relay.atproto.events import HIDING_STATUSES, effective_status, host_status, status_code
+from relay.atproto.events import HIDING_STATUSES, SERVED, effective_status, host_status, status_code
 from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.identity import Identity, IdentityCache
-from relay.ingest.accounts import SERVED, Accounts, AccountState
+from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
 from relay.ingest.hosting import Hosting, time_now
 from relay.ingest.rejections import Penalties

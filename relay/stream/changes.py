@@ -185,13 +185,13 @@ class Pending:
     is known to have of collections. `wake` is called when much is gathered.
     """
 
-    def __init__(self, position: int) -> None:
+    def __init__(self, position: int, wake: Callable[[], None]) -> None:
         self.position = position
         self.stored_position = position
         self.gathered = Changes()
         self.writing: list[Changes] = []
         self.told = Told()
-        self.wake: Callable[[], None] = _nothing
+        self._wake = wake
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.show_bound("projection", self.rows, MAX_ROWS)
 
@@ -228,7 +228,7 @@ class Pending:
             gathered.own_statuses |= own_statuses
         self.position = position
         if len(gathered) >= FLUSH_ROWS:
-            self.wake()
+            self._wake()
 
 
 def merged(pieces: Sequence[Changes]) -> Changes:
@@ -257,7 +257,3 @@ def newest(
             account = replace(account, status=own)
         repo = changes.repos.get(uid, repo)
     return (account, repo) if account else None
-
-
-def _nothing() -> None:
-    pass

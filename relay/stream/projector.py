@@ -56,7 +56,8 @@ class Projector:
         """`log_ids` are the identity of the log and those of its forerunners. `catch_up` makes what brings an older
         database up to the log, when one is found in the place of this one.
         """
-        self.pending = Pending(position)
+        self._loop = Loop("projection", self._pass, FLUSH_SECONDS)
+        self.pending = Pending(position, self._loop.wake)
         # From where a restart would read the log, as stored in SQL.
         self.stored_replay_from = replay_from
         # Called before an older database is brought up to the log.
@@ -78,8 +79,6 @@ class Projector:
         self._looked_at = time.monotonic()
         self._stored = BatchedReads(db, self._find)
         self._piece_rows = PIECE_ROWS
-        self._loop = Loop("projection", self._pass, FLUSH_SECONDS)
-        self.pending.wake = self._loop.wake
         self._trouble: str | None = None
         self._lost: str | None = None
         self._next_try = 0.0

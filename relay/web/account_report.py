@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from relay.atproto.events import SERVED
 from relay.atproto.hostname import Endpoint
 from relay.atproto.syntax import is_account_did, is_handle
 from relay.hosts.hosts import Hosts
@@ -202,7 +203,7 @@ def _of_account(
             "The account sends more than can be taken at once, and some of its events were dropped.",
             "It is throttled until it sends less; consumers are told when that is over.",
         )
-    if row.upstream_status not in ("active", "desynchronized"):
+    if row.upstream_status not in SERVED:
         return Finding(
             "status-outdated", f"This relay still has the account as {row.upstream_status}, which it was.", _WAIT
         )
