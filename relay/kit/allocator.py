@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from relay.kit import metrics
 from relay.kit.background import Loop, in_thread
 
 LOOK_SECONDS = 30.0
-# So much is free, and the process has so much more than after the last time: less is not worth the pause.
+# So much is free, and the process has so much more than after the last time: less is not worth a pause at once.
 WORTH_BYTES = 64 << 20
+# Free pieces between used ones add up for hours: so much is given back when the last time is so long ago.
+PIECES_BYTES = 8 << 20
+PIECES_SECONDS = 600.0
 STATM = Path("/proc/self/statm")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -75,6 +79,7 @@ class FreeMemory:
         self._pool = ThreadPool(1)
         # The least that the process had since the last time.
         self._resident = 0
+        self._pieces_due = time.monotonic() + PIECES_SECONDS
         self._loop = Loop("giving memory back", self.look, LOOK_SECONDS)
 
     def start(self) -> None:
@@ -92,12 +97,14 @@ class FreeMemory:
 
     def _look(self) -> None:
         assert _mallinfo2 is not None and _malloc_trim is not None
-        resident = _resident_bytes()
+        resident, free, now = _resident_bytes(), _mallinfo2().fordblks, time.monotonic()
         self._resident = min(self._resident, resident)
-        if _mallinfo2().fordblks < WORTH_BYTES or resident - self._resident < WORTH_BYTES:
+        much = free >= WORTH_BYTES and resident - self._resident >= WORTH_BYTES
+        if not much and (free < PIECES_BYTES or now < self._pieces_due):
             return
         _malloc_trim(0)
         self._resident = _resident_bytes()
+        self._pieces_due = now + PIECES_SECONDS
         log.debug("gave back %d MB", (resident - self._resident) >> 20)
 
 

@@ -41,3 +41,19 @@ def test_little_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     free_memory.look()
     gevent.sleep(0)
     assert trims == []
+
+
+@pytest.mark.skipif(allocator._malloc_trim is None, reason="another libc than glibc")
+def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    free_memory = FreeMemory()
+    chunks = [(bytes([1]) * 20_000, bytes(600)) for _ in range(1500)]
+    kept = [neighbour for _, neighbour in chunks]
+    del chunks
+    held = resident()
+    free_memory.look()
+    assert held - resident() < MEGABYTE, "not at once"
+    monkeypatch.setattr(allocator, "PIECES_SECONDS", 0.0)
+    later = FreeMemory()
+    later.look()
+    assert held - resident() > 15 * MEGABYTE
+    assert len(kept) == 1500
