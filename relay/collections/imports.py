@@ -185,7 +185,7 @@ class Imports:
 
     def _page_through(self, source: str, step: Step) -> None:
         empty = 0
-        ending = Ending()
+        ending = Ending(step.cursor)
         while True:
             page = self._patiently(partial(collections_source.page, self._http, source, step.nsid, step.cursor))
             empty = 0 if page.listed else empty + 1

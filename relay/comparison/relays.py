@@ -76,8 +76,7 @@ class FollowedRelay:
             listed = [host for host in page.get("hosts") or () if isinstance(host, dict)]
             found.update({str(host.get("hostname")): str(host.get("status")) for host in listed})
             following = page.get("cursor")
-            again = isinstance(following, str) and (following == cursor or ending.repeats(following))
-            if not isinstance(following, str) or not following or again or not listed:
+            if not isinstance(following, str) or not following or ending.repeats(following) or not listed:
                 break
             cursor = following
         return found

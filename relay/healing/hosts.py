@@ -128,14 +128,14 @@ class HostHealing:
         if step is None:
             return
         log.debug("comparing the accounts of %s: %s, from %d on", host.hostname, step.reason, step.listed)
-        cursor, listed, empty, ending = step.cursor, step.listed, 0, Ending()
+        cursor, listed, empty, ending = step.cursor, step.listed, 0, Ending(step.cursor)
         while host.connected:
             try:
                 page = listing.page(self._http, host, cursor)
                 empty = 0 if page.accounts else empty + 1
                 listed += page.entries
                 bound = max(LISTED_AT_LEAST, LIMITS * host.account_limit)
-                if page.cursor == cursor or ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > bound:
+                if ending.repeats(page.cursor) or empty > EMPTY_PAGES or listed > bound:
                     raise HealError("heal-endless", f"{listed} accounts, and the list does not end")
             except HealError as error:
                 self._failed(host, step.attempts, error)

@@ -57,8 +57,8 @@ def pull_hosts(
     trusted_http = http.for_operator()
     pool: Pool = Pool(CHECKS_AT_ONCE)
     seen = taken = 0
-    ending = Ending()
     cursor = db.read(installation.get, CURSOR_KEY) or ""
+    ending = Ending(cursor)
     while True:
         page = _page(trusted_http, relay, batch, cursor)
         offers = [offered for offered in map(_wanted, page["hosts"]) if offered is not None]
@@ -69,9 +69,7 @@ def pull_hosts(
         seen += len(page["hosts"])
         progress(seen, taken)
         following = page.get("cursor")
-        # A relay that hands out a cursor twice would be paged for ever.
-        again = isinstance(following, str) and (following == cursor or ending.repeats(following))
-        if not isinstance(following, str) or not following or again or not page["hosts"]:
+        if not isinstance(following, str) or not following or ending.repeats(following) or not page["hosts"]:
             db.write(installation.remove, CURSOR_KEY)
             return taken
         cursor = following

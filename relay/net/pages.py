@@ -27,19 +27,25 @@ def retry_after(answer: Response, longest: float) -> float:
 
 
 class Ending:
-    """Tells a list that goes in circles, with one cursor remembered (Brent's way): a round of any length is found."""
+    """Tells a list that goes in circles, with two cursors remembered (Brent's way): a round of any length is found, and
+    one of a single page at once.
 
-    def __init__(self) -> None:
-        self._kept: str | None = None
+    `cursor` is what the first page is asked with.
+    """
+
+    def __init__(self, cursor: str | None = None) -> None:
+        self._last = cursor
+        self._kept = cursor
         self._pages = 0
         self._until = 1
 
     def repeats(self, cursor: str | None) -> bool:
-        """True when `cursor` was handed out before."""
+        """True when `cursor`, which the next page would be asked with, was used before."""
         if cursor is None:
             return False
-        if cursor == self._kept:
+        if cursor in (self._last, self._kept):
             return True
+        self._last = cursor
         self._pages += 1
         if self._pages == self._until:
             self._kept, self._until = cursor, self._until * 2

@@ -208,6 +208,16 @@ def test_a_list_that_goes_in_circles_ends(web: Web, source: CollectionSource, le
     assert len(source.asked) < 4 * length + 4
 
 
+def test_a_page_that_leads_to_itself_is_not_asked_for_twice(web: Web, source: CollectionSource) -> None:
+    def stands(nsid: str, cursor: str, count: int) -> tuple[int, bytes]:
+        return 200, json.dumps({"repos": [{"did": did(1)}], "cursor": str(min(int(cursor or 0) + 1, 4))}).encode()
+
+    source.fault = stands
+    ask(web, source, POST)
+    assert ended(web, source)["progress"][0]["error"].startswith("backfill-endless")
+    assert [cursor for _, cursor in source.asked] == ["", "1", "2", "3", "4"]
+
+
 def test_a_source_without_the_list_ends_the_import(web: Web, source: CollectionSource) -> None:
     source.fault = lambda nsid, cursor, count: (501, b'{"error":"MethodNotImplemented"}')
     ask(web, source, POST, LIKE)
