@@ -165,19 +165,15 @@ def parse_database_url(text: str) -> str:
 
 
 def parse_http_url(text: str) -> str:
-    """An http(s) base address without its trailing slash."""
-    if not re.fullmatch(r"https?://[^/\s]+/?", text):
-        raise ValueError("not an http:// or https:// address")
-    return text.rstrip("/")
+    """An http(s) base address without a path, and without a slash at its end."""
+    return _http_url(text, "/").rstrip("/")
 
 
 def parse_http_urls(text: str) -> tuple[str, ...]:
     """One or more http(s) base addresses, comma-separated, each perhaps with a path; without slashes at their ends."""
-    urls = tuple(part.rstrip("/") for part in parse_list(text))
+    urls = tuple(_http_url(part, r"/[^?#\s]*").rstrip("/") for part in parse_list(text))
     if not urls:
         raise ValueError("is empty")
-    if not all(re.fullmatch(r"https?://[^/?#\s]+(?:/[^?#\s]*)?", url) for url in urls):
-        raise ValueError("not an http:// or https:// address")
     return urls
 
 
@@ -188,7 +184,12 @@ def parse_optional_http_url(text: str) -> str:
 
 def parse_optional_page_url(text: str) -> str:
     """An http(s) address with any path and query, or empty."""
-    if text and not re.fullmatch(r"https?://[^/\s]+(?:/\S*)?", text):
+    return _http_url(text, r"[/?#]\S*") if text else ""
+
+
+def _http_url(text: str, rest: str) -> str:
+    """`text`, known to be an http(s) address, with no more after its host than the pattern `rest`."""
+    if not re.fullmatch(rf"https?://[^/?#\s]+(?:{rest})?", text):
         raise ValueError("not an http:// or https:// address")
     return text
 

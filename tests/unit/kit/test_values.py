@@ -6,7 +6,9 @@ from relay.kit.values import (
     parse_connections,
     parse_count,
     parse_database_url,
+    parse_http_url,
     parse_http_urls,
+    parse_optional_page_url,
     parse_places,
     parse_seq,
 )
@@ -57,3 +59,20 @@ def test_a_mirror_of_the_directory_may_be_below_a_path() -> None:
     for text in ("https://", "mirror.example.com", "https://plc.directory?x", "https://plc.directory/a b"):
         with pytest.raises(ValueError, match=r"^not "):
             parse_http_urls(text)
+
+
+def test_the_address_of_a_relay_has_no_path() -> None:
+    assert parse_http_url("https://relay.example.com/") == parse_http_url("https://relay.example.com")
+    assert parse_http_url("http://localhost:2470") == "http://localhost:2470"
+    relay = "https://relay.example.com"
+    for text in ("", "https://", "relay.example.com", f"{relay}/x", f"{relay}?x", f"{relay}#x", f"{relay} x"):
+        with pytest.raises(ValueError, match=r"^not "):
+            parse_http_url(text)
+
+
+def test_the_address_of_a_page_may_have_anything_after_its_host() -> None:
+    for text in ("", "https://example.com", "https://example.com/terms?lang=en#top", "https://example.com?terms"):
+        assert parse_optional_page_url(text) == text
+    for text in ("https://", "https:///terms", "https://example.com/the terms"):
+        with pytest.raises(ValueError, match=r"^not "):
+            parse_optional_page_url(text)
