@@ -28,7 +28,7 @@ from relay.ingest.worker_supervisor import Check
 from relay.kit import metrics
 from relay.kit.errors import IdentityError
 from relay.store.accounts import AccountRow, RepoRow
-from relay.stream.changes import changes_of, continues
+from relay.stream.changes import changes_of
 
 OWN_STATUSES = frozenset({"takendown", "host-throttled"})
 
@@ -166,18 +166,16 @@ class Gate:
             if before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
                 _check_newer(event.rev, before)
             self._penalties.charge(event.did)
-        follows = isinstance(event, Sync) or before is None or continues(event, before)
+        changed = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before)
         if state.desynchronized:
-            if not follows:
+            if not changed.follows:
                 raise Hold(Wait.STATUS) if Wait.STATUS not in delivery.done else Rejected("account-inactive")
             self._hosting.recover(state)
-        if not follows:
+        if not changed.follows:
             # The commit itself is proven: the gap before it is counted and marked.
             metrics.CHAIN_BREAKS.inc()
-        delivery.repo, delivery.collections = changes_of(
-            event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before
-        )
-        state.set_repo(delivery.repo)
+        delivery.repo, delivery.collections = changed.repo, changed.collections
+        state.set_repo(changed.repo)
 
     def _downgrade(self, delivery: Delivery, event: Commit | Sync, unproven: Unproven, state: AccountState) -> None:
         """Pass on the signed commit alone, as `#sync`: consumers fetch the repo instead of missing the change."""

@@ -14,8 +14,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from relay.atproto.errors import ProtocolError
-from relay.atproto.syntax import check_account_did
+from relay.atproto.syntax import is_account_did
 from relay.hosts.host import Host
 from relay.hosts.rejected import RejectedFrames
 from relay.kit import metrics
@@ -73,12 +72,9 @@ class Missed:
         if did is None:
             host.cursor.note_gap("unreadable")
             return
-        try:
-            check_account_did(did)
-        except ProtocolError:
-            # No account that a relay could have.
-            return
-        self.note_account(host, did, reason)
+        # With any other DID there is no account that a relay could have.
+        if is_account_did(did):
+            self.note_account(host, did, reason)
 
     def note_account(self, host: Host, did: str, reason: str) -> None:
         """Something of the account is missed, whatever the reason usually means."""

@@ -33,11 +33,12 @@ MAX_EVENTS = 500_000
 
 class Changed(NamedTuple):
     """The repo's state after an event, and collection -> whether the repo has records of it, None when its host has to
-    be asked.
+    be asked. `follows`: no event is missing between it and the repo's state before.
     """
 
     repo: RepoRow
     collections: Mapping[str, bool | None]
+    follows: bool
 
 
 def changes_of(
@@ -55,19 +56,13 @@ def changes_of(
     collection in doubt.
     """
     if isinstance(event, Sync):
-        return Changed(RepoRow(uid, event.rev, commit, data, desynchronized=False), {ALL: None})
-    gap = before is not None and (before.desynchronized or not continues(event, before))
-    if gap and before is not None and not before.desynchronized:
+        return Changed(RepoRow(uid, event.rev, commit, data, desynchronized=False), {ALL: None}, follows=True)
+    # `prevData` alone decides that (synchronization draft, 4.5 step 6): some hosts never fill `since`.
+    follows = before is None or event.prev_data == before.data
+    desynchronized = before is not None and before.desynchronized
+    if not follows and not desynchronized:
         touched = {**touched, ALL: None}
-    return Changed(RepoRow(uid, event.rev, commit, data, gap), touched)
-
-
-def continues(event: Commit, repo: RepoRow) -> bool:
-    """True when `event` builds on exactly what is known of its repo.
-
-    `prevData` alone decides that (synchronization draft, 4.5 step 6): some hosts never fill `since`.
-    """
-    return event.prev_data == repo.data
+    return Changed(RepoRow(uid, event.rev, commit, data, desynchronized or not follows), touched, follows)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from relay.atproto.cid import Cid
 from relay.atproto.events import Commit, Sync
 from relay.store.accounts import RepoRow
 from relay.store.collections import ALL
-from relay.stream.changes import changes_of, continues
+from relay.stream.changes import Changed, changes_of
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 
 UID = 7
@@ -27,33 +27,31 @@ def commits(count: int) -> list[tuple[Commit, Cid]]:
     return [(event, root) for event, root in zip(events, roots, strict=False) if root is not None]
 
 
-def after(event: Commit | Sync, data: Cid, before: RepoRow | None) -> tuple[RepoRow, dict[str, bool | None]]:
+def after(event: Commit | Sync, data: Cid, before: RepoRow | None) -> Changed:
     commit = event.commit if isinstance(event, Commit) else data
-    repo, told = changes_of(event, UID, commit, data, TOLD, before)
-    return repo, dict(told)
+    return changes_of(event, UID, commit, data, TOLD, before)
 
 
 def test_commits_that_follow_each_other_leave_nothing_in_doubt() -> None:
     (first, first_data), (second, second_data) = commits(2)
-    repo, told = after(first, first_data, None)
+    repo, told, _ = after(first, first_data, None)
     assert (repo.uid, repo.rev, repo.commit, repo.data) == (UID, first.rev, first.commit, first_data)
-    assert continues(second, repo)
-    repo, more = after(second, second_data, repo)
-    assert not repo.desynchronized and repo.rev == second.rev
+    repo, more, follows = after(second, second_data, repo)
+    assert follows and not repo.desynchronized and repo.rev == second.rev
     assert told == more == TOLD
 
 
 def test_a_gap_leaves_all_collections_in_doubt_once_and_the_repo_until_a_sync() -> None:
     events = commits(4)
-    repo, _ = after(*events[0], None)
-    assert not continues(events[2][0], repo)
-    repo, told = after(*events[2], repo)
-    assert repo.desynchronized and told == {**TOLD, ALL: None}
-    repo, told = after(*events[3], repo)
-    assert repo.desynchronized and told == TOLD
+    repo, _, follows = after(*events[0], None)
+    assert follows
+    repo, told, follows = after(*events[2], repo)
+    assert not follows and repo.desynchronized and told == {**TOLD, ALL: None}
+    repo, told, follows = after(*events[3], repo)
+    assert follows and repo.desynchronized and told == TOLD
     builder = RepoBuilder(account_did(1), SigningKey.create("k256", seed=1))
     builder.commit(create(f"{POSTS}/3k00000000000", {"n": 0}))
     sync = frames.decode(builder.sync_frame(9))
     assert isinstance(sync, Sync)
-    repo, told = after(sync, events[0][1], repo)
-    assert not repo.desynchronized and told == {ALL: None}
+    repo, told, follows = after(sync, events[0][1], repo)
+    assert follows and not repo.desynchronized and told == {ALL: None}
