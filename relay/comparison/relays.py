@@ -22,7 +22,8 @@ from relay.kit.errors import HttpError
 from relay.net import websocket_client
 from relay.net.http import GuardedHttp, Response
 from relay.net.pages import Ending
-from relay.net.websocket_client import PATH, Connection, StreamEnded, Timing, stream_error
+from relay.net.websocket_client import PATH
+from relay.net.websocket_connection import Connection, StreamEnded, Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = 1.0

@@ -21,7 +21,8 @@ from relay.atproto.hostname import Endpoint
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
-from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
+from relay.net.websocket_client import PATH, Network
+from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)

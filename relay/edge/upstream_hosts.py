@@ -30,7 +30,8 @@ from relay.kit.errors import HttpError, RelayError
 from relay.net import websocket_client
 from relay.net.http import GuardedHttp
 from relay.net.pages import Ending, read_cursor
-from relay.net.websocket_client import PATH, Timing, stream_error
+from relay.net.websocket_client import PATH
+from relay.net.websocket_connection import Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
 NAME = "upstream-hosts"

@@ -20,7 +20,7 @@ from relay.hosts.registry import HostRegistry
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
 from relay.kit.background import Loop
-from relay.net.websocket_client import Connection, StreamEnded
+from relay.net.websocket_connection import Connection, StreamEnded
 from relay.stream.cursors import NONE_YET
 
 MAX_DIALS = 50

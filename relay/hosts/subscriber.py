@@ -25,7 +25,8 @@ from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
 from relay.net.gathering import Gathering
-from relay.net.websocket_client import PATH, TURN_SECONDS, Connection, Network, StreamEnded, Timing, stream_error
+from relay.net.websocket_client import PATH, Network
+from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, Timing, stream_error
 from relay.net.websocket_reader import PassedOver
 
 LONGEST_WAIT_SECONDS = 1.0

@@ -1,7 +1,7 @@
 """The constants of the WebSocket wire format, and the frames that we send: RFC 6455 sections 5 and 7.
 
 `websocket_reader` reads with these constants; `stream`, `jsonstream` and `web` build what consumers get, and
-`websocket_client` what hosts get. Without I/O. Must not know of sockets, clocks or what is in a message.
+`websocket_connection` what hosts get. Without I/O. Must not know of sockets, clocks or what is in a message.
 """
 
 from __future__ import annotations

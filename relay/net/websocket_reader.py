@@ -1,8 +1,8 @@
 """Reads what comes over a WebSocket, without I/O: messages and control frames out of bytes.
 
-`websocket_client` reads what hosts send with it, `web` what consumers send. It is done here and not by the library that
-shakes hands, since it runs for every byte of every host. The rules are those of RFC 6455 section 5 and of the event
-stream specification, each with a test of its number:
+`websocket_connection` reads what hosts send with it, `web` what consumers send. It is done here and not by the library
+that shakes hands, since it runs for every byte of every host. The rules are those of RFC 6455 section 5 and of the
+event stream specification, each with a test of its number:
 
 1. Reserved bits are 0, but for RSV1 in the first frame of a message where compression was agreed on.
 2. Opcodes are those of the RFC.

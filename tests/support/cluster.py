@@ -16,7 +16,8 @@ from relay.atproto import frames
 from relay.atproto.frames import Commit
 from relay.atproto.hostname import parse_endpoint
 from relay.net.http import SERVER, GuardedHttp
-from relay.net.websocket_client import PATH, StreamEnded, Timing, dial
+from relay.net.websocket_client import PATH, dial
+from relay.net.websocket_connection import StreamEnded, Timing
 from tests.support.relay_process import RelayProcess
 
 

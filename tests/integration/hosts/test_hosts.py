@@ -16,9 +16,9 @@ from relay.hosts.hosts import Hosts
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
-from relay.net import websocket_client
 from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
+from relay.net.websocket_connection import Timing
 from relay.store import hosts as table
 from relay.store.database import Transaction
 from relay.store.hosts import HostRow
@@ -843,7 +843,7 @@ def test_an_intake_that_is_full_stops_the_reading(relay: Relay, pds: FakePds) ->
 
 def test_dials_are_bounded_and_every_host_gets_its_turn(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialler, "MAX_DIALS", 3)
-    monkeypatch.setattr(subscriber, "Timing", lambda: websocket_client.Timing(dial=0.3))
+    monkeypatch.setattr(subscriber, "Timing", lambda: Timing(dial=0.3))
     at_once, most = 0, 0
 
     def silent(sock: socket.socket) -> None:

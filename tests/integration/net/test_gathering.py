@@ -12,22 +12,16 @@ import gevent
 import pytest
 from gevent.socket import socketpair
 
-from relay.atproto.hostname import parse_endpoint
 from relay.kit.background import TURNS_SECONDS, yield_hub
 from relay.net.gathering import BUSY_LOOKS, Gathering, Watched
-from relay.net.http import GuardedHttp
-from relay.net.websocket_client import PATH, Connection, StreamEnded, Timing, dial
-from tests.support.certificate import make_certificate, server_context
+from relay.net.websocket_connection import Connection, StreamEnded, Timing
+from tests.support.certificate import server_context
+from tests.support.dialling import connect
 from tests.support.pds import FakePds, websocket_frame
 
 PATIENCE_SECONDS = 60.0
 NEVER = 3600.0
 QUIET_HOSTS = 400
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +59,7 @@ def pair() -> Iterator[Pair]:
 def connected(
     pds: FakePds, gathering: Gathering, timing: Timing | None = None, certificate: Path | None = None
 ) -> Iterator[Connection]:
-    network = GuardedHttp("test", allow_insecure=True)
-    tls = network.tls_context()
-    if certificate is not None:
-        tls.load_verify_locations(certificate)
-    endpoint = parse_endpoint(pds.url)
-    with closing(dial(network, tls, endpoint, PATH, "test", timing or Timing(), gathering=gathering)) as stream:
+    with closing(connect(pds, timing or Timing(), certificate, gathering=gathering)) as stream:
         yield stream
 
 

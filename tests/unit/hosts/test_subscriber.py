@@ -11,7 +11,7 @@ from relay.atproto.frames import Event
 from relay.hosts import subscriber
 from relay.hosts.host import Host
 from relay.hosts.subscriber import LONGEST_STEP, Subscriber
-from relay.net.websocket_client import StreamEnded
+from relay.net.websocket_connection import StreamEnded
 from relay.net.websocket_reader import PassedOver
 from tests.support.hosts import known_host
 from tests.support.pds import error_frame, identity_frame

@@ -1,0 +1,201 @@
+"""One WebSocket against a real server on loopback, plain and TLS: messages, keep-alive, and every way to end badly."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import time
+from pathlib import Path
+
+import gevent
+import pytest
+
+from relay.net import websocket_connection
+from relay.net.gathering import Gathering
+from relay.net.websocket_connection import Connection, StreamEnded, Timing
+from relay.net.websocket_reader import FrameReader, PassedOver
+from tests.support import dialling
+from tests.support.certificate import server_context
+from tests.support.dialling import PATIENT, QUICK
+from tests.support.pds import PING, TEXT, FakePds, websocket_frame
+from tests.support.wait import PATIENCE, until
+
+# What the connections of a test wait by.
+GATHERED: dict[str, Gathering | None] = {}
+
+
+@pytest.fixture(autouse=True, params=["alone", "gathered"])
+def wait(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GATHERED, "by", None if request.param == "alone" else Gathering())
+
+
+def connect(pds: FakePds, timing: Timing = PATIENT, certificate: Path | None = None) -> Connection:
+    return dialling.connect(pds, timing, certificate, gathering=GATHERED["by"])
+
+
+def end(stream: Connection) -> StreamEnded:
+    with pytest.raises(StreamEnded) as caught:
+        while True:
+            stream.receive()
+    stream.close()
+    return caught.value
+
+
+def messages(stream: Connection, count: int) -> list[bytes | PassedOver]:
+    found: list[bytes | PassedOver] = []
+    while len(found) < count:
+        found += stream.receive()
+    return found
+
+
+def test_messages_come_whole_and_in_order_over_plain_and_tls(certificate: Path) -> None:
+    sent = [b"x" * size for size in (0, 1, 125, 126, 65_535, 65_536, 200_000)]
+    for tls in (None, server_context(certificate)):
+        with FakePds(tls=tls) as pds:
+            stream = connect(pds, certificate=certificate)
+            for seq, message in enumerate(sent, 1):
+                pds.publish(seq, message)
+            assert messages(stream, len(sent)) == sent
+            assert pds.user_agents == ["relay-test/1 (atproto-relay)"]
+            stream.close()
+
+
+def test_fragments_become_one_message_with_a_ping_in_between(pds: FakePds) -> None:
+    def fragments(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"one ", 2, fin=False) + websocket_frame(b"", PING))
+        sock.sendall(websocket_frame(b"two ", 0, fin=False) + websocket_frame(b"three", 0))
+        gevent.sleep(5)
+
+    pds.on_stream = fragments
+    assert connect(pds).receive() == [b"one two three"]
+
+
+def test_a_quiet_host_is_pinged_and_kept(pds: FakePds) -> None:
+    stream = connect(pds, QUICK)
+    reader = gevent.spawn(stream.receive)
+    until(lambda: pds.pings >= 2)
+    assert not reader.dead
+    pds.publish(1, b"news")
+    assert reader.get(timeout=30) == [b"news"]
+
+
+def test_a_host_that_does_not_answer_pings_is_left(pds: FakePds) -> None:
+    pds.answer_pings = False
+    started = time.monotonic()
+    assert end(connect(pds, QUICK)).reason == "no-pong"
+    assert time.monotonic() - started < 2 * PATIENCE
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (b"\x82\x7f" + (1 << 40).to_bytes(8, "big"), "message-too-big"),
+        (b"\xff\xff garbage without end", "websocket-invalid"),
+        (websocket_frame(b"\x03\xe8bye", 8), "closed"),
+        (websocket_frame(b"\x03", 8), "closed"),
+        (b"", "connection-lost"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_broken_stream_ends_with_its_reason(pds: FakePds, raw: bytes, reason: str) -> None:
+    pds.on_stream = lambda sock: sock.sendall(raw)
+    assert end(connect(pds)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (websocket_frame(b"hello", TEXT), "text-message"),
+        (b"\x82\x85maskhello", "websocket-invalid"),
+        (b"\xc2\x05hello", "websocket-invalid"),
+        (websocket_frame(b"x" * 5_000_001), "message-too-big"),
+        (websocket_frame(b"x" * 3_000_000, fin=False) + websocket_frame(b"x" * 3_000_000, 0), "message-too-big"),
+    ],
+    ids=["text", "masked", "compressed", "too long", "too long in parts"],
+)
+def test_one_message_that_must_not_be_is_passed_over(pds: FakePds, raw: bytes, reason: str) -> None:
+    def between(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"before") + raw + websocket_frame(b"behind"))
+        sock.recv(9)
+
+    pds.on_stream = between
+    before, over, behind = messages(connect(pds), 3)
+    assert isinstance(over, PassedOver)
+    assert (before, over.reason, behind) == (b"before", reason, b"behind")
+
+
+def test_a_flood_of_pings_and_crumbs_is_read_more_slowly_and_ends_nothing(
+    pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_connection, "SMALL_FRAMES_ALLOWED", 100)
+    monkeypatch.setattr(websocket_connection, "SMALL_FRAMES_SECONDS", 0.5)
+    crumbs = websocket_frame(b"a", 2, fin=False) + websocket_frame(b"b", 0, fin=False) * 300 + websocket_frame(b"c", 0)
+    flood = websocket_frame(b"", PING) * 300 + crumbs
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(flood)
+        sock.recv(1 << 16)
+        gevent.sleep(5)
+
+    pds.on_stream = send
+    started = time.monotonic()
+    assert messages(connect(pds), 1) == [b"a" + b"b" * 300 + b"c"]
+    assert time.monotonic() - started > 0.4
+
+
+def test_a_receiver_with_patience_gets_nothing_when_nothing_comes(pds: FakePds) -> None:
+    def send(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"one"))
+        gevent.sleep(1)
+
+    pds.on_stream = send
+    stream = connect(pds)
+    assert stream.receive(1.0) == [b"one"]
+    started = time.monotonic()
+    assert stream.receive(0.1) == []
+    assert 0.09 < time.monotonic() - started < 0.5 * PATIENCE
+
+
+def test_messages_before_the_end_are_not_lost(pds: FakePds) -> None:
+    pds.on_stream = lambda sock: sock.sendall(websocket_frame(b"last words") + websocket_frame(b"\x03\xe8", 8))
+    stream = connect(pds)
+    assert stream.receive() == [b"last words"]
+    assert end(stream).reason == "closed"
+
+
+def test_a_host_that_trickles_a_frame_is_left(pds: FakePds) -> None:
+    def trickle(sock: socket.socket) -> None:
+        sock.sendall(b"\x82\x7e\xff\xff")
+        while True:
+            sock.sendall(b"x")
+            gevent.sleep(0.02)
+
+    pds.on_stream = trickle
+    assert end(connect(pds, QUICK)).reason == "message-stalled"
+
+
+@pytest.mark.parametrize("raw", [b"", websocket_frame(b"\x03\xe8bye", 8)], ids=["cut off", "closed"])
+@pytest.mark.parametrize("encrypted", [False, True], ids=["plain", "TLS"])
+def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted: bool, raw: bytes) -> None:
+    """Hosts reconnect for weeks, and a full collection of garbage does not come."""
+    with FakePds(tls=server_context(certificate) if encrypted else None) as pds:
+        pds.on_stream = lambda sock: sock.sendall(raw)
+        network = connect(pds, certificate=certificate)
+        network.close()
+        del network
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                # Not by `pytest.raises`, which keeps what was raised.
+                stream = connect(pds, certificate=certificate)
+                try:
+                    while True:
+                        stream.receive()
+                except StreamEnded:
+                    stream.close()
+                del stream
+            left = [one for one in gc.get_objects() if isinstance(one, Connection | FrameReader | StreamEnded)]
+            assert not left
+        finally:
+            gc.enable()
