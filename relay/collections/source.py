@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 from relay.atproto.syntax import is_did, is_nsid
 from relay.kit.errors import AddressRefused, BackfillError, HttpError
 from relay.net.http import GuardedHttp, Response
-from relay.net.pages import read_cursor, retry_after
+from relay.net.pages import read_cursor
 
 PAGE_SECONDS = 30.0
 # A page of full size has some 100 KB. Reading more JSON than this at a time would hold up the hub.
@@ -82,7 +82,7 @@ def _get(http: GuardedHttp, url: str) -> Response:
         reason = "backfill-source" if error.reason == "http-url" else "backfill-unavailable"
         raise BackfillError(reason, str(error)) from None
     if answer.status == 429 or answer.status in (500, 502, 503, 504):
-        pause = retry_after(answer, RETRY_AFTER_SECONDS)
+        pause = answer.retry_after(RETRY_AFTER_SECONDS)
         raise BackfillError("backfill-unavailable", f"HTTP {answer.status}", pause)
     return answer
 

@@ -19,7 +19,6 @@ from relay.hosts.host import Host
 from relay.ingest.hosting import time_now
 from relay.kit.errors import HealError, RelayError
 from relay.net.http import GuardedHttp, Response, xrpc_url
-from relay.net.pages import retry_after
 
 TIMEOUT_SECONDS = 10.0
 MAX_BYTES = 16 << 10
@@ -63,7 +62,7 @@ def ask(
     except (RelayError, OSError) as error:
         raise HealError("heal-unanswered", f"{method}: {error}") from None
     if answer.status == 429 or (answer.status >= 500 and answer.status != 501):
-        pause = retry_after(answer, RETRY_AFTER_SECONDS)
+        pause = answer.retry_after(RETRY_AFTER_SECONDS)
         raise HealError("heal-unanswered", f"{method}: HTTP {answer.status}", pause)
     return answer
 

@@ -65,14 +65,14 @@ class Dialler:
         gevent.killall(list(self._greenlets.values()), timeout=timeout)
 
     def dial_now(self, host: Host) -> None:
-        """Connect to the host at once, unless it is being dialled or connected already."""
+        """Connect to the host at once, or when it may be asked again; it may be dialled or connected already."""
         if host.id not in self._greenlets:
-            self._schedule.set(host.id, time.monotonic())
+            self._plan(host, 0.0)
             self._loop.wake()
 
     def probe_later(self, host: Host) -> None:
         """Look at the host again in some hours."""
-        self._schedule.set(host.id, time.monotonic() + lifecycle.probe_delay(random.random()))
+        self._plan(host, lifecycle.probe_delay(random.random()))
 
     def disconnect(self, host: Host) -> bool:
         """End the host's connection and forget its next attempt. False when it was not connected."""
@@ -196,10 +196,10 @@ class Dialler:
             # There is nothing yet behind the messages that could not be read.
             host.skip = 0
             host.go_live = True
-            self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
+            self._plan(host, OUTSTANDING_SECONDS)
         elif error.reason == "future-cursor" and host.cursor.outstanding:
             # Its last events are still on their way, by the old numbers.
-            self._schedule.set(host.id, time.monotonic() + OUTSTANDING_SECONDS)
+            self._plan(host, OUTSTANDING_SECONDS)
         elif error.reason == "future-cursor" and host.cursor.position != NONE_YET:
             # The host's numbers started again: what it has cannot be asked for by the old ones, but from its start.
             host.note_restart(time.time())
@@ -222,6 +222,7 @@ class Dialler:
             self._failed(host, error, lasted, brought_events=brought_events)
 
     def _failed(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
+        host.left_alone_until = time.monotonic() + min(error.retry_after, lifecycle.LONGEST_DELAY_SECONDS)
         host.row.failures = lifecycle.failures_after(host.row.failures, lasted, brought_events=brought_events)
         if host.row.failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
             self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)
@@ -229,8 +230,12 @@ class Dialler:
             self.probe_later(host)
             return
         delay = lifecycle.retry_delay(host.row.failures, random.random())
-        self._schedule.set(host.id, time.monotonic() + delay)
-        log.debug("host %s: %s; attempt %d in %.0f s", host.hostname, error, host.row.failures, delay)
+        self._plan(host, delay)
+        log.debug("host %s: %s; failure %d in a row", host.hostname, error, host.row.failures)
+
+    def _plan(self, host: Host, delay: float) -> None:
+        """Dial the host in `delay` seconds, but not while it asks to be left alone."""
+        self._schedule.set(host.id, max(time.monotonic() + delay, host.left_alone_until))
 
 
 class Schedule:

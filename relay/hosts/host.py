@@ -55,6 +55,7 @@ class Host:
         "id",
         "last_event_time",
         "last_throttled_at",
+        "left_alone_until",
         "limiter",
         "live_restart",
         "restarted_at",
@@ -90,6 +91,8 @@ class Host:
         self.first_crawl = False
         self.ask_from: int | None = None
         self.go_live = False
+        # Not dialled before then (seconds, monotonic), as the host asked.
+        self.left_alone_until = 0.0
         # When the host's sequence numbers started again.
         self.restarted_at: float | None = None
         self.events_seen = 0

@@ -243,5 +243,4 @@ class Directory:
 
 def hold_seconds(answer: Response) -> float:
     """The seconds that the other side asks to be left alone for, within reason."""
-    text = answer.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_HOLD_SECONDS) if text.isdecimal() else DEFAULT_HOLD_SECONDS
+    return answer.retry_after(LONGEST_HOLD_SECONDS, DEFAULT_HOLD_SECONDS)

@@ -6,8 +6,10 @@ the upstream WebSockets take their connected sockets from it. Knows nothing of D
 
 from __future__ import annotations
 
+import calendar
 import io
 import json
+import math
 import select
 import socket
 import ssl
@@ -37,6 +39,8 @@ SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_BYTES = 64 << 10
+
+HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 # All lines of one response: status, headers, chunk sizes, trailers. The standard library bounds a line, not their
 # number, and a host that sends lines faster than they are read would hold up the hub for good.
@@ -71,6 +75,17 @@ class Response(NamedTuple):
         except (ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
+
+    def retry_after(self, longest: float = math.inf, unsaid: float = 0.0) -> float:
+        """For how many seconds the other side asks to be left alone, at most `longest`; `unsaid` if it does not say."""
+        text = self.headers.get("Retry-After", "")
+        if text.isascii() and text.isdigit():
+            return min(float(text), longest)
+        try:
+            moment = calendar.timegm(time.strptime(text, HTTP_DATE))
+        except ValueError:
+            return unsaid
+        return min(max(moment - time.time(), 0.0), longest)
 
 
 class GuardedHttp:

@@ -1,11 +1,9 @@
-"""What lists of strangers that come page by page have in common: cursors that can be kept, pauses, and an end.
+"""What lists of strangers that come page by page have in common: cursors that can be kept, and an end.
 
 Used by whatever pages another server's lists, in `collections` and `healing`. Asks nobody itself.
 """
 
 from __future__ import annotations
-
-from relay.net.http import Response
 
 CURSOR_CHARACTERS = 1024
 
@@ -17,13 +15,6 @@ def read_cursor(value: object) -> str | None:
     if not isinstance(value, str) or len(value) > CURSOR_CHARACTERS or not value.isprintable():
         raise ValueError("the cursor is not a short printable text")
     return value
-
-
-def retry_after(answer: Response, longest: float) -> float:
-    """How many seconds the server wants to be left alone, at most `longest`; 0 when it does not say."""
-    wanted = answer.headers.get("Retry-After", "")
-    seconds = float(wanted) if wanted.isascii() and wanted.isdigit() and len(wanted) < 6 else 0.0
-    return min(seconds, longest)
 
 
 class Ending:

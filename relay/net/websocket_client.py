@@ -136,18 +136,27 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
         raise StreamEnded("connection-lost", words_of(error)) from None
     response = protocol.events.pop(0) if protocol.events else None
     if isinstance(response, Response):
-        # Relays that crawl each other would pass the same events round and round.
-        if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
-            raise StreamEnded("loop", "the host is itself a relay")
-        if response.status_code != 101:
-            said = http.Response(response.status_code, {}, bytes(response.body or b"")).json_object() or {}
-            if response.status_code == 400 and said.get("error") == FUTURE_CURSOR:
-                raise StreamEnded("future-cursor", f"{FUTURE_CURSOR} before the upgrade")
-            raise StreamEnded("handshake-refused", f"HTTP {response.status_code} {response.reason_phrase}")
+        _check(response, relay)
     if protocol.handshake_exc is not None:
         known = isinstance(protocol.handshake_exc, InvalidHandshake)
         raise StreamEnded("handshake-invalid", words_of(protocol.handshake_exc) if known else "no HTTP answer")
     return rest
+
+
+def _check(response: Response, relay: bool) -> None:
+    """Raise StreamEnded when the host refuses to upgrade, or is a relay where only hosts are wanted."""
+    # Relays that crawl each other would pass the same events round and round.
+    if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
+        raise StreamEnded("loop", "the host is itself a relay")
+    if response.status_code == 101:
+        return
+    # Repeated ones cannot be read, and do not matter.
+    headers = {"Retry-After": ", ".join(response.headers.get_all("Retry-After"))}
+    answer = http.Response(response.status_code, headers, bytes(response.body or b""))
+    if answer.status == 400 and (answer.json_object() or {}).get("error") == FUTURE_CURSOR:
+        raise StreamEnded("future-cursor", f"{FUTURE_CURSOR} before the upgrade")
+    refusal = f"HTTP {answer.status} {response.reason_phrase}"
+    raise StreamEnded("handshake-refused", refusal, answer.retry_after())
 
 
 def _close(sockets: list[socket.socket]) -> None:

@@ -45,10 +45,13 @@ class StreamEnded(RelayError):
     `handshake-refused`, `handshake-invalid`, `loop`, `future-cursor`. Afterwards: `closed`, `connection-lost`,
     `no-pong`, `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found;
     and, from what the messages say, those of `stream_error` and `frames-unreadable`.
+
+    `retry_after` is for how many seconds the host asks to be left alone, 0 when it does not say.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", retry_after: float = 0.0) -> None:
         super().__init__(reason, detail[:WORDS_KEPT])
+        self.retry_after = retry_after
 
 
 def stream_error(event: StreamError) -> StreamEnded:

@@ -65,8 +65,9 @@ class FakePds:
         self.open_streams = 0
         self.server_header = "fake-pds"
         self.refuse_upgrade: int | None = None
-        # With what body; and whether a cursor that is ahead is refused so, and which were.
+        # With what body and headers; and whether a cursor that is ahead is refused so, and which were.
         self.refusal = b""
+        self.refusal_headers: dict[str, str] = {}
         self.refuse_future = False
         self.refused_cursors: list[str | None] = []
         self.describe_status = 200
@@ -204,7 +205,8 @@ class FakePds:
             refused = 400
             self.refused_cursors.append(cursor)
         if refused is not None:
-            self._send_head(sock, refused, {"Content-Length": str(len(self.refusal))}, self.refusal)
+            headers = {"Content-Length": str(len(self.refusal)), **self.refusal_headers}
+            self._send_head(sock, refused, headers, self.refusal)
             return
         accept = base64.b64encode(hashlib.sha1(key.encode() + ACCEPT_SUFFIX).digest()).decode()
         self._send_head(sock, 101, {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accept})

@@ -226,6 +226,34 @@ def test_failures_lead_to_offline_persist_and_a_crawl_request_wakes_the_host_at_
     assert running.report(pds.hostname).host.row.failures == 0
 
 
+def test_a_host_is_left_alone_for_as_long_as_it_asks(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.hosts.lifecycle.FIRST_DELAY_SECONDS", 0.01)
+    pds.refuse_upgrade, pds.refusal_headers = 429, {"Retry-After": "3"}
+    running = relay.start()
+    asked = time.monotonic()
+    running.new_hosts.request(pds.url, admin=True)
+    until(lambda: running.report(pds.hostname).host.row.failures == 1)
+    # A crawl request does not change that.
+    running.new_hosts.request(pds.url, admin=True)
+    pds.refusal_headers = {}
+    until(lambda: len(pds.user_agents) > 1)
+    assert time.monotonic() - asked >= 3.0
+    pds.refuse_upgrade = None
+    until(running.connected)
+
+
+def test_a_host_that_asks_for_a_day_is_tried_before(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.hosts.lifecycle.LONGEST_DELAY_SECONDS", 0.1)
+    pds.refuse_upgrade, pds.refusal_headers = 503, {"Retry-After": "86400"}
+    running = relay.start()
+    running.new_hosts.request(pds.url, admin=True)
+    until(lambda: len(pds.user_agents) > 2)
+
+
 def test_offline_hosts_are_tried_now_and_then(
     relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,18 @@ def test_a_host_may_say_before_the_upgrade_that_it_is_not_that_far(
     assert failure(pds).reason == reason
 
 
+@pytest.mark.parametrize(
+    ("lines", "seconds"),
+    [("7", 7.0), ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0), ("soon", 0.0), ("1\r\nRetry-After: 2", 0.0)],
+)
+def test_how_long_a_host_wants_to_be_left_alone(pds: FakePds, lines: str, seconds: float) -> None:
+    pds.refuse_upgrade, pds.refusal_headers = 429, {"Retry-After": lines}
+    error = failure(pds)
+    assert (error.reason, error.detail, error.retry_after) == ("handshake-refused", "HTTP 429 Status", seconds)
+    pds.refusal_headers = {}
+    assert failure(pds).retry_after == 0.0
+
+
 def test_what_is_no_http_at_all_is_refused(pds: FakePds) -> None:
     pds.on_accept = lambda sock: sock.sendall(b"\x00\x01 garbage\r\n\r\n")
     assert failure(pds).reason == "handshake-invalid"
