@@ -234,6 +234,7 @@ def perform(action: str) -> ResponseReturnValue:
     known = _known(action)
     undo = undo_of(action, request.form)
     try:
+        params.refuse_repeated(request.form)
         known.perform(relay_services().admin, access.actor(), request.form)
     except (XrpcError, RelayError) as error:
         notice = Notice(False, f"{known.label}: {_words(error)}")

@@ -32,8 +32,9 @@ COLLECTIONS_PER_PAGE = 1000
 
 @blueprint.before_request
 def authenticate() -> None:
-    """Every route of the admin API needs the admin password."""
+    """Every route of the admin API needs the admin password, and each parameter at most once."""
     admit_admin()
+    params.refuse_repeated(request.args)
 
 
 @blueprint.errorhandler(HostUnknown)

@@ -62,7 +62,7 @@ def subscribe_repos() -> ResponseReturnValue:
     one.
     """
     text = params.optional(request.args, "cursor")
-    cursor = None if text is None else params.whole_number(text, "cursor")
+    cursor = None if text is None else params.seq(text, "cursor")
     here = services()
     extensions = request.headers.get("Sec-WebSocket-Extensions", "")
     deflate = here.settings.firehose_deflate and is_offered(extensions)

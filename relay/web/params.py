@@ -1,7 +1,8 @@
 """Query parameters and JSON bodies, checked: what a route gets from here has the type and range it asked for.
 
-Used by `xrpc`, `admin` and `firehose`. Every refusal is a 400 `InvalidRequest` that names the parameter. An empty
-optional parameter counts as absent, as older clients send `cursor=` for the first page; unknown ones are ignored.
+Used by `xrpc`, `admin_api`, `firehose` and `dash`. Every refusal is a 400 `InvalidRequest` that names the parameter. An
+empty optional parameter counts as absent, as older clients send `cursor=` for the first page; unknown ones are ignored.
+Of a repeated one the first counts, as in indigo; what changes something refuses it (`refuse_repeated`).
 """
 
 from __future__ import annotations
@@ -26,16 +27,20 @@ MAX_INTEGER = 2**53 - 1
 """The largest integer every JSON reader can hold; no uid, seq or limit is above it."""
 
 
+def refuse_repeated(query: Query) -> None:
+    """Refuse parameters that are given more than once: an admin's may mean another one than the first."""
+    for name, values in query.lists():
+        if len(values) > 1:
+            raise invalid(f"{name} is given more than once")
+
+
 def optional(query: Query, name: str) -> str | None:
-    """The one value of a parameter, or None when it is absent or empty."""
-    values = query.getlist(name)
-    if len(values) > 1:
-        raise invalid(f"{name} is given more than once")
-    return values[0] if values and values[0] else None
+    """The value of a parameter, or None when it is absent or empty."""
+    return query.get(name) or None
 
 
 def required(query: Query, name: str) -> str:
-    """The one value of a parameter that must be there."""
+    """The value of a parameter that must be there."""
     value = optional(query, name)
     if value is None:
         raise invalid(f"{name} is required")
@@ -51,6 +56,15 @@ def whole_number(text: str, name: str, *, minimum: int = 0, maximum: int = MAX_I
     if not minimum <= value <= maximum:
         raise invalid(f"{name} must be an integer from {minimum} to {maximum}")
     return value
+
+
+def seq(text: str, name: str) -> int:
+    """The seq in plain ASCII digits that `text` is; MAX_INTEGER for every number above it, which no event reaches."""
+    if not (text.isascii() and text.isdigit()):
+        raise invalid(f"{name} must be an integer, 0 or above")
+    digits = text.lstrip("0")
+    # The length first, as above.
+    return min(int(digits or "0"), MAX_INTEGER) if len(digits) <= 16 else MAX_INTEGER
 
 
 def limit(query: Query, *, default: int, maximum: int) -> int:

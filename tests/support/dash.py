@@ -27,11 +27,13 @@ class DashAdmin:
         assert answer.status == 200, (path, answer.status, answer.body)
         return text_of(answer.body)
 
-    def post(self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Answer:
+    def post(
+        self, path: str, fields: Mapping[str, str | list[str]], headers: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send a form; `headers` None is what a browser says of a form of our own."""
         headers = {"Origin": self.url} if headers is None else headers
         form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
-        return call(self.url + path, urlencode(fields).encode(), headers=self._headers(form))
+        return call(self.url + path, urlencode(fields, doseq=True).encode(), headers=self._headers(form))
 
     def log_in(self, password: str, **fields: str) -> Answer:
         answer = self.post("/dash/login", {"password": password, **fields})
@@ -44,7 +46,7 @@ class DashAdmin:
         assert found
         return found[1]
 
-    def do(self, action: str, **fields: str) -> Answer:
+    def do(self, action: str, **fields: str | list[str]) -> Answer:
         """Send an action's form with its token."""
         answer = self.post(f"/dash/do/{action}", {"csrf": self.csrf(), **fields})
         assert answer.status == 303, (action, answer.status, answer.body)

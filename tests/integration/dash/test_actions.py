@@ -153,6 +153,12 @@ def test_what_the_api_refuses_is_told_and_changes_nothing(
     assert list(audit) == []
 
 
+def test_a_field_that_is_sent_twice_changes_nothing(admin: DashAdmin, audit: list[str]) -> None:
+    admin.do("new-hosts", limit=["5", "6"])
+    assert "limit is given more than once" in admin.page("/dash/consumers")
+    assert list(audit) == []
+
+
 def undo(admin: DashAdmin) -> str:
     """Send the form that the notice of the last change brings; what the relay says to that."""
     page = admin.get("/dash/consumers").body.decode()

@@ -39,6 +39,13 @@ def test_no_route_answers_without_the_password(web: Web) -> None:
         assert answer.headers["WWW-Authenticate"].startswith("Basic")
 
 
+def test_no_route_takes_a_parameter_twice(web: Web) -> None:
+    for method, path in admin_routes(web):
+        answer = web.admin(f"{path}?host=a.example.com&host=b.example.com", method=method)
+        assert (answer.status, answer.json["error"]) == (400, "InvalidRequest"), path
+        assert answer.json["message"] == "host is given more than once"
+
+
 def test_the_password_opens_as_basic_and_as_bearer(web: Web) -> None:
     for header in (ADMIN["Authorization"], f"Bearer {PASSWORD}"):
         assert web.get("/admin/subs/getEnabled", Authorization=header).json == {"enabled": True}

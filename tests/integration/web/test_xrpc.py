@@ -54,6 +54,15 @@ def test_lists_of_nothing_are_empty_and_have_no_cursor(web: Web) -> None:
     assert web.get(f"{SYNC}listRepos?cursor=9007199254740991").json == {"repos": []}
 
 
+def test_of_a_parameter_that_is_repeated_the_first_counts(web: Web) -> None:
+    add_hosts(web.db, 3)
+    listed = web.get(f"{SYNC}listHosts?limit=1&limit=x&cursor=1&cursor=2").json
+    assert [host["hostname"] for host in listed["hosts"]] == ["pds2.example.com"]
+    answer = web.get(f"{SYNC}getHostStatus?hostname=pds3.example.com&hostname=pds1.example.com")
+    assert answer.json["hostname"] == "pds3.example.com"
+    assert web.get(f"{SYNC}listHosts?limit=x&limit=1").status == 400
+
+
 @pytest.mark.parametrize("name", ["pds2.example.com", "PDS2.Example.com.", "https://pds2.example.com/"])
 def test_host_status_takes_a_name_as_people_write_it(web: Web, name: str) -> None:
     add_hosts(web.db, 2)

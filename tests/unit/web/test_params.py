@@ -42,10 +42,32 @@ def test_a_cursor_above_what_sql_holds_is_refused() -> None:
         params.cursor(query(("cursor", str(2**53))))
 
 
-def test_a_parameter_given_twice_is_refused_and_an_unknown_one_ignored() -> None:
-    with pytest.raises(XrpcError, match="more than once"):
-        params.cursor(query(("cursor", "1"), ("cursor", "2")))
+def test_of_a_parameter_given_twice_the_first_counts_and_an_unknown_one_is_ignored() -> None:
+    assert params.cursor(query(("cursor", "1"), ("cursor", "2"))) == 1
+    assert params.cursor(query(("cursor", ""), ("cursor", "2"))) == 0
     assert params.cursor(query(("curser", "1"))) == 0
+
+
+def test_what_must_be_given_once_is_refused_by_name() -> None:
+    params.refuse_repeated(query(("host", "a"), ("block", "true")))
+    for second in ("a", "b", ""):
+        with pytest.raises(XrpcError, match="host is given more than once"):
+            params.refuse_repeated(query(("host", "a"), ("block", "true"), ("host", second)))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("000", 0), ("007", 7), ("0" * 30 + "7", 7), ("9007199254740991", 2**53 - 1)]
+    + [(text, 2**53 - 1) for text in ("9007199254740992", "18446744073709551616", "9" * 8000)],
+)
+def test_a_seq_may_be_above_all_that_there_can_be(text: str, number: int) -> None:
+    assert params.seq(text, "cursor") == number
+
+
+@pytest.mark.parametrize("text", ["", "-1", "+5", " 5", "1.5", "1e3", "x", "٣", "²", "9" * 30 + "x", "\0"])
+def test_what_is_no_seq_is_refused(text: str) -> None:
+    with pytest.raises(XrpcError, match="cursor"):
+        params.seq(text, "cursor")
 
 
 def test_flags() -> None:
