@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import shutil
 import sys
 import sysconfig
@@ -121,8 +122,9 @@ def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[d
 
 
 def _python() -> str:
-    optimized = "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "")
-    return f"Python {sys.version.split()[0]} {'with' if optimized else 'without'} PGO"
+    """Which Python this is. Whether it was built with PGO it cannot say: Debian's is, without a trace of that."""
+    built = f"{platform.python_compiler()}, {sysconfig.get_config_var('OPT')}"
+    return f"Python {platform.python_version()} at {Path(sys.executable).resolve()} ({built})"
 
 
 def main() -> int:
