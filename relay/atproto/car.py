@@ -70,37 +70,19 @@ def root_block(data: bytes) -> tuple[Cid, bytes]:
     CarError when the header cannot be read, or no block with the root's hash is found.
     """
     root, position = _start(data)
-    for _ in range(MAX_BLOCKS):
-        if position >= len(data):
-            break
-        length, position = _varint(data, position)
-        end = position + length
-        if data.startswith(root, position):
-            block = data[position + LENGTH : end]
-            if len(block) <= MAX_BLOCK and sha256(block).digest() == root.digest:
-                return root, block
-        position = end
-    raise CarError("car-root-missing", str(root))
+    block = _find(root, data, position)
+    if block is None:
+        raise CarError("car-root-missing", str(root))
+    return root, block
 
 
 def block_of(cid: Cid, data: bytes) -> bytes | None:
     """The block `cid` in a file or in the beginning of one, whatever roots it names; None when it is not there."""
     try:
         length, position = _varint(data, 0)
-        position += length
-        for _ in range(MAX_BLOCKS):
-            if position >= len(data):
-                break
-            length, position = _varint(data, position)
-            end = position + length
-            if data.startswith(cid, position):
-                block = data[position + LENGTH : end]
-                if sha256(block).digest() == cid.digest:
-                    return block
-            position = end
+        return _find(cid, data, position + length)
     except CarError:
-        pass
-    return None
+        return None
 
 
 def known_blocks(data: bytes) -> dict[bytes, bytes]:
@@ -123,6 +105,21 @@ def of_root(root: Cid, block: bytes) -> bytes:
     """A file with nothing but its root, as `#sync` events have it. `block` has fewer than 16,000 bytes."""
     length = LENGTH + len(block)
     return b"".join((_BEFORE_ROOT, root, _AFTER_ROOT, bytes((length & 0x7F | 0x80, length >> 7)), root, block))
+
+
+def _find(cid: Cid, data: bytes, position: int) -> bytes | None:
+    """The block `cid` among those from `position` on; None when it is not there. CarError for a broken length."""
+    for _ in range(MAX_BLOCKS):
+        if position >= len(data):
+            break
+        length, position = _varint(data, position)
+        end = position + length
+        if data.startswith(cid, position):
+            block = data[position + LENGTH : end]
+            if len(block) <= MAX_BLOCK and sha256(block).digest() == cid.digest:
+                return block
+        position = end
+    return None
 
 
 def _start(data: bytes) -> tuple[Cid, int]:
