@@ -50,7 +50,9 @@ class CollectionCheck:
         self._projector = projector
         self._allowance: Allowance[int] = Allowance(BURST, INTERVAL_SECONDS, HOSTS_REMEMBERED)
         self._silent: TTLCache[int, bool] = TTLCache(HOSTS_REMEMBERED, SILENT_SECONDS)
-        metrics.QUEUE_CAPACITY.labels("collection-checks").set(2 * HOSTS_REMEMBERED)
+        metrics.show_bound(
+            "collection-checks", lambda: metrics.kept(self._silent) + len(self._allowance), 2 * HOSTS_REMEMBERED
+        )
         self._after_uid = 0
         self._loop = Loop("checking collections", self._pass, PASS_SECONDS)
 
@@ -66,10 +68,7 @@ class CollectionCheck:
         """Ask about the next accounts that are marked; how many were settled. Raises StoreError."""
         accounts = self._db.read(collections.marked, self._after_uid, ACCOUNTS_PER_PASS)
         self._after_uid = accounts[-1].uid if len(accounts) == ACCOUNTS_PER_PASS else 0
-        settled = sum(self._check(account) for account in accounts)
-        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-        metrics.QUEUE_SIZE.labels("collection-checks").set(len(self._silent) + len(self._allowance))
-        return settled
+        return sum(self._check(account) for account in accounts)
 
     def _pass(self) -> None:
         try:

@@ -84,14 +84,12 @@ class Sessions:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._sessions: TTLCache[str, Session] = TTLCache(MAX_SESSIONS, SESSION_SECONDS, timer=clock)
-        metrics.QUEUE_CAPACITY.labels("dash-sessions").set(MAX_SESSIONS)
-        self._count()
+        metrics.show_bound("dash-sessions", lambda: metrics.kept(self._sessions), MAX_SESSIONS)
 
     def open(self) -> str:
         """The id of a new session."""
         session_id = secrets.token_urlsafe(32)
         self._sessions[session_id] = Session()
-        self._count()
         return session_id
 
     def find(self, session_id: str) -> Session | None:
@@ -101,11 +99,6 @@ class Sessions:
     def close(self, session_id: str) -> None:
         """End a session."""
         self._sessions.pop(session_id, None)
-        self._count()
-
-    def _count(self) -> None:
-        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-        metrics.QUEUE_SIZE.labels("dash-sessions").set(len(self._sessions))
 
 
 class DashState(NamedTuple):

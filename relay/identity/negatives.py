@@ -44,9 +44,9 @@ class Negatives:
         # When the answer that is doubted was first given; written once, so that its window ends.
         self._doubted: TTLCache[str, float] = TTLCache(REMEMBERED, DOUBTED_SECONDS, timer=clock)
         self._young: Allowance[str] = Allowance(YOUNG_PER_HOST, YOUNG_HOST_SECONDS, HOSTS_REMEMBERED)
-        metrics.QUEUE_CAPACITY.labels("identity-failures").set(REMEMBERED)
-        metrics.QUEUE_CAPACITY.labels("identity-silences").set(REMEMBERED)
-        metrics.QUEUE_CAPACITY.labels("identity-doubts").set(REMEMBERED)
+        metrics.show_bound("identity-failures", lambda: metrics.kept(self._refused), REMEMBERED)
+        metrics.show_bound("identity-silences", lambda: metrics.kept(self._unanswered), REMEMBERED)
+        metrics.show_bound("identity-doubts", lambda: metrics.kept(self._doubted), REMEMBERED)
         metrics.show_bound("identity-second-chances", lambda: len(self._young), HOSTS_REMEMBERED)
 
     def refused(self, did: str) -> IdentityError | None:
@@ -69,13 +69,11 @@ class Negatives:
         """Keep what a lookup ended with. `error` is kept as it is: it must not have a traceback."""
         kept = self._unanswered if error.reason == "did-unavailable" else self._refused
         kept[did] = error
-        self._show_sizes()
 
     def doubts(self, did: str) -> bool:
         """Whether the answer just given about a DID that was known is not to be believed yet."""
         now = self._clock()
         first = self._doubted.setdefault(did, now)
-        self._show_sizes()
         if now - first < BELIEVED_AFTER_SECONDS:
             return True
         del self._doubted[did]
@@ -91,9 +89,3 @@ class Negatives:
         if asked == 1 and not self._young.take(host, self._clock()):
             return None
         return YOUNG_SECONDS[asked - 1]
-
-    def _show_sizes(self) -> None:
-        # From the hub: a TTLCache forgets as its length is asked, and a scrape comes from another thread.
-        metrics.QUEUE_SIZE.labels("identity-failures").set(len(self._refused))
-        metrics.QUEUE_SIZE.labels("identity-silences").set(len(self._unanswered))
-        metrics.QUEUE_SIZE.labels("identity-doubts").set(len(self._doubted))

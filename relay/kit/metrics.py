@@ -5,7 +5,9 @@ fixed lists, never from the network. Holds no logic.
 """
 
 from collections.abc import Callable
+from typing import Any
 
+from cachetools import Cache
 from prometheus_client import Counter, Gauge, Histogram, Info
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -194,6 +196,11 @@ def show_bound(queue: str, size: Callable[[], float], capacity: float) -> None:
     """
     QUEUE_SIZE.labels(queue).set_function(size)
     QUEUE_CAPACITY.labels(queue).set(capacity)
+
+
+def kept(cache: Cache[Any, Any]) -> int:
+    """How many items a cache has, for `show_bound`: its own `len` would also forget those that are too old."""
+    return Cache.__len__(cache)
 
 
 def readings(instrument: MetricWrapperBase, suffix: str = "") -> list[tuple[dict[str, str], float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from cachetools import Cache, TTLCache
+from cachetools import TTLCache
 from gevent.lock import Semaphore
 
 from relay.kit import metrics
@@ -23,7 +23,7 @@ AT_ONCE = 8
 AT_ONCE_PER_ADDRESS = 3
 AT_ONCE_OF_ADMINS = 4
 WAIT_SECONDS = 20.0
-# Of one address: so many at once, then one in so many seconds.
+# One address may have BURST reports at once, then one every SECONDS_EACH.
 BURST = 10
 SECONDS_EACH = 6.0
 ADDRESSES = 10_000
@@ -39,7 +39,7 @@ class AccountAnswers:
         self._admins_places = Semaphore(AT_ONCE_OF_ADMINS)
         self._asking: Places[str] = Places(KEPT, AT_ONCE_PER_ADDRESS)
         self._allowed: Allowance[str] = Allowance(BURST, SECONDS_EACH, ADDRESSES)
-        metrics.show_bound("account-pages", self._size, KEPT)
+        metrics.show_bound("account-pages", lambda: metrics.kept(self._kept), KEPT)
         metrics.show_bound("account-page-addresses", lambda: len(self._allowed), ADDRESSES)
 
     def of(self, name: str, address: str | None) -> tuple[float, AccountReport]:
@@ -74,10 +74,6 @@ class AccountAnswers:
             return kept
         finally:
             places.release()
-
-    def _size(self) -> int:
-        # Scrapes read it from a thread of their own: nothing may be forgotten then, as its own `len` does.
-        return Cache.__len__(self._kept)
 
     def forget(self, name: str) -> None:
         """Make it anew the next time: something has changed."""
