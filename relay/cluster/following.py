@@ -24,14 +24,14 @@ from relay.stream.group_commit import GroupCommit
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
-# How often it is looked for a message without being told of one.
+# How often to look for a message that nobody has told of.
 LOOK_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 # What only an operator can change is looked at again after this long.
 STUCK_SECONDS = 5.0
 # A stream that does not answer for a moment is not news.
 AWAY_SECONDS = 10.0
-# How often it is looked whether the stream has lost messages.
+# How often to look whether the stream has lost messages.
 LOOK_BACK_SECONDS = 1.0
 LOGGED_SECONDS = 5.0
 
@@ -106,14 +106,14 @@ class Follower:
             except RelayError as error:
                 stuck = error.reason != "cluster-away"
                 self._answers_since = None
-                if self._away_since is None:
-                    self._away_since = 0.0 if stuck else time.monotonic()
                 if str(error) != self._trouble:
                     (log.error if stuck else log.warning)("this node does not follow the cluster: %s", error)
                 self._trouble = str(error)
                 if stuck:
                     # Looked for again: the stream may have changed.
                     self.place, self._away_since = None, 0.0
+                elif self._away_since is None:
+                    self._away_since = time.monotonic()
                 gevent.sleep(STUCK_SECONDS if stuck else RETRY_SECONDS)
 
     def _step(self) -> None:

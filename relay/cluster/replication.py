@@ -23,7 +23,7 @@ from relay.kit import metrics
 from relay.kit.background import Loop
 
 RETRY_SECONDS = 0.1
-# A stream that takes longer for one batch is told of.
+# When a batch takes longer than this, the stream counts as not answering.
 SLOW_SECONDS = 3.0
 RELEASE_SECONDS = 3.0
 

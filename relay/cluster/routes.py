@@ -1,4 +1,4 @@
-"""The routes of a node of a cluster: how it does, handing over, and, while it stands by, where not to ask.
+"""The routes of a node of a cluster: how it is doing, handing over, and refusing what a standby does not answer.
 
 Added to the relay's routes on the active node, all there is beside the firehose and health on the others.
 """
@@ -18,8 +18,8 @@ from relay.web.services import PREFIX, Services, admit_admin
 
 
 class ClusterStatus(NamedTuple):
-    """How a node does. `active` is the active node's name, as far as this one knows; `server` the NATS server that it
-    is connected to, empty without one.
+    """How a node is doing. `active` is the active node's name, as far as this one knows; `server` the NATS server that
+    it is connected to, empty without one.
     """
 
     node: str
@@ -37,7 +37,7 @@ def cluster_routes(status: Callable[[], ClusterStatus], hand_over: Callable[[], 
 
     @blueprint.get("/admin/cluster")
     def show() -> ResponseReturnValue:
-        """How this node does."""
+        """How this node is doing."""
         admit_admin()
         return jsonify(status()._asdict())
 

@@ -32,8 +32,8 @@ WAIT_SECONDS = 1.0
 class Window:
     """One sliding window of `span` milliseconds, kept as the counts of two fixed ones.
 
-    What slid out of the earlier one is taken to have been spread evenly: two integers a tier instead of a timestamp
-    an event, for thousands of hosts.
+    What slid out of the earlier one is taken to have been spread evenly: two integers for each tier instead
+    of a timestamp for each event, for thousands of hosts.
     """
 
     __slots__ = ("_count", "_index", "_previous", "_span")

@@ -28,7 +28,7 @@ START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0
 KILL_SECONDS = 5.0
 OUTSTANDING_SECONDS = 1.0
-# What one message can end a connection for.
+# Reasons for which a single message can end a connection.
 MESSAGE_REASONS = {"message-stalled", "message-too-big", "websocket-invalid"}
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,8 @@ LONGEST_DELAY_SECONDS = 300.0
 ATTEMPTS_BEFORE_OFFLINE = 15
 PROBE_SECONDS = 4 * 3600.0
 STEADY_SECONDS = 60.0
-# As many a host has at most whose connections are short and bring events: it waits some seconds, and is not given up.
+# A host whose connections are short but bring events has no more failures than these: it waits for some seconds and is
+# never given up.
 FAILURES_WITH_EVENTS = 4
 
 

@@ -32,7 +32,7 @@ NOT_FOUND = 404
 FACTS = frozenset({200, NOT_FOUND, 410})
 
 REQUEST_SECONDS = 8.0
-# An address fails now and then and is worth insisting.
+# An address fails now and then, and is worth asking again.
 TRIES = 5
 FIRST_PAUSE_SECONDS = 0.25
 LONGEST_HOLD_SECONDS = 30.0
@@ -88,7 +88,7 @@ class _Places:
 
 
 class _Address:
-    """One address and how it does. `clock` values are seconds of a clock that does not go back."""
+    """One address and how it is doing. `clock` values are seconds of a clock that does not go back."""
 
     __slots__ = ("base", "closed_for", "closed_until", "failures", "held_until", "pace", "places", "probing")
 

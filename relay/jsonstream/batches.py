@@ -15,10 +15,10 @@ from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
 from relay.kit import metrics
 from relay.stream.tail import Chunk
 
-# Messages and texts of an event beside its own bytes.
+# Bytes of memory that the messages and texts of an event take beside its own bytes.
 EVENT_OVERHEAD = 1_000
-# Different filters and encodings whose joined frames are kept with a batch, and their bytes as a multiple of the
-# batch's. None of DIDs: they rarely have an equal.
+# How many joined frames are kept with a batch, one for each filter and encoding, and their bytes as a multiple of the
+# batch's. Those of filters with DIDs are not: such a filter rarely has an equal.
 MAX_JOINED = 64
 JOINED_SHARE = 8
 

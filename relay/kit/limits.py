@@ -38,7 +38,7 @@ class Pace:
 
 
 class Paces(Generic[K]):
-    """A Pace for each key. Bounded: of more than `capacity` keys, the one not asked for longest starts afresh."""
+    """A Pace for each key. Bounded: of more than `capacity` keys, the least recently used starts afresh."""
 
     def __init__(self, per_second: float, burst: int, capacity: int) -> None:
         self._per_second = per_second
@@ -60,7 +60,7 @@ class Paces(Generic[K]):
 class Allowance(Generic[K]):
     """A token bucket for each key: `burst` at once, then one every `interval` seconds. Never waits.
 
-    Bounded: of more than `capacity` keys, the one not asked for longest starts afresh.
+    Bounded: of more than `capacity` keys, the least recently used starts afresh.
     """
 
     def __init__(self, burst: int, interval: float, capacity: int) -> None:

@@ -49,7 +49,7 @@ MAX_LINE_BYTES = 64 << 10
 # Connections kept open for a next request: hosts, and connections to each.
 KEPT_HOSTS = 128
 KEPT_PER_HOST = 128
-# How often those are looked at that the other side may have ended.
+# How often to look for kept connections that the other side has ended.
 ENDED_SECONDS = 1.0
 
 

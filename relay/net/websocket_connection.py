@@ -253,7 +253,7 @@ class Connection:
         try:
             words = close_words(closed or b"")
         except FrameInvalid as error:
-            # Its words are wrong, and it is the end all the same: nothing before it was left unread.
+            # However malformed, it is the end: nothing before it was left unread.
             words = error.detail
         return "closed", words
 

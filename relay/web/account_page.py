@@ -56,7 +56,7 @@ def crawl_account(name: str) -> ResponseReturnValue:
 
 def _report(name: str) -> tuple[float, AccountReport]:
     services, address = relay_services(), requester()
-    # Who is not an admin, and says so, is told that.
+    # Whoever sends credentials wants to be served as an admin: wrong ones are refused.
     if "Authorization" in request.headers:
         services.auth.check(request.headers["Authorization"], address)
         return services.account_answers.of(_plain(name), None)

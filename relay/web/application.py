@@ -15,10 +15,10 @@ from prometheus_flask_exporter import PrometheusMetrics
 from relay.net.http import SERVER
 from relay.web import account_page, admin_api, assets, errors, firehose, health, host_page, xrpc
 from relay.web.front_page import FrontPage
+from relay.web.http_input import MAX_BODY_BYTES
 from relay.web.public_page import error_as_page
 from relay.web.services import EXTENSION, RelayServices, Services
 
-MAX_BODY = 64 << 10
 STREAM_PATHS = r"(/xrpc/com\.atproto\.sync\.subscribeRepos|/subscribe)$"
 
 CORS = {
@@ -43,7 +43,7 @@ def application(services: Services, blueprints: Iterable[Blueprint], without_cor
     """A WSGI application over `services` with these routes; pages of any origin read all but those `without_cors`."""
     app = Flask(__name__, static_folder=None)
     app.extensions[EXTENSION] = services
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = True
     app.url_map.merge_slashes = False

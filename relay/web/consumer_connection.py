@@ -159,11 +159,11 @@ class Connection:
         self._leaving = leaving
         self._consumer.first_position = self._consumer.position = self._counted = feed.position
         try:
-            self._stream(feed, leaving)
+            self._stream(feed)
         finally:
             self._count()
 
-    def _stream(self, feed: Feed, leaving: Callable[[], bool]) -> None:
+    def _stream(self, feed: Feed) -> None:
         while True:
             try:
                 chunk = feed.next(TICK)
@@ -175,7 +175,7 @@ class Connection:
                 if feed.behind:
                     # Behind the head, perhaps neither the feed nor the socket ever waits.
                     yield_hub()
-            elif leaving() and (feed.waits or not feed.behind):
+            elif self._leaving() and (feed.waits or not feed.behind):
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
             now = time.monotonic()
             if now >= self._next_tick:
@@ -199,7 +199,7 @@ class Connection:
                 for part in (ended.rest, memoryview(ended.farewell)):
                     self._send_within(part, FAREWELL_TIMEOUT)
             # A socket closed with unread input is reset, and the farewell would be lost with it.
-            self._socket.shutdown(1)
+            self._socket.shutdown(sockets.SHUT_WR)
             deadline = time.monotonic() + FAREWELL_TIMEOUT
             unread = FAREWELL_BYTES
             while (left := deadline - time.monotonic()) > 0 and unread > 0:

@@ -28,15 +28,15 @@ from relay.web.http_input import USUAL, Bounds, Chunks, Head, RequestInvalid, he
 
 log = logging.getLogger(__name__)
 
-# Little at a time, as to look at it takes time.
+# Little at a time, because looking at it takes time.
 READ_BYTES = 4 << 10
-# So much of a head tells what it may have.
+# This much of a head tells what it may have.
 START_BYTES = 100
 # A client that is refused has this long to read why, and this much that it sent meanwhile is thrown away.
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 64 << 10
 LINES_PER_MINUTE = 10
-# Until it is tried again to take a connection for which there was no descriptor at all.
+# How long no connection is taken after one for which there was no descriptor at all.
 EXHAUSTED_SECONDS = 0.5
 PIPELINED_PER_SECOND = 50
 PIPELINED_BURST = 20
@@ -81,7 +81,7 @@ class HttpServer(WSGIServer):
             if error.errno not in descriptors.EXHAUSTED:
                 raise
             descriptors.say_exhausted()
-            # As gevent does after an error, of which it would print each.
+            # As gevent does after an error; but it would print each one.
             self.stop_accepting()
             gevent.spawn_later(EXHAUSTED_SECONDS, self._accept_again)
             return None

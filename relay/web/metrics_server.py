@@ -31,7 +31,7 @@ MAX_CONNECTIONS = 64
 # A client for which there is no room here waits a second before it tries again.
 BACKLOG = 1024
 CONNECTION_SECONDS = 10.0
-# To write all metrics down takes milliseconds, in which the relay's hub may have to wait.
+# Writing all metrics down takes milliseconds, in which the relay's hub may have to wait.
 REQUESTS_PER_SECOND = 30
 REQUESTS_BURST = 60
 STOP_SECONDS = 5.0

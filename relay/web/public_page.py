@@ -23,7 +23,7 @@ HEADERS = {
     "Vary": "Accept",
 }
 MAX_FORM_BYTES = 8 << 10
-# No browser's is near this long, and to compare a thousand media types takes long.
+# No browser's is nearly as long, and comparing a thousand media types takes time.
 MAX_ACCEPT = 1 << 10
 # The dashboard has pages of its own for its errors.
 FOR_PROGRAMS = ("/xrpc/", "/admin", "/_", "/dash", "/subscribe")

@@ -29,8 +29,8 @@ from relay.web.services import Services
 
 log = logging.getLogger(__name__)
 
-# Connections that are not a consumer's, and the maximum of these for one address: of its own, and in requests that a
-# proxy passes on. Above the first there is still room to say so.
+# How many connections that are not a consumer's are served, in total and for one address: its own connections, and its
+# requests through a proxy. Above the total there is still room to refuse some.
 REQUESTS_BESIDE_CONSUMERS = 1000
 ROOM_TO_REFUSE = 100
 CONNECTIONS_PER_ADDRESS = 200
@@ -41,16 +41,16 @@ REQUESTS_PER_ADDRESS = 100
 REQUESTS_PER_SECOND = 100
 REQUESTS_BURST = 200
 MAX_ADDRESSES = 10_000
-# How the head of a request for the JSON stream begins, whose target has what is wanted of it. Of those with more than
-# is usual so many at a time, in total and of one address; and so many of their pieces in a second, each of which takes
-# some milliseconds.
+# The head of a request for the JSON stream begins so: its target may hold a long filter. How many requests with longer
+# heads than usual are taken at a time, in total and from one address; and how many pieces of them in a second, each of
+# which takes some milliseconds.
 FILTERED = b"GET /subscribe?"
 LONG_HEADS = 64
 LONG_HEADS_PER_ADDRESS = 32
 LONG_PIECE_BYTES = 64 << 10
 LONG_PIECES_PER_SECOND = 40
 LONG_PIECES_BURST = 80
-# Those of them that no route has are answered as such.
+# Of these, the ones that a path does not have get the application's 405.
 METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE"))
 
 Consume = Callable[[Socket, bytes], None]
@@ -159,7 +159,7 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             super().process_result()
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-        """Name this relay in the upgrade's answer as well, where other relays look for it."""
+        """Name this relay in the upgrade's answer too: other relays look for it there."""
         if not any(name == "Server" for name, _ in headers):
             headers = [*headers, ("Server", SERVER)]
         if self.environ is not None and EXTENSIONS in self.environ:
