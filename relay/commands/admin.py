@@ -6,12 +6,13 @@ Each asks a running relay and shows the answer. Must not know how the relay does
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from relay.commands.client import EXIT_USAGE, Client, fail, print_fields, print_json, print_table, with_client
+from relay.commands.client import EXIT_USAGE, Client, fail, print_fields, print_table, with_client
 from relay.commands.heal import heal
 
 
@@ -30,11 +31,13 @@ def status(client: Client) -> None:
         "crawl_enabled": client.get("/admin/subs/getEnabled")["enabled"],
         "new_hosts_per_day": client.get("/admin/subs/perDayLimit")["limit"],
     }
-    if client.as_json:
-        return print_json(view)
+    client.show(view, _print_status)
+
+
+def _print_status(view: dict[str, Any]) -> None:
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(view["by_status"].items()))
     fields = [(name.replace("_", " "), value) for name, value in view.items() if name != "by_status"]
-    return print_fields([*fields, ("hosts by status", statuses or None)])
+    print_fields([*fields, ("hosts by status", statuses or None)])
 
 
 @click.group("hosts")
@@ -53,11 +56,17 @@ def list_hosts(client: Client, status: str | None, search: str) -> None:
         for row in client.get("/admin/pds/list")
         if search in row["Host"] and (status is None or row["Status"] == status)
     ]
-    if client.as_json:
-        return print_json(rows)
-    columns = ("Host", "Status", "HasActiveConnection", "UserCount", "RepoLimit", "Cursor", "EventsSeenSinceStartup")
-    titles = ("HOST", "STATUS", "CONNECTED", "ACCOUNTS", "LIMIT", "CURSOR", "EVENTS", "LAST ERROR")
-    return print_table(titles, [[*(row[name] for name in columns), row["LastError"]] for row in rows])
+    columns = {
+        "HOST": "Host",
+        "STATUS": "Status",
+        "CONNECTED": "HasActiveConnection",
+        "ACCOUNTS": "UserCount",
+        "LIMIT": "RepoLimit",
+        "CURSOR": "Cursor",
+        "EVENTS": "EventsSeenSinceStartup",
+        "LAST ERROR": "LastError",
+    }
+    client.show(rows, partial(_print_columns, columns))
 
 
 hosts.add_command(heal)
@@ -68,7 +77,7 @@ hosts.add_command(heal)
 @with_client
 def add_host(client: Client, host: str) -> None:
     """Subscribe to HOST now, without the checks that requests from the public have to pass."""
-    _done(client, client.post("/admin/pds/requestCrawl", {"hostname": host}), f"{host} is subscribed to")
+    client.done(client.post("/admin/pds/requestCrawl", {"hostname": host}), f"{host} is subscribed to")
 
 
 @hosts.command("block")
@@ -76,7 +85,7 @@ def add_host(client: Client, host: str) -> None:
 @with_client
 def block(client: Client, host: str) -> None:
     """Disconnect HOST and keep it out."""
-    _done(client, client.post("/admin/pds/block", host=host), f"{host} is blocked")
+    client.done(client.post("/admin/pds/block", host=host), f"{host} is blocked")
 
 
 @hosts.command("unblock")
@@ -84,7 +93,7 @@ def block(client: Client, host: str) -> None:
 @with_client
 def unblock(client: Client, host: str) -> None:
     """Lift the ban of HOST and connect to it."""
-    _done(client, client.post("/admin/pds/unblock", host=host), f"{host} is unblocked")
+    client.done(client.post("/admin/pds/unblock", host=host), f"{host} is unblocked")
 
 
 @hosts.command("disconnect")
@@ -92,7 +101,7 @@ def unblock(client: Client, host: str) -> None:
 @with_client
 def disconnect(client: Client, host: str) -> None:
     """Disconnect HOST until it asks for a crawl or some hours have passed."""
-    _done(client, client.post("/admin/subs/killUpstream", host=host), f"{host} is disconnected")
+    client.done(client.post("/admin/subs/killUpstream", host=host), f"{host} is disconnected")
 
 
 @hosts.command("cursor")
@@ -111,9 +120,8 @@ def cursor(client: Client, host: str, after: int | None, oldest: bool, live: boo
     position = "oldest" if oldest else "live" if live else after
     if position is not None:
         answer = client.post("/admin/pds/cursor", {"host": host, "cursor": position})
-        return _done(client, answer, f"the events of {host} are taken again: {position}")
-    view = client.get("/admin/pds/cursor", host=host)
-    return print_json(view) if client.as_json else click.echo(view["cursor"])
+        return client.done(answer, f"the events of {host} are taken again: {position}")
+    return client.show(client.get("/admin/pds/cursor", host=host), lambda view: click.echo(view["cursor"]))
 
 
 @hosts.command("limits")
@@ -136,7 +144,7 @@ def limits(client: Client, host: str, reset_rates: bool, **limits: int | None) -
     given |= {name: value for name, value in limits.items() if value is not None}
     if not given:
         fail(EXIT_USAGE, "name at least one limit")
-    _done(client, client.post("/admin/pds/changeLimits", {"host": host, **given}), f"the limits of {host} are changed")
+    client.done(client.post("/admin/pds/changeLimits", {"host": host, **given}), f"the limits of {host} are changed")
 
 
 @click.group("crawl")
@@ -152,23 +160,22 @@ def crawl_status(client: Client) -> None:
         "enabled": client.get("/admin/subs/getEnabled")["enabled"],
         "new_hosts_per_day": client.get("/admin/subs/perDayLimit")["limit"],
     }
-    if client.as_json:
-        return print_json(view)
-    return print_fields([("open to the public", view["enabled"]), ("new hosts a day", view["new_hosts_per_day"])])
+    fields = [("open to the public", view["enabled"]), ("new hosts a day", view["new_hosts_per_day"])]
+    client.show(view, lambda _: print_fields(fields))
 
 
 @crawl.command("open")
 @with_client
 def open_crawl(client: Client) -> None:
     """Accept crawl requests from the public."""
-    _done(client, client.post("/admin/subs/setEnabled", enabled="true"), "crawl requests are open to the public")
+    client.done(client.post("/admin/subs/setEnabled", enabled="true"), "crawl requests are open to the public")
 
 
 @crawl.command("close")
 @with_client
 def close_crawl(client: Client) -> None:
     """Refuse crawl requests from the public."""
-    _done(client, client.post("/admin/subs/setEnabled", enabled="false"), "crawl requests are closed to the public")
+    client.done(client.post("/admin/subs/setEnabled", enabled="false"), "crawl requests are closed to the public")
 
 
 @crawl.command("limit")
@@ -176,7 +183,7 @@ def close_crawl(client: Client) -> None:
 @with_client
 def limit_crawl(client: Client, hosts: int) -> None:
     """Let public crawl requests add at most HOSTS new hosts in 24 hours."""
-    _done(client, client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts may be added in 24 hours")
+    client.done(client.post("/admin/subs/setPerDayLimit", limit=hosts), f"{hosts} new hosts may be added in 24 hours")
 
 
 @click.group("accounts")
@@ -190,9 +197,8 @@ def accounts() -> None:
 def show_account(client: Client, did: str) -> None:
     """The status of DID at this relay, and its newest rev."""
     view = client.get("/xrpc/com.atproto.sync.getRepoStatus", did=did)
-    if client.as_json:
-        return print_json(view)
-    return print_fields([(name, view.get(name)) for name in ("did", "active", "status", "rev")])
+    fields = [(name, view.get(name)) for name in ("did", "active", "status", "rev")]
+    client.show(view, lambda _: print_fields(fields))
 
 
 @accounts.command("why")
@@ -200,9 +206,10 @@ def show_account(client: Client, did: str) -> None:
 @with_client
 def why_account(client: Client, name: str) -> None:
     """Why the events of an account do or do not arrive: its PDS, its revs here and there, and who can act."""
-    view = client.get(f"/account/{quote(name, safe=':')}")
-    if client.as_json:
-        return print_json(view)
+    client.show(client.get(f"/account/{quote(name, safe=':')}"), _print_why)
+
+
+def _print_why(view: dict[str, Any]) -> None:
     click.echo(f"{view['summary']}\n{view['advice']}\n")
     here, there, host = (view[part] or {} for part in ("here", "there", "host"))
     print_fields(
@@ -219,7 +226,6 @@ def why_account(client: Client, name: str) -> None:
             *(("rejected", f"{frame['at']} {frame['reason']}: {frame['rule']}") for frame in view["rejected"]),
         ]
     )
-    return None
 
 
 @accounts.command("takedown")
@@ -227,7 +233,7 @@ def why_account(client: Client, name: str) -> None:
 @with_client
 def takedown(client: Client, did: str) -> None:
     """Stop the events of DID and hide its past ones."""
-    _done(client, client.post("/admin/repo/takeDown", {"did": did}), f"{did} is taken down")
+    client.done(client.post("/admin/repo/takeDown", {"did": did}), f"{did} is taken down")
 
 
 @accounts.command("restore")
@@ -235,7 +241,7 @@ def takedown(client: Client, did: str) -> None:
 @with_client
 def restore(client: Client, did: str) -> None:
     """Undo the takedown of DID."""
-    _done(client, client.post("/admin/repo/reverseTakedown", {"did": did}), f"{did} is restored")
+    client.done(client.post("/admin/repo/reverseTakedown", {"did": did}), f"{did} is restored")
 
 
 @accounts.command("takedowns")
@@ -247,11 +253,7 @@ def takedowns(client: Client) -> None:
     while "cursor" in page:
         page = client.get("/admin/repo/takedowns", cursor=page["cursor"])
         dids += page["dids"]
-    if client.as_json:
-        return print_json(dids)
-    for did in dids:
-        click.echo(did)
-    return None
+    client.show(dids, _print_lines)
 
 
 @click.group("bans")
@@ -263,12 +265,7 @@ def bans() -> None:
 @with_client
 def list_bans(client: Client) -> None:
     """Every banned domain."""
-    domains = client.get("/admin/subs/listDomainBans")["banned_domains"]
-    if client.as_json:
-        return print_json(domains)
-    for domain in domains:
-        click.echo(domain)
-    return None
+    client.show(client.get("/admin/subs/listDomainBans")["banned_domains"], _print_lines)
 
 
 @bans.command("add")
@@ -276,7 +273,7 @@ def list_bans(client: Client) -> None:
 @with_client
 def add_ban(client: Client, domain: str) -> None:
     """Ban DOMAIN with all hosts under it."""
-    _done(client, client.post("/admin/subs/banDomain", {"Domain": domain}), f"{domain} is banned")
+    client.done(client.post("/admin/subs/banDomain", {"Domain": domain}), f"{domain} is banned")
 
 
 @bans.command("remove")
@@ -284,23 +281,29 @@ def add_ban(client: Client, domain: str) -> None:
 @with_client
 def remove_ban(client: Client, domain: str) -> None:
     """Lift the ban of DOMAIN."""
-    _done(client, client.post("/admin/subs/unbanDomain", {"Domain": domain}), f"{domain} is no longer banned")
+    client.done(client.post("/admin/subs/unbanDomain", {"Domain": domain}), f"{domain} is no longer banned")
 
 
 @click.command("consumers")
 @with_client
 def consumers(client: Client) -> None:
     """Every connected consumer of the firehose."""
-    rows = client.get("/admin/consumers/list")
-    if client.as_json:
-        return print_json(rows)
-    columns = ("id", "remote_addr", "user_agent", "cursor", "events_consumed", "connected_at")
-    titles = ("ID", "ADDRESS", "USER AGENT", "CURSOR", "EVENTS", "CONNECTED")
-    return print_table(titles, [[row[name] for name in columns] for row in rows])
+    columns = {
+        "ID": "id",
+        "ADDRESS": "remote_addr",
+        "USER AGENT": "user_agent",
+        "CURSOR": "cursor",
+        "EVENTS": "events_consumed",
+        "CONNECTED": "connected_at",
+    }
+    client.show(client.get("/admin/consumers/list"), partial(_print_columns, columns))
 
 
-def _done(client: Client, answer: object, message: str) -> None:
-    if client.as_json:
-        print_json(answer)
-    else:
-        click.echo(message)
+def _print_columns(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
+    """A table of `rows`; `columns` are the titles, each with the name of its value."""
+    print_table([*columns], [[row[name] for name in columns.values()] for row in rows])
+
+
+def _print_lines(lines: list[str]) -> None:
+    for line in lines:
+        click.echo(line)

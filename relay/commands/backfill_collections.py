@@ -14,7 +14,6 @@ from relay.commands.client import (
     Progress,
     fail,
     print_fields,
-    print_json,
     watch_progress,
     with_client,
 )
@@ -46,10 +45,7 @@ def backfill_collections(
     view = _look(client, source)
     if not (status or stop or background):
         view = watch_progress("collections", view, lambda: _look(client, source), _progress)
-    if client.as_json:
-        print_json(view)
-    else:
-        _print(view)
+    client.show(view, _print)
     if view["error"] or (view["failed"] and not view["running"]):
         sys.exit(EXIT_REFUSED)
 

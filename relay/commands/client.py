@@ -45,7 +45,7 @@ class Client:
     """Asks one relay. Answers other than success end the command with a line on stderr and an exit code."""
 
     def __init__(self, url: str, password: str, as_json: bool) -> None:
-        self.as_json = as_json
+        self._as_json = as_json
         self._url = url.rstrip("/")
         self._headers = {"Content-Type": "application/json"}
         # Without one nothing is sent: an empty password would be a wrong one.
@@ -71,6 +71,17 @@ class Client:
     def post(self, path: str, body: dict[str, Any] | None = None, **query: object) -> Any:
         """The JSON that a route answers with after a change."""
         return self._ask("POST", path, query, body or {})
+
+    def show(self, value: Any, as_text: Callable[[Any], object]) -> None:
+        """Print a value as JSON, if that is wanted, or else have `as_text` print it."""
+        if self._as_json:
+            print_json(value)
+        else:
+            as_text(value)
+
+    def done(self, answer: Any, message: str) -> None:
+        """Say that a change is made: by the relay's answer in JSON, or by a message."""
+        self.show(answer, lambda _: click.echo(message))
 
     def _ask(self, method: str, path: str, query: dict[str, object], body: dict[str, Any] | None) -> Any:
         target = f"{self._url}{path}" + (f"?{urllib.parse.urlencode(query)}" if query else "")

@@ -1,10 +1,10 @@
-"""`relay cluster`: how a node of a cluster does, and letting another be the active one, through the admin API."""
+"""`relay cluster`: how a node of a cluster is doing, and letting another be the active one, through the admin API."""
 
 from __future__ import annotations
 
 import click
 
-from relay.commands.client import Client, print_fields, print_json, with_client
+from relay.commands.client import Client, print_fields, with_client
 
 
 @click.group("cluster")
@@ -17,17 +17,12 @@ def cluster() -> None:
 def show(client: Client) -> None:
     """Show how this node is doing, and which one is active."""
     found = client.get("/admin/cluster")
-    if client.as_json:
-        return print_json(found)
-    return print_fields([(name.replace("_", " "), value or None) for name, value in found.items()])
+    fields = [(name.replace("_", " "), value or None) for name, value in found.items()]
+    client.show(found, lambda _: print_fields(fields))
 
 
 @cluster.command("hand-over")
 @with_client
 def hand_over(client: Client) -> None:
     """End the term of the active node, which must be this one: it drains, another goes on, and it stands by."""
-    answer = client.post("/admin/cluster/handOver")
-    if client.as_json:
-        print_json(answer)
-    else:
-        click.echo("this node drains, and another goes on")
+    client.done(client.post("/admin/cluster/handOver"), "this node drains, and another goes on")

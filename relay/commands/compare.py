@@ -13,7 +13,6 @@ from relay.commands.client import (
     Client,
     fail,
     print_fields,
-    print_json,
     print_table,
     with_client,
 )
@@ -71,10 +70,7 @@ def compare(client: Client, other: str, minutes: float, late: float) -> None:
         except RelayError as error:
             fail(EXIT_UNREACHABLE, f"one of the relays does not answer: {error}")
     view = _view(found, ours, theirs)
-    if client.as_json:
-        print_json(view)
-    else:
-        _print(view)
+    client.show(view, _print)
     if not found.complete:
         sys.exit(EXIT_REFUSED)
 

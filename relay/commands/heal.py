@@ -14,7 +14,6 @@ from relay.commands.client import (
     Progress,
     fail,
     print_fields,
-    print_json,
     watch_progress,
     with_client,
 )
@@ -43,10 +42,7 @@ def heal(client: Client, host: str, status: bool, stop: bool, background: bool) 
     view = _look(client, host)
     if not (status or stop or background):
         view = watch_progress("accounts", view, lambda: _look(client, host), _progress)
-    if client.as_json:
-        print_json(view)
-    else:
-        _print(view)
+    client.show(view, _print)
     if view["state"] == "failed" and not stop:
         sys.exit(EXIT_REFUSED)
 
