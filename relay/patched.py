@@ -9,8 +9,10 @@ from __future__ import annotations
 
 def patch() -> None:
     """Make blocking calls switch greenlets; keep the metrics' locks native."""
-    from gevent import monkey
+    from gevent import config, monkey
 
+    # Who spawned a greenlet, with the stack of then: a kilobyte for each of thousands of hosts, and nobody asks.
+    config.track_greenlet_tree = False
     monkey.patch_all()
     _import_with_native_locks()
 

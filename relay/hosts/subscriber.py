@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
-from typing import Protocol
+from typing import Never, Protocol
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -120,20 +120,30 @@ class Subscriber:
         instead, from the present on.
         """
         reading = _Reading(host, self._sink, self._starts_again)
+        if not from_the_start:
+            self._read_on(host, stream, reading)
         with ExitStack() as opened:
-            if from_the_start:
-                stream = self._pass_the_past(host, stream, reading, opened)
+            self._read_on(host, self._pass_the_past(host, stream, reading, opened), reading)
+
+    def _read_on(self, host: Host, stream: Connection, reading: _Reading) -> Never:
+        turn = time.monotonic()
+        while True:
+            # Not held here by a name: a quiet host would keep its last messages until the next ones come.
+            turn = self._take_all(host, reading, stream, stream.receive(), turn)
+
+    def _take_all(
+        self, host: Host, reading: _Reading, stream: Connection, messages: list[bytes | PassedOver], turn: float
+    ) -> float:
+        """Take `messages` of `stream`; since when it is this host's turn."""
+        if stream.waited:
             turn = time.monotonic()
-            while True:
-                messages = stream.receive()
-                if stream.waited:
-                    turn = time.monotonic()
-                for message in messages:
-                    self._take(host, reading, message)
-                    # A socket that always has data, or a queue that always has room, never switches by itself.
-                    if time.monotonic() - turn > TURN_SECONDS:
-                        yield_hub()
-                        turn = time.monotonic()
+        for message in messages:
+            self._take(host, reading, message)
+            # A socket that always has data, or a queue that always has room, never switches by itself.
+            if time.monotonic() - turn > TURN_SECONDS:
+                yield_hub()
+                turn = time.monotonic()
+        return turn
 
     def _take(self, host: Host, reading: _Reading, message: bytes | PassedOver) -> None:
         wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from contextlib import suppress
 from typing import Protocol
 
 import gevent
@@ -107,7 +108,12 @@ def _dial(
             sock.do_handshake()
         except (OSError, ValueError) as error:
             raise StreamEnded("tls-failed", words_of(error)) from None
-    return sock, _handshake(sock, uri, user_agent, relay)
+    rest = _handshake(sock, uri, user_agent, relay)
+    if endpoint.tls:
+        # OpenSSL 3.0 made 16 KiB of buffer when session tickets came, and frees it when something, or nothing, is sent.
+        with suppress(OSError):
+            sock.send(b"")
+    return sock, rest
 
 
 def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: bool) -> bytes:
@@ -134,6 +140,11 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
             protocol.receive_data(data)
     except OSError as error:
         raise StreamEnded("connection-lost", words_of(error)) from None
+    finally:
+        # Its parser, and an error's traceback, are in a circle with the protocol.
+        protocol.parser.close()
+        if protocol.handshake_exc is not None:
+            protocol.handshake_exc.__traceback__ = None
     response = protocol.events.pop(0) if protocol.events else None
     if isinstance(response, Response):
         _check(response, relay)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import gevent
 import pytest
+from websockets.client import ClientProtocol
 
 from relay.atproto.hostname import Endpoint
+from relay.kit.allocator import _mallinfo2
 from relay.net.http import GuardedHttp
 from relay.net.websocket_client import PATH, dial
 from relay.net.websocket_connection import StreamEnded
@@ -99,6 +103,34 @@ def test_a_relay_is_not_crawled(pds: FakePds) -> None:
     assert failure(pds).reason == "loop"
     pds.refuse_upgrade = 400
     assert failure(pds).reason == "loop"
+
+
+def test_an_open_connection_keeps_nothing_of_its_handshake(pds: FakePds, certificate: Path) -> None:
+    """With the collector switched off: it walks what has become old only after hours."""
+    gc.collect()
+    gc.disable()
+    try:
+        stream = connect(pds)
+        assert not any(isinstance(one, ClientProtocol) for one in gc.get_objects())
+        stream.close()
+        pds.refuse_upgrade = 500
+        with suppress(StreamEnded):
+            connect(pds)
+        assert not any(isinstance(one, ClientProtocol) for one in gc.get_objects())
+    finally:
+        gc.enable()
+
+
+@pytest.mark.skipif(_mallinfo2 is None, reason="needs glibc")
+def test_a_quiet_tls_connection_has_no_buffer_for_writing(certificate: Path) -> None:
+    assert _mallinfo2 is not None
+    with FakePds(tls=server_context(certificate)) as pds:
+        stream = connect(pds, certificate=certificate)
+        before = _mallinfo2().uordblks
+        stream._socket.send(b"")
+        freed = before - _mallinfo2().uordblks
+        stream.close()
+    assert freed < 8 << 10
 
 
 def test_a_certificate_that_is_not_trusted_is_refused(certificate: Path) -> None:

@@ -71,6 +71,26 @@ def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
     return sink, caught.value.reason
 
 
+def test_a_quiet_host_keeps_none_of_its_messages() -> None:
+    gone: list[bool] = []
+
+    class Message(bytes):
+        def __del__(self) -> None:
+            gone.append(True)
+
+    class Quiet(Stream):
+        def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
+            if not self._messages:
+                assert len(gone) == 1
+            return super().receive(patience)
+
+    sink, nothing = Sink(), None
+    stream = Quiet(Message(frame("#info", {"name": "Hello"})))
+    with pytest.raises(StreamEnded):
+        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), stream)  # type: ignore[arg-type]
+    assert len(gone) == 1
+
+
 @pytest.mark.parametrize("broken", BROKEN)
 def test_what_cannot_be_read_is_rejected_and_the_stream_goes_on(broken: str) -> None:
     sink, end = read(known_host(), identity_frame(1), BROKEN[broken], identity_frame(3))
