@@ -101,8 +101,8 @@ def verify_commit(
     `now_us` is the time in microseconds since 1970. Without `prevData` there is nothing to invert against: then the
     tree only has to hold what the operations say they wrote, and the caller decides whether that is enough. `lenient`
     lets operations pass that the blocks do not prove, as the reference relay does. `pause` is called between pieces of
-    the work, each of some milliseconds at most. Raises CommitError or CarError when
-    the commit object is not sound or contradicts the event; SignatureInvalid when another key might do.
+    the work, each of some milliseconds at most. Raises CommitError or CarError when the commit object is not sound or
+    contradicts the event; SignatureInvalid when another key might do.
     """
     _check_rev(event.rev, now_us)
     content, fault = _content(event, pause)

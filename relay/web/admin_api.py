@@ -64,8 +64,7 @@ def get_upstream_conns() -> ResponseReturnValue:
 @blueprint.post("/subs/killUpstream")
 def kill_upstream() -> ResponseReturnValue:
     """`host`, `block`: disconnect a host, and ban it with `block=true`."""
-    hostname = params.hostname(params.required(request.args, "host"))
-    admin().disconnect(actor(), hostname, block=params.flag(request.args, "block", default=False))
+    admin().disconnect(actor(), _host(), block=params.flag(request.args, "block", default=False))
     return done()
 
 
@@ -150,9 +149,8 @@ def list_pds() -> ResponseReturnValue:
 @blueprint.get("/pds/rejected")
 def rejected() -> ResponseReturnValue:
     """`host`, `id`: a rejected frame, as far as it was kept; `GET /host/HOST` lists them."""
-    hostname = params.hostname(params.required(request.args, "host"))
     number = params.whole_number(params.required(request.args, "id"), "id")
-    frame = relay_services().hosts.rejected_frame(hostname, number)
+    frame = relay_services().hosts.rejected_frame(_host(), number)
     if frame is None:
         raise XrpcError(404, "FrameNotFound", "this frame of the host is no longer kept")
     return Response(frame.frame, mimetype="application/octet-stream")
@@ -182,7 +180,7 @@ def change_limits() -> ResponseReturnValue:
 @blueprint.get("/pds/cursor")
 def get_cursor() -> ResponseReturnValue:
     """`host`: the number up to which all of a host's events are settled; -1 when there is none."""
-    host = relay_services().hosts.report(params.hostname(params.required(request.args, "host"))).host
+    host = relay_services().hosts.report(_host()).host
     return jsonify(host=host.hostname, cursor=host.cursor.position)
 
 
@@ -197,7 +195,7 @@ def set_cursor() -> ResponseReturnValue:
 @blueprint.get("/pds/heal")
 def show_heal() -> ResponseReturnValue:
     """`host`: the progress of comparing a host's accounts with the relay's, or how the last comparison ended."""
-    host = relay_services().hosts.known(params.hostname(params.required(request.args, "host")))
+    host = relay_services().hosts.known(_host())
     found = relay_services().db.read(host_healing.progress, host.id)
     if found is None:
         raise XrpcError(404, "HealNotFound", "the accounts of this host were never compared")
@@ -207,25 +205,24 @@ def show_heal() -> ResponseReturnValue:
 @blueprint.post("/pds/heal")
 def heal_pds() -> ResponseReturnValue:
     """`host`, or `stop=true`: compare a host's accounts with the relay's, and fetch what is missing."""
-    hostname = params.hostname(params.required(request.args, "host"))
     if params.flag(request.args, "stop", default=False):
-        admin().end_heal(actor(), hostname)
+        admin().end_heal(actor(), _host())
     else:
-        admin().heal(actor(), hostname)
+        admin().heal(actor(), _host())
     return done()
 
 
 @blueprint.post("/pds/block")
 def block_pds() -> ResponseReturnValue:
     """`host`: ban one host and disconnect it."""
-    admin().block(actor(), params.hostname(params.required(request.args, "host")))
+    admin().block(actor(), _host())
     return done()
 
 
 @blueprint.post("/pds/unblock")
 def unblock_pds() -> ResponseReturnValue:
     """`host`: lift one host's ban and connect to it."""
-    admin().unblock(actor(), params.hostname(params.required(request.args, "host")))
+    admin().unblock(actor(), _host())
     return done()
 
 
@@ -296,6 +293,11 @@ def admin() -> Admin:
 def done() -> ResponseReturnValue:
     """indigo's answer to a change."""
     return jsonify(success="true")
+
+
+def _host() -> str:
+    """The host that the query names."""
+    return params.hostname(params.required(request.args, "host"))
 
 
 def _body(default: bytes = b"") -> Mapping[str, Any]:

@@ -12,15 +12,13 @@ from flask import Blueprint, Response, jsonify, redirect, request
 from flask.typing import ResponseReturnValue
 
 from relay.admin.actions import Actor
-from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.events import effective_status
-from relay.atproto.hostname import parse_endpoint
 from relay.kit.errors import CrawlRefused
 from relay.store import accounts, collections, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
-from relay.web.errors import XrpcError, invalid
+from relay.web.errors import XrpcError
 from relay.web.services import PREFIX, actor, crawl_for_public, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
@@ -48,11 +46,7 @@ def list_hosts() -> ResponseReturnValue:
 @blueprint.get(f"{PREFIX}getHostStatus")
 def get_host_status() -> ResponseReturnValue:
     """`hostname`: one host's seq, status and account count."""
-    text = params.required(request.args, "hostname")
-    try:
-        hostname = parse_endpoint(text).hostname
-    except SyntaxInvalid as error:
-        raise invalid(f"hostname: {error}") from None
+    hostname = params.hostname(params.required(request.args, "hostname"))
     row = relay_services().db.read(hosts.by_hostname, hostname)
     if row is None:
         raise XrpcError(404, "HostNotFound", "no such host is known here")
