@@ -69,7 +69,34 @@ def compare(
     began = time.monotonic()
     until, end = began + seconds, began + seconds + late
     matcher = Matcher(began + min(warm_up, seconds / 4), late)
+    _follow(ours, theirs, matcher, until, end, lambda now: progress(now - began))
+    matcher.settle(time.monotonic() + late, until)
+    progress(end - began)
+    our_hosts, their_hosts = _hosts_now(ours, theirs, before)
+    active = {name for name, status in their_hosts.items() if status in ("active", "idle")}
+    return Comparison(
+        matcher,
+        {
+            "ours": _causes(ours, matcher.lacking["ours"].events, max_accounts),
+            "theirs": _causes(ours, matcher.lacking["theirs"].events, max_accounts),
+        },
+        sorted(active - our_hosts.keys()),
+        sorted(our_hosts.keys() - their_hosts.keys()),
+    )
 
+
+def _follow(
+    ours: FollowedRelay,
+    theirs: FollowedRelay,
+    matcher: Matcher,
+    until: float,
+    end: float,
+    progress: Callable[[float], None],
+) -> None:
+    """Give `matcher` the events of both until `end`, or until all that came before `until` is settled.
+
+    `progress` is called with the time of now.
+    """
     over = False
 
     def is_over() -> bool:
@@ -84,23 +111,10 @@ def compare(
             gevent.sleep(STEP_SECONDS)
             now = time.monotonic()
             matcher.settle(now, until)
-            progress(now - began)
+            progress(now)
             over = now >= end or (now >= until and not matcher.is_open(until))
         # Ended by time: each looks at the clock once a second.
         gevent.joinall(followers, raise_error=True)
-    matcher.settle(time.monotonic() + late, until)
-    progress(end - began)
-    our_hosts, their_hosts = _hosts_now(ours, theirs, before)
-    active = {name for name, status in their_hosts.items() if status in ("active", "idle")}
-    return Comparison(
-        matcher,
-        {
-            "ours": _causes(ours, matcher.lacking["ours"].events, max_accounts),
-            "theirs": _causes(ours, matcher.lacking["theirs"].events, max_accounts),
-        },
-        sorted(active - our_hosts.keys()),
-        sorted(our_hosts.keys() - their_hosts.keys()),
-    )
 
 
 def _hosts_now(
