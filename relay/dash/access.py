@@ -7,7 +7,6 @@ nowhere. Must not know what the pages show.
 
 from __future__ import annotations
 
-import base64
 import hmac
 import secrets
 import time
@@ -182,9 +181,8 @@ def login_page() -> ResponseReturnValue:
 
 def log_in() -> ResponseReturnValue:
     """`password`: begin a session; wrong passwords are limited per address."""
-    authorization = "Basic " + base64.b64encode(b"admin:" + request.form.get("password", "").encode()).decode()
     try:
-        services().auth.check(authorization, requester())
+        services().auth.check_password(request.form.get("password", "").encode(), requester())
     except XrpcError as error:
         words = "That is not the admin password." if error.status == 401 else "Too many wrong passwords. Wait a minute."
         shown = render_template("login.html", next=request.form.get("next", ""), error=words)

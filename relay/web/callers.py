@@ -60,12 +60,15 @@ class AdminAuth:
 
     def check(self, authorization: str | None, address: str) -> None:
         """Return when the header's password is one of ours. Raises XrpcError 401 or 429 otherwise."""
-        given = password_in(authorization)
+        self.check_password(password_in(authorization) if authorization else b"", address)
+
+    def check_password(self, given: bytes | None, address: str) -> None:
+        """Return when the password is one of ours. None is a wrong one. Raises XrpcError 401 or 429 otherwise."""
         if self._is_ours(given):
             return
         key, now = counted_as(address), self._clock()
         # No password at all is a browser about to ask for one, or a program that has none, and no guess.
-        if authorization and given != b"":
+        if given != b"":
             if self._failures.count(key, now) >= MAX_FAILURES:
                 raise too_many("too many wrong passwords", math.ceil(self._failures.ends_in(key, now)))
             self._failures.add(key, now)
@@ -80,9 +83,9 @@ class AdminAuth:
         return bool(given) and any(matches)
 
 
-def password_in(authorization: str | None) -> bytes | None:
+def password_in(authorization: str) -> bytes | None:
     """The password in an Authorization header, empty where it is empty, None when the user is not `admin`."""
-    scheme, _, rest = (authorization or "").partition(" ")
+    scheme, _, rest = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return rest.strip().encode("latin-1", "replace")
     if scheme.lower() != "basic":
