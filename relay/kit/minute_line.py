@@ -18,7 +18,7 @@ from relay.kit.vitals import process_status
 FIRST_SECONDS = 10.0
 EVERY_SECONDS = 60.0
 REASONS_NAMED = 3
-# Queues that fill only when something behind them is too slow; caches are full in health.
+# Queues that fill only when something behind them is too slow; a cache is full when all is well.
 QUEUES = frozenset(
     {"edge", "parked", "partitions", "plc-lookups", "projection", "sequencer", "verifier-events", "web-lookups"}
 )

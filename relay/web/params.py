@@ -16,15 +16,13 @@ from werkzeug.datastructures import MultiDict
 from relay.admin.actions import LimitChange, Position, RateTier
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
+from relay.atproto.fields import MAX_SEQ
 from relay.atproto.hostname import Endpoint, parse_endpoint
-from relay.kit.values import parse_bool
+from relay.kit.values import MAX_COUNT, parse_bool
 from relay.web.errors import invalid
 
 Query = MultiDict[str, str]
 RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
-
-MAX_INTEGER = 2**53 - 1
-"""The largest integer every JSON reader can hold; no uid, seq or limit is above it."""
 
 
 def refuse_repeated(query: Query) -> None:
@@ -47,7 +45,7 @@ def required(query: Query, name: str) -> str:
     return value
 
 
-def whole_number(text: str, name: str, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
+def whole_number(text: str, name: str, *, minimum: int = 0, maximum: int = MAX_COUNT) -> int:
     """The integer in plain ASCII digits that `text` is."""
     # The length first: int() takes quadratic time, and str.isdigit alone takes digits of every script.
     if len(text) > 16 or not (text.isascii() and text.isdigit()):
@@ -59,12 +57,12 @@ def whole_number(text: str, name: str, *, minimum: int = 0, maximum: int = MAX_I
 
 
 def seq(text: str, name: str) -> int:
-    """The seq in plain ASCII digits that `text` is; MAX_INTEGER for every number above it, which no event reaches."""
+    """The seq in plain ASCII digits that `text` is; MAX_SEQ for every number above it, which no event reaches."""
     if not (text.isascii() and text.isdigit()):
         raise invalid(f"{name} must be an integer, 0 or above")
     digits = text.lstrip("0")
     # The length first, as above.
-    return min(int(digits or "0"), MAX_INTEGER) if len(digits) <= 16 else MAX_INTEGER
+    return min(int(digits or "0"), MAX_SEQ) if len(digits) <= 16 else MAX_SEQ
 
 
 def limit(query: Query, *, default: int, maximum: int) -> int:
@@ -181,8 +179,8 @@ def body_number(body: Body, name: str, *, minimum: int = 0) -> int | None:
     value = body.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_INTEGER:
-        raise invalid(f"{name} must be an integer from {minimum} to {MAX_INTEGER}")
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_COUNT:
+        raise invalid(f"{name} must be an integer from {minimum} to {MAX_COUNT}")
     return value
 
 

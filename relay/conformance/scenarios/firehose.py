@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from relay.atproto import drisl
 from relay.atproto.events import Commit, Info, StreamError
+from relay.atproto.fields import MAX_SEQ
 from relay.conformance.firehose import open_firehose, read, refusal, replay
 from relay.conformance.scenario import must, must_not
 from relay.conformance.stage import Stage
@@ -14,7 +15,6 @@ from relay.conformance.subject import SYNC
 from relay.conformance.verdict import Broken, NotOffered
 
 SECONDS = 20.0
-MAX_SEQ = 2**53 - 1
 
 
 def newest_seq(stage: Stage) -> int:
