@@ -1,6 +1,6 @@
 """How the process itself is doing: the hub's lag, greenlets, threads, garbage collection, memory, what is running.
 
-Run by `app`. Figures that a scrape can ask for itself are functions; the rest is measured by one greenlet. Must not
+Run by `app`. Figures that a scrape can ask for itself are functions; the rest is measured by one timer. Must not
 know of events, hosts or consumers.
 """
 
@@ -38,7 +38,9 @@ class Vitals:
         self._greenlets: WeakSet[Greenlet[..., Any]] = WeakSet()
         self._pauses: deque[float] = deque(maxlen=PAUSES_KEPT)
         self._pause_began = 0.0
-        self._heart: Greenlet[[], None] | None = None
+        # In the hub, without a greenlet that would have to be woken each time.
+        self._heart = gevent.get_hub().loop.timer(TICK_SECONDS, TICK_SECONDS)
+        self._due = 0.0
         Greenlet.add_spawn_callback(self._greenlets.add)
         metrics.GREENLETS.set_function(lambda: len(self._greenlets))
         metrics.THREADS.set_function(lambda: process_status("Threads"))
@@ -59,24 +61,27 @@ class Vitals:
     def start(self) -> None:
         """Begin to measure."""
         gc.callbacks.append(self._time_collection)
-        self._heart = gevent.spawn(self._beat)
+        self._beat_later()
         self._free_memory.start()
 
     def stop(self) -> None:
         """Stop measuring."""
         self._free_memory.stop()
-        if self._heart is not None:
-            self._heart.kill()
+        self._heart.stop()
+        if self._time_collection in gc.callbacks:
             gc.callbacks.remove(self._time_collection)
             Greenlet.remove_spawn_callback(self._greenlets.add)
 
     def _beat(self) -> None:
-        while True:
-            due = time.monotonic() + TICK_SECONDS
-            gevent.sleep(TICK_SECONDS)
-            metrics.HUB_LAG_SECONDS.observe(max(0.0, time.monotonic() - due))
-            while self._pauses:
-                metrics.GC_PAUSE_SECONDS.observe(self._pauses.popleft())
+        metrics.HUB_LAG_SECONDS.observe(max(0.0, time.monotonic() - self._due))
+        while self._pauses:
+            metrics.GC_PAUSE_SECONDS.observe(self._pauses.popleft())
+        self._beat_later()
+
+    def _beat_later(self) -> None:
+        self._due = time.monotonic() + TICK_SECONDS
+        # From now on, and not from when the last beat should have been.
+        self._heart.again(self._beat)
 
     def _time_collection(self, phase: str, info: dict[str, int]) -> None:
         """The collector's hook. Runs inside any allocation, so it must not take an instrument's lock."""

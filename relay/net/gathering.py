@@ -1,8 +1,9 @@
 """Waits for many quiet sockets together: looks at all of them 30 times a second, and what has come is read as a group.
 
 A relay has thousands of hosts, each with an event now and then. If it wakes for each event alone it finds its caches
-cold, and the event costs two to three times as much as among others. Used by the connections to hosts, each of which is
-still read by a greenlet of its own: this module only says when. Must not know of TLS, WebSocket or the other side.
+cold, and the event costs two to three times as much as among others. So do the ends of waits, which come in groups as
+well; and while nothing comes at all nothing is looked at. Used by the connections to hosts, each of which is still read
+by a greenlet of its own: this module only says when. Must not know of TLS, WebSocket or the other side.
 """
 
 from __future__ import annotations
@@ -29,6 +30,13 @@ BUSY_LOOKS = 10
 TOGETHER_SECONDS = 0.004
 # How many ready sockets one look takes; the kernel begins the next one with the others.
 READY_AT_ONCE = 1024
+# After so many looks in a row that found nothing, the next one waits until there is something.
+EMPTY_LOOKS = 10
+# Long waits end together, up to so much later.
+LONG_WAIT_SECONDS = 10.0
+ENDS_APART_SECONDS = 2.0
+# As gevent's loops call it.
+READ = 1
 
 
 class Gathering:
@@ -47,13 +55,19 @@ class Gathering:
         loop = get_hub().loop
         self._regular = loop.timer(interval, interval, ref=False)
         self._busy = loop.timer(BUSY_SECONDS, BUSY_SECONDS, ref=False)
-        # How many of the looks to come are close together.
+        # How many of the looks to come are close together, and how many have found nothing since the last that did.
         self._busy_looks = 0
+        self._empty_looks = 0
+        # While nothing comes it rests, until there is something in the epoll, which can be waited for like a socket, or
+        # the first wait ends.
+        self._rests = False
+        self._something = loop.io(self.epoll.fileno(), READ, ref=False)
+        self._first_end = loop.timer(0.0, ref=False)
 
     def watch(self, descriptor: int) -> Watched:
         """Begin to look at a connected socket. It must be forgotten before it is closed."""
         if not self._watched:
-            self._regular.start(self._look)
+            self._look_on()
         watched = self._watched[descriptor] = Watched(self, descriptor)
         return watched
 
@@ -62,19 +76,52 @@ class Gathering:
         if self._watched.get(descriptor) is watched:
             del self._watched[descriptor]
         if not self._watched:
-            self._regular.stop()
-            self._busy.stop()
+            for watcher in (self._regular, self._busy, self._something, self._first_end):
+                watcher.stop()
             self._busy_looks = 0
+            self._rests = False
 
     def hurry(self) -> None:
         """Look again soon: a socket held so much that more is on its way."""
+        if self._rests:
+            self._look_on()
         if not self._busy_looks:
             self._busy.start(self._look)
         self._busy_looks = BUSY_LOOKS
 
-    def look_at_end(self, watched: Watched, end: float) -> None:
-        """Check at `end` (monotonic seconds) whether a wait is over."""
+    def look_at_end(self, watched: Watched, end: float) -> float:
+        """Check at `end` (monotonic seconds) or a little later whether a wait is over; when it will be checked."""
+        if end - time.monotonic() > LONG_WAIT_SECONDS:
+            end = math.ceil(end / ENDS_APART_SECONDS) * ENDS_APART_SECONDS
         heapq.heappush(self._ends, (end, next(self._order), watched))
+        if self._rests and self._ends[0][2] is watched:
+            self._wait_for_first_end()
+        return end
+
+    def _look_on(self) -> None:
+        """Look at regular times."""
+        self._something.stop()
+        self._first_end.stop()
+        self._empty_looks = 0
+        self._rests = False
+        self._regular.start(self._look)
+
+    def _rest(self) -> None:
+        """Look again when there is something to read, or a wait may be over."""
+        self._rests = True
+        self._regular.stop()
+        self._something.start(self._end_rest)
+        self._wait_for_first_end()
+
+    def _wait_for_first_end(self) -> None:
+        self._first_end.stop()
+        if self._ends:
+            self._first_end = get_hub().loop.timer(max(0.0, self._ends[0][0] - time.monotonic()), ref=False)
+            self._first_end.start(self._end_rest)
+
+    def _end_rest(self) -> None:
+        self._look_on()
+        self._look()
 
     def _look(self) -> None:
         """In the hub: wake the readers that have something to read, and those whose time is over."""
@@ -93,7 +140,12 @@ class Gathering:
             if waiter := watched.call_if_over(end, now):
                 ready.append(waiter)
         if ready:
+            self._empty_looks = 0
             call_in_turns(ready, TURNS_SECONDS if self._busy_looks else TOGETHER_SECONDS)
+            return
+        self._empty_looks += 1
+        if self._empty_looks >= EMPTY_LOOKS and not self._busy_looks:
+            self._rest()
 
 
 class Watched:
@@ -162,8 +214,7 @@ class Watched:
         self._gathering.forget(self._descriptor, self)
 
     def _look_at_end(self) -> None:
-        self._looked_at = self._ends
-        self._gathering.look_at_end(self, self._ends)
+        self._looked_at = self._gathering.look_at_end(self, self._ends)
 
     def _leave_epoll(self) -> None:
         if self._in_epoll:

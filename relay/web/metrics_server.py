@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import gevent
-from gevent.event import AsyncResult
+from gevent.event import AsyncResult, Event
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
@@ -35,7 +35,8 @@ CONNECTION_SECONDS = 10.0
 REQUESTS_PER_SECOND = 30
 REQUESTS_BURST = 60
 STOP_SECONDS = 5.0
-STOP_POLL_SECONDS = 0.2
+CLOSE_SECONDS = 0.2
+LOOK_SECONDS = 60.0
 
 Connection: TypeAlias = "gevent.Greenlet[..., object]"
 
@@ -116,6 +117,8 @@ class MetricsServer:
         self._thread = ThreadPool(1)
         self._serving: AsyncResult[None] | None = None
         self._stopping = False
+        # Called from the relay's thread, once the other one serves.
+        self._wake: Callable[[], object] = bool
         self.port = bind.port
 
     def start(self) -> None:
@@ -128,16 +131,21 @@ class MetricsServer:
     def stop(self) -> None:
         """Close the port and every connection."""
         self._stopping = True
+        self._wake()
         if self._serving is not None:
             self._serving.get(timeout=STOP_SECONDS)
 
     def _serve(self, descriptor: int) -> None:
         server = Listener(socket.socket(fileno=descriptor), self._app)
         metrics.show_bound("metrics-connections", lambda: len(server.open_ones), MAX_CONNECTIONS)
+        stopped = Event()
+        called = gevent.get_hub().loop.async_()
+        called.start(stopped.set)
+        self._wake = called.send
         server.start()
         while not self._stopping:
-            gevent.sleep(STOP_POLL_SECONDS)
-        server.stop(timeout=STOP_POLL_SECONDS)
+            stopped.wait(LOOK_SECONDS)
+        server.stop(timeout=CLOSE_SECONDS)
 
 
 def _listener(bind: Bind) -> socket.socket:

@@ -13,7 +13,7 @@ import pytest
 from gevent.socket import socketpair
 
 from relay.kit.background import TURNS_SECONDS, yield_hub
-from relay.net.gathering import BUSY_LOOKS, Gathering, Watched
+from relay.net.gathering import BUSY_LOOKS, LONG_WAIT_SECONDS, Gathering, Watched
 from relay.net.websocket_connection import Connection, StreamEnded, Timing
 from tests.support.certificate import server_context
 from tests.support.dialling import connect
@@ -258,6 +258,76 @@ def test_hosts_that_wait_together_are_pinged_and_left_each_by_its_own_time() -> 
             assert not reader.ready()
             answers.publish(1, b"news")
             assert reader.get() == [b"news"]
+
+
+class Counted(Gathering):
+    looks = 0
+
+    def _look(self) -> None:
+        self.looks += 1
+        super()._look()
+
+
+def resting(gathering: Gathering) -> None:
+    while not gathering._rests:
+        gevent.sleep(0.01)
+
+
+def test_while_nothing_comes_nothing_is_looked_at() -> None:
+    gathering = Counted(0.01)
+    with closing(Pair(gathering)) as pair, closing(Pair(gathering)) as other:
+        waits = gevent.spawn(other.read)
+        for turn in (b"one", b"two"):
+            reader = gevent.spawn(pair.read)
+            resting(gathering)
+            looks = gathering.looks
+            gevent.sleep(0.1)
+            assert gathering.looks == looks and not reader.ready()
+            pair.far.sendall(turn)
+            assert reader.get() == turn
+        assert not waits.ready()
+        other.far.sendall(b"three")
+        assert waits.get() == b"three"
+
+
+def test_a_wait_that_begins_while_nothing_comes_has_its_own_end() -> None:
+    gathering = Counted(0.01)
+    with closing(Pair(gathering)) as pair, closing(Pair(gathering)) as other:
+        waits = gevent.spawn(other.read)
+        resting(gathering)
+        assert not pair.watched.wait(0.05)
+        resting(gathering)
+        assert not pair.watched.wait(0.05)
+        assert not waits.ready()
+        other.far.sendall(b"news")
+        assert waits.get() == b"news"
+
+
+def test_a_hurry_while_nothing_comes_is_soon() -> None:
+    gathering = Counted(NEVER)
+    with closing(Pair(gathering)) as pair:
+        reader = gevent.spawn(pair.read)
+        for _ in range(2):
+            gathering.hurry()
+            resting(gathering)
+        assert gathering.looks >= 2 * BUSY_LOOKS and not reader.ready()
+        pair.far.sendall(b"news")
+        assert reader.get() == b"news"
+
+
+def test_long_waits_end_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the hosts that are quiet are pinged as a group. Short ones end at their own times."""
+    monkeypatch.setattr("relay.net.gathering.ENDS_APART_SECONDS", 1e6)
+    gathering = Gathering(0.01)
+    pairs = [Pair(gathering) for _ in range(8)]
+    readers = []
+    for number, pair in enumerate(pairs):
+        readers.append(gevent.spawn(pair.watched.wait, PATIENCE_SECONDS if number % 2 else LONG_WAIT_SECONDS / 2))
+        gevent.sleep(0.01)
+    assert len({end for end, _, _ in gathering._ends}) == 1 + len(pairs) // 2
+    gevent.killall(readers)
+    for pair in pairs:
+        pair.close()
 
 
 def test_nothing_is_looked_at_when_nobody_is_connected() -> None:

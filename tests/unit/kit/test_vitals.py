@@ -49,6 +49,12 @@ def test_a_blocked_hub_shows_as_lag(vitals: Vitals) -> None:
     until(lambda: over_a_quarter() > before)
 
 
+def test_an_idle_hub_is_looked_at_ten_times_a_second(vitals: Vitals) -> None:
+    before = value("relay_hub_lag_seconds_count")
+    until(lambda: value("relay_hub_lag_seconds_count") >= before + 3)
+    assert value("relay_hub_lag_seconds_count") - before < 20
+
+
 def test_a_full_collection_is_timed(vitals: Vitals) -> None:
     before = value("relay_gc_pause_seconds_count")
     gc.collect()
