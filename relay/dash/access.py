@@ -24,12 +24,12 @@ from relay.dash.history import History
 from relay.kit import metrics
 from relay.web.callers import from_other_site
 from relay.web.errors import XrpcError
+from relay.web.public_page import SECURITY, refuse_large_form
 from relay.web.services import over_https, relay_services, requester, services
 
 EXTENSION = "relay.dash"
 SESSION_SECONDS = 12 * 3600
 MAX_SESSIONS = 256
-MAX_FORM_BYTES = 8 << 10
 
 COOKIE = "relay_dash"
 COOKIE_PATH = "/dash"
@@ -39,12 +39,7 @@ LIVE = "X-Dash-Live"
 WITHOUT_LOGIN = frozenset({"dash.login_page", "dash.log_in", "dash.asset"})
 ASSET = "dash.asset"
 
-HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
-    " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: browsers then send `Origin: null` along with our own forms.
-    "Referrer-Policy": "same-origin",
+HEADERS = SECURITY | {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
@@ -117,9 +112,7 @@ def admit() -> ResponseReturnValue | None:
     """Let a request pass that has a session, and a form that came from a page of that session."""
     if request.method == "POST":
         refuse_foreign_origin()
-        # To take apart a form costs much more than to receive it.
-        if (request.content_length or 0) > MAX_FORM_BYTES:
-            abort(413, "This form is too large.")
+        refuse_large_form()
     if request.endpoint in WITHOUT_LOGIN:
         return None
     session = known_session()

@@ -1,7 +1,7 @@
 """How pages for everybody are made: the policy that browsers obey, the templates, who gets one instead of JSON or text.
 
-Used by the front page and by the pages of hosts and accounts, and by `application` for errors. Must not know what is on
-a page.
+Used by the front page and by the pages of hosts and accounts, and by `application` for errors; the dashboard obeys the
+same policy. Must not know what is on a page.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from flask import Response, abort, make_response, render_template, request
 from relay.web.callers import from_other_site
 from relay.web.errors import XrpcError
 
-HEADERS = {
+SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:;"
     " connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     # Not `no-referrer`: browsers then send `Origin: null` along with our own forms.
     "Referrer-Policy": "same-origin",
-    # The same address gives JSON or text to programs.
-    "Vary": "Accept",
 }
+# The same address gives JSON or text to programs.
+HEADERS = SECURITY | {"Vary": "Accept"}
 MAX_FORM_BYTES = 8 << 10
 # No browser's is nearly as long, and comparing a thousand media types takes time.
 MAX_ACCEPT = 1 << 10
@@ -57,5 +57,10 @@ def refuse_foreign_form() -> None:
     """Refuse a form that a page of another site sent, or that is too large to be taken apart."""
     if from_other_site(request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin"), request.host):
         raise XrpcError(403, "Forbidden", "a page of another site sent this form")
+    refuse_large_form()
+
+
+def refuse_large_form() -> None:
+    """413 for a form of more than MAX_FORM_BYTES: taking one apart costs much more than receiving it."""
     if (request.content_length or 0) > MAX_FORM_BYTES:
-        abort(413)
+        abort(413, "This form is too large.")
