@@ -13,6 +13,9 @@ from pathlib import Path
 # The sector, or what the file system knows of it, is broken: trying again would not help.
 _BROKEN = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 
+# Linux alone has it, and not for every file system: there it is an OSError.
+_AT_ONCE: int | None = getattr(os, "RWF_NOWAIT", None)
+
 
 def read(fd: int, size: int, offset: int) -> bytes:
     """Up to `size` bytes from `offset`: none at the end of the file, and where the disk cannot read. Raises OSError
@@ -24,6 +27,18 @@ def read(fd: int, size: int, offset: int) -> bytes:
         if error.errno not in _BROKEN:
             raise
         return b""
+
+
+def read_cached(fd: int, into: memoryview, offset: int) -> int:
+    """Fill `into` from `offset` on as far as that is in the kernel's memory, and say how many bytes that is: none where
+    the system cannot tell. Raises OSError.
+    """
+    if not into or _AT_ONCE is None:
+        return 0
+    try:
+        return os.preadv(fd, [into], offset, _AT_ONCE)
+    except BlockingIOError:
+        return 0
 
 
 def start_of_file(path: Path, size: int) -> bytes:

@@ -1,14 +1,16 @@
 """Reads the log forward from any seq, segment after segment, around damage, while it is written and trimmed.
 
-One per feed that is behind, and one in recovery. Every call blocks on the disk, so feeds call it in a native thread.
-Must not know who reads.
+One per feed that is behind, and one in recovery. `read` blocks on the disk, so feeds call it in a native thread; `fill`
+does not. Must not know who reads.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from mmap import mmap
 from operator import attrgetter
 
+from relay.eventlog.disk import read_cached
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, load_index, read_block, start_of
@@ -58,6 +60,29 @@ class LogReader:
         if records:
             self._seq = records[-1].seq
         return records
+
+    def fill(self, buffer: mmap, after_seq: int) -> tuple[int, int]:
+        """Put what comes after the record `after_seq`, the last that was read, at the start of `buffer`, and say how
+        many bytes that is and which seq begins the next segment.
+
+        For the hub: it never waits for the disk. No bytes when it would, at the end of a segment, and when another
+        record was the last.
+        """
+        handle = self._handle
+        if handle is None or self._seq != after_seq:
+            return 0, 0
+        following = self._log.segment_after(handle.segment)
+        try:
+            end = self._log.end_of(handle.segment) if following is None else handle.size()
+            size = read_cached(handle.fd, memoryview(buffer)[: max(end - self._offset, 0)], self._offset)
+        except OSError:
+            return 0, 0
+        return size, following.first_seq if following else self._log.next_seq
+
+    def advance(self, length: int, seq: int) -> None:
+        """Go on behind so many bytes of what `fill` gave, which end with the record `seq`."""
+        self._offset += length
+        self._last = self._seq = seq
 
     def let_go(self) -> None:
         """Close the open file; the next `read` opens the one that it needs."""

@@ -28,6 +28,10 @@ _HEADER_REST = struct.Struct("<IIQQQQQBBH")
 # Past the keyword arguments of a NamedTuple, which cost as much as all else of a small record.
 _new = tuple.__new__
 HEADER_SIZE = _HEADER.size
+# What replay needs of a header: its checksum and what that is of; then, of the latter, the frame's CRC and length, seq,
+# uid and kind.
+SPLIT_HEADER = struct.Struct(f"<I{_HEADER_REST.size}s")
+REPLAYED_FIELDS = struct.Struct("<IIQ8xQ16xB3x")
 
 
 class Record(NamedTuple):

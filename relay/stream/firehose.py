@@ -17,9 +17,10 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
 from relay.eventlog.record import Record
 from relay.kit import metrics
-from relay.kit.background import in_thread
+from relay.kit.background import in_thread, yield_hub
 from relay.kit.errors import RelayError
 from relay.net.websocket import joined
+from relay.stream.at_hand import AtHand
 from relay.stream.read_budget import ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail, chunk_of
@@ -60,6 +61,7 @@ class Firehose:
         self._suppressions = suppressions
         self._pool = ThreadPool(READ_THREADS)
         self._budget = ReadBudget()
+        self._at_hand = AtHand(suppressions)
         metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(log.segments))
@@ -114,11 +116,16 @@ class Firehose:
         def read(after_seq: int) -> list[Record]:
             return in_thread(self._pool, reader.read, after_seq)
 
+        def at_hand(position: int, head: int) -> tuple[bytes, int] | None:
+            return self._at_hand.after(position, head, reader)
+
         def bytes_after(seq: int) -> int:
             return in_thread(self._pool, self._log.bytes_after, seq)
 
         share = Share(self._budget)
-        return Feed(position, outdated, self._tail, self._suppressions, read, reader.let_go, share, bytes_after)
+        return Feed(
+            position, outdated, self._tail, self._suppressions, at_hand, read, reader.let_go, share, bytes_after
+        )
 
 
 class Feed:
@@ -130,6 +137,7 @@ class Feed:
     """
 
     __slots__ = (
+        "_at_hand",
         "_bytes_after",
         "_let_go",
         "_read",
@@ -150,6 +158,7 @@ class Feed:
         outdated: bool,
         tail: Tail,
         suppressions: Suppressions,
+        at_hand: Callable[[int, int], tuple[bytes, int] | None],
         read: Callable[[int], list[Record]],
         let_go: Callable[[], None],
         share: Share,
@@ -162,6 +171,8 @@ class Feed:
         self.waits = False
         self._tail = tail
         self._suppressions = suppressions
+        # What can be had without the disk, and what a native thread reads.
+        self._at_hand = at_hand
         self._read = read
         # Called once the next events are in memory: a file that is held open takes room even when it is deleted.
         self._let_go = let_go
@@ -232,6 +243,13 @@ class Feed:
 
     def _from_disk(self, position: int) -> bytes:
         head = self._tail.head
+        if self.convert is None and (found := self._at_hand(position, head)) is not None:
+            data, self.position = found
+            self._share.settle(len(data))
+            if not data:
+                # All of it is hidden, and so may be the next million events.
+                yield_hub()
+            return data
         size = 0
         try:
             records = self._read(position)
