@@ -7,18 +7,8 @@ from typing import Any
 
 import click
 
-from relay.commands.client import (
-    EXIT_REFUSED,
-    EXIT_USAGE,
-    Client,
-    Progress,
-    fail,
-    print_fields,
-    watch_progress,
-    with_client,
-)
-
-PATH = "/admin/backfill-collections"
+from relay.commands.client import EXIT_REFUSED, Client, print_fields, with_client
+from relay.commands.long_work import LongWork, Progress
 
 
 @click.command("backfill-collections")
@@ -36,23 +26,11 @@ def backfill_collections(
     The running relay does it: this command may be interrupted, and called again to look on. An import that was
     stopped goes on where it was. Exit code 1 when it ends with an error.
     """
-    if status + stop + background > 1:
-        fail(EXIT_USAGE, "--status, --stop and --background cannot be combined")
-    if stop:
-        client.post(PATH, source=source, stop="true")
-    elif not status:
-        client.post(PATH, {"collections": list(collections)}, source=source)
-    view = _look(client, source)
-    if not (status or stop or background):
-        view = watch_progress("collections", view, lambda: _look(client, source), _progress)
-    client.show(view, _print)
+    work = LongWork("/admin/backfill-collections", "collections", _progress, _print, {"limit": 1})
+    body = {"collections": list(collections)}
+    view = work.run(client, {"source": source}, body, status=status, stop=stop, background=background)
     if view["error"] or (view["failed"] and not view["running"]):
         sys.exit(EXIT_REFUSED)
-
-
-def _look(client: Client, source: str) -> dict[str, Any]:
-    view: dict[str, Any] = client.get(PATH, source=source, limit=1)
-    return view
 
 
 def _progress(view: dict[str, Any]) -> Progress:

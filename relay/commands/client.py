@@ -9,14 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import sys
-import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -26,19 +25,9 @@ from relay.kit.errors import ConfigError
 from relay.kit.tls import verifying_context
 
 TIMEOUT = 60.0
-POLL_SECONDS = 1.0
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
 EXIT_UNREACHABLE = 3
-
-
-class Progress(NamedTuple):
-    """How far some work of the relay is: `done` pieces of a `total` that may grow; `words` stand behind the bar."""
-
-    total: int
-    done: int
-    words: str
-    over: bool
 
 
 class Client:
@@ -169,32 +158,6 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
         click.echo(f"{name:<{width}}  {_cell(value)}")
-
-
-def watch_progress(
-    label: str,
-    view: dict[str, Any],
-    look: Callable[[], dict[str, Any]],
-    progress: Callable[[dict[str, Any]], Progress],
-) -> dict[str, Any]:
-    """Show a bar on stderr until the work is over, looking once a second; returns the last view.
-
-    The bar is left as it is when people interrupt it.
-    """
-    now = progress(view)
-    with click.progressbar(
-        length=max(now.total, 1), label=label, item_show_func=lambda words: words, file=sys.stderr
-    ) as bar:
-        while True:
-            bar.length = max(now.total, 1)
-            bar.update(now.done - bar.pos, now.words)
-            # The words change although no further piece may be done for an hour.
-            bar.render_progress()
-            if now.over:
-                return view
-            time.sleep(POLL_SECONDS)
-            view = look()
-            now = progress(view)
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

@@ -7,18 +7,8 @@ from typing import Any
 
 import click
 
-from relay.commands.client import (
-    EXIT_REFUSED,
-    EXIT_USAGE,
-    Client,
-    Progress,
-    fail,
-    print_fields,
-    watch_progress,
-    with_client,
-)
-
-PATH = "/admin/pds/heal"
+from relay.commands.client import EXIT_REFUSED, Client, print_fields, with_client
+from relay.commands.long_work import LongWork, Progress
 
 
 @click.command("heal")
@@ -33,23 +23,10 @@ def heal(client: Client, host: str, status: bool, stop: bool, background: bool) 
     The running relay does it: this command may be interrupted, and called again to look on. Exit code 1 when the
     host's list of accounts cannot be fetched.
     """
-    if status + stop + background > 1:
-        fail(EXIT_USAGE, "--status, --stop and --background cannot be combined")
-    if stop:
-        client.post(PATH, host=host, stop="true")
-    elif not status:
-        client.post(PATH, host=host)
-    view = _look(client, host)
-    if not (status or stop or background):
-        view = watch_progress("accounts", view, lambda: _look(client, host), _progress)
-    client.show(view, _print)
+    work = LongWork("/admin/pds/heal", "accounts", _progress, _print)
+    view = work.run(client, {"host": host}, status=status, stop=stop, background=background)
     if view["state"] == "failed" and not stop:
         sys.exit(EXIT_REFUSED)
-
-
-def _look(client: Client, host: str) -> dict[str, Any]:
-    view: dict[str, Any] = client.get(PATH, host=host)
-    return view
 
 
 def _progress(view: dict[str, Any]) -> Progress:
