@@ -27,7 +27,7 @@ SUBJECTS = ("host", "domain", "did")
 
 
 def undo_of(action: str, form: MultiDict[str, str]) -> Undo | None:
-    """How to take the change back that a form asks for, None where there is no way or the form asks for nothing."""
+    """How to take back the change that a form asks for, None where there is no way or the form asks for nothing."""
     try:
         return _undo_of(action, form)
     except (XrpcError, RelayError):

@@ -73,8 +73,8 @@ class SegmentWriter:
         self.size += len(block.data)
 
     def sync(self) -> None:
-        """Bring all that was written to the disk. After a failure nothing past `synced` can be relied on for ever:
-        the kernel forgets which pages it could not write.
+        """Bring all that was written to the disk. After a failure nothing past `synced` can ever be relied on: the
+        kernel forgets which pages it could not write.
         """
         size = self.size
         self._sync(self._fd)

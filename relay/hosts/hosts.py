@@ -56,7 +56,9 @@ class Hosts:
         http: GuardedHttp,
         settings: Settings,
     ) -> None:
-        """`sink` are the lanes, `starts_again` and `limit_raised(host)`, of its account limit, are ingest's as well."""
+        """`sink` are the lanes; `starts_again` and `limit_raised`, called with a host whose account limit was raised,
+        are ingest's too.
+        """
         self._db = db
         self._limit_raised = limit_raised
         self._settings = settings

@@ -27,7 +27,7 @@ from relay.kit.errors import RelayError
 
 
 class RecordUnreadable(RelayError):
-    """A record that cannot be had as JSON. Reasons `record-missing`, `record-encoding`."""
+    """A record that cannot be written as JSON. Reasons `record-missing`, `record-encoding`."""
 
 
 class Message:

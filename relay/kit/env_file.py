@@ -25,7 +25,7 @@ def read_env_file(path: Path) -> dict[str, str]:
     Raises ConfigError when the file cannot be read, a line has no `=`, or a quote does not end on its line.
     """
     try:
-        # Editors on Windows put a byte order mark first, which is no part of the first name.
+        # Editors on Windows put a byte order mark first, which is not part of the first name.
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None

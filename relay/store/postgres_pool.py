@@ -80,7 +80,7 @@ class Pool:
         return len(self._resting)
 
     def take(self) -> tuple[Connection, bool]:
-        """A connection, and whether it was used before. Raises StoreError when none can be had in time."""
+        """A connection, and whether it was used before. Raises StoreError when none is free in time."""
         if not self._room.acquire(timeout=WAIT_SECONDS):
             raise StoreError("store-unavailable", f"no database connection was free for {WAIT_SECONDS:.0f} s")
         try:

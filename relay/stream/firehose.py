@@ -171,7 +171,7 @@ class Feed:
         self.waits = False
         self._tail = tail
         self._suppressions = suppressions
-        # What can be had without the disk, and what a native thread reads.
+        # What gives chunks without the disk, and what a native thread has to read.
         self._at_hand = at_hand
         self._read = read
         # Called once the next events are in memory: a file that is held open takes room even when it is deleted.

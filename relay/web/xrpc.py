@@ -121,7 +121,7 @@ def request_crawl() -> ResponseReturnValue:
 
 
 def crawl_for_anybody(actor: Actor, body: params.Body) -> str:
-    """What requestCrawl does, for its forms as well: the hostname. Raises XrpcError with the lexicon's names."""
+    """What requestCrawl and its forms do. Returns the hostname. Raises XrpcError with the lexicon's names."""
     hostname = params.body_text(body, "hostname")
     try:
         crawl_for_public(actor, hostname)
