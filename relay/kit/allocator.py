@@ -22,9 +22,11 @@ from relay.kit.background import Loop, in_thread
 LOOK_SECONDS = 30.0
 # So much is free, and the process has so much more than after the last time: less is not worth a pause at once.
 WORTH_BYTES = 64 << 20
-# Free pieces between used ones add up for hours: so much is given back when the last time is so long ago.
+# Free pieces between used ones add up for hours: so much is given back when the last time is so long ago. Most of them
+# come from the start, when thousands of hosts are connected and send what they have.
 PIECES_BYTES = 8 << 20
 PIECES_SECONDS = 600.0
+FIRST_PIECES_SECONDS = 50.0
 STATM = Path("/proc/self/statm")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -79,7 +81,7 @@ class FreeMemory:
         self._pool = ThreadPool(1)
         # The least that the process had since the last time.
         self._resident = 0
-        self._pieces_due = time.monotonic() + PIECES_SECONDS
+        self._pieces_due = time.monotonic() + FIRST_PIECES_SECONDS
         self._loop = Loop("giving memory back", self.look, LOOK_SECONDS)
 
     def start(self) -> None:

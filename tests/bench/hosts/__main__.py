@@ -1,8 +1,9 @@
 """The whole relay with thousands of TLS hosts: `python -m tests.bench.hosts --help`.
 
-Measures how long connecting to all of them takes, the memory then and while it runs (with its slope), and the latency
-that the relay adds, from the write of a commit to a host's socket to its arrival at a consumer, with the relay's own
-stage times beside it; and how far five bad hosts move that for all others.
+Measures how long connecting to all of them takes, the memory then and while it runs (with its slope), what the relay
+does while no host sends anything, and the latency that the relay adds, from the write of a commit to a host's socket to
+its arrival at a consumer, with the relay's own stage times beside it; and how far five bad hosts move that for all
+others.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tests.support.websocket import connect
 
 CACHE = ROOT / ".cache" / "bench"
 MEMORY_SECONDS = 5.0
+FIRST_PINGS_SECONDS = 35.0
 STAGES = ("queued", "parked", "judged", "logged")
 BUCKET = re.compile(r'^relay_event_stage_seconds_bucket{le="([^"]+)",stage="(\w+)"} ([0-9.e+]+)$', re.MULTILINE)
 
@@ -134,6 +136,9 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=100_000)
     parser.add_argument("--rate", type=float, default=700)
     parser.add_argument("--seconds", type=float, default=600, help="of the steady run; half of it again with bad hosts")
+    parser.add_argument(
+        "--idle", type=float, default=0, help="seconds without an event first; with --seconds 0, only these"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the relay")
     options = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -167,6 +172,10 @@ def run(options: argparse.Namespace, relay: RelayProcess, fleet: Child) -> None:
     connected = relay.metric("relay_hosts_connected")
     print(f"{connected:.0f} of {wanted} hosts after {time.monotonic() - began:.1f} s", end=", ")
     print(f"RSS {usage(relay).rss_bytes / 2**20:.0f} MiB", flush=True)
+    if options.idle:
+        watch_idle(relay, options.idle)
+    if not options.seconds:
+        return
     consumer = Consumer(relay.firehose)
     consumer.start()
     meter = Meter(relay, consumer)
@@ -179,6 +188,16 @@ def run(options: argparse.Namespace, relay: RelayProcess, fleet: Child) -> None:
     meter.report(f"beside hosts that {', '.join(BAD)}")
     for name in ("relay_events_dropped_total", "relay_host_throttled_seconds_total", "relay_dials_total"):
         print(f"{name} {relay.metric(name):.0f}")
+
+
+def watch_idle(relay: RelayProcess, seconds: float) -> None:
+    """Once every host was pinged for the first time: what pings cost is part of it."""
+    time.sleep(FIRST_PINGS_SECONDS)
+    before = usage(relay)
+    time.sleep(seconds)
+    used = usage(relay) - before
+    print(f"idle for {seconds:.0f} s: {1000 * used.cpu_seconds / seconds:.1f} ms of CPU a second", end=", ")
+    print(f"RSS {used.rss_bytes / 2**20:.1f} MiB", flush=True)
 
 
 if __name__ == "__main__":

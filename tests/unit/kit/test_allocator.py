@@ -54,8 +54,15 @@ def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.
     held = resident()
     free_memory.look()
     assert held - resident() < MEGABYTE, "not at once"
-    monkeypatch.setattr(allocator, "PIECES_SECONDS", 0.0)
+    monkeypatch.setattr(allocator, "FIRST_PIECES_SECONDS", 0.0)
     later = FreeMemory()
     later.look()
     assert full - resident() > 15 * MEGABYTE
+    trims: list[int] = []
+    monkeypatch.setattr(allocator, "_malloc_trim", trims.append)
+    later.look()
+    assert trims == [], "after the first time it takes longer"
+    later._pieces_due = 0.0
+    later.look()
+    assert trims == [0]
     assert len(kept) == 1500
