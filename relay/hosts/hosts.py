@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import islice
 from typing import Literal
 
 import gevent
@@ -37,6 +38,8 @@ from relay.store.hosts import RateTier, add_ban, all_bans, ban_of, remove_ban, s
 from relay.stream.cursors import NONE_YET
 
 FLUSH_SECONDS = 2.0
+# In how many passes every host is looked at once: to look at thousands at a time would hold up their events.
+PASSES = 5
 AUTOSCALE_SECONDS = 600.0
 SETTLE_SECONDS = 20.0
 
@@ -69,6 +72,7 @@ class Hosts:
         self.new_hosts = NewHosts(db, http, registry, self._dialler, settings)
         self._autoscale = Autoscale(db, self._set_account_limit)
         self._autoscale_at = 0.0
+        self._turn = 0
         self._upkeep = Loop("upkeep of hosts", self._look_after_hosts, FLUSH_SECONDS)
         self._bootstrap: gevent.Greenlet[[], None] | None = None
 
@@ -248,7 +252,8 @@ class Hosts:
 
     def _look_after_hosts(self) -> None:
         now = time.time()
-        for host in self._registry:
+        self._turn = (self._turn + 1) % PASSES
+        for host in islice(self._registry, self._turn, None, PASSES):
             cause = host.due_change(now, self._settings.host_idle_after)
             if cause is Cause.QUIET:
                 self._dialler.disconnect(host)

@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import Literal
@@ -12,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from relay.atproto.hostname import Endpoint
 from relay.hosts import crawl_checks, dialler, hosts, subscriber
+from relay.hosts.host import Host
 from relay.hosts.hosts import Hosts
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
@@ -797,6 +799,26 @@ def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(
     pds.events.append((2, identity_frame(2)))
     until(lambda: relay.sink.seqs(pds) == [1, 2])
     assert pds.cursors[:2] == ["0", "1"]
+
+
+def test_all_hosts_are_looked_at_by_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[str] = []
+
+    def look(host: Host, now: float, idle_after: float) -> None:
+        looked_at.append(host.hostname)
+
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 3600.0)
+    monkeypatch.setattr(Host, "due_change", look)
+    with ExitStack() as opened:
+        known = [opened.enter_context(FakePds()) for _ in range(2 * hosts.PASSES)]
+        running = relay.start()
+        for pds in known:
+            crawl(running, pds)
+        for _ in range(hosts.PASSES):
+            before = len(looked_at)
+            running._look_after_hosts()
+            assert len(looked_at) == before + 2
+        assert sorted(looked_at) == sorted(pds.hostname for pds in known)
 
 
 def test_a_host_over_its_rate_is_read_more_slowly_and_loses_nothing_and_a_raised_limit_applies_live(
