@@ -1,7 +1,7 @@
-"""glibc's allocator: metrics of what it holds, and giving back what it has kept free for long.
+"""glibc's allocator: one arena for all threads, metrics of what it holds, giving back what it has kept free for long.
 
-Run by `vitals`. Memory that many consumers needed at once stays in the allocator's arenas when they have left, and
-counts as the relay's. Does nothing with another libc. Must not know what the memory was for.
+`app` asks for the one arena, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
+when they have left, and counts as the relay's. Does nothing with another libc. Must not know what the memory was for.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ PIECES_BYTES = 8 << 20
 PIECES_SECONDS = 600.0
 FIRST_PIECES_SECONDS = 50.0
 STATM = Path("/proc/self/statm")
+# `M_ARENA_MAX` of glibc's malloc.h.
+ARENA_MAX = -8
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger(__name__)
@@ -59,6 +61,17 @@ def _function(name: str, result: Any) -> Callable[..., Any] | None:
 
 _mallinfo2 = _function("mallinfo2", _Mallinfo2)
 _malloc_trim = _function("malloc_trim", ctypes.c_int)
+_mallopt = _function("mallopt", ctypes.c_int)
+
+
+def share_one_arena() -> None:
+    """Let threads to come allocate where the first one does.
+
+    Each would get an arena of its own, and what it frees there is of no use to the others. They rarely run at the same
+    time, so they do not wait for each other.
+    """
+    if _mallopt is not None:
+        _mallopt(ARENA_MAX, 1)
 
 
 def export_states() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import gevent
@@ -11,6 +13,28 @@ from relay.kit import allocator
 from relay.kit.allocator import FreeMemory
 
 MEGABYTE = 1 << 20
+# Says on stderr which arenas there are, once some threads have allocated at the same time.
+ARENAS = """
+import ctypes
+from threading import Barrier, Thread
+from relay.kit.allocator import share_one_arena
+
+if {shared}:
+    share_one_arena()
+together = Barrier(4)
+
+def work():
+    held = [bytes(2000) for _ in range(100)]
+    together.wait(10)
+    del held
+
+threads = [Thread(target=work) for _ in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+ctypes.CDLL(None).malloc_stats()
+"""
 
 
 def resident() -> int:
@@ -66,3 +90,11 @@ def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.
     later.look()
     assert trims == [0]
     assert len(kept) == 1500
+
+
+@pytest.mark.skipif(allocator._mallopt is None, reason="another libc than glibc")
+@pytest.mark.parametrize("shared", [True, False])
+def test_threads_allocate_in_one_arena(shared: bool) -> None:
+    code = ARENAS.format(shared=shared)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stderr
+    assert (told.count("Arena") == 1) is shared, told
