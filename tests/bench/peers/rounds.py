@@ -38,6 +38,7 @@ ROUNDS = {
     "load": Round(Shape(hosts=20, accounts=200, events=15_000, seed=1), checking=10, replay=True),
     "fan-out": Round(Shape(hosts=20, accounts=200, events=2_000, seed=2), checking=2, counting=998),
     **{f"paced-{rate}": Round(PACED._replace(events=10 * rate), checking=3, rate=rate) for rate in PACED_RATES},
+    "paced-hosts": Round(Shape(hosts=3_000, accounts=6_000, events=14_000, seed=5, records=100), checking=3, rate=700),
     "hosts": Round(Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2, varies=False),
 }
 
