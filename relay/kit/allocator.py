@@ -21,7 +21,7 @@ from relay.kit.background import Loop, in_thread
 
 LOOK_SECONDS = 30.0
 # So much is free, and the process has so much more than after the last time: less is not worth a pause at once.
-WORTH_BYTES = 64 << 20
+WORTH_BYTES = 16 << 20
 # Free pieces between used ones add up for hours: so much is given back when the last time is so long ago. Most of them
 # come from the start, when thousands of hosts are connected and send what they have.
 PIECES_BYTES = 8 << 20
