@@ -11,12 +11,14 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 import gevent
 
 from relay.atproto.crypto import Curve, PublicKey
+from relay.atproto.errors import ProtocolError
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.identity.negatives import Negatives
 from relay.kit import metrics
@@ -168,6 +170,8 @@ class IdentityCache:
         self._rows = BatchedReads(db, table.load_many, APART_SECONDS)
         # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
         self._pending: dict[str, bytes | None] = {}
+        # How many facts were found not to hold any longer.
+        self._forgotten = 0
         self._primed_until = 0.0
         self._primed_check_at = 0.0
         self._writing = Loop("writing identities", self._flush, FLUSH_SECONDS)
@@ -212,18 +216,19 @@ class IdentityCache:
     def load(self, did: str) -> Fact | None:
         """The fact from SQL, if it is still good; kept in memory from now on. None too when SQL is away."""
         row = self._last_known(did)
-        if not isinstance(row, IdentityRow):
-            return row or self.get(did)
-        # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.
-        if did in self._pending:
-            return self.get(did)
-        since = [row.resolved_at, *([self._primed_until] if did.startswith("did:plc:") else [])]
-        good = [seconds for seconds in since if self._is_good(seconds)]
-        if not good:
-            return None
-        fact = from_row(row)
-        self._memory.put(did, pack(fact, max(good)))
-        return fact
+        return self._keep(row) if isinstance(row, IdentityRow) else row or self.get(did)
+
+    def look_ahead(self, dids: Sequence[str]) -> None:
+        """Keep in memory the facts about these DIDs that SQL has and that are still good. Raises StoreError."""
+        forgotten = self._forgotten
+        rows = self._db.read(table.load_many, [did for did in dids if self._memory.get(did) is None])
+        for did, row in rows.items():
+            # A fact that came meanwhile is newer, and what was read may be what was found not to hold.
+            if forgotten == self._forgotten and self._memory.get(did) is None:
+                # One that cannot be read is an error where it is asked for.
+                with suppress(ProtocolError):
+                    if self._keep(row) is not None:
+                        _READS_AHEAD.inc()
 
     def stored(self, did: str) -> Fact | None:
         """The fact that was last known, however old; None too when SQL is away."""
@@ -242,8 +247,23 @@ class IdentityCache:
 
     def forget(self, did: str) -> None:
         """The fact about `did` no longer holds, here and in SQL."""
+        self._forgotten += 1
         self._memory.drop(did)
         self._write_later(did, None)
+
+    def _keep(self, row: IdentityRow) -> Fact | None:
+        """The fact in a row of the table, if it is still good; kept in memory from now on."""
+        did = row.did
+        # A fact may have come, or been forgotten, while SQL answered: that is newer than the row.
+        if did in self._pending:
+            return self.get(did)
+        since = [row.resolved_at, *([self._primed_until] if did.startswith("did:plc:") else [])]
+        good = [seconds for seconds in since if self._is_good(seconds)]
+        if not good:
+            return None
+        fact = from_row(row)
+        self._memory.put(did, pack(fact, max(good)))
+        return fact
 
     def _is_good(self, since: float) -> bool:
         """Whether what was resolved then still holds. What a wrong clock dated far ahead does not."""
@@ -291,3 +311,4 @@ def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]]) -> None:
 
 
 _READS = metrics.IDENTITY_READS.labels("memory")
+_READS_AHEAD = metrics.IDENTITY_READS.labels("table")

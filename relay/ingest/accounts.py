@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
 
@@ -72,7 +72,8 @@ class AccountState:
         self._memory = None
 
 
-FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
+Known = tuple[AccountRow, RepoRow | None]
+FindAccount = Callable[[str], Known | None]
 
 
 class Accounts:
@@ -112,6 +113,18 @@ class Accounts:
                 state = self._busy.get(did) or self._in_memory(did) or AccountState(*found)
         self._keep_busy(state)
         return state
+
+    def remembers(self, did: str) -> bool:
+        """Whether `lookup` needs no SQL."""
+        return did in self._busy or did in self._held or self._memory.get(did) is not None
+
+    def look_ahead(self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, Known]]) -> None:
+        """Keep in memory what `find` knows of these accounts; it may block. Raises StoreError as `find` does."""
+        generation = self._generation
+        for did, known in find([did for did in dids if not self.remembers(did)]).items():
+            # As in `lookup`: what an admin changed meanwhile, or anybody looked up, is newer.
+            if generation == self._generation and not self.remembers(did):
+                self._memory.put(did, pack(*known))
 
     def if_busy(self, did: str) -> AccountState | None:
         """The account of `did` if it is among the busiest."""

@@ -12,6 +12,7 @@ from relay.ingest.accounts import Accounts
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
+from relay.ingest.look_ahead import LookAhead
 from relay.ingest.moderation import Moderation
 from relay.ingest.places import Places
 from relay.ingest.rejections import Missed, Penalties, Rejections
@@ -50,10 +51,11 @@ class Ingest:
         self.renumbering = Renumbering(self.accounts, resolver)
         missed = Missed(stream.projector.note_missed)
         status_check = StatusCheck(http, self.accounts, hosting, missed)
-        waits = Waits(resolver, status_check, penalties, LongVerifications(lenient=lenient))
+        look_ahead = LookAhead(self.accounts, resolver.known, stream.projector.accounts)
+        waits = Waits(resolver, look_ahead, status_check, penalties, LongVerifications(lenient=lenient))
         metrics.show_bound("parsed-keys", parsed_keys, PARSED_KEYS)
         rejections = Rejections(registry.rejected, missed)
-        self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, rejections)
+        self.lanes = Lanes(gate, waits, hosting, stream.sequencer, stream.projector, rejections, look_ahead)
         self._db = db
         self._registry = registry
         self._stream = stream

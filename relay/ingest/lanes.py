@@ -22,6 +22,7 @@ from relay.ingest.delivery import Delivery, Fetched, Hold, Rejected, Sampler, Un
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lines import EVENTS_PER_TURN, TURN_SECONDS, Lines, Parking
+from relay.ingest.look_ahead import LookAhead
 from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics
@@ -52,8 +53,10 @@ class Lanes:
         sequencer: Sequencer,
         projector: Projector,
         rejections: Rejections,
+        look_ahead: LookAhead,
     ) -> None:
         self._gate = gate
+        self._look_ahead = look_ahead
         self._projector = projector
         self._rejections = rejections
         self._parking = Parking()
@@ -89,6 +92,8 @@ class Lanes:
         host.budget.take(delivery.size)
         if self._gate.looks_ahead:
             self._gate.look_ahead(delivery)
+        if lane.queue.qsize():
+            self._look_ahead.want(event.did)
         lane.queue.put_nowait(delivery)
 
     def put_fetched(self, host: Host, event: Event, *, silent: bool = False) -> Fetched:

@@ -20,6 +20,7 @@ from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
+from relay.ingest.look_ahead import LookAhead
 from relay.ingest.rejections import Missed, Penalties
 from relay.ingest.repo_status import repo_status
 from relay.ingest.verification import verify
@@ -50,9 +51,15 @@ class Waits:
     """The waits, by kind."""
 
     def __init__(
-        self, resolver: Resolver, status_check: StatusCheck, penalties: Penalties, long_ones: LongVerifications
+        self,
+        resolver: Resolver,
+        look_ahead: LookAhead,
+        status_check: StatusCheck,
+        penalties: Penalties,
+        long_ones: LongVerifications,
     ) -> None:
         self._resolver = resolver
+        self._look_ahead = look_ahead
         self._status_check = status_check
         self._penalties = penalties
         self._long_ones = long_ones
@@ -63,6 +70,7 @@ class Waits:
         Raises IdentityError `did-unavailable` when a lookup got no answer for minutes.
         """
         if wait is Wait.IDENTITY:
+            self._look_ahead.wait(delivery.event.did)
             self._resolve(delivery, refresh=False)
         elif wait is Wait.REFRESH or wait is Wait.FOREIGN:
             self._resolve(delivery, refresh=True, go_on=wait is Wait.REFRESH and delivery.kind in GO_ON_WITHOUT)

@@ -135,6 +135,17 @@ class Projector:
         stored = self._stored.get(did)
         return newest(did, stored, (*then, *pending.writing, pending.gathered))
 
+    def accounts(self, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+        """Those of these accounts that are known, as `account` says it of each. Raises StoreError."""
+        pending = self.pending
+        then = *pending.writing, pending.gathered
+        if self._catch_up is not None:
+            raise StoreError("store-behind", "the database is brought up to the log")
+        stored = self._db.read(self._find, dids)
+        after = *then, *pending.writing, pending.gathered
+        found = ((did, newest(did, stored.get(did), after)) for did in dids)
+        return {did: known for did, known in found if known is not None}
+
     def wait_for_room(self, timeout: float) -> bool:
         """Block while `pending` is full, for `timeout` seconds at most. True when there is room."""
         if self.pending.full:

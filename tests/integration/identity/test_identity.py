@@ -15,7 +15,7 @@ from relay.kit.errors import StoreError
 from relay.kit.generations import RecordCache
 from relay.store.database import Database
 from tests.support.repo import account_did
-from tests.support.wait import PATIENCE
+from tests.support.wait import PATIENCE, until
 
 
 class Flaky:
@@ -26,10 +26,12 @@ class Flaky:
         self.away = False
         self.held = gevent.event.Event()
         self.held.set()
+        self.reads = 0
         self.writes = 0
 
     def read(self, *args: Any) -> Any:
         found = self._checked(self.database.read, *args)
+        self.reads += 1
         self.held.wait(5)
         return found
 
@@ -176,3 +178,50 @@ def test_stopping_does_not_wait_for_a_database_that_hangs(flaky: Flaky, monkeypa
     begun = time.monotonic()
     cache.stop()
     assert time.monotonic() - begun < 2 * PATIENCE
+
+
+def test_what_is_looked_for_ahead_is_in_memory(flaky: Flaky) -> None:
+    before = _cache(flaky)
+    before.put(_fact(1))
+    before.put(Tombstone(account_did(2)))
+    before._flush()
+    cache = _cache(flaky)
+    cache.look_ahead([account_did(number) for number in (1, 2, 3)])
+    flaky.away = True
+    assert cache.get(account_did(1)) == _fact(1)
+    assert cache.get(account_did(2)) == Tombstone(account_did(2))
+    assert cache.get(account_did(3)) is None
+
+
+def test_what_is_looked_for_ahead_is_not_kept_when_it_is_outdated(flaky: Flaky) -> None:
+    old = time.time() - identity_module.GOOD_FOR_SECONDS - 1
+    before = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: old)  # type: ignore[arg-type]
+    before.put(_fact(1))
+    before._flush()
+    cache = _cache(flaky)
+    cache.look_ahead([account_did(1)])
+    assert cache.get(account_did(1)) is None
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_what_changes_while_it_is_looked_for_ahead_is_newer(flaky: Flaky, forgotten: bool) -> None:
+    before = _cache(flaky)
+    before.put(_fact(1))
+    before._flush()
+    cache = _cache(flaky)
+    cache._flush()
+    flaky.held.clear()
+    reads = flaky.reads
+    reading = gevent.spawn(cache.look_ahead, [account_did(1)])
+    until(lambda: flaky.reads > reads, 30)
+    cache.put(_fact(1, "new.example.com"))
+    if forgotten:
+        cache.forget(account_did(1))
+    # SQL has learnt it by the time at which what was read arrives.
+    writing = gevent.spawn(cache._flush)
+    until(lambda: _stored(flaky, account_did(1)) != _fact(1), 30)
+    flaky.held.set()
+    reading.get(timeout=60)
+    writing.get(timeout=60)
+    assert not cache._pending
+    assert cache.get(account_did(1)) == (None if forgotten else _fact(1, "new.example.com"))

@@ -1,0 +1,86 @@
+"""Reads what SQL knows of accounts that are not in memory, identity and state together, for many accounts at a time.
+
+After a start that is all of them, and what a backlog costs. The lanes tell of events that stand in line: one that finds
+its account in memory when its turn comes needs no line of its own beside the lane. Those that have one wait for the
+same reads (`waits`). Decides nothing: what is not found here is found out as ever. Must not know what an event says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+
+import gevent
+from gevent.event import Event as Signal
+
+from relay.identity.identity import IdentityCache
+from relay.ingest.accounts import Accounts, Known
+from relay.kit import metrics
+from relay.kit.errors import StoreError
+
+# Accounts in one read, and how many may wait for theirs: more than stand in line at a time.
+MAX_KEYS = 512
+MAX_WANTED = 1024
+# How long a read waits for others to go with it: a round to the database's thread costs as much as dozens of rows.
+GATHER_SECONDS = 0.02
+WAIT_SECONDS = 60.0
+
+
+class LookAhead:
+    """The accounts that are wanted, and the one read that is under way. `find` reads accounts from SQL."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        identities: IdentityCache,
+        find: Callable[[Sequence[str]], Mapping[str, Known]],
+    ) -> None:
+        self._accounts = accounts
+        self._identities = identities
+        self._find = find
+        self._wanted: dict[str, None] = {}
+        self._under_way: frozenset[str] = frozenset()
+        self._reading = False
+        # Set when the next read, and the one that is under way, has ended.
+        self._next, self._landed = Signal(), Signal()
+        metrics.show_bound("look-ahead", lambda: len(self._wanted), MAX_WANTED)
+
+    def want(self, did: str) -> None:
+        """An event of `did` stands in line. Never blocks."""
+        if self._accounts.remembers(did) or did in self._under_way or len(self._wanted) >= MAX_WANTED:
+            return
+        self._wanted[did] = None
+        if not self._reading:
+            self._reading = True
+            gevent.spawn(self._read)
+
+    def wait(self, did: str) -> None:
+        """Block until SQL was asked for `did`, unless its account is in memory or too many are wanted."""
+        self.want(did)
+        if did in self._wanted:
+            self._next.wait(WAIT_SECONDS)
+        elif did in self._under_way:
+            self._landed.wait(WAIT_SECONDS)
+
+    def _read(self) -> None:
+        try:
+            while self._wanted:
+                gevent.sleep(GATHER_SECONDS)
+                dids = list(islice(self._wanted, MAX_KEYS))
+                for did in dids:
+                    del self._wanted[did]
+                self._under_way = frozenset(dids)
+                self._landed, self._next = self._next, Signal()
+                self._identities.look_ahead(dids)
+                self._accounts.look_ahead(dids, self._find)
+                self._under_way = frozenset()
+                self._landed.set()
+        except StoreError:
+            # Those who wait for the database see to it.
+            self._wanted.clear()
+        finally:
+            self._reading = False
+            self._under_way = frozenset()
+            self._landed.set()
+            self._next.set()
+            self._next = Signal()
