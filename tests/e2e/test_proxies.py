@@ -365,7 +365,7 @@ def test_a_body_on_a_request_to_upgrade_is_not_the_next_clients_request(
 
 
 def test_a_bad_cursor_is_told_before_the_upgrade(proxy: Proxy) -> None:
-    for cursor in ("x", "-1", "1&cursor=2", "9" * 30):
+    for cursor in ("x", "-1", "1x&cursor=2"):
         with pytest.raises(InvalidStatus) as refused:
             subscribed(proxy, f"wss://localhost:{proxy.port}{SUBSCRIBE}?cursor={cursor}")
         assert refused.value.response.status_code == 400
