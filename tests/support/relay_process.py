@@ -121,6 +121,9 @@ class RelayProcess:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of the samples of a metric whose labels are these, 0 when there are none."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in self.samples(name) if all(one in line for one in wanted))
+
+    def samples(self, name: str) -> list[str]:
+        """The samples of a metric as they are written, with labels and value."""
         text = call(self.metrics_url).body.decode()
-        samples = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in samples if all(label in line for label in wanted))
+        return [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]

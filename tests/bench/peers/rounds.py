@@ -5,6 +5,7 @@ Run by `tests.bench.peers`. Each returns plain figures; what counts as better is
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ Enter = Callable[[str], Contestant]  # the PLC directory's address -> a relay th
 
 class Round(NamedTuple):
     """One load: `checking` consumers look at every event, `counting` ones beside them at its bytes. `rate` events a
-    second, 0 as fast as the relay takes them; `replay`: then restart the relay and read all from its disk; `varies`:
-    what it is for differs from one time to the next.
+    second, 0 as fast as the relay takes them; `replay`: then restart the relay and read all from its disk; `rests`: for
+    so many seconds afterwards nothing comes; `varies`: what it is for differs from one time to the next.
     """
 
     shape: Shape
@@ -27,6 +28,7 @@ class Round(NamedTuple):
     counting: int = 0
     rate: float = 0
     replay: bool = False
+    rests: float = 0
     varies: bool = True
 
 
@@ -39,7 +41,9 @@ ROUNDS = {
     "fan-out": Round(Shape(hosts=20, accounts=200, events=2_000, seed=2), checking=2, counting=998),
     **{f"paced-{rate}": Round(PACED._replace(events=10 * rate), checking=3, rate=rate) for rate in PACED_RATES},
     "paced-hosts": Round(Shape(hosts=3_000, accounts=6_000, events=14_000, seed=5, records=100), checking=3, rate=700),
-    "hosts": Round(Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2, varies=False),
+    "hosts": Round(
+        Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2, rests=120, varies=False
+    ),
 }
 
 
@@ -58,12 +62,25 @@ def run(one: Round, enter: Enter) -> dict[str, Any]:
                 counting=one.counting,
                 rate=one.rate,
             )
+            if one.rests:
+                figures |= rest(relay, one.rests)
             relay.stop()
             if one.replay:
                 figures |= replay(relay, fleet, figures["wire_bytes"])
             return figures
         finally:
             relay.close()
+
+
+def rest(relay: Contestant, seconds: float) -> dict[str, Any]:
+    """What the relay takes while all its hosts are connected and none sends anything."""
+    before = relay.usage()
+    time.sleep(seconds)
+    used = relay.usage() - before
+    return {
+        "rested_rss_mib": round(used.rss_bytes / 2**20, 1),
+        "idle_cpu_ms_a_second": round(used.cpu_seconds / seconds * 1000, 1),
+    }
 
 
 def replay(relay: Contestant, fleet: Fleet, wire_bytes: int) -> dict[str, Any]:

@@ -57,6 +57,8 @@ ROWS = (
     *_paced("paced-hosts", "700 events/s of 3,000 hosts"),
     Row("RSS with 3,000 hosts, MiB", "hosts", "rss_mib", False, 4),
     Row("  at most, MiB", "hosts", "rss_peak_mib", False),
+    Row("  after two minutes in which nothing came, MiB", "hosts", "rested_rss_mib", False, 6),
+    Row("  CPU meanwhile, ms a second", "hosts", "idle_cpu_ms_a_second", False),
 )
 
 

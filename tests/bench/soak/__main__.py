@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.bench.network.measure import CACHE
 from tests.bench.soak import readings
-from tests.bench.soak.checking import compare
+from tests.bench.soak.checking import compare, differences
 from tests.bench.soak.readings import Reading
 from tests.support.child import Child
 from tests.support.relay_process import ROOT, RelayProcess
@@ -144,6 +144,8 @@ class Soak:
         self.audience.send({"write": str(seen_file)})
         self.audience.wait_for('"written"', 60)
         found = json.loads(seen_file.read_text())
+        for words in differences(sent, found):
+            print(f"wrong: {words}")
         third = len(self.samples) // 3
         return {
             "events": wanted,
@@ -156,7 +158,7 @@ class Soak:
             "checking consumer": found["ended"] or "connected",
             "other consumers cut off": len(found["others_ended"]),
             "other events": found["others"],
-            "dropped": relay.metric("relay_events_dropped_total"),
+            "dropped": "; ".join(relay.samples("relay_events_dropped_total")),
         }
 
     def _seen(self) -> int:
