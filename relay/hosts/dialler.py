@@ -115,12 +115,13 @@ class Dialler:
         seen, position = host.events_seen, host.cursor.position
         try:
             from_the_start = self._from_the_start(host)
-            stream = self._dial(host)
+            cursor = self._cursor(host)
+            stream = self._dial(host, cursor)
             host.go_live = False
             try:
                 opened = time.monotonic()
                 self._registry.connected(host)
-                self._subscriber.read(host, stream, from_the_start=from_the_start)
+                self._subscriber.read(host, stream, cursor, from_the_start=from_the_start)
             finally:
                 stream.close()
                 self._registry.disconnected(host)
@@ -140,10 +141,10 @@ class Dialler:
         self._dialling.discard(host_id)
         self._loop.wake()
 
-    def _dial(self, host: Host) -> Connection:
+    def _dial(self, host: Host, cursor: int | None) -> Connection:
         host.row.last_attempt_at = time.time()
         try:
-            stream = self._subscriber.open(host, self._cursor(host))
+            stream = self._subscriber.open(host, cursor)
         except StreamEnded as error:
             metrics.DIALS.labels(error.reason).inc()
             raise

@@ -113,13 +113,14 @@ class Subscriber:
             gathering=self._gathering,
         )
 
-    def read(self, host: Host, stream: Connection, *, from_the_start: bool = False) -> None:
-        """Hand on every event of `stream`. Never returns; raises StreamEnded when the connection has to end.
+    def read(self, host: Host, stream: Connection, cursor: int | None, *, from_the_start: bool = False) -> None:
+        """Hand on every event of `stream`, which was opened for those after `cursor`. Never returns; raises StreamEnded
+        when the connection has to end.
 
         With `from_the_start` the host sends everything it has. If that is much and old, a second connection is read
         instead, from the present on.
         """
-        reading = _Reading(host, self._sink, self._starts_again)
+        reading = _Reading(host, self._sink, self._starts_again, cursor)
         if not from_the_start:
             self._read_on(host, stream, reading)
         with ExitStack() as opened:
@@ -197,10 +198,11 @@ class Subscriber:
 
 
 class _Reading:
-    """What one connection has brought so far."""
+    """What one connection has brought so far, of the events after `cursor`; None if it began live."""
 
-    def __init__(self, host: Host, sink: EventSink, starts_again: StartsAgain) -> None:
+    def __init__(self, host: Host, sink: EventSink, starts_again: StartsAgain, cursor: int | None) -> None:
         self._host = host
+        self._cursor = cursor
         self._sink = sink
         self._starts_again = starts_again
         self._last_seq = 0
@@ -259,6 +261,9 @@ class _Reading:
         if event.seq > max(self._last_seq, self._host.cursor.position):
             if self._held:
                 self._held.clear()
+        elif self._goes_on(event.seq):
+            # It was settled after it was asked for again.
+            pass
         elif self._starts_again(self._host, event):
             self._host.note_restart(time.time())
             for earlier in self._held_before(event):
@@ -269,6 +274,10 @@ class _Reading:
                 self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
                 return
         self._hand_on(event)
+
+    def _goes_on(self, seq: int) -> bool:
+        """Whether `seq` is what comes next of what was asked for: then the host's numbers have not started again."""
+        return self._cursor is not None and seq > max(self._cursor, self._last_seq)
 
     def _hand_on(self, event: Event) -> None:
         self._host.note_event(event.time, time.time())

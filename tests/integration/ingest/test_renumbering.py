@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import gevent
 import pytest
 
 from relay.atproto import frames
 from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.hosts.host import Host
+from relay.hosts.subscriber import Subscriber
 from relay.ingest import renumbering
+from relay.net.websocket_connection import StreamEnded
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import CommitEvent, RepoBuilder, create
@@ -52,6 +56,42 @@ def test_what_was_settled_is_a_repetition_whatever_its_number(path: EventPath, p
     assert not starts_again(path, host, first.frame(1))
     assert not starts_again(path, host, repo.sync_frame(5))
     assert host.cursor.position == 11
+
+
+class Stream:
+    """A connection that brings these messages and ends."""
+
+    waited = False
+
+    def __init__(self, *messages: bytes) -> None:
+        self._messages = [*messages]
+
+    def receive(self) -> list[bytes]:
+        if not self._messages:
+            raise StreamEnded("closed")
+        return [self._messages.pop(0)]
+
+
+def test_what_was_settled_after_it_was_asked_for_again_is_a_repetition(path: EventPath, pds: FakePds) -> None:
+    """Also of an account that is taken down, whose commit was dropped, so that its rev is still newer than what is
+    known: else what the host repeated before that would be passed on twice."""
+    host, repo, down = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.put(host, post(down, "3kaaa").frame(11))
+    path.logged(2)
+    path.ingest.moderation.takedown(down.did)
+    frames_again = [repo.identity_frame(12), post(down, "3kbbb").frame(13)]
+    for frame in frames_again:
+        path.put(host, frame)
+    assert until(lambda: host.cursor.position == 13)
+    before = [(event.did, event.kind) for event in path.logged(4)]
+    nothing: Any = None
+    stream: Any = Stream(*frames_again, post(repo, "3kbbb").frame(14))
+    subscriber = Subscriber(nothing, nothing, path.ingest.lanes, path.ingest.renumbering.starts_again, "")
+    with pytest.raises(StreamEnded):
+        subscriber.read(host, stream, 11)
+    assert until(lambda: host.cursor.position == 14)
+    assert [(event.did, event.kind) for event in path.logged(5)] == [*before, (repo.did, frames.Kind.COMMIT)]
 
 
 def test_for_a_repetition_nobody_has_to_wait(path: EventPath, pds: FakePds) -> None:

@@ -67,7 +67,7 @@ def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
     sink = Sink()
     nothing: Any = None
     with pytest.raises(StreamEnded) as caught:
-        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(host, Stream(*messages))  # type: ignore[arg-type]
+        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(host, Stream(*messages), None)  # type: ignore[arg-type]
     return sink, caught.value.reason
 
 
@@ -87,7 +87,7 @@ def test_a_quiet_host_keeps_none_of_its_messages() -> None:
     sink, nothing = Sink(), None
     stream = Quiet(Message(frame("#info", {"name": "Hello"})))
     with pytest.raises(StreamEnded):
-        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), stream)  # type: ignore[arg-type]
+        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), stream, None)  # type: ignore[arg-type]
     assert len(gone) == 1
 
 
