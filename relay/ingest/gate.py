@@ -219,6 +219,9 @@ class Gate:
             foreign = state is not None and state.row.host_id != delivery.host.id
             raise Hold(Wait.FOREIGN if foreign else Wait.REFRESH)
         if state is None:
+            if identity is None and Wait.IDENTITY not in delivery.done:
+                # The directory gave no answer. Of an account that is not known nothing else says whose it is.
+                raise Hold(Wait.IDENTITY)
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosting.account_on(None, event.did, delivery.host)
