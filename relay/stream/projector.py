@@ -127,21 +127,21 @@ class Projector:
 
     def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
+        return self._newest([did], lambda: {did: self._stored.get(did)}).get(did)
+
+    def accounts(self, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+        """Those of these accounts that are known, as `account` says it of each. Raises StoreError."""
+        return self._newest(dids, lambda: self._db.read(self._find, dids))
+
+    def _newest(
+        self, dids: Sequence[str], read: Callable[[], Mapping[str, tuple[AccountRow, RepoRow | None] | None]]
+    ) -> dict[str, tuple[AccountRow, RepoRow | None]]:
         # What is pending may be written while SQL is asked, and then be in neither answer: hold on to it.
         pending = self.pending
         then = *pending.writing, pending.gathered
         if self._catch_up is not None:
             raise StoreError("store-behind", "the database is brought up to the log")
-        stored = self._stored.get(did)
-        return newest(did, stored, (*then, *pending.writing, pending.gathered))
-
-    def accounts(self, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
-        """Those of these accounts that are known, as `account` says it of each. Raises StoreError."""
-        pending = self.pending
-        then = *pending.writing, pending.gathered
-        if self._catch_up is not None:
-            raise StoreError("store-behind", "the database is brought up to the log")
-        stored = self._db.read(self._find, dids)
+        stored = read()
         after = *then, *pending.writing, pending.gathered
         found = ((did, newest(did, stored.get(did), after)) for did in dids)
         return {did: known for did, known in found if known is not None}
