@@ -1,4 +1,4 @@
-"""Hosts as the registry holds them, made up."""
+"""Hosts as the registry holds them, and what one says, made up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 from relay.hosts.budgets import Shares
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
+from relay.net.websocket_connection import StreamEnded
+from relay.net.websocket_reader import PassedOver
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
 
@@ -18,6 +20,20 @@ class EmptyLog:
     """A log as cursors know it."""
 
     last_seq = 0
+
+
+class Stream:
+    """A connection that brings these messages one by one, then ends."""
+
+    waited = False
+
+    def __init__(self, *messages: bytes | PassedOver) -> None:
+        self._messages = list(messages)
+
+    def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
+        if not self._messages:
+            raise StreamEnded("closed")
+        return [self._messages.pop(0)]
 
 
 def known_host(status: Status = Status.ACTIVE, *, connected: bool = True, accounts: int = 10, **row: Any) -> Host:

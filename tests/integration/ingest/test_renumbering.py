@@ -14,6 +14,7 @@ from relay.hosts.subscriber import Subscriber
 from relay.ingest import renumbering
 from relay.net.websocket_connection import StreamEnded
 from tests.support.event_path import EventPath
+from tests.support.hosts import Stream
 from tests.support.pds import FakePds
 from tests.support.repo import CommitEvent, RepoBuilder, create
 from tests.support.wait import until
@@ -56,20 +57,6 @@ def test_what_was_settled_is_a_repetition_whatever_its_number(path: EventPath, p
     assert not starts_again(path, host, first.frame(1))
     assert not starts_again(path, host, repo.sync_frame(5))
     assert host.cursor.position == 11
-
-
-class Stream:
-    """A connection that brings these messages and ends."""
-
-    waited = False
-
-    def __init__(self, *messages: bytes) -> None:
-        self._messages = [*messages]
-
-    def receive(self) -> list[bytes]:
-        if not self._messages:
-            raise StreamEnded("closed")
-        return [self._messages.pop(0)]
 
 
 def test_what_was_settled_after_it_was_asked_for_again_is_a_repetition(path: EventPath, pds: FakePds) -> None:

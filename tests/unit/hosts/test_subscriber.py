@@ -13,7 +13,7 @@ from relay.hosts.host import Host
 from relay.hosts.subscriber import LONGEST_STEP, Subscriber
 from relay.net.websocket_connection import StreamEnded
 from relay.net.websocket_reader import PassedOver
-from tests.support.hosts import known_host
+from tests.support.hosts import Stream, known_host
 from tests.support.pds import error_frame, identity_frame
 from tests.support.repo import cbor, frame
 
@@ -47,20 +47,6 @@ class Sink:
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None, *_: object) -> None:
         self.rejected.append((reason, seq))
-
-
-class Stream:
-    """Messages one by one, then the end."""
-
-    waited = False
-
-    def __init__(self, *messages: bytes | PassedOver) -> None:
-        self._messages = list(messages)
-
-    def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
-        if not self._messages:
-            raise StreamEnded("closed")
-        return [self._messages.pop(0)]
 
 
 def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
