@@ -116,7 +116,7 @@ def records_in(data: bytes, after_seq: int = -1) -> tuple[list[Record], int]:
     """The records that stand one after the other from the start of `data`, and where the last of them ends.
 
     Their seqs rise from `after_seq` on; one that does not is not a further record. What `decode` says of each, in one
-    loop: replay is as fast as this is.
+    loop; for replay `stream.at_hand` does without the records.
     """
     records: list[Record] = []
     offset, size = 0, len(data)

@@ -53,8 +53,8 @@ class Gate:
         self._hosting = hosting
         self._penalties = penalties
         self._pool = pool
-        # Whether it is of use to `look_ahead`.
-        self.looks_ahead = pool is not None
+        # Whether it is of use to `verify_ahead`.
+        self.verifies_ahead = pool is not None
         self._lenient = lenient
 
     def judge(self, delivery: Delivery) -> None:
@@ -72,7 +72,7 @@ class Gate:
         else:
             self._judge_repo_event(delivery, event)
 
-    def look_ahead(self, delivery: Delivery) -> None:
+    def verify_ahead(self, delivery: Delivery) -> None:
         """Have an event verified before its turn, if there are worker processes and nothing known speaks against it.
 
         Decides nothing: in its turn the event is judged by what is known then, the outcome included.

@@ -90,8 +90,8 @@ class Lanes:
         delivery = Delivery(host, event, self._sampler.next())
         host.share.charge(delivery.price)
         host.budget.take(delivery.size)
-        if self._gate.looks_ahead:
-            self._gate.look_ahead(delivery)
+        if self._gate.verifies_ahead:
+            self._gate.verify_ahead(delivery)
         if lane.queue.qsize():
             self._look_ahead.want(event.did)
         lane.queue.put_nowait(delivery)

@@ -17,9 +17,9 @@ from relay.identity.identity import IdentityCache
 from relay.ingest.accounts import Accounts, Known
 from relay.kit import metrics
 from relay.kit.errors import StoreError
+from relay.store.batched_reads import MAX_KEYS
 
-# Accounts in one read, and how many may wait for theirs: more than stand in line at a time.
-MAX_KEYS = 512
+# How many accounts may wait for a read of at most MAX_KEYS: more than stand in line at a time.
 MAX_WANTED = 1024
 # How long a read waits for others to go with it: a round to the database's thread costs as much as dozens of rows.
 GATHER_SECONDS = 0.02

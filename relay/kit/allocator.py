@@ -27,9 +27,9 @@ WORTH_BYTES = 16 << 20
 PIECES_BYTES = 8 << 20
 PIECES_SECONDS = 600.0
 FIRST_PIECES_SECONDS = 50.0
-STATM = Path("/proc/self/statm")
 # `M_ARENA_MAX` of glibc's malloc.h.
 ARENA_MAX = -8
+STATM = Path("/proc/self/statm")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger(__name__)

@@ -73,6 +73,7 @@ def passage(block: mmap, size: int, after_seq: int, limit: int) -> Passage:
 
 def shown(found: Passage, suppressions: Suppressions) -> bytes:
     """What of a passage may be handed out, joined for the wire."""
+    # As `Suppressions.hides` says, without a call for each event.
     before = suppressions.before
     if before.keys().isdisjoint(found.uids):
         return b"".join(found.parts)
