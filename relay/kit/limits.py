@@ -7,12 +7,14 @@ does not go back.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Hashable, KeysView
+from collections.abc import Callable, Hashable, KeysView
 from typing import Generic, TypeVar
 
-from cachetools import LRUCache
-
 K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+# More than the one key that each use may add.
+FORGOTTEN_AT_ONCE = 2
 
 
 class Pace:
@@ -36,14 +38,23 @@ class Pace:
         """No turn comes for `seconds`, because the other side asked for it."""
         self._free_at = max(self._free_at, now + seconds)
 
+    def rested(self, now: float) -> bool:
+        """Whether its whole burst is there, as if it were new."""
+        return self._free_at <= now - (self._burst - 1) * self._interval
+
 
 class Paces(Generic[K]):
-    """A Pace for each key. Bounded: of more than `capacity` keys, the least recently used starts afresh."""
+    """A Pace for each key. Bounded: of more than `capacity` keys, the least recently used starts afresh.
+
+    Keys that have rested are forgotten as others are used.
+    """
 
     def __init__(self, per_second: float, burst: int, capacity: int) -> None:
         self._per_second = per_second
         self._burst = burst
-        self._paces: LRUCache[K, Pace] = LRUCache(capacity)
+        self._capacity = capacity
+        # The least recently used first.
+        self._paces: OrderedDict[K, Pace] = OrderedDict()
 
     def __len__(self) -> int:
         """Keys that are remembered."""
@@ -51,22 +62,26 @@ class Paces(Generic[K]):
 
     def reserve(self, key: K, now: float) -> float:
         """Take one turn of `key`; the seconds to wait until it comes."""
-        pace = self._paces.get(key)
-        if pace is None:
-            pace = self._paces[key] = Pace(self._per_second, self._burst)
-        return pace.reserve(now)
+        pace = self._paces.pop(key, None) or Pace(self._per_second, self._burst)
+        wait = pace.reserve(now)
+        _make_room(self._paces, self._capacity, lambda other: other.rested(now))
+        self._paces[key] = pace
+        return wait
 
 
 class Allowance(Generic[K]):
     """A token bucket for each key: `burst` at once, then one every `interval` seconds. Never waits.
 
-    Bounded: of more than `capacity` keys, the least recently used starts afresh.
+    Bounded: of more than `capacity` keys, the least recently used starts afresh. Keys whose tokens are all there again
+    are forgotten as others are used.
     """
 
     def __init__(self, burst: int, interval: float, capacity: int) -> None:
         self._burst = burst
         self._interval = interval
-        self._full_at: LRUCache[K, float] = LRUCache(capacity)
+        self._capacity = capacity
+        # When all tokens are there; the least recently used first.
+        self._full_at: OrderedDict[K, float] = OrderedDict()
 
     def __len__(self) -> int:
         """Keys that are remembered."""
@@ -74,15 +89,27 @@ class Allowance(Generic[K]):
 
     def take(self, key: K, now: float) -> bool:
         """Whether `key` has a token left; takes it."""
-        full_at = max(self._full_at.get(key, now), now) + self._interval
-        if full_at - now > self._burst * self._interval:
-            return False
-        self._full_at[key] = full_at
-        return True
+        full_at = max(self._full_at.pop(key, now), now)
+        left = self._left(full_at, now)
+        _make_room(self._full_at, self._capacity, lambda full_at: full_at <= now)
+        self._full_at[key] = full_at + self._interval if left else full_at
+        return left
 
     def has(self, key: K, now: float) -> bool:
         """Whether `key` has a token left."""
-        return max(self._full_at.get(key, now), now) + self._interval - now <= self._burst * self._interval
+        return self._left(max(self._full_at.get(key, now), now), now)
+
+    def _left(self, full_at: float, now: float) -> bool:
+        return full_at + self._interval - now <= self._burst * self._interval
+
+
+def _make_room(kept: OrderedDict[K, V], capacity: int, is_over: Callable[[V], bool]) -> None:
+    """Forget the least recently used keys: what is over, and one of as many as `capacity`."""
+    for _ in range(FORGOTTEN_AT_ONCE):
+        oldest = next(iter(kept), None)
+        if oldest is None or not (len(kept) >= capacity or is_over(kept[oldest])):
+            return
+        del kept[oldest]
 
 
 class Tally(Generic[K]):

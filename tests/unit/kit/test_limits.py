@@ -58,6 +58,30 @@ def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
     assert allowance.take(1, 0.0)
 
 
+def test_an_allowance_forgets_keys_that_have_all_their_tokens_again() -> None:
+    allowance: Allowance[int] = Allowance(burst=2, interval=60.0, capacity=1000)
+    for turn in range(500):
+        assert allowance.take(turn, now=float(turn))
+    assert len(allowance) == 60
+    assert allowance.take(499, 499.0) and not allowance.take(499, 499.0) and allowance.has(450, 499.0)
+
+
+def test_a_key_that_is_refused_is_not_forgotten_for_others() -> None:
+    """Asking in vain counts as use."""
+    allowance: Allowance[str] = Allowance(burst=1, interval=1000.0, capacity=2)
+    assert allowance.take("greedy", 0.0)
+    for turn in range(5):
+        assert allowance.take(f"other {turn}", 0.0)
+        assert not allowance.take("greedy", 0.0)
+
+
+def test_paces_forget_keys_that_have_rested() -> None:
+    paces: Paces[int] = Paces(per_second=1, burst=3, capacity=1000)
+    waits = [paces.reserve(turn, now=10.0 + turn) for turn in range(500)]
+    assert not any(waits) and len(paces) <= 4
+    assert [paces.reserve(500, 510.0) for _ in range(4)] == [0, 0, 0, 1]
+
+
 def test_a_tally_counts_in_a_window_that_its_counts_do_not_make_longer() -> None:
     """One every 50 s never comes to more than two in a minute."""
     tally: Tally[str] = Tally(span=60.0, capacity=10)
