@@ -16,7 +16,14 @@ pytestmark = pytest.mark.timeout(600)
 BENCH_SECONDS = 500
 
 
-@pytest.mark.parametrize("pace", [["--commits-only"], ["--rate", "500"]], ids=["as fast as it goes", "500 a second"])
+PACES = {
+    "as fast as it goes": ["--commits-only"],
+    "500 a second": ["--rate", "500"],
+    "500 a second of TLS hosts": ["--rate", "500", "--tls"],
+}
+
+
+@pytest.mark.parametrize("pace", PACES.values(), ids=PACES)
 def test_nothing_is_lost_or_repeated_under_load(tmp_path: Path, pace: list[str]) -> None:
     """As fast as it goes, one account sends more while its identity is looked up anew than may wait for that."""
     size = ["--hosts", "5", "--accounts", "60", "--events", "1500", "--consumers", "4", *pace]

@@ -25,17 +25,21 @@ def arguments() -> argparse.Namespace:
     load.add_argument("--events", type=int, default=15_000, help="events of the measured run")
     load.add_argument("--consumers", type=int, default=10)
     load.add_argument("--rate", type=float, default=0, help="events a second; 0: as fast as the relay takes them")
+    load.add_argument("--tls", action="store_true", help="hosts have TLS; not for a relay at --url")
     load.add_argument("--seed", type=int, default=1)
     load.add_argument("--commits-only", action="store_true", help="no event makes an account wait for its identity")
     add_relay_options(parser)
     parser.add_argument("--json", type=Path, help="write the result here as well")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.tls and options.url:
+        parser.error("--tls needs a relay that is started here: it has to trust the certificate, made for each run")
+    return options
 
 
 def main() -> int:
     options = arguments()
     shape = Shape(options.hosts, options.accounts, options.events, options.seed, commits_only=options.commits_only)
-    with Fleet(shape, options.plc_port) as fleet, relay_under_test(options, fleet) as relay:
+    with Fleet(shape, options.plc_port, tls=options.tls) as fleet, relay_under_test(options, fleet) as relay:
         outcome = measure(fleet, relay.url, relay.usage, consumers=options.consumers, rate=options.rate)
     tell(outcome, options.json)
     return 0 if outcome["complete"] and not any(outcome[name] for name in WRONG) else 1

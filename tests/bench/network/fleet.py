@@ -16,6 +16,7 @@ monkey.patch_all()
 
 import argparse  # noqa: E402
 import json  # noqa: E402
+import ssl  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -31,6 +32,7 @@ from websockets.http11 import Request  # noqa: E402
 from websockets.server import ServerProtocol  # noqa: E402
 
 from tests.bench.network.traffic import HostIndex, frames_of, index_of  # noqa: E402
+from tests.support.certificate import server_context  # noqa: E402
 from tests.support.plc import FakePlc  # noqa: E402
 from tests.support.repo import did_document  # noqa: E402
 
@@ -40,7 +42,7 @@ CHUNK_FRAMES = 64
 class FleetHost:
     """One host: answers `describeServer` and `getRepoStatus`, and streams its frames to whoever subscribes."""
 
-    def __init__(self, index: HostIndex, frames: list[bytes]) -> None:
+    def __init__(self, index: HostIndex, frames: list[bytes], tls: ssl.SSLContext | None) -> None:
         self.index = index
         self.frames = frames
         self.released = 0
@@ -48,9 +50,10 @@ class FleetHost:
         self.more = Event()
         self.start = 0.0
         self.seconds = 0.0
-        self.server = StreamServer(("127.0.0.1", 0), self._serve, backlog=64)
+        options: dict[str, Any] = {} if tls is None else {"ssl_context": tls}
+        self.server = StreamServer(("127.0.0.1", 0), self._serve, backlog=64, **options)
         self.server.start()
-        self.url = f"http://localhost:{self.server.server_port}"
+        self.url = f"{'https' if tls else 'http'}://localhost:{self.server.server_port}"
 
     def release(self, count: int, start: float = 0.0, seconds: float = 0.0) -> None:
         """Let the stream go on up to `count` frames, paced when `seconds` is not 0."""
@@ -130,9 +133,10 @@ def _json_response(value: Any) -> bytes:
 
 def main(options: argparse.Namespace) -> None:
     plc = FakePlc(options.plc_latency, options.plc_failures, options.plc_port)
+    tls = server_context(options.certificate) if options.certificate else None
     fleets: list[list[FleetHost]] = []
     for folder in options.folder:
-        hosts = [FleetHost(one, frames_of(folder, number)) for number, one in enumerate(index_of(folder))]
+        hosts = [FleetHost(one, frames_of(folder, number), tls) for number, one in enumerate(index_of(folder))]
         fleets.append(hosts)
         for host in hosts:
             for account in host.index.accounts:
@@ -158,6 +162,7 @@ def obey(command: dict[str, Any], fleets: list[list[FleetHost]], plc: FakePlc) -
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, nargs="+", help="traffic that `traffic.load_or_build` made")
+    parser.add_argument("--certificate", type=Path, help="PEM file of key and certificate; hosts have TLS with it")
     parser.add_argument("--plc-port", type=int, default=0)
     parser.add_argument("--plc-latency", type=float, default=0.0, help="seconds before each answer of the directory")
     parser.add_argument("--plc-failures", type=float, default=0.0, help="share of its answers that are a 500")

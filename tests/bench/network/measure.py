@@ -8,6 +8,7 @@ hosts.
 from __future__ import annotations
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from typing import Any
 
 from tests.bench.network.processes import Usage
 from tests.bench.network.traffic import Shape, index_of, load_or_build
+from tests.support.certificate import make_certificate
 from tests.support.child import Child
 from tests.support.relay_process import ROOT
 
@@ -29,7 +31,7 @@ WRONG = ("missing", "unexpected_or_repeated", "out_of_order", "seq_not_rising", 
 class Fleet:
     """The hosts of some traffic, and of more traffic `beside` it if need be, in a process of their own, with a PLC
     directory that takes `plc_latency` seconds for an answer and fails in that share of them. `plc` and `hosts` are
-    their http addresses.
+    their http addresses; with `tls` the hosts' are https, and `certificate` is the file that a relay has to trust.
     """
 
     def __init__(
@@ -38,6 +40,7 @@ class Fleet:
         plc_port: int = 0,
         *,
         beside: Shape | None = None,
+        tls: bool = False,
         plc_latency: float = 0.0,
         plc_failures: float = 0.0,
     ) -> None:
@@ -48,12 +51,16 @@ class Fleet:
         self.measured = sum(len(host.events) for host in index) - self.first
         self.beside = sum(len(host.events) for one in self.traffic[1:] for host in index_of(one))
         options = [f"--plc-port={plc_port}", f"--plc-latency={plc_latency}", f"--plc-failures={plc_failures}"]
-        self._child = Child([sys.executable, "-m", f"{MODULE}.fleet", *options, *self.traffic], cwd=ROOT)
-        try:
+        self.certificate: Path | None = None
+        with ExitStack() as opened:
+            if tls:
+                folder = opened.enter_context(tempfile.TemporaryDirectory())
+                self.certificate = make_certificate(Path(folder), "localhost")
+                options.append(f"--certificate={self.certificate}")
+            self._child = Child([sys.executable, "-m", f"{MODULE}.fleet", *options, *self.traffic], cwd=ROOT)
+            opened.callback(self._child.close)
             self._child.wait_for('"plc"', 300)
-        except BaseException:
-            self._child.close()
-            raise
+            self._opened = opened.pop_all()
         self.plc: str = self._child.messages[0]["plc"]
         self.hosts: list[str] = self._child.messages[0]["hosts"]
 
@@ -61,7 +68,12 @@ class Fleet:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._child.close()
+        self._opened.close()
+
+    @property
+    def trust(self) -> dict[str, str]:
+        """Of a relay's environment: what makes it trust the hosts' certificate. Empty without TLS."""
+        return {"SSL_CERT_FILE": str(self.certificate)} if self.certificate else {}
 
     def send_first(self) -> None:
         """Let every host send each account's first event."""

@@ -55,7 +55,7 @@ def relay_under_test(options: argparse.Namespace, fleet: Fleet) -> Iterator[Subj
     """The relay, subscribed to the fleet's hosts; one that is started here is stopped afterwards."""
     CACHE.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="relay-", dir=CACHE))
-    relay = _relay(options, folder, fleet.plc)
+    relay = _relay(options, folder, fleet)
     try:
         if not options.url:
             relay.start()
@@ -77,10 +77,11 @@ def _is_active(relay: RelayProcess) -> bool:
     return False
 
 
-def _relay(options: argparse.Namespace, folder: Path, plc: str) -> RelayProcess:
+def _relay(options: argparse.Namespace, folder: Path, fleet: Fleet) -> RelayProcess:
     """The relay's process, not started. One that is started here has limits that no host of the fleet reaches."""
     settings = {
-        "RELAY_PLC_HOST": plc,
+        **fleet.trust,
+        "RELAY_PLC_HOST": fleet.plc,
         "RELAY_DEFAULT_ACCOUNT_LIMIT": "10000000",
         "RELAY_NEW_HOSTS_PER_DAY_LIMIT": "100000",
         "LOG_LEVEL": "warn",

@@ -2,22 +2,25 @@
 
 Builds indigo's relay with Go and, where RSKY_DIR names a checkout and cargo is installed, rsky's; then takes all
 through the rounds of `rounds`, A B C A B C, first on SQLite, then on a private PostgreSQL, and prints a table of
-medians and ratios; with --json all figures. About twenty minutes. This relay takes part twice: as it is by default,
+medians and ratios; with --json all figures. About half an hour. This relay takes part twice: as it is by default,
 which on two cores is in-line, and with a worker process. It runs with the Python that runs this.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
 host through a guard that refuses every loopback address; this relay gets them in the same way. Hosts are plain ws on
-localhost (RELAY_ALLOW_INSECURE_HOSTS), with an account limit at which neither relay's rate limits bite. Every account's
-first event comes before what is measured, so that both know all accounts and identities. It starts new hosts live, so
-nothing is sent before it has connected to all. CPU is that of all threads and child processes of the relay; the
-database server's stands apart. All run with their defaults and log warnings only: no
-GOMAXPROCS is set. A run in which an event is missing, repeated or out of order is marked. All share the
-machine with the hosts and consumers, which take most of one core: compare ratios and CPU time, not events a second.
+localhost (RELAY_ALLOW_INSECURE_HOSTS), with an account limit at which neither relay's rate limits bite. In the rounds
+named tls they have TLS, with one certificate that the relays are told to trust (SSL_CERT_FILE); indigo refuses loopback
+for these hosts as well, so one line of it is replaced before it is built (`indigo`). Every account's first event comes
+before what is measured, so that both know all accounts and identities. It starts new hosts live, so nothing is sent
+before it has connected to all. CPU is that of all threads and child processes of the relay; the database server's
+stands apart. All run with their defaults and log warnings only: no GOMAXPROCS is set. A run in which an event is
+missing, repeated or out of order is marked. All share the machine with the hosts and consumers, which take most of one
+core: compare ratios and CPU time, not events a second.
 
 And to rsky: `rsky` says which of its lines are replaced. It is told to drop what it cannot verify, as the others do; by
 default it would pass on what does not verify. It verifies less all the same: a commit whose operations it cannot invert
 is passed on. And it publishes at once what it syncs to the disk once a second, where the others sync first. Its data is
-in an embedded database, so it has no part in PostgreSQL.
+in an embedded database, so it has no part in PostgreSQL; and it trusts public authorities alone, so it has none in the
+rounds with TLS.
 """
 
 from __future__ import annotations
@@ -86,7 +89,9 @@ def take_turns(
 
 
 def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> dict[str, Any]:
-    """The figures of one relay in one round; those of one that did not hold out are `failed` alone."""
+    """The figures of one relay in one round; `failed` alone when it did not hold out, or takes no part."""
+    if name == RSKY and ROUNDS[which].tls:
+        return {"failed": "no part in it: the one that is built here knows hosts without TLS only"}
     folder = Path(tempfile.mkdtemp(prefix=f"{name.strip('+ ')}-", dir=CACHE))
     try:
         return run(ROUNDS[which], lambda plc: entry(folder, plc, cluster))
@@ -99,7 +104,7 @@ def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> 
 
 def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[dict[str, Entry], list[str]]:
     """Those that are wanted and can take part, and what they were built from. `version` is indigo's, `settings` are
-    this relay's. Raises FileNotFoundError without Go, ValueError when rsky cannot be built.
+    this relay's. Raises FileNotFoundError without Go, ValueError when indigo or rsky cannot be built.
     """
     found: dict[str, Entry] = {
         OURS: partial(Contestant, [RELAY, "serve"], settings),

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
 
@@ -60,6 +61,7 @@ class Contestant:
 
     def start_with(self, fleet: Fleet) -> None:
         """Start with the fleet's hosts known, and wait until all are connected."""
+        self.process.settings |= fleet.trust
         self.process.start()
         self.process.stop()
         self.prepare(fleet)
@@ -87,7 +89,8 @@ class Contestant:
 
     def prepare(self, fleet: Fleet) -> None:
         """Write what the relay begins with into its tables."""
-        rows = [(host.removeprefix("http://"), True, ACCOUNT_LIMIT, False) for host in fleet.hosts]
+        addresses = map(urlsplit, fleet.hosts)
+        rows = [(address.netloc, address.scheme == "http", ACCOUNT_LIMIT, False) for address in addresses]
         if self._cluster:
             with closing(psycopg2.connect(self.database)) as server, server, server.cursor() as cursor:
                 cursor.executemany(INSERT.format("%s"), rows)

@@ -20,7 +20,8 @@ Enter = Callable[[str], Contestant]  # the PLC directory's address -> a relay th
 class Round(NamedTuple):
     """One load: `checking` consumers look at every event, `counting` ones beside them at its bytes. `rate` events a
     second, 0 as fast as the relay takes them; `replay`: then restart the relay and read all from its disk; `rests`: for
-    so many seconds afterwards nothing comes; `varies`: what it is for differs from one time to the next.
+    so many seconds afterwards nothing comes; `varies`: what it is for differs from one time to the next; `tls`: the
+    hosts have it.
     """
 
     shape: Shape
@@ -30,13 +31,14 @@ class Round(NamedTuple):
     replay: bool = False
     rests: float = 0
     varies: bool = True
+    tls: bool = False
 
 
 # The network's rate, at which an event comes alone: from many hosts.
 PACED = Shape(hosts=400, accounts=2_000, events=0, seed=3, records=300)
 PACED_RATES = (500, 700)
 
-ROUNDS = {
+PLAIN = {
     "load": Round(Shape(hosts=20, accounts=200, events=15_000, seed=1), checking=10, replay=True),
     "fan-out": Round(Shape(hosts=20, accounts=200, events=2_000, seed=2), checking=2, counting=998),
     **{f"paced-{rate}": Round(PACED._replace(events=10 * rate), checking=3, rate=rate) for rate in PACED_RATES},
@@ -45,14 +47,19 @@ ROUNDS = {
         Shape(hosts=3_000, accounts=3_000, events=3_000, seed=4, records=100), checking=2, rests=120, varies=False
     ),
 }
+ROUNDS = PLAIN | {
+    "paced-tls-500": PLAIN["paced-500"]._replace(tls=True),
+    "tls-hosts": PLAIN["hosts"]._replace(tls=True),
+}
 
 
 def run(one: Round, enter: Enter) -> dict[str, Any]:
     """Take a relay through a round."""
-    with Fleet(one.shape) as fleet:
+    with Fleet(one.shape, tls=one.tls) as fleet:
         relay = enter(fleet.plc)
         try:
             relay.start_with(fleet)
+            connected = relay.usage()
             figures = measure(
                 fleet,
                 relay.url,
@@ -62,6 +69,7 @@ def run(one: Round, enter: Enter) -> dict[str, Any]:
                 counting=one.counting,
                 rate=one.rate,
             )
+            figures["connected_rss_mib"] = round(connected.rss_bytes / 2**20, 1)
             if one.rests:
                 figures |= rest(relay, one.rests)
             relay.stop()

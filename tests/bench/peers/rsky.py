@@ -1,8 +1,8 @@
 """rsky's relay: patched in a copy of the checkout that `RSKY_DIR` names, and built there with cargo.
 
 Its directory, its port and TLS to hosts are fixed in its source, so a few lines are replaced before the build: `PATCH`
-has all of them. A line that is not as expected stops the comparison: the checkout is of another version. The relay
-keeps its data in the folder that it is started in, and learns its hosts by `requestCrawl` alone. Used by
+has all of them. With them it knows hosts without TLS only: it trusts no certificate but those of public authorities.
+The relay keeps its data in the folder that it is started in, and learns its hosts by `requestCrawl` alone. Used by
 `tests.bench.peers`.
 """
 
@@ -20,11 +20,12 @@ from urllib.parse import urlsplit
 
 from tests.bench.network.measure import Fleet
 from tests.bench.peers.contestant import Contestant
+from tests.bench.peers.patching import replace_lines
 from tests.support.postgres import Cluster
 
 BUILD_SECONDS = 3600
 
-# (file below rsky-relay/src, what stands there once, what is to stand there)
+# Below rsky-relay/src.
 PATCH = (
     (
         "server/server.rs",
@@ -64,12 +65,12 @@ def missing() -> str | None:
 
 
 def built(cache: Path) -> Path:
-    """The binary from a patched copy of the checkout. Raises ValueError when the patch does not fit or cargo fails."""
+    """The binary from a patched copy of the checkout. Raises ValueError when `PATCH` does not fit or cargo fails."""
     copy = cache / "rsky"
     checkout = Path(os.environ["RSKY_DIR"])
     # The sources are written anew, with their times, and the objects stay: cargo builds what has changed.
     shutil.copytree(checkout, copy, dirs_exist_ok=True, ignore=shutil.ignore_patterns("target", ".git", "node_modules"))
-    patch(copy / "rsky-relay" / "src")
+    replace_lines(copy / "rsky-relay" / "src", PATCH, "rsky", Path(__file__))
     target = Path(os.environ.get("CARGO_TARGET_DIR", copy / "target"))
     command = ["cargo", "build", "--release", "--locked", "--package", "rsky-relay"]
     try:
@@ -77,21 +78,6 @@ def built(cache: Path) -> Path:
     except subprocess.SubprocessError as error:
         raise ValueError(f"rsky could not be built: {error}") from None
     return target / "release" / "rsky-relay"
-
-
-def patch(sources: Path) -> None:
-    """Replace the lines of `PATCH`. Raises ValueError with the line that does not fit.
-
-    A file counts as changed when it did, or when `PATCH` did.
-    """
-    for file, before, after in PATCH:
-        path = sources / file
-        text = path.read_text() if path.exists() else ""
-        if text.count(before) != 1:
-            raise ValueError(f"rsky is of another version: {file} has {text.count(before)} times {before!r}")
-        changed = max(path.stat().st_mtime_ns, Path(__file__).stat().st_mtime_ns)
-        path.write_text(text.replace(before, after))
-        os.utime(path, ns=(changed, changed))
 
 
 def build_of() -> str:

@@ -37,6 +37,16 @@ def _paced(which: str, what: str) -> tuple[Row, ...]:
     )
 
 
+def _hosts(which: str, what: str) -> tuple[Row, ...]:
+    return (
+        Row(f"RSS with {what}, MiB", which, "rss_mib", False, 6),
+        Row("  when all were connected, before any event, MiB", which, "connected_rss_mib", False),
+        Row("  at most, MiB", which, "rss_peak_mib", False),
+        Row("  after two minutes in which nothing came, MiB", which, "rested_rss_mib", False, 6),
+        Row("  CPU meanwhile, ms a second", which, "idle_cpu_ms_a_second", False),
+    )
+
+
 ROWS = (
     Row("verified events per CPU second", "load", "events_per_cpu_second", True, 2.5),
     Row("CPU seconds per 1,000 events", "load", "cpu_seconds_per_1000_events", False),
@@ -55,10 +65,9 @@ ROWS = (
     *_paced("paced-500", "500 events/s"),
     *_paced("paced-700", "700 events/s"),
     *_paced("paced-hosts", "700 events/s of 3,000 hosts"),
-    Row("RSS with 3,000 hosts, MiB", "hosts", "rss_mib", False, 4),
-    Row("  at most, MiB", "hosts", "rss_peak_mib", False),
-    Row("  after two minutes in which nothing came, MiB", "hosts", "rested_rss_mib", False, 6),
-    Row("  CPU meanwhile, ms a second", "hosts", "idle_cpu_ms_a_second", False),
+    *_paced("paced-tls-500", "500 events/s of TLS hosts"),
+    *_hosts("hosts", "3,000 hosts"),
+    *_hosts("tls-hosts", "3,000 TLS hosts"),
 )
 
 
