@@ -15,6 +15,8 @@ V = TypeVar("V")
 
 # More than the one key that each use may add.
 FORGOTTEN_AT_ONCE = 2
+# Of a token: sums of seconds are rounded, and the last one of a burst must not be lost for that.
+ROUNDING = 0.001
 
 
 class Pace:
@@ -100,7 +102,7 @@ class Allowance(Generic[K]):
         return self._left(max(self._full_at.get(key, now), now), now)
 
     def _left(self, full_at: float, now: float) -> bool:
-        return full_at + self._interval - now <= self._burst * self._interval
+        return full_at - now <= (self._burst - 1 + ROUNDING) * self._interval
 
 
 def _make_room(kept: OrderedDict[K, V], capacity: int, is_over: Callable[[V], bool]) -> None:

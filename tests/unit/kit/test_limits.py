@@ -44,6 +44,15 @@ def test_an_allowance_gives_a_burst_then_one_an_interval_for_each_key() -> None:
     assert not allowance.take("a", 60.0)
 
 
+@pytest.mark.parametrize(("burst", "interval"), [(10, 6.0), (30, 0.1), (200, 0.01), (1000, 0.6)])
+@pytest.mark.parametrize("now", [0.1, 1234.567, 98765.4321, 4_000_000.7])
+def test_a_burst_is_whole_at_any_time(burst: int, interval: float, now: float) -> None:
+    allowance: Allowance[str] = Allowance(burst, interval, capacity=10)
+    assert sum(allowance.take("a", now) for _ in range(2 * burst)) == burst
+    assert not allowance.take("a", now + 0.9 * interval)
+    assert allowance.take("a", now + interval)
+
+
 def test_asking_in_vain_does_not_put_off_the_next_token() -> None:
     allowance: Allowance[str] = Allowance(burst=1, interval=60.0, capacity=10)
     assert allowance.take("a", 0.0)
