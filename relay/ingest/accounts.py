@@ -106,11 +106,14 @@ class Accounts:
         while state is None:
             generation = self._generation
             found = self._find(did)
-            if found is None:
-                return None
-            # If an admin changed the account while SQL answered, the answer is stale.
-            if generation == self._generation:
-                state = self._busy.get(did) or self._in_memory(did) or AccountState(*found)
+            # While SQL answered the account may have been looked up, or made, for another event of it.
+            state = self._busy.get(did) or self._in_memory(did)
+            if state is None:
+                if found is None:
+                    return None
+                # If an admin changed the account meanwhile, the answer is stale.
+                if generation == self._generation:
+                    state = AccountState(*found)
         self._keep_busy(state)
         return state
 

@@ -175,9 +175,14 @@ class Lines:
         return True
 
     def begin(self, delivery: Delivery, wait: Wait) -> None:
-        """Let `delivery`, the first of its account, wait."""
+        """Let `delivery` wait. None of its account did when its judgement began."""
         self._parking.enter(delivery)
-        self._hold(delivery, wait)
+        line = self.by_account.get(delivery.event.did)
+        if line is not None and wait is not Wait.FOREIGN:
+            # What waited for another host has become the account's line while SQL or a worker was asked.
+            line.deliveries.append(delivery)
+        else:
+            self._hold(delivery, wait)
 
     def _overflow(self, line: Line, delivery: Delivery) -> None:
         """Drop `delivery`, or keep it in place of an earlier `#account` event."""

@@ -7,12 +7,14 @@ same reads (`waits`). Decides nothing: what is not found here is found out as ev
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 import gevent
 from gevent.event import Event as Signal
 
+from relay.atproto.syntax import is_account_did
 from relay.identity.identity import IdentityCache
 from relay.ingest.accounts import Accounts, Known
 from relay.kit import metrics
@@ -24,6 +26,8 @@ MAX_WANTED = 1024
 # How long a read waits for others to go with it: a round to the database's thread costs as much as dozens of rows.
 GATHER_SECONDS = 0.02
 WAIT_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class LookAhead:
@@ -48,6 +52,9 @@ class LookAhead:
     def want(self, did: str) -> None:
         """An event of `did` stands in line. Never blocks."""
         if self._accounts.remembers(did) or did in self._under_way or len(self._wanted) >= MAX_WANTED:
+            return
+        # What a host calls its account may be megabytes of text, or none that PostgreSQL takes.
+        if not is_account_did(did):
             return
         self._wanted[did] = None
         if not self._reading:
@@ -76,10 +83,11 @@ class LookAhead:
                 self._accounts.look_ahead(dids, self._find)
                 self._under_way = frozenset()
                 self._landed.set()
-        except StoreError:
-            # Those who wait for the database see to it.
-            self._wanted.clear()
+        except StoreError as error:
+            log.debug("nothing is read ahead: %s", error)
         finally:
+            # After a failure nobody waits for a read that may never be: whoever needs the database sees to it.
+            self._wanted.clear()
             self._reading = False
             self._under_way = frozenset()
             self._landed.set()

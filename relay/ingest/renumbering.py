@@ -15,7 +15,7 @@ import gevent
 from relay.atproto.commit import Unproven, verify_commit, verify_sync
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Commit, Event, Sync
-from relay.atproto.syntax import check_account_did
+from relay.atproto.syntax import is_account_did
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts
@@ -48,8 +48,11 @@ class Renumbering:
 
         Blocks until the host's earlier events are through, and for an identity.
         """
-        if not isinstance(event, Commit | Sync) or event.rev <= self._known_rev(event.did):
-            # Of another event nobody can tell whether it is new; and for a repetition nobody has to wait.
+        if not isinstance(event, Commit | Sync) or not is_account_did(event.did):
+            # Nobody can tell whether it is new.
+            return False
+        if event.rev <= self._known_rev(event.did):
+            # For a repetition nobody has to wait.
             return False
         # One of those under way may be this very one. Ended by the lanes, which settle every event.
         while host.cursor.outstanding:
@@ -61,7 +64,6 @@ class Renumbering:
 
     def _is_new(self, host: Host, event: Commit | Sync) -> bool:
         try:
-            check_account_did(event.did)
             known = self._known_rev(event.did)
             if event.rev <= known or self._checks.add(host.id, time.monotonic()) > CHECKS:
                 return False

@@ -81,6 +81,16 @@ def test_what_was_settled_after_it_was_asked_for_again_is_a_repetition(path: Eve
     assert [(event.did, event.kind) for event in path.logged(5)] == [*before, (repo.did, frames.Kind.COMMIT)]
 
 
+def test_what_cannot_be_an_account_shows_nothing(path: EventPath, pds: FakePds) -> None:
+    """SQL is not asked about it: PostgreSQL has no NUL in text."""
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.logged(1)
+    for did in ("did:plc:\0", "", "did:web:a.test:b"):
+        repo.did = did
+        assert not starts_again(path, host, post(repo, "3kbbb").frame(1))
+
+
 def test_for_a_repetition_nobody_has_to_wait(path: EventPath, pds: FakePds) -> None:
     """As when a host repeats its last event while another account's wait for an identity."""
     host, repo = path.host(pds.url), path.repo(pds.url)

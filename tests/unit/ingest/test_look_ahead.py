@@ -12,7 +12,13 @@ from relay.ingest import look_ahead
 from relay.ingest.accounts import Known
 from relay.ingest.look_ahead import LookAhead
 from relay.kit.errors import StoreError
+from tests.support.repo import account_did
 from tests.support.wait import until
+
+
+# The accounts are called by letters here.
+DIDS = {name: account_did(number) for number, name in enumerate("abcdefghz")}
+NAMES = {did: name for name, did in DIDS.items()}
 
 
 class Memory:
@@ -23,19 +29,20 @@ class Memory:
         self.reads: list[list[str]] = []
         self.gate = Event()
         self.gate.set()
-        self.away = False
+        self.fault: Exception | None = None
 
     def remembers(self, did: str) -> bool:
-        return did in self.known
+        return NAMES.get(did) in self.known
 
     def look_ahead(
         self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, Known]] | None = None
     ) -> None:
-        self.reads.append(list(dids))
+        names = [NAMES[did] for did in dids]
+        self.reads.append(names)
         self.gate.wait(60)
-        if self.away:
-            raise StoreError("store-unavailable")
-        self.known.update(dids)
+        if self.fault is not None:
+            raise self.fault
+        self.known.update(names)
 
 
 @pytest.fixture
@@ -53,9 +60,13 @@ def ahead(accounts: Memory, identities: Memory) -> LookAhead:
     return LookAhead(accounts, identities, lambda dids: {})  # type: ignore[arg-type]
 
 
-def want(ahead: LookAhead, dids: str) -> None:
-    for did in dids:
-        ahead.want(did)
+def want(ahead: LookAhead, names: str) -> None:
+    for name in names:
+        ahead.want(DIDS[name])
+
+
+def waiting(ahead: LookAhead, name: str) -> gevent.Greenlet[[str], None]:
+    return gevent.spawn(ahead.wait, DIDS[name])
 
 
 def at_rest(ahead: LookAhead) -> None:
@@ -80,25 +91,26 @@ def test_who_waits_goes_on_once_sql_was_asked_also_by_a_read_that_is_under_way(
     accounts: Memory, identities: Memory, ahead: LookAhead
 ) -> None:
     identities.gate.clear()
-    first = gevent.spawn(ahead.wait, "a")
+    first = waiting(ahead, "a")
     until(lambda: identities.reads == [["a"]], 30)
-    second, third = gevent.spawn(ahead.wait, "a"), gevent.spawn(ahead.wait, "b")
+    second, third = waiting(ahead, "a"), waiting(ahead, "b")
     gevent.sleep(0)
     assert not (first.ready() or second.ready() or third.ready())
     identities.gate.set()
     gevent.joinall([first, second, third], timeout=60, raise_error=True)
     assert third.ready() and accounts.reads == [["a"], ["b"]]
-    ahead.wait("a")
+    ahead.wait(DIDS["a"])
     assert len(accounts.reads) == 2
 
 
-def test_a_database_that_is_away_lets_all_go_on(identities: Memory, ahead: LookAhead) -> None:
+@pytest.mark.parametrize("fault", [StoreError("store-unavailable"), ValueError("a bug")])
+def test_a_read_that_fails_lets_all_go_on(identities: Memory, ahead: LookAhead, fault: Exception) -> None:
     identities.gate.clear()
-    first = gevent.spawn(ahead.wait, "a")
+    first = waiting(ahead, "a")
     until(lambda: identities.reads == [["a"]], 30)
-    second = gevent.spawn(ahead.wait, "b")
+    second = waiting(ahead, "b")
     gevent.sleep(0)
-    identities.away = True
+    identities.fault = fault
     identities.gate.set()
     gevent.joinall([first, second], timeout=60, raise_error=True)
     assert first.ready() and second.ready() and identities.reads == [["a"]]
@@ -119,11 +131,23 @@ def test_reads_and_what_waits_for_them_are_bounded(
 
 
 def test_a_database_that_is_away_is_asked_again_for_the_next_account(identities: Memory, ahead: LookAhead) -> None:
-    identities.away = True
+    identities.fault = StoreError("store-unavailable")
     want(ahead, "ab")
     at_rest(ahead)
     assert identities.reads == [["a", "b"]]
-    identities.away = False
+    identities.fault = None
     want(ahead, "a")
     at_rest(ahead)
     assert identities.known == {"a"}
+
+
+@pytest.mark.parametrize(
+    "did", ["", "did:plc:\0", "did:plc:" + "x" * 5_000_000, "did:web:a.test:b"], ids=["none", "NUL", "long", "path"]
+)
+def test_what_cannot_be_an_accounts_did_is_not_asked_for(identities: Memory, ahead: LookAhead, did: str) -> None:
+    ahead.want(did)
+    assert not ahead._reading
+    ahead.wait(did)
+    want(ahead, "a")
+    at_rest(ahead)
+    assert identities.reads == [["a"]]

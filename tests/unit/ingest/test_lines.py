@@ -1,0 +1,87 @@
+"""What waits beside a lane is judged in order, whatever became of the account while a lane was busy with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+
+from relay.atproto.frames import Identity
+from relay.hosts.host import Host
+from relay.ingest.delivery import Delivery, Wait
+from relay.ingest.lines import Lines, Parking
+from tests.support.hosts import known_host
+from tests.support.repo import account_did
+from tests.support.wait import until
+
+DID = account_did(1)
+
+
+class Scripted:
+    """Judges in place of a gate: an event is `settled` after the waits that it is given, which last until `ended`."""
+
+    def __init__(self) -> None:
+        self.waits: dict[int, list[Wait]] = {}
+        self.settled: list[int] = []
+        self.ended: dict[tuple[int, Wait], Signal] = {}
+
+    def settle(self, delivery: Delivery) -> Wait | None:
+        waits = self.waits.get(delivery.event.seq)
+        if waits:
+            return waits.pop(0)
+        self.settled.append(delivery.event.seq)
+        return None
+
+    def run(self, delivery: Delivery, wait: Wait) -> None:
+        assert self.ended.setdefault((delivery.event.seq, wait), Signal()).wait(60)
+
+
+@pytest.fixture
+def script() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def lines(script: Scripted) -> Lines:
+    def drop(delivery: Delivery, reason: str, detail: str) -> None:
+        raise AssertionError(reason)
+
+    waits: Any = script
+    hosting: Any = None
+    return Lines(waits, hosting, Parking(), script.settle, drop)
+
+
+@pytest.fixture
+def event() -> Callable[[Host, int], Delivery]:
+    def make(host: Host, seq: int) -> Delivery:
+        delivery = Delivery(host, Identity(DID, seq, "", None, b""))
+        host.share.begin()
+        return delivery
+
+    return make
+
+
+def test_what_has_to_wait_goes_behind_what_became_the_accounts_line_meanwhile(
+    script: Scripted, lines: Lines, event: Callable[[Host, int], Delivery]
+) -> None:
+    """A lane asks SQL about an event of one host while what another one sent comes back from the directory."""
+    host, former = known_host(), known_host(id=2)
+    script.waits = {1: [Wait.STATUS], 2: [Wait.REFRESH]}
+    lines.begin(event(host, 1), Wait.FOREIGN)
+    second = event(former, 2)
+    assert not lines.join(second)
+    until(lambda: (1, Wait.FOREIGN) in script.ended, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: (1, Wait.STATUS) in script.ended, 30)
+    wait = script.settle(second)
+    assert wait is Wait.REFRESH
+    script.waits[2] = [wait]
+    lines.begin(second, wait)
+    script.ended.setdefault((2, Wait.REFRESH), Signal()).set()
+    assert lines.join(event(host, 3))
+    script.ended[1, Wait.STATUS].set()
+    until(lambda: len(script.settled) == 3, 30)
+    assert script.settled == [1, 2, 3]
+    until(lambda: not lines.by_account, 30)
