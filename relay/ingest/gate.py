@@ -108,7 +108,7 @@ class Gate:
         identity = self._authoritative_identity(delivery)
         state = self._accounts.lookup(event.did)
         if state is None or state.row.host_id != delivery.host.id:
-            state = self._hosting.account_on(state, event.did, delivery.host)
+            state = self._take_in(delivery, state)
         row, repo = state.row, state.repo
         if row.status not in SERVED:
             if row.status in OWN_STATUSES:
@@ -198,7 +198,9 @@ class Gate:
         if not event.active and not delivery.refreshed:
             # With a cached document a former host could still speak for an account that has moved.
             raise Hold(Wait.REFRESH)
-        state = self._hosting.account_on(self._accounts.lookup(event.did), event.did, delivery.host)
+        state = self._accounts.lookup(event.did)
+        if state is None or state.row.host_id != delivery.host.id:
+            state = self._take_in(delivery, state)
         delivery.own_status = self._hosting.host_says(state, host_status(event.active, event.status))
         row = delivery.account = state.row
         active, status = effective_status(row.status, row.upstream_status)
@@ -213,11 +215,12 @@ class Gate:
         _fill(delivery, row, parts)
 
     def _judge_identity(self, delivery: Delivery, event: IdentityEvent) -> None:
-        identity = self._known_identity(event.did)
         state = self._accounts.lookup(event.did)
         if not delivery.refreshed:
             foreign = state is not None and state.row.host_id != delivery.host.id
             raise Hold(Wait.FOREIGN if foreign else Wait.REFRESH)
+        # Not before SQL was perhaps asked: meanwhile the document may have been read again.
+        identity = self._known_identity(event.did)
         if state is None:
             if identity is None and Wait.IDENTITY not in delivery.done:
                 # The directory gave no answer. Of an account that is not known nothing else says whose it is.
@@ -233,6 +236,12 @@ class Gate:
         else:
             parts = frames.identity_frame(event.did, event.time or time_now(), handle if proven else None)
         _fill(delivery, state.row, parts)
+
+    def _take_in(self, delivery: Delivery, state: AccountState | None) -> AccountState:
+        """The account, made on the event's host or moved there; `state` is what there is of it."""
+        # The host was the account's before SQL was perhaps asked, and may no longer be.
+        self._authoritative_identity(delivery)
+        return self._hosting.account_on(state, delivery.event.did, delivery.host)
 
     def _known_identity(self, did: str) -> Identity | None:
         try:

@@ -9,7 +9,7 @@ from gevent.event import Event
 
 from relay.ingest.accounts import Known
 from tests.integration.ingest.test_event_path import post
-from tests.support.event_path import EventPath
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.wait import until
 
@@ -29,27 +29,30 @@ class SlowSql:
         return found
 
 
-def test_a_new_account_is_made_once(
-    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+def test_a_new_account_is_made_once_and_on_its_last_host(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two rows for one DID could never be stored, and with them nothing else."""
     former, host, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
     # Whose it is is known from here on, and the account is not.
     path.put(host, post(repo, "3kaaa").frame(1))
     assert until(lambda: host.cursor.position == 1, 30)
+    drops.watch("wrong-host")
     accounts = path.ingest.accounts
     sql = SlowSql(accounts._find)
     monkeypatch.setattr(accounts, "_find", sql.find)
     path.move(repo, other_pds.url)
+    before, after = post(repo, "3kbbb"), post(repo, "3kccc")
     with path.plc.holding():
         asked = path.plc.asked[repo.did]
-        path.put(host, post(repo, "3kbbb").frame(2))
+        path.put(host, after.frame(2))
         until(lambda: path.plc.asked[repo.did] > asked, 30)
-        path.put(former, post(repo, "3kccc").frame(1))
+        path.put(former, before.frame(1))
         until(lambda: sql.asked == 1, 30)
     until(lambda: sql.asked == 2, 30)
     sql.answers.set()
     assert until(lambda: (former.cursor.position, host.cursor.position) == (1, 2), 30)
     path.store()
     row, stored = path.stored(repo.did)
-    assert (row.uid, stored.rev) == (1, repo.rev)
+    assert (row.uid, row.host_id, stored.rev) == (1, host.id, repo.rev)
+    assert drops.since("wrong-host") == 1 and len(path.events()) == 1

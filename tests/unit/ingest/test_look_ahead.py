@@ -15,7 +15,6 @@ from relay.kit.errors import StoreError
 from tests.support.repo import account_did
 from tests.support.wait import until
 
-
 # The accounts are called by letters here.
 DIDS = {name: account_did(number) for number, name in enumerate("abcdefghz")}
 NAMES = {did: name for name, did in DIDS.items()}
