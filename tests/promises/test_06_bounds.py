@@ -22,7 +22,7 @@ from tests.support.repo import account_did
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
-KINDS = {"deque", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "lru_cache", "Parking"}
+KINDS = {"deque", "OrderedDict", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "lru_cache", "Parking"}
 
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {
@@ -31,6 +31,10 @@ MEASURED = {
     "identity/fair_queue.py jobs": "plc-lookups",
     "kit/limits.py _full_at": "identity-refreshes",
     "kit/limits.py _paces": "api-addresses",
+    "kit/limits.py _windows": "penalties",
+    "hosts/rejected.py _frames": "rejected-frames-bytes",
+    "ingest/accounts.py _busy": "busy-accounts",
+    "stream/chunk_cache.py _made": "deflated-bytes",
     "identity/lookup.py _web_paces": "web-paces",
     "identity/negatives.py _refused": "identity-failures",
     "identity/negatives.py _unanswered": "identity-silences",
@@ -69,6 +73,7 @@ FEW = {
     "store/postgres.py _translated": "256 statements, each a text of the code",
     "store/sqlite.py _idle_readers": "relay_store_connections",
     "store/sqlite.py _idle_writer": "relay_store_connections",
+    "comparison/matching.py _waiting": "lives while two relays are compared",
     "hosts/pull_hosts.py pool": "lives while hosts are pulled",
     "healing/accounts.py places": "four for each of the heal-hosts",
     "kit/vitals.py _pauses": "64 numbers",
