@@ -7,6 +7,7 @@ that the two share. Must not know of any table.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ Engine = Literal["sqlite", "postgres"]
 
 # Values in one `IN (…)`: far under SQLite's 32,766 variables, and a statement that is quick to parse.
 VALUES_PER_QUERY = 1000
+# The values of one row, for which an engine may put those of many.
+ONE_ROW = re.compile(r"VALUES (\(\?(?:, \?)*\))")
 
 
 class Transaction(ABC):
@@ -46,7 +49,7 @@ class Transaction(ABC):
     def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         """Run a statement for each of `rows`, batched.
 
-        PostgreSQL takes many rows at once where the statement has a `VALUES (?, …)`: they must not name a key twice.
+        Many rows go at once where the statement has a `VALUES (?, …)`: they must not name a key twice.
         """
 
     def rows_in(self, sql: str, values: Sequence[object]) -> list[Row]:

@@ -6,7 +6,6 @@ connection is StoreError to the caller; `postgres_pool` connects again by itself
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -20,7 +19,7 @@ from psycopg2.extras import execute_batch, execute_values
 
 from relay.kit import metrics
 from relay.kit.errors import StoreError
-from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction
 from relay.store.outage import Outage
 from relay.store.postgres_lock import PostgresLock
 from relay.store.postgres_pool import Pool, Unanswered
@@ -28,8 +27,6 @@ from relay.store.postgres_pool import Pool, Unanswered
 # Above the statement timeout of a session, below the minute that a call may take at most.
 TRANSACTION_SECONDS = 30.0
 ROWS_PER_STATEMENT = 1000
-
-_ONE_ROW = re.compile(r"VALUES \(\?(?:, \?)*\)")
 
 
 class PostgresTransaction(Transaction):
@@ -57,7 +54,7 @@ class PostgresTransaction(Transaction):
             return cursor.rowcount
 
     def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        joined, found = _ONE_ROW.subn("VALUES %s", sql)
+        joined, found = ONE_ROW.subn("VALUES %s", sql)
         with self._connection.cursor() as cursor:
             if found:
                 execute_values(cursor, _translated(joined), rows, page_size=ROWS_PER_STATEMENT)

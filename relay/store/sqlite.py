@@ -14,6 +14,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Concatenate
 
@@ -24,7 +26,7 @@ from gevent.threadpool import ThreadPool
 from relay.kit import metrics
 from relay.kit.background import in_thread
 from relay.kit.errors import StoreError
-from relay.store.database import Database, P, Row, T, Transaction
+from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction
 from relay.store.outage import Outage
 
 READERS = 4
@@ -35,6 +37,8 @@ WRITER_CACHE_KIB = 8 << 10
 READER_CACHE_KIB = 2 << 10
 CHECKPOINT_PAGES = 4000
 WAL_LIMIT_BYTES = 64 << 20
+# Rows of one statement. With each statement the thread lets go of the interpreter, and has to wait for it again.
+ROWS_PER_STATEMENT = 64
 
 # gevent's own sleep would make a hub in a thread that has none.
 _thread_sleep = get_original("time", "sleep")
@@ -79,7 +83,12 @@ class SqliteTransaction(Transaction):
         return self._connection.execute(sql, args).rowcount
 
     def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        self._connection.executemany(sql, rows)
+        done = 0
+        if len(rows) >= ROWS_PER_STATEMENT and (joined := _joined(sql)) is not None:
+            done = len(rows) - len(rows) % ROWS_PER_STATEMENT
+            for start in range(0, done, ROWS_PER_STATEMENT):
+                self._connection.execute(joined, [*chain(*rows[start : start + ROWS_PER_STATEMENT])])
+        self._connection.executemany(sql, rows[done:])
 
 
 class SqliteDatabase(Database):
@@ -257,6 +266,13 @@ def _turn_wal_on(connection: sqlite3.Connection) -> None:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                 raise
         _thread_sleep(0.02)
+
+
+@cache
+def _joined(sql: str) -> str | None:
+    """The statement for ROWS_PER_STATEMENT rows at once; None when it has not one row of values."""
+    joined, found = ONE_ROW.subn(lambda row: f"VALUES {', '.join([row[1]] * ROWS_PER_STATEMENT)}", sql)
+    return joined if found == 1 else None
 
 
 @contextmanager

@@ -62,6 +62,23 @@ def test_the_hub_is_free_while_sql_runs(database: Database) -> None:
     assert ticks > 5
 
 
+def test_many_rows_are_few_statements(database: Database) -> None:
+    """After each the writer's thread has to wait for the interpreter."""
+    ran: list[str] = []
+
+    def write(tx: Transaction) -> None:
+        assert isinstance(tx, sqlite.SqliteTransaction)
+        tx._connection.set_trace_callback(ran.append)
+        try:
+            rows = [(f"{number}", "x") for number in range(10 * sqlite.ROWS_PER_STATEMENT + 1)]
+            tx.many("INSERT INTO relay_setting (key, value) VALUES (?, ?)", rows)
+        finally:
+            tx._connection.set_trace_callback(None)
+
+    database.write(write)
+    assert len(ran) == 11
+
+
 def test_a_read_sees_the_state_before_a_write_that_is_under_way(database: Database) -> None:
     database.write(installation.put, "a", "old")
     seen = []

@@ -36,6 +36,41 @@ def test_ping(database: Database) -> None:
     database.read(ping)
 
 
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 2 * 64, 1_100])
+def test_many_rows_are_written_as_each_by_itself(database: Database, count: int) -> None:
+    """However many go as one statement: new rows, rows over others, changes of rows and rows that are gone."""
+    names = [f"{number:05}" for number in range(count)]
+
+    def write(tx: Transaction) -> None:
+        tx.many("INSERT INTO relay_setting (key, value) VALUES (?, ?)", [(name, "new") for name in names])
+        over = [(name, name) for name in [*names, "another"]]
+        tx.many(
+            "INSERT INTO relay_setting (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE"
+            " SET value = excluded.value",
+            over,
+        )
+        tx.many(
+            "WITH new (key, value) AS (VALUES (?, ?)) UPDATE relay_setting SET value = new.value FROM new"
+            " WHERE relay_setting.key = new.key",
+            [(name, f"{name} changed") for name in [*names[1:], "unknown"]],
+        )
+        tx.many("DELETE FROM relay_setting WHERE key = ?", [(name,) for name in names[2:]])
+
+    before = len(database.read(lambda tx: tx.rows("SELECT key FROM relay_setting")))
+    database.write(write)
+    found: dict[str, str] = dict(database.read(lambda tx: tx.rows("SELECT key, value FROM relay_setting")))
+    assert {name: found[name] for name in (*names[:2], "another")} == {
+        **{name: name for name in names[:1]},
+        **{name: f"{name} changed" for name in names[1:2]},
+        "another": "another",
+    }
+    assert len(found) == before + min(count, 2) + 1
+
+
+def test_no_rows_are_nothing_to_write(database: Database) -> None:
+    database.write(lambda tx: tx.many("INSERT INTO relay_setting (key, value) VALUES (?, ?)", []))
+
+
 def test_a_host_is_stored_with_indigos_defaults(database: Database) -> None:
     before = datetime.now(UTC)
     host = database.write(hosts.insert, "pds.example.com", no_ssl=True, account_limit=7, trusted=True)
