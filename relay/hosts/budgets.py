@@ -275,12 +275,15 @@ class Share:
             self._credit = min(QUANTUM, self._credit + missed * QUANTUM)
         return self._credit
 
-    def take(self, seconds: float) -> None:
-        """Charge what the next piece of work will cost, once it is its turn. The pieces of one host go on in order."""
+    def take(self, seconds: float) -> bool:
+        """Charge what the next piece of work will cost, once it is its turn. The pieces of one host go on in order.
+
+        True when it had to wait for its turn.
+        """
         if self._queue or self._credit <= 0 or self._round != self._shares.round:
-            self._take_later(seconds)
-        else:
-            self._credit -= seconds
+            return self._take_later(seconds)
+        self._credit -= seconds
+        return False
 
     def charge(self, seconds: float) -> None:
         """Charge what the work took beyond that; a negative number gives back what it did not take."""
@@ -313,11 +316,11 @@ class Share:
         if self._queue and self.credit > 0:
             self._queue[0].set()
 
-    def _take_later(self, seconds: float) -> None:
+    def _take_later(self, seconds: float) -> bool:
         """The rest of `take`: go on if a new round gives the credit and nobody waits, otherwise wait."""
         if not self._queue and self.credit > 0:
             self._credit -= seconds
-            return
+            return False
         # A caller that waits has work: when it is called it goes on before the next round.
         self.begin()
         try:
@@ -326,6 +329,7 @@ class Share:
         finally:
             self.call_next()
             self.end()
+        return True
 
     def _stand_in_line(self) -> None:
         if self._queue is None:

@@ -58,8 +58,8 @@ _RECEIVED = {kind: metrics.EVENTS_RECEIVED.labels(kind.name.lower()) for kind in
 class EventSink(Protocol):
     """Where events go: `ingest.lanes.Lanes`."""
 
-    def put(self, host: Host, event: Event) -> None:
-        """Take one event; blocks while there is no room."""
+    def put(self, host: Host, event: Event) -> bool:
+        """Take one event; blocks while there is no room. True when it had to wait for that."""
 
     def reject(
         self,
@@ -139,9 +139,13 @@ class Subscriber:
         if stream.waited:
             turn = time.monotonic()
         for message in messages:
+            reading.waited = False
             self._take(host, reading, message)
+            if reading.waited:
+                # Others had their turns meanwhile.
+                turn = time.monotonic()
             # A socket that always has data, or a queue that always has room, never switches by itself.
-            if time.monotonic() - turn > TURN_SECONDS:
+            elif time.monotonic() - turn > TURN_SECONDS:
                 yield_hub()
                 turn = time.monotonic()
         return turn
@@ -149,9 +153,11 @@ class Subscriber:
     def _take(self, host: Host, reading: _Reading, message: bytes | PassedOver) -> None:
         wait, tier = host.limiter.take(int(time.monotonic() * 1000), host.rates)
         if wait:
+            reading.waited = True
             self._wait_for_limits(host, wait, tier)
         size = message.size if isinstance(message, PassedOver) else len(message)
-        host.share.take(MESSAGE_SECONDS + BYTE_SECONDS * size)
+        if host.share.take(MESSAGE_SECONDS + BYTE_SECONDS * size):
+            reading.waited = True
         reading.take(message)
 
     def _pass_the_past(self, host: Host, past: Connection, reading: _Reading, opened: ExitStack) -> Connection:
@@ -198,9 +204,13 @@ class Subscriber:
 
 
 class _Reading:
-    """What one connection has brought so far, of the events after `cursor`; None if it began live."""
+    """What one connection has brought so far, of the events after `cursor`; None if it began live.
+
+    `waited`: its host's limits or a full lane have made it wait since that was last reset.
+    """
 
     def __init__(self, host: Host, sink: EventSink, starts_again: StartsAgain, cursor: int | None) -> None:
+        self.waited = False
         self._host = host
         self._cursor = cursor
         self._sink = sink
@@ -281,7 +291,8 @@ class _Reading:
 
     def _hand_on(self, event: Event) -> None:
         self._host.note_event(event.time, time.time())
-        self._sink.put(self._host, event)
+        if self._sink.put(self._host, event):
+            self.waited = True
         self._last_seq = event.seq
 
     def _hold(self, event: Event) -> None:

@@ -71,21 +71,21 @@ class Lanes:
         """Start the lanes."""
         self._greenlets = [gevent.spawn(lane.run) for lane in self._lanes]
 
-    def put(self, host: Host, event: Event) -> None:
-        """Take one event of `host`; blocks while the host's budget or the lane is full.
+    def put(self, host: Host, event: Event) -> bool:
+        """Take one event of `host`; blocks while the host's budget or the lane is full. True when it had to wait.
 
         An event that the log or a lane already has is counted and skipped: a reconnect repeats some.
         """
         if host.cursor.position == NONE_YET:
             self._store_start(host, event.seq)
         lane = self._lanes[crc32(event.did.encode()) % LANES]
-        self._wait_for_room(host, lane)
+        waited = self._wait_for_room(host, lane)
         if not host.cursor.begin(event.seq):
             lane.room.release()
             host.share.end()
             metrics.EVENTS_JUDGED.labels(event.kind.name.lower(), "duplicate").inc()
             self._rejections.note(host, "duplicate", event.did, event.seq)
-            return
+            return waited
         # From `begin` to the queue nothing switches: a killed subscriber leaves no seq begun but never finished.
         delivery = Delivery(host, event, self._sampler.next())
         host.share.charge(delivery.price)
@@ -95,6 +95,7 @@ class Lanes:
         if lane.queue.qsize():
             self._look_ahead.want(event.did)
         lane.queue.put_nowait(delivery)
+        return waited
 
     def put_fetched(self, host: Host, event: Event, *, silent: bool = False) -> Fetched:
         """Take what `host` was asked for as if it had sent it now; blocks as `put`. `silent`: consumers get nothing."""
@@ -142,21 +143,30 @@ class Lanes:
         while not self._projector.wait_until_stored(WAIT_SECONDS):
             pass
 
-    def _wait_for_room(self, host: Host, lane: Lane) -> None:
-        """Take a place in the lane, once the host may have more in flight. From then on the host has work."""
+    def _wait_for_room(self, host: Host, lane: Lane) -> bool:
+        """Take a place in the lane, once the host may have more in flight. From then on the host has work.
+
+        True when there was none at first.
+        """
+        waited = False
         while host.budget.full:
+            waited = True
             host.budget.wait_for_room(WAIT_SECONDS)
         while host.cursor.full:
+            waited = True
             gevent.sleep(WAIT_SECONDS)
         if self._parking.full:
             self._parking.wait_for_place(host)
         host.share.begin()
         try:
-            while not lane.room.acquire(timeout=WAIT_SECONDS):
-                pass
+            if not lane.room.acquire(blocking=False):
+                waited = True
+                # Ended by the lane, which goes on for ever: in a backlog a timer for each event would be dear.
+                lane.room.acquire()
         except BaseException:
             host.share.end()
             raise
+        return waited
 
 
 class Lane:

@@ -37,6 +37,7 @@ ENDED = {
     "identity/fair_queue.py _turns.get": "the next lookup, or the end of the relay",
     "ingest/lanes.py check.wait": "the supervisor, which kills a worker that hangs",
     "ingest/lanes.py queue.get": "the next event, or the end of the relay",
+    "ingest/lanes.py room.acquire": "the lane, which goes on for ever",
     "ingest/worker_supervisor.py _waiter.get": "the answer, or the end of the worker",
     "kit/background.py waiter.get": "the native thread: it waits for a disk, and a greenlet cannot do that",
     "net/gathering.py waiter.get": "the next look at all sockets once there is something, or the time is over",

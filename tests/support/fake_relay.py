@@ -40,13 +40,15 @@ class Sink:
         self.blocked = False
         self.holding = False
 
-    def put(self, host: Host, event: Event) -> None:
+    def put(self, host: Host, event: Event) -> bool:
+        waited = self.blocked
         while self.blocked:
             gevent.sleep(0.01)
         if host.cursor.begin(event.seq):
             self.events.append((host.hostname, event.seq))
             if not self.holding:
                 host.cursor.finish(event.seq)
+        return waited
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None, *_: object) -> None:
         self.rejected.append((host.hostname, seq, reason))

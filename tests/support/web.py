@@ -173,7 +173,7 @@ class Web:
 class NoEvents:
     """The intake of a relay that no host is connected to."""
 
-    def put(self, *_: object) -> None:
+    def put(self, *_: object) -> bool:
         raise AssertionError("no host is connected")
 
     def reject(self, *_: object) -> None:

@@ -198,7 +198,7 @@ def work_of(share: Share) -> Iterator[None]:
     share.end()
 
 
-def started(share: Share, seconds: float = QUANTUM) -> gevent.Greenlet[..., None]:
+def started(share: Share, seconds: float = QUANTUM) -> gevent.Greenlet[..., bool]:
     """A piece of work of `seconds`, as far as it gets now."""
     taking = gevent.spawn(share.take, seconds)
     gevent.sleep(0.01)

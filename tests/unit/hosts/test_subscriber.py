@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -38,12 +38,14 @@ BROKEN = {
 
 
 class Sink:
-    def __init__(self) -> None:
+    def __init__(self, *, waits: bool = False) -> None:
+        self.waits = waits
         self.taken: list[int] = []
         self.rejected: list[tuple[str, int | None]] = []
 
-    def put(self, host: Host, event: Event) -> None:
+    def put(self, host: Host, event: Event) -> bool:
         self.taken.append(event.seq)
+        return self.waits
 
     def reject(self, host: Host, seq: int | None, reason: str, did: str | None, *_: object) -> None:
         self.rejected.append((reason, seq))
@@ -114,6 +116,22 @@ def test_a_bug_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_hosts_own_word_ends_the_stream() -> None:
     sink, end = read(known_host(), identity_frame(1), error_frame("FutureCursor"), identity_frame(2))
     assert sink.taken == [1] and end == "future-cursor"
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_host_whose_turn_is_over_makes_way_unless_it_has_just_waited(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_way: list[int] = []
+    sink, nothing = Sink(waits=waits), cast(Any, None)
+    monkeypatch.setattr(subscriber, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(subscriber, "yield_hub", lambda: made_way.append(len(sink.taken)))
+    # All three have come together.
+    stream = Stream(identity_frame(1), identity_frame(2), identity_frame(3))
+    with pytest.raises(StreamEnded):
+        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), cast(Any, stream), None)
+    assert sink.taken == [1, 2, 3]
+    assert made_way == ([] if waits else [1, 2, 3])
 
 
 def test_a_rejected_seq_is_believed_if_it_is_near() -> None:
