@@ -212,7 +212,8 @@ class _Reading:
     def __init__(self, host: Host, sink: EventSink, starts_again: StartsAgain, cursor: int | None) -> None:
         self.waited = False
         self._host = host
-        self._cursor = cursor
+        # Numbers that were taken up before and are asked for again. Some hosts count the cursor's own among them.
+        self._asked_again = range(0) if cursor is None else range(cursor, host.cursor.highest + 1)
         self._sink = sink
         self._starts_again = starts_again
         self._last_seq = 0
@@ -271,23 +272,22 @@ class _Reading:
         if event.seq > max(self._last_seq, self._host.cursor.position):
             if self._held:
                 self._held.clear()
-        elif self._goes_on(event.seq):
-            # It was settled after it was asked for again.
-            pass
-        elif self._starts_again(self._host, event):
-            self._host.note_restart(time.time())
-            for earlier in self._held_before(event):
-                self._hand_on(earlier)
+        elif event.seq <= self._last_seq or event.seq not in self._asked_again:
+            self._look_at(event)
+        if event.seq > self._last_seq:
+            self._hand_on(event)
         else:
-            self._hold(event)
-            if event.seq <= self._last_seq:
-                self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
-                return
-        self._hand_on(event)
+            self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
 
-    def _goes_on(self, seq: int) -> bool:
-        """Whether `seq` is what comes next of what was asked for: then the host's numbers have not started again."""
-        return self._cursor is not None and seq > max(self._cursor, self._last_seq)
+    def _look_at(self, event: Event) -> None:
+        """See whether an event whose number is neither new nor asked for again is by new numbers of the host."""
+        if not self._starts_again(self._host, event):
+            self._hold(event)
+            return
+        self._host.note_restart(time.time())
+        self._last_seq, self._asked_again = 0, range(0)
+        for earlier in self._held_before(event):
+            self._hand_on(earlier)
 
     def _hand_on(self, event: Event) -> None:
         self._host.note_event(event.time, time.time())

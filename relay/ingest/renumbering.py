@@ -14,11 +14,12 @@ import gevent
 
 from relay.atproto.commit import Unproven, verify_commit, verify_sync
 from relay.atproto.errors import ProtocolError
+from relay.atproto.events import SERVED
 from relay.atproto.frames import Commit, Event, Sync
 from relay.atproto.syntax import is_account_did
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
-from relay.ingest.accounts import Accounts
+from relay.ingest.accounts import Accounts, AccountState
 from relay.kit import metrics
 from relay.kit.background import Stints
 from relay.kit.errors import IdentityError, StoreError
@@ -51,7 +52,7 @@ class Renumbering:
         if not isinstance(event, Commit | Sync) or not is_account_did(event.did):
             # Nobody can tell whether it is new.
             return False
-        if event.rev <= self._known_rev(event.did):
+        if not self._may_be_new(event, event.rev):
             # For a repetition nobody has to wait.
             return False
         # One of those under way may be this very one. Ended by the lanes, which settle every event.
@@ -64,8 +65,7 @@ class Renumbering:
 
     def _is_new(self, host: Host, event: Commit | Sync) -> bool:
         try:
-            known = self._known_rev(event.did)
-            if event.rev <= known or self._checks.add(host.id, time.monotonic()) > CHECKS:
+            if not self._may_be_new(event, event.rev) or self._checks.add(host.id, time.monotonic()) > CHECKS:
                 return False
             identity = self._resolver.resolve(event.did, host=host.hostname)
             if not host.endpoint.same_host(identity.pds) or identity.key is None:
@@ -78,15 +78,23 @@ class Renumbering:
         except (ProtocolError, IdentityError) as error:
             log.debug("an event of %s with an old number is not new: %s", host.hostname, error)
             return False
-        return not isinstance(proven, Unproven) or proven.rev > known
+        return not isinstance(proven, Unproven) or self._may_be_new(event, proven.rev)
 
-    def _known_rev(self, did: str) -> str:
-        """The account's last rev, "" when there is none."""
+    def _may_be_new(self, event: Commit | Sync, rev: str) -> bool:
+        """Whether `rev` comes after what is known of the event's account.
+
+        Of an account that is not served here nothing is known: its commits are dropped, and any one may have been.
+        """
+        state = self._account(event.did)
+        if state is None:
+            return True
+        return state.row.status in SERVED and (state.repo is None or rev > state.repo.rev)
+
+    def _account(self, did: str) -> AccountState | None:
         while True:
             try:
-                state = self._accounts.lookup(did)
+                return self._accounts.lookup(did)
             except StoreError as error:
+                # Ended by the database's return, as the lanes' own wait for it is.
                 log.debug("waiting for the database: %s", error)
                 gevent.sleep(STORE_RETRY_SECONDS)
-                continue
-            return state.repo.rev if state is not None and state.repo is not None else ""

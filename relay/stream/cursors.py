@@ -64,6 +64,11 @@ class HostCursor:
         return bool(self._begun)
 
     @property
+    def highest(self) -> int:
+        """The highest seq that was taken up, NONE_YET when none was."""
+        return max(self.position, max(self._begun, default=NONE_YET))
+
+    @property
     def full(self) -> bool:
         """True when no more may be begun until the oldest outstanding event is settled."""
         return len(self._begun) >= MAX_AHEAD

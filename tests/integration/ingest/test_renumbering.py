@@ -16,7 +16,7 @@ from relay.net.websocket_connection import StreamEnded
 from tests.support.event_path import EventPath
 from tests.support.hosts import Stream
 from tests.support.pds import FakePds
-from tests.support.repo import CommitEvent, RepoBuilder, create
+from tests.support.repo import CommitEvent, RepoBuilder, create, frame
 from tests.support.wait import until
 
 
@@ -28,6 +28,16 @@ def starts_again(path: EventPath, host: Host, frame: bytes) -> bool:
     event = frames.decode(frame)
     assert isinstance(event, Commit | Sync | Identity | Account)
     return path.ingest.renumbering.starts_again(host, event)
+
+
+def read(path: EventPath, host: Host, cursor: int | None, *messages: bytes) -> None:
+    """Read a connection to `host`, opened for what is after `cursor`, that brings these messages and ends."""
+    nothing: Any = None
+    stream: Any = Stream(*messages)
+    subscriber = Subscriber(nothing, nothing, path.ingest.lanes, path.ingest.renumbering.starts_again, "")
+    with pytest.raises(StreamEnded):
+        subscriber.read(host, stream, cursor)
+    assert until(lambda: not host.cursor.outstanding, 30)
 
 
 def test_a_new_rev_under_an_old_number_begins_the_cursor_anew(path: EventPath, pds: FakePds) -> None:
@@ -68,17 +78,59 @@ def test_what_was_settled_after_it_was_asked_for_again_is_a_repetition(path: Eve
     path.logged(2)
     path.ingest.moderation.takedown(down.did)
     frames_again = [repo.identity_frame(12), post(down, "3kbbb").frame(13)]
-    for frame in frames_again:
-        path.put(host, frame)
+    for each in frames_again:
+        path.put(host, each)
     assert until(lambda: host.cursor.position == 13)
     before = [(event.did, event.kind) for event in path.logged(4)]
-    nothing: Any = None
-    stream: Any = Stream(*frames_again, post(repo, "3kbbb").frame(14))
-    subscriber = Subscriber(nothing, nothing, path.ingest.lanes, path.ingest.renumbering.starts_again, "")
-    with pytest.raises(StreamEnded):
-        subscriber.read(host, stream, 11)
-    assert until(lambda: host.cursor.position == 14)
+    read(path, host, 11, *frames_again, post(repo, "3kbbb").frame(14))
+    assert host.cursor.position == 14
     assert [(event.did, event.kind) for event in path.logged(5)] == [*before, (repo.did, frames.Kind.COMMIT)]
+
+
+def test_what_comes_behind_a_number_that_was_nonsense_passes(path: EventPath, pds: FakePds) -> None:
+    """A frame that cannot be read moved the cursor ahead, so that what followed looks settled."""
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    assert until(lambda: host.cursor.position == 10)
+    broken = frame("#identity", {"did": repo.did, "seq": 500_000, "time": "", "handle": 1})
+    read(path, host, 10, broken, post(repo, "3kbbb").frame(11), post(repo, "3kccc").frame(12))
+    assert [event.rev for event in path.logged(3) if isinstance(event, Commit)][-1] == repo.rev
+    assert host.cursor.position == 12
+
+
+def test_a_host_that_begins_with_the_last_event_again_repeats_it(path: EventPath, pds: FakePds) -> None:
+    """Whatever became of it: of a commit that was dropped, the rev is still newer than what is known."""
+    host, repo, away = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(10))
+    path.put(host, post(away, "3kaaa").frame(11))
+    path.put(host, away.account_frame(12, active=False, status="deactivated"))
+    pds.repo_status[away.did] = {"did": away.did, "active": False, "status": "deactivated"}
+    last = post(away, "3kbbb").frame(13)
+    path.put(host, last)
+    assert until(lambda: host.cursor.position == 13, 30)
+    read(path, host, 13, last, post(repo, "3kbbb").frame(14))
+    assert host.restarted_at is None and host.cursor.position == 14
+
+
+@pytest.mark.parametrize("cursor", [None, 13])
+def test_what_is_repeated_of_an_account_that_is_not_followed_shows_nothing(
+    path: EventPath, pds: FakePds, cursor: int | None
+) -> None:
+    """A host that takes no notice of the cursor."""
+    host, repo, down = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    repeated = [repo.identity_frame(10), post(down, "3kaaa").frame(11)]
+    for each in repeated:
+        path.put(host, each)
+    path.logged(2)
+    path.ingest.moderation.takedown(down.did)
+    repeated += [repo.identity_frame(12), post(down, "3kbbb").frame(13)]
+    for each in repeated[2:]:
+        path.put(host, each)
+    assert until(lambda: host.cursor.position == 13, 30)
+    count = len(path.events())
+    read(path, host, cursor, *repeated)
+    assert host.restarted_at is None and host.cursor.position == 13
+    assert len(path.events()) == count
 
 
 def test_what_cannot_be_an_account_shows_nothing(path: EventPath, pds: FakePds) -> None:
