@@ -27,7 +27,7 @@ help:
 	@echo 'make bench-hosts          3,000 TLS hosts for 15 minutes, memory, latency; ARGS="--help"'
 	@echo 'make bench-network        the whole relay under a fake network; ARGS="--help" for its options'
 	@echo 'make bench-storm          thousands of new accounts at once beside known ones, and a slow PLC directory'
-	@echo 'make bench-peers          this relay, indigo and rsky (RSKY_DIR) under the same load in turn; needs Go; half an hour'
+	@echo 'make bench-peers          this relay, indigo and rsky (RSKY_DIR) under the same load in turn; needs Go; more than an hour'
 	@echo 'make soak HOURS=3         a relay that is never at rest: what grows, and whether an event is lost; HOURS=0.33 for 20 minutes'
 	@echo 'make fuzz SECONDS=600     fuzz the parsers of bytes from outside'
 	@echo 'make kill-test ROUNDS=1000   SIGKILL under load and at every durable step; what was lost or repeated'

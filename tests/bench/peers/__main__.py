@@ -2,7 +2,7 @@
 
 Builds indigo's relay with Go and, where RSKY_DIR names a checkout and cargo is installed, rsky's; then takes all
 through the rounds of `rounds`, A B C A B C, first on SQLite, then on a private PostgreSQL, and prints a table of
-medians and ratios; with --json all figures. About half an hour. This relay takes part twice: as it is by default,
+medians and ratios; with --json all figures. More than an hour. This relay takes part twice: as it is by default,
 which on two cores is in-line, and with a worker process. It runs with the Python that runs this.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
