@@ -2,13 +2,15 @@
 
 Used by the worker pool; lanes wait for its checks. A process that ends or hangs is replaced and what it had is
 verified again, so nothing is lost; the events that it may have died of go alone from then on, and one that alone ends
-its process twice is refused. Must not know what a task says.
+its process twice is refused. An operator, or a machine short of memory, may kill processes one after the other: an
+event is refused for that later. Must not know what a task says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import time
 from collections import deque
@@ -31,6 +33,7 @@ BATCHES_OUTSTANDING = 2
 GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
+KILLS_ALLOWED = 5
 KILLED_WITHIN_SECONDS = 5.0
 RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
 IDLE_SECONDS = 60.0
@@ -43,16 +46,17 @@ log = logging.getLogger(__name__)
 
 class Check:
     """A verification of `size` bytes against `key`. `outcome` is None until it is there and took `took` seconds;
-    `crashes` counts the processes that ended over it alone.
+    `crashes` counts the processes that ended or hung over it alone, `kills` those that somebody killed meanwhile.
     """
 
-    __slots__ = ("_waiter", "crashes", "key", "outcome", "size", "task", "took")
+    __slots__ = ("_waiter", "crashes", "key", "kills", "outcome", "size", "task", "took")
 
     def __init__(self, key: PublicKey, task: Task, size: int) -> None:
         self.key = key
         self.task = task
         self.size = size
         self.crashes = 0
+        self.kills = 0
         self.outcome: Outcome | None = None
         self.took = 0.0
         self._waiter: Waiter[None] | None = None
@@ -165,7 +169,7 @@ class WorkerSupervisor:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(KILLED_WITHIN_SECONDS)
-            self._take_back()
+            self._take_back(killed=cause == "ended" and process.returncode == -signal.SIGKILL)
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
         return cause if started else "failed"
 
@@ -238,20 +242,31 @@ class WorkerSupervisor:
         self._oldest_since = time.monotonic()
         self._work.set()
 
-    def _take_back(self) -> None:
-        """Put what the process had into the queue again. It answers in order, so it died of its oldest batch."""
+    def _take_back(self, *, killed: bool) -> None:
+        """Put what the process had into the queue again. It answers in order, so it died of its oldest batch, unless
+        somebody `killed` it.
+        """
         if not self._sent:
             return
         suspects = self._sent.popleft()
         while self._sent:
             self._waiting.extendleft(reversed(self._sent.pop()))
-        # Only a batch of one tells which event it was; and once may be anything, such as an operator.
-        if len(suspects) == 1:
-            suspects[0].crashes += 1
-            if suspects[0].crashes > CRASHES_ALLOWED:
-                suspects[0].settle(Refusal("poison", f"ended or hung {suspects[0].crashes} verifiers"))
-                return
+        # Only a batch of one tells which event it was; and once may be anything.
+        if len(suspects) == 1 and _blamed(suspects[0], killed):
+            return
         self._suspects.extend(suspects)
+
+
+def _blamed(check: Check, killed: bool) -> bool:
+    """Count a process that ended over `check` alone. True when that were too many, and it is refused."""
+    if killed:
+        check.kills += 1
+    else:
+        check.crashes += 1
+    if check.crashes <= CRASHES_ALLOWED and check.kills <= KILLS_ALLOWED:
+        return False
+    check.settle(Refusal("poison", f"ended or hung {check.crashes + check.kills} verifiers"))
+    return True
 
 
 def _spawn(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:

@@ -1,7 +1,7 @@
 """A worker process for tests: `relay.ingest.worker`, but that a commit's own words may make it go wrong.
 
-Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, and `ODD_ANSWER` is
-answered by nonsense.
+Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, `ODD_LONG` a second,
+and `ODD_ANSWER` is answered by nonsense.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Unproven | Refusal
         time.sleep(600)
     if b"ODD_SLOW" in event.blocks:
         time.sleep(0.02)
+    if b"ODD_LONG" in event.blocks:
+        time.sleep(1.0)
     if b"ODD_ANSWER" in event.blocks:
         return ("neither", "nor", "anything")  # type: ignore[return-value]
     return worker.verify_now(event, key)

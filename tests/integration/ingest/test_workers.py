@@ -171,6 +171,28 @@ def test_a_frame_that_ends_its_worker_twice_is_dropped_and_no_other_is(
     until(lambda: ready() == 1)
 
 
+@pytest.mark.parametrize("kills", [worker_supervisor.KILLS_ALLOWED, worker_supervisor.KILLS_ALLOWED + 1])
+def test_an_event_is_not_blamed_soon_for_processes_that_somebody_kills(
+    opened: Open, pds: FakePds, drops: DropCounter, kills: int
+) -> None:
+    drops.watch("poison")
+    path = opened(processes=1)
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    send(path, host, [repo], 1)
+    path.logged(1)
+    assert path.ingest._pool is not None
+    (supervisor,) = path.ingest._pool._supervisors
+    path.put(host, repo.commit(create(f"{POST}/3kzzz", words("ODD_LONG"))).frame(2))
+    for _ in range(kills):
+        until(lambda: supervisor.ready and supervisor.outstanding, 30)
+        (worker,) = workers()
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not supervisor.ready, 30)
+    assert until(lambda: host.cursor.position == 2, 30)
+    assert drops.since("poison") == (kills > worker_supervisor.KILLS_ALLOWED)
+    assert len(path.events()) == 2 - drops.since("poison")
+
+
 def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
     opened: Open, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
