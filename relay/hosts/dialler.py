@@ -65,13 +65,13 @@ class Dialler:
         gevent.killall(list(self._greenlets.values()), timeout=timeout)
 
     def dial_now(self, host: Host) -> None:
-        """Connect to the host at once, or when it may be asked again; it may be dialled or connected already."""
+        """Connect to the host at once, or when it may be asked again, unless it is banned, dialled or connected."""
         if host.id not in self._greenlets:
             self._plan(host, 0.0)
             self._loop.wake()
 
     def probe_later(self, host: Host) -> None:
-        """Look at the host again in some hours."""
+        """Look at the host again in some hours, unless it is banned."""
         self._plan(host, lifecycle.probe_delay(random.random()))
 
     def disconnect(self, host: Host) -> bool:
@@ -235,7 +235,12 @@ class Dialler:
         log.debug("host %s: %s; failure %d in a row", host.hostname, error, host.row.failures)
 
     def _plan(self, host: Host, delay: float) -> None:
-        """Dial the host in `delay` seconds, but not while it asks to be left alone."""
+        """Dial the host in `delay` seconds, but not while it asks to be left alone, and never while it is banned.
+
+        Whoever plans may have waited since it looked at the host's status.
+        """
+        if host.status is Status.BANNED:
+            return
         self._schedule.set(host.id, max(time.monotonic() + delay, host.left_alone_until))
 
 

@@ -117,8 +117,7 @@ class Hosts:
             return connected
         connected = self._dialler.disconnect(host)
         self._registry.change(host, Cause.DISCONNECTED)
-        if host.status is not Status.BANNED:
-            self._dialler.probe_later(host)
+        self._dialler.probe_later(host)
         self._registry.flush()
         return connected
 
@@ -167,8 +166,7 @@ class Hosts:
         host = self.known(hostname)
         self._dialler.disconnect(host)
         if not self._settled(host):
-            if host.status is not Status.BANNED:
-                self._dialler.dial_now(host)
+            self._dialler.dial_now(host)
             words = f"events of {host.hostname} are still under way: try again"
             raise ActionRefused("host-busy", "HostBusy", 409, words)
         passed_over = position == "live" or (isinstance(position, int) and position > host.cursor.position > NONE_YET)
@@ -178,8 +176,7 @@ class Hosts:
         host.skip = 0
         host.go_live = position == "live"
         host.ask_from = None if position == "live" else 0 if position == "oldest" else position
-        if host.status is not Status.BANNED:
-            self._dialler.dial_now(host)
+        self._dialler.dial_now(host)
 
     def change_limits(
         self,

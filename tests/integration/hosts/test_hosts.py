@@ -801,6 +801,29 @@ def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(
     assert pds.cursors[:2] == ["0", "1"]
 
 
+def test_a_host_that_is_blocked_while_its_quiet_connection_is_ended_is_not_dialled(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts, "FLUSH_SECONDS", 3600.0)
+    running = relay.start(replace(LOCAL, host_idle_after=0.001))
+    crawl(running, pds)
+    dialler = running._dialler
+    disconnect = dialler.disconnect
+
+    def disconnect_and_block(host: Host) -> bool:
+        connected = disconnect(host)
+        monkeypatch.setattr(dialler, "disconnect", disconnect)
+        running.block(pds.hostname)
+        return connected
+
+    monkeypatch.setattr(dialler, "disconnect", disconnect_and_block)
+    host = running.known(pds.hostname)
+    for _ in range(hosts.PASSES):
+        running._look_after_hosts()
+    assert host.status is Status.BANNED
+    assert dialler.next_attempt_in(host) is None
+
+
 def test_all_hosts_are_looked_at_by_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
 
