@@ -62,9 +62,9 @@ def trim(kind: Kind, payload: Fields) -> Fields:
     if type(since) is str and not is_tid(since):
         # Nobody needs it: `prevData` says what a commit follows on. But consumers check how it is written.
         fields = fields | {"since": None}
-    if unusual := _unusual(fields):
+    if not (type(fields["rebase"]) is type(fields["tooBig"]) is bool and _is_links(fields["blobs"])):
         # Nobody looks at these any more, whatever they say (synchronization draft, 4.4.2).
-        fields = fields | unusual
+        fields = fields | _put_right(fields)
     ops = _ops(fields)
     trimmed = [_OP_SHAPE.trim(op) for op in ops]
     if all(map(operator.is_, ops, trimmed)):
@@ -72,13 +72,14 @@ def trim(kind: Kind, payload: Fields) -> Fields:
     return fields | {"ops": trimmed}
 
 
-def _unusual(fields: Fields) -> Fields:
-    """What stands in for the deprecated fields that are not of the lexicon's types."""
-    instead: Fields = {name: False for name in ("rebase", "tooBig") if type(fields[name]) is not bool}
-    blobs = fields["blobs"]
-    if type(blobs) is not list or not all(type(blob) is Cid for blob in blobs):
-        instead["blobs"] = []
-    return instead
+def _is_links(value: object) -> bool:
+    return type(value) is list and all(type(link) is Cid for link in value)
+
+
+def _put_right(fields: Fields) -> Fields:
+    """The deprecated fields, with what stands in for those that are not of the lexicon's types."""
+    flags: Fields = {name: fields[name] is True for name in ("rebase", "tooBig")}
+    return flags | {"blobs": fields["blobs"] if _is_links(fields["blobs"]) else []}
 
 
 def _ops(fields: Fields) -> list[Fields]:
