@@ -26,6 +26,8 @@ from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded
 from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
+# However much longer the upstream asks to be left alone: an edge's consumers get nothing meanwhile.
+LONGEST_RETRY_SECONDS = 60.0
 STEADY_SECONDS = 60.0
 # A short break is not news for a load balancer: consumers lose nothing by it. Nor is a connection good news before it
 # has stood for a while or brought something: an upstream may take it and hang up.
@@ -87,16 +89,17 @@ class Source:
     def _run(self) -> None:
         failures = 0
         while True:
-            opened = time.monotonic()
+            opened, asked_for = time.monotonic(), 0.0
             try:
                 self._copy_stream()
             except StreamEnded as error:
                 self._note_end(error)
+                asked_for = min(error.retry_after, LONGEST_RETRY_SECONDS)
             except Exception as error:
                 log.exception("copying from upstream %s crashed", self._upstream.hostname)
                 self._note_end(StreamEnded("internal-error", type(error).__name__))
             failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures + 1
-            gevent.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1])
+            gevent.sleep(max(asked_for, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]))
 
     def _note_end(self, error: StreamEnded) -> None:
         repeated = self._away_since is not None and str(error) == self._ended
