@@ -108,8 +108,10 @@ class Allowance(Generic[K]):
 def _make_room(kept: OrderedDict[K, V], capacity: int, is_over: Callable[[V], bool]) -> None:
     """Forget the least recently used keys: what is over, and one of as many as `capacity`."""
     for _ in range(FORGOTTEN_AT_ONCE):
-        oldest = next(iter(kept), None)
-        if oldest is None or not (len(kept) >= capacity or is_over(kept[oldest])):
+        if not kept:
+            return
+        oldest = next(iter(kept))
+        if len(kept) < capacity and not is_over(kept[oldest]):
             return
         del kept[oldest]
 

@@ -67,6 +67,12 @@ def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
     assert allowance.take(1, 0.0)
 
 
+def test_no_key_is_too_odd_to_be_forgotten() -> None:
+    allowance: Allowance[str | None] = Allowance(burst=1, interval=60.0, capacity=1)
+    for key in (None, "a", None, "b"):
+        assert allowance.take(key, 0.0) and len(allowance) == 1
+
+
 def test_an_allowance_forgets_keys_that_have_all_their_tokens_again() -> None:
     allowance: Allowance[int] = Allowance(burst=2, interval=60.0, capacity=1000)
     for turn in range(500):
