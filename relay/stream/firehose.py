@@ -204,9 +204,10 @@ class Feed:
                     self._let_go()
             elif self.position < self._tail.head:
                 self._reading = True
-                if not self._share.ask(max(deadline - time.monotonic(), 0.0)):
+                read = self._from_log(before, deadline)
+                if read is None:
                     return None
-                data = self._from_disk(before)
+                data = read
             else:
                 self._tail.wait(self.position, deadline, converts=self.convert is not None)
                 data = b""
@@ -241,15 +242,30 @@ class Feed:
         assert self.convert is not None
         return None if chunk is None else (self.convert(chunk, position), chunk.last_seq)
 
-    def _from_disk(self, position: int) -> bytes:
+    def _from_log(self, position: int, deadline: float) -> bytes | None:
+        """The next events of the log; None when it was not this feed's turn until `deadline`."""
+        found = self._from_page_cache(position, deadline)
+        return self._from_disk(position, deadline) if found is None else found
+
+    def _from_page_cache(self, position: int, deadline: float) -> bytes | None:
+        """The same where no disk is needed, or None. It does not stand in line behind those who wait for the disk."""
+        if self.convert is not None or not (self._share.has_room or self._ask(deadline)):
+            return None
+        found = self._at_hand(position, self._tail.head)
+        if found is None:
+            return None
+        data, self.position = found
+        self._share.settle(len(data))
+        if not data:
+            # All of it is hidden, and so may be the next million events.
+            yield_hub()
+        return data
+
+    def _from_disk(self, position: int, deadline: float) -> bytes | None:
+        """The same in any case, read in a thread."""
+        if not self._ask(deadline):
+            return None
         head = self._tail.head
-        if self.convert is None and (found := self._at_hand(position, head)) is not None:
-            data, self.position = found
-            self._share.settle(len(data))
-            if not data:
-                # All of it is hidden, and so may be the next million events.
-                yield_hub()
-            return data
         size = 0
         try:
             records = self._read(position)
@@ -269,3 +285,6 @@ class Feed:
         if self.convert is not None:
             return self.convert(chunk_of(records, self.position, self._suppressions), position)
         return joined(self._suppressions.shown(records))
+
+    def _ask(self, deadline: float) -> bool:
+        return self._share.ask(max(deadline - time.monotonic(), 0.0))

@@ -1,7 +1,8 @@
 """What was read from the disk for consumers and is not sent yet: bounded for all of them together.
 
 A feed asks for its share before it reads and gives it back when it is asked for more, which is when its consumer has
-taken all. Shares are given in the order in which they were asked for. Must not know of sockets.
+taken all. Shares are given in the order in which they were asked for, but who needs no disk does not stand in line
+behind those who wait for it. Must not know of sockets.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ class Share:
         self._since = 0.0
         self._turn: Signal | None = None
 
+    @property
+    def has_room(self) -> bool:
+        """True when a block may be handed out now, if it is in memory. Those who wait for a share get theirs first of
+        whatever room comes back.
+        """
+        return self.held > 0 or (self._turn is None and not self._budget.full)
+
     def ask(self, timeout: float) -> bool:
         """True when a block may be read; False when it is not this feed's turn after `timeout` seconds. Its place
         among those who wait is kept until it asks again.
@@ -88,7 +96,8 @@ class Share:
             self._turn = None
 
     def settle(self, size: int) -> None:
-        """So many bytes were read in the end."""
+        """So many bytes were read in the end: of what was asked for, or where there was room for them."""
+        self._since = time.monotonic()
         self._budget.taken += size - self.held
         if not self._read:
             self._budget.reading -= 1

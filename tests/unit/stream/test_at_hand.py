@@ -20,6 +20,7 @@ from relay.eventlog.segment import BLOCK, paths
 from relay.stream import at_hand
 from relay.stream.at_hand import NOBODY, AtHand, Passage, passage, shown
 from relay.stream.firehose import Feed, Firehose
+from relay.stream.read_budget import READING, ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from tests.support.stream import append, payloads, record
@@ -237,6 +238,52 @@ def test_what_is_wholly_hidden_holds_up_nobody(tmp_path: Path, monkeypatch: pyte
     assert len(seen) > 3
     assert seen[1:] == sorted(set(seen[1:])), "others had no turn between two blocks"
     other.kill()
+    firehose.close()
+    log.close()
+
+
+def test_those_who_wait_for_the_disk_hold_up_nobody_who_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
+    log = filled(tmp_path)
+    firehose = firehose_of(log, COUNT, Suppressions())
+    feed = firehose.attach(0)
+    frames = payloads(feed.next(10.0) or b"")
+    others = [Share(firehose._budget) for _ in range(READING + 1)]
+    assert [other.ask(0.0) for other in others] == [True] * READING + [False]
+    at_hand = payloads(feed.next(0.0) or b"")
+    assert at_hand, "it stood in line behind them"
+    frames += at_hand
+    assert feed.next(0.0) is None, "the next segment is opened in a thread"
+    for other in others:
+        other.give_back()
+    assert frames + drained(feed) == frames_of(range(1, COUNT + 1))
+    feed.close()
+    assert firehose._budget.taken == firehose._budget.reading == 0
+    firehose.close()
+    log.close()
+
+
+def test_what_is_at_hand_counts_as_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
+    log = filled(tmp_path)
+    firehose = firehose_of(log, COUNT, Suppressions())
+    firehose._budget = budget = ReadBudget(2 * BLOCK)
+    slow, other = firehose.attach(0), firehose.attach(0)
+    for feed in (slow, other):
+        assert feed.next(10.0)
+    held = slow.next(10.0)
+    assert held and budget.taken > len(held)
+    full = Share(budget)
+    assert full.ask(0.0) and budget.full
+    # What it had is sent, and there is no room for more.
+    assert other.next(0.0) is None and budget.taken == BLOCK + len(held)
+    full.give_back()
+    assert other.next(10.0)
+    for feed in (slow, other):
+        feed.close()
+    assert budget.taken == budget.reading == 0 and not budget.waiting
     firehose.close()
     log.close()
 
