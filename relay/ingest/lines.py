@@ -224,6 +224,8 @@ class Lines:
         account_line = self.by_account.get(did)
         if account_line is not None:
             account_line.deliveries.extend(line.deliveries)
+            account_line.overflowed |= line.overflowed
+            account_line.throttled |= line.throttled
             return
         self.by_account[did] = line
         self._attend(did, line, None)

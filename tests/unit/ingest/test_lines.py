@@ -11,7 +11,7 @@ from gevent.event import Event as Signal
 from relay.atproto.frames import Identity
 from relay.hosts.host import Host
 from relay.ingest.delivery import Delivery, Wait
-from relay.ingest.lines import Lines, Parking
+from relay.ingest.lines import ACCOUNT_PLACES, Lines, Parking
 from tests.support.hosts import known_host
 from tests.support.repo import account_did
 from tests.support.wait import until
@@ -25,6 +25,7 @@ class Scripted:
     def __init__(self) -> None:
         self.waits: dict[int, list[Wait]] = {}
         self.settled: list[int] = []
+        self.dropped: list[int] = []
         self.ended: dict[tuple[int, Wait], Signal] = {}
 
     def settle(self, delivery: Delivery) -> Wait | None:
@@ -43,13 +44,33 @@ def script() -> Scripted:
     return Scripted()
 
 
+class Told:
+    """What consumers are told, in place of `Hosting`."""
+
+    def __init__(self) -> None:
+        self.throttled: list[bool] = []
+
+    def throttle(self, did: str, host: Host) -> bool:
+        self.throttled.append(True)
+        return True
+
+    def let_go(self, did: str) -> None:
+        self.throttled.append(False)
+
+
 @pytest.fixture
-def lines(script: Scripted) -> Lines:
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def lines(script: Scripted, told: Told) -> Lines:
     def drop(delivery: Delivery, reason: str, detail: str) -> None:
-        raise AssertionError(reason)
+        assert reason == "account-throttled"
+        script.dropped.append(delivery.event.seq)
 
     waits: Any = script
-    hosting: Any = None
+    hosting: Any = told
     return Lines(waits, hosting, Parking(), script.settle, drop)
 
 
@@ -85,3 +106,22 @@ def test_what_has_to_wait_goes_behind_what_became_the_accounts_line_meanwhile(
     until(lambda: len(script.settled) == 3, 30)
     assert script.settled == [1, 2, 3]
     until(lambda: not lines.by_account, 30)
+
+
+def test_that_consumers_were_told_of_missing_events_is_not_forgotten_when_lines_become_one(
+    script: Scripted, lines: Lines, told: Told, event: Callable[[Host, int], Delivery]
+) -> None:
+    host, other = known_host(), known_host(id=2)
+    lines.begin(event(host, 1), Wait.FOREIGN)
+    for seq in range(2, ACCOUNT_PLACES + 3):
+        assert lines.join(event(host, seq))
+    assert script.dropped == [ACCOUNT_PLACES + 1, ACCOUNT_PLACES + 2]
+    assert told.throttled == [True]
+    lines.begin(event(other, 100), Wait.STATUS)
+    until(lambda: len(script.ended) == 2, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not lines.asides, 30)
+    script.ended[100, Wait.STATUS].set()
+    until(lambda: not lines.by_account, 30)
+    assert script.settled == [100, *range(1, ACCOUNT_PLACES + 1)]
+    assert told.throttled == [True, False]
