@@ -31,7 +31,7 @@ BEHIND_EVENTS = 20_000
 def come_and_go(url: str, steady: Consumer, ended: deque[str]) -> None:
     """One consumer after the other, a third of them behind."""
     while True:
-        behind = max(1, steady.last_seq - random.randrange(BEHIND_EVENTS))
+        behind = max(0, steady.last_seq - random.randrange(BEHIND_EVENTS))
         gevent.spawn(visit, f"{url}?cursor={behind}" if random.random() < 1 / 3 else url, ended)
         gevent.sleep(COMES_EVERY)
 

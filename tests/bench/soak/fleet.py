@@ -29,9 +29,11 @@ from relay.store.open import open_database  # noqa: E402
 from tests.bench.hosts.fleet import store  # noqa: E402
 from tests.bench.hosts.traffic import Owner  # noqa: E402
 from tests.bench.soak.population import Account, SoakHost  # noqa: E402
+from tests.bench.startup.filler import fill  # noqa: E402
 from tests.support.certificate import make_certificate, server_context  # noqa: E402
 from tests.support.plc import FakePlc  # noqa: E402
 
+SILENT = 100_000  # accounts in the database alone: it is larger than its page caches from the start
 TAKEN = 50  # accounts, each of another host
 CUT_EVERY = 2.0
 AWAY_EVERY, AWAY_SECONDS = 10.0, 20.0
@@ -170,9 +172,11 @@ def main(folder: Path, hosts: int, accounts: int) -> None:
     os.nice(10)
     fleet = Fleet(server_context(make_certificate(folder, "localhost")), hosts, accounts)
     owners = [[Owner(one.did, one.repo.key.public) for one in host.accounts] for host in fleet.hosts]
-    database = open_database(f"sqlite://{folder}/relay.sqlite", max_connections=1)
+    address = f"sqlite://{folder}/relay.sqlite"
+    database = open_database(address, max_connections=1)
     database.write(store, list(fleet.hosts), owners)
     database.close()
+    fill(address, SILENT, hosts)
     with fleet.plc:
         tell(plc=fleet.plc.url, taken=[account.did for account in fleet.taken])
         while line := gevent.get_hub().threadpool.apply(sys.stdin.readline):
