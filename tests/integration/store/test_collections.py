@@ -153,6 +153,20 @@ def test_an_account_has_so_many_collections(filled: Database, monkeypatch: pytes
     assert since() == 3 * 4, "what is there already is not left out"
 
 
+def test_accounts_with_few_and_with_many_collections_are_told_together(
+    filled: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collections, "MAX_PER_ACCOUNT", 5)
+    since = left_out("account")
+    names = [f"x.made.up{number}" for number in range(9)]
+    # Each has posts already.
+    store(filled, {**pairs_of(1, names[:3]), **pairs_of(3, names[:2])})
+    # One is at its limit before its second name, one is far from it, one just reaches it.
+    store(filled, {**pairs_of(1, names[3:5]), **pairs_of(2, names[:2]), **pairs_of(3, names[2:4])})
+    assert since() == 1
+    assert [sum(uid in listed(filled, name) for name in names) for uid in (1, 2, 3)] == [4, 2, 4]
+
+
 def test_a_host_brings_up_so_many_names_a_day(filled: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collections, "MAX_NEW_NAMES", 10)
     other = AccountRow(11, did(11), 2, "active", "active")
