@@ -111,21 +111,36 @@ class Firehose:
         self._pool.kill()
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
-        reader = LogReader(self._log)
+        source = LogSource(self._log, self._at_hand, self._pool)
+        return Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget))
 
-        def read(after_seq: int) -> list[Record]:
-            return in_thread(self._pool, reader.read, after_seq)
 
-        def at_hand(position: int, head: int) -> tuple[bytes, int] | None:
-            return self._at_hand.after(position, head, reader)
+class LogSource:
+    """The log as one feed reads it: the hub what is in the page cache, a native thread the rest."""
 
-        def bytes_after(seq: int) -> int:
-            return in_thread(self._pool, self._log.bytes_after, seq)
+    __slots__ = ("_at_hand", "_log", "_pool", "_reader")
 
-        share = Share(self._budget)
-        return Feed(
-            position, outdated, self._tail, self._suppressions, at_hand, read, reader.let_go, share, bytes_after
-        )
+    def __init__(self, log: SegmentLog, at_hand: AtHand, pool: ThreadPool) -> None:
+        self._log = log
+        self._at_hand = at_hand
+        self._pool = pool
+        self._reader = LogReader(log)
+
+    def at_hand(self, after_seq: int, head: int) -> tuple[bytes, int] | None:
+        """What `AtHand.after` gives. Never waits."""
+        return self._at_hand.after(after_seq, head, self._reader)
+
+    def read(self, after_seq: int) -> list[Record]:
+        """What `LogReader.read` gives or raises, from a native thread."""
+        return in_thread(self._pool, self._reader.read, after_seq)
+
+    def let_go(self) -> None:
+        """Close the file, which takes room while it is open, even when it is deleted."""
+        self._reader.let_go()
+
+    def bytes_after(self, seq: int) -> int:
+        """What `SegmentLog.bytes_after` gives, from a native thread."""
+        return in_thread(self._pool, self._log.bytes_after, seq)
 
 
 class Feed:
@@ -137,12 +152,9 @@ class Feed:
     """
 
     __slots__ = (
-        "_at_hand",
-        "_bytes_after",
-        "_let_go",
-        "_read",
         "_reading",
         "_share",
+        "_source",
         "_suppressions",
         "_tail",
         "at_end",
@@ -158,11 +170,8 @@ class Feed:
         outdated: bool,
         tail: Tail,
         suppressions: Suppressions,
-        at_hand: Callable[[int, int], tuple[bytes, int] | None],
-        read: Callable[[int], list[Record]],
-        let_go: Callable[[], None],
+        source: LogSource,
         share: Share,
-        bytes_after: Callable[[int], int],
     ) -> None:
         self.position = position
         self.outdated = outdated
@@ -171,17 +180,13 @@ class Feed:
         self.waits = False
         self._tail = tail
         self._suppressions = suppressions
-        # What gives chunks without the disk, and what a native thread has to read.
-        self._at_hand = at_hand
-        self._read = read
-        # Called once the next events are in memory: a file that is held open takes room even when it is deleted.
-        self._let_go = let_go
-        self._reading = False
+        self._source = source
         self._share = share
-        self._bytes_after = bytes_after
+        # Whether the log was read since the last events from memory.
+        self._reading = False
 
     def next(self, timeout: float) -> bytes | None:
-        """The next events as joined WebSocket frames; None when there are none for `timeout` seconds. Empty when
+        """The next events as joined WebSocket frames; None when none were found for `timeout` seconds. Empty when
         nothing was left of them after conversion.
 
         Those of the last call count as sent. Raises ConsumerTooSlow when they are no longer in the log, LogError
@@ -201,7 +206,7 @@ class Feed:
                 if self._reading:
                     self._reading = False
                     self._share.give_back()
-                    self._let_go()
+                    self._source.let_go()
             elif self.position < self._tail.head:
                 self._reading = True
                 read = self._from_log(before, deadline)
@@ -213,7 +218,8 @@ class Feed:
                 data = b""
             if data or (self.convert is not None and self.position != before):
                 return data
-            if time.monotonic() >= deadline and self.position >= self._tail.head:
+            # Also when it is behind: millions of events in a row may be hidden.
+            if time.monotonic() >= deadline:
                 return None
 
     @property
@@ -229,7 +235,7 @@ class Feed:
 
     def bytes_left(self) -> int:
         """About how many bytes of the log come after `position`. Blocks on the disk. Raises LogError."""
-        return self._bytes_after(self.position)
+        return self._source.bytes_after(self.position)
 
     @property
     def in_the_way(self) -> bool:
@@ -251,7 +257,7 @@ class Feed:
         """The same where no disk is needed, or None. It does not stand in line behind those who wait for the disk."""
         if self.convert is not None or not (self._share.has_room or self._ask(deadline)):
             return None
-        found = self._at_hand(position, self._tail.head)
+        found = self._source.at_hand(position, self._tail.head)
         if found is None:
             return None
         data, self.position = found
@@ -268,7 +274,7 @@ class Feed:
         head = self._tail.head
         size = 0
         try:
-            records = self._read(position)
+            records = self._source.read(position)
             size = sum(len(record.frame) for record in records)
         except FellBehind:
             raise ConsumerTooSlow from None

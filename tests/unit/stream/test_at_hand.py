@@ -242,6 +242,24 @@ def test_what_is_wholly_hidden_holds_up_nobody(tmp_path: Path, monkeypatch: pyte
     log.close()
 
 
+def test_hidden_events_take_no_longer_than_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the consumer is listened to meanwhile."""
+    monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
+    log = SegmentLog(tmp_path / "persist")
+    append(log, [record(seq, uid=1) for seq in range(1, 10 * at_hand.RECORDS)])
+    append(log, [record(10 * at_hand.RECORDS, uid=1, kind=Kind.ACCOUNT)])
+    firehose = firehose_of(log, log.last_seq, hiding(1, log.last_seq))
+    feed = firehose.attach(0)
+    positions = []
+    while (found := feed.next(0.0)) is None:
+        positions.append(feed.position)
+    assert len(positions) >= 9 and positions == sorted(set(positions))
+    assert payloads(found) == [record(log.last_seq).frame] and not feed.behind
+    feed.close()
+    firehose.close()
+    log.close()
+
+
 def test_those_who_wait_for_the_disk_hold_up_nobody_who_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
