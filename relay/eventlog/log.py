@@ -183,10 +183,13 @@ class SegmentLog:
 
     def end_of(self, segment: Segment) -> int:
         """The offset up to which the segment may be read now. Raises FileNotFoundError when it was trimmed."""
+        synced = self.synced_end_of(segment)
+        return segment.path.stat().st_size if synced is None else synced
+
+    def synced_end_of(self, segment: Segment) -> int | None:
+        """The same of the segment that is being written; None for the others, which end where their files do."""
         writer = self._writer
-        if writer is not None and writer.segment is segment:
-            return writer.synced
-        return segment.path.stat().st_size
+        return writer.synced if writer is not None and writer.segment is segment else None
 
     def note_lost(self, first: int, last: int) -> None:
         """The events from seq `first` to `last` cannot be read. Logged and counted once, however often it is found."""

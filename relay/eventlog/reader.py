@@ -65,16 +65,19 @@ class LogReader:
         """Put what comes after the record `after_seq`, the last that was read, at the start of `buffer`, and say how
         many bytes that is and which seq begins the next segment.
 
-        For the hub: it never waits for the disk. No bytes when it would, at the end of a segment, and when another
-        record was the last.
+        For the hub: it never waits for the disk, and asks the file system for nothing else, as that may be one of
+        another machine. No bytes when it would wait, at the end of a segment, and when another record was the last.
         """
         handle = self._handle
         if handle is None or self._seq != after_seq:
             return 0, 0
         following = self._log.segment_after(handle.segment)
+        synced = self._log.synced_end_of(handle.segment)
+        room = memoryview(buffer)
+        if synced is not None:
+            room = room[: max(synced - self._offset, 0)]
         try:
-            end = self._log.end_of(handle.segment) if following is None else handle.size()
-            size = read_cached(handle.fd, memoryview(buffer)[: max(end - self._offset, 0)], self._offset)
+            size = read_cached(handle.fd, room, self._offset)
         except OSError:
             return 0, 0
         return size, following.first_seq if following else self._log.next_seq

@@ -306,6 +306,49 @@ def test_what_is_at_hand_counts_as_what_is_read(tmp_path: Path, monkeypatch: pyt
     log.close()
 
 
+@pytest.mark.parametrize("segment", ["sealed", "newest", "newest of an earlier run"])
+def test_the_file_system_is_asked_for_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, segment: str
+) -> None:
+    """It may be one of another machine, and would hold up the hub for as long as that does not answer."""
+    log = filled(tmp_path)
+    if segment == "newest of an earlier run":
+        log.close()
+        log = SegmentLog(tmp_path / "persist")
+    hand, reader = AtHand(Suppressions()), LogReader(log)
+    first = log.segments[0 if segment == "sealed" else -1].first_seq
+    last = reader.read(first - 1, 3_000)[-1].seq
+
+    def unanswered(*_: object, **__: object) -> None:
+        raise AssertionError("the file system was asked")
+
+    with monkeypatch.context() as silent:
+        silent.setattr(os, "fstat", unanswered)
+        silent.setattr(os, "stat", unanswered)
+        found = hand.after(last, COUNT, reader)
+    assert found is not None and payloads(found[0])[0] == b"%d" % (last + 1) * 400
+    log.close()
+
+
+def test_what_is_not_synced_is_not_at_hand(tmp_path: Path) -> None:
+    unsynced = False
+
+    def sync(_: int) -> None:
+        if unsynced:
+            found.append(hand.after(2, ALL, reader))
+
+    found: list[tuple[bytes, int] | None] = []
+    log = SegmentLog(tmp_path / "persist", sync=sync)
+    append(log, [record(1), record(2)])
+    hand, reader = AtHand(Suppressions()), LogReader(log)
+    assert [one.seq for one in reader.read(0)] == [1, 2]
+    unsynced = True
+    append(log, [record(3)])
+    assert found == [None]
+    assert hand.after(2, ALL, reader) is not None
+    log.close()
+
+
 def test_another_place_is_left_to_the_reader(tmp_path: Path) -> None:
     log = filled(tmp_path)
     hand, reader = AtHand(Suppressions()), LogReader(log)
