@@ -37,9 +37,6 @@ GOOD_FOR_SECONDS = 24 * 3600.0
 MAX_PENDING = 50_000
 BATCH = 1000
 FLUSH_SECONDS = 1.0
-# Rows are read this far apart. In a backlog hundreds of accounts a second are not in memory, and a round to the
-# database costs as much as dozens of rows; whoever reads by itself, now and then, waits for nothing.
-APART_SECONDS = 0.03
 DRAIN_SECONDS = 5.0
 
 # Until when the table is known to agree with the PLC directory; written by `prime`, read again this often.
@@ -167,7 +164,7 @@ class IdentityCache:
         self._clock = clock
         self._memory = memory
         self.negatives = Negatives()
-        self._rows = BatchedReads(db, table.load_many, APART_SECONDS)
+        self._rows = BatchedReads(db, table.load_many)
         # What SQL has yet to learn, oldest first; None: that the fact no longer holds.
         self._pending: dict[str, bytes | None] = {}
         # How many facts were found not to hold any longer.

@@ -6,11 +6,9 @@ the database's thread costs ten times what a row does. Must not know what the ro
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-import gevent
 from gevent.event import Event
 
 from relay.kit.errors import StoreError
@@ -35,20 +33,12 @@ class _Batch(Generic[Found]):
 class BatchedReads(Generic[Found]):
     """Reads by `read_many(tx, keys)`, which gives what it finds by key. One read at a time, of up to MAX_KEYS keys.
 
-    A key that is asked for is read at once if no read is under way or began less than `apart` seconds ago. Those that
-    come meanwhile are the next read.
+    A key that is asked for is read at once if no read is under way. Those that come meanwhile are the next read.
     """
 
-    def __init__(
-        self,
-        db: Database,
-        read_many: Callable[[Transaction, Sequence[str]], Mapping[str, Found]],
-        apart: float = 0.0,
-    ) -> None:
+    def __init__(self, db: Database, read_many: Callable[[Transaction, Sequence[str]], Mapping[str, Found]]) -> None:
         self._db = db
         self._read_many = read_many
-        self._apart = apart
-        self._next_at = 0.0
         self._open: _Batch[Found] | None = None
         self._newest: _Batch[Found] | None = None
 
@@ -74,10 +64,6 @@ class BatchedReads(Generic[Found]):
         try:
             if before is not None:
                 before.landed.wait(WAIT_SECONDS)
-            early = self._next_at - time.monotonic()
-            if early > 0:
-                gevent.sleep(early)
-            self._next_at = time.monotonic() + self._apart
             if self._open is batch:
                 self._open = None
             batch.found = self._db.read(self._read_many, batch.keys)

@@ -54,33 +54,6 @@ def test_one_key_is_read_at_once_and_all_that_come_meanwhile_together() -> None:
     assert rows.get("4") == 4
 
 
-def test_keys_that_come_soon_after_a_read_are_read_together() -> None:
-    db = Slow()
-    rows: BatchedReads[int] = BatchedReads(db, found, apart=2.0)  # type: ignore[arg-type]
-    assert rows.get("1") == 1
-    greenlets = []
-    for key in ("2", "3", "4"):
-        greenlets.append(gevent.spawn(rows.get, key))
-        gevent.sleep(0)
-    assert db.reads == [["1"]]
-    assert [one.get(timeout=60) for one in greenlets] == [2, 3, 4]
-    assert db.reads == [["1"], ["2", "3", "4"]]
-
-
-def test_who_is_killed_while_a_read_is_put_off_leaves_nobody_waiting() -> None:
-    db = Slow()
-    rows: BatchedReads[int] = BatchedReads(db, found, apart=2.0)  # type: ignore[arg-type]
-    assert rows.get("1") == 1
-    leader = gevent.spawn(rows.get, "2")
-    gevent.sleep(0)
-    follower = gevent.spawn(rows.get, "3")
-    gevent.sleep(0)
-    leader.kill()
-    with pytest.raises(StoreError):
-        follower.get(timeout=60)
-    assert rows.get("3") == 3
-
-
 def test_a_read_takes_a_bounded_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batched_reads, "MAX_KEYS", 10)
     db = Slow()
