@@ -166,9 +166,11 @@ class Resolver:
             if known is not None:
                 return known
         outcome = self._negatives.unanswered(did) or self._fly_or_join(did, host or "", refresh=refresh)
-        if not refresh and isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
-            stored = self.known.stored(did)
-            if stored is not None:
+        if isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
+            if refresh:
+                # Or an outage would use up the refreshes, and what waits for one be judged by what is known.
+                self._give_back_refresh(did, host)
+            elif (stored := self.known.stored(did)) is not None:
                 self.known.extend(stored, AWAY_SECONDS)
                 return identity_of(stored)
         return identity_of(outcome)
@@ -204,6 +206,11 @@ class Resolver:
             metrics.IDENTITY_REFRESHES_LIMITED.labels("host").inc()
             return False
         return self._did_refreshes.take((did, host), now)
+
+    def _give_back_refresh(self, did: str, host: str | None) -> None:
+        self._did_refreshes.give_back((did, host))
+        if host is not None:
+            self._host_refreshes.give_back(host)
 
     def _take_off(self, did: str, host: str, *, past_table: bool) -> _Flight:
         """Begin a lookup: from the table in the caller's greenlet, then in a worker."""

@@ -222,10 +222,13 @@ class Gate:
         # Not before SQL was perhaps asked: meanwhile the document may have been read again.
         identity = self._known_identity(event.did)
         if state is None:
+            # While the directory gives no answer nothing else says whose an account is that is not known: not even a
+            # document that was stored before, if it names another host.
             if identity is None and Wait.IDENTITY not in delivery.done:
-                # The directory gave no answer. Of an account that is not known nothing else says whose it is.
                 raise Hold(Wait.IDENTITY)
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
+                if self._identities.negatives.unanswered(event.did) and Wait.FOREIGN not in delivery.done:
+                    raise Hold(Wait.FOREIGN)
                 raise Rejected("wrong-host", delivery.host.hostname)
             state = self._hosting.account_on(None, event.did, delivery.host)
         # A handle is passed on only if the DID document names it. Letters beyond ASCII may be others in lower case.

@@ -97,6 +97,11 @@ class Allowance(Generic[K]):
         self._full_at[key] = full_at + self._interval if left else full_at
         return left
 
+    def give_back(self, key: K) -> None:
+        """Return a token of `key` that was taken in vain."""
+        if key in self._full_at:
+            self._full_at[key] -= self._interval
+
     def has(self, key: K, now: float) -> bool:
         """Whether `key` has a token left."""
         return self._left(max(self._full_at.get(key, now), now), now)

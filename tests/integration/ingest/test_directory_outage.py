@@ -6,12 +6,12 @@ tests.bench.neighbours.outage`.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import gevent
 import pytest
 
-from relay.atproto.frames import Commit, Identity
+from relay.atproto.frames import Commit, Identity, Kind
 from relay.hosts import budgets
 from relay.hosts.host import Host
 from relay.identity import directory, identity, lookup, resolver
@@ -81,3 +81,40 @@ def test_an_outage_of_the_directory_costs_no_event(
     assert len(revs) == 54 and all(each == sorted(each) for each in revs.values())
     assert sum(map(len, revs.values())) == 4 + 30 + 20 + 50
     assert sum(isinstance(event, Identity) for event in path.events()) == 4 + 1
+
+
+@pytest.mark.parametrize("remembered", [True, False])
+def test_an_outage_costs_no_event_of_an_account_that_has_just_moved(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch, remembered: bool
+) -> None:
+    """What was stored names the former host, as after priming. That is no answer, however often it was asked for."""
+    repo, moved = path.repo(pds.url), path.repo(pds.url)
+    path.put(path.host(pds.url), post(moved, "3kaaa").frame(1))
+    path.resolver.resolve(repo.did)
+    path.logged(1)
+    if not remembered:
+        path.restart()
+    host = path.host(other_pds.url)
+    for each in (repo, moved):
+        path.move(each, other_pds.url)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.02)
+    monkeypatch.setattr(directory, "TRIES", 1)
+    tries: Counter[str] = Counter()
+    resolve = path.resolver.resolve
+
+    def count(did: str, *, refresh: bool = False, host: str | None = None) -> identity.Identity:
+        tries[did] += 1
+        return resolve(did, refresh=refresh, host=host)
+
+    monkeypatch.setattr(path.resolver, "resolve", count)
+    path.plc.instead = "503 Service Unavailable"
+    path.put(host, repo.identity_frame(1))
+    path.put(host, post(repo, "3kaaa").frame(2))
+    path.put(host, post(moved, "3kbbb").frame(3))
+    until(lambda: len(tries) == 2 and min(tries.values()) > 3 * resolver.REFRESHES_PER_DID, 10)
+    path.plc.instead = None
+    assert until(lambda: host.cursor.position == 3, 10)
+    found = [(event.did, event.kind) for event in path.events()[1:]]
+    assert [kind for did, kind in found if did == repo.did] == [Kind.IDENTITY, Kind.COMMIT]
+    assert (moved.did, Kind.COMMIT) in found

@@ -60,6 +60,17 @@ def test_asking_in_vain_does_not_put_off_the_next_token() -> None:
     assert allowance.take("a", 60.0)
 
 
+def test_a_token_that_is_given_back_can_be_taken_again() -> None:
+    allowance: Allowance[str] = Allowance(burst=2, interval=60.0, capacity=10)
+    allowance.give_back("a")
+    assert [allowance.take("a", 0.0) for _ in range(3)] == [True, True, False]
+    allowance.give_back("a")
+    assert [allowance.take("a", 1.0) for _ in range(2)] == [True, False]
+    for _ in range(5):
+        allowance.give_back("a")
+    assert [allowance.take("a", 2.0) for _ in range(3)] == [True, True, False]
+
+
 def test_an_allowance_remembers_a_bounded_number_of_keys() -> None:
     allowance: Allowance[int] = Allowance(burst=1, interval=60.0, capacity=2)
     assert [allowance.take(key, 0.0) for key in (1, 2, 3)] == [True, True, True]
