@@ -11,7 +11,6 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -134,12 +133,16 @@ def to_row(fact: Fact, resolved_at: float) -> IdentityRow:
     )
 
 
-def from_row(row: IdentityRow) -> Fact:
-    """The fact in a row of the table."""
+def from_row(row: IdentityRow) -> Fact | None:
+    """The fact in a row of the table; None for one that this version cannot read."""
     if row.tombstone:
         return Tombstone(row.did)
-    key = PublicKey.from_compressed(row.curve, row.key) if row.curve and row.key else None
-    return Identity(row.did, parse_endpoint(row.pds) if row.pds else None, key, row.handle)
+    try:
+        key = PublicKey.from_compressed(row.curve, row.key) if row.curve and row.key else None
+        return Identity(row.did, parse_endpoint(row.pds) if row.pds else None, key, row.handle)
+    except ProtocolError as error:
+        log.debug("what is stored of %s cannot be read: %s", row.did, error)
+        return None
 
 
 def identity_of(outcome: Fact | IdentityError) -> Identity:
@@ -221,11 +224,8 @@ class IdentityCache:
         rows = self._db.read(table.load_many, [did for did in dids if self._memory.get(did) is None])
         for did, row in rows.items():
             # A fact that came meanwhile is newer, and what was read may be what was found not to hold.
-            if forgotten == self._forgotten and self._memory.get(did) is None:
-                # One that cannot be read is an error where it is asked for.
-                with suppress(ProtocolError):
-                    if self._keep(row) is not None:
-                        _READS_AHEAD.inc()
+            if forgotten == self._forgotten and self._memory.get(did) is None and self._keep(row) is not None:
+                _READS_AHEAD.inc()
 
     def stored(self, did: str) -> Fact | None:
         """The fact that was last known, however old; None too when SQL is away."""
@@ -259,7 +259,8 @@ class IdentityCache:
         if not good:
             return None
         fact = from_row(row)
-        self._memory.put(did, pack(fact, max(good)))
+        if fact is not None:
+            self._memory.put(did, pack(fact, max(good)))
         return fact
 
     def _is_good(self, since: float) -> bool:

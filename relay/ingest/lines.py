@@ -311,6 +311,11 @@ class Lines:
             return False
         except StoreError as error:
             log.debug("an account's status is not stored: %s", error)
+        except Exception:
+            # A bug of ours. Without the rest of its line the account would wait for ever.
+            log.exception("waiting for the %s of %s crashed", wait.value, delivery.event.did)
+            self._drop(delivery, "internal-error", "")
+            return False
         delivery.done |= {wait}
         return True
 

@@ -98,3 +98,18 @@ def test_what_sql_has_yet_to_learn_is_known(path: EventPath, pds: FakePds, monke
     until(lambda: present(present(projector.account(repo.did))[1]).rev == repo.rev)
     assert projector.accounts([repo.did, "did:plc:nobody"]) == {repo.did: projector.account(repo.did)}
     assert present(path.db.read(projector._find, [repo.did])[repo.did][1]).rev != repo.rev
+
+
+@pytest.mark.parametrize(
+    "column", ["pds = 'no address'", "key_code = NULL, pds = 'http://a b'"], ids=["a word", "a space"]
+)
+def test_a_stored_document_that_cannot_be_read_is_looked_up(path: EventPath, pds: FakePds, column: str) -> None:
+    """As after an upgrade that reads addresses more strictly. The account's events must not wait for ever."""
+    (repo,) = known(path, pds, 1)
+    path.resolver.stop()
+    path.db.write(lambda tx: tx.execute(f"UPDATE identity SET {column}"))
+    path.restart()
+    host = path.host(pds.url)
+    path.put(host, post(repo, "3kbbb").frame(2))
+    assert until(lambda: host.cursor.position == 2, 10)
+    assert len(path.events()) == 2

@@ -25,7 +25,8 @@ class Scripted:
     def __init__(self) -> None:
         self.waits: dict[int, list[Wait]] = {}
         self.settled: list[int] = []
-        self.dropped: list[int] = []
+        self.dropped: list[tuple[int, str]] = []
+        self.fault: Exception | None = None
         self.ended: dict[tuple[int, Wait], Signal] = {}
 
     def settle(self, delivery: Delivery) -> Wait | None:
@@ -37,6 +38,8 @@ class Scripted:
 
     def run(self, delivery: Delivery, wait: Wait) -> None:
         assert self.ended.setdefault((delivery.event.seq, wait), Signal()).wait(60)
+        if self.fault is not None:
+            raise self.fault
 
 
 @pytest.fixture
@@ -66,8 +69,7 @@ def told() -> Told:
 @pytest.fixture
 def lines(script: Scripted, told: Told) -> Lines:
     def drop(delivery: Delivery, reason: str, detail: str) -> None:
-        assert reason == "account-throttled"
-        script.dropped.append(delivery.event.seq)
+        script.dropped.append((delivery.event.seq, reason))
 
     waits: Any = script
     hosting: Any = told
@@ -115,7 +117,7 @@ def test_that_consumers_were_told_of_missing_events_is_not_forgotten_when_lines_
     lines.begin(event(host, 1), Wait.FOREIGN)
     for seq in range(2, ACCOUNT_PLACES + 3):
         assert lines.join(event(host, seq))
-    assert script.dropped == [ACCOUNT_PLACES + 1, ACCOUNT_PLACES + 2]
+    assert script.dropped == [(ACCOUNT_PLACES + number, "account-throttled") for number in (1, 2)]
     assert told.throttled == [True]
     lines.begin(event(other, 100), Wait.STATUS)
     until(lambda: len(script.ended) == 2, 30)
@@ -125,3 +127,18 @@ def test_that_consumers_were_told_of_missing_events_is_not_forgotten_when_lines_
     until(lambda: not lines.by_account, 30)
     assert script.settled == [100, *range(1, ACCOUNT_PLACES + 1)]
     assert told.throttled == [True, False]
+
+
+@pytest.mark.parametrize("wait", [Wait.REFRESH, Wait.FOREIGN])
+def test_a_bug_in_a_wait_costs_one_event(
+    script: Scripted, lines: Lines, event: Callable[[Host, int], Delivery], wait: Wait
+) -> None:
+    host = known_host()
+    lines.begin(event(host, 1), wait)
+    assert lines.join(event(host, 2))
+    until(lambda: script.ended, 30)
+    script.fault = ValueError("a bug")
+    script.ended[1, wait].set()
+    until(lambda: not (lines.by_account or lines.asides), 30)
+    assert script.dropped == [(1, "internal-error")] and script.settled == [2]
+    assert host.budget.parked == 0
