@@ -42,7 +42,8 @@ READ = 1
 class Gathering:
     """The sockets that are waited for, looked at every `interval` seconds. Bounded by the number of connections.
 
-    Belongs to the hub in which it is made.
+    While one of them has much to say the looks are closer together (`hurry`), and while none has anything to say there
+    are none (`_rest`): then the kernel calls when something comes. Belongs to the hub in which it is made.
     """
 
     def __init__(self, interval: float = INTERVAL_SECONDS) -> None:
@@ -58,8 +59,8 @@ class Gathering:
         # How many of the looks to come are close together, and how many have found nothing since the last that did.
         self._busy_looks = 0
         self._empty_looks = 0
-        # While nothing comes it rests, until there is something in the epoll, which can be waited for like a socket, or
-        # the first wait ends.
+        # A rest ends when there is something in the epoll, which can be waited for like a socket, or when the first
+        # wait may be over.
         self._rests = False
         self._something = loop.io(self.epoll.fileno(), READ, ref=False)
         self._first_end = loop.timer(0.0, ref=False)

@@ -7,7 +7,8 @@ until it has caught up. Made by `web` for each consumer. Must not know of socket
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterator
+from itertools import cycle
 from typing import NamedTuple
 
 import gevent
@@ -26,6 +27,8 @@ from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail, chunk_of
 
 READ_THREADS = 4
+# The turns of the hub that all who read the log share: with one for each, fifty would leave too few to hosts' events.
+REPLAY_TURNS = 4
 
 
 class FutureCursor(RelayError):
@@ -62,6 +65,7 @@ class Firehose:
         self._pool = ThreadPool(READ_THREADS)
         self._budget = ReadBudget()
         self._at_hand = AtHand(suppressions)
+        self._turns: Iterator[Hashable] = cycle([object() for _ in range(REPLAY_TURNS)])
         metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(log.segments))
@@ -112,7 +116,7 @@ class Firehose:
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
         source = LogSource(self._log, self._at_hand, self._pool)
-        return Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget))
+        return Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget), self._turns)
 
 
 class LogSource:
@@ -157,6 +161,7 @@ class Feed:
         "_source",
         "_suppressions",
         "_tail",
+        "_turns",
         "at_end",
         "convert",
         "outdated",
@@ -172,6 +177,7 @@ class Feed:
         suppressions: Suppressions,
         source: LogSource,
         share: Share,
+        turns: Iterator[Hashable],
     ) -> None:
         self.position = position
         self.outdated = outdated
@@ -182,6 +188,7 @@ class Feed:
         self._suppressions = suppressions
         self._source = source
         self._share = share
+        self._turns = turns
         # Whether the log was read since the last events from memory.
         self._reading = False
 
@@ -227,6 +234,10 @@ class Feed:
         """True when something is published that was not handed out."""
         return self.position < self._tail.head
 
+    def give_way(self) -> None:
+        """Let all others have a turn. Those who read the log come next in a few turns for all of them."""
+        yield_hub(next(self._turns) if self._reading else None)
+
     def close(self) -> None:
         """Nothing more is read."""
         self._share.give_back()
@@ -264,7 +275,7 @@ class Feed:
         self._share.settle(len(data))
         if not data:
             # All of it is hidden, and so may be the next million events.
-            yield_hub()
+            self.give_way()
         return data
 
     def _from_disk(self, position: int, deadline: float) -> bytes | None:

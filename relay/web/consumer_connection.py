@@ -174,7 +174,7 @@ class Connection:
                 self._consumer.position = feed.position
                 if feed.behind:
                     # Behind the head, perhaps neither the feed nor the socket ever waits.
-                    yield_hub()
+                    feed.give_way()
             elif self._leaving() and (feed.waits or not feed.behind):
                 raise ConsumerEnded("relay-stopping", close_frame(CloseCode.GOING_AWAY, "relay is stopping"))
             now = time.monotonic()

@@ -123,6 +123,21 @@ def test_what_is_read_for_all_of_them_is_bounded(start_web: StartWeb, monkeypatc
     assert budget.taken == 0 and not budget.waiting
 
 
+def test_those_who_read_the_log_give_way_to_all_others(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, turns, give_way = start_web(tail_bytes=1), [0], Feed.give_way
+
+    def counted(feed: Feed) -> None:
+        turns[0] += 1
+        give_way(feed)
+
+    monkeypatch.setattr(Feed, "give_way", counted)
+    web.publish(20, size=200_000)
+    web.publish(1)
+    with consumer(web, "?cursor=0") as replaying:
+        assert seqs(replaying, 21) == list(range(1, 22))
+    assert turns[0] >= 20 * 200_000 // (2 * BLOCK)
+
+
 class AnyFeed:
     """A feed of which something is left, and in nobody's way."""
 

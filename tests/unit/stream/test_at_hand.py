@@ -17,9 +17,10 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import FLAG_HIDES, HEADER_SIZE, Record, encode_header, records_in
 from relay.eventlog.segment import BLOCK, paths
+from relay.kit.background import yield_hub
 from relay.stream import at_hand
 from relay.stream.at_hand import NOBODY, AtHand, Passage, passage, shown
-from relay.stream.firehose import Feed, Firehose
+from relay.stream.firehose import REPLAY_TURNS, Feed, Firehose
 from relay.stream.read_budget import READING, ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -279,6 +280,44 @@ def test_those_who_wait_for_the_disk_hold_up_nobody_who_does_not(
     assert frames + drained(feed) == frames_of(range(1, COUNT + 1))
     feed.close()
     assert firehose._budget.taken == firehose._budget.reading == 0
+    firehose.close()
+    log.close()
+
+
+def test_however_many_replay_others_have_turns_between_a_few_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
+    monkeypatch.setattr(at_hand, "RECORDS", 4)
+    log = filled(tmp_path)
+    firehose = firehose_of(log, COUNT, Suppressions())
+    blocks, seen = [0], []
+    advance = LogReader.advance
+
+    def counted(reader: LogReader, length: int, seq: int) -> None:
+        blocks[0] += 1
+        advance(reader, length, seq)
+
+    def consume() -> list[bytes]:
+        feed, frames = firehose.attach(0), []
+        while feed.behind:
+            frames += payloads(feed.next(10.0) or b"")
+            feed.give_way()
+        feed.close()
+        return frames
+
+    def look() -> None:
+        while True:
+            yield_hub()
+            seen.append(blocks[0])
+
+    monkeypatch.setattr(LogReader, "advance", counted)
+    other = gevent.spawn(look)
+    consumers = [gevent.spawn(consume) for _ in range(5 * REPLAY_TURNS)]
+    assert all(one.get(timeout=60.0) == frames_of(range(1, COUNT + 1)) for one in consumers)
+    other.kill()
+    at_once = [after - before for before, after in zip([0, *seen], seen, strict=False)]
+    assert blocks[0] > 20 * len(consumers) and max(at_once) <= REPLAY_TURNS
     firehose.close()
     log.close()
 
