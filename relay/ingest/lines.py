@@ -287,20 +287,21 @@ class Lines:
                 # The one that was kept is newer.
                 self._drop(last, "account-throttled", "")
 
-    # The next two announcements are not worth waiting for the database.
-
     def _throttle(self, did: str, host: Host) -> bool:
-        try:
-            return self._hosting.throttle(did, host)
-        except StoreError as error:
-            log.debug("a throttled account is not announced: %s", error)
-            return False
+        return self._announced(did, lambda: self._hosting.throttle(did, host))
 
     def _let_go(self, did: str) -> None:
+        self._announced(did, lambda: self._hosting.let_go(did))
+
+    def _announced(self, did: str, announce: Callable[[], bool | None]) -> bool:
+        """What `announce` returns. It is worth neither a wait for the database nor the end of a line or a lane."""
         try:
-            self._hosting.let_go(did)
+            return bool(announce())
         except StoreError as error:
-            log.debug("the end of an account's throttling is not announced: %s", error)
+            log.debug("consumers are not told whether events of %s are missing: %s", did, error)
+        except Exception:
+            log.exception("telling consumers whether events of %s are missing crashed", did)
+        return False
 
     def _ran(self, delivery: Delivery, wait: Wait) -> bool:
         """Wait for what `delivery` is held for. False when that failed and the event was dropped."""

@@ -52,8 +52,11 @@ class Told:
 
     def __init__(self) -> None:
         self.throttled: list[bool] = []
+        self.fault: Exception | None = None
 
     def throttle(self, did: str, host: Host) -> bool:
+        if self.fault is not None:
+            raise self.fault
         self.throttled.append(True)
         return True
 
@@ -142,3 +145,17 @@ def test_a_bug_in_a_wait_costs_one_event(
     until(lambda: not (lines.by_account or lines.asides), 30)
     assert script.dropped == [(1, "internal-error")] and script.settled == [2]
     assert host.budget.parked == 0
+
+
+def test_a_bug_in_what_consumers_are_told_ends_no_lane(
+    script: Scripted, lines: Lines, told: Told, event: Callable[[Host, int], Delivery]
+) -> None:
+    host, told.fault = known_host(), ValueError("a bug")
+    lines.begin(event(host, 1), Wait.FOREIGN)
+    for seq in range(2, ACCOUNT_PLACES + 2):
+        assert lines.join(event(host, seq))
+    assert script.dropped == [(ACCOUNT_PLACES + 1, "account-throttled")]
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not (lines.by_account or lines.asides), 30)
+    assert script.settled == [*range(1, ACCOUNT_PLACES + 1)]
