@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import gevent
@@ -90,6 +91,11 @@ def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.
     later._pieces_due = 0.0
     later.look()
     assert trims == [0]
+    assert later._pieces_due == pytest.approx(time.monotonic() + allocator.PIECES_SECONDS, abs=30)
+    monkeypatch.setattr(allocator, "PIECES_SHARE", 1e-12)
+    later._pieces_due = 0.0
+    later.look()
+    assert later._pieces_due > time.monotonic() + 2 * allocator.PIECES_SECONDS, "a long one is made less often"
     assert len(kept) == 1500
 
 
