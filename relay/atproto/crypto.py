@@ -7,11 +7,10 @@ objects take up to 2 KB and are made again at need. Specification: https://atpro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from typing import Literal
+from typing import Literal, Protocol
 
 import ecdsa
 from ecdsa.util import sigdecode_string
@@ -21,10 +20,12 @@ from relay.atproto.errors import KeyInvalid
 try:
     import coincurve
     from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found, unused-ignore]
+    from coincurve.context import GLOBAL_CONTEXT
 except ImportError:
     coincurve = None  # type: ignore[assignment]
 else:
     _SIGNATURE = ffi.typeof("secp256k1_ecdsa_signature *")
+    _CONTEXT = GLOBAL_CONTEXT.ctx
 try:
     from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -79,7 +80,7 @@ class PublicKey:
         """Whether `signature` is this key's 64-byte low-S signature over sha-256 of `message`. Never raises."""
         if len(signature) != 64 or signature[32:] > MAX_S[self.curve]:
             return False
-        return _verifier(self.curve, self.compressed)(sha256(message).digest(), signature)
+        return _verifier(self.curve, self.compressed).verify(sha256(message).digest(), signature)
 
     def to_multikey(self) -> str:
         """The Multikey form: multibase base58btc of multicodec and compressed point."""
@@ -148,57 +149,62 @@ def _base58_encode(data: bytes) -> str:
     return "1" * zeros + digits
 
 
-Verifier = Callable[[bytes, bytes], bool]
-"""Takes a digest and a 64-byte signature whose s is already known to be low."""
+class Verifier(Protocol):
+    """A key as one of the libraries has it. Thousands are kept, so it holds that and nothing else."""
+
+    def verify(self, digest: bytes, signature: bytes) -> bool:
+        """Whether the 64-byte signature, whose s is already known to be low, is this key's of the digest."""
 
 
-def _coincurve_verifier(compressed: bytes) -> Verifier:
-    try:
-        key = coincurve.PublicKey(compressed)
-    except ValueError:
-        raise KeyInvalid("key-point", "not on the curve") from None
-    context, point = key.context.ctx, key.public_key
+class _CoincurveVerifier:
+    __slots__ = ("_point",)
 
-    def verify(digest: bytes, signature: bytes) -> bool:
-        # The library's own functions, as `key.verify` wants DER, which nobody else does.
+    def __init__(self, compressed: bytes) -> None:
+        try:
+            self._point = coincurve.PublicKey(compressed).public_key
+        except ValueError:
+            raise KeyInvalid("key-point", "not on the curve") from None
+
+    def verify(self, digest: bytes, signature: bytes) -> bool:
+        # The library's own functions, as its `verify` wants DER, which nobody else does.
         parsed = ffi.new(_SIGNATURE)
         return bool(
-            lib.secp256k1_ecdsa_signature_parse_compact(context, parsed, signature)
-            and lib.secp256k1_ecdsa_verify(context, parsed, digest, point)
+            lib.secp256k1_ecdsa_signature_parse_compact(_CONTEXT, parsed, signature)
+            and lib.secp256k1_ecdsa_verify(_CONTEXT, parsed, digest, self._point)
         )
 
-    return verify
 
+class _OpensslVerifier:
+    __slots__ = ("_key",)
 
-def _openssl_verifier(compressed: bytes) -> Verifier:
-    try:
-        key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), compressed)
-    except ValueError:
-        raise KeyInvalid("key-point", "not on the curve") from None
-
-    def verify(digest: bytes, signature: bytes) -> bool:
+    def __init__(self, compressed: bytes) -> None:
         try:
-            key.verify(_der(signature), digest, _PREHASHED)
+            self._key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), compressed)
+        except ValueError:
+            raise KeyInvalid("key-point", "not on the curve") from None
+
+    def verify(self, digest: bytes, signature: bytes) -> bool:
+        try:
+            self._key.verify(_der(signature), digest, _PREHASHED)
         except InvalidSignature:
             return False
         return True
 
-    return verify
 
+class _EcdsaVerifier:
+    __slots__ = ("_key",)
 
-def _ecdsa_verifier(curve: Curve, compressed: bytes) -> Verifier:
-    try:
-        key = ecdsa.VerifyingKey.from_string(compressed, _CURVES[curve], valid_encodings=("compressed",))
-    except ecdsa.errors.MalformedPointError:
-        raise KeyInvalid("key-point", "not on the curve") from None
-
-    def verify(digest: bytes, signature: bytes) -> bool:
+    def __init__(self, curve: Curve, compressed: bytes) -> None:
         try:
-            return bool(key.verify_digest(signature, digest, sigdecode=sigdecode_string))
+            self._key = ecdsa.VerifyingKey.from_string(compressed, _CURVES[curve], valid_encodings=("compressed",))
+        except ecdsa.errors.MalformedPointError:
+            raise KeyInvalid("key-point", "not on the curve") from None
+
+    def verify(self, digest: bytes, signature: bytes) -> bool:
+        try:
+            return bool(self._key.verify_digest(signature, digest, sigdecode=sigdecode_string))
         except ecdsa.BadSignatureError:
             return False
-
-    return verify
 
 
 def _der(signature: bytes) -> bytes:
@@ -225,7 +231,7 @@ def parsed_keys() -> int:
 @lru_cache(maxsize=PARSED_KEYS)
 def _verifier(curve: Curve, compressed: bytes) -> Verifier:
     if curve == "k256" and coincurve is not None:
-        return _coincurve_verifier(compressed)
+        return _CoincurveVerifier(compressed)
     if curve == "p256" and ec is not None:
-        return _openssl_verifier(compressed)
-    return _ecdsa_verifier(curve, compressed)
+        return _OpensslVerifier(compressed)
+    return _EcdsaVerifier(curve, compressed)

@@ -29,6 +29,7 @@ class Account:
     def __init__(self, number: int) -> None:
         self.repo = RepoBuilder(account_did(number), SigningKey.create("k256", number))
         self.commits = self.identities = 0
+        self.born = time.monotonic()
         self._number = number
         self._collection = COLLECTIONS[number % len(COLLECTIONS)]
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from base64 import b64decode
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from relay.atproto import crypto
 from relay.atproto.crypto import Curve, PublicKey, parse_multikey, parse_verification_method
 from relay.atproto.errors import KeyInvalid
 from tests.support.repo import multibase
+
+Verify = Callable[[bytes, bytes], bool]
 
 CURVES: dict[Curve, ecdsa.curves.Curve] = {"p256": ecdsa.NIST256p, "k256": ecdsa.SECP256k1}
 LEGACY = {curve: name for name, curve in crypto.LEGACY_TYPES.items()}
@@ -50,15 +53,15 @@ def did_key(key: PublicKey) -> str:
     return "did:key:" + key.to_multikey()
 
 
-def verifiers(key: PublicKey) -> dict[str, crypto.Verifier]:
+def verifiers(key: PublicKey) -> dict[str, Verify]:
     """Every implementation there is for the curve."""
-    found = {"openssl": openssl_verifier(key), "ecdsa": crypto._ecdsa_verifier(key.curve, key.compressed)}
+    found = {"openssl": openssl_verifier(key), "ecdsa": crypto._EcdsaVerifier(key.curve, key.compressed).verify}
     if key.curve == "k256":
-        return found | {"coincurve": crypto._coincurve_verifier(key.compressed)}
-    return found | {"native": crypto._openssl_verifier(key.compressed)}
+        return found | {"coincurve": crypto._CoincurveVerifier(key.compressed).verify}
+    return found | {"native": crypto._OpensslVerifier(key.compressed).verify}
 
 
-def openssl_verifier(key: PublicKey) -> crypto.Verifier:
+def openssl_verifier(key: PublicKey) -> Verify:
     """OpenSSL knows both curves; on k256 it is too slow for anything but tests."""
     curve = ec.SECP256K1() if key.curve == "k256" else ec.SECP256R1()
     point = ec.EllipticCurvePublicKey.from_encoded_point(curve, key.compressed)
