@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event as Signal
 from gevent.socket import socket
 
-from tests.support.pds import FakePds, websocket_frame
+from tests.support.pds import FakePds, error_frame, websocket_frame
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, did_document, tid
 
 RECORDS = 20
@@ -99,6 +99,10 @@ class SoakHost(FakePds):
 
     def _stream(self, sock: socket, cursor: str | None) -> None:
         sent = int(cursor or 0)
+        if sent > self.seq:
+            # The cursor is of a host that had this port before.
+            sock.sendall(websocket_frame(error_frame("FutureCursor")))
+            return
         reader = gevent.spawn(self._read, sock)
         try:
             while not reader.dead:
