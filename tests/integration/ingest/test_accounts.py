@@ -470,6 +470,8 @@ def test_places_that_come_free_go_to_those_who_wait_the_oldest_first(
     until(lambda: waiting[1].did in active(), timeout=20)
     # Who was deactivated is the next one once active again.
     path.put(host, waiting[0].account_frame(9))
+    until(partial(settled, host, 9))
+    path.store()
     path.move(inside[1], other_pds.url)
     path.put(elsewhere, path.repo(other_pds.url).commit(create("app.bsky.feed.post/3kaaa", {})).frame(1))
     path.put(elsewhere, post(inside[1], "3kaab").frame(2))
