@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Concatenate
@@ -268,7 +268,7 @@ def _turn_wal_on(connection: sqlite3.Connection) -> None:
         _thread_sleep(0.02)
 
 
-@cache
+@lru_cache(maxsize=256)
 def _joined(sql: str) -> str | None:
     """The statement for ROWS_PER_STATEMENT rows at once; None when it has not one row of values."""
     joined, found = ONE_ROW.subn(lambda row: f"VALUES {', '.join([row[1]] * ROWS_PER_STATEMENT)}", sql)

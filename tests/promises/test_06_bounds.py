@@ -22,7 +22,7 @@ from tests.support.repo import account_did
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
-KINDS = {"deque", "OrderedDict", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "lru_cache", "Parking"}
+KINDS = {"deque", "OrderedDict", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "cache", "lru_cache", "Parking"}
 
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {
@@ -35,7 +35,6 @@ MEASURED = {
     "hosts/rejected.py _frames": "rejected-frames-bytes",
     "ingest/accounts.py _busy": "busy-accounts",
     "stream/chunk_cache.py _made": "deflated-bytes",
-    "identity/lookup.py _web_paces": "web-paces",
     "identity/negatives.py _refused": "identity-failures",
     "identity/negatives.py _unanswered": "identity-silences",
     "identity/negatives.py _doubted": "identity-doubts",
@@ -71,6 +70,7 @@ FEW = {
     "store/postgres_pool.py _resting": "relay_store_connections",
     "store/postgres.py pool": "relay_store_connections",
     "store/postgres.py _translated": "256 statements, each a text of the code",
+    "store/sqlite.py _joined": "256 statements, each a text of the code",
     "store/sqlite.py _idle_readers": "relay_store_connections",
     "store/sqlite.py _idle_writer": "relay_store_connections",
     "comparison/matching.py _waiting": "lives while two relays are compared",
