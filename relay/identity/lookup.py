@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import gevent
-from cachetools import LRUCache
 
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
@@ -22,7 +21,7 @@ from relay.identity.identity import Fact, Identity, Tombstone
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.kit.errors import AddressRefused, HttpError, IdentityError
-from relay.kit.limits import Pace
+from relay.kit.limits import Paces
 from relay.net.http import GuardedHttp, Response
 
 # A lookup ends within this time, retries included; pauses that the directory asks for come on top.
@@ -78,8 +77,8 @@ class Lookup:
     def __init__(self, http: GuardedHttp, plc_hosts: Sequence[str]) -> None:
         self._web = http
         self._directory = Directory(http.for_operator(), plc_hosts, MAX_DOCUMENT_BYTES)
-        self._web_paces: LRUCache[str, Pace] = LRUCache(WEB_HOSTS_REMEMBERED)
-        metrics.show_bound("web-paces", lambda: len(self._web_paces), WEB_HOSTS_REMEMBERED)
+        self._web_paces: Paces[str] = Paces(WEB_PER_SECOND, WEB_BURST, WEB_HOSTS_REMEMBERED)
+        metrics.show_bound("web-paces", self._web_paces.__len__, WEB_HOSTS_REMEMBERED)
 
     def fetch(self, did: str, target: Target) -> Fact:
         """What the network says about `did`.
@@ -99,11 +98,10 @@ class Lookup:
     def _ask_web(self, target: Target) -> Response:
         """Raises IdentityError, HttpError `http-too-large`."""
         deadline = time.monotonic() + LOOKUP_SECONDS
-        pace = self._pace(target)
         for attempt in range(WEB_TRIES):
             if attempt:
                 gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
-            _wait_for_turn(pace, deadline)
+            self._wait_for_turn(target, deadline)
             # A request takes the better part of a millisecond, and a hundred of them may be due at once.
             yield_hub()
             timeout = min(WEB_REQUEST_SECONDS, max(1.0, deadline - time.monotonic()))
@@ -124,23 +122,16 @@ class Lookup:
             # A redirect is not an answer either: whoever may speak for a did:web answers under its own name.
             failure = f"HTTP {answer.status}"
             if answer.status == 429 or "Retry-After" in answer.headers:
-                pace.hold(time.monotonic(), hold_seconds(answer))
+                self._web_paces.hold(target.host, time.monotonic(), hold_seconds(answer))
         raise IdentityError("did-unavailable", failure)
 
-    def _pace(self, target: Target) -> Pace:
-        pace: Pace | None = self._web_paces.get(target.host)
-        if pace is None:
-            pace = self._web_paces[target.host] = Pace(WEB_PER_SECOND, WEB_BURST)
-        return pace
-
-
-def _wait_for_turn(pace: Pace, deadline: float) -> None:
-    now = time.monotonic()
-    wait = pace.reserve(now)
-    if now + wait > deadline:
-        raise IdentityError("did-unavailable", "the host asked for a longer pause than a lookup may take")
-    if wait:
-        gevent.sleep(wait)
+    def _wait_for_turn(self, target: Target, deadline: float) -> None:
+        now = time.monotonic()
+        wait = self._web_paces.reserve(target.host, now)
+        if now + wait > deadline:
+            raise IdentityError("did-unavailable", "the host asked for a longer pause than a lookup may take")
+        if wait:
+            gevent.sleep(wait)
 
 
 def _is_document_of(did: str, answer: Response) -> bool:

@@ -64,11 +64,17 @@ class Paces(Generic[K]):
 
     def reserve(self, key: K, now: float) -> float:
         """Take one turn of `key`; the seconds to wait until it comes."""
+        return self._used(key, now).reserve(now)
+
+    def hold(self, key: K, now: float, seconds: float) -> None:
+        """No turn of `key` comes for `seconds`, because the other side asked for it."""
+        self._used(key, now).hold(now, seconds)
+
+    def _used(self, key: K, now: float) -> Pace:
         pace = self._paces.pop(key, None) or Pace(self._per_second, self._burst)
-        wait = pace.reserve(now)
         _make_room(self._paces, self._capacity, lambda other: other.rested(now))
         self._paces[key] = pace
-        return wait
+        return pace
 
 
 class Allowance(Generic[K]):

@@ -35,6 +35,12 @@ def test_paces_are_one_for_each_of_a_bounded_number_of_keys() -> None:
     assert paces.reserve("b", 100.0) == 0
 
 
+def test_a_held_key_is_remembered_until_it_has_rested() -> None:
+    paces: Paces[str] = Paces(per_second=10, burst=2, capacity=10)
+    paces.hold("held", 100.0, 30.0)
+    assert paces.reserve("other", 110.0) == 0 and paces.reserve("held", 110.0) == pytest.approx(20.0)
+
+
 def test_an_allowance_gives_a_burst_then_one_an_interval_for_each_key() -> None:
     allowance: Allowance[str] = Allowance(burst=2, interval=60.0, capacity=10)
     assert [allowance.take("a", 0.0) for _ in range(3)] == [True, True, False]
