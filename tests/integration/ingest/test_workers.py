@@ -98,6 +98,14 @@ def send(path: EventPath, host: Host, repos: list[RepoBuilder], rounds: int, wor
     return seq
 
 
+def one_known(path: EventPath, pds: FakePds) -> tuple[Host, RepoBuilder]:
+    """A host with one account, whose first commit is logged."""
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    send(path, host, [repo], 1)
+    path.logged(1)
+    return host, repo
+
+
 def check_complete(path: EventPath, repos: list[RepoBuilder], rounds: int) -> None:
     revs = defaultdict(list)
     for event in path.logged(len(repos) * rounds):
@@ -177,9 +185,7 @@ def test_an_event_is_not_blamed_soon_for_processes_that_somebody_kills(
 ) -> None:
     drops.watch("poison")
     path = opened(processes=1)
-    host, repo = path.host(pds.url), path.repo(pds.url)
-    send(path, host, [repo], 1)
-    path.logged(1)
+    host, repo = one_known(path, pds)
     assert path.ingest._pool is not None
     (supervisor,) = path.ingest._pool._supervisors
     path.put(host, repo.commit(create(f"{POST}/3kzzz", words("ODD_LONG"))).frame(2))
@@ -247,9 +253,7 @@ def test_what_was_verified_ahead_against_a_rotated_key_is_verified_anew(
 ) -> None:
     drops.watch("signature-invalid")
     path = opened(processes=1)
-    host, repo = path.host(pds.url), path.repo(pds.url)
-    send(path, host, [repo], 1)
-    path.logged(1)
+    host, repo = one_known(path, pds)
     old = [repo.commit(create(f"{POST}/3ka{n:02}", words("ODD_SLOW"))).frame(2 + n) for n in range(10)]
     repo.key = SigningKey.create("p256", seed=77)
     path.move(repo, pds.url)
