@@ -275,7 +275,7 @@ def _beginning(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
 
 
 class _BoundedLines(io.BufferedReader):
-    """A response's reader that counts what is read as lines, see MAX_LINE_BYTES."""
+    """A response's reader that counts what is read as lines, see MAX_LINE_BYTES; everything else has a length."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         super().__init__(raw)
@@ -288,6 +288,12 @@ class _BoundedLines(io.BufferedReader):
         if self._left < 0:
             raise HTTPException("too many header or chunk lines")
         return line
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        # The standard library takes a chunk of -1 bytes for all that ever comes.
+        if size is None or size < 0:
+            raise HTTPException("a chunk of less than no bytes")
+        return super().read(size)
 
 
 class _BoundedResponse(HTTPResponse):

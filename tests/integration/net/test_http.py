@@ -202,6 +202,24 @@ def test_lines_without_end_are_cut_off(http: GuardedHttp, head: bytes, line: byt
         assert time.monotonic() - begun < 2.0 * PATIENCE
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-5", b" -0001 ", b"-1;name=value"])
+@pytest.mark.parametrize("beginning", [False, True])
+def test_a_chunk_of_less_than_no_bytes_is_not_read(http: GuardedHttp, size: bytes, beginning: bool) -> None:
+    """It would be read to the end of the connection, past every limit."""
+    sent = 0
+
+    def pour(sock: Any) -> None:
+        nonlocal sent
+        sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n" + size + b"\r\n")
+        while True:
+            sock.sendall(bytes(64 << 10))
+            sent += 64 << 10
+
+    with RawServer(pour) as server:
+        assert _refusal(http, server.url, timeout=20.0, beginning=beginning) == "http-broken"
+        assert sent < 64 << 20
+
+
 @pytest.mark.parametrize(
     "part", [b"HTTP/1.1 200 OK\r\nX-Slow: ", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b""]
 )
