@@ -14,7 +14,7 @@ from relay.jsonstream.filter_room import FiltersFull
 from relay.jsonstream.filters import FilterInvalid, of_update
 from relay.jsonstream.stream import Options
 from relay.net.websocket import CloseCode, close_frame
-from relay.web.consumer_connection import BYTES_PER_SECOND, Connection, ConsumerEnded
+from relay.web.consumer_connection import BYTES_PER_SECOND, FAREWELL_BYTES, Connection, ConsumerEnded
 from relay.web.consumers import Consumer
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ class JsonConnection(Connection):
 
     hears = True
     message_bytes = MAX_UPDATE_BYTES
-    # The longest update, with its frame and what else there may be.
-    bytes_per_second = MAX_UPDATE_BYTES + BYTES_PER_SECOND
+    # The longest update, as it comes and as it is heard, with its frame and what else there may be.
+    bytes_per_second = 2 * MAX_UPDATE_BYTES + BYTES_PER_SECOND
+    # One that sends an update that is too long is to read why.
+    farewell_bytes = MAX_UPDATE_BYTES + FAREWELL_BYTES
 
     def __init__(
         self,

@@ -1,19 +1,22 @@
 """What an event says as JSON: one message for each operation of a commit, one for every other event.
 
 Pure: bytes of the log in, texts out. `batches` makes the messages of a chunk, which costs little; a record is decoded
-and written when a text is asked for, and only once. Must not know of consumers, filters or frames of WebSocket.
+and written when a text is asked for, and only once. Must not know of consumers, filters or how a frame is made.
 
 1. The keys and their order are Jetstream's: `did`, `time_us`, `kind`, and one object that is named like the kind.
 2. `time_us` is the event's time in the log, in microseconds, one more for each further operation: it rises strictly.
 3. `seq` is ours, and the firehose's: a place that is exact where microseconds of another server are not.
 4. Records are in the JSON of the data model: links are `{"$link"}`, bytes are `{"$bytes"}` in base64 without padding.
 5. `kind: sync` is ours, for those who ask for it.
+6. A record that stands in many operations of one commit is written for each of them, as far as its bytes, counted each
+   time, are within REPEATED_BYTES and the size of the commit's blocks: 1 MB could else become 1 GB for every consumer.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -25,15 +28,18 @@ from relay.atproto.frames import Account, Commit, Identity, RepoOp, Sync
 from relay.jsonstream.encodings import Encoding
 from relay.kit.errors import RelayError
 
+# Two hundred operations with one and the same record of 300 bytes.
+REPEATED_BYTES = 64 << 10
+
 
 class RecordUnreadable(RelayError):
-    """A record that cannot be written as JSON. Reasons `record-missing`, `record-encoding`."""
+    """A record that cannot be written as JSON. Reasons `record-missing`, `record-encoding`, `record-repeated`."""
 
 
 class Message:
     """One message. `kind` is its name, `collection` that of a commit's record, else empty."""
 
-    __slots__ = ("_content", "_frames", "_text", "collection", "did", "kind", "seq", "time_us")
+    __slots__ = ("_content", "_failure", "_frames", "_text", "collection", "did", "kind", "seq", "time_us")
 
     def __init__(self, did: str, seq: int, time_us: int, kind: str, content: _Content, collection: str = "") -> None:
         self.did = did
@@ -43,6 +49,8 @@ class Message:
         self.collection = collection
         self._content = content
         self._text: bytes | None = None
+        # Reason and detail of why there is no text.
+        self._failure: tuple[str, str] | None = None
         self._frames: dict[str, bytes] = {}
 
     def framed(self, encoding: Encoding) -> bytes:
@@ -54,33 +62,47 @@ class Message:
 
     def text(self) -> bytes:
         """The message as JSON in UTF-8. Raises RecordUnreadable."""
+        if self._failure is not None:
+            raise RecordUnreadable(*self._failure)
         if self._text is None:
-            message = {
+            try:
+                self._text = self._made()
+            except RecordUnreadable as error:
+                self._failure = error.reason, error.detail
+                raise
+            finally:
+                # What it was made from is no longer needed.
+                self._content = _NOTHING
+        return self._text
+
+    def _made(self) -> bytes:
+        return _dumps(
+            {
                 "did": self.did,
                 "time_us": self.time_us,
                 "kind": self.kind,
                 self.kind: self._content.value(),
                 "seq": self.seq,
             }
-            self._text = _dumps(message)
-            # What it was made from is no longer needed.
-            self._content = _NOTHING
-        return self._text
+        )
 
 
 def of_frame(frame: bytes, time_us: int) -> list[Message]:
-    """The messages of an event as it goes out on the firehose; none for what is not an event."""
+    """The messages of an event as it goes out on the firehose; none for what is not an event.
+
+    Raises FrameError.
+    """
     event = frames.decode(frame)
     match event:
         case Commit():
-            blocks = _Blocks(event.blocks)
+            blocks = _Blocks(event.blocks, event.ops)
             return [
                 Message(
                     event.did,
                     event.seq,
                     time_us + index,
                     "commit",
-                    _Operation(event.rev, op, blocks),
+                    _Operation(event.rev, index, op, blocks),
                     op.path.partition("/")[0],
                 )
                 for index, op in enumerate(event.ops)
@@ -118,20 +140,26 @@ class _Plain(_Content):
 
 
 class _Blocks:
-    """The blocks of a commit, read when the first of its records is wanted."""
+    """The blocks of a commit with these operations, read when the first of its records is wanted."""
 
-    __slots__ = ("_blocks", "_data")
+    __slots__ = ("_blocks", "_data", "_end", "_ops")
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, ops: Sequence[RepoOp]) -> None:
         self._data = data
+        self._ops = ops
         self._blocks: dict[bytes, bytes] | None = None
+        # The first operation whose record is one too many.
+        self._end = 0
 
-    def record(self, cid: Cid) -> Any:
-        """The decoded record. Raises RecordUnreadable."""
+    def record(self, index: int, cid: Cid) -> Any:
+        """The decoded record of an operation. Raises RecordUnreadable."""
         try:
             if self._blocks is None:
-                self._blocks = car.known_blocks(self._data)
-                self._data = b""
+                blocks = car.known_blocks(self._data)
+                self._end = _first_repeated(blocks, self._ops, REPEATED_BYTES + len(self._data))
+                self._data, self._ops, self._blocks = b"", (), blocks
+            if index >= self._end:
+                raise RecordUnreadable("record-repeated", f"operation {index} of a commit with many equal records")
             return drisl.load(self._blocks[cid])
         except KeyError:
             raise RecordUnreadable("record-missing", str(cid)) from None
@@ -139,11 +167,24 @@ class _Blocks:
             raise RecordUnreadable("record-encoding", str(error)) from None
 
 
-class _Operation(_Content):
-    __slots__ = ("_blocks", "_op", "_rev")
+def _first_repeated(blocks: dict[bytes, bytes], ops: Sequence[RepoOp], room: int) -> int:
+    """The first of `ops` whose record does not fit into `room` bytes with those before; how many there are if all do.
 
-    def __init__(self, rev: str, op: RepoOp, blocks: _Blocks) -> None:
+    Different records always fit, since all of them are in the commit.
+    """
+    for index, op in enumerate(ops):
+        room -= len(blocks.get(op.cid, b"")) if op.cid is not None else 0
+        if room < 0:
+            return index
+    return len(ops)
+
+
+class _Operation(_Content):
+    __slots__ = ("_blocks", "_index", "_op", "_rev")
+
+    def __init__(self, rev: str, index: int, op: RepoOp, blocks: _Blocks) -> None:
         self._rev = rev
+        self._index = index
         self._op = op
         self._blocks = blocks
 
@@ -157,7 +198,7 @@ class _Operation(_Content):
             "rkey": rkey,
         }
         if op.cid is not None:
-            content["record"] = self._blocks.record(op.cid)
+            content["record"] = self._blocks.record(self._index, op.cid)
             content["cid"] = str(op.cid)
         return content
 

@@ -163,7 +163,9 @@ JSON_CONSUMERS = Gauge(
     "relay_json_consumers", "Connected consumers of the JSON stream, which relay_consumers also counts"
 )
 JSON_SKIPPED = Counter(
-    "relay_json_skipped_total", "Messages left out because their record has no JSON form, by reason", ["reason"]
+    "relay_json_skipped_total",
+    "Messages left out because their event or record has no JSON form, or too long a one, by reason",
+    ["reason"],
 )
 HTTP_REFUSED = Counter(
     "relay_http_refused_total",

@@ -82,6 +82,10 @@ def error_farewell(name: str, message: str) -> bytes:
     return binary_frame(frames.error_frame(name, message)) + close_frame(CloseCode.POLICY_VIOLATION, name)
 
 
+def _flood() -> ConsumerEnded:
+    return ConsumerEnded("websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "the consumer sends too much"))
+
+
 def _broken(error: FrameInvalid) -> ConsumerEnded:
     return ConsumerEnded("websocket-protocol", close_frame(error.code, error.detail))
 
@@ -89,10 +93,12 @@ def _broken(error: FrameInvalid) -> ConsumerEnded:
 class Connection:
     """The socket of one consumer. `received` are bytes that came with the upgrade request."""
 
-    # Whether texts that the consumer sends are kept for `hear`, and the bytes that it may send.
+    # Whether texts that the consumer sends are kept for `hear`, and the bytes that it may send. Those of a text count
+    # once more when it is heard: a compressed one is up to a thousand times as long as what came.
     hears: ClassVar[bool] = False
     message_bytes: ClassVar[int] = MAX_MESSAGE_BYTES
     bytes_per_second: ClassVar[int] = BYTES_PER_SECOND
+    farewell_bytes: ClassVar[int] = FAREWELL_BYTES
 
     __slots__ = (
         "_consumer",
@@ -201,7 +207,7 @@ class Connection:
             # A socket closed with unread input is reset, and the farewell would be lost with it.
             self._socket.shutdown(sockets.SHUT_WR)
             deadline = time.monotonic() + FAREWELL_TIMEOUT
-            unread = FAREWELL_BYTES
+            unread = self.farewell_bytes
             while (left := deadline - time.monotonic()) > 0 and unread > 0:
                 wait_read(self._socket.fileno(), left)
                 data = self._socket.recv(MAX_MESSAGE_BYTES)
@@ -272,10 +278,6 @@ class Connection:
             # A pong answers every ping before it, so one a second is enough for any number of them.
             payload, reader.pings = reader.pings[-1], []
             self._send(control_frame(Opcode.PONG, payload))
-        if self.hears:
-            for text in reader.take():
-                assert isinstance(text, bytes)
-                self.hear(text)
         if reader.pongs:
             reader.pongs = 0
             self._pong_due = False
@@ -289,14 +291,12 @@ class Connection:
             raise ConsumerEnded("left", control_frame(Opcode.CLOSE, reader.closed))
 
     def _take_sent(self, seconds: float) -> None:
-        """Read all that is there, if it is not more than may come in so many seconds."""
+        """Read and hear all that is there, if it is not more than may come in so many seconds."""
         reader = self._reader
         frames, left = self._frames + FRAMES_PER_SECOND * seconds, self.bytes_per_second * seconds
         while not reader.ended:
             if reader.frames > frames or left < 0:
-                raise ConsumerEnded(
-                    "websocket-flood", close_frame(CloseCode.POLICY_VIOLATION, "the consumer sends too much")
-                )
+                raise _flood()
             try:
                 data, self._received = self._received[:READ_BYTES], self._received[READ_BYTES:]
                 data = data or self._socket.recv(READ_BYTES)
@@ -308,6 +308,12 @@ class Connection:
                 raise ConsumerEnded("gone")
             left -= len(data)
             reader.feed(data)
+            for text in reader.take():
+                assert isinstance(text, bytes)
+                left -= len(text)
+                if left < 0:
+                    raise _flood()
+                self.hear(text)
             if len(data) == READ_BYTES:
                 yield_hub()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -17,6 +18,7 @@ import zstandard
 from gevent.monkey import get_original
 from prometheus_client import REGISTRY
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection
 
 from relay.atproto import frames
@@ -25,11 +27,13 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import last_seq_before
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
 from relay.jsonstream import stream
-from relay.jsonstream.connection import MAX_UPDATE_BYTES
+from relay.jsonstream.connection import MAX_UPDATE_BYTES, JsonConnection
 from relay.jsonstream.filter_room import FilterRoom
 from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS
+from relay.net.websocket import RSV1
 from relay.stream import firehose
 from relay.web import server
+from relay.web.consumer_connection import MAX_UNREAD_SECONDS
 from relay.web.http_input import MAX_HEAD_BYTES
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
@@ -307,6 +311,65 @@ def test_an_update_has_a_bound(web: Web, network: Network) -> None:
         seq = network.commit(POST)
         client.send(json.dumps({"type": "options_update", "payload": {}}).ljust(MAX_UPDATE_BYTES))
         assert seqs(client, 1) == [seq]
+
+
+@contextmanager
+def raw(web: Web, extra: str = "") -> Iterator[socket.socket]:
+    """A connection that has shaken hands and holds little of what it sends."""
+    request = (
+        "GET /subscribe HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
+    )
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        sock.settimeout(60)
+        sock.connect(("127.0.0.1", web.server.port))
+        sock.sendall(request.encode())
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        yield sock
+
+
+def close_code(sock: socket.socket) -> int:
+    """The code of the close frame with which a silent stream ends, after which the connection must end in order."""
+    data = b""
+    while more := sock.recv(1024):
+        data += more
+    assert data[0] == 0x88
+    return int.from_bytes(data[2:4])
+
+
+def test_an_update_that_is_too_long_is_told_to_who_is_still_sending_it(web: Web) -> None:
+    with raw(web) as sock:
+        sock.sendall(Frame(Opcode.TEXT, b"x" * (MAX_UPDATE_BYTES + 1)).serialize(mask=True))
+        sock.shutdown(socket.SHUT_WR)
+        assert close_code(sock) == 1009
+
+
+def test_updates_are_bounded_as_they_are_heard(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed, a thousand bytes are a megabyte of JSON."""
+    heard: list[int] = []
+    hear = JsonConnection.hear
+
+    def counted(connection: JsonConnection, text: bytes) -> None:
+        heard.append(len(text))
+        hear(connection, text)
+
+    monkeypatch.setattr(JsonConnection, "hear", counted)
+    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover\r\n"
+    text = b"{%s}" % (b" " * (MAX_UPDATE_BYTES - 2))
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    short = (compressor.compress(text) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+    assert len(short) < 1000
+    frame = bytearray(Frame(Opcode.TEXT, short).serialize(mask=True))
+    frame[0] |= RSV1
+    with raw(web, offer) as sock:
+        sock.sendall(frame * 40)
+        assert close_code(sock) == 1008
+    assert heard and sum(heard) <= JsonConnection.bytes_per_second * MAX_UNREAD_SECONDS
+    assert len(heard) < 40
 
 
 def test_a_request_may_say_all_that_may_be_wanted(web: Web, network: Network) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from relay.atproto import drisl, frames
 from relay.eventlog.record import Record
 from relay.jsonstream.batches import JOINED_SHARE, MAX_JOINED, Batch
 from relay.jsonstream.encodings import PLAIN
 from relay.jsonstream.filters import Filter, of_query
+from relay.jsonstream.messages import REPEATED_BYTES
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, chunk_of
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
@@ -58,3 +62,46 @@ def test_what_is_kept_is_within_the_size_of_the_batch(chunk: Chunk) -> None:
     for number in range(10 * MAX_JOINED):
         assert many.frames(Filter(kinds=frozenset(), max_bytes=number), PLAIN) == b""
     assert len(many._joined) <= MAX_JOINED
+
+
+def test_an_event_that_cannot_be_read_costs_no_other(chunk: Chunk) -> None:
+    """An edge passes on what it only peeked into."""
+    frame = drisl.encode({"op": 1, "t": "#identity"}) + drisl.encode({"did": account_did(0), "seq": 2, "handle": 1})
+    assert isinstance(frames.peek(frame), frames.Peeked)
+    records = [Record(seq, seq * 10, 1, 0, 0, 1, 0, 0, chunk.frame(chunk.events[seq - 1])) for seq in (1, 2, 3)]
+    records[1] = records[1]._replace(kind=frames.Kind.IDENTITY, frame=frame)
+    batch = Batch(chunk_of(records, 3, Suppressions()))
+    assert count(batch.frames(of_query([], [], None), PLAIN)) == 4
+
+
+def commit_of(count: int, record: dict[str, Any]) -> Chunk:
+    """One commit, in which so many operations have the same record."""
+    repo = RepoBuilder(account_did(0), SigningKey.create("k256"))
+    frame = repo.commit(*(create(f"{POST}/{number:03d}", record) for number in range(count))).frame(1)
+    return chunk_of([Record(1, 1, 1, 1, 1, 1, 0, 0, frame)], 1, Suppressions())
+
+
+def test_a_commit_does_not_become_a_thousand_times_as_long() -> None:
+    """A block is in it once, however many operations have it for their record."""
+    chunk = commit_of(200, {"text": "\x01" * 20_000})
+    frames = Batch(chunk).frames(of_query([], [], None), PLAIN)
+    assert 1 < count(frames) < 200
+    # A control character has six in JSON.
+    assert len(frames) < 7 * (REPEATED_BYTES + len(chunk.data))
+    alike = commit_of(200, {"text": "x" * 250})
+    assert count(Batch(alike).frames(of_query([], [], None), PLAIN)) == 200
+
+
+def test_a_record_without_a_form_in_json_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = Batch(commit_of(3, {"number": float("nan")}))
+    read: list[bytes] = []
+    load = drisl.load
+
+    def counted(data: bytes, **options: Any) -> Any:
+        read.append(data)
+        return load(data, **options)
+
+    monkeypatch.setattr(drisl, "load", counted)
+    for number in range(5):
+        assert batch.frames(of_query([], [], str(1000 + number)), PLAIN) == b""
+    assert len(read) == 3
