@@ -104,16 +104,17 @@ def _borrowed(budget: Budget) -> tuple[int, int]:
 class Line:
     """The deliveries of one account that wait, in order. `wait` is what the first of them waits for.
 
-    `last_account` is the newest `#account` event that came while the line was full: only the last one counts.
-    `throttled`: consumers were told that events are missing.
+    `last_accounts` are the newest `#account` events that came while the line was full, by host: of those only the last
+    one counts. Nothing in the line came later from the same host. `throttled`: consumers were told that events are
+    missing.
     """
 
-    __slots__ = ("deliveries", "last_account", "overflowed", "throttled", "wait")
+    __slots__ = ("deliveries", "last_accounts", "overflowed", "throttled", "wait")
 
     def __init__(self, delivery: Delivery, wait: Wait) -> None:
         self.deliveries = deque([delivery])
         self.wait = wait
-        self.last_account: Delivery | None = None
+        self.last_accounts: dict[int, Delivery] = {}
         self.overflowed = False
         self.throttled = False
 
@@ -130,6 +131,25 @@ class Line:
             places = max(places, delivery.host.budget.spare_events)
         # Events of other hosts do not count against those of the account's own.
         return len(self.deliveries) < places or sum(one.host is delivery.host for one in self.deliveries) < places
+
+    def add(self, delivery: Delivery) -> None:
+        """Let one more event wait, behind all that its host sent before it."""
+        if self.last_accounts and delivery.host.id in self.last_accounts:
+            self.deliveries.append(self.last_accounts.pop(delivery.host.id))
+        self.deliveries.append(delivery)
+
+    def add_last_accounts(self) -> None:
+        """Let the `#account` events that were kept wait like all others."""
+        self.deliveries.extend(self.last_accounts.values())
+        self.last_accounts.clear()
+
+    def take_out(self, host: Host) -> list[Delivery]:
+        """All that `host` has in the line, in order."""
+        theirs = [one for one in self.deliveries if one.host.id == host.id]
+        self.deliveries = deque([one for one in self.deliveries if one.host.id != host.id])
+        if host.id in self.last_accounts:
+            theirs.append(self.last_accounts.pop(host.id))
+        return theirs
 
 
 class Lines:
@@ -169,7 +189,7 @@ class Lines:
             return False
         if line.has_room(delivery):
             self._parking.enter(delivery)
-            line.deliveries.append(delivery)
+            line.add(delivery)
         else:
             self._overflow(line, delivery)
         return True
@@ -180,19 +200,20 @@ class Lines:
         line = self.by_account.get(delivery.event.did)
         if line is not None and wait is not Wait.FOREIGN:
             # What waited for another host has become the account's line while SQL or a worker was asked.
-            line.deliveries.append(delivery)
+            line.add(delivery)
         else:
-            self._hold(delivery, wait)
+            self._hold(Line(delivery, wait))
 
     def _overflow(self, line: Line, delivery: Delivery) -> None:
-        """Drop `delivery`, or keep it in place of an earlier `#account` event."""
+        """Drop `delivery`, or keep it in place of an earlier `#account` event of its host."""
         did, host = delivery.event.did, delivery.host
         if isinstance(delivery, Fetched):
             self._drop(delivery, "account-throttled", "")
             return
         dropped: Delivery | None = delivery
         if isinstance(delivery.event, Account):
-            dropped, line.last_account = line.last_account, delivery
+            dropped = line.last_accounts.pop(host.id, None)
+            line.last_accounts[host.id] = delivery
             self._parking.enter(delivery)
             if dropped is not None:
                 self._parking.leave(dropped)
@@ -202,12 +223,13 @@ class Lines:
             line.overflowed = True
             line.throttled = self._throttle(did, host)
 
-    def _hold(self, delivery: Delivery, wait: Wait) -> None:
-        """Begin a line with a parked delivery."""
-        did, line = delivery.event.did, Line(delivery, wait)
+    def _hold(self, line: Line) -> None:
+        """Begin a line of parked deliveries."""
+        first, wait = line.deliveries[0], line.wait
+        did, host_id = first.event.did, first.host.id
         if wait is Wait.FOREIGN:
-            self.asides[did, delivery.host.id] = line
-            self._attendants.spawn(self._attend_aside, did, delivery.host.id, line)
+            self.asides[did, host_id] = line
+            self._attendants.spawn(self._attend_aside, did, host_id, line)
         else:
             self.by_account[did] = line
             self._attendants.spawn(self._attend, did, line, wait)
@@ -218,9 +240,7 @@ class Lines:
             self._parking.leave(line.deliveries.popleft())
         # From here until the line is in its new place nothing switches: the account's events stay in order.
         del self.asides[did, host_id]
-        if line.last_account is not None:
-            line.deliveries.append(line.last_account)
-            line.last_account = None
+        line.add_last_accounts()
         account_line = self.by_account.get(did)
         if account_line is not None:
             account_line.deliveries.extend(line.deliveries)
@@ -233,33 +253,28 @@ class Lines:
     def _attend(self, did: str, line: Line, wait: Wait | None) -> None:
         """Work through one account's line in order, with everything that each event has to wait for."""
         handled = 0
-        while line.deliveries or line.last_account is not None or line.throttled:
+        while line.deliveries or line.last_accounts or line.throttled:
             if line.deliveries:
-                took = self._attend_first(did, line, wait)
+                took = self._attend_first(line, wait)
                 wait = None
                 handled += 1
                 if handled >= EVENTS_PER_TURN or took > TURN_SECONDS:
                     handled = 0
                     yield_hub()
-            elif line.last_account is not None:
-                line.deliveries.append(line.last_account)
-                line.last_account = None
+            elif line.last_accounts:
+                line.add_last_accounts()
             else:
                 line.overflowed = line.throttled = False
                 self._let_go(did)
         # Nothing has switched since the line was seen empty: the account's next event finds it gone.
         del self.by_account[did]
 
-    def _attend_first(self, did: str, line: Line, wait: Wait | None) -> float:
-        """Take the first event out of the line: settled, or set aside with others of its host.
+    def _attend_first(self, line: Line, wait: Wait | None) -> float:
+        """Take the first event out of the line: settled, or set aside with all others of its host.
 
         Returns the seconds that its verification took here.
         """
         delivery = line.deliveries[0]
-        aside = self.asides.get((did, delivery.host.id))
-        if aside is not None:
-            aside.deliveries.append(line.deliveries.popleft())
-            return 0.0
         if wait is None:
             wait = self._settle_charged(delivery)
         while wait is not None and wait is not Wait.FOREIGN:
@@ -269,10 +284,13 @@ class Lines:
             if not self._ran(delivery, wait):
                 break
             wait = self._settle_charged(delivery)
-        line.deliveries.popleft()
         if wait is Wait.FOREIGN:
-            self._hold(delivery, wait)
+            aside = Line(delivery, wait)
+            # All at once: what comes from now on is behind them.
+            aside.deliveries = deque(line.take_out(delivery.host))
+            self._hold(aside)
         else:
+            line.deliveries.popleft()
             self._parking.leave(delivery)
         return delivery.took
 
@@ -281,11 +299,11 @@ class Lines:
         while len(line.deliveries) > ACCOUNT_PLACES:
             last = line.deliveries.pop()
             self._parking.leave(last)
-            if line.last_account is None or not isinstance(last.event, Account):
-                self._overflow(line, last)
-            else:
+            if isinstance(last.event, Account) and last.host.id in line.last_accounts:
                 # The one that was kept is newer.
                 self._drop(last, "account-throttled", "")
+            else:
+                self._overflow(line, last)
 
     def _throttle(self, did: str, host: Host) -> bool:
         return self._announced(did, lambda: self._hosting.throttle(did, host))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gevent.event import Event as Signal
 
-from relay.atproto.frames import Identity
+from relay.atproto.frames import Account, Identity
 from relay.hosts.host import Host
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.lines import ACCOUNT_PLACES, Lines, Parking
@@ -89,6 +89,16 @@ def event() -> Callable[[Host, int], Delivery]:
     return make
 
 
+@pytest.fixture
+def account_event() -> Callable[[Host, int], Delivery]:
+    def make(host: Host, seq: int) -> Delivery:
+        delivery = Delivery(host, Account(DID, seq, "", True, None, b""))
+        host.share.begin()
+        return delivery
+
+    return make
+
+
 def test_what_has_to_wait_goes_behind_what_became_the_accounts_line_meanwhile(
     script: Scripted, lines: Lines, event: Callable[[Host, int], Delivery]
 ) -> None:
@@ -159,3 +169,64 @@ def test_a_bug_in_what_consumers_are_told_ends_no_lane(
     script.ended[1, Wait.FOREIGN].set()
     until(lambda: not (lines.by_account or lines.asides), 30)
     assert script.settled == [*range(1, ACCOUNT_PLACES + 1)]
+
+
+def test_events_of_a_host_that_go_aside_stay_in_order(
+    script: Scripted, lines: Lines, event: Callable[[Host, int], Delivery]
+) -> None:
+    """The first of them goes aside while others of its host are behind another host's, and more of them come."""
+    host, former = known_host(), known_host(id=2)
+    script.waits = {1: [Wait.FOREIGN], 2: [Wait.STATUS]}
+    lines.begin(event(host, 1), Wait.IDENTITY)
+    assert lines.join(event(former, 2)) and lines.join(event(host, 3))
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.IDENTITY].set()
+    until(lambda: {(1, Wait.FOREIGN), (2, Wait.STATUS)} <= script.ended.keys(), 30)
+    assert lines.join(event(host, 4))
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not lines.asides, 30)
+    assert lines.join(event(host, 5))
+    script.ended[2, Wait.STATUS].set()
+    until(lambda: not lines.by_account, 30)
+    assert script.settled == [2, 1, 3, 4, 5]
+    assert host.budget.parked == former.budget.parked == 0
+
+
+def test_an_account_event_that_was_kept_is_judged_before_those_that_came_after_it(
+    script: Scripted,
+    lines: Lines,
+    event: Callable[[Host, int], Delivery],
+    account_event: Callable[[Host, int], Delivery],
+) -> None:
+    host, places = known_host(), ACCOUNT_PLACES
+    script.waits = {places - 1: [Wait.STATUS]}
+    lines.begin(event(host, 1), Wait.COOL_DOWN)
+    for seq in range(2, places + 1):
+        assert lines.join(event(host, seq))
+    assert lines.join(account_event(host, 100))
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.COOL_DOWN].set()
+    until(lambda: (places - 1, Wait.STATUS) in script.ended, 30)
+    for late in (event(host, 101), account_event(host, 102)):
+        assert lines.join(late)
+    script.ended[places - 1, Wait.STATUS].set()
+    until(lambda: not lines.by_account, 30)
+    assert script.settled == [*range(1, places + 1), 100, 101, 102] and script.dropped == []
+    assert host.budget.parked == 0
+
+
+def test_the_account_event_of_another_host_does_not_take_the_place_of_the_one_that_is_kept(
+    script: Scripted, lines: Lines, account_event: Callable[[Host, int], Delivery]
+) -> None:
+    host, other = known_host(), known_host(id=2)
+    lines.begin(account_event(host, 1), Wait.COOL_DOWN)
+    for seq in range(2, ACCOUNT_PLACES + 2):
+        assert lines.join(account_event(host, seq))
+    for seq in range(101, 100 + ACCOUNT_PLACES + 3):
+        assert lines.join(account_event(other, seq))
+    assert script.dropped == [(100 + ACCOUNT_PLACES + 1, "account-throttled")]
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.COOL_DOWN].set()
+    until(lambda: not lines.by_account, 30)
+    assert ACCOUNT_PLACES + 1 in script.settled and 100 + ACCOUNT_PLACES + 2 in script.settled
+    assert host.budget.parked == other.budget.parked == 0
