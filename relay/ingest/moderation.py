@@ -48,27 +48,21 @@ class Moderation:
 
     def takedown(self, did: str) -> None:
         """Stop the account's events and hide its past ones. Raises AccountUnknown, StoreError, LogError."""
-        state = self._known(did)
-        before = state.row.status
-        # Memory first: from here on nothing of the account passes the gate.
-        self._accounts.set_own_status(state, "takendown")
-        try:
-            announcement = self._submit(state, "takendown")
-        except BaseException:
-            self._accounts.set_own_status(state, before)
-            raise
-        self._wait(announcement)
+        self._wait(self._change(self._known(did), "takendown"))
 
     def restore(self, did: str) -> None:
         """Undo a takedown; replay shows the account's past again. Raises AccountUnknown, StoreError, LogError."""
-        self._wait(self._release(self._known(did), reveals=True))
+        self._wait(self._change(self._known(did), "active", reveals=True))
 
     def release_throttled(self, host: Host, maximum: int) -> int:
         """Make at most `maximum` of the host's throttled accounts active, the oldest first. Returns how many."""
         rows = self._db.read(table.throttled_oldest, host.id, maximum)
-        # Memory is ahead of SQL: an account may have been taken down, or be gone.
-        states = [state for row in rows if _is_over_limit(state := self._known(row.did), host)]
-        announcements = [self._release(state, reveals=False) for state in states]
+        announcements = []
+        for state in [self._known(row.did) for row in rows]:
+            # Memory is ahead of SQL, and others had their turns since that was asked: an account may have been taken
+            # down, or be gone.
+            if _is_over_limit(state, host):
+                announcements.append(self._change(state, "active"))
         for announcement in announcements:
             self._wait(announcement)
         return len(announcements)
@@ -79,15 +73,17 @@ class Moderation:
             raise AccountUnknown(did)
         return state
 
-    def _release(self, state: AccountState, *, reveals: bool) -> _Awaited:
-        announcement = self._submit(state, "active", reveals=reveals)
-        # Memory last: what passes the gate now is behind the announcement.
-        self._accounts.set_own_status(state, "active")
-        return announcement
-
-    def _submit(self, state: AccountState, own_status: str, *, reveals: bool = False) -> _Awaited:
-        announcement = _Awaited(state, own_status, reveals=reveals)
-        self._sequencer.submit(announcement)
+    def _change(self, state: AccountState, own_status: str, *, reveals: bool = False) -> _Awaited:
+        before = state.row.status
+        # Memory first: what is judged from here on is judged by the new status, and is behind the announcement even
+        # where that waits for room.
+        self._accounts.set_own_status(state, own_status)
+        try:
+            announcement = _Awaited(state, own_status, reveals=reveals)
+            self._sequencer.submit(announcement)
+        except BaseException:
+            self._accounts.set_own_status(state, before)
+            raise
         return announcement
 
     def _wait(self, announcement: _Awaited) -> None:

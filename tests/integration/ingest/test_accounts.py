@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from functools import partial
 from threading import Event
+from zlib import crc32
 
 import gevent
 import pytest
@@ -13,6 +14,8 @@ from relay.atproto.frames import Account, Commit, Sync, decode
 from relay.hosts.host import Host
 from relay.ingest import accounts as accounts_module
 from relay.ingest import places, rejections
+from relay.ingest.accounts import AccountState
+from relay.ingest.lanes import LANES
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown, LogError, StoreError
 from relay.store import accounts, installation
@@ -373,6 +376,64 @@ def test_what_passed_the_gate_before_a_takedown_is_in_the_log_before_it(
     events = path.logged(17)
     taken = next(place for place, event in enumerate(events) if isinstance(event, Account))
     assert not [event for event in events[taken + 1 :] if event.did == repos[-1].did]
+
+
+def test_what_passes_the_gate_while_a_restored_account_waits_for_room_is_of_an_active_account(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.stream.group_commit.QUEUE_EVENTS", 2)
+    host = path.host(pds.url)
+    repos = [path.repo(pds.url) for _ in range(12)]
+    restored = repos.pop()
+    others = [repo for repo in repos if crc32(repo.did.encode()) % LANES != crc32(restored.did.encode()) % LANES]
+    for seq, repo in enumerate([restored, *others], 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+    path.logged(1 + len(others))
+    path.ingest.moderation.takedown(restored.did)
+    held = Event()
+    write = path.stream.log.write
+    monkeypatch.setattr(path.stream.log, "write", lambda block: held.wait(60) and write(block))
+    for seq, repo in enumerate(others, 20):
+        path.put(host, post(repo, "3kaab").frame(seq))
+    blocked = path.stream.sequencer._commits._blocked
+    until(lambda: len(blocked) >= 3, 30)
+    waiting = len(blocked)
+    restoring = gevent.spawn(path.ingest.moderation.restore, restored.did)
+    until(lambda: len(blocked) > waiting, 30)
+    path.put(host, restored.account_frame(40))
+    until(lambda: len(blocked) > waiting + 1, 30)
+    held.set()
+    restoring.get(timeout=60)
+    assert statuses(path, 4 + 2 * len(others)) == [(False, "takendown"), (True, None), (True, None)]
+    assert restored.did in replayed_commits(path)
+
+
+def test_an_account_taken_down_while_places_are_given_away_stays_down(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To find out how each of the accounts is now may take SQL, and others have their turns meanwhile."""
+    host = path.host(pds.url, account_limit=0)
+    repos = [path.repo(pds.url) for _ in range(2)]
+    for seq, repo in enumerate(repos, 1):
+        path.put(host, repo.account_frame(seq))
+    path.logged(2)
+    path.store()
+    lookup = path.ingest.accounts.lookup
+    taken: list[str] = []
+
+    def take_down_the_first(did: str) -> AccountState | None:
+        if did == repos[1].did and not taken:
+            taken.append(did)
+            path.ingest.moderation.takedown(repos[0].did)
+        return lookup(did)
+
+    monkeypatch.setattr(path.ingest.accounts, "lookup", take_down_the_first)
+    assert path.ingest.moderation.release_throttled(host, 2) == 1
+    path.store()
+    assert [path.db.read(accounts.many_by_did, [repo.did])[repo.did][0].status for repo in repos] == [
+        "takendown",
+        "active",
+    ]
 
 
 def test_a_takedown_of_nobody_is_refused(path: EventPath) -> None:
