@@ -181,6 +181,9 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
         if not least <= sha256(key).digest() <= greatest:
             raise MstError("mst-key-layer", key.decode())
         keys.append(key)
+    # All bytes of a key stand in its node.
+    if len(data) > MAX_KEY and max(map(len, keys)) > MAX_KEY:
+        raise MstError("mst-node-malformed", "length of a key")
     if keys[0] <= low or key >= high:
         raise MstError("mst-key-order", "not between the keys above")
     if count > 1 and any(fields[FIELDS:-1:FIELDS]):

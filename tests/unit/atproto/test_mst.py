@@ -164,6 +164,10 @@ def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
             assert refused(Cid(repo.data), [op], without) == "mst-node-missing"
 
 
+# Two keys of one layer, of which the second one is too long, while its own part is not.
+LONG_KEYS = (0, "a/" + "b" * 1018 + "0000", value(C), None), (1020, "c0000", value(C), None)
+
+
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
@@ -207,6 +211,7 @@ def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
         ),
         pytest.param(node(None, (0, "", value(C), None)), "mst-node-malformed", id="empty key"),
         pytest.param(node(None, (0, "a/" + "b" * 1023, value(C), None)), "mst-node-malformed", id="key of 1025"),
+        pytest.param(node(None, *LONG_KEYS), "mst-node-malformed", id="key of 1025 beside one of 1024"),
         pytest.param(node(value("x")), "mst-empty-node", id="bridge at the top"),
         pytest.param(node(value("x"), (0, E, value(E), None)), "mst-key-layer", id="below layer 0"),
     ],
