@@ -130,8 +130,9 @@ class Directory:
     def get(self, did: str, seconds: float, is_answer: Callable[[Response], bool]) -> Response:
         """The fact about `did`, within `seconds` and the pauses that the directory asks for.
 
-        `is_answer` tells a document of the directory from the page of something in between. Raises IdentityError
-        `did-unavailable` when it cannot be told now, HttpError `http-too-large` for a document that is over the bound.
+        `is_answer` tells a document of the directory from the page of something in between. Of a body that is longer
+        than `max_bytes` one byte more than that is there. Raises IdentityError `did-unavailable` when it cannot be told
+        now.
         """
         deadline = self._clock() + seconds
         failure = "no address of the directory can be asked now"
@@ -201,11 +202,11 @@ class Directory:
     ) -> Response | str:
         address.probing = bool(address.closed_for)
         try:
-            answer = self._http.get(f"{address.base}/{did}", timeout=timeout, max_bytes=self._max_bytes)
+            # The beginning: however long the page of something in between is, its status says that it is no fact.
+            answer = self._http.get(
+                f"{address.base}/{did}", timeout=timeout, max_bytes=self._max_bytes + 1, beginning=True
+            )
         except (HttpError, AddressRefused) as error:
-            if isinstance(error, HttpError) and error.reason == "http-too-large":
-                self._succeeded(address)
-                raise
             return self._failed(address, str(error))
         finally:
             address.probing = False
