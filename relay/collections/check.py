@@ -36,8 +36,17 @@ BURST = 5
 INTERVAL_SECONDS = 2.0
 SILENT_SECONDS = 600.0
 HOSTS_REMEMBERED = 20_000
+# An account of which its host tells nothing lets others go first for this long.
+PUT_OFF_SECONDS = 6 * 3600.0
+ACCOUNTS_REMEMBERED = 20_000
+# What a host, or its proxy, answers to everybody. Another error may be that of one account.
+_BUSY = frozenset({429, 502, 503, 504})
 
 log = logging.getLogger(__name__)
+
+
+class _NotDescribed(OSError):
+    """The host answers, but with an error of its own for this account."""
 
 
 class CollectionCheck:
@@ -50,8 +59,11 @@ class CollectionCheck:
         self._projector = projector
         self._allowance: Allowance[int] = Allowance(BURST, INTERVAL_SECONDS, HOSTS_REMEMBERED)
         self._silent: TTLCache[int, bool] = TTLCache(HOSTS_REMEMBERED, SILENT_SECONDS)
+        self._put_off: TTLCache[int, bool] = TTLCache(ACCOUNTS_REMEMBERED, PUT_OFF_SECONDS)
         metrics.show_bound(
-            "collection-checks", lambda: metrics.kept(self._silent) + len(self._allowance), 2 * HOSTS_REMEMBERED
+            "collection-checks",
+            lambda: metrics.kept(self._silent) + metrics.kept(self._put_off) + len(self._allowance),
+            2 * HOSTS_REMEMBERED + ACCOUNTS_REMEMBERED,
         )
         self._after_uid = 0
         self._loop = Loop("checking collections", self._pass, PASS_SECONDS)
@@ -78,7 +90,9 @@ class CollectionCheck:
 
     def _check(self, account: Marked) -> bool:
         host = self._registry.by_id(account.host_id)
-        if host is None or host.id in self._silent or not self._allowance.take(host.id, time.monotonic()):
+        if host is None or host.id in self._silent or account.uid in self._put_off:
+            return False
+        if not self._allowance.take(host.id, time.monotonic()):
             return False
         # From here on events write again what they tell, so that the answer, which is older, gives way to them.
         names = self._db.write(collections.spread, account.uid)
@@ -87,7 +101,10 @@ class CollectionCheck:
             listed = self._ask(account.did, host)
         except (RelayError, OSError) as error:
             log.debug("describeRepo of %s at %s failed: %s", account.did, host.hostname, error)
-            self._silent[host.id] = True
+            # Asked first each time, it would keep all the others of its host waiting.
+            self._put_off[account.uid] = True
+            if not isinstance(error, _NotDescribed):
+                self._silent[host.id] = True
             return False
         self._db.write(collections.settle, account.uid, listed)
         return True
@@ -96,8 +113,10 @@ class CollectionCheck:
         """The account's collections; None when the host does not describe it, as it is inactive there or unknown."""
         url = xrpc_url(host.endpoint.url, "com.atproto.repo.describeRepo", {"repo": did})
         response = self._http.get(url, timeout=TIMEOUT_SECONDS, max_bytes=MAX_BYTES)
-        if response.status >= 500 or response.status == 429:
+        if response.status in _BUSY:
             raise OSError(f"HTTP {response.status}")
+        if response.status >= 500:
+            raise _NotDescribed(f"HTTP {response.status}")
         answer = response.json_object() if response.status == 200 else None
         listed = answer.get("collections") if answer is not None and answer.get("did") == did else None
         if not isinstance(listed, list) or len(listed) > MAX_COLLECTIONS:

@@ -38,6 +38,7 @@ MEASURED = {
     "identity/negatives.py _refused": "identity-failures",
     "identity/negatives.py _unanswered": "identity-silences",
     "identity/negatives.py _doubted": "identity-doubts",
+    "collections/check.py _put_off": "collection-checks",
     "collections/check.py _silent": "collection-checks",
     "ingest/lanes.py _parking": "parked",
     "ingest/lanes.py queue": "partitions",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from relay.hosts.host import Host
@@ -123,8 +125,34 @@ def test_a_host_that_fails_is_left_alone_for_a_while(path: EventPath, pds: FakeP
     pds.on_accept = None
     assert check.run_once() == 0, "not so soon"
     check._silent.clear()
+    check._put_off.clear()
     assert check.run_once() == 1, "it does not describe the account: what is stored stays"
     assert marked(path) == []
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_an_account_that_fails_keeps_no_other_of_its_host_waiting(path: EventPath, pds: FakePds, status: int) -> None:
+    host, bad, good = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    for seq, repo in enumerate((bad, good), 1):
+        repo.commit(create(f"{POST}/a", {}))
+        path.put(host, repo.sync_frame(seq))
+        path.logged(seq)
+    assert marked(path) == [bad.did, good.did]
+
+    def describe(query: dict[str, str]) -> tuple[int, bytes]:
+        if query["repo"] == bad.did:
+            return status, b"{}"
+        return 200, json.dumps({"did": good.did, "collections": [POST]}).encode()
+
+    pds.answers["describeRepo"] = describe
+    check = path.collection_check
+    if status == 500:
+        assert check.run_once() == 1, "the host answers, only not for this account"
+    else:
+        assert check.run_once() == 0, "the host may be away as a whole"
+        check._silent.clear()
+        assert check.run_once() == 1
+    assert marked(path) == [bad.did] and listed(path, POST) == [good.did]
 
 
 def test_the_log_brings_the_index_up_after_a_crash(path: EventPath, pds: FakePds) -> None:
