@@ -51,6 +51,8 @@ class NewHosts:
         self._checks = BoundedSemaphore(CHECKS_AT_ONCE)
         self._admin_checks = BoundedSemaphore(ADMIN_CHECKS_AT_ONCE)
         self._new_hosts = Window(MILLISECONDS["day"])
+        # No more than requests are under way.
+        self._coming: set[str] = set()
         self._crawl_enabled = not settings.disable_request_crawl
         self._new_hosts_per_day = settings.new_hosts_per_day
 
@@ -191,15 +193,21 @@ class NewHosts:
             places.release()
 
     def _take_in(self, endpoint: Endpoint, *, counted: bool, carried: int = 0) -> Host:
-        if counted:
+        name = endpoint.hostname
+        # A host that is being stored for another request is counted already.
+        if counted and name not in self._coming:
             now = int(time.time() * 1000)
             if self._new_hosts.wait(now, self._new_hosts_per_day):
                 raise CrawlRefused("crawl-new-hosts", "RateLimitExceeded", 429, "no more new hosts are accepted today")
             self._new_hosts.add(now)
-        limit = crawl_checks.first_account_limit(self._settings, endpoint.hostname, carried)
-        trusted = crawl_checks.is_trusted(self._settings, endpoint.hostname)
-        row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
-        log.debug("new host %s", endpoint.hostname)
+        limit = crawl_checks.first_account_limit(self._settings, name, carried)
+        trusted = crawl_checks.is_trusted(self._settings, name)
+        self._coming.add(name)
+        try:
+            row = self._db.write(_insert, endpoint, limit, trusted, self._new_hosts)
+        finally:
+            self._coming.discard(name)
+        log.debug("new host %s", name)
         host = self._registry.add(row)
         self._registry.decided(host)
         return host

@@ -6,6 +6,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 from gevent.queue import Queue
 
 from relay.atproto.hostname import Endpoint
@@ -48,6 +49,26 @@ def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay: Re
     running.new_hosts.request("five.pds.test", admin=False)
     relay.stop()
     assert relay.start(settings).new_hosts.per_day == 3
+
+
+def test_a_host_that_asks_several_times_at_once_is_one_new_host(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered, go_on = Queue[str](), Event()
+
+    def slow(http: GuardedHttp, endpoint: Endpoint, **_: bool) -> None:
+        answered.put(endpoint.hostname)
+        go_on.wait(60)
+
+    monkeypatch.setattr(crawl_checks, "check_answers", slow)
+    running = relay.start(replace(LOCAL, new_hosts_per_day=2))
+    requests = [gevent.spawn(running.new_hosts.request, "one.pds.test", admin=False) for _ in range(10)]
+    for _ in requests:
+        answered.get(timeout=60)
+    go_on.set()
+    gevent.joinall(requests, raise_error=True)
+    running.new_hosts.request("two.pds.test", admin=False)
+    assert [report.host.hostname for report in running.reports()] == ["one.pds.test", "two.pds.test"]
 
 
 def test_an_admins_host_does_not_wait_behind_a_crowd(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
