@@ -48,9 +48,12 @@ def _setting(
     help_text: str,
     *,
     also: tuple[str, ...] = (),
+    over: tuple[str, ...] = (),
     secret: bool = False,
 ) -> Any:
-    metadata = {"env": env, "also": also, "text": default, "parse": parse, "help": help_text, "secret": secret}
+    """`also` and `over` are names that are read too: when `env` is not set, and before it."""
+    names = (*over, env, *also)
+    metadata = {"env": env, "names": names, "text": default, "parse": parse, "help": help_text, "secret": secret}
     return field(default=parse(default), metadata=metadata)
 
 
@@ -100,7 +103,7 @@ class Settings:
         "info",
         one_of("debug", "info", "warn", "warning", "error"),
         "Least severe level that is logged",
-        also=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
+        over=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
     )
     log_format: str = _setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "Format of log lines: text or json")
     database_url: str = _setting(
@@ -338,7 +341,7 @@ class Settings:
         """
         values = {}
         for item in fields(cls):
-            for name in (item.metadata["env"], *item.metadata["also"]):
+            for name in item.metadata["names"]:
                 if environment.get(name):
                     values[item.name] = _parsed(item, name, environment[name])
                     break
@@ -383,7 +386,7 @@ def setting_lines() -> list[tuple[str, str, str]]:
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """The `RELAY_*` names in `environment` that nothing reads, sorted."""
-    known = {name for item in fields(Settings) for name in (item.metadata["env"], *item.metadata["also"])}
+    known = {name for item in fields(Settings) for name in item.metadata["names"]}
     known |= INDIGO_ONLY | OPTIONS | GONE.keys()
     return sorted(name for name in environment if name.startswith("RELAY_") and name not in known)
 

@@ -12,8 +12,11 @@ from urllib.parse import quote
 
 import click
 
-from relay.commands.client import EXIT_USAGE, Client, fail, print_fields, print_table, with_client
+from relay.commands.client import EXIT_USAGE, Client, fail, plain, print_fields, print_table, with_client
 from relay.commands.heal import heal
+
+# Those of `hosts.lifecycle`, which is not loaded for a command.
+STATUSES = ("active", "idle", "offline", "throttled", "banned")
 
 
 @click.command("status")
@@ -46,7 +49,7 @@ def hosts() -> None:
 
 
 @hosts.command("list")
-@click.option("--status", help="Only hosts of this status: active, idle, offline, throttled or banned.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only hosts of this status.")
 @click.option("--search", default="", help="Only hosts with this in their name.")
 @with_client
 def list_hosts(client: Client, status: str | None, search: str) -> None:
@@ -210,7 +213,7 @@ def why_account(client: Client, name: str) -> None:
 
 
 def _print_why(view: dict[str, Any]) -> None:
-    click.echo(f"{view['summary']}\n{view['advice']}\n")
+    click.echo(f"{plain(view['summary'])}\n{plain(view['advice'])}\n")
     here, there, host = (view[part] or {} for part in ("here", "there", "host"))
     print_fields(
         [
@@ -306,4 +309,4 @@ def _print_columns(columns: dict[str, str], rows: list[dict[str, Any]]) -> None:
 
 def _print_lines(lines: list[str]) -> None:
     for line in lines:
-        click.echo(line)
+        click.echo(plain(line))

@@ -14,6 +14,8 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from functools import wraps
+from http.client import HTTPException
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -77,20 +79,46 @@ class Client:
         data = None if body is None else json.dumps(body).encode()
         try:
             request = urllib.request.Request(target, data=data, headers=self._headers, method=method)
-            context = verifying_context() if target.startswith("https:") else None
-            with urllib.request.urlopen(request, timeout=TIMEOUT, context=context) as answer:
-                return json.loads(answer.read() or b"null")
+            with _opener(self._url).open(request, timeout=TIMEOUT) as answer:
+                found = json.loads(answer.read())
+            if not isinstance(found, dict | list):
+                raise ValueError("what answers is not a relay")
+            return found
         except urllib.error.HTTPError as error:
             if error.code == 401 and not self._has_password:
                 fail(EXIT_USAGE, "no admin password is set: use RELAY_ADMIN_PASSWORD, --password or --env-file")
             fail(EXIT_REFUSED, _refusal(error))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             fail(EXIT_UNREACHABLE, f"no relay answers at {self._url}: {getattr(error, 'reason', error)}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors: the password goes nowhere else, and a POST must not become a GET."""
+
+    def redirect_request(self, *_: object) -> None:
+        """Do not follow."""
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+    if url.startswith("https:"):
+        handlers.append(urllib.request.HTTPSHandler(context=verifying_context()))
+    # As in Go, and so in the reference relay's tools.
+    if _is_loopback(urllib.parse.urlsplit(url).hostname or ""):
+        handlers.append(urllib.request.ProxyHandler({}))
+    return urllib.request.build_opener(*handlers)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def fail(code: int, message: str) -> NoReturn:
     """End the command with one line on stderr."""
-    click.echo(f"relay: {message}", err=True)
+    click.echo(f"relay: {plain(' '.join(message.split()))}", err=True)
     sys.exit(code)
 
 
@@ -125,9 +153,11 @@ def _local_url(settings: Settings) -> str:
 
 def _refusal(error: urllib.error.HTTPError) -> str:
     """The error's words: in the form of XRPC, or of the health routes."""
+    if (location := error.headers.get("Location")) is not None:
+        return f"HTTP {error.code}: the relay's address is another one, {location}"
     try:
         body = json.loads(error.read())
-    except (ValueError, OSError):
+    except (ValueError, OSError, HTTPException):
         body = None
     if not isinstance(body, dict):
         return f"HTTP {error.code}"
@@ -146,7 +176,7 @@ def print_json_line(value: Any) -> None:
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under their titles; numbers stand to the right."""
-    texts = [[_cell(cell) for cell in row] for row in rows]
+    texts = [[plain(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(titles, *texts, strict=True)]
     click.echo(_line(titles, widths, [False] * len(titles)))
     for row, cells in zip(rows, texts, strict=True):
@@ -157,7 +187,7 @@ def print_fields(fields: Sequence[tuple[str, object]]) -> None:
     """Print names and values, one pair a line."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
-        click.echo(f"{name:<{width}}  {_cell(value)}")
+        click.echo(f"{name:<{width}}  {plain(value)}")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
@@ -168,7 +198,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return "  ".join(aligned).rstrip()
 
 
-def _cell(value: object) -> str:
+def plain(value: object) -> str:
     """For a terminal: texts from the network lose their control characters."""
     if value is None:
         return "-"

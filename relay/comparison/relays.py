@@ -14,7 +14,7 @@ from urllib.parse import quote
 import gevent
 
 from relay.atproto import frames
-from relay.atproto.errors import FrameError
+from relay.atproto.errors import FrameError, SyntaxInvalid
 from relay.atproto.events import Account, Commit, Identity, StreamError, Sync
 from relay.atproto.hostname import parse_endpoint
 from relay.comparison.matching import Seen
@@ -71,11 +71,12 @@ class FollowedRelay:
     def hosts(self) -> dict[str, str]:
         """The hosts that it lists, each with its status. Raises HttpError."""
         found: dict[str, str] = {}
-        cursor, ending = "", Ending()
-        while len(found) < MAX_HOSTS:
+        cursor, ending, seen = "", Ending(), 0
+        while seen < MAX_HOSTS:
             page = self._object(f"/xrpc/com.atproto.sync.listHosts?limit=500&cursor={quote(cursor, safe='')}")
             listed = [host for host in page.get("hosts") or () if isinstance(host, dict)]
-            found.update({str(host.get("hostname")): str(host.get("status")) for host in listed})
+            seen += len(listed)
+            found.update({host["hostname"]: str(host.get("status")) for host in listed if _has_hostname(host)})
             following = page.get("cursor")
             if not isinstance(following, str) or not following or ending.repeats(following) or not listed:
                 break
@@ -112,3 +113,12 @@ class FollowedRelay:
 
     def _get(self, path: str) -> Response:
         return self._http.get(self.url + path, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES, headers=self._headers)
+
+
+def _has_hostname(host: dict[str, Any]) -> bool:
+    """Whether a relay names a host in its one spelling: nothing else may stand in a command that is shown."""
+    name = host.get("hostname")
+    try:
+        return isinstance(name, str) and parse_endpoint(name).hostname == name
+    except SyntaxInvalid:
+        return False

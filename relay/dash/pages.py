@@ -25,7 +25,7 @@ from relay.store import accounts, host_healing, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow
 from relay.web import params
-from relay.web.account_page import MAX_NAME, report_view
+from relay.web.account_page import plain_name, report_view
 from relay.web.consumers import Consumer
 from relay.web.services import relay_services
 
@@ -136,7 +136,8 @@ def account_view(did: str) -> AccountView | None:
 
 def account_list() -> ResponseReturnValue:
     """`did`, `cursor`: an account, by its DID or handle, and all that are taken down here."""
-    did = request.args.get("did", "").strip()
+    text = params.optional(request.args, "did")
+    did = "" if text is None else plain_name(text)
     if is_handle(did.lower()):
         return redirect(url_for("dash.account_why", name=did), 303)
     rows = relay_services().db.read(accounts.takedowns, params.cursor(request.args), TAKEDOWNS_PER_PAGE)
@@ -151,8 +152,8 @@ def account_list() -> ResponseReturnValue:
 
 def account_why() -> ResponseReturnValue:
     """`name`: why an account, by its DID or handle, is or is not in the stream: asks its PDS, which takes seconds."""
-    name = params.required(request.args, "name").strip().removeprefix("@")
-    made_at, report = relay_services().account_answers.of(name[:MAX_NAME], None)
+    name = plain_name(params.required(request.args, "name"))
+    made_at, report = relay_services().account_answers.of(name, None)
     return page("why.html", view=report_view(made_at, report))
 
 

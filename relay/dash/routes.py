@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flask import Blueprint, Response, request, url_for
+from flask import Blueprint, Response, redirect, request, url_for
 from flask.blueprints import BlueprintSetupState
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from relay.dash import access, actions, pages
@@ -36,7 +37,14 @@ def asset_url(name: str) -> str:
     return url_for("dash.asset", name=name, v=FILES.version(name))
 
 
+def root() -> ResponseReturnValue:
+    """The dashboard's address as people type it."""
+    # Werkzeug's own redirect would name a scheme and a port, which behind a proxy are not those of the browser.
+    return redirect(url_for("dash.overview"), 308)
+
+
 PAGES = (
+    ("", root),
     ("/", pages.overview),
     ("/hosts", pages.host_list),
     ("/hosts/<hostname>", pages.host_detail),

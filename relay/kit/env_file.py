@@ -35,10 +35,12 @@ def read_env_file(path: Path) -> dict[str, str]:
         if not line or line.startswith("#"):
             continue
         name, equals, value = line.partition("=")
-        if not equals:
+        name = _EXPORT.sub("", name).strip()
+        # Nor could the environment take it.
+        if not equals or name in ("", "export") or "\0" in line:
             raise ConfigError(f"{path}:{number}: not a NAME=value line")
         try:
-            values[_EXPORT.sub("", name).strip()] = _plain(value)
+            values[name] = _plain(value)
         except ValueError as error:
             raise ConfigError(f"{path}:{number}: {error}") from None
     return values

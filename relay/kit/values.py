@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 
@@ -41,8 +41,17 @@ MAX_CONNECTIONS = 1_000_000
 # How the addresses of PostgreSQL databases begin.
 POSTGRES = ("postgres://", "postgresql://", "postgres=")
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_UNITS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "\N{MICRO SIGN}s": 1e-6,
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
+_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|\N{MICRO SIGN}s|ms|s|m|h|d)", re.ASCII)
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -159,7 +168,7 @@ def parse_database_url(text: str) -> str:
     found = re.fullmatch(r"sqlite(?:://|=)(?:file:)?([^?]+)(?:\?.*)?", text)
     if found is None:
         raise ValueError("not a sqlite:// or postgres:// address")
-    if found[1].startswith(":"):
+    if found[1].startswith(":") or PurePosixPath(found[1]).name in ("", "..") or found[1].endswith("/"):
         raise ValueError("not the name of a file")
     return f"sqlite://{found[1]}"
 

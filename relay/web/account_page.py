@@ -27,11 +27,12 @@ MAX_NAME = 2048
 @blueprint.get("/account")
 def look_up() -> ResponseReturnValue:
     """`name`: leads to the page of the account that a DID or handle names."""
-    name = _plain(params.required(request.args, "name").strip())
+    name = plain_name(params.required(request.args, "name"))
     return redirect(url_for("account.account", name=name), 303)
 
 
 @blueprint.get("/account/<name>")
+@blueprint.get("/account/<path:name>")
 def account(name: str) -> ResponseReturnValue:
     """Why an account, by its DID or handle, is or is not in the stream, and who can act: a page, or JSON."""
     return _answer(*_report(name))
@@ -50,7 +51,7 @@ def crawl_account(name: str) -> ResponseReturnValue:
         notice = f"The relay connects to {report.pds.hostname}."
     except CrawlRefused as refused:
         notice = f"The relay does not accept {report.pds.hostname}: {refused.detail}."
-    services.account_answers.forget(_plain(name))
+    services.account_answers.forget(plain_name(name))
     return _answer(*_report(name), notice)
 
 
@@ -59,14 +60,17 @@ def _report(name: str) -> tuple[float, AccountReport]:
     # Whoever sends credentials wants to be served as an admin: wrong ones are refused.
     if "Authorization" in request.headers:
         services.auth.check(request.headers["Authorization"], address)
-        return services.account_answers.of(_plain(name), None)
-    return services.account_answers.of(_plain(name), address)
+        return services.account_answers.of(plain_name(name), None)
+    return services.account_answers.of(plain_name(name), address)
 
 
-def _plain(name: str) -> str:
-    """As people copy names: with an `at://` or `@` before them."""
-    name = name.removeprefix("at://").removeprefix("@")
-    if len(name) > MAX_NAME:
+def plain_name(text: str) -> str:
+    """The name in what people copy: with an `at://` or `@` before it, and perhaps a record's path behind it.
+
+    Raises XrpcError 400 where there is none.
+    """
+    name = text.strip().removeprefix("at://").removeprefix("@").partition("/")[0]
+    if not name or len(name) > MAX_NAME:
         raise invalid("that is neither a DID nor a handle")
     return name
 

@@ -10,13 +10,17 @@ from datetime import UTC, datetime
 from functools import partial
 from operator import contains
 from pathlib import Path
+from socket import SHUT_RDWR
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 from gevent import subprocess
 
 from relay.cli import COMMANDS, main
+from relay.commands.admin import STATUSES
 from relay.config import setting_lines
+from relay.hosts.lifecycle import Status
 from relay.web.callers import MAX_FAILURES
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
@@ -156,6 +160,42 @@ def test_exit_codes(run: Run, web: Web) -> None:
     unreachable = run("bans", "list", "--url", "http://127.0.0.1:1")
     assert unreachable.exit_code == 3 and unreachable.stderr.startswith("relay: no relay answers at")
     assert run("bans", "list", "--url", "nonsense").exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", 3),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", 3),
+        (b"HTTP/1.1 500 Error\r\nContent-Length: 100\r\n\r\n{}", 1),
+        (reply(b"null"), 3),
+        (reply(b"<html>"), 3),
+        (reply(b'{"error": "A\\u001b[31m", "message": "one\\n\\u001btwo"}', status=400), 1),
+        (b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0\r\n\r\n", 1),
+    ],
+)
+@pytest.mark.parametrize("words", [("bans", "list"), ("bans", "add", "x.test")])
+def test_whatever_answers_in_the_relays_place_is_told_in_one_line(
+    run: Run, words: tuple[str, ...], answer: bytes, code: int
+) -> None:
+    def answer_once(sock: Any) -> None:
+        sock.sendall(answer)
+        sock.shutdown(SHUT_RDWR)
+
+    with RawServer(answer_once) as server:
+        told = run(*words, "--url", server.url)
+        assert (told.exit_code, told.stdout) == (code, "")
+        assert told.stderr.startswith("relay: ") and told.stderr.count("\n") == 1 and "\x1b" not in told.stderr
+        assert server.connections == 1
+
+
+def test_no_proxy_leads_back_to_this_machine(run: Run) -> None:
+    assert run("bans", "list", http_proxy="http://127.0.0.1:1").exit_code == 0
+
+
+def test_a_status_that_no_host_has_is_refused(run: Run) -> None:
+    assert run("hosts", "list", "--status", "ofline").exit_code == 2
+    assert set(STATUSES) == {status.value for status in Status}
 
 
 def test_password_and_address_can_come_from_the_relays_env_file(run: Run, web: Web, tmp_path: Path) -> None:

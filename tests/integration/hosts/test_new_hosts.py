@@ -51,9 +51,7 @@ def test_the_daily_limit_counts_public_requests_and_survives_a_restart(relay: Re
     assert relay.start(settings).new_hosts.per_day == 3
 
 
-def test_a_host_that_asks_several_times_at_once_is_one_new_host(
-    relay: Relay, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_host_that_asks_several_times_at_once_is_one_new_host(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     answered, go_on = Queue[str](), Event()
 
     def slow(http: GuardedHttp, endpoint: Endpoint, **_: bool) -> None:
@@ -207,8 +205,16 @@ def test_a_list_that_goes_in_circles_ends(relay: Relay) -> None:
 
         other.answers["listHosts"] = page
         assert pull_hosts.pull_hosts(relay.db, relay.http, other.url, lambda endpoint: True, check=False) == 0
-        assert FollowedRelay(relay.http, other.url, {}).hosts() == {"None": "None"}
+        assert FollowedRelay(relay.http, other.url, {}).hosts() == {}
         assert len(other.requests) < 20
+
+
+def test_a_relay_is_believed_to_list_hosts_but_nothing_else(relay: Relay) -> None:
+    """Their names become part of commands that an admin is shown."""
+    with FakePds() as other:
+        names = ["pds.example.com", "x.example.com;reboot", "x.example.com/;reboot", "$(reboot)", "", "-", "X.test", 5]
+        other.hosts = [{"hostname": name, "status": "active"} for name in names]
+        assert FollowedRelay(relay.http, other.url, {}).hosts() == {"pds.example.com": "active"}
 
 
 def test_hosts_that_do_not_answer_are_not_taken(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

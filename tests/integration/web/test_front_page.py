@@ -247,11 +247,13 @@ def test_an_account_is_looked_up_from_the_page(web: Web) -> None:
         ("alice.example.com", "/account/alice.example.com"),
         (" @alice.example.com ", "/account/alice.example.com"),
         ("did:plc:aaaaaaaaaaaaaaaaaaaaaaaa", "/account/did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"),
-        ("//evil.example", "/account///evil.example"),
+        ("at://alice.example.com", "/account/alice.example.com"),
+        ("at://did:plc:aaaaaaaaaaaaaaaaaaaaaaaa/app.bsky.feed.post/a", "/account/did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"),
     ):
         answer = web.get(f"/account?{urlencode({'name': asked})}", Accept=BROWSER)
         assert (answer.status, answer.headers["Location"]) == (303, path)
-    assert web.get("/account").status == web.get(f"/account?name={'x' * 3000}").status == 400
+    for nothing in ("", "?name=", "?name=@", "?name=at://", "?name=//evil.example", f"?name={'x' * 3000}"):
+        assert web.get(f"/account{nothing}").status == 400, nothing
 
 
 def test_an_edge_says_whose_events_it_passes_on(web: Web) -> None:

@@ -56,6 +56,14 @@ def test_a_file_from_windows(tmp_path: Path) -> None:
     assert read_env_file(path) == {"RELAY_ADMIN_PASSWORD": "secret", "LOG_LEVEL": "debug", "exporter": "export this"}
 
 
+@pytest.mark.parametrize("line", ["=value", "export =value", "NAME=a\0b", "NA\0ME=value"])
+def test_what_no_environment_can_hold_is_told(tmp_path: Path, line: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text(f"# first\n{line}\n")
+    with pytest.raises(ConfigError, match=r"\.env:2: not a NAME=value line"):
+        take_env_file(path)
+
+
 @pytest.mark.parametrize("value", ['"no end', "'no end", '"two" "parts"', '"ends in a backslash\\"'])
 def test_a_quote_that_does_not_end_is_told(tmp_path: Path, value: str) -> None:
     path = tmp_path / ".env"

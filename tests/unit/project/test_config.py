@@ -14,7 +14,9 @@ ENV_EXAMPLE = Path(__file__).parents[3] / "conf" / "relay.env.example"
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("72h", 259200), ("1h30m", 5400), ("500ms", 0.5), ("0", 0), ("3d", 259200), ("1.5s", 1.5)]
+    ("text", "seconds"),
+    [("72h", 259200), ("1h30m", 5400), ("500ms", 0.5), ("0", 0), ("3d", 259200), ("1.5s", 1.5)]
+    + [(".5h", 1800), ("2.s", 2), ("1us", 1e-6), ("1\N{MICRO SIGN}s", 1e-6), ("1ns", 1e-9), ("72h0m0.500s", 259200.5)],
 )
 def test_duration_is_read_as_go_writes_it(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -43,6 +45,13 @@ def test_settings_take_indigos_other_names_and_the_main_name_wins() -> None:
     assert settings.admin_passwords == ("a", "b")
     both = {"RELAY_PLC_HOST": "https://one.example", "ATP_PLC_HOST": "https://two.example"}
     assert Settings.from_environment(both).plc_hosts == ("https://one.example",)
+
+
+def test_of_the_names_of_the_log_level_the_one_that_indigo_heeds_wins() -> None:
+    names = ("RELAY_LOG_LEVEL", "GO_LOG_LEVEL", "LOG_LEVEL")
+    for first, winner in enumerate(names):
+        environment = {name: "debug" if name == winner else "error" for name in names[first:]}
+        assert Settings.from_environment(environment).log_level == "debug", winner
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
