@@ -170,7 +170,7 @@ def test_exit_codes(run: Run, web: Web) -> None:
         (b"HTTP/1.1 500 Error\r\nContent-Length: 100\r\n\r\n{}", 1),
         (reply(b"null"), 3),
         (reply(b"<html>"), 3),
-        (reply(b'{"error": "A\\u001b[31m", "message": "one\\n\\u001btwo"}', status=400), 1),
+        (reply(b'{"error": "A\\u001b[31m", "message": "one\\n\\u001btwo"}', status="400 Bad Request"), 1),
         (b"HTTP/1.1 301 Moved\r\nLocation: http://elsewhere.test/\r\nContent-Length: 0\r\n\r\n", 1),
     ],
 )

@@ -33,8 +33,19 @@ def test_every_form_of_a_database_url_that_indigo_takes(text: str, address: str)
 
 @pytest.mark.parametrize(
     "text",
-    ["sqlite://", "sqlite:///", "sqlite://.", "sqlite:///var/lib/relay/", "sqlite://a/..", "sqlite:///?mode=rwc"]
-    + ["sqlite://:memory:", "sqlite=:memory:", "mysql://db", "a.sqlite", ""],
+    [
+        "sqlite://",
+        "sqlite:///",
+        "sqlite://.",
+        "sqlite:///var/lib/relay/",
+        "sqlite://a/..",
+        "sqlite:///?mode=rwc",
+        "sqlite://:memory:",
+        "sqlite=:memory:",
+        "mysql://db",
+        "a.sqlite",
+        "",
+    ],
 )
 def test_what_is_not_a_database(text: str) -> None:
     with pytest.raises(ValueError, match=r"^not "):

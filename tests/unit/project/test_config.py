@@ -15,8 +15,20 @@ ENV_EXAMPLE = Path(__file__).parents[3] / "conf" / "relay.env.example"
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("72h", 259200), ("1h30m", 5400), ("500ms", 0.5), ("0", 0), ("3d", 259200), ("1.5s", 1.5)]
-    + [(".5h", 1800), ("2.s", 2), ("1us", 1e-6), ("1\N{MICRO SIGN}s", 1e-6), ("1ns", 1e-9), ("72h0m0.500s", 259200.5)],
+    [
+        ("72h", 259200),
+        ("1h30m", 5400),
+        ("500ms", 0.5),
+        ("0", 0),
+        ("3d", 259200),
+        ("1.5s", 1.5),
+        (".5h", 1800),
+        ("2.s", 2),
+        ("1us", 1e-6),
+        ("1\N{MICRO SIGN}s", 1e-6),
+        ("1ns", 1e-9),
+        ("72h0m0.500s", 259200.5),
+    ],
 )
 def test_duration_is_read_as_go_writes_it(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
