@@ -13,8 +13,9 @@ from typing import Concatenate
 
 import gevent
 import psycopg2
-from psycopg2.errors import ReadOnlySqlTransaction
+from psycopg2.errors import InsufficientPrivilege, UndefinedTable
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
+from psycopg2.extensions import encodings
 from psycopg2.extras import execute_batch, execute_values
 
 from relay.kit import metrics
@@ -33,33 +34,43 @@ class PostgresTransaction(Transaction):
     """Statements on one PostgreSQL connection."""
 
     engine = "postgres"
-    __slots__ = ("_connection",)
+    __slots__ = ("_codec", "_connection")
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._codec = _codec_of(connection)
 
     def rows(self, sql: str, args: Sequence[object] = ()) -> list[Row]:
         with self._connection.cursor() as cursor:
-            cursor.execute(_translated(sql), tuple(args))
+            cursor.execute(_translated(sql), self._storable(args))
             return cursor.fetchall()
 
     def row(self, sql: str, args: Sequence[object] = ()) -> Row | None:
         with self._connection.cursor() as cursor:
-            cursor.execute(_translated(sql), tuple(args))
+            cursor.execute(_translated(sql), self._storable(args))
             return cursor.fetchone()
 
     def execute(self, sql: str, args: Sequence[object] = ()) -> int:
         with self._connection.cursor() as cursor:
-            cursor.execute(_translated(sql), tuple(args))
+            cursor.execute(_translated(sql), self._storable(args))
             return cursor.rowcount
 
     def many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
         joined, found = ONE_ROW.subn("VALUES %s", sql)
+        if self._codec is not None:
+            rows = [self._storable(row) for row in rows]
         with self._connection.cursor() as cursor:
             if found:
                 execute_values(cursor, _translated(joined), rows, page_size=ROWS_PER_STATEMENT)
             else:
                 execute_batch(cursor, _translated(sql), rows, page_size=ROWS_PER_STATEMENT)
+
+    def _storable(self, args: Sequence[object]) -> tuple[object, ...]:
+        """`args` without letters that the database has not: one host's words must not keep others from being stored."""
+        codec = self._codec
+        if codec is None:
+            return tuple(args)
+        return tuple(arg.encode(codec, "replace").decode(codec) if isinstance(arg, str) else arg for arg in args)
 
 
 class PostgresDatabase(Database):
@@ -161,8 +172,18 @@ class PostgresDatabase(Database):
 
 
 def _is_outage(error: psycopg2.Error) -> bool:
-    # Timeouts, shutdowns, lock conflicts, a full disk; and a server that became a standby under us.
-    return isinstance(error, psycopg2.OperationalError | ReadOnlySqlTransaction)
+    # Timeouts, shutdowns, lock conflicts, a full disk; a server that became a standby under us, or whose files are
+    # damaged; and tables that an operator has taken away, to put a backup there.
+    return isinstance(
+        error, psycopg2.OperationalError | psycopg2.InternalError | UndefinedTable | InsufficientPrivilege
+    )
+
+
+def _codec_of(connection: Connection) -> str | None:
+    """The codec of a database that has not all letters, None of any other."""
+    encoding = connection.info.parameter_status("server_encoding")
+    # SQL_ASCII takes the bytes as they are.
+    return None if encoding in (None, "UTF8", "SQL_ASCII") else encodings.get(encoding, "ascii")
 
 
 @lru_cache(maxsize=256)

@@ -134,6 +134,9 @@ class Pool:
                 self.open += 1
                 try:
                     connection.autocommit = True
+                    if connection.info.parameter_status("server_encoding") == "SQL_ASCII":
+                        # A database without an encoding of its own takes any, and that of its locale has few letters.
+                        connection.set_client_encoding("UTF8")
                     with connection.cursor() as cursor:
                         cursor.execute(_SESSION)
                 except BaseException:

@@ -16,12 +16,14 @@ import psycopg2
 import pytest
 
 from relay.kit.errors import StoreError
-from relay.store import hosts, installation, postgres, postgres_pool, projection
+from relay.store import accounts, hosts, installation, postgres, postgres_pool, projection
+from relay.store.accounts import AccountRow
 from relay.store.database import Database, Transaction, ping
 from relay.store.hosts import HostRow
 from relay.store.open import open_database
 from relay.store.projection import ProjectionBatch
 from tests.support.postgres import Cluster
+from tests.support.repo import account_did
 from tests.support.wait import PATIENCE
 
 CONNECTIONS = 4
@@ -284,3 +286,64 @@ def test_a_session_relies_on_nothing_that_a_server_may_have_set_otherwise(cluste
     database = open_database(url, max_connections=2)
     assert database.read(lambda tx: tx.row("SHOW synchronous_commit")) == ("remote_apply",), "an operator's choice"
     database.close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+@pytest.mark.parametrize("word", ["d\xe9sactiv\xe9", "\u505c\u7528"])
+def test_words_that_the_database_has_no_letters_for_spoil_nothing(cluster: Cluster, encoding: str, word: str) -> None:
+    """A host's word on an account may be any text, and is stored together with what is said of others."""
+    name = f"{encoding}_{len(word)}".lower()
+    cluster.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'")
+    database = open_database(cluster.url(name), max_connections=1)
+    rows = {uid: AccountRow(uid, account_did(uid), 1, "active", status) for uid, status in ((1, word), (2, "active"))}
+    database.write(projection.write, ProjectionBatch(1, 1, accounts=rows))
+    known = database.read(accounts.many_by_did, [account_did(1), account_did(2)])
+    assert known[account_did(2)][0] == rows[2]
+    stored = known[account_did(1)][0].upstream_status
+    assert len(stored) == len(word) and (stored == word or (encoding == "LATIN1" and "?" in stored))
+    assert database.read(lambda tx: tx.rows("SELECT did FROM account WHERE upstream_status = ?", (word,)))
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended"),
+    [
+        ("ALTER TABLE host RENAME TO away", "ALTER TABLE away RENAME TO host"),
+        ("ALTER SCHEMA public RENAME TO away", "ALTER SCHEMA away RENAME TO public"),
+        ("ALTER TABLE host OWNER TO relay", "ALTER TABLE host OWNER TO owner_{}"),
+    ],
+)
+def test_tables_that_cannot_be_used_for_now_are_an_outage(cluster: Cluster, broken: str, mended: str) -> None:
+    """While an operator puts a backup in their place, for one: events must wait for that."""
+    url = cluster.create()
+    name = url.rpartition("/")[2]
+    cluster.execute(f"CREATE ROLE owner_{name} LOGIN")
+    cluster.execute(f"ALTER DATABASE {name} OWNER TO owner_{name}")
+    database = open_database(url.replace("relay@", f"owner_{name}@"), max_connections=1)
+    execute(url, broken)
+    for call in (database.read, database.write):
+        with pytest.raises(StoreError) as error:
+            call(hosts.all_rows)
+        assert error.value.reason == "store-unavailable"
+    execute(url, mended.format(name))
+    assert database.read(hosts.all_rows) == []
+    database.close()
+
+
+@pytest.mark.parametrize("code", ["XX000", "XX001", "XX002", "25006", "40001", "40P01", "53100", "57P03", "58030"])
+def test_trouble_of_the_servers_own_is_an_outage(database: Database, code: str) -> None:
+    statement = f"DO $$ BEGIN RAISE 'trouble' USING ERRCODE = '{code}'; END $$"
+    with pytest.raises(StoreError) as error:
+        database.write(lambda tx: tx.execute(statement))
+    assert error.value.reason == "store-unavailable"
+    database.read(ping)
+
+
+def execute(url: str, statement: str) -> None:
+    """Run one statement as the superuser."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
