@@ -9,7 +9,9 @@ from __future__ import annotations
 from werkzeug.datastructures import MultiDict
 
 from relay.dash.access import Undo
+from relay.hosts.lifecycle import Status
 from relay.kit.errors import RelayError
+from relay.store.hosts import all_bans
 from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services
@@ -37,6 +39,9 @@ def undo_of(action: str, form: MultiDict[str, str]) -> Undo | None:
 
 def _undo_of(action: str, form: MultiDict[str, str]) -> Undo | None:
     if action in OPPOSITES:
+        if _is_so(action, form):
+            # Somebody else was faster: what takes this back would take theirs back.
+            return None
         return Undo(OPPOSITES[action], {name: form[name] for name in SUBJECTS if name in form})
     hosts = relay_services().hosts
     if action == "limits":
@@ -51,6 +56,18 @@ def _undo_of(action: str, form: MultiDict[str, str]) -> Undo | None:
     if action == "new-hosts":
         return Undo(action, {"limit": str(hosts.new_hosts.per_day)})
     return None
+
+
+def _is_so(action: str, form: MultiDict[str, str]) -> bool:
+    """Whether all is already as the action leaves it."""
+    if "host" in form:
+        status = relay_services().hosts.known(form["host"]).status
+        return {"block": status is Status.BANNED, "unblock": status is not Status.BANNED}.get(action, False)
+    if "domain" in form:
+        banned = params.domain(form["domain"].strip()) in map(str.lower, relay_services().db.read(all_bans))
+        return banned is (action == "ban-domain")
+    found = relay_services().find_account(params.did(form.get("did", "").strip()))
+    return found is None or (found[0].status == "takendown") is (action == "take-down")
 
 
 def _word(flag: bool) -> str:

@@ -210,6 +210,29 @@ def test_what_was_refused_and_what_has_no_way_back_offers_none(web: Web, admin: 
         assert b"Undo" not in admin.get("/dash/consumers").body, action
 
 
+def test_what_was_so_already_is_not_taken_back(web: Web, admin: DashAdmin) -> None:
+    """From a page that shows what another admin has changed since: their change would be undone."""
+    ids = add_hosts(web.db, 1)
+    taken, throttled, active = add_accounts(
+        web.db, ids[0], [("takendown", "active"), ("host-throttled", "active"), ("active", "active")]
+    )
+    name = web.registry.add(web.db.read(hosts.list_hosts, 0, 1)[0]).hostname
+    web.hosts.ban_domain("spammers.net")
+    admin.do("unblock", host=name)
+    assert b"Undo" not in admin.get("/dash/consumers").body
+    web.hosts.block(name)
+    for action, fields in (
+        ("block", {"host": name}),
+        ("ban-domain", {"domain": " Spammers.net "}),
+        ("take-down", {"did": taken}),
+        ("restore", {"did": active}),
+        ("restore", {"did": throttled}),
+    ):
+        admin.do(action, **fields)
+        page = admin.get("/dash/consumers").body
+        assert b"banner good" in page and b"Undo" not in page, action
+
+
 def test_coming_and_going_is_in_the_audit_log(web: Web, audit: list[str]) -> None:
     admin = DashAdmin(web.url)
     admin.log_in("wrong")
