@@ -51,6 +51,11 @@ class AtPds(NamedTuple):
     rev: str | None
     failure: str | None
 
+    @property
+    def lacks_account(self) -> bool:
+        """Whether the PDS has answered that the account is not there."""
+        return self.failure is not None and self.failure.endswith(" RepoNotFound")
+
 
 class AccountNetwork:
     """Asks name servers, web servers and PDSs."""

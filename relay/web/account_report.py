@@ -153,6 +153,12 @@ def judge(
             f"The account is not active at its PDS, which calls it {there.status or 'inactive'}.",
             "Its owner can activate it there, or ask the operator of the PDS.",
         )
+    if there.lacks_account:
+        return Finding(
+            "not-at-pds",
+            f"{pds.hostname}, which the account's document names as its PDS, does not have the account.",
+            "It was deleted there, or has not moved there yet. Whoever manages the DID has to name the PDS that has it.",
+        )
     return _of_host(pds, host, here) or _of_account(pds, here, there, host, rejected)
 
 

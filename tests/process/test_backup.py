@@ -11,6 +11,7 @@ from pathlib import Path
 import gevent
 import pytest
 from gevent import subprocess
+from psycopg2.extensions import parse_dsn
 
 from relay.store import projection
 from relay.store.database import Transaction
@@ -19,6 +20,7 @@ from relay.store.projection import ProjectionBatch
 from tests.support import databases
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
+from tests.support.postgres import Databases
 from tests.support.relay_process import ROOT, RelayProcess
 from tests.support.through import ResumingConsumer, Writer, check_whole
 
@@ -150,3 +152,35 @@ def test_a_backup_ends_however_much_is_committed(tmp_path: Path) -> None:
     restored.close()
     told = (tmp_path / "textfile" / "relay-backup.prom").read_text()
     assert re.search(r"^relay_backup_last_success_timestamp_seconds \d{10}$", told, re.MULTILINE)
+
+
+@pytest.mark.skipif(not shutil.which("sqlite3"), reason="sqlite3 is not installed")
+def test_paths_may_have_any_characters(tmp_path: Path) -> None:
+    file = tmp_path / "100% of #1" / "relay.sqlite"
+    database = open_database(address(file), max_connections=1)
+    database.write(projection.write, ProjectionBatch(position=4711, replay_from=1))
+    database.close()
+    folder = tmp_path / "the relay's back ups"
+    folder.mkdir()
+    for year in (2020, 2021):
+        (folder / f"relay-{year}0101T000000Z.sqlite").touch()
+    backup = back_up(address(file), folder, BACKUPS_KEPT="2")
+    assert sorted(folder.iterdir()) == [folder / "relay-20210101T000000Z.sqlite", backup]
+    restored = open_database(address(backup), max_connections=1)
+    assert restored.read(projection.position)[0] == 4711
+    restored.close()
+
+
+@pytest.mark.skipif(not shutil.which("pg_dump"), reason="pg_dump is not installed")
+def test_every_address_that_the_relay_takes_can_be_backed_up(postgres_cluster: Databases, tmp_path: Path) -> None:
+    """libpq refuses parameters of the session, which the relay and indigo take."""
+    url = postgres_cluster.create()
+    opened = open_database(url, max_connections=1)
+    opened.close()
+    known = parse_dsn(url)
+    listed = "postgres=" + "  ".join(f"{name}={value}" for name, value in known.items())
+    more = ("search_path=public", "pool_max_conns=3", "TimeZone=UTC", "application_name=relay")
+    for form in (url, f"{url}?{'&'.join(more)}", f"{url}?search_path=a%2Cb", listed, f"{listed} {' '.join(more)}"):
+        dump = back_up(form, tmp_path / "backups")
+        assert "TABLE DATA public host " in run(["pg_restore", "--list", dump]), form
+    postgres_cluster.give_back(url)

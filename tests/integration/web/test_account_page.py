@@ -120,6 +120,15 @@ def test_what_a_pds_says_of_an_account(web: Web, pds: FakePds) -> None:
     assert view(web)["cause"] == "pds-silent"
 
 
+def test_an_account_that_its_pds_does_not_have(web: Web, pds: FakePds) -> None:
+    registered(web, pds)
+    pds.answers["getRepoStatus"] = lambda _: (400, b'{"error": "RepoNotFound", "message": "Could not find repo"}')
+    assert view(web)["cause"] == "not-at-pds"
+    known(web, connected(web, pds).id)
+    found = view(web)
+    assert found["cause"] == "not-at-pds" and pds.hostname in found["summary"]
+
+
 def test_a_pds_is_asked_for_a_did_as_it_is_written(web: Web, pds: FakePds) -> None:
     did = "did:web:localhost%3A4321"
     web.identities[did] = Identity(did, parse_endpoint(pds.url), parse_multikey(KEY.multikey), None)
