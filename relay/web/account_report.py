@@ -157,7 +157,7 @@ def judge(
         return Finding(
             "not-at-pds",
             f"{pds.hostname}, which the account's document names as its PDS, does not have the account.",
-            "It was deleted there, or has not moved there yet. Whoever manages the DID has to name the PDS that has it.",
+            "It was deleted there, or has not moved there yet. Its DID document has to name the PDS that has it.",
         )
     return _of_host(pds, host, here) or _of_account(pds, here, there, host, rejected)
 
