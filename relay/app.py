@@ -38,8 +38,7 @@ from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
 from relay.ingest.worker_pool import WorkerPool, processes_for
-from relay.kit import log_lines
-from relay.kit.allocator import share_one_arena
+from relay.kit import allocator, log_lines
 from relay.kit.env_file import environment_with
 from relay.kit.errors import RelayError
 from relay.kit.generations import RecordCache
@@ -281,7 +280,7 @@ def main(env_file: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
     environment = environment_with(env_file)
     settings = Settings.from_environment(environment)
-    share_one_arena()
+    allocator.configure()
     log_lines.set_up(settings.log_level, settings.log_format)
     log_lines.take_uncaught()
     for name in unknown_variables(environment):

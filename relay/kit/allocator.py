@@ -1,6 +1,6 @@
-"""glibc's allocator: one arena for all threads, metrics of what it holds, giving back what it has kept free for long.
+"""glibc's allocator: how it is to allocate, metrics of what it holds, giving back what it has kept free for long.
 
-`app` asks for the one arena, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
+`app` configures it, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
 when they have left, and counts as the relay's. Does nothing with another libc. Must not know what the memory was for.
 """
 
@@ -29,8 +29,12 @@ PIECES_BYTES = 8 << 20
 PIECES_SECONDS = 120.0
 PIECES_SHARE = 1e-4
 FIRST_PIECES_SECONDS = 50.0
-# `M_ARENA_MAX` of glibc's malloc.h.
-ARENA_MAX = -8
+# The parameters of `mallopt` in glibc's malloc.h: `M_MMAP_THRESHOLD`, `M_MMAP_MAX`, `M_ARENA_MAX`.
+MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -3, -4, -8
+# OpenSSL has a buffer of 16.4 KB for each read, and a host that connects has one until it has shaken hands.
+MAPPED_FROM_BYTES = 16 << 10
+# A quarter of what the kernel lets a process map (`vm.max_map_count`): stacks of greenlets need maps too.
+MAPPED_BLOCKS = 16_384
 STATM = Path("/proc/self/statm")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -66,14 +70,17 @@ _malloc_trim = _function("malloc_trim", ctypes.c_int)
 _mallopt = _function("mallopt", ctypes.c_int)
 
 
-def share_one_arena() -> None:
-    """Let threads to come allocate where the first one does.
+def configure() -> None:
+    """Let threads to come allocate where the first one does, and large blocks be maps of their own.
 
-    Each would get an arena of its own, and what it frees there is of no use to the others. They rarely run at the same
-    time, so they do not wait for each other.
+    Each thread would get an arena, and what it frees there is of no use to the others. They rarely run at the same
+    time, so they do not wait for each other. A map goes back to the kernel when it is freed; a large piece of the arena
+    stays, and small blocks that outlive what it was for part it.
     """
     if _mallopt is not None:
         _mallopt(ARENA_MAX, 1)
+        _mallopt(MMAP_THRESHOLD, MAPPED_FROM_BYTES)
+        _mallopt(MMAP_MAX, MAPPED_BLOCKS)
 
 
 def export_states() -> None:

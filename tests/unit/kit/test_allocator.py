@@ -18,10 +18,10 @@ MEGABYTE = 1 << 20
 ARENAS = """
 import ctypes
 from threading import Barrier, Thread
-from relay.kit.allocator import share_one_arena
+from relay.kit import allocator
 
-if {shared}:
-    share_one_arena()
+if {configured}:
+    allocator.configure()
 together = Barrier(4)
 
 def work():
@@ -35,6 +35,24 @@ for thread in threads:
 for thread in threads:
     thread.join()
 ctypes.CDLL(None).malloc_stats()
+"""
+
+# Says how many bytes stay when the large ones of blocks of two sizes have been freed.
+LEFT = """
+from pathlib import Path
+from relay.kit import allocator
+
+if {configured}:
+    allocator.configure()
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * allocator.PAGE_BYTES
+
+before = resident()
+blocks = [(bytes([1]) * 17_000, bytes([1]) * 600) for _ in range(1500)]
+small = [neighbour for _, neighbour in blocks]
+del blocks
+print(resident() - before)
 """
 
 
@@ -100,8 +118,16 @@ def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.
 
 
 @pytest.mark.skipif(allocator._mallopt is None, reason="another libc than glibc")
-@pytest.mark.parametrize("shared", [True, False])
-def test_threads_allocate_in_one_arena(shared: bool) -> None:
-    code = ARENAS.format(shared=shared)
+@pytest.mark.parametrize("configured", [True, False])
+def test_threads_allocate_in_one_arena(configured: bool) -> None:
+    code = ARENAS.format(configured=configured)
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stderr
-    assert (told.count("Arena") == 1) is shared, told
+    assert (told.count("Arena") == 1) is configured, told
+
+
+@pytest.mark.skipif(allocator._mallopt is None, reason="another libc than glibc")
+@pytest.mark.parametrize("configured", [True, False])
+def test_large_blocks_leave_nothing_between_small_ones_that_stay(configured: bool) -> None:
+    code = LEFT.format(configured=configured)
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert (int(told) < 10 * MEGABYTE) is configured, told
