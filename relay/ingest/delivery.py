@@ -142,8 +142,8 @@ class Rejected(RelayError):
     """The event is dropped, for a counted reason."""
 
 
-class Unverified(Exception):
-    """The event's `check` has no outcome yet. It is judged again, as a whole, when there is one."""
+class Again(Exception):
+    """The event is judged again, as a whole: once its `check` has an outcome, or since others had their turns."""
 
 
 class Hold(Exception):

@@ -19,7 +19,7 @@ from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.identity import Identity, IdentityCache
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.delivery import Delivery, Hold, Rejected, Unverified, Wait
+from relay.ingest.delivery import Again, Delivery, Hold, Rejected, Wait
 from relay.ingest.hosting import Hosting, time_now
 from relay.ingest.rejections import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, is_long, verify
@@ -61,7 +61,7 @@ class Gate:
         """Fill in what the log needs of `delivery`.
 
         Raises Rejected, ProtocolError or IdentityError, each with the reason, when the event is dropped; Hold or
-        Unverified when it has to wait; StoreError when SQL is needed and away.
+        Again when it has to wait; StoreError when SQL is needed and away.
         """
         event = delivery.event
         check_account_did(event.did)
@@ -145,7 +145,7 @@ class Gate:
                 return outcome
             delivery.check = self._pool.begin(event, key)
         if delivery.check.outcome is None:
-            raise Unverified
+            raise Again
         delivery.took = delivery.check.took
         return delivery.check.outcome
 
@@ -161,16 +161,18 @@ class Gate:
 
     def _follow(self, delivery: Delivery, event: Commit | Sync, verdict: Verdict, state: AccountState) -> None:
         """Compare the verified event with what is known of its repo, and take its new state."""
-        before = state.repo
-        if isinstance(event, Sync):
-            if before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
-                _check_newer(event.rev, before)
-            self._penalties.charge(event.did)
+        before, stated = state.repo, isinstance(event, Sync)
+        if stated and before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
+            _check_newer(event.rev, before)
         changed = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before)
         if state.desynchronized:
             if not changed.follows:
                 raise Hold(Wait.STATUS) if Wait.STATUS not in delivery.done else Rejected("account-inactive")
             self._hosting.recover(state)
+            # While that waited for room in the queue to the log the account may have been taken down, or have moved.
+            raise Again
+        if stated:
+            self._penalties.charge(event.did)
         if not changed.follows:
             # The commit itself is proven: the gap before it is counted and marked.
             metrics.CHAIN_BREAKS.inc()

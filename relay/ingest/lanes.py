@@ -18,7 +18,7 @@ from gevent.queue import Queue
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Event, Kind
 from relay.hosts.host import Host
-from relay.ingest.delivery import Delivery, Fetched, Hold, Rejected, Sampler, Unverified, Wait
+from relay.ingest.delivery import Again, Delivery, Fetched, Hold, Rejected, Sampler, Wait
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
 from relay.ingest.lines import Lines, Parking
@@ -239,7 +239,7 @@ class Lane:
             except Hold as hold:
                 # Not the exception itself: its traceback and its frames hold each other until the next collection.
                 return hold.wait
-            except Unverified:
+            except Again:
                 continue
             except (Rejected, IdentityError) as error:
                 self._drop(delivery, error.reason, error.detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 from threading import Event
 from zlib import crc32
@@ -23,7 +24,7 @@ from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.present import present
-from tests.support.repo import SigningKey, create
+from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.stream import payloads
 from tests.support.wait import until
 
@@ -378,34 +379,67 @@ def test_what_passed_the_gate_before_a_takedown_is_in_the_log_before_it(
     assert not [event for event in events[taken + 1 :] if event.did == repos[-1].did]
 
 
+class FullQueue:
+    """The queue to the log is full, as the disk does not answer: `blocked` are those who wait, beside `account`."""
+
+    def __init__(self, path: EventPath, host: Host, account: RepoBuilder, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("relay.stream.group_commit.QUEUE_EVENTS", 2)
+        lane = crc32(account.did.encode()) % LANES
+        repos = [path.repo(host.endpoint.url) for _ in range(11)]
+        repos = [repo for repo in repos if crc32(repo.did.encode()) % LANES != lane]
+        self.events = 2 * len(repos)
+        for seq, repo in enumerate(repos, 100):
+            path.put(host, post(repo, "3kaaa").frame(seq))
+        path.logged(path.stream.firehose.last_seq + len(repos))
+        self._answers = Event()
+        write = path.stream.log.write
+        monkeypatch.setattr(path.stream.log, "write", lambda block: self._answers.wait(60) and write(block))
+        for seq, repo in enumerate(repos, 200):
+            path.put(host, post(repo, "3kaab").frame(seq))
+        self._blocked = path.stream.sequencer._commits._blocked
+        until(lambda: len(self._blocked) >= 3, 30)
+
+    def another_waits(self, begin: Callable[[], object]) -> None:
+        """Return when what `begin` begins waits for room."""
+        waiting = len(self._blocked)
+        begin()
+        until(lambda: len(self._blocked) > waiting, 30)
+
+    def end(self) -> None:
+        """The disk answers."""
+        self._answers.set()
+
+
 def test_what_passes_the_gate_while_a_restored_account_waits_for_room_is_of_an_active_account(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.stream.group_commit.QUEUE_EVENTS", 2)
-    host = path.host(pds.url)
-    repos = [path.repo(pds.url) for _ in range(12)]
-    restored = repos.pop()
-    others = [repo for repo in repos if crc32(repo.did.encode()) % LANES != crc32(restored.did.encode()) % LANES]
-    for seq, repo in enumerate([restored, *others], 1):
-        path.put(host, post(repo, "3kaaa").frame(seq))
-    path.logged(1 + len(others))
-    path.ingest.moderation.takedown(restored.did)
-    held = Event()
-    write = path.stream.log.write
-    monkeypatch.setattr(path.stream.log, "write", lambda block: held.wait(60) and write(block))
-    for seq, repo in enumerate(others, 20):
-        path.put(host, post(repo, "3kaab").frame(seq))
-    blocked = path.stream.sequencer._commits._blocked
-    until(lambda: len(blocked) >= 3, 30)
-    waiting = len(blocked)
-    restoring = gevent.spawn(path.ingest.moderation.restore, restored.did)
-    until(lambda: len(blocked) > waiting, 30)
-    path.put(host, restored.account_frame(40))
-    until(lambda: len(blocked) > waiting + 1, 30)
-    held.set()
-    restoring.get(timeout=60)
-    assert statuses(path, 4 + 2 * len(others)) == [(False, "takendown"), (True, None), (True, None)]
-    assert restored.did in replayed_commits(path)
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.ingest.moderation.takedown(repo.did)
+    queue = FullQueue(path, host, repo, monkeypatch)
+    queue.another_waits(lambda: gevent.spawn(path.ingest.moderation.restore, repo.did))
+    queue.another_waits(lambda: path.put(host, repo.account_frame(300)))
+    queue.end()
+    assert statuses(path, 4 + queue.events) == [(False, "takendown"), (True, None), (True, None)]
+    assert repo.did in replayed_commits(path)
+
+
+def test_an_account_taken_down_while_its_recovery_waits_for_room_stays_silent(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch, drops: DropCounter
+) -> None:
+    drops.watch("account-takendown")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, repo.account_frame(2, active=False, status="desynchronized"))
+    path.logged(2)
+    queue = FullQueue(path, host, repo, monkeypatch)
+    queue.another_waits(lambda: path.put(host, post(repo, "3kaab").frame(300)))
+    queue.another_waits(lambda: gevent.spawn(path.ingest.moderation.takedown, repo.did))
+    queue.end()
+    until(lambda: drops.since("account-takendown") == 1, 30)
+    assert statuses(path, 4 + queue.events) == [(False, "desynchronized"), (True, None), (False, "takendown")]
+    assert repo.did not in replayed_commits(path)
 
 
 def test_an_account_taken_down_while_places_are_given_away_stays_down(
