@@ -16,6 +16,7 @@ from relay.hosts.host import Host, seconds_of
 from relay.hosts.lifecycle import Status
 from relay.hosts.rejected import RejectedFrame
 
+ADDRESS_REFUSED = "address-refused"
 ALL, CONNECTED, DISCONNECTED = "all", "connected", "disconnected"
 STATES = (ALL, CONNECTED, DISCONNECTED, *(status.value for status in Status))
 
@@ -46,7 +47,7 @@ _BY_STATUS = {
 
 _BY_ERROR = {
     "name-unresolved": "The hostname has no address. Check its DNS records.",
-    "address-refused": "The hostname's address is private or reserved. It must be reachable from the internet.",
+    ADDRESS_REFUSED: "The hostname's address is private or reserved. It must be reachable from the internet.",
     "connect-failed": "No TCP connection. Check that the host is running and that its firewall allows port 443.",
     "dial-timeout": "The host did not finish the connection in time. Check its load, its firewall and its proxy.",
     "tls-failed": "TLS failed. Check that the certificate is valid for this name and is sent with its whole chain.",
@@ -98,6 +99,13 @@ def report_of(
     drops = host.drops.last_day(now)
     next_attempt_at = None if next_attempt_in is None else now + next_attempt_in
     return HostReport(host, drops, next_attempt_at, lag_seconds(host), advise(host, drops, now), rejected or [])
+
+
+def public_error(error: str) -> str:
+    """An error as anybody may read it: not to which addresses a name leads here, since that would tell strangers what
+    the resolver of a private network knows.
+    """
+    return ADDRESS_REFUSED if error.startswith(f"{ADDRESS_REFUSED}:") else error
 
 
 def lag_seconds(host: Host) -> float | None:

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 from relay.atproto.crypto import PublicKey
 from relay.atproto.hostname import Endpoint
 from relay.atproto.syntax import is_account_did, is_tid
+from relay.hosts.report import public_error
 from relay.kit.errors import AddressRefused, HttpError
 from relay.net.dns_text import text_records
 from relay.net.http import GuardedHttp, xrpc_url
@@ -74,7 +75,7 @@ class AccountNetwork:
             named = {text.removeprefix(PREFIX) for text in texts if text.startswith(PREFIX)}
             dns = "there is no TXT record at _atproto." + handle
         except AddressRefused as error:
-            named, dns = set(), str(error)
+            named, dns = set(), _words(error)
         if len(named) > 1:
             return None, f"there are several TXT records at _atproto.{handle}"
         if named:
@@ -89,7 +90,7 @@ class AccountNetwork:
         try:
             answer = self._http.get(url, timeout=PDS_SECONDS)
         except (HttpError, AddressRefused) as error:
-            return AtPds(False, None, None, str(error))
+            return AtPds(False, None, None, _words(error))
         said = answer.json_object() or {}
         if answer.status != 200 or not isinstance(said.get("active"), bool):
             name = said.get("error")
@@ -110,8 +111,13 @@ class AccountNetwork:
         try:
             answer = self._http.get(url, timeout=HANDLE_SECONDS, max_bytes=MAX_HANDLE_ANSWER)
         except (HttpError, AddressRefused) as error:
-            return None, str(error)
+            return None, _words(error)
         did = answer.body.decode("utf-8", "replace").strip()
         if answer.status != 200 or not is_account_did(did):
             return None, f"{url} does not answer with a DID"
         return did, ""
+
+
+def _words(error: HttpError | AddressRefused) -> str:
+    """An error as anybody may read it."""
+    return public_error(str(error))

@@ -11,6 +11,7 @@ from flask import Blueprint, jsonify, redirect, request, url_for
 from flask.typing import ResponseReturnValue
 
 from relay.atproto.events import effective_status
+from relay.hosts.report import public_error
 from relay.kit.errors import CrawlRefused
 from relay.web import params
 from relay.web.account_report import AccountReport
@@ -109,7 +110,7 @@ def report_view(made_at: float, report: AccountReport) -> dict[str, Any]:
             "status": host.status.value,
             "connected": host.connected,
             "lastConnected": iso_time(row_of_host.last_connected_at),
-            "lastError": row_of_host.last_error,
+            "lastError": row_of_host.last_error and public_error(row_of_host.last_error),
             "lastErrorAt": iso_time(row_of_host.last_error_at),
             "accounts": host.account_count,
             "accountLimit": host.account_limit,

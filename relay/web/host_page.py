@@ -14,7 +14,7 @@ from flask.typing import ResponseReturnValue
 
 from relay.atproto import diagnostic
 from relay.hosts.rejected import RejectedFrame
-from relay.hosts.report import HostReport
+from relay.hosts.report import HostReport, public_error
 from relay.hosts.rules import RULES
 from relay.kit.background import in_turns
 from relay.kit.errors import HostUnknown
@@ -47,7 +47,7 @@ def status_view(report: HostReport) -> dict[str, Any]:
         "nextTry": iso_time(report.next_attempt_at),
         "lastConnected": iso_time(row.last_connected_at),
         "lastEvent": iso_time(row.last_event_at),
-        "lastError": row.last_error,
+        "lastError": row.last_error and public_error(row.last_error),
         "lastErrorAt": iso_time(row.last_error_at),
         "numbersStartedAgain": iso_time(host.restarted_at),
         "lagSeconds": report.lag_seconds,

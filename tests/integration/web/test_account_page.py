@@ -238,9 +238,20 @@ def test_no_private_address_is_contacted(start_web: StartWeb, pds: FakePds) -> N
     for address in (pds.url, pds.url.replace("http:", "https:"), "https://127.0.0.1:" + pds.hostname[10:]):
         web.identities[DID] = Identity(DID, parse_endpoint(address), parse_multikey(KEY.multikey), None)
         assert view(web)["there"]["failure"]
+    assert view(web)["there"]["failure"] == "address-refused", "and no address is told"
     web.texts["_atproto.local.test"] = []
     assert view(web, "local.test")["cause"] == "handle-unresolved"
     assert pds.requests == []
+
+
+def test_strangers_are_not_told_to_which_address_a_name_leads(web: Web, pds: FakePds) -> None:
+    host = connected(web, pds)
+    known(web, host.id)
+    host.note_error("address-refused: pds.example.com is 10.0.0.5", 1.0)
+    for path in (f"/account/{DID}", f"/host/{pds.hostname}"):
+        shown = web.get(path).body
+        assert b'"address-refused"' in shown and b"10.0.0.5" not in shown
+    assert "10.0.0.5" in web.admin("/admin/pds/list").json[0]["LastError"]
 
 
 def test_the_page_is_safe_to_show(web: Web, pds: FakePds) -> None:
