@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from relay.commands.indigo_options import ROOT, indigo_options
+
 # Name to module, attribute and the line in `--help`.
 COMMANDS = {
     "serve": ("serve", "serve", "Run the relay."),
@@ -81,6 +83,7 @@ def show_version(context: click.Context, _parameter: click.Parameter, asked: boo
     type=click.Path(path_type=Path),
     help="File of NAME=value lines, for any command; variables that are set win.",
 )
+@indigo_options(ROOT)
 def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""
     if env_file is None:

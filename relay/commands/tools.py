@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from relay.commands.client import EXIT_REFUSED, EXIT_USAGE, fail
+from relay.commands.indigo_options import PULL_HOSTS, ROOT, indigo_options
 from relay.config import Settings
 from relay.kit.env_file import take_env_file
 from relay.kit.errors import ConfigError, RelayError
@@ -81,6 +82,7 @@ def checked_url(_context: click.Context, _option: click.Parameter, value: str) -
 @click.command("pull-hosts")
 @click.option(
     "--relay",
+    "--relay-host",
     "source",
     metavar="URL",
     envvar="RELAY_HOST",
@@ -101,6 +103,7 @@ def checked_url(_context: click.Context, _option: click.Parameter, value: str) -
     "--skip-host-checks", is_flag=True, help="Do not ask each host for describeServer. [RELAY_SKIP_HOST_CHECKS]"
 )
 @with_settings
+@indigo_options(ROOT | PULL_HOSTS)
 def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_checks: bool) -> None:
     """Add the hosts that another relay knows. A running relay connects to them after its next start.
 

@@ -19,7 +19,8 @@ from gevent import subprocess
 
 from relay.cli import COMMANDS, main
 from relay.commands.admin import STATUSES
-from relay.config import setting_lines
+from relay.commands.indigo_options import PULL_HOSTS, ROOT, SERVE, SWITCHES
+from relay.config import setting_lines, unknown_variables
 from relay.hosts.lifecycle import Status
 from relay.web.callers import MAX_FAILURES
 from tests.support.accounts import add_accounts, add_hosts, did
@@ -264,6 +265,31 @@ def test_a_bad_setting_stops_the_start_with_one_line(command: list[str | Path]) 
     done = subprocess.run(command, env={"RELAY_REPLAY_WINDOW": "soon"}, capture_output=True, text=True, timeout=30)
     assert done.returncode == 2
     assert done.stderr == "relay: config: RELAY_REPLAY_WINDOW='soon': not a duration such as 72h, 90s or 500ms\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "refused"),
+    [
+        ("serve --bind :99999", "RELAY_API_BIND=':99999'"),
+        ("serve --disable-request-crawl --lenient-sync-validation=maybe --env prod", "RELAY_LENIENT_SYNC_VALIDATION="),
+        ("--log-level loud serve --host-concurrency 40", "RELAY_LOG_LEVEL='loud'"),
+        ("serve --admin-password a --admin-password b --log-level loud", "RELAY_LOG_LEVEL='loud'"),
+        ("pull-hosts --relay-host http://127.0.0.1:1 --db-url mysql://db --trusted-domains a.test", "DATABASE_URL="),
+    ],
+)
+def test_options_of_indigo_are_settings_that_win(words: str, refused: str) -> None:
+    environment = {"RELAY_API_BIND": ":1", "LOG_LEVEL": "info", "DATABASE_URL": "sqlite://none.sqlite"}
+    done = subprocess.run([RELAY, *words.split()], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"relay: config: {refused}") and done.stderr.count("\n") == 1
+
+
+def test_options_of_indigo_are_known_settings_and_in_no_help() -> None:
+    named = {**ROOT, **PULL_HOSTS, **SERVE, **SWITCHES}
+    assert unknown_variables({name: "" for name in named.values() if "SLACK" not in name}) == []
+    for command in ([], ["serve"], ["pull-hosts"]):
+        shown = CliRunner().invoke(main, [*command, "--help"]).output
+        assert not [option for option in named if f"--{option} " in shown]
 
 
 def test_log_is_inspected_verified_and_followed(web: Web) -> None:
