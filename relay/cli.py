@@ -11,8 +11,6 @@ from pathlib import Path
 
 import click
 
-from relay.commands.indigo_options import ROOT, indigo_options
-
 # Name to module, attribute and the line in `--help`.
 COMMANDS = {
     "serve": ("serve", "serve", "Run the relay."),
@@ -39,6 +37,11 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group that imports a command's module when the command is called or asked for its own help."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Its own options, and those that indigo's command line has before a command."""
+        options: list[click.Parameter] = import_module("relay.commands.indigo_options").root_options()
+        return [*super().get_params(ctx), *options]
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The commands' names, in the order above."""
@@ -83,7 +86,6 @@ def show_version(context: click.Context, _parameter: click.Parameter, asked: boo
     type=click.Path(path_type=Path),
     help="File of NAME=value lines, for any command; variables that are set win.",
 )
-@indigo_options(ROOT)
 def main(env_file: Path | None) -> None:
     """An AT Protocol relay: one verified firehose of the whole network."""
     if env_file is None:

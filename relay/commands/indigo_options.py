@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import click
@@ -64,6 +65,12 @@ def indigo_options(settings: Mapping[str, str], switches: Mapping[str, str] | No
         return function
 
     return decorate
+
+
+@cache
+def root_options() -> list[click.Parameter]:
+    """Those that come before a command."""
+    return click.command(indigo_options(ROOT)(lambda: None)).params
 
 
 def _option(option: str, variable: str, **more: Any) -> Callable[[F], F]:

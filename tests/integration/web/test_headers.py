@@ -22,5 +22,5 @@ def test_pages_of_other_origins_read_all_answers_but_those_for_admins(web: Web) 
             answer = call(web.url + path, method=method, headers={"Origin": "https://other.example"})
             assert "(atproto-relay)" in answer.headers["Server"], path
             allowed = answer.headers.get("Access-Control-Allow-Origin")
-            for_admins = path.startswith(("/dash/", "/admin/"))
+            for_admins = f"{path}/".startswith(("/dash/", "/admin/"))
             assert allowed == (None if for_admins else "*"), (method, path)
