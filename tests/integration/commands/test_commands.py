@@ -278,7 +278,7 @@ def test_a_bad_setting_stops_the_start_with_one_line(command: list[str | Path]) 
     ],
 )
 def test_options_of_indigo_are_settings_that_win(words: str, refused: str) -> None:
-    environment = {"RELAY_API_BIND": ":1", "LOG_LEVEL": "info", "DATABASE_URL": "sqlite://none.sqlite"}
+    environment = {"RELAY_API_BIND": ":1", "LOG_LEVEL": "info"}
     done = subprocess.run([RELAY, *words.split()], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2
     assert done.stderr.startswith(f"relay: config: {refused}") and done.stderr.count("\n") == 1
