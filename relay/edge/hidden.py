@@ -83,11 +83,13 @@ class Hidden:
         except PositionMoved as moved:
             self._note_moved(moved.found)
             return
-        except StoreError as error:
+        except BaseException as error:
             self._all_changed = self._all_changed or all_changed
             for uid, before_seq in changed.items() if not self._all_changed else ():
                 if uid not in self._changed:
                     self._note(uid, before_seq)
+            if not isinstance(error, StoreError):
+                raise
             self._trouble = f"database: {error}"
             log.debug("what is hidden is not written: %s", error)
             return

@@ -98,8 +98,9 @@ class Source:
             except Exception as error:
                 log.exception("copying from upstream %s crashed", self._upstream.hostname)
                 self._note_end(StreamEnded("internal-error", type(error).__name__))
-            failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures + 1
-            gevent.sleep(max(asked_for, RETRY_SECONDS[min(failures, len(RETRY_SECONDS)) - 1]))
+            failures = 0 if time.monotonic() - opened > STEADY_SECONDS else failures
+            gevent.sleep(max(asked_for, RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)]))
+            failures += 1
 
     def _note_end(self, error: StreamEnded) -> None:
         repeated = self._away_since is not None and str(error) == self._ended

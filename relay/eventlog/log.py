@@ -17,7 +17,7 @@ from pathlib import Path
 from relay.eventlog import disk, high_water, repair
 from relay.eventlog.high_water import RESERVE, GivenOut, HighWater
 from relay.eventlog.repair import End, Examined
-from relay.eventlog.segment import Segment, load, name_of, paths
+from relay.eventlog.segment import START, Segment, load, name_of, paths
 from relay.eventlog.writer import Block, SegmentWriter, SyncFunction
 from relay.kit import metrics
 from relay.kit.clock import SteadyClock
@@ -371,7 +371,7 @@ class SegmentLog:
             os.truncate(writer.segment.path, writer.synced)
         except OSError as error:
             log.warning("%s cannot be cut after a failed sync: %s", writer.segment.path.name, error)
-        if writer.segment.first_seq == self.next_seq:
+        if writer.synced == START:
             self._segments.pop()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import gevent
 import pytest
 from prometheus_client import REGISTRY
 
@@ -71,6 +73,25 @@ def test_what_waits_for_sql_is_bounded_and_written_when_it_is_back(edge: Edge, m
     assert edge.hidden.problem is None
     assert edge.stored() == {seq: seq for seq in range(1, 211)}
     assert edge.db.read(projection.position)[0] == 210
+
+
+@pytest.mark.parametrize("broken_off_by", [gevent.GreenletExit, RuntimeError])
+def test_a_write_that_is_broken_off_loses_none(
+    tmp_path: Path, edge: Edge, monkeypatch: pytest.MonkeyPatch, broken_off_by: type[BaseException]
+) -> None:
+    """At the end of the edge, for one: what comes then stands for all that was logged."""
+
+    def broken_off(*_: Any, **__: Any) -> None:
+        raise broken_off_by
+
+    edge.delete(1, 5)
+    with monkeypatch.context() as patched, suppress(broken_off_by):
+        patched.setattr(edge.db, "write", broken_off)
+        edge.hidden.flush()
+    edge.hidden.stop()
+    assert edge.stored() == {seq: seq for seq in range(1, 6)} and edge.db.read(projection.position)[0] == 5
+    edge.log._unlock()
+    assert Edge(tmp_path / "persist", edge.db).suppressions.marks() == {seq: seq for seq in range(1, 6)}
 
 
 def test_an_outage_in_the_middle_of_the_pieces_loses_none(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+import gevent
 import pytest
 
 from relay.atproto.frames import Peeked
@@ -60,6 +61,20 @@ def test_an_upstream_is_left_alone_for_as_long_as_it_asks(
     assert time.monotonic() - began >= 3.0
     pds.publish(1, identity_frame(1))
     until(lambda: copied.seqs == [1], 30)
+
+
+def test_an_upstream_that_restarts_is_tried_soon(
+    started: Callable[[], Source], pds: FakePds, copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "STEADY_SECONDS", 0.2)
+    monkeypatch.setattr(source, "RETRY_SECONDS", (0.1, 3600.0))
+    copied.cursor = 0
+    started()
+    for seq in (1, 2, 3):
+        pds.publish(seq, identity_frame(seq))
+        until(lambda: copied.seqs[-1:] == [seq], 30)
+        gevent.sleep(0.3)
+        pds.hang_up()
 
 
 def test_an_upstream_that_asks_for_a_day_is_tried_before(

@@ -665,6 +665,29 @@ def test_a_failed_sync_is_tried_again_in_a_new_segment(tmp_path: Path) -> None:
     assert seqs(log) == list(range(1, 13)) and log.next_seq == 13
 
 
+@pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
+def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: int) -> None:
+    """In a copy seqs may be left out where it begins. Two of one name would go together, one of them in use."""
+    outcomes = [False, True, False, True, False]
+
+    def moody(fd: int) -> None:
+        if outcomes and not outcomes.pop(0):
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+    crash(filled(tmp_path, 10, copy=True, segment_bytes=1 << 20))
+    log = opened(tmp_path, copy=True, sync=moody, segment_bytes=1 << 20)
+    outcomes.insert(0, True)
+    batch = [record(first), record(first + 1)]
+    for _ in range(3):
+        with pytest.raises(LogError):
+            append(log, batch)
+    append(log, batch)
+    assert [segment.first_seq for segment in log.segments] == [1, first]
+    assert log.trim(3600.0, 1, log.next_seq) == 1
+    assert seqs(log) == [first, first + 1]
+
+
 def test_what_a_failed_write_left_in_an_older_segment_does_not_count(tmp_path: Path) -> None:
     crash(filled(tmp_path, 10, segment_bytes=1 << 20))
     crash(filled(tmp_path, 10))
