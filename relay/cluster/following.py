@@ -115,6 +115,12 @@ class Follower:
                 elif self._away_since is None:
                     self._away_since = time.monotonic()
                 gevent.sleep(STUCK_SECONDS if stuck else RETRY_SECONDS)
+            except Exception as error:
+                # A bug: it may be another message's turn when it is looked for again.
+                log.exception("following the cluster crashed")
+                self._trouble = f"it crashed: {type(error).__name__}"
+                self.place, self._answers_since, self._away_since = None, None, 0.0
+                gevent.sleep(STUCK_SECONDS)
 
     def _step(self) -> None:
         """Take one message, or wait for one."""

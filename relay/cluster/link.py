@@ -115,10 +115,9 @@ class Link:
         try:
             # One message after the other: what is half sent makes the rest unreadable.
             with gevent.Timeout(ANSWER_SECONDS, OSError("the NATS process takes nothing")), self._turn:
-                connection.sendall(wire.encode((number, *request)))
+                _send_whole(connection, wire.encode((number, *request)))
         except OSError as error:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+            _shut_down(connection)
             raise ClusterError("cluster-away", str(error)) from None
 
     def _run(self) -> None:
@@ -171,3 +170,17 @@ class Link:
         else:
             self.server = ""
             log.warning("the connection to NATS is cut")
+
+
+def _send_whole(connection: socket.socket, data: bytes) -> None:
+    """Send all of it. When that is broken off, in whatever way, nothing more can follow on this connection."""
+    try:
+        connection.sendall(data)
+    except BaseException:
+        _shut_down(connection)
+        raise
+
+
+def _shut_down(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)

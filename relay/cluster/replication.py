@@ -41,6 +41,8 @@ class Replication:
         self._at = term
         self._last = last
         self._turn = BoundedSemaphore()
+        # What was being appended when its greenlet was ended, as some are with the relay: it may yet get there.
+        self._broken_off: list[bytes] = []
         self._appended_at = time.monotonic()
         self._since: float | None = None
         self._beats = Loop("beat", self._beat, BEAT_SECONDS / 2)
@@ -93,6 +95,9 @@ class Replication:
         try:
             while not self._is_appended(data):
                 gevent.sleep(RETRY_SECONDS)
+        except BaseException:
+            self._broken_off.append(data)
+            raise
         finally:
             self._since = None
         self._at += 1
@@ -108,16 +113,31 @@ class Replication:
             if self._link.append(self._at, data) is not None:
                 return True
             found = self._link.get(self._at + 1)
-            if found is None and self._link.ends()[1] < self._at:
-                log.critical("the cluster's stream has lost messages: this node's term ends, and a new one begins")
-                self._superseded()
+            if found is None:
+                self._look_for_the_next()
         except ClusterError as error:
             if self._since is not None and time.monotonic() - self._since < 2 * RETRY_SECONDS:
                 log.warning("the cluster's stream does not answer, events wait: %s", error)
             metrics.CLUSTER_APPEND_FAILURES.inc()
             return False
         outcome = judge(data, found)
-        if outcome is Found.SUPERSEDED:
-            log.critical("another node is active now: nothing is published here from now on")
-            self._superseded()
+        if outcome is Found.SUPERSEDED and found in self._broken_off:
+            self._broken_off.remove(found)
+            self._at += 1
+        elif outcome is Found.SUPERSEDED:
+            self._give_up()
         return outcome is Found.APPENDED
+
+    def _look_for_the_next(self) -> None:
+        """See why there is no message behind the last one. Raises ClusterError `cluster-away`."""
+        first, end = self._link.ends()
+        if end < self._at:
+            log.critical("the cluster's stream has lost messages: this node's term ends, and a new one begins")
+            self._superseded()
+        elif first > self._at + 1:
+            # It has left the stream by now, so it was not of this node, which stood still for as long.
+            self._give_up()
+
+    def _give_up(self) -> None:
+        log.critical("another node is active now: nothing is published here from now on")
+        self._superseded()

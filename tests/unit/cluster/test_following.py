@@ -10,6 +10,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
+from relay.cluster import following
 from relay.cluster.following import Follower
 from relay.cluster.link import Link
 from relay.cluster.protocol import Kind, Message, encode
@@ -87,6 +88,24 @@ def test_what_it_lacks_for_good_is_said(standby: Standby) -> None:
         while "before the cluster's stream begins" not in (standby.follower.problem or ""):
             gevent.sleep(0.05)
     assert standby.log.last_seq == 3 and not standby.follower.claimed.is_set()
+
+
+def test_it_goes_on_after_a_bug(standby: Standby, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "STUCK_SECONDS", 0.5)
+    stream = standby.stream
+
+    def broken(_: int) -> bytes:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched, gevent.Timeout(60):
+        patched.setattr(stream, "get", broken)
+        while "ZeroDivisionError" not in (standby.follower.problem or ""):
+            gevent.sleep(0.05)
+    stream.block(3)
+    standby.wait_for(3)
+    with gevent.Timeout(60):
+        while standby.follower.problem is not None:
+            gevent.sleep(0.05)
 
 
 def test_beats_that_it_did_not_take_are_no_loss(standby: Standby) -> None:

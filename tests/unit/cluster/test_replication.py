@@ -16,6 +16,8 @@ from relay.eventlog.record import records_in
 from relay.eventlog.writer import Block
 from tests.support.stream import append, record
 
+# An append of which no answer comes takes so long.
+LATE_SECONDS = 0.2
 BLOCK = Block(b"records", 11, 12, 0, 0)
 
 
@@ -30,9 +32,14 @@ class Stream:
         self.messages = [encode(Message(Kind.CLAIM, 0, 10, "a"))]
         self.fates: list[str] = []
         self.told: list[int] = []
+        # Messages before it have left the stream.
+        self.first = 1
 
     def append(self, last: int, data: bytes) -> int | None:
         fate = self.fates.pop(0) if self.fates else "answered"
+        if fate == "late":
+            gevent.spawn_later(LATE_SECONDS, self._arrive, last, data)
+            gevent.sleep(3600)
         if fate in ("answered", "answer lost"):
             if last != len(self.messages):
                 return None
@@ -41,11 +48,15 @@ class Stream:
             raise ClusterError("cluster-away", fate)
         return len(self.messages)
 
+    def _arrive(self, last: int, data: bytes) -> None:
+        if last == len(self.messages):
+            self.messages.append(data)
+
     def get(self, place: int) -> bytes | None:
-        return self.messages[place - 1] if place <= len(self.messages) else None
+        return self.messages[place - 1] if self.first <= place <= len(self.messages) else None
 
     def ends(self) -> tuple[int, int]:
-        return 1, len(self.messages)
+        return self.first, len(self.messages)
 
     def tell(self, place: int) -> None:
         self.told.append(place)
@@ -98,6 +109,31 @@ def test_a_stream_that_has_lost_messages_ends_it(stream: Stream) -> None:
     with pytest.raises(Superseded):
         active.replicate(Block(b"more", 13, 13, 0, 0))
     assert stream.blocks() == []
+
+
+def test_another_claim_ends_it_that_has_left_the_stream(stream: Stream) -> None:
+    """It stood still for longer than the stream keeps messages."""
+    active = of(stream)
+    active.replicate(BLOCK)
+    stream.messages += [encode(Message(Kind.CLAIM, 0, 12, "b")), encode(Message(Kind.BEAT, 3, 12, "b"))]
+    stream.first = 4
+    with gevent.Timeout(60), pytest.raises(Superseded):
+        active.replicate(Block(b"more", 13, 13, 0, 0))
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["late", "appended"])
+def test_its_own_message_of_which_it_did_not_hear_is_no_other_claim(stream: Stream, early: bool) -> None:
+    """What appends is ended with the relay, in the middle of it. The others must still be told."""
+    active = of(stream)
+    stream.fates = ["late"]
+    appending = gevent.spawn(active.replicate, BLOCK)
+    gevent.sleep(0.01 if early else 1.5 * LATE_SECONDS)
+    appending.kill()
+    active.release()
+    gevent.sleep(2 * LATE_SECONDS)
+    assert stream.blocks() == ([] if early else [BLOCK.data])
+    released = decode(stream.messages[-1])
+    assert released.kind is Kind.RELEASE and released.term == 1
 
 
 def test_what_the_stream_has_lost_it_gets_from_the_log(stream: Stream, tmp_path: Path) -> None:
