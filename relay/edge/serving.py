@@ -44,7 +44,7 @@ class Serving:
         self.firehose = Firehose(segment_log, self.tail, suppressions)
         keep = Keep(settings.replay_window, settings.persist_max_bytes, settings.persist_min_free)
         # Whatever SQL has: marks hide what is older than they are, and go with it.
-        self.retention = Retention(segment_log, keep, lambda: segment_log.next_seq, suppressions.forget_before)
+        self.retention = Retention(segment_log, keep, lambda: segment_log.next_seq, self.firehose.trimmed)
         self._settings = settings
         self._db = db
 

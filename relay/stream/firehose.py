@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from itertools import cycle
 from typing import NamedTuple
+from weakref import WeakSet
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -65,6 +66,8 @@ class Firehose:
         self._pool = ThreadPool(READ_THREADS)
         self._budget = ReadBudget()
         self._at_hand = AtHand(suppressions)
+        # Bounded by the consumers.
+        self._feeds: WeakSet[Feed] = WeakSet()
         self._turns: Iterator[Hashable] = cycle([object() for _ in range(REPLAY_TURNS)])
         metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
@@ -110,13 +113,23 @@ class Firehose:
         # The log has events a moment before consumers may have them.
         return self.attach(min(before, self.last_seq))
 
+    def trimmed(self, first_seq: int) -> None:
+        """Forget what was hidden of events that are gone, now that the log begins at `first_seq`.
+
+        Feeds that have a deleted segment open still read it.
+        """
+        read = (feed.position + 1 for feed in self._feeds if feed.reads_log)
+        self._suppressions.forget_before(min((first_seq, *read)))
+
     def close(self) -> None:
         """Stop the threads that read for feeds; feeds that are behind end with an error."""
         self._pool.kill()
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
         source = LogSource(self._log, self._at_hand, self._pool)
-        return Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget), self._turns)
+        feed = Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget), self._turns)
+        self._feeds.add(feed)
+        return feed
 
 
 class LogSource:
@@ -156,6 +169,7 @@ class Feed:
     """
 
     __slots__ = (
+        "__weakref__",
         "_reading",
         "_share",
         "_source",
@@ -238,8 +252,14 @@ class Feed:
         """Let all others have a turn. Those who read the log come next in a few turns for all of them."""
         yield_hub(next(self._turns) if self._reading else None)
 
+    @property
+    def reads_log(self) -> bool:
+        """True when what is handed out comes from the log, and not from memory."""
+        return self._reading
+
     def close(self) -> None:
         """Nothing more is read."""
+        self._reading = False
         self._share.give_back()
         if self.at_end is not None:
             self.at_end()

@@ -63,7 +63,7 @@ class Stream:
             keep,
             # What a restart would need, for SQL or for the cursors of hosts.
             lambda: min(self.projector.unstored_from, self.projector.stored_replay_from),
-            self.suppressions.forget_before,
+            self.firehose.trimmed,
             lambda: self.projector.unstored_from,
         )
         self.sequencer.on_failure(self.retention.wake)

@@ -1,0 +1,51 @@
+"""Feeds over a log that is trimmed while they read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from relay.atproto.frames import Kind
+from relay.eventlog.log import SegmentLog
+from relay.eventlog.record import FLAG_HIDES
+from relay.eventlog.retention import Keep, Retention
+from relay.stream.firehose import Firehose
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Chunk, Tail
+from tests.support.stream import append, payloads, record
+
+SEGMENT_BYTES = 2 << 20
+COUNT, HIDDEN = 200, 7
+
+
+def as_it_is(chunk: Chunk, position: int) -> bytes:
+    return chunk.after(position)
+
+
+@pytest.mark.parametrize("converts", [False, True], ids=["as it is", "converted"])
+def test_what_is_hidden_stays_so_for_who_still_reads_it(tmp_path: Path, converts: bool) -> None:
+    """A segment is readable for who has it open, for as long as that takes; its marks must be there as long."""
+    log = SegmentLog(tmp_path, segment_bytes=SEGMENT_BYTES)
+    for seq in range(1, COUNT + 1):
+        append(log, [record(seq, frame=b"%d" % seq * 10_000, uid=HIDDEN if seq % 2 else 1)])
+    first, second = (segment.first_seq for segment in log.segments[:2])
+    suppressions = Suppressions()
+    suppressions.apply(record(second - 1, uid=HIDDEN, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    firehose = Firehose(log, Tail(COUNT, suppressions), suppressions)
+    retention = Retention(log, Keep(1e9, SEGMENT_BYTES), lambda: log.next_seq, firehose.trimmed)
+    feed = firehose.attach(0)
+    feed.convert = as_it_is if converts else None
+    data = feed.next(60.0) or b""
+    assert first <= feed.position < second - 10
+    for _ in range(3):
+        retention.tidy()
+    assert log.first_seq >= second
+    while feed.position < second - 1:
+        data += feed.next(60.0) or b""
+    assert payloads(data)[: second // 2 - 1] == [b"%d" % seq * 10_000 for seq in range(2, second - 1, 2)]
+    feed.close()
+    retention.tidy()
+    assert not suppressions.before
+    firehose.close()
+    log.close()
