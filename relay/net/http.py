@@ -33,6 +33,7 @@ from relay.kit.errors import HttpError
 from relay.kit.tls import verifying_context
 from relay.kit.version import package_version
 from relay.net.address import Address, resolve_public
+from relay.net.tls_socket import TlsSocket
 
 SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
 """Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
@@ -99,6 +100,7 @@ class GuardedHttp:
         self.user_agent = user_agent
         # One context for all: one per connection costs 880 KiB and 22 ms each.
         self._tls = verifying_context()
+        self._tls.sslsocket_class = TlsSocket  # type: ignore[assignment]
         self._pools = urllib3.PoolManager(
             KEPT_HOSTS, maxsize=KEPT_PER_HOST, retries=False, ssl_context=self._tls, timeout=DEFAULT_TIMEOUT
         )
@@ -310,7 +312,7 @@ def _is_quiet(connection: HTTPConnection) -> bool:
 
     As urllib3 has it, but for the poll: gevent's costs ten times as much, and one that does not wait needs no hub.
     """
-    if connection.sock is None:
+    if connection.sock is None or (isinstance(connection.sock, TlsSocket) and connection.sock.holds):
         return False
     asked = _poll()
     asked.register(connection.sock, select.POLLIN)

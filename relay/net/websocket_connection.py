@@ -20,6 +20,7 @@ from relay.atproto.frames import StreamError
 from relay.kit.background import yield_hub
 from relay.kit.errors import RelayError
 from relay.net.gathering import Gathering, Watched
+from relay.net.tls_socket import TlsSocket
 from relay.net.websocket import FrameInvalid, Opcode, close_payload, control_frame
 from relay.net.websocket_reader import MAX_MESSAGE_BYTES, FrameReader, PassedOver, close_words
 
@@ -189,17 +190,17 @@ class Connection:
         """Read without waiting. False when there was nothing to read."""
         try:
             data = self._socket.recv(READ_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            self._more = False
-            return False
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._more = isinstance(self._socket, TlsSocket) and self._socket.more
+            return self._more
         except OSError as error:
             raise self._lost(words_of(error)) from None
         self._pinged = False
         if not data:
             self._lost("the host closed the connection")
             return True
-        # TLS gives one record at a time and does not say whether there is another.
-        self._more = len(data) == READ_BYTES or isinstance(self._socket, ssl.SSLSocket)
+        # TLS gives one record at a time.
+        self._more = len(data) == READ_BYTES or (isinstance(self._socket, TlsSocket) and self._socket.more)
         self._together += len(data)
         if self._together >= MUCH_BYTES and self._gathering is not None:
             self._gathering.hurry()
