@@ -137,6 +137,9 @@ def from_row(row: IdentityRow) -> Fact | None:
     """The fact in a row of the table; None for one that this version cannot read."""
     if row.tombstone:
         return Tombstone(row.did)
+    if row.key is not None and (row.curve is None or len(row.key) != _KEY_BYTES):
+        log.debug("the key that is stored of %s cannot be read", row.did)
+        return None
     try:
         key = PublicKey.from_compressed(row.curve, row.key) if row.curve and row.key else None
         return Identity(row.did, parse_endpoint(row.pds) if row.pds else None, key, row.handle)
@@ -215,6 +218,9 @@ class IdentityCache:
 
     def load(self, did: str) -> Fact | None:
         """The fact from SQL, if it is still good; kept in memory from now on. None too when SQL is away."""
+        packed = self._pending.get(did)
+        if packed is not None:
+            return unpack(did, packed) if self._is_good(resolved_at(packed)) else None
         row = self._last_known(did)
         return self._keep(row) if isinstance(row, IdentityRow) else row or self.get(did)
 
@@ -228,9 +234,9 @@ class IdentityCache:
                 _READS_AHEAD.inc()
 
     def stored(self, did: str) -> Fact | None:
-        """The fact that was last known, however old; None too when SQL is away."""
+        """The fact that was last known, however old; None too when SQL is away and memory does not have it."""
         known = self._last_known(did)
-        return from_row(known) if isinstance(known, IdentityRow) else known
+        return from_row(known) if isinstance(known, IdentityRow) else known or self.get(did)
 
     def extend(self, fact: Fact, seconds: float) -> None:
         """Let a stored fact be good for `seconds` more, in memory alone."""
@@ -289,7 +295,7 @@ class IdentityCache:
             self._read_primed_until()
             while self._pending:
                 batch = list(islice(self._pending.items(), BATCH))
-                self._db.write(_store, batch)
+                self._db.write(_store, batch, self._clock())
                 for did, packed in batch:
                     # What changed while it was written is written again.
                     if self._pending.get(did, packed) is packed:
@@ -303,7 +309,8 @@ class IdentityCache:
             self._primed_check_at = self._clock() + PRIMED_CHECK_SECONDS
 
 
-def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]]) -> None:
+def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]], now: float) -> None:
+    table.forget_later_than(tx, [did for did, packed in batch if packed], now)
     table.forget_many(tx, [did for did, packed in batch if packed is None])
     table.upsert_many(tx, [to_row(unpack(did, packed), resolved_at(packed)) for did, packed in batch if packed])
 

@@ -21,7 +21,7 @@ class IdentityRow:
     """What a DID resolved to at `resolved_at` (seconds since the epoch).
 
     `pds` is the endpoint's URL; `curve` is `p256` or `k256` and `key` the compressed point of 33 bytes, both None
-    when the document names no key; a tombstone has nothing.
+    when the document names no key; a tombstone has nothing. A `key` without a curve is of a kind that is not known.
     """
 
     did: str
@@ -51,6 +51,12 @@ def upsert_many(tx: Transaction, identities: Sequence[IdentityRow]) -> None:
         )
 
 
+def forget_later_than(tx: Transaction, dids: Sequence[str], now: float) -> None:
+    """Remove those of `dids` that are dated after `now`, by a clock that was wrong: nothing else could replace them."""
+    if dids:
+        tx.many("DELETE FROM identity WHERE did = ? AND resolved_at > ?", [(did, now) for did in dids])
+
+
 def forget_many(tx: Transaction, dids: Sequence[str]) -> None:
     """Remove what is stored for `dids`: it no longer holds."""
     if dids:
@@ -68,7 +74,7 @@ def _identity(row: Row) -> IdentityRow:
     return IdentityRow(
         did,
         pds,
-        None if code is None else _CURVES[code[:1]],
+        None if code is None else _CURVES.get(code[:1]),
         None if code is None else code[1:],
         handle,
         resolved_at,

@@ -102,6 +102,50 @@ def test_what_a_wrong_clock_dated_is_good_for_a_day_at_most(flaky: Flaky, days: 
     assert cache.stored(account_did(1)) == _fact(1)
 
 
+def test_what_a_wrong_clock_dated_ahead_gives_way_to_what_is_known_now(flaky: Flaky) -> None:
+    ahead = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: time.time() + 40_000)  # type: ignore[arg-type]
+    ahead.put(_fact(1))
+    ahead._flush()
+    cache = _cache(flaky)
+    cache.put(_fact(1, "new.example.com"))
+    cache._flush()
+    assert _stored(flaky, account_did(1)) == _fact(1, "new.example.com")
+
+
+def test_a_fact_that_waits_for_the_database_is_good_for_no_longer_than_others(flaky: Flaky) -> None:
+    seconds = [time.time()]
+    cache = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: seconds[0])  # type: ignore[arg-type]
+    flaky.away = True
+    cache.put(_fact(1))
+    cache._flush()
+    seconds[0] += identity_module.GOOD_FOR_SECONDS + 1
+    assert cache.get(account_did(1)) is cache.load(account_did(1)) is None
+    assert cache.stored(account_did(1)) == _fact(1)
+
+
+def test_what_is_in_memory_was_known_also_while_the_database_is_away(flaky: Flaky) -> None:
+    cache = _cache(flaky)
+    cache.put(_fact(1))
+    cache._flush()
+    flaky.away = True
+    assert cache.stored(account_did(1)) == _fact(1)
+
+
+@pytest.mark.parametrize("code", [b"\x03" + bytes(33), b"\x01" + bytes(32), b""])
+def test_a_key_that_this_version_cannot_read_spoils_no_other_row(flaky: Flaky, code: bytes) -> None:
+    cache = _cache(flaky)
+    cache.put(_fact(1))
+    cache.put(_fact(2))
+    cache._flush()
+    flaky.database.write(
+        lambda tx: tx.execute("UPDATE identity SET key_code = ? WHERE did = ?", (code, account_did(1)))
+    )
+    fresh = _cache(flaky)
+    fresh.look_ahead([account_did(1), account_did(2)])
+    assert fresh.get(account_did(2)) == _fact(2)
+    assert fresh.get(account_did(1)) is fresh.load(account_did(1)) is None
+
+
 def test_when_the_table_agreed_with_the_directory_is_believed_if_it_can_be(flaky: Flaky) -> None:
     old = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: time.time() - 1e6)  # type: ignore[arg-type]
     old.put(_fact(1))
