@@ -30,6 +30,8 @@ HOSTS_AT_ONCE = 10
 PAUSE_SECONDS = 1.0
 # Until a host's queue is looked at again that had no room for all accounts of a page.
 ROOM_SECONDS = 5.0
+# Then other hosts have their turn: a list may be long, slow, or of accounts that can never be healed.
+TURN_SECONDS = 300.0
 WEEKLY_SECONDS = 3600.0
 # A host is asked again for a page after that, twice as long each time, so often in a row.
 RETRY_SECONDS = 30.0
@@ -129,6 +131,7 @@ class HostHealing:
             return
         log.debug("comparing the accounts of %s: %s, from %d on", host.hostname, step.reason, step.listed)
         cursor, listed, empty, ending = step.cursor, step.listed, 0, Ending(step.cursor)
+        turn_ends = time.monotonic() + TURN_SECONDS
         while host.connected:
             try:
                 page = listing.page(self._http, host, cursor)
@@ -140,16 +143,23 @@ class HostHealing:
             except HealError as error:
                 self._failed(host, step.attempts, error)
                 return
-            if not self._take(host, page):
+            if not self._take(host, page, turn_ends):
                 return
             step = step._replace(attempts=0)
             if page.cursor is None:
                 self._end(host, None)
                 return
+            if time.monotonic() >= turn_ends:
+                self._stand_in_line(host)
+                return
             cursor = page.cursor
             gevent.sleep(self._pause)
 
-    def _take(self, host: Host, page: listing.Page) -> bool:
+    def _stand_in_line(self, host: Host) -> None:
+        """Go on once the hosts that are due by now have had their turns."""
+        self._db.write(host_healing.postpone, host.id, self._clock(), failed=False)
+
+    def _take(self, host: Host, page: listing.Page, turn_ends: float) -> bool:
         """Note what differs on `page`, then that it was taken. False when the comparison is not to go on now."""
         known = self._db.read(accounts.many_by_did, [account.did for account in page.accounts])
         differing, unseen = listing.differences(page.accounts, known, host)
@@ -158,13 +168,14 @@ class HostHealing:
         metrics.HEAL_LISTED.labels("differing").inc(len(differing))
         metrics.HEAL_LISTED.labels("unseen").inc(len(unseen))
         metrics.HEAL_LISTED.labels("same").inc(len(page.accounts) - len(differing) - len(unseen))
-        if not (self._note(host, differing, LISTED) and self._note(host, unseen, UNSEEN)):
+        if not (self._note(host, differing, LISTED, turn_ends) and self._note(host, unseen, UNSEEN, turn_ends)):
             return False
         counts = page.entries, len(differing), len(unseen)
         return self._db.write(host_healing.advance, host.id, page.cursor or "", *counts)
 
-    def _note(self, host: Host, dids: list[str], reason: str) -> bool:
-        """Note as many at a time as the host's queue has room for. False when the connection ended before the last one.
+    def _note(self, host: Host, dids: list[str], reason: str, turn_ends: float) -> bool:
+        """Note as many at a time as the host's queue has room for. False when the connection or the turn ended before
+        the last one: then the page is asked for again.
 
         Room is made by `accounts`, which settles or gives up each account in time.
         """
@@ -176,13 +187,16 @@ class HostHealing:
                 gevent.sleep(ROOM_SECONDS)
                 if not host.connected:
                     return False
+                if time.monotonic() >= turn_ends:
+                    self._stand_in_line(host)
+                    return False
         return True
 
     def _failed(self, host: Host, attempts: int, error: HealError) -> None:
         if error.reason == "heal-unanswered" and attempts + 1 < ATTEMPTS:
             log.debug("comparing the accounts of %s: %s", host.hostname, error)
             delay = max(error.retry_after, min(RETRY_SECONDS * 2.0**attempts, LONGEST_RETRY_SECONDS))
-            self._db.write(host_healing.postpone, host.id, self._clock() + delay)
+            self._db.write(host_healing.postpone, host.id, self._clock() + delay, failed=True)
         else:
             self._end(host, str(error))
 

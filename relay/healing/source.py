@@ -72,7 +72,8 @@ def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
     answer = ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES, TIMEOUT_SECONDS)
     said = answer.json_object()
     # Whatever the status is: 400 and 404 here, 403 and 410 there.
-    if 400 <= answer.status < 500 and said is not None and said.get("error") in NO_REPO:
+    name = said.get("error") if said is not None else None
+    if 400 <= answer.status < 500 and isinstance(name, str) and name in NO_REPO:
         return None
     if answer.status != 200 or said is None:
         raise HealError("heal-answer", f"getLatestCommit: HTTP {answer.status}")

@@ -135,9 +135,11 @@ def advance(tx: Transaction, host_id: int, cursor: str, listed: int, differing: 
     return changed > 0
 
 
-def postpone(tx: Transaction, host_id: int, due_at: float) -> None:
-    """Go on at `due_at`, after one more attempt that failed."""
-    tx.execute("UPDATE heal_host SET due_at = ?, attempts = attempts + 1 WHERE host_id = ?", (due_at, host_id))
+def postpone(tx: Transaction, host_id: int, due_at: float, *, failed: bool) -> None:
+    """Go on at `due_at`; `failed` counts an attempt."""
+    tx.execute(
+        "UPDATE heal_host SET due_at = ?, attempts = attempts + ? WHERE host_id = ?", (due_at, int(failed), host_id)
+    )
 
 
 def progress(tx: Transaction, host_id: int) -> Progress | None:

@@ -302,6 +302,17 @@ def test_an_answer_that_names_no_commit_is_refused(path: EventPath, pds: FakePds
     assert len(path.events()) == 1 and noted(path, host)[0].attempts == 1
 
 
+@pytest.mark.parametrize("name", [b"[]", b"{}", b"1", b"null", b'"Odd"'])
+def test_an_error_that_has_no_name_is_refused(path: EventPath, pds: FakePds, name: bytes) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":' + name + b"}")
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    before = outcomes("refused")
+    path.heal()
+    assert outcomes("refused") == before + 1
+
+
 def test_a_huge_or_broken_block_is_not_taken(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)

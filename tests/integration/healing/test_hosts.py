@@ -357,6 +357,50 @@ def test_a_full_queue_makes_the_comparison_wait(path: EventPath, pds: FakePds, m
     assert progress(path, host)[1:4] == ("done", 5, 5)
 
 
+def test_a_long_list_takes_turns_with_those_of_other_hosts(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing_hosts, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(path.host_healing._tasks, "_at_once", 1)
+    pds.repos_per_page = 1
+    first, second = connected(path, pds), connected(path, other_pds)
+    for seq in (1, 2, 3):
+        known(path, pds, first, seq)
+    first.cursor.note_gap("outdated-cursor")
+    path.store()
+    second.cursor.note_gap("outdated-cursor")
+    path.compare()
+    path.compare()
+    assert progress(path, first)[1:3] == ("running", 1) and progress(path, second).state == "done"
+    path.compare()
+    path.compare()
+    assert progress(path, first)[1:3] == ("done", 3) and len(pds.requests) == 3
+
+
+def test_a_host_whose_queue_stays_full_is_in_no_other_hosts_way(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lists accounts that nobody can ever heal."""
+    monkeypatch.setattr("relay.store.healing.MAX_BEYOND_LIMIT", 0)
+    monkeypatch.setattr(healing_hosts, "ROOM_SECONDS", 0.01)
+    monkeypatch.setattr(healing_hosts, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(path.host_healing._tasks, "_at_once", 1)
+    first, second = connected(path, pds), connected(path, other_pds)
+    known(path, pds, first).commit(create(f"{POST}/b", {}))
+    path.db.write(hosts.set_account_limit, first.id, 0)
+    first.cursor.note_gap("outdated-cursor")
+    path.store()
+    second.cursor.note_gap("outdated-cursor")
+    for _ in range(2):
+        comparing = gevent.spawn(path.compare)
+        comparing.join(60)
+        assert comparing.successful()
+    assert progress(path, first)[1:3] == ("running", 0) and progress(path, second).state == "done"
+    path.db.write(hosts.set_account_limit, first.id, 100)
+    path.compare()
+    assert progress(path, first)[1:4] == ("done", 1, 1)
+
+
 def test_a_stream_that_catches_up_is_waited_for(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     now = time.time()
