@@ -52,6 +52,9 @@ def errors_told() -> Iterator[None]:
     """End the command with one line and an exit code when the relay's own errors, or the disk's, come up."""
     try:
         yield
+    except BrokenPipeError:
+        # Whoever reads has enough, and click ends in silence.
+        raise
     except (RelayError, OSError) as error:
         fail(EXIT_REFUSED, str(error))
 

@@ -313,6 +313,17 @@ def test_log_is_inspected_verified_and_followed(web: Web) -> None:
     assert broken.exit_code == 1 and "damaged" in broken.output
 
 
+def test_whoever_has_read_enough_of_the_log_sees_no_error(web: Web) -> None:
+    web.publish(2000, size=200)
+    environment = {"RELAY_PERSIST_DIR": str(web.log.directory)}
+    command = [RELAY, "log", "tail", "--after", "0", "--json"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout is not None and tail.stderr is not None
+        assert json.loads(tail.stdout.readline())["seq"] == 1
+        tail.stdout.close()
+        assert tail.stderr.read() == b""
+
+
 def test_log_needs_a_folder_to_look_at(tmp_path: Path) -> None:
     missing = {"RELAY_PERSIST_DIR": str(tmp_path / "none")}
     for words in ("inspect", "verify", "tail"):

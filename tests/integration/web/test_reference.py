@@ -29,8 +29,8 @@ def table(web: Web) -> list[str]:
     for rule in web.app.url_map.iter_rules():
         method = "WebSocket" if rule.websocket else "POST" if "POST" in (rule.methods or ()) else "GET"
         doc = (web.app.view_functions[rule.endpoint].__doc__ or "").splitlines()[0]
-        path = re.sub("<([a-z]+)>", lambda name: name[1].upper(), rule.rule)
-        rows[rule.rule, method] = f"| `{method} {path}` | {doc.rstrip('.')} |"
+        path = re.sub("<(?:path:)?([a-z]+)>", lambda name: name[1].upper(), rule.rule)
+        rows[path, method] = f"| `{method} {path}` | {doc.rstrip('.')} |"
     ordered = sorted(rows, key=lambda row: (row[0].startswith("/admin"), not row[0].startswith("/xrpc/com."), row))
     return ["| route | answer or effect |", "|---|---|", *(rows[row] for row in ordered)]
 
