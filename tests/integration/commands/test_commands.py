@@ -316,7 +316,7 @@ def test_log_is_inspected_verified_and_followed(web: Web) -> None:
 def test_whoever_has_read_enough_of_the_log_sees_no_error(web: Web) -> None:
     web.publish(2000, size=200)
     environment = {"RELAY_PERSIST_DIR": str(web.log.directory)}
-    command = [RELAY, "log", "tail", "--after", "0", "--json"]
+    command = [str(RELAY), "log", "tail", "--after", "0", "--json"]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
         assert tail.stdout is not None and tail.stderr is not None
         assert json.loads(tail.stdout.readline())["seq"] == 1
