@@ -11,6 +11,7 @@ import logging
 from relay.atproto import frames
 from relay.atproto.errors import ProtocolError
 from relay.atproto.events import STATUSES, Account, host_status, status_code
+from relay.atproto.syntax import is_did
 from relay.eventlog.record import FLAG_HIDES, Record, own_flags
 from relay.store import accounts
 from relay.store.accounts import AccountRow
@@ -50,9 +51,11 @@ class Renumbering:
         return changed
 
     def _changed(self, record: Record, did: str) -> Record:
-        uid = self._uids[did] if did else 0
+        if not did:
+            return record._replace(uid=0, status=0, flags=0)
+        uid = self._uids[did]
         status, flags = 0, record.flags & FLAG_HIDES
-        if record.kind == frames.Kind.ACCOUNT and did:
+        if record.kind == frames.Kind.ACCOUNT:
             status, own = _statuses(record)
             if record.seq > self._position:
                 flags |= own_flags(STATUSES.index(own))
@@ -86,13 +89,13 @@ def _numbers_of(tx: Transaction, dids: list[str]) -> tuple[dict[str, int], int]:
 
 
 def _did_of(record: Record) -> str:
-    """The account of `record`; empty when it cannot be read."""
+    """The account of `record`; empty when it cannot be read, or is none: an edge takes what its upstream sends."""
     try:
         event = frames.peek(record.frame)
     except ProtocolError as error:
         log.error("event %d of the log cannot be read: %s", record.seq, error)
         return ""
-    return event.did if isinstance(event, frames.Peeked) else ""
+    return event.did if isinstance(event, frames.Peeked) and is_did(event.did) else ""
 
 
 def _statuses(record: Record) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from relay.atproto.errors import MstError, ProtocolError
 from relay.atproto.events import STATUSES, effective_status, host_status
 from relay.atproto.frames import Account, Commit, Event, Identity, Sync
 from relay.atproto.mst_read import Opened, open_tree
+from relay.atproto.syntax import is_did
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch
@@ -28,13 +29,13 @@ log = logging.getLogger(__name__)
 
 
 def event_of(record: Record) -> Event | None:
-    """The event in `record`; None when its frame cannot be read."""
+    """The event in `record`; None when its frame cannot be read, or is of no account, as it may be in an edge's log."""
     try:
         event = frames.decode(record.frame)
     except ProtocolError as error:
         log.error("event %d of the log cannot be read: %s", record.seq, error)
         return None
-    return event if isinstance(event, Commit | Sync | Identity | Account) else None
+    return event if isinstance(event, Commit | Sync | Identity | Account) and is_did(event.did) else None
 
 
 def fold(batch: ProjectionBatch, events: Iterable[tuple[Record, Event]], known: Known, told: set[int]) -> None:

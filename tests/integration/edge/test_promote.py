@@ -34,6 +34,7 @@ from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 from tests.support import databases
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.repo import frame as framed
 from tests.support.stream import Room, submit_commit
 
 SEGMENT_BYTES = 4_000
@@ -151,6 +152,24 @@ def test_a_database_without_accounts(tmp_path: Path, database_url: str, own: boo
         assert read_of(room, account_did(4)) == [] and read_of(room, account_did(1))
     with relay(tmp_path, database_url) as room:
         assert read_of(room, account_did(4)) == [] and read_of(room, account_did(1))
+
+
+def test_what_is_of_no_account_spoils_nothing(tmp_path: Path, database_url: str) -> None:
+    """An edge passes on whatever its upstream says; a database takes no text with a NUL in it."""
+    network = Network(2)
+    network.commit(1, 2)
+    for did in ("did:plc:\0", "", "someone", "did:plc:" + "a" * 5_000):
+        stated = {"did": did, "time": "2026-11-24T00:00:00.000Z"}
+        network.frames.append(framed("#identity", {"seq": len(network.frames) + 1, **stated}))
+        gone = {"active": False, "status": "takendown"}
+        network.frames.append(framed("#account", {"seq": len(network.frames) + 1, **stated, **gone}))
+    network.commit(1)
+    copied(tmp_path, network.frames)
+    done = promoted(tmp_path, database_url)
+    assert (done.events, done.new_accounts, done.taken_down) == (11, 2, 0)
+    with relay(tmp_path, database_url) as room:
+        assert listed(room) == {repo.did: repo.rev for repo in network.repos}
+        assert [event.frame for event in room.events()] == network.frames
 
 
 def _dids(network: Network, *numbers: int) -> set[str]:
