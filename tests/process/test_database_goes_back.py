@@ -109,6 +109,8 @@ def test_while_the_relay_runs(relay: RelayProcess, database_url: str, source: Co
         go_on(relay, known, new, source)
         before = decided(relay)
         databases.bring_back_beneath(database_url)
+        # A request that finds its connection ended is answered with an error.
+        relay.wait_until(lambda: relay.ask_admin("subs/listDomainBans").status == 200, 60)
         relay.wait_until(lambda: decided(relay) == before, 60)
         source.fault = lambda *_: None
         relay.wait_until(lambda: decided(relay)["imports"] == [(source.url, False)], 90)
