@@ -8,6 +8,7 @@ the window needs no mark. Must not know of connections or consumers.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from itertools import islice
 
 from relay.eventlog.log import SegmentLog
@@ -16,11 +17,12 @@ from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import StoreError
 from relay.store import projection
-from relay.store.database import Database
+from relay.store.database import Database, within
 from relay.store.projection import PositionMoved, ProjectionBatch
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 1.0
+LAST_WRITE_SECONDS = 5.0
 # Changes that wait for SQL. With more than that, all marks are written when it is back.
 MAX_CHANGED = 100_000
 # Rows of one transaction: a slow disk must get through with it in time.
@@ -65,9 +67,10 @@ class Hidden:
         self._loop.start(after=FLUSH_SECONDS)
 
     def stop(self) -> None:
-        """Stop after a last write; what it misses is in the log."""
+        """Stop after a last write, which is given some seconds; what it misses is in the log."""
         self._loop.stop()
-        self.flush()
+        with suppress(StoreError), within(LAST_WRITE_SECONDS):
+            self.flush()
 
     def flush(self) -> None:
         """Write what changed. When SQL is away it is kept."""

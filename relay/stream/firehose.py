@@ -320,7 +320,10 @@ class Feed:
             return b""
         self.position = records[-1].seq
         if self.convert is not None:
-            return self.convert(chunk_of(records, self.position, self._suppressions), position)
+            data = self.convert(chunk_of(records, self.position, self._suppressions), position)
+            # What is in memory from here on: JSON may be several times as long as what was read.
+            self._share.settle(len(data))
+            return data
         return joined(self._suppressions.shown(records))
 
     def _ask(self, deadline: float) -> bool:

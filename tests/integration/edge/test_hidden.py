@@ -94,6 +94,16 @@ def test_a_write_that_is_broken_off_loses_none(
     assert Edge(tmp_path / "persist", edge.db).suppressions.marks() == {seq: seq for seq in range(1, 6)}
 
 
+def test_a_database_that_hangs_does_not_hold_up_the_end(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hidden, "LAST_WRITE_SECONDS", 0.1)
+    edge.delete(1, 5)
+    with monkeypatch.context() as patched, gevent.Timeout(60):
+        patched.setattr(edge.db, "write", lambda *_, **__: gevent.sleep(3600))
+        edge.hidden.stop()
+    edge.hidden.flush()
+    assert edge.stored() == {seq: seq for seq in range(1, 6)}
+
+
 def test_an_outage_in_the_middle_of_the_pieces_loses_none(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hidden, "ROWS_AT_A_TIME", 10)
     write, calls = edge.db.write, 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,28 @@ COUNT, HIDDEN = 200, 7
 
 def as_it_is(chunk: Chunk, position: int) -> bytes:
     return chunk.after(position)
+
+
+def multiplied(times: int, chunk: Chunk, _: int) -> bytes:
+    return times * chunk.data
+
+
+def test_what_is_converted_counts_as_long_as_it_is(tmp_path: Path) -> None:
+    """It is in memory until its consumer has taken it, in the place of what was read."""
+    log = SegmentLog(tmp_path)
+    append(log, [record(seq, frame=bytes(1000)) for seq in range(1, COUNT + 1)])
+    suppressions = Suppressions()
+    firehose = Firehose(log, Tail(COUNT, suppressions), suppressions)
+    for times in (0, 1, 20):
+        feed = firehose.attach(0)
+        feed.convert = partial(multiplied, times)
+        data = feed.next(60.0) or b""
+        assert firehose._budget.taken == len(data) >= times * COUNT * 1000
+        feed.next(0.0)
+        assert firehose._budget.taken == 0
+        feed.close()
+    firehose.close()
+    log.close()
 
 
 @pytest.mark.parametrize("converts", [False, True], ids=["as it is", "converted"])
