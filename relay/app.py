@@ -37,8 +37,9 @@ from relay.hosts.limit_alerts import Alert, LimitAlerts, Webhook
 from relay.hosts.registry import HostRegistry
 from relay.identity.resolver import Resolver
 from relay.ingest.ingest import Ingest
-from relay.ingest.worker_pool import WorkerPool, processes_for
+from relay.ingest.worker_pool import pool_for
 from relay.kit import allocator, log_lines
+from relay.kit.cores import usable_cores
 from relay.kit.env_file import environment_with
 from relay.kit.errors import RelayError
 from relay.kit.generations import RecordCache
@@ -107,9 +108,6 @@ class Relay:
         memory = RecordCache(settings.ident_cache_size)
         self._resolver = Resolver(self._db, http, plc_hosts=settings.plc_hosts, memory=memory)
         registry = HostRegistry(self._db, self._stream.cursors, self._stream.decisions)
-        processes = settings.validator_processes
-        if processes is None:
-            processes = processes_for(len(os.sched_getaffinity(0)))
         self._ingest = ingest = Ingest(
             self._db,
             self._stream,
@@ -118,7 +116,7 @@ class Relay:
             http,
             memory=memory,
             lenient=settings.lenient_sync_validation,
-            pool=WorkerPool(processes, lenient=settings.lenient_sync_validation) if processes else None,
+            pool=pool_for(settings.validator_processes, usable_cores(), lenient=settings.lenient_sync_validation),
         )
         self._collection_check = CollectionCheck(self._db, http, registry, self._stream.projector)
         self._hosts = Hosts(

@@ -194,7 +194,8 @@ class Settings:
         "RELAY_VALIDATOR_PROCESSES",
         "auto",
         parse_count_or_auto,
-        "Worker processes that verify events; 0: the relay's own process does; auto: depends on the number of cores",
+        "Worker processes that verify events; 0: the relay's own process does; auto: by the number of cores, on two of"
+        " them one during a backlog",
     )
     ident_cache_size: int = _setting(
         "RELAY_IDENT_CACHE_SIZE",

@@ -36,7 +36,11 @@ log = logging.getLogger(__name__)
 
 
 class Gate:
-    """The rules, the cheapest first, over the accounts and identities in memory."""
+    """The rules, the cheapest first, over the accounts and identities in memory.
+
+    `pool` verifies events while it is there, and may come and go at any time: an event whose check it gave back is
+    verified in-line. `verified_seconds` is what that has taken in all.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,6 @@ class Gate:
         identities: IdentityCache,
         hosting: Hosting,
         penalties: Penalties,
-        pool: WorkerPool | None = None,
         *,
         lenient: bool,
     ) -> None:
@@ -52,9 +55,8 @@ class Gate:
         self._identities = identities
         self._hosting = hosting
         self._penalties = penalties
-        self._pool = pool
-        # Whether it is of use to `verify_ahead`.
-        self.verifies_ahead = pool is not None
+        self.pool: WorkerPool | None = None
+        self.verified_seconds = 0.0
         self._lenient = lenient
 
     def judge(self, delivery: Delivery) -> None:
@@ -78,14 +80,14 @@ class Gate:
         Decides nothing: in its turn the event is judged by what is known then, the outcome included.
         """
         event = delivery.event
-        if self._pool is None or not isinstance(event, Commit | Sync) or is_long(event):
+        if self.pool is None or not isinstance(event, Commit | Sync) or is_long(event):
             return
         identity = self._known_identity(event.did)
         if identity is None or identity.key is None or not delivery.host.endpoint.same_host(identity.pds):
             return
         state = self._accounts.if_busy(event.did)
         if state is None or state.repo is None or event.rev > state.repo.rev:
-            delivery.check = self._pool.ahead(event, identity.key)
+            delivery.check = self.pool.ahead(event, identity.key)
 
     def _judge_repo_event(self, delivery: Delivery, event: Commit | Sync) -> None:
         state, key = self._admit(delivery, event)
@@ -133,21 +135,24 @@ class Gate:
         return state, identity.key
 
     def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
+        check = delivery.check
         # An event verified ahead may have been checked against a key that has been rotated since.
-        if delivery.check is None or delivery.check.key != key:
+        if check is None or check.given_back or check.key != key:
             if is_long(event):
                 delivery.check = Check.beside(key)
                 raise Hold(Wait.LONG)
-            if self._pool is None:
+            if self.pool is None:
                 began = time.perf_counter()
                 outcome = verify(event, key, int(time.time() * 1_000_000), lenient=self._lenient)
-                delivery.took += time.perf_counter() - began
+                took = time.perf_counter() - began
+                delivery.took += took
+                self.verified_seconds += took
                 return outcome
-            delivery.check = self._pool.begin(event, key)
-        if delivery.check.outcome is None:
+            check = delivery.check = self.pool.begin(event, key)
+        if check.outcome is None:
             raise Again
-        delivery.took = delivery.check.took
-        return delivery.check.outcome
+        delivery.took = check.took
+        return check.outcome
 
     def _refused(self, delivery: Delivery, refusal: Refusal) -> Hold | Rejected:
         # The key may have been rotated since the document was read.

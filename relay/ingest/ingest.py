@@ -16,6 +16,7 @@ from relay.ingest.look_ahead import LookAhead
 from relay.ingest.moderation import Moderation
 from relay.ingest.places import Places
 from relay.ingest.rejections import Missed, Penalties, Rejections
+from relay.ingest.relief import Relief
 from relay.ingest.renumbering import Renumbering
 from relay.ingest.waits import LongVerifications, StatusCheck, Waits
 from relay.ingest.worker_pool import WorkerPool
@@ -47,7 +48,7 @@ class Ingest:
         penalties = Penalties()
         self.places = Places(db, self.moderation)
         hosting = Hosting(self.accounts, registry, stream.projector, stream.sequencer.submit, self.places.freed)
-        gate = Gate(self.accounts, resolver.known, hosting, penalties, pool, lenient=lenient)
+        gate = Gate(self.accounts, resolver.known, hosting, penalties, lenient=lenient)
         self.renumbering = Renumbering(self.accounts, resolver)
         missed = Missed(stream.projector.note_missed)
         status_check = StatusCheck(http, self.accounts, hosting, missed)
@@ -62,16 +63,24 @@ class Ingest:
         self._projector = stream.projector
         self._projector.went_back = self._store_again
         self._pool = pool
+        self._relief: Relief | None = None
+        if pool is not None and pool.on_demand:
+            self._relief = Relief(pool, gate)
+        else:
+            gate.pool = pool
 
     @property
     def problem(self) -> str | None:
         """What keeps events from being verified, or None."""
-        return self._pool.problem if self._pool else None
+        # Without a worker on demand the relay verifies by itself.
+        return self._pool.problem if self._pool and not self._relief else None
 
     def start(self) -> None:
         """Start judging. SQL is up to the log."""
         self.accounts.number_from(self._stream.next_uid)
-        if self._pool:
+        if self._relief:
+            self._relief.start()
+        elif self._pool:
             self._pool.start()
         self.lanes.start()
 
@@ -86,5 +95,7 @@ class Ingest:
         """Judge what is in, for `timeout` seconds at most, and stop."""
         self.lanes.stop(timeout)
         self.places.stop()
+        if self._relief:
+            self._relief.stop()
         if self._pool:
             self._pool.stop()

@@ -94,7 +94,7 @@ class Lanes:
         delivery = Delivery(host, event, self._sampler.next())
         host.share.charge(delivery.price)
         host.budget.take(delivery.size)
-        if self._gate.verifies_ahead:
+        if self._gate.pool is not None:
             self._gate.verify_ahead(delivery)
         if lane.queue.qsize():
             self._look_ahead.want(event.did)

@@ -1,7 +1,7 @@
 """The pool of worker processes that verify events, so that more than one core can.
 
-Built by `app` when RELAY_VALIDATOR_PROCESSES asks for it; the gate begins checks here. An account's events always
-go to the same process, which keeps its key parsed. Must not know of order: lanes keep it.
+Built by `app` when RELAY_VALIDATOR_PROCESSES and the cores ask for it; the gate begins checks here. An account's events
+always go to the same process, which keeps its key parsed. Must not know of order: lanes keep it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,22 @@ HUNG_SECONDS = 10.0
 WORKER = "relay.ingest.worker"
 FAILURES_TOLD = 3
 MOST_PROCESSES = 2
+# What a process on demand needs: a core for the relay, and one for itself.
+CORES_ON_DEMAND = 2
+
+
+def pool_for(processes: int | None, cores: int, *, lenient: bool) -> WorkerPool | None:
+    """The pool of as many `processes`, or of those that `cores` are good for if that is None. None: there are none."""
+    on_demand = False
+    if processes is None:
+        processes = processes_for(cores)
+        if not processes and cores >= CORES_ON_DEMAND:
+            processes, on_demand = 1, True
+    return WorkerPool(processes, lenient=lenient, on_demand=on_demand) if processes else None
 
 
 def processes_for(cores: int) -> int:
-    """How many worker processes `cores` are good for.
+    """How many worker processes that are always there `cores` are good for.
 
     One core is the relay's own, another has the database, the reverse proxy and the kernel's network work to do: a
     worker's 26 MiB, and 20 us an event for the way there and back, are better saved. It verifies about as many events a
@@ -33,11 +45,21 @@ def processes_for(cores: int) -> int:
 
 
 class WorkerPool:
-    """A fixed number of worker processes. `worker` is the module that they run."""
+    """A fixed number of worker processes, between `start` and `stop`. `worker` is the module that they run.
+
+    `on_demand`: they are for backlogs only, and `relief` starts and stops them.
+    """
 
     def __init__(
-        self, processes: int, *, lenient: bool, worker: str = WORKER, hung_seconds: float = HUNG_SECONDS
+        self,
+        processes: int,
+        *,
+        lenient: bool,
+        on_demand: bool = False,
+        worker: str = WORKER,
+        hung_seconds: float = HUNG_SECONDS,
     ) -> None:
+        self.on_demand = on_demand
         command = (worker, "lenient" if lenient else "strict")
         self._supervisors = [WorkerSupervisor(index, command, hung_seconds) for index in range(processes)]
         self._ahead_of_each = AHEAD_CAPACITY // processes
@@ -55,13 +77,28 @@ class WorkerPool:
         ]
         return f"verifiers do not start: {', '.join(failing)}" if failing else None
 
+    @property
+    def ready(self) -> bool:
+        """Whether all processes are ready to verify."""
+        return all(supervisor.ready for supervisor in self._supervisors)
+
+    @property
+    def idle(self) -> bool:
+        """Whether each check that was begun has its outcome."""
+        return not any(supervisor.waiting or supervisor.outstanding for supervisor in self._supervisors)
+
+    @property
+    def busy_seconds(self) -> float:
+        """What verification has taken in all processes so far."""
+        return sum(supervisor.busy_seconds for supervisor in self._supervisors)
+
     def start(self) -> None:
         """Start the processes; checks may be begun before they are ready."""
         for supervisor in self._supervisors:
             supervisor.start()
 
     def stop(self) -> None:
-        """End the processes; checks that have no outcome never get one."""
+        """End the processes, and give back the checks that have no outcome. Until the next start none is begun."""
         for supervisor in self._supervisors:
             supervisor.stop()
 

@@ -46,10 +46,11 @@ log = logging.getLogger(__name__)
 
 class Check:
     """A verification of `size` bytes against `key`. `outcome` is None until it is there and took `took` seconds;
-    `crashes` counts the processes that ended or hung over it alone, `kills` those that somebody killed meanwhile.
+    `given_back`: it will never be there. `crashes` counts the processes that ended or hung over it alone, `kills` those
+    that somebody killed meanwhile.
     """
 
-    __slots__ = ("_waiter", "crashes", "key", "kills", "outcome", "size", "task", "took")
+    __slots__ = ("_waiter", "crashes", "given_back", "key", "kills", "outcome", "size", "task", "took")
 
     def __init__(self, key: PublicKey, task: Task, size: int) -> None:
         self.key = key
@@ -58,6 +59,7 @@ class Check:
         self.crashes = 0
         self.kills = 0
         self.outcome: Outcome | None = None
+        self.given_back = False
         self.took = 0.0
         self._waiter: Waiter[None] | None = None
 
@@ -70,15 +72,23 @@ class Check:
         """It is verified."""
         self.outcome = outcome
         self.took = took
+        self._wake()
+
+    def give_back(self) -> None:
+        """No process verifies it: whoever waits has to see to it."""
+        self.given_back = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None:
             get_hub().loop.run_callback(self._waiter.switch, None)
 
     def wait(self) -> None:
-        """Block until there is an outcome, for one greenlet at a time.
+        """Block until there is an outcome or it is given back, for one greenlet at a time.
 
         Without a timeout of its own: each event would pay for one, and the supervisor lets nothing go unanswered.
         """
-        if self.outcome is None:
+        if self.outcome is None and not self.given_back:
             self._waiter = Waiter()
             self._waiter.get()
             self._waiter = None
@@ -89,11 +99,14 @@ CAUSES = ("ended", "hung", "failed")
 
 
 class WorkerSupervisor:
-    """A worker process and its work. `failures` counts the processes in a row that never got ready."""
+    """A worker process and its work, from `start` to `stop`, and again. `failures` counts the processes in a row that
+    never got ready; `busy_seconds` is what verification has taken in all.
+    """
 
     def __init__(self, index: int, command: Sequence[str], hung_seconds: float) -> None:
         self.failures = 0
         self.ready = False
+        self.busy_seconds = 0.0
         self._index = index
         self._command = command
         self._hung_seconds = hung_seconds
@@ -125,13 +138,17 @@ class WorkerSupervisor:
 
     def start(self) -> None:
         """Start the process, and the next one whenever one ends."""
+        self.failures = 0
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing, and give back what it had."""
         if self._greenlet is not None:
             self._greenlet.kill(timeout=2 * KILLED_WITHIN_SECONDS)
             self._greenlet = None
+        for checks in (self._suspects, self._waiting):
+            while checks:
+                checks.popleft().give_back()
 
     def _run(self) -> None:
         while True:
@@ -157,6 +174,7 @@ class WorkerSupervisor:
                     self.failures = 0
                     sender = gevent.spawn(self._send, connection)
                     continue
+                self.busy_seconds += sum(took)
                 self._busy.inc(sum(took))
                 self._settle(took, outcomes)
         except TimeoutError:

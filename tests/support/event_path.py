@@ -55,12 +55,15 @@ class EventPath:
         *,
         lenient: bool = False,
         processes: int = 0,
+        on_demand: bool = False,
         worker: str = WORKER,
         hung_seconds: float = HUNG_SECONDS,
     ) -> None:
         self.plc = plc
         self._folder, self._url, self._lenient = folder, url, lenient
-        self._pool = partial(WorkerPool, processes, lenient=lenient, worker=worker, hung_seconds=hung_seconds)
+        self._pool = partial(
+            WorkerPool, processes, lenient=lenient, on_demand=on_demand, worker=worker, hung_seconds=hung_seconds
+        )
         self._processes = processes
         self._repos = 0
         self.ahead = 60.0

@@ -2,8 +2,8 @@
 
 Builds indigo's relay with Go and, where RSKY_DIR names a checkout and cargo is installed, rsky's; then takes all
 through the rounds of `rounds`, A B C A B C, first on SQLite, then on a private PostgreSQL, and prints a table of
-medians and ratios; with --json all figures. More than an hour. This relay takes part twice: as it is by default,
-which on two cores is in-line, and with a worker process. It runs with the Python that runs this.
+medians and ratios; with --json all figures. More than an hour. This relay takes part twice: verifying in-line, as it
+does on two cores while it keeps up, and with a worker process. It runs with the Python that runs this.
 
 What was done to be fair to indigo. It gets the hosts as rows in its database, since its admin requestCrawl checks a
 host through a guard that refuses every loopback address; this relay gets them in the same way. Hosts are plain ws on
@@ -107,7 +107,7 @@ def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[d
     this relay's. Raises FileNotFoundError without Go, ValueError when indigo or rsky cannot be built.
     """
     found: dict[str, Entry] = {
-        OURS: partial(Contestant, [RELAY, "serve"], settings),
+        OURS: partial(Contestant, [RELAY, "serve"], {"RELAY_VALIDATOR_PROCESSES": "0", **settings}),
         WORKER: partial(Contestant, [RELAY, "serve"], {**settings, "RELAY_VALIDATOR_PROCESSES": "1"}),
     }
     builds = [_python()]

@@ -23,13 +23,14 @@ from relay.atproto.errors import FrameError
 from relay.hosts.host import Host
 from relay.ingest import verification, worker_supervisor
 from relay.ingest.verification import Refusal, Verdict, verify
-from relay.ingest.worker_pool import HUNG_SECONDS, WorkerPool, processes_for
+from relay.ingest.worker_pool import HUNG_SECONDS, WorkerPool, pool_for, processes_for
 from relay.kit import metrics
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, account_did, create, delete, update
 from tests.support.wait import PATIENCE, until
+from tests.support.workers import ready, running, workers
 
 ROOT = Path(__file__).parents[3]
 POST = "app.bsky.feed.post"
@@ -54,33 +55,8 @@ def opened(tmp_path: Path, database_url: str, plc: FakePlc) -> Iterator[Open]:
         path.close()
 
 
-def workers() -> list[int]:
-    """The worker processes of this process."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        # A thread or a process may be gone by the time that it is looked at.
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for child in (task / "children").read_text().split():
-                if running(int(child)) and b"worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    found.append(int(child))
-    return found
-
-
-def running(pid: int) -> bool:
-    """Whether the process is there and not only waits to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
 def restarts(cause: str) -> int:
     return int(metrics.VERIFIER_RESTARTS.labels(cause)._value.get())
-
-
-def ready() -> float:
-    (shown,) = metrics.VERIFIERS.collect()
-    return shown.samples[0].value
 
 
 def words(word: str) -> dict[str, str]:
@@ -397,3 +373,12 @@ def spoilt(rng: random.Random, event: CommitEvent) -> CommitEvent:
 
 def test_how_many_processes_there_are_by_default() -> None:
     assert [processes_for(cores) for cores in (1, 2, 3, 4, 16)] == [0, 0, 1, 2, 2]
+
+
+def test_which_pool_there_is() -> None:
+    def pool(processes: int | None, cores: int) -> tuple[int, bool] | None:
+        found = pool_for(processes, cores, lenient=False)
+        return (len(found._supervisors), found.on_demand) if found else None
+
+    assert [pool(None, cores) for cores in (1, 2, 3, 4)] == [None, (1, True), (1, False), (2, False)]
+    assert [pool(0, 16), pool(1, 1), pool(3, 2)] == [None, (1, False), (3, False)]
