@@ -23,10 +23,10 @@ from relay.kit.background import Loop
 BEHIND_SECONDS = 5.0
 CALM_SECONDS = 60.0
 # Shares of a core. A backlog makes them 0.95 and 0.4 on a machine with nothing else to do, and 0.7 and 0.4 beside other
-# work; the network's 700 events a second make them 0.2 and 0.1. What the hub uses with a worker it uses 1.7 times
-# without: what ends one does not start the next.
-BEHIND_CPU, BEHIND_VERIFYING = 0.55, 0.25
-CALM_CPU, CALM_VERIFYING = 0.3, 0.15
+# work; the network's 700 events a second make them 0.2 and 0.1. Without a worker the hub would use 1.7 times what it
+# uses with one: a load that ends one does not start the next.
+BEHIND_CPU, BEHIND_VERIFYING = 0.55, 0.2
+CALM_CPU, CALM_VERIFYING = 0.3, 0.12
 
 CHECK_SECONDS = 1.0
 POLL_SECONDS = 0.1
