@@ -3,15 +3,17 @@
 Run by `Ingest` on a machine without a core for a worker that is always there. A backlog shows as a hub that hardly
 rests, and verification as a good part of what it does; queues would not tell, since lanes empty them between the turns
 of hosts. A worker starts after some seconds of that, so that no burst starts one, and ends after a minute in which the
-relay would have kept up alone with much room. The gate begins checks where it finds a pool; an account's lane waits for
-each of them as it does for a verification in-line, so events stay in order whoever verifies them. Must not know what a
-check is.
+relay would have kept up alone with room to spare. The gate begins checks where it finds a pool; an account's lane waits
+for each of them as it does for a verification in-line, so events stay in order whoever verifies them. Must not know
+what a check is.
 """
 
 from __future__ import annotations
 
 import logging
 import time
+from pathlib import Path
+from typing import NamedTuple
 
 import gevent
 
@@ -22,11 +24,11 @@ from relay.kit.background import Loop
 # A look covers this long: without workers, and with them.
 BEHIND_SECONDS = 5.0
 CALM_SECONDS = 60.0
-# Shares of a core. A backlog makes them 0.95 and 0.4 on a machine with nothing else to do, and 0.7 and 0.4 beside other
-# work; the network's 700 events a second make them 0.2 and 0.1. Without a worker the hub would use 1.7 times what it
-# uses with one: a load that ends one does not start the next.
-BEHIND_CPU, BEHIND_VERIFYING = 0.55, 0.2
-CALM_CPU, CALM_VERIFYING = 0.3, 0.12
+# Shares of the time, as in `Spent`. A backlog makes them 0.95, 0.95 and 0.4 on a machine with nothing else to do;
+# beside other work the hub has less of a core, and waits for one. The network's 700 events a second make them 0.2, 0.2
+# and 0.1. Without a worker the hub would do 1.7 times what it does with one: a load that ends one starts no other.
+BEHIND = (0.35, 0.85, 0.2)
+CALM = (0.2, 0.45, 0.12)
 
 CHECK_SECONDS = 1.0
 POLL_SECONDS = 0.1
@@ -34,7 +36,19 @@ START_SECONDS = 30.0
 # After a worker did not start, or not again.
 RETRY_SECONDS = 600.0
 
+# Of the calling thread: nanoseconds on a core, and ready to run without one.
+SCHEDULED = Path("/proc/thread-self/schedstat")
+
 log = logging.getLogger(__name__)
+
+
+class Spent(NamedTuple):
+    """Seconds by a clock, of the hub on a core, of the hub on a core or waiting for one, and of verification."""
+
+    clock: float
+    cpu: float
+    active: float
+    verifying: float
 
 
 class Relief:
@@ -44,11 +58,11 @@ class Relief:
         self._pool = pool
         self._gate = gate
         self._loop = Loop("worker processes on demand", self._look, CHECK_SECONDS)
-        self._since = self._cpu = self._verified = 0.0
+        self._before = self._spent()
 
     def start(self) -> None:
         """Begin to look."""
-        self._begin_window()
+        self._before = self._spent()
         self._loop.start(after=CHECK_SECONDS)
 
     def stop(self) -> None:
@@ -61,21 +75,21 @@ class Relief:
         if helped and self._pool.problem:
             self._end()
             return self._gave_up()
-        passed = time.monotonic() - self._since
+        now, before = self._spent(), self._before
+        passed = now.clock - before.clock
         if passed < (CALM_SECONDS if helped else BEHIND_SECONDS):
             return None
-        cpu = (time.thread_time() - self._cpu) / passed
-        verifying = (self._verified_seconds() - self._verified) / passed
+        shares = [(after - earlier) / passed for after, earlier in zip(now[1:], before[1:], strict=True)]
         wait = None
-        if helped and (cpu < CALM_CPU or verifying < CALM_VERIFYING):
+        if helped and any(share < calm for share, calm in zip(shares, CALM, strict=True)):
             self._end()
-            log.info("the relay keeps up: it verifies by itself again (%.0f %% of a core)", 100 * cpu)
-        elif not helped and cpu >= BEHIND_CPU and verifying >= BEHIND_VERIFYING:
-            wait = self._begin(cpu)
-        self._begin_window()
+            log.info("the relay keeps up: it verifies by itself again (the hub is busy for %.0f %%)", 100 * shares[1])
+        elif not helped and all(share >= behind for share, behind in zip(shares, BEHIND, strict=True)):
+            wait = self._begin(shares[1])
+        self._before = self._spent()
         return wait
 
-    def _begin(self, cpu: float) -> float | None:
+    def _begin(self, active: float) -> float | None:
         self._pool.start()
         deadline = time.monotonic() + START_SECONDS
         while not self._pool.ready:
@@ -84,7 +98,7 @@ class Relief:
                 return self._gave_up()
             gevent.sleep(POLL_SECONDS)
         self._gate.pool = self._pool
-        log.info("the relay is behind (%.0f %% of a core): a worker process verifies", 100 * cpu)
+        log.info("the relay is behind: a worker process verifies (the hub is busy for %.0f %%)", 100 * active)
         return None
 
     def _end(self) -> None:
@@ -96,11 +110,18 @@ class Relief:
 
     def _gave_up(self) -> float:
         log.warning("no worker process starts: the relay verifies by itself, and tries again in %.0f s", RETRY_SECONDS)
-        self._begin_window()
+        self._before = self._spent()
         return RETRY_SECONDS
 
-    def _begin_window(self) -> None:
-        self._since, self._cpu, self._verified = time.monotonic(), time.thread_time(), self._verified_seconds()
+    def _spent(self) -> Spent:
+        cpu = time.thread_time()
+        verified = self._gate.verified_seconds + self._pool.busy_seconds
+        return Spent(time.monotonic(), cpu, cpu + waited_seconds(), verified)
 
-    def _verified_seconds(self) -> float:
-        return self._gate.verified_seconds + self._pool.busy_seconds
+
+def waited_seconds() -> float:
+    """For how long the calling thread has been ready to run and had no core; 0 where the kernel does not say."""
+    try:
+        return int(SCHEDULED.read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -46,8 +46,7 @@ class OnDemand:
         """`eager`: any verification is a backlog, and a moment without any ends it."""
         for name, value in {
             "BEHIND_SECONDS": 0.05 if eager else 1e9,
-            "BEHIND_CPU": 0.0,
-            "BEHIND_VERIFYING": 1e-9,
+            "BEHIND": (0.0, 0.0, 1e-9),
             "CALM_SECONDS": 1.0 if eager else 1e9,
             "CHECK_SECONDS": 0.02,
         }.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import gevent
@@ -35,9 +36,8 @@ class Relay:
     def __init__(self) -> None:
         self.pool = Pool()
         self.gate = cast(Gate, type("FakeGate", (), {"pool": None, "verified_seconds": 0.0})())
-        self.now = self.cpu = 0.0
+        self.now = self.cpu = self.waited = 0.0
         self.relief = Relief(cast(WorkerPool, self.pool), self.gate)
-        self.relief._begin_window()
 
     def monotonic(self) -> float:
         return self.now
@@ -45,12 +45,15 @@ class Relay:
     def thread_time(self) -> float:
         return self.cpu
 
-    def run(self, seconds: float, cpu: float, verifying: float) -> float | None:
-        """Look once a second. The hub uses so much of a core, and verifications take so much of the time."""
+    def run(self, seconds: float, cpu: float, verifying: float, waited: float = 0.0) -> float | None:
+        """Look once a second. The hub has so much of a core, verifications take so much of the time, and the hub has
+        waited for a core for as much.
+        """
         wait = None
         for _ in range(round(seconds)):
             self.now += 1.0
             self.cpu += cpu
+            self.waited += waited
             if self.helped:
                 self.pool.busy_seconds += verifying
             else:
@@ -67,7 +70,8 @@ class Relay:
 def relay(monkeypatch: pytest.MonkeyPatch) -> Relay:
     relay = Relay()
     monkeypatch.setattr(relief, "time", relay)
-    relay.relief._begin_window()
+    monkeypatch.setattr(relief, "waited_seconds", lambda: relay.waited)
+    relay.relief._before = relay.relief._spent()
     return relay
 
 
@@ -77,23 +81,23 @@ def behind(relay: Relay) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cpu", "verifying"),
+    ("cpu", "verifying", "waited"),
     [
-        pytest.param(0.0, 0.0, id="at rest"),
-        pytest.param(0.2, 0.12, id="at the rate of the network"),
-        pytest.param(0.5, 0.24, id="at three times that rate"),
-        pytest.param(0.95, 0.1, id="busy with a thousand consumers"),
-        pytest.param(0.2, 0.5, id="on a machine that others use up"),
+        pytest.param(0.0, 0.0, 0.0, id="at rest"),
+        pytest.param(0.2, 0.12, 0.0, id="at the rate of the network"),
+        pytest.param(0.75, 0.33, 0.0, id="at four times that rate"),
+        pytest.param(0.95, 0.1, 0.0, id="busy with a thousand consumers"),
+        pytest.param(0.25, 0.5, 0.65, id="on a machine that others use up"),
     ],
 )
-def test_a_relay_that_keeps_up_has_no_worker(relay: Relay, cpu: float, verifying: float) -> None:
-    relay.run(600, cpu, verifying)
+def test_a_relay_that_keeps_up_has_no_worker(relay: Relay, cpu: float, verifying: float, waited: float) -> None:
+    relay.run(600, cpu, verifying, waited)
     assert relay.pool.starts == 0 and not relay.helped
 
 
-@pytest.mark.parametrize(("cpu", "verifying"), [(0.95, 0.42), (0.7, 0.4)])
-def test_a_backlog_starts_a_worker_within_seconds(relay: Relay, cpu: float, verifying: float) -> None:
-    relay.run(BEHIND_SECONDS, cpu, verifying)
+@pytest.mark.parametrize(("cpu", "verifying", "waited"), [(0.95, 0.42, 0.0), (0.7, 0.4, 0.25), (0.4, 0.4, 0.55)])
+def test_a_backlog_starts_a_worker_within_seconds(relay: Relay, cpu: float, verifying: float, waited: float) -> None:
+    relay.run(BEHIND_SECONDS, cpu, verifying, waited)
     assert relay.pool.starts == 1 and relay.helped
 
 
@@ -114,6 +118,22 @@ def test_a_worker_ends_once_the_relay_has_kept_up_for_a_minute(relay: Relay) -> 
     assert not relay.helped and (relay.pool.starts, relay.pool.stops) == (1, 1)
 
 
+def test_a_worker_ends_on_a_machine_that_others_use_up(relay: Relay) -> None:
+    behind(relay)
+    relay.run(2 * CALM_SECONDS, cpu=0.15, verifying=0.3, waited=0.6)
+    assert not relay.helped
+
+
+def test_the_kernel_says_how_long_a_thread_waited_for_a_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert relief.waited_seconds() >= 0.0
+    for text, expected in [("5 2500000000 7\n", 2.5), ("0 0 0\n", 0.0), ("", 0.0), ("nonsense nonsense", 0.0)]:
+        (tmp_path / "schedstat").write_text(text)
+        monkeypatch.setattr(relief, "SCHEDULED", tmp_path / "schedstat")
+        assert relief.waited_seconds() == expected
+    monkeypatch.setattr(relief, "SCHEDULED", tmp_path / "none")
+    assert relief.waited_seconds() == 0.0
+
+
 def test_a_worker_ends_though_consumers_keep_the_hub_busy(relay: Relay) -> None:
     behind(relay)
     relay.run(2 * CALM_SECONDS, cpu=0.9, verifying=0.1)
@@ -127,7 +147,7 @@ def test_no_steady_load_starts_workers_again_and_again(relay: Relay, in_line: fl
     for _ in range(3600):
         relay.run(1, cpu=in_line * (0.6 if relay.helped else 1.0), verifying=in_line * 0.4)
     assert relay.pool.starts == 1
-    assert relay.helped == (in_line > 0.5)
+    assert relay.helped == (in_line > 0.75)
 
 
 def test_a_worker_ends_when_it_has_nothing_in_hand(relay: Relay) -> None:
