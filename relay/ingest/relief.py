@@ -24,10 +24,11 @@ from relay.kit.background import Loop
 # A look covers this long: without workers, and with them.
 BEHIND_SECONDS = 5.0
 CALM_SECONDS = 60.0
-# Shares of the time, as in `Spent`. A backlog makes them 0.95, 0.95 and 0.4 on a machine with nothing else to do;
-# beside other work the hub has less of a core, and waits for one. The network's 700 events a second make them 0.2, 0.2
-# and 0.1. Without a worker the hub would do 1.7 times what it does with one: a load that ends one starts no other.
-BEHIND = (0.35, 0.85, 0.2)
+# Shares of the time, as in `Spent`. A backlog makes them 0.95, 0.95 and 0.4 on a machine with nothing else to do.
+# Beside other work the hub has less of a core, and waits for one; where it has much less, no core is left for a worker
+# either. The network's 700 events a second make them 0.2, 0.2 and 0.1. Without a worker the hub would do 1.7 times what
+# it does with one: a load that ends one starts no other.
+BEHIND = (0.6, 0.85, 0.2)
 CALM = (0.2, 0.45, 0.12)
 
 CHECK_SECONDS = 1.0

@@ -87,15 +87,17 @@ def behind(relay: Relay) -> None:
         pytest.param(0.2, 0.12, 0.0, id="at the rate of the network"),
         pytest.param(0.75, 0.33, 0.0, id="at four times that rate"),
         pytest.param(0.95, 0.1, 0.0, id="busy with a thousand consumers"),
-        pytest.param(0.25, 0.5, 0.65, id="on a machine that others use up"),
+        pytest.param(0.4, 0.5, 0.55, id="on a machine that others use up"),
     ],
 )
-def test_a_relay_that_keeps_up_has_no_worker(relay: Relay, cpu: float, verifying: float, waited: float) -> None:
+def test_without_a_backlog_or_without_a_core_there_is_no_worker(
+    relay: Relay, cpu: float, verifying: float, waited: float
+) -> None:
     relay.run(600, cpu, verifying, waited)
     assert relay.pool.starts == 0 and not relay.helped
 
 
-@pytest.mark.parametrize(("cpu", "verifying", "waited"), [(0.95, 0.42, 0.0), (0.7, 0.4, 0.25), (0.4, 0.4, 0.55)])
+@pytest.mark.parametrize(("cpu", "verifying", "waited"), [(0.95, 0.42, 0.0), (0.65, 0.4, 0.25)])
 def test_a_backlog_starts_a_worker_within_seconds(relay: Relay, cpu: float, verifying: float, waited: float) -> None:
     relay.run(BEHIND_SECONDS, cpu, verifying, waited)
     assert relay.pool.starts == 1 and relay.helped
