@@ -116,7 +116,7 @@ class Hosting:
         state.moved = True
         if former is not None and place:
             self._place_freed(former)
-        self._projector.note_account(state.row)
+        self._projector.note_move(state.row)
         self._tell(state, before, own_status)
 
     def _own_status_at(self, host: Host, row: AccountRow) -> str | None:

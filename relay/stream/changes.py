@@ -8,7 +8,7 @@ SQL's statements.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -29,6 +29,8 @@ FLUSH_ROWS = 5_000
 # position when a log is found to be behind it.
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
+# Accounts that moved of late: more than may be judged and not yet published.
+MOVES = 16_384
 
 
 class Changed(NamedTuple):
@@ -187,8 +189,11 @@ class Pending:
         self.writing: list[Changes] = []
         self.told = Told()
         self._wake = wake
+        # uid -> the host that an account has moved to.
+        self._moves: OrderedDict[int, int] = OrderedDict()
         metrics.PROJECTION_LAG.set_function(lambda: self.position - self.stored_position)
         metrics.show_bound("projection", self.rows, MAX_ROWS)
+        metrics.show_bound("account-moves", self._moves.__len__, MOVES)
 
     def rows(self) -> int:
         """Rows that wait to be written."""
@@ -198,6 +203,14 @@ class Pending:
     def full(self) -> bool:
         """True when no more may be logged before SQL has caught up."""
         return self.position - self.stored_position >= MAX_EVENTS or self.rows() >= MAX_ROWS
+
+    def note_move(self, row: AccountRow) -> None:
+        """Gather that an account is on another host, which no event carries."""
+        self.gathered.put_account(row)
+        self._moves.pop(row.uid, None)
+        self._moves[row.uid] = row.host_id
+        if len(self._moves) > MOVES:
+            self._moves.popitem(last=False)
 
     def add(
         self,
@@ -214,7 +227,9 @@ class Pending:
         """
         gathered = self.gathered
         for account in account_rows:
-            gathered.put_account(account)
+            # An event that was judged before its account moved is published after that, and names the former host.
+            host_id = self._moves.get(account.uid, account.host_id)
+            gathered.put_account(account if host_id == account.host_id else replace(account, host_id=host_id))
         for repo in repo_rows:
             gathered.repos[repo.uid] = repo
         for uid, told in collections:

@@ -112,6 +112,10 @@ class Projector:
         """Gather a change of an account that no event carries."""
         self.pending.gathered.put_account(row)
 
+    def note_move(self, row: AccountRow) -> None:
+        """Gather that an account is on another host."""
+        self.pending.note_move(row)
+
     def note_repo(self, repo: RepoRow, collections: Mapping[str, bool | None]) -> None:
         """Gather what is known of a repo that no event carries."""
         self.pending.gathered.repos[repo.uid] = repo

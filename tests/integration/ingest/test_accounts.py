@@ -334,6 +334,32 @@ def test_a_takedown_is_in_the_log_before_sql_has_it(
     assert listed(path) == []
 
 
+def test_an_account_that_moves_while_its_status_waits_for_the_log_stays_moved(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that cannot be written: the former host's word, with that host in its row, is published after the move."""
+    monkeypatch.setattr("relay.stream.group_commit.RETRY_SECONDS", (0.05,))
+    former, host, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(former, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    state = present(path.ingest.accounts.lookup(repo.did))
+    with monkeypatch.context() as full:
+
+        def no_room(block: object) -> None:
+            raise LogError("log-io", "No space left on device")
+
+        full.setattr(path.stream.log, "write", no_room)
+        path.put(former, repo.account_frame(2))
+        until(lambda: all(lane.idle for lane in path.ingest.lanes._lanes))
+        path.move(repo, other_pds.url)
+        path.put(host, post(repo, "3kaab").frame(1))
+        until(lambda: state.row.host_id == host.id)
+    path.logged(3)
+    path.store()
+    assert path.stored(repo.did)[0].host_id == host.id
+    assert [path.host_row(one).account_count for one in (former, host)] == [0, 1]
+
+
 def test_an_account_in_memory_is_taken_down_while_sql_is_away(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
