@@ -218,7 +218,7 @@ class SegmentLog:
         """Delete the segments whose every record is older than `window` seconds, and the oldest while all of them
         have more than `max_bytes` (0: no bound). Returns how many went.
 
-        The newest segment stays, and so does every record from seq `keep_from` on. Only time that was seen to pass
+        The newest events stay, and so does every record from seq `keep_from` on. Only time that was seen to pass
         counts: a jump of the clock deletes nothing. Blocks on the disk.
         """
         now_us = self._clock.now_us()
@@ -226,8 +226,8 @@ class SegmentLog:
         if self._quiet_us > DOUBTFUL_US and time.monotonic() - self._opened < DOUBT_SECONDS:
             oldest_us = 0
         total, removed = self.bytes(), 0
-        while len(self._segments) > 1:
-            oldest, following = self._segments[:2]
+        while len(segments := self._with_events()) > 1:
+            oldest, following = segments[:2]
             created_us = following.created_us
             if created_us > now_us:
                 # It was dated by a wrong clock; the file system may know better.
@@ -354,6 +354,12 @@ class SegmentLog:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
+
+    def _with_events(self) -> tuple[Segment, ...]:
+        """All segments but one that has begun and has no event on the disk yet."""
+        segments, writer = self.segments, self._writer
+        begun = writer is not None and writer.synced == START and segments[-1:] == (writer.segment,)
+        return segments[:-1] if begun else segments
 
     def _sync(self, writer: SegmentWriter) -> None:
         started = time.monotonic()

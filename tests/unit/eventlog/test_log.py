@@ -19,6 +19,7 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
 from relay.eventlog.record import HEADER_SIZE, Record, encode_header
 from relay.eventlog.segment import Point, index_path, load_index, paths, replace_index
+from relay.eventlog.writer import Block, SegmentWriter
 from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
 from tests.support.stream import append, record
@@ -663,6 +664,27 @@ def test_a_failed_sync_is_tried_again_in_a_new_segment(tmp_path: Path) -> None:
     crash(log)
     log = opened(tmp_path)
     assert seqs(log) == list(range(1, 13)) and log.next_seq == 13
+
+
+@pytest.mark.parametrize("copy", [False, True], ids=["relay", "edge"])
+def test_the_newest_events_stay_when_the_next_segment_has_none_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, copy: bool
+) -> None:
+    """A disk that is full as a segment begins: everything would go, and an edge not know where it was."""
+    log = filled(tmp_path, 100, copy=copy, segment_seconds=0.0)
+
+    def full(_: SegmentWriter, block: Block) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device for {len(block.data)} bytes")
+
+    monkeypatch.setattr(SegmentWriter, "write", full)
+    with pytest.raises(LogError):
+        append(log, [record(101)])
+    assert log.segments[-1].first_seq == 101
+    assert log.trim(3600.0, 1, log.next_seq) == 24
+    assert seqs(log) == [97, 98, 99, 100]
+    crash(log)
+    log = opened(tmp_path, copy=copy)
+    assert seqs(log) == [97, 98, 99, 100] and log.next_seq == 101
 
 
 @pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
