@@ -23,7 +23,7 @@ from relay.hosts.dialler import Dialler
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
-from relay.hosts.new_hosts import NewHosts
+from relay.hosts.new_hosts import NewHosts, domain_words
 from relay.hosts.registry import HostRegistry
 from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
@@ -42,6 +42,8 @@ FLUSH_SECONDS = 2.0
 PASSES = 5
 AUTOSCALE_SECONDS = 600.0
 SETTLE_SECONDS = 20.0
+# Longer than a disconnect and that together.
+HELD_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +144,7 @@ class Hosts:
         self._registry.decisions.note("ban", domain, True)
         for host in self._registry:
             if host.status is not Status.BANNED and domain in suffixes(host.hostname):
-                self._ban(host, _domain_words(domain))
+                self._ban(host, domain_words(domain))
         self._registry.decisions.store()
         return added
 
@@ -152,7 +154,7 @@ class Hosts:
         removed = self._db.write(remove_ban, domain)
         self._registry.decisions.note("ban", domain, False)
         for host in self._registry:
-            with_it = host.status is Status.BANNED and host.row.last_error == _domain_words(domain)
+            with_it = host.status is Status.BANNED and host.row.last_error == domain_words(domain)
             if with_it and not self._db.read(ban_of, host.hostname):
                 self._unban(host)
         self._registry.decisions.store()
@@ -164,8 +166,14 @@ class Hosts:
         Raises ActionRefused `host-busy` when the events that are under way do not come to their end.
         """
         host = self.known(hostname)
-        self._dialler.disconnect(host)
-        if not self._settled(host):
+        # Nobody dials it meanwhile, as a crawl request would.
+        left_alone_until, host.left_alone_until = host.left_alone_until, time.monotonic() + HELD_SECONDS
+        try:
+            self._dialler.disconnect(host)
+            settled = self._settled(host)
+        finally:
+            host.left_alone_until = left_alone_until
+        if not settled:
             self._dialler.dial_now(host)
             words = f"events of {host.hostname} are still under way: try again"
             raise ActionRefused("host-busy", "HostBusy", 409, words)
@@ -244,7 +252,7 @@ class Hosts:
         for host in self._registry:
             for domain in domains.intersection(suffixes(host.hostname)):
                 if host.status is not Status.BANNED:
-                    host.note_error(_domain_words(domain), time.time())
+                    host.note_error(domain_words(domain), time.time())
                     self._registry.change(host, Cause.BLOCKED)
 
     def _look_after_hosts(self) -> None:
@@ -296,8 +304,9 @@ class Hosts:
         self._registry.change(host, Cause.UNBLOCKED)
         host.row.failures = 0
         self._registry.decided(host)
-        self._registry.flush()
+        # Also while SQL is away.
         self._dialler.dial_now(host)
+        self._registry.flush()
 
     def _set_account_limit(self, host: Host, limit: int) -> None:
         self._db.write(table.set_account_limit, host.id, limit)
@@ -317,7 +326,3 @@ class Hosts:
 
 def _normal_domain(domain: str) -> str:
     return domain.strip().rstrip(".").lower()
-
-
-def _domain_words(domain: str) -> str:
-    return f"domain-banned: {domain}"

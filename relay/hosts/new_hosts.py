@@ -164,7 +164,7 @@ class NewHosts:
     def _refuse_banned(self, hostname: str) -> None:
         domain = self._db.read(ban_of, hostname)
         if domain:
-            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
+            raise _domain_banned(domain)
         host = self._registry.by_name(hostname)
         if host is not None and host.status is Status.BANNED:
             raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
@@ -210,6 +210,13 @@ class NewHosts:
         log.debug("new host %s", name)
         host = self._registry.add(row)
         self._registry.decided(host)
+        # Whoever bans a domain bans the hosts that are known then: this one was not.
+        domain = self._db.read(ban_of, host.hostname)
+        if domain:
+            host.note_error(domain_words(domain), time.time())
+            self._registry.change(host, Cause.BLOCKED)
+            self._registry.decided(host)
+            raise _domain_banned(domain)
         return host
 
     def _take_in_listed(self, offered: pull_hosts.Offered) -> bool:
@@ -217,8 +224,21 @@ class NewHosts:
         endpoint, carried = offered
         if self._registry.by_name(endpoint.hostname) is not None or self._db.read(ban_of, endpoint.hostname):
             return False
-        self._dialler.dial_now(self._take_in(endpoint, counted=False, carried=carried))
+        try:
+            host = self._take_in(endpoint, counted=False, carried=carried)
+        except CrawlRefused:
+            return False
+        self._dialler.dial_now(host)
         return True
+
+
+def domain_words(domain: str) -> str:
+    """What the row of a host says that was banned with its domain."""
+    return f"domain-banned: {domain}"
+
+
+def _domain_banned(domain: str) -> CrawlRefused:
+    return CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
 
 
 def _insert(tx: Transaction, endpoint: Endpoint, account_limit: int, trusted: bool, new_hosts: Window) -> HostRow:

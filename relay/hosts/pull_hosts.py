@@ -18,7 +18,7 @@ from relay.config import Settings
 from relay.hosts import crawl_checks
 from relay.kit.errors import CrawlRefused, HttpError
 from relay.net.http import GuardedHttp
-from relay.net.pages import Ending
+from relay.net.pages import Ending, read_cursor
 from relay.store import hosts, installation
 from relay.store.database import Database, Transaction
 from relay.store.hosts import ban_of
@@ -68,8 +68,8 @@ def pull_hosts(
         taken += sum(take(offered) for offered in offers)
         seen += len(page["hosts"])
         progress(seen, taken)
-        following = page.get("cursor")
-        if not isinstance(following, str) or not following or ending.repeats(following) or not page["hosts"]:
+        following = _following(page)
+        if following is None or ending.repeats(following) or not page["hosts"]:
             db.write(installation.remove, CURSOR_KEY)
             return taken
         cursor = following
@@ -107,6 +107,14 @@ def _page(http: GuardedHttp, relay: str, batch: int, cursor: str) -> dict[str, A
     if page is None or not isinstance(page.get("hosts"), list):
         raise HttpError("http-broken", f"{url} does not answer with a list of hosts")
     return page
+
+
+def _following(page: dict[str, Any]) -> str | None:
+    """The cursor of the next page; one that cannot be kept ends the list as well."""
+    try:
+        return read_cursor(page.get("cursor"))
+    except ValueError:
+        return None
 
 
 def _wanted(listed: object) -> Offered | None:

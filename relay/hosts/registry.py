@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from gevent.lock import BoundedSemaphore
+
 from relay.hosts.budgets import Shares
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
@@ -45,6 +47,7 @@ class HostRegistry:
         self._by_id: dict[int, Host] = {}
         self._by_name: dict[str, Host] = {}
         self._connected = 0
+        self._flushing = BoundedSemaphore()
         self._shares = Shares()
         self.rejected = RejectedFrames()
         metrics.HOSTS_CONNECTED.set_function(lambda: self._connected)
@@ -115,6 +118,11 @@ class HostRegistry:
 
     def flush(self) -> None:
         """Write what changed since the last time. Raises StoreError; then nothing is lost and the next flush has it."""
+        # Two at a time could be stored in the other order. Ended by the database's answer, within a minute each.
+        with self._flushing:
+            self._flush()
+
+    def _flush(self) -> None:
         changed = [host for host in self._by_id.values() if host.changed]
         if not changed:
             return

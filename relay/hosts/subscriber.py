@@ -164,10 +164,12 @@ class Subscriber:
         """Take what a new or quiet host sent so far, if it is little or recent. Returns the connection to go on with.
 
         The backlog is held until a pause. If it is much, and does not reach what a new connection is sent, it is
-        passed over and the new connection goes on alone.
+        passed over and the new connection goes on alone: the other one is closed.
         """
         if not self._backlogs.acquire(timeout=BACKLOG_WAIT_SECONDS):
-            return self._go_live(host, opened)
+            alone = self._go_live(host, opened)
+            past.close()
+            return alone
         live: Connection | None = None
         try:
             held, end = _hold(past)
@@ -181,6 +183,8 @@ class Subscriber:
                     held = news
         finally:
             self._backlogs.release()
+        if live is not None:
+            past.close()
         for message in held:
             self._take(host, reading, message)
         if end is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import Counter
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
@@ -54,6 +55,9 @@ _REFUSED_V6 = tuple(
 # Where a machine has IPv6 alone, its name server gives hosts with IPv4 alone by these: the last 32 bits are theirs.
 _NAT64 = ip_network("64:ff9b::/96")
 
+# A name can have thousands, and each one costs an attempt to connect: of each family so many are looked at.
+MAX_ADDRESSES = 8
+
 _RESOLV_CONF = "/etc/resolv.conf"
 _QUERY_SECONDS = 2.0
 _QUERY_TRIES = 2
@@ -81,6 +85,7 @@ def is_public(ip: str | IPv4Address | IPv6Address) -> bool:
 
 def resolve_public(host: str, port: int, allow_insecure: bool, timeout: float = 10.0) -> list[Address]:
     """The addresses of `host` that may be connected to, in the order to try them; every address if `allow_insecure`.
+    Of more than MAX_ADDRESSES of a family the others are left out.
 
     Raises AddressRefused: `name-unresolved` when there is no address within `timeout` seconds, `address-refused`
     when there are only such as must not be used.
@@ -100,7 +105,13 @@ def _look_up(host: str, port: int, timeout: float) -> list[Address]:
         raise AddressRefused("name-unresolved", f"{host}: {error}") from None
     if not answers:
         raise AddressRefused("name-unresolved", host)
-    return [Address(family, sockaddr) for family, _, _, _, sockaddr in answers]
+    found: list[Address] = []
+    families: Counter[int] = Counter()
+    for family, _, _, _, sockaddr in answers:
+        families[family] += 1
+        if families[family] <= MAX_ADDRESSES:
+            found.append(Address(family, sockaddr))
+    return found
 
 
 class _Names:

@@ -140,6 +140,9 @@ class Connection:
                 self._ended = self._end()
             if self._ended is not None:
                 raise StreamEnded(*self._ended)
+            # Also while a message trickles in.
+            if give_up is not None and time.monotonic() >= give_up:
+                return []
             if time.monotonic() - since > self._timing.whole_frame:
                 raise StreamEnded("message-stalled", f"no whole frame within {self._timing.whole_frame:g} seconds")
             # Reading a socket that always has data never switches, and a long message is read in many pieces. Whole
@@ -220,7 +223,10 @@ class Connection:
 
     def _answer_pings(self) -> None:
         pings, self._reader.pings = self._reader.pings, []
-        self._send(b"".join(_control(Opcode.PONG, payload) for payload in pings))
+        # An answer to the last one is one to all, as the RFC has it. What came before the ping is handed on also if
+        # the host is gone.
+        with contextlib.suppress(StreamEnded):
+            self._send(_control(Opcode.PONG, pings[-1]))
 
     def _send(self, data: bytes) -> None:
         self._socket.settimeout(self._timing.quiet)

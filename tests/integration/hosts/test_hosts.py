@@ -5,9 +5,10 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import gevent
+import gevent.event
 import pytest
 from prometheus_client import REGISTRY
 
@@ -397,6 +398,8 @@ def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(
     pds.publish(100, identity_frame(100))
     until(lambda: relay.sink.seqs(pds) == [100])
     assert relay.host(pds).row.last_error is None and relay.host(pds).row.failures == 0
+    # The other connection is not kept, with what nobody reads of it.
+    until(lambda: pds.open_streams == 1)
 
 
 def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(
@@ -708,6 +711,84 @@ def test_a_ban_that_comes_while_the_host_is_asked_holds(
     monkeypatch.setattr(crawl_checks, "check_answers", ask_and_ban)
     assert refusal(running, pds.url) == ("DomainBan", 401)
     assert list(running.reports()) == []
+
+
+def test_a_ban_that_comes_while_a_new_host_is_stored_holds(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = relay.start()
+    add = relay.registry.add
+
+    def ban_and_add(added: HostRow) -> Host:
+        running.ban_domain("localhost")
+        return add(added)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.registry, "add", ban_and_add)
+        assert refusal(running, pds.url) == ("DomainBan", 401)
+    gevent.sleep(0.1)
+    assert relay.host(pds).status is Status.BANNED and pds.cursors == []
+    assert running.unban_domain("localhost")
+    until(running.connected)
+
+
+def test_a_block_is_not_stored_before_what_it_follows(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    host = relay.host(pds)
+    host.row.status = "offline"
+    host.changed = True
+    let_go, reached = gevent.event.Event(), gevent.event.Event()
+    write = relay.db.write
+
+    def slowly(*work: Any) -> Any:
+        if work[0].__name__ == "_save" and not reached.is_set():
+            reached.set()
+            let_go.wait(60)
+        return write(*work)
+
+    monkeypatch.setattr(relay.db, "write", slowly)
+    storing = gevent.spawn(relay.registry.flush)
+    assert reached.wait(60)
+    blocking = gevent.spawn(running.block, pds.hostname)
+    until(lambda: running.connected() == [])
+    gevent.sleep(0.1)
+    let_go.set()
+    storing.get(timeout=60)
+    blocking.get(timeout=60)
+    assert row(relay, pds).status == "banned"
+
+
+def test_a_crawl_request_does_not_come_between_when_a_cursor_is_set(relay: Relay, pds: FakePds) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    relay.sink.holding = True
+    pds.publish(1, identity_frame(1))
+    until(lambda: relay.sink.seqs(pds) == [1])
+    setting = gevent.spawn(running.set_cursor, pds.hostname, 7)
+    until(lambda: running.connected() == [])
+    relay.host(pds).row.last_attempt_at = 0.0
+    running.new_hosts.request(pds.url, admin=True)
+    gevent.sleep(0.2)
+    relay.host(pds).cursor.finish(1)
+    setting.get(timeout=60)
+    until(lambda: running.connected() != [])
+    assert pds.cursors == ["0", "7"]
+
+
+def test_an_unblocked_host_is_dialled_though_it_cannot_be_stored(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    running.block(pds.hostname)
+    with monkeypatch.context() as patch:
+        patch.setattr(relay.db, "write", lambda *_: (_ for _ in ()).throw(StoreError("store-unavailable")))
+        with pytest.raises(StoreError):
+            running.unblock(pds.hostname)
+        until(running.connected)
 
 
 def test_a_host_that_is_blocked_before_its_dial_has_begun_can_come_back(relay: Relay, pds: FakePds) -> None:

@@ -189,6 +189,17 @@ def test_a_pull_that_was_stopped_goes_on_where_it_was(relay: Relay) -> None:
         assert "cursor=10" in other.requests[asked]
 
 
+@pytest.mark.parametrize("cursor", ["\ud800", "a\0b", "c" * 5_000])
+def test_a_list_ends_with_a_cursor_that_cannot_be_kept(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, cursor: str
+) -> None:
+    page = json.dumps({"hosts": [listed("h1.pds.test")], "cursor": cursor}).encode()
+    monkeypatch.setattr(GuardedHttp, "get", lambda *_, **__: Response(200, {}, page))
+    taken = pull_hosts.pull_hosts(relay.db, relay.http, "https://relay.test", lambda offered: True, check=False)
+    assert taken == 1
+    assert not pull_hosts.unfinished(relay.db)
+
+
 def test_a_list_that_hands_out_one_cursor_for_ever_ends(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     with FakePds() as other:
         monkeypatch.setattr(other, "_method", lambda *_: (200, b'{"hosts":[{}],"cursor":"again"}'))

@@ -156,6 +156,52 @@ def test_a_receiver_with_patience_gets_nothing_when_nothing_comes(pds: FakePds) 
     assert 0.09 < time.monotonic() - started < 0.5 * PATIENCE
 
 
+def test_patience_has_an_end_while_a_message_trickles_in(pds: FakePds) -> None:
+    ended = False
+
+    def trickle(sock: socket.socket) -> None:
+        sock.sendall(b"\x82\x7e\xff\xff")
+        while not ended:
+            sock.sendall(b"x")
+            gevent.sleep(0.0001)
+
+    pds.on_stream = trickle
+    stream = connect(pds, Timing(whole_frame=20.0))
+    assert stream.receive(0.2) == []
+    ended = True
+
+
+def test_of_many_pings_the_last_one_is_answered(pds: FakePds) -> None:
+    answers: list[bytes] = []
+
+    def send(sock: socket.socket) -> None:
+        sock.sendall(b"".join(websocket_frame(b"%d" % number, PING) for number in range(1000)) + websocket_frame(b"m"))
+        answers.append(sock.recv(1 << 16))
+        gevent.sleep(5)
+
+    pds.on_stream = send
+    assert messages(connect(pds), 1) == [b"m"]
+    until(lambda: answers != [])
+    head, length, *mask = answers[0][:6]
+    payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(answers[0][6 : 6 + (length & 0x7F)]))
+    assert (head, payload, len(answers[0])) == (0x8A, b"999", 9)
+
+
+def test_what_came_before_a_ping_is_handed_on_though_the_host_is_gone(
+    pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pds.on_stream = lambda sock: sock.sendall(websocket_frame(b"last words") + websocket_frame(b"", PING))
+    stream = connect(pds)
+
+    def gone(*_: object) -> None:
+        raise ConnectionResetError("gone")
+
+    sealed = stream._socket
+    monkeypatch.setattr(type(sealed), "sendall", gone)
+    assert stream.receive() == [b"last words"]
+    assert end(stream).reason == "connection-lost"
+
+
 def test_messages_before_the_end_are_not_lost(pds: FakePds) -> None:
     pds.on_stream = lambda sock: sock.sendall(websocket_frame(b"last words") + websocket_frame(b"\x03\xe8", 8))
     stream = connect(pds)

@@ -116,6 +116,15 @@ def test_private_addresses_are_left_out_of_a_mixed_answer(monkeypatch: pytest.Mo
     assert [found_address.family for found_address in found] == [socket.AF_INET6, socket.AF_INET]
 
 
+def test_of_a_name_with_thousands_of_addresses_a_few_of_each_family_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    longer = [f"2606:4700::{number:x}" for number in range(1, 3_000)]
+    _names(monkeypatch, [*longer, *(f"8.8.{number // 250}.{number % 250}" for number in range(3_000))])
+    found = [found.sockaddr[0] for found in resolve_public("pds.example.com", 443, allow_insecure=False)]
+    assert found == [*longer[: address.MAX_ADDRESSES], *(f"8.8.0.{number}" for number in range(address.MAX_ADDRESSES))]
+
+
 def test_a_name_with_private_addresses_only_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     _names(monkeypatch, ["127.0.0.1"], ["127.0.0.1"])
     with pytest.raises(AddressRefused) as refusal:
