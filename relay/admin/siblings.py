@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from functools import partial
+from itertools import count
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from gevent.queue import Full, Queue
+from gevent.queue import PriorityQueue
 
 from relay.hosts.limit_alerts import Alert
 from relay.kit import metrics
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 LOOP_MARK = "atproto-relay"
 TIMEOUT = 10.0
 QUEUE_SIZE = 256
+# How many of them may be the public's, whose requests wait behind those of admins.
+PUBLIC_SIZE = 128
+PUBLIC_PATH = "/xrpc/"
 COPIED_HEADERS = ("Accept", "User-Agent", "Authorization", "Content-Type")
 
 
@@ -48,6 +52,19 @@ class Forward:
     target: str
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def public(self) -> bool:
+        """Whether anybody may ask for it, however often."""
+        return self.target.startswith(PUBLIC_PATH)
+
+
+class Waiting(NamedTuple):
+    """The order in which requests are sent: those of admins first, each kind as they came."""
+
+    public: bool
+    number: int
+    forward: Forward
 
 
 def forward_of(method: str, target: str, headers: Mapping[str, str], body: bytes, protocol: str) -> Forward | None:
@@ -79,7 +96,10 @@ class Siblings:
         """`password` goes with this relay's own calls; without one, as a random one opens no sibling, none is made."""
         self._http = http.for_operator()
         self._password = password
-        self._queues: dict[str, Queue[Forward]] = {_base_url(name): Queue(QUEUE_SIZE) for name in siblings}
+        self._queues: dict[str, PriorityQueue[Waiting]] = {
+            _base_url(name): PriorityQueue(QUEUE_SIZE) for name in siblings
+        }
+        self._numbers = count()
         # A sibling that does not answer delays no other.
         self._loops = [
             Loop(f"forwarding to {base}", partial(self._send_next, base, queue), every=1.0)
@@ -102,11 +122,11 @@ class Siblings:
         if forward is None:
             return
         for base, queue in self._queues.items():
-            try:
-                queue.put_nowait(forward)
-            except Full:
+            if len(queue) >= (PUBLIC_SIZE if forward.public else QUEUE_SIZE):
                 metrics.FORWARDS.labels("dropped").inc()
-                log.warning("sibling %s does not keep up: %s is not forwarded", base, forward.target)
+                log.log(_level(forward), "sibling %s does not keep up: %s is not forwarded", base, forward.target)
+            else:
+                queue.put_nowait(Waiting(forward.public, next(self._numbers), forward))
 
     def own(self, call: Call) -> Forward | None:
         """`call` as this relay sends it by itself."""
@@ -123,21 +143,27 @@ class Siblings:
             return Forward("POST", target, headers, b"")
         return Forward("POST", target, headers | {"Content-Type": "application/json"}, json.dumps(call.body).encode())
 
-    def _send_next(self, base: str, queue: Queue[Forward]) -> float:
+    def _send_next(self, base: str, queue: PriorityQueue[Waiting]) -> float:
         """Send the next one, when there is one."""
-        forward = queue.get()
+        forward = queue.get().forward
         try:
             answer = self._http.request(
                 forward.method, base + forward.target, forward.body, timeout=TIMEOUT, headers=forward.headers
             )
         except RelayError as error:
             metrics.FORWARDS.labels("failed").inc()
-            log.warning("forwarding %s to %s failed: %s", forward.target, base, error)
+            log.log(_level(forward), "forwarding %s to %s failed: %s", forward.target, base, error)
             return 0.0
         metrics.FORWARDS.labels("sent" if answer.status < 400 else "refused").inc()
         if answer.status >= 400:
-            log.warning("forwarding %s to %s was refused: HTTP %d", forward.target, base, answer.status)
+            words = "forwarding %s to %s was refused: HTTP %d"
+            log.log(_level(forward), words, forward.target, base, answer.status)
         return 0.0
+
+
+def _level(forward: Forward) -> int:
+    """Nobody can be let fill the log with warnings."""
+    return logging.DEBUG if forward.public else logging.WARNING
 
 
 def _base_url(sibling: str) -> str:

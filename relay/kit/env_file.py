@@ -37,7 +37,7 @@ def read_env_file(path: Path) -> dict[str, str]:
         name, equals, value = line.partition("=")
         name = _EXPORT.sub("", name).strip()
         # Nor could the environment take it.
-        if not equals or name in ("", "export") or "\0" in line:
+        if not equals or not name or "\0" in line:
             raise ConfigError(f"{path}:{number}: not a NAME=value line")
         try:
             values[name] = _plain(value)

@@ -22,7 +22,19 @@ from tests.support.repo import account_did
 
 ROOT = Path(__file__).parents[2]
 MODULES = sorted((ROOT / "relay").rglob("*.py"))
-KINDS = {"deque", "OrderedDict", "Queue", "LRUCache", "TTLCache", "Tally", "Pool", "cache", "lru_cache", "Parking"}
+KINDS = {
+    "deque",
+    "OrderedDict",
+    "Queue",
+    "PriorityQueue",
+    "LRUCache",
+    "TTLCache",
+    "Tally",
+    "Pool",
+    "cache",
+    "lru_cache",
+    "Parking",
+}
 
 # Where it is made, and the `queue` label that tells its size and capacity.
 MEASURED = {

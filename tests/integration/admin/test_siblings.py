@@ -11,7 +11,7 @@ import pytest
 from gevent.pywsgi import WSGIServer
 from gevent.queue import Queue
 
-from relay.admin.siblings import QUEUE_SIZE, Forward, Siblings, forward_of
+from relay.admin.siblings import PUBLIC_SIZE, QUEUE_SIZE, Forward, Siblings, forward_of
 from relay.kit.metrics import FORWARDS
 from relay.net.http import GuardedHttp
 
@@ -80,6 +80,24 @@ def test_a_dead_sibling_delays_no_other_and_its_queue_is_bounded(sibling: Siblin
             sibling.requests.get(timeout=60)
         siblings.stop()
         assert 0 < count("dropped") - dropped <= 10
+
+
+def test_what_the_public_asks_for_keeps_no_change_of_an_admin_back(
+    sibling: Sibling, caplog: pytest.LogCaptureFixture
+) -> None:
+    siblings = Siblings(HTTP, [sibling.url])
+    crawl = Forward("POST", "/xrpc/com.atproto.sync.requestCrawl", {}, b'{"hostname":"pds.example.com"}')
+    changes = [f"/admin/pds/block?host=pds{number}.example.com" for number in range(3)]
+    for _ in range(QUEUE_SIZE + 10):
+        siblings.forward(crawl)
+    for change in changes:
+        siblings.forward(Forward("POST", change, {}, b""))
+    siblings.start()
+    arrived = [sibling.requests.get(timeout=60)[0] for _ in range(len(changes) + PUBLIC_SIZE)]
+    siblings.stop()
+    assert [environ["QUERY_STRING"] for environ in arrived[:3]] == [change.partition("?")[2] for change in changes]
+    assert {environ["PATH_INFO"] for environ in arrived[3:]} == {crawl.target}
+    assert caplog.records == []
 
 
 def test_a_sibling_that_refuses_connections_is_counted_and_passed_over() -> None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from gevent.queue import Queue
+from gevent.queue import PriorityQueue
 
-from relay.admin.siblings import Forward
+from relay.admin.siblings import Waiting
 from relay.dash.actions import ACTIONS
 from relay.store import accounts, hosts
 from tests.support.accounts import add_accounts, add_hosts, did
@@ -264,12 +264,12 @@ def test_dangerous_actions_are_asked_about_first(web: Web, admin: DashAdmin) -> 
 
 def test_siblings_hear_of_it_as_of_any_change_by_the_api(start_web: StartWeb) -> None:
     web = start_web(sibling_relays=("http://127.0.0.1:9",))
-    heard: Queue[Forward] = Queue()
+    heard: PriorityQueue[Waiting] = PriorityQueue()
     web.siblings._queues = {"sibling": heard}
     admin = DashAdmin(web.url)
     admin.log_in(PASSWORD)
     admin.do("ban-domain", domain="spammers.net")
-    forward = heard.get(timeout=60)
+    forward = heard.get(timeout=60).forward
     assert (forward.method, forward.target, forward.body) == (
         "POST",
         "/admin/subs/banDomain",
