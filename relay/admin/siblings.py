@@ -121,10 +121,11 @@ class Siblings:
         """Send to every sibling, some time soon."""
         if forward is None:
             return
+        say = log.debug if forward.public else log.warning
         for base, queue in self._queues.items():
             if len(queue) >= (PUBLIC_SIZE if forward.public else QUEUE_SIZE):
                 metrics.FORWARDS.labels("dropped").inc()
-                log.log(_level(forward), "sibling %s does not keep up: %s is not forwarded", base, forward.target)
+                say("sibling %s does not keep up: %s is not forwarded", base, forward.target)
             else:
                 queue.put_nowait(Waiting(forward.public, next(self._numbers), forward))
 
@@ -146,24 +147,20 @@ class Siblings:
     def _send_next(self, base: str, queue: PriorityQueue[Waiting]) -> float:
         """Send the next one, when there is one."""
         forward = queue.get().forward
+        # Nobody else can be let fill the log.
+        say = log.debug if forward.public else log.warning
         try:
             answer = self._http.request(
                 forward.method, base + forward.target, forward.body, timeout=TIMEOUT, headers=forward.headers
             )
         except RelayError as error:
             metrics.FORWARDS.labels("failed").inc()
-            log.log(_level(forward), "forwarding %s to %s failed: %s", forward.target, base, error)
+            say("forwarding %s to %s failed: %s", forward.target, base, error)
             return 0.0
         metrics.FORWARDS.labels("sent" if answer.status < 400 else "refused").inc()
         if answer.status >= 400:
-            words = "forwarding %s to %s was refused: HTTP %d"
-            log.log(_level(forward), words, forward.target, base, answer.status)
+            say("forwarding %s to %s was refused: HTTP %d", forward.target, base, answer.status)
         return 0.0
-
-
-def _level(forward: Forward) -> int:
-    """Nobody can be let fill the log with warnings."""
-    return logging.DEBUG if forward.public else logging.WARNING
 
 
 def _base_url(sibling: str) -> str:
