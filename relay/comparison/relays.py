@@ -74,7 +74,9 @@ class FollowedRelay:
         cursor, ending, seen = "", Ending(), 0
         while seen < MAX_HOSTS:
             page = self._object(f"/xrpc/com.atproto.sync.listHosts?limit=500&cursor={quote(cursor, safe='')}")
-            listed = [host for host in page.get("hosts") or () if isinstance(host, dict)]
+            if not isinstance(page.get("hosts"), list):
+                raise HttpError("http-broken", f"{self.url} does not answer with a list of hosts")
+            listed = [host for host in page["hosts"] if isinstance(host, dict)]
             seen += len(listed)
             found.update({host["hostname"]: str(host.get("status")) for host in listed if _has_hostname(host)})
             following = page.get("cursor")
