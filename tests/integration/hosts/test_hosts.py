@@ -774,8 +774,8 @@ def test_a_crawl_request_does_not_come_between_when_a_cursor_is_set(relay: Relay
     gevent.sleep(0.2)
     relay.host(pds).cursor.finish(1)
     setting.get(timeout=60)
-    until(lambda: running.connected() != [])
-    assert pds.cursors == ["0", "7"]
+    until(lambda: len(pds.cursors) > 1)
+    assert pds.cursors[:2] == ["0", "7"]
 
 
 def test_an_unblocked_host_is_dialled_though_it_cannot_be_stored(
