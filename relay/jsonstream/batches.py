@@ -14,7 +14,7 @@ from relay.jsonstream.encodings import Encoding
 from relay.jsonstream.filters import Filter
 from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
 from relay.kit import metrics
-from relay.stream.tail import Chunk, Placed
+from relay.stream.tail import Chunk
 
 # Bytes of memory that the messages and texts of an event take beside its own bytes.
 EVENT_OVERHEAD = 1_000
@@ -41,7 +41,14 @@ class Batch:
         self._dids: set[str] = set()
         self._joined: dict[tuple[Filter, str], bytes] = {}
         for event in chunk.events:
-            for message in _messages_of(chunk.frame(event), event):
+            try:
+                messages = of_frame(chunk.frame(event), event.time_us)
+            except ProtocolError as error:
+                # An edge passes on what it did not read whole. It must cost no other event.
+                metrics.JSON_SKIPPED.labels("event-unreadable").inc()
+                log.debug("event %d cannot be read: %s", event.seq, error)
+                continue
+            for message in messages:
                 self._groups.setdefault((message.kind, message.collection), []).append(len(self._messages))
                 self._messages.append(message)
                 self._dids.add(message.did)
@@ -88,13 +95,3 @@ class Batch:
             if not wanted.max_bytes or len(text) <= wanted.max_bytes:
                 frames.append(message.framed(encoding))
         return b"".join(frames)
-
-
-def _messages_of(frame: bytes, event: Placed) -> list[Message]:
-    """The messages of one event. One that cannot be read, as an edge passes it on unread, costs no other."""
-    try:
-        return of_frame(frame, event.time_us)
-    except ProtocolError as error:
-        metrics.JSON_SKIPPED.labels("event-unreadable").inc()
-        log.debug("event %d cannot be read: %s", event.seq, error)
-        return []

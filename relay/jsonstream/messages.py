@@ -39,7 +39,7 @@ class RecordUnreadable(RelayError):
 class Message:
     """One message. `kind` is its name, `collection` that of a commit's record, else empty."""
 
-    __slots__ = ("_content", "_failure", "_frames", "_text", "collection", "did", "kind", "seq", "time_us")
+    __slots__ = ("_content", "_frames", "_text", "collection", "did", "kind", "seq", "time_us")
 
     def __init__(self, did: str, seq: int, time_us: int, kind: str, content: _Content, collection: str = "") -> None:
         self.did = did
@@ -49,8 +49,6 @@ class Message:
         self.collection = collection
         self._content = content
         self._text: bytes | None = None
-        # Reason and detail of why there is no text.
-        self._failure: tuple[str, str] | None = None
         self._frames: dict[str, bytes] = {}
 
     def framed(self, encoding: Encoding) -> bytes:
@@ -62,29 +60,22 @@ class Message:
 
     def text(self) -> bytes:
         """The message as JSON in UTF-8. Raises RecordUnreadable."""
-        if self._failure is not None:
-            raise RecordUnreadable(*self._failure)
         if self._text is None:
+            # What it was made from is no longer needed.
+            content, self._content = self._content, _NOTHING
             try:
-                self._text = self._made()
+                message = {
+                    "did": self.did,
+                    "time_us": self.time_us,
+                    "kind": self.kind,
+                    self.kind: content.value(),
+                    "seq": self.seq,
+                }
+                self._text = _dumps(message)
             except RecordUnreadable as error:
-                self._failure = error.reason, error.detail
+                self._content = _Unreadable(error.reason, error.detail)
                 raise
-            finally:
-                # What it was made from is no longer needed.
-                self._content = _NOTHING
         return self._text
-
-    def _made(self) -> bytes:
-        return _dumps(
-            {
-                "did": self.did,
-                "time_us": self.time_us,
-                "kind": self.kind,
-                self.kind: self._content.value(),
-                "seq": self.seq,
-            }
-        )
 
 
 def of_frame(frame: bytes, time_us: int) -> list[Message]:
@@ -127,6 +118,19 @@ class _Content:
 
 
 _NOTHING = _Content()
+
+
+class _Unreadable(_Content):
+    """What has no form in JSON, and is not looked at again."""
+
+    __slots__ = ("_detail", "_reason")
+
+    def __init__(self, reason: str, detail: str) -> None:
+        self._reason = reason
+        self._detail = detail
+
+    def value(self) -> dict[str, Any]:
+        raise RecordUnreadable(self._reason, self._detail)
 
 
 class _Plain(_Content):
@@ -172,6 +176,8 @@ def _first_repeated(blocks: dict[bytes, bytes], ops: Sequence[RepoOp], room: int
 
     Different records always fit, since all of them are in the commit.
     """
+    if len(ops) == 1:
+        return 1
     for index, op in enumerate(ops):
         room -= len(blocks.get(op.cid, b"")) if op.cid is not None else 0
         if room < 0:
