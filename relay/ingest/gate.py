@@ -237,7 +237,7 @@ class Gate:
                 if self._identities.negatives.unanswered(event.did) and Wait.FOREIGN not in delivery.done:
                     raise Hold(Wait.FOREIGN)
                 raise Rejected("wrong-host", delivery.host.hostname)
-            state = self._hosting.account_on(None, event.did, delivery.host)
+            state = self._hosting.make(event.did, delivery.host)
         # A handle is passed on only if the DID document names it. Letters beyond ASCII may be others in lower case.
         handle = event.handle
         proven = handle is None or (handle.isascii() and identity is not None and identity.handle == handle.lower())
@@ -248,10 +248,14 @@ class Gate:
         _fill(delivery, state.row, parts)
 
     def _take_in(self, delivery: Delivery, state: AccountState | None) -> AccountState:
-        """The account, made on the event's host or moved there; `state` is what there is of it."""
+        """The account, new on the event's host; `state` is what there is of it on another one, from where it moves."""
         # The host was the account's before SQL was perhaps asked, and may no longer be.
         self._authoritative_identity(delivery)
-        return self._hosting.account_on(state, delivery.event.did, delivery.host)
+        if state is not None:
+            self._hosting.move(state, delivery.host)
+            # While telling consumers waited for room in the queue to the log it may have moved on.
+            raise Again
+        return self._hosting.make(delivery.event.did, delivery.host)
 
     def _known_identity(self, did: str) -> Identity | None:
         try:

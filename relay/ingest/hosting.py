@@ -41,14 +41,27 @@ class Hosting:
         self._announce = announce
         self._place_freed = place_freed
 
-    def account_on(self, state: AccountState | None, did: str, host: Host) -> AccountState:
-        """The account of `did`, made on `host` or moved there; `state` is what there is of it."""
-        if state is None:
-            state = self._accounts.create(did, host)
-            self._projector.note_account(state.row)
-        elif state.row.host_id != host.id:
-            self._move(state, host)
+    def make(self, did: str, host: Host) -> AccountState:
+        """A new account of `did` on `host`. Never blocks."""
+        state = self._accounts.create(did, host)
+        self._projector.note_account(state.row)
         return state
+
+    def move(self, state: AccountState, host: Host) -> None:
+        """The account of another host is on `host` now."""
+        before = state.row
+        place = takes_place(before)
+        own_status = self._own_status_at(host, before) if place else None
+        former = self._registry.by_id(before.host_id)
+        if former is not None:
+            former.account_count -= place
+        host.account_count += place
+        state.set_row(replace(before, host_id=host.id, status=own_status or before.status))
+        state.moved = True
+        if former is not None and place:
+            self._place_freed(former)
+        self._projector.note_move(state.row)
+        self._tell(state, before, own_status)
 
     def host_says(self, state: AccountState, status: str) -> str | None:
         """The account's host calls it `status`. Returns the status of the relay's own that follows, if it changes."""
@@ -103,21 +116,6 @@ class Hosting:
         """Keep what `entry` proves of its account, which consumers have never heard of and are not told about."""
         if entry.repo is not None:
             self._projector.note_repo(entry.repo, entry.collections or {})
-
-    def _move(self, state: AccountState, host: Host) -> None:
-        before = state.row
-        place = takes_place(before)
-        own_status = self._own_status_at(host, before) if place else None
-        former = self._registry.by_id(before.host_id)
-        if former is not None:
-            former.account_count -= place
-        host.account_count += place
-        state.set_row(replace(before, host_id=host.id, status=own_status or before.status))
-        state.moved = True
-        if former is not None and place:
-            self._place_freed(former)
-        self._projector.note_move(state.row)
-        self._tell(state, before, own_status)
 
     def _own_status_at(self, host: Host, row: AccountRow) -> str | None:
         """The other status that an account gets which comes to `host`: it counts like a new one."""

@@ -468,6 +468,26 @@ def test_an_account_taken_down_while_its_recovery_waits_for_room_stays_silent(
     assert repo.did not in replayed_commits(path)
 
 
+def test_an_account_that_moves_again_while_its_move_waits_for_room_is_not_spoken_for(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch, drops: DropCounter
+) -> None:
+    """Consumers are told of the move, as the account was over the limit of its former host."""
+    drops.watch("wrong-host")
+    full, roomy = path.host(pds.url, account_limit=0), path.host(other_pds.url)
+    repo = path.repo(pds.url)
+    path.put(full, repo.account_frame(1))
+    path.logged(1)
+    path.move(repo, other_pds.url)
+    queue = FullQueue(path, roomy, repo, monkeypatch)
+    queue.another_waits(lambda: path.put(roomy, post(repo, "3kaaa").frame(300)))
+    path.move(repo, pds.url)
+    path.resolver.resolve(repo.did, refresh=True)
+    queue.end()
+    until(lambda: drops.since("wrong-host") == 1, 30)
+    assert statuses(path, 2 + queue.events) == [(False, "throttled"), (True, None)]
+    assert repo.did not in replayed_commits(path)
+
+
 def test_an_account_taken_down_while_places_are_given_away_stays_down(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
