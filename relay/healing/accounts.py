@@ -21,6 +21,7 @@ from relay.atproto.events import SERVED, Event
 from relay.healing import source
 from relay.healing.budgets import ACCOUNTS, HOSTS, Budgets
 from relay.healing.host_tasks import HostTasks
+from relay.healing.listing import is_news
 from relay.healing.source import account_event, sync_event
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
@@ -186,8 +187,9 @@ class AccountHealing:
                 return told
         if (known := _known(state, newest.rev)) is not None:
             return known
-        # Of what was never heard of nobody is told.
-        silent = reason == UNSEEN and state is None
+        # Of what was never heard of nobody is told, unless it has written since: that may be on its way in the stream,
+        # and would come after what tells of it.
+        silent = reason == UNSEEN and state is None and not is_news(newest.rev, host)
         if not silent and not self._budgets.take(did, host, time.monotonic()):
             return "budget"
         cid, block = source.commit_block(self._http, host, did, newest)

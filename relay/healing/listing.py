@@ -65,15 +65,19 @@ def differences(
     """
     differing: list[str] = []
     unseen: list[str] = []
-    since = int(host.row.created_at.timestamp() * 1_000_000)
     for account in listed:
         row, repo = known.get(account.did, (None, None))
         if row is None:
             if account.status == "active":
-                (differing if tid_micros(account.rev) > since else unseen).append(account.did)
+                (differing if is_news(account.rev, host) else unseen).append(account.did)
         elif _differs(account, row, repo, host):
             differing.append(account.did)
     return differing, unseen
+
+
+def is_news(rev: str, host: Host) -> bool:
+    """Whether a commit was made since the host is known, so that consumers should have been told of it."""
+    return tid_micros(rev) > int(host.row.created_at.timestamp() * 1_000_000)
 
 
 def _differs(account: Listed, row: AccountRow, repo: RepoRow | None, host: Host) -> bool:

@@ -116,7 +116,7 @@ class Fetched(Delivery):
     """What the relay asked an account's host for: an event outside the host's stream, without a seq of the host's.
 
     `settled` is set once it is in the log or dropped; if it was dropped, `refusal` is the reason. A `silent` one is not
-    logged: the relay learns from it, and consumers do not.
+    logged, unless a commit of its account was: the relay learns from it, and consumers do not.
     """
 
     __slots__ = ("refusal", "settled", "silent")

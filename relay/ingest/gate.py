@@ -19,7 +19,7 @@ from relay.atproto.frames import Identity as IdentityEvent
 from relay.atproto.syntax import check_account_did
 from relay.identity.identity import Identity, IdentityCache
 from relay.ingest.accounts import Accounts, AccountState
-from relay.ingest.delivery import Again, Delivery, Hold, Rejected, Wait
+from relay.ingest.delivery import Again, Delivery, Fetched, Hold, Rejected, Wait
 from relay.ingest.hosting import Hosting, time_now
 from relay.ingest.rejections import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, is_long, verify
@@ -181,6 +181,9 @@ class Gate:
         if not changed.follows:
             # The commit itself is proven: the gap before it is counted and marked.
             metrics.CHAIN_BREAKS.inc()
+        if before is not None and isinstance(delivery, Fetched):
+            # Consumers know the account by now.
+            delivery.silent = False
         delivery.repo, delivery.collections = changed.repo, changed.collections
         state.set_repo(changed.repo)
 

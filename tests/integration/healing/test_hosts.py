@@ -88,6 +88,21 @@ def test_of_accounts_never_seen_nobody_is_told_but_they_are_entered(path: EventP
     assert len(path.events()) == 2
 
 
+def test_of_one_that_writes_before_it_is_entered_consumers_are_told(path: EventPath, pds: FakePds) -> None:
+    """Or its commit, which is still on its way, would be taken for an old one."""
+    host = compared_weekly(path, pds)
+    old = unheard(path, pds, micros=now_us() - 86_400_000_000)
+    path.compare()
+    assert progress(path, host)[:5] == ("weekly", "done", 2, 0, 1)
+    old.micros = now_us() + 1_000_000
+    event = old.commit(create(f"{POST}/b", {}))
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+    path.put(host, event.frame(2))
+    until(lambda: host.cursor.position == 2)
+    assert len(path.events()) == 2
+
+
 def compared_weekly(path: EventPath, pds: FakePds) -> Host:
     """A host with an account, of a relay that compares all hosts once a week."""
     path.every = True

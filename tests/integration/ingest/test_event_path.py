@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.atproto.frames import Account, Commit, Identity, Sync
+from relay.atproto.frames import Account, Commit, Identity, Sync, decode
 from relay.ingest.delivery import Hold
 from relay.kit import metrics
 from relay.store import hosts
@@ -363,6 +363,23 @@ def test_a_host_whose_seqs_started_again_loses_nothing_in_a_crash(path: EventPat
 
 
 @pytest.mark.usefixtures("seldom_flushed")
+def test_what_was_fetched_in_silence_is_told_of_an_account_that_consumers_know_by_then(
+    path: EventPath, pds: FakePds, drops: DropCounter
+) -> None:
+    """Its first event was on its way when it was asked about, and others are behind."""
+    drops.watch("rev-old")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    first, second = post(repo, "3kaaa"), post(repo, "3kaab")
+    path.put(host, first.frame(1))
+    fetched = decode(repo.sync_frame(1))
+    assert isinstance(fetched, Sync)
+    delivery = path.ingest.lanes.put_fetched(host, fetched, silent=True)
+    path.put(host, second.frame(2))
+    assert delivery.settled.wait(60)
+    until(lambda: drops.since("rev-old") == 1)
+    assert [type(event) for event in path.logged(2)] == [Commit, Sync]
+
+
 def test_the_first_event_of_a_new_host_waits_for_its_identity_through_a_crash(
     path: EventPath, pds: FakePds, plc: FakePlc
 ) -> None:
