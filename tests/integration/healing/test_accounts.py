@@ -201,7 +201,7 @@ def test_what_a_broken_document_cost_is_healed_when_it_is_whole(path: EventPath,
     repo = known(path, pds, host)
     document = path.plc.documents[repo.did]
     assert isinstance(document, dict)
-    path.plc.documents[repo.did] = document | {"verificationMethod": []} if broken == "no key" else b"x" * 70_000
+    path.plc.documents[repo.did] = document | {"verificationMethod": []} if broken == "no key" else b"{" + b"x" * 70_000
     path.resolver.known.forget(repo.did)
     path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
     until(lambda: host.cursor.position == 2)
