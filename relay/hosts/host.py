@@ -173,17 +173,20 @@ class Host:
         self.row.last_error_at = now
         self.changed = True
 
-    def due_change(self, now: float, idle_after: float) -> Cause | None:
-        """The change of status that is due at `now`, if any. With an `idle_after` of 0 no host counts as quiet."""
+    def due_change(self, now: float, idle_after: float, believed_since: float = 0.0) -> Cause | None:
+        """The change of status that is due at `now`, if any. With an `idle_after` of 0 no host counts as quiet; nor is
+        it known for how long one was before `believed_since`, when the clock jumped ahead.
+        """
         if self.connected_at is None:
             return None
         self._refresh(self.connected_at, now)
-        if idle_after and now - max(self.connected_at, self.row.last_event_at or 0.0) > idle_after:
+        if idle_after and now - max(self.connected_at, self.row.last_event_at or 0.0, believed_since) > idle_after:
             return Cause.QUIET
         throttled = self.last_throttled_at
-        if self.status is Status.ACTIVE and throttled is not None and now - throttled < THROTTLED_SECONDS:
+        # The clock may have been set back since.
+        if self.status is Status.ACTIVE and throttled is not None and abs(now - throttled) < THROTTLED_SECONDS:
             return Cause.LIMIT_REACHED
-        if self.status is Status.THROTTLED and (throttled is None or now - throttled > CLEARED_SECONDS):
+        if self.status is Status.THROTTLED and (throttled is None or abs(now - throttled) > CLEARED_SECONDS):
             return Cause.LIMIT_CLEARED
         return None
 

@@ -41,6 +41,8 @@ FLUSH_SECONDS = 2.0
 # In how many passes every host is looked at once: to look at thousands at a time would hold up their events.
 PASSES = 5
 AUTOSCALE_SECONDS = 600.0
+# By how much more than the steady clock the other one goes ahead when it is set, or the machine was asleep.
+JUMP_SECONDS = 60.0
 SETTLE_SECONDS = 20.0
 # Longer than a disconnect and that together.
 HELD_SECONDS = 60.0
@@ -75,6 +77,9 @@ class Hosts:
         self._autoscale = Autoscale(db, self._set_account_limit)
         self._autoscale_at = 0.0
         self._turn = 0
+        # When hosts were looked at last, by the steady clock and by the other one, and when that last jumped ahead.
+        self._looked_at, self._looked_at_clock = time.monotonic(), time.time()
+        self._clock_believed_since = 0.0
         self._upkeep = Loop("upkeep of hosts", self._look_after_hosts, FLUSH_SECONDS)
         self._bootstrap: gevent.Greenlet[[], None] | None = None
 
@@ -257,9 +262,13 @@ class Hosts:
 
     def _look_after_hosts(self) -> None:
         now = time.time()
+        passed, self._looked_at = time.monotonic() - self._looked_at, time.monotonic()
+        if now - self._looked_at_clock > passed + JUMP_SECONDS:
+            self._clock_believed_since = now
+        self._looked_at_clock = now
         self._turn = (self._turn + 1) % PASSES
         for host in islice(self._registry, self._turn, None, PASSES):
-            cause = host.due_change(now, self._settings.host_idle_after)
+            cause = host.due_change(now, self._settings.host_idle_after, self._clock_believed_since)
             if cause is Cause.QUIET:
                 self._dialler.disconnect(host)
                 self._dialler.probe_later(host)

@@ -882,6 +882,24 @@ def test_a_quiet_host_becomes_idle_and_an_event_on_a_probe_is_not_missed(
     assert pds.cursors[:2] == ["0", "1"]
 
 
+def test_a_clock_that_jumps_ahead_makes_no_host_quiet(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = relay.start(replace(LOCAL, host_idle_after=3600.0))
+    crawl(running, pds)
+    clock, ahead = time.time, 86_400.0
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
+    for _ in range(2 * hosts.PASSES):
+        running._look_after_hosts()
+    assert running.connected() == [pds.hostname]
+    # By the new clock an hour passes.
+    monkeypatch.setattr(hosts, "JUMP_SECONDS", 1e9)
+    ahead += 3700.0
+    for _ in range(hosts.PASSES):
+        running._look_after_hosts()
+    assert relay.host(pds).status is Status.IDLE
+
+
 def test_a_host_that_is_blocked_while_its_quiet_connection_is_ended_is_not_dialled(
     relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -908,7 +926,7 @@ def test_a_host_that_is_blocked_while_its_quiet_connection_is_ended_is_not_diall
 def test_all_hosts_are_looked_at_by_turns(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[str] = []
 
-    def look(host: Host, now: float, idle_after: float) -> None:
+    def look(host: Host, now: float, idle_after: float, _believed_since: float) -> None:
         looked_at.append(host.hostname)
 
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 3600.0)

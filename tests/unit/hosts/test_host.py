@@ -71,6 +71,8 @@ def test_throttled_begins_with_a_wait_and_ends_ten_minutes_after_the_last() -> N
     one.status = Status.THROTTLED
     assert one.due_change(NOW + 599, 0.0) is None
     assert one.due_change(NOW + 601, 0.0) is Cause.LIMIT_CLEARED
+    # A clock that was set back by a day.
+    assert one.due_change(NOW - 86_400, 0.0) is Cause.LIMIT_CLEARED
 
 
 def test_a_steady_connection_takes_the_failures_back() -> None:
