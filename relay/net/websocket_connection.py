@@ -31,6 +31,8 @@ DIAL_SECONDS = 10.0
 QUIET_SECONDS = 30.0
 WHOLE_FRAME_SECONDS = 300.0
 READ_BYTES = 16 << 10
+# All connections read into the same: their readers have copied it before others have their turn.
+_read = memoryview(bytearray(READ_BYTES))
 # A host that sends this much at a time sends more than its socket can hold until the next look.
 MUCH_BYTES = 32 << 10
 SMALL_FRAMES_ALLOWED = 10_000
@@ -192,22 +194,21 @@ class Connection:
     def _read_some(self) -> bool:
         """Read without waiting. False when there was nothing to read."""
         try:
-            data = self._socket.recv(READ_BYTES)
+            size = self._socket.recv_into(_read)
         except (BlockingIOError, ssl.SSLWantReadError):
             self._more = isinstance(self._socket, TlsSocket) and self._socket.more
             return self._more
         except OSError as error:
             raise self._lost(words_of(error)) from None
         self._pinged = False
-        if not data:
+        if not size:
             self._lost("the host closed the connection")
             return True
-        # TLS gives one record at a time.
-        self._more = len(data) == READ_BYTES or (isinstance(self._socket, TlsSocket) and self._socket.more)
-        self._together += len(data)
+        self._more = size == READ_BYTES or (isinstance(self._socket, TlsSocket) and self._socket.more)
+        self._together += size
         if self._together >= MUCH_BYTES and self._gathering is not None:
             self._gathering.hurry()
-        self._reader.feed(data)
+        self._reader.feed(_read[:size])
         return True
 
     def _wait(self, seconds: float) -> bool:

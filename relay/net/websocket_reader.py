@@ -131,8 +131,8 @@ class FrameReader:
         messages, self._messages = self._messages, []
         return messages
 
-    def feed(self, data: bytes) -> None:
-        """The stream goes on with `data`."""
+    def feed(self, data: bytes | memoryview) -> None:
+        """The stream goes on with `data`, which is copied."""
         if self.ended:
             return
         if self._skip:
