@@ -15,7 +15,6 @@ from gevent import monkey
 monkey.patch_all()
 
 import json  # noqa: E402
-import os  # noqa: E402
 import random  # noqa: E402
 import ssl  # noqa: E402
 import sys  # noqa: E402
@@ -172,7 +171,6 @@ def tell(**message: object) -> None:
 
 
 def main(folder: Path, hosts: int, accounts: int) -> None:
-    os.nice(10)
     fleet = Fleet(server_context(make_certificate(folder, "localhost")), hosts, accounts)
     owners = [[Owner(one.did, one.repo.key.public) for one in host.accounts] for host in fleet.hosts]
     address = f"sqlite://{folder}/relay.sqlite"
