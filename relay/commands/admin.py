@@ -14,9 +14,9 @@ import click
 
 from relay.commands.client import EXIT_USAGE, Client, fail, plain, print_fields, print_table, with_client
 from relay.commands.heal import heal
+from relay.hosts.lifecycle import Status
 
-# Those of `hosts.lifecycle`, which is not loaded for a command.
-STATUSES = ("active", "idle", "offline", "throttled", "banned")
+STATUSES = tuple(status.value for status in Status)
 
 
 @click.command("status")

@@ -310,9 +310,8 @@ class IdentityCache:
 
 
 def _store(tx: Transaction, batch: Sequence[tuple[str, bytes | None]], now: float) -> None:
-    table.forget_later_than(tx, [did for did, packed in batch if packed], now)
     table.forget_many(tx, [did for did, packed in batch if packed is None])
-    table.upsert_many(tx, [to_row(unpack(did, packed), resolved_at(packed)) for did, packed in batch if packed])
+    table.upsert_many(tx, [to_row(unpack(did, packed), resolved_at(packed)) for did, packed in batch if packed], now)
 
 
 _READS = metrics.IDENTITY_READS.labels("memory")

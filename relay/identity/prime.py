@@ -78,7 +78,7 @@ def prime(
         reached = page[-1].created if page else asked_at
         caught_up = reached > asked_at - CAUGHT_UP_SECONDS
         after = _position_after(page, after)
-        db.write(_store, page, after, asked_at, caught_up)
+        db.write(_store, page, after, asked_at if caught_up else None)
         total += len(page)
         progress(reached, total)
         if caught_up:
@@ -175,11 +175,10 @@ def _position_after(page: Sequence[Operation], before: str) -> str:
     return position
 
 
-def _store(tx: Transaction, page: Sequence[Operation], after: str, asked_at: float, caught_up: bool) -> None:
+def _store(tx: Transaction, page: Sequence[Operation], after: str, primed_until: float | None) -> None:
     # A row is as old as its operation, so it never takes the place of what was resolved later.
     rows = {op.fact.did: to_row(op.fact, op.created) for op in page if op.fact}
-    identities.forget_later_than(tx, list(rows), time.time())
-    identities.upsert_many(tx, list(rows.values()))
+    identities.upsert_many(tx, list(rows.values()), time.time())
     installation.put(tx, POSITION, after)
-    if caught_up:
-        installation.put(tx, PRIMED_UNTIL, str(asked_at))
+    if primed_until is not None:
+        installation.put(tx, PRIMED_UNTIL, str(primed_until))

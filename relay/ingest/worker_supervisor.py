@@ -174,8 +174,9 @@ class WorkerSupervisor:
                     self.failures = 0
                     sender = gevent.spawn(self._send, connection)
                     continue
-                self.busy_seconds += sum(took)
-                self._busy.inc(sum(took))
+                seconds = sum(took)
+                self.busy_seconds += seconds
+                self._busy.inc(seconds)
                 self._settle(took, outcomes)
         except TimeoutError:
             cause = "hung"

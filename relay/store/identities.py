@@ -39,9 +39,14 @@ def load_many(tx: Transaction, dids: Sequence[str]) -> dict[str, IdentityRow]:
     return {row[0]: _identity(row) for row in rows}
 
 
-def upsert_many(tx: Transaction, identities: Sequence[IdentityRow]) -> None:
-    """Store what different DIDs resolved to, over what is older."""
+def upsert_many(tx: Transaction, identities: Sequence[IdentityRow], now: float) -> None:
+    """Store what different DIDs resolved to, over what is older, and over what is dated after `now`.
+
+    A clock that was wrong dated that, and nothing else could replace it.
+    """
     if identities:
+        dids = [(row.did, now) for row in identities]
+        tx.many("DELETE FROM identity WHERE did = ? AND resolved_at > ?", dids)
         tx.many(
             "INSERT INTO identity (did, pds, key_code, handle, resolved_at, tombstone) VALUES (?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (did) DO UPDATE SET pds = excluded.pds, key_code = excluded.key_code,"
@@ -49,12 +54,6 @@ def upsert_many(tx: Transaction, identities: Sequence[IdentityRow]) -> None:
             " WHERE excluded.resolved_at >= identity.resolved_at",
             [(row.did, row.pds, _key_code(row), row.handle, row.resolved_at, row.tombstone) for row in identities],
         )
-
-
-def forget_later_than(tx: Transaction, dids: Sequence[str], now: float) -> None:
-    """Remove those of `dids` that are dated after `now`, by a clock that was wrong: nothing else could replace them."""
-    if dids:
-        tx.many("DELETE FROM identity WHERE did = ? AND resolved_at > ?", [(did, now) for did in dids])
 
 
 def forget_many(tx: Transaction, dids: Sequence[str]) -> None:

@@ -33,7 +33,7 @@ def store_known(database: Database, pds: FakePds) -> None:
         rows = [AccountRow(uid, did, host.id, "active", "active") for uid, did in known]
         database.write(accounts.insert_many, rows)
         resolved = [IdentityRow(did, pds.url, KEY.curve, KEY.public, "user.test", resolved_at) for _, did in known]
-        database.write(identities.upsert_many, resolved)
+        database.write(identities.upsert_many, resolved, time.time())
 
 
 @pytest.mark.timeout(300)

@@ -65,7 +65,7 @@ def store(tx: Transaction, hosts: list[FakePds], owners: list[list[Owner]]) -> N
         limit = ROOMY if own else 100
         host_table.insert(tx, host.hostname, no_ssl=False, account_limit=limit, trusted=False)
         rows = [IdentityRow(one.did, host.url, "k256", one.public_key, "user.test", now) for one in own]
-        identities.upsert_many(tx, rows)
+        identities.upsert_many(tx, rows, now)
 
 
 def send(streams: Streams, frames: list[list[bytes]], order: list[int], rate: float) -> None:

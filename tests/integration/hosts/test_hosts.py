@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import gevent
 import gevent.event
@@ -43,6 +43,10 @@ def refusal(running: Hosts, hostname: str, admin: bool = True) -> tuple[str, int
     with pytest.raises(CrawlRefused) as caught:
         running.new_hosts.request(hostname, admin=admin)
     return caught.value.name, caught.value.status
+
+
+def no_database(*_: object) -> NoReturn:
+    raise StoreError("store-unavailable")
 
 
 def row(relay: Relay, pds: FakePds) -> HostRow:
@@ -785,7 +789,7 @@ def test_an_unblocked_host_is_dialled_though_it_cannot_be_stored(
     crawl(running, pds)
     running.block(pds.hostname)
     with monkeypatch.context() as patch:
-        patch.setattr(relay.db, "write", lambda *_: (_ for _ in ()).throw(StoreError("store-unavailable")))
+        patch.setattr(relay.db, "write", no_database)
         with pytest.raises(StoreError):
             running.unblock(pds.hostname)
         until(running.connected)
@@ -809,7 +813,7 @@ def test_what_cannot_be_stored_is_in_force_and_stored_later(
     running = relay.start()
     crawl(running, pds)
     with monkeypatch.context() as patch:
-        patch.setattr(relay.db, "write", lambda *_: (_ for _ in ()).throw(StoreError("store-unavailable")))
+        patch.setattr(relay.db, "write", no_database)
         with pytest.raises(StoreError):
             running.block(pds.hostname)
         assert running.connected() == []

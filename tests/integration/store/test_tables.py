@@ -261,15 +261,15 @@ def test_identities(database: Database) -> None:
         IdentityRow("did:web:example.com", None, "p256", b"\x03" + b"p" * 32, None, 101.0),
         IdentityRow("did:plc:gone", None, None, None, None, 102.0, tombstone=True),
     ]
-    database.write(identities.upsert_many, rows)
-    database.write(identities.upsert_many, [])
+    database.write(identities.upsert_many, rows, 200.0)
+    database.write(identities.upsert_many, [], 200.0)
     assert database.read(identities.load_many, [row.did for row in rows] + ["did:plc:x"]) == {
         row.did: row for row in rows
     }
     newer = IdentityRow("did:plc:a", "https://pds.example.org", "p256", b"\x02" + b"n" * 32, None, 200.0)
     older = IdentityRow("did:plc:a", None, None, None, None, 50.0, tombstone=True)
-    database.write(identities.upsert_many, [newer])
-    database.write(identities.upsert_many, [older])
+    database.write(identities.upsert_many, [newer], 200.0)
+    database.write(identities.upsert_many, [older], 200.0)
     assert database.read(identities.load_many, ["did:plc:a"]) == {"did:plc:a": newer}
 
 
