@@ -30,6 +30,10 @@ from relay.stream.tail import Chunk, Tail, chunk_of
 READ_THREADS = 4
 # The turns of the hub that all who read the log share: with one for each, fifty would leave too few to hosts' events.
 REPLAY_TURNS = 4
+# A turn of one of them is long where it has waited long: while the relay works through a backlog of its own, consumers
+# that read a piece at a time would never be at the head again. With less than a hundred of them it stays a piece.
+TURN_SHARE = 0.01
+MAX_TURN_SECONDS = 0.002
 
 
 class FutureCursor(RelayError):
@@ -175,6 +179,7 @@ class Feed:
         "_source",
         "_suppressions",
         "_tail",
+        "_turn_end",
         "_turns",
         "at_end",
         "convert",
@@ -205,6 +210,7 @@ class Feed:
         self._turns = turns
         # Whether the log was read since the last events from memory.
         self._reading = False
+        self._turn_end = 0.0
 
     def next(self, timeout: float) -> bytes | None:
         """The next events as joined WebSocket frames; None when none were found for `timeout` seconds. Empty when
@@ -249,8 +255,17 @@ class Feed:
         return self.position < self._tail.head
 
     def give_way(self) -> None:
-        """Let all others have a turn. Those who read the log come next in a few turns for all of them."""
-        yield_hub(next(self._turns) if self._reading else None)
+        """Let all others have a turn, unless the last one was waited for so long that more may be read in it. Those who
+        read the log come next in a few turns for all of them.
+        """
+        if not self._reading:
+            yield_hub()
+            return
+        asked = time.monotonic()
+        if asked >= self._turn_end:
+            yield_hub(next(self._turns))
+            began = time.monotonic()
+            self._turn_end = began + min(TURN_SHARE * (began - asked), MAX_TURN_SECONDS)
 
     @property
     def reads_log(self) -> bool:

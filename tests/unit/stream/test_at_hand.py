@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from mmap import mmap
 from pathlib import Path
+from types import SimpleNamespace
 
 import gevent
 import pytest
@@ -19,6 +21,7 @@ from relay.eventlog.record import FLAG_HIDES, HEADER_SIZE, Record, encode_header
 from relay.eventlog.segment import BLOCK, paths
 from relay.kit.background import yield_hub
 from relay.stream import at_hand
+from relay.stream import firehose as firehose_module
 from relay.stream.at_hand import NOBODY, AtHand, Passage, passage, shown
 from relay.stream.firehose import REPLAY_TURNS, Feed, Firehose
 from relay.stream.read_budget import READING, ReadBudget, Share
@@ -289,6 +292,8 @@ def test_however_many_replay_others_have_turns_between_a_few_blocks(
 ) -> None:
     monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
     monkeypatch.setattr(at_hand, "RECORDS", 4)
+    # On a slow machine the turns of so many are waited for as long as those of a busy hub.
+    monkeypatch.setattr(firehose_module, "TURN_SHARE", 0.0)
     log = filled(tmp_path)
     firehose = firehose_of(log, COUNT, Suppressions())
     blocks, seen = [0], []
@@ -318,6 +323,34 @@ def test_however_many_replay_others_have_turns_between_a_few_blocks(
     other.kill()
     at_once = [after - before for before, after in zip([0, *seen], seen, strict=False)]
     assert blocks[0] > 20 * len(consumers) and max(at_once) <= REPLAY_TURNS
+    firehose.close()
+    log.close()
+
+
+@pytest.mark.parametrize(("waited", "blocks"), [(0.0, 1), (0.05, 1), (0.08, 2), (10.0, 4)])
+def test_a_turn_that_was_long_in_coming_is_for_more_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waited: float, blocks: int
+) -> None:
+    monkeypatch.setattr(at_hand, "RECORDS", 4)
+    log = filled(tmp_path)
+    firehose = firehose_of(log, COUNT, Suppressions())
+    now, turns = [0.0], [0]
+
+    def others(line: object) -> None:
+        now[0] += waited
+        turns[0] += 1
+
+    monkeypatch.setattr(firehose_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(firehose_module, "yield_hub", others)
+    feed, read = firehose.attach(0), Counter[int]()
+    while feed.behind:
+        assert feed.next(10.0)
+        read[turns[0]] += 1
+        now[0] += 0.000_6
+        feed.give_way()
+    # The first piece is read in no turn, the last turn may end with the log.
+    assert set(list(read.values())[1:-1]) == {blocks}
+    feed.close()
     firehose.close()
     log.close()
 
