@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Never, Protocol
 
@@ -20,7 +20,8 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, ProtocolError
 from relay.atproto.frames import Account, Event, Identity, Info, Kind, Peeked, StreamError
-from relay.hosts.host import Host, seconds_of
+from relay.hosts import backlog
+from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
@@ -33,13 +34,7 @@ LONGEST_WAIT_SECONDS = 1.0
 # A connection ends when so many messages in as many seconds cannot be read, and fewer than half as many can.
 UNREADABLE_ALLOWED = 100
 UNREADABLE_SECONDS = 60.0
-# The backlog of a host that was never heard of: how much of it is always taken, and after how long a pause it counts as
-# over. A longer one is taken only if it began less than BACKLOG_AGE_SECONDS ago.
-BACKLOG_MESSAGES = 500
-BACKLOG_BYTES = 2 << 20
-BACKLOG_PAUSE_SECONDS = 1.0
-BACKLOG_SECONDS = 10.0
-BACKLOG_AGE_SECONDS = 7200.0
+# How many backlogs may be held in memory together, and how long one waits for its turn.
 BACKLOGS_AT_ONCE = 32
 BACKLOG_WAIT_SECONDS = 30.0
 # What a message costs beside decoding and judging, in seconds; and each of its bytes.
@@ -172,11 +167,11 @@ class Subscriber:
             return alone
         live: Connection | None = None
         try:
-            held, end = _hold(past)
-            if end is None and _is_much(held) and _began_long_ago(held):
+            held, end = backlog.read(past)
+            if end is None and backlog.is_much(held) and backlog.began_long_ago(held):
                 live = self._go_live(host, opened)
-                news = live.receive(BACKLOG_PAUSE_SECONDS)
-                if _reaches(past, held, news):
+                news = live.receive(backlog.PAUSE_SECONDS)
+                if backlog.reaches(past, held, news):
                     live.close()
                     live = None
                 else:
@@ -341,56 +336,3 @@ def _whose(head: bytes) -> tuple[int | None, str | None]:
         if isinstance(event, Peeked):
             return event.seq, event.did
     return None, None
-
-
-def _hold(stream: Connection) -> tuple[list[bytes | PassedOver], StreamEnded | None]:
-    """What comes before a pause or the bounds of a backlog, or before the stream ends; and that end."""
-    held: list[bytes | PassedOver] = []
-    size, give_up = 0, time.monotonic() + BACKLOG_SECONDS
-    while time.monotonic() < give_up and len(held) <= BACKLOG_MESSAGES and size <= BACKLOG_BYTES:
-        try:
-            messages = stream.receive(BACKLOG_PAUSE_SECONDS)
-        except StreamEnded as end:
-            return held, StreamEnded(end.reason, end.detail)
-        if not messages:
-            break
-        held += messages
-        size += _bytes(messages)
-    return held, None
-
-
-def _bytes(messages: Iterable[bytes | PassedOver]) -> int:
-    return sum(len(message.head if isinstance(message, PassedOver) else message) for message in messages)
-
-
-def _is_much(messages: list[bytes | PassedOver]) -> bool:
-    return len(messages) > BACKLOG_MESSAGES or _bytes(messages) > BACKLOG_BYTES
-
-
-def _reaches(past: Connection, held: list[bytes | PassedOver], news: list[bytes | PassedOver]) -> bool:
-    """Read on in `past`, within the same bounds, until it has what a new connection brought: then it lacks nothing,
-    whatever time its events state. What is read is added to `held`."""
-    if not news:
-        return False
-    first = news[0]
-    size, give_up = 0, time.monotonic() + BACKLOG_PAUSE_SECONDS
-    more = held
-    while first not in more:
-        if len(held) > 2 * BACKLOG_MESSAGES or size > BACKLOG_BYTES or time.monotonic() > give_up:
-            return False
-        more = past.receive(BACKLOG_PAUSE_SECONDS)
-        held += more
-        size += _bytes(more)
-    return True
-
-
-def _began_long_ago(messages: Iterable[bytes | PassedOver]) -> bool:
-    """By the time that the first readable event states."""
-    for message in messages:
-        with suppress(ProtocolError):
-            event = None if isinstance(message, PassedOver) else frames.decode(message)
-            if event is not None and not isinstance(event, StreamError | Info):
-                stated = seconds_of(event.time)
-                if stated is not None:
-                    return time.time() - stated > BACKLOG_AGE_SECONDS
-    return False

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from relay.atproto.hostname import Endpoint
-from relay.hosts import crawl_checks, dialler, hosts, subscriber
+from relay.hosts import backlog, crawl_checks, dialler, hosts, subscriber
 from relay.hosts.host import Host
 from relay.hosts.hosts import Hosts
 from relay.hosts.lifecycle import Status
@@ -56,7 +56,7 @@ def row(relay: Relay, pds: FakePds) -> HostRow:
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new host's few events are all of them after a tenth of a second."""
-    monkeypatch.setattr(subscriber, "BACKLOG_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(backlog, "PAUSE_SECONDS", 0.1)
 
 
 def test_a_crawled_host_is_checked_stored_connected_and_read_from_its_first_event(relay: Relay, pds: FakePds) -> None:
@@ -393,7 +393,7 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(
 def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(
     relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
+    monkeypatch.setattr(backlog, "MAX_MESSAGES", 10)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 100)]
     running = relay.start()
     running.new_hosts.request(pds.url, admin=True)
@@ -410,7 +410,7 @@ def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(
     relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever its events say of their time: a second connection is told nothing else."""
-    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 40)
+    monkeypatch.setattr(backlog, "MAX_MESSAGES", 40)
     sending = True
 
     def send() -> None:
@@ -435,8 +435,8 @@ def test_of_a_new_host_that_sends_much_from_the_first_second_nothing_is_missed(
 def test_of_a_new_host_that_has_just_begun_all_is_read(
     relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscriber, "BACKLOG_MESSAGES", 10)
-    monkeypatch.setattr(subscriber, "BACKLOG_AGE_SECONDS", 1e12)
+    monkeypatch.setattr(backlog, "MAX_MESSAGES", 10)
+    monkeypatch.setattr(backlog, "MAX_AGE_SECONDS", 1e12)
     pds.events = [(seq, identity_frame(seq)) for seq in range(1, 20)]
     running = relay.start()
     running.new_hosts.request(pds.url, admin=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from relay.atproto.frames import Commit, Sync
-from relay.hosts import subscriber
+from relay.hosts import backlog
 from relay.hosts.hosts import Hosts
 from relay.net.http import GuardedHttp
 from tests.support.event_path import EventPath
@@ -19,7 +19,7 @@ from tests.support.wait import until
 
 @pytest.fixture
 def hosts(path: EventPath, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosts]:
-    monkeypatch.setattr(subscriber, "BACKLOG_PAUSE_SECONDS", 0.1)
+    monkeypatch.setattr(backlog, "PAUSE_SECONDS", 0.1)
     ingest = path.ingest
     http = GuardedHttp("relay-test", allow_insecure=True)
     limit_raised = ingest.places.look_at
