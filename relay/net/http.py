@@ -148,6 +148,7 @@ class GuardedHttp:
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A TCP connection to a checked address of `host`, within `timeout` seconds for name and addresses together.
+        What is done with it has no timeout yet.
 
         Raises AddressRefused, or HttpError `http-connect` or `http-timeout`.
         """
@@ -245,6 +246,8 @@ def _connected(address: Address, timeout: float) -> socket.socket:
         connection.settimeout(timeout)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.connect(address.sockaddr)
+        # This one's part of the time is not that of what follows, which has a deadline as a whole.
+        connection.settimeout(None)
     except BaseException:
         connection.close()
         raise

@@ -78,8 +78,8 @@ class TlsSocket(socket.socket):
 
     @property
     def holds(self) -> bool:
-        """Whether there is something to read that has left the network."""
-        return bool(self._left or self._tls.pending())
+        """Whether there is something to read that has left the network; so has an end."""
+        return self._over or bool(self._left or self._tls.pending())
 
     @property
     def more(self) -> bool:

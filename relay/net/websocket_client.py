@@ -35,7 +35,7 @@ class Network(Protocol):
     """Where connections come from: `net.http.GuardedHttp`, which checks the address first."""
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """A connected TCP socket."""
+        """A connected TCP socket, which has no timeout of its own."""
 
 
 def dial(
@@ -99,8 +99,6 @@ def _dial(
         raise StreamEnded(error.reason, error.detail) from None
     except (RelayError, OSError) as error:
         raise StreamEnded("connect-failed", words_of(error)) from None
-    # The socket itself has no timeout: only the common deadline counts.
-    sock.settimeout(None)
     if endpoint.tls:
         try:
             sock = tls.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)

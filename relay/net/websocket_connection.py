@@ -177,9 +177,13 @@ class Connection:
 
     def _read(self, give_up: float | None) -> bool:
         """Read what has come, waiting for it if need be. False when nothing came until `give_up`."""
+        quiet, end = self._timing.quiet, give_up
         while not self._more or not self._read_some():
-            quiet = self._timing.quiet
-            if self._wait(quiet if give_up is None else max(0.001, give_up - time.monotonic())):
+            # What TLS brings beside data makes it no longer.
+            now = time.monotonic()
+            if end is None:
+                end = now + quiet
+            if now < end and self._wait(end - now):
                 self._more = True
                 self._together = 0
             elif give_up is not None:
@@ -189,6 +193,7 @@ class Connection:
             else:
                 self._pinged = True
                 self._send(_control(Opcode.PING, b""))
+                end = None
         return True
 
     def _read_some(self) -> bool:

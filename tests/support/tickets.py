@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+import gevent
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
@@ -38,13 +40,30 @@ def flood(keys: Path, records: int) -> Callable[[Any], None]:
     """What serves one connection of that context: so many records of tickets, and the words."""
 
     def serve(sock: Any) -> None:
-        lines = [line.split() for line in keys.read_text().splitlines() if line.startswith("SERVER_TRAFFIC_SECRET_0")]
-        seal = _sealer(bytes.fromhex(lines[-1][2]))
+        seal = _sealer(_secret(keys))
         sent = b"".join(seal(number, _TICKET * 200, _HANDSHAKE) for number in range(records))
         # Past the server's own TLS, which knows nothing of these.
         _send_all(sock, sent + seal(records, WORDS, _DATA))
 
     return serve
+
+
+def trickle(keys: Path, seconds: float) -> Callable[[Any], None]:
+    """What serves one connection of that context: a ticket every so many seconds, without end."""
+
+    def serve(sock: Any) -> None:
+        seal = _sealer(_secret(keys))
+        for number in count():
+            _send_all(sock, seal(number, _TICKET, _HANDSHAKE))
+            gevent.sleep(seconds)
+
+    return serve
+
+
+def _secret(keys: Path) -> bytes:
+    """The server's, of the last connection."""
+    lines = [line.split() for line in keys.read_text().splitlines() if line.startswith("SERVER_TRAFFIC_SECRET_0")]
+    return bytes.fromhex(lines[-1][2])
 
 
 def _sealer(secret: bytes) -> Callable[[int, bytes, int], bytes]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.server import StreamServer
 
 from relay.kit.errors import AddressRefused, HttpError
 from relay.net import address
@@ -72,6 +73,26 @@ def test_a_kept_connection_that_the_other_side_ends_is_closed_when_another_host_
         http.get(kept.url)
         assert kept.connections == 1
         assert http.get(ended.url).body == b"last"
+
+
+def test_a_goodbye_that_comes_along_with_the_answer_is_the_end_of_a_kept_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the server then waits for ours, so that nothing more comes."""
+    ca_file, context = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    http = GuardedHttp("test", allow_insecure=True)
+
+    def answer_and_end(sock: Any) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+        sock.sendall(reply(b"last"))
+        gevent.spawn_later(0.05, sock.setsockopt, socket.IPPROTO_TCP, socket.TCP_CORK, 0)
+        sock.unwrap()
+
+    with RawServer(answer_and_end, context) as server:
+        for _ in range(2):
+            assert http.get(server.url).body == b"last"
+        assert server.connections == 2
 
 
 def test_json_is_posted(http: GuardedHttp) -> None:
@@ -287,6 +308,29 @@ def test_connect_gives_a_plain_socket_and_tries_every_address(
         with connection:
             connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert connection.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_the_time_that_an_address_has_is_not_that_of_a_handshake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with many addresses has little time for each; a busy server needs more to shake hands."""
+    ca_file, context = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    http = GuardedHttp("test", allow_insecure=True)
+
+    def shake_hands_late(sock: Any, _address: object) -> None:
+        gevent.sleep(0.7)
+        with context.wrap_socket(sock, server_side=True) as sealed:
+            sealed.recv(4096)
+            sealed.sendall(reply(b"late"))
+
+    server = StreamServer(("127.0.0.1", 0), shake_hands_late)
+    server.start()
+    port = int(server.server_port or 0)
+    addresses = [Address(socket.AF_INET, ("127.0.0.1", port))] * 16
+    monkeypatch.setattr("relay.net.http.resolve_public", lambda *_: addresses)
+    assert http.get(f"https://localhost:{port}", timeout=8.0).body == b"late"
+    server.stop(timeout=0)
 
 
 def test_tls_is_verified_by_name_over_one_shared_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,6 +114,40 @@ def test_tickets_without_end_hold_nobody_up(
     assert sum(rests) >= tls_socket.BYTE_SECONDS * (flooded - SPARE_BYTES) / 2
 
 
+@pytest.mark.parametrize("gathered", [False, True])
+def test_tickets_that_trickle_in_are_nothing_to_read(certificate: Path, tmp_path: Path, gathered: bool) -> None:
+    """Whoever has patience waits no longer for them, and they are no answer to a ping."""
+    keys = tmp_path / "keys"
+    with served(tickets.context(certificate, keys), tickets.trickle(keys, 0.002)) as port:
+        sealed = dial(port, certificate)
+        stream = Connection(sealed, b"", Timing(quiet=0.5), gathering=Gathering() if gathered else None)
+        with gevent.Timeout(10):
+            assert stream.receive(0.2) == []
+            with pytest.raises(StreamEnded) as ended:
+                stream.receive()
+        stream.close()
+    assert ended.value.reason == "no-pong"
+
+
+def test_a_goodbye_ends_the_stream_though_the_network_stays_open(certificate: Path) -> None:
+    """It comes along with the last words, and the server waits for an answer."""
+
+    def serve(sock: Any) -> None:
+        sock.sendall(websocket_frame(b"last words"))
+        sock.unwrap()
+
+    with served(server_context(certificate), serve) as port:
+        sealed = dial(port, certificate)
+        gevent.sleep(0.2)
+        stream = Connection(sealed, b"", Timing())
+        with gevent.Timeout(10):
+            assert stream.receive() == [b"last words"]
+            with pytest.raises(StreamEnded) as ended:
+                stream.receive()
+        stream.close()
+    assert ended.value.reason == "connection-lost"
+
+
 def test_a_sound_server_is_never_made_to_rest(certificate: Path, rests: list[float]) -> None:
     """Not for records of one byte either, nor for large ones."""
     sent = [bytes([number % 256]) * size for size in (1, 100, 5_000, 70_000) for number in range(300)]
