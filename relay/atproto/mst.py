@@ -34,9 +34,9 @@ EMPTY_TREE = Cid.of_dag_cbor(b"\xa2ae\x80al\xf6")
 def invert(root: Cid, changes: Sequence[Change], opened: Opened, pause: Callable[[], None] | None = None) -> Cid:
     """The root of the tree as it was before `changes`, given the nodes that the commit came with.
 
-    Paths are distinct, so the changes can be undone in any order. Deletions first, then by path, is the reference
-    relay's order, and with it decides which nodes a producer has to send along. Raises MstError: the changes are not
-    what led to this tree, or a node that is needed is not there. `pause` is called before each change.
+    Paths are distinct, so the changes can be undone in any order, but not every order takes the same nodes. Producers
+    should send along what any order takes; some send what their own one does. Raises MstError: the changes are not what
+    led to this tree, or nodes that are needed are not there. `pause` is called before each change.
     """
     if len(changes) == 1:
         before = _undo_in_one_node(root, changes[0], opened)
@@ -45,9 +45,20 @@ def invert(root: Cid, changes: Sequence[Change], opened: Opened, pause: Callable
     for path, before, after in changes:
         if before == after:
             check_record(root, path, after, opened)
-    undone = sorted([change for change in changes if change.before != change.after], key=_undo_order)
+    listed = [change for change in changes if change.before != change.after]
     # A commit without operations may come without a single node.
-    return _undo_in_tree(root, undone, opened, pause) if undone else root
+    return _undo_in_some_order(root, listed, opened, pause) if listed else root
+
+
+def _undo_in_some_order(root: Cid, listed: list[Change], opened: Opened, pause: Callable[[], None] | None) -> Cid:
+    """Undo in the reference relay's order; where nodes are not there for that, backwards, and then as listed."""
+    for changes in (sorted(listed, key=_undo_order), listed[::-1]):
+        try:
+            return _undo_in_tree(root, changes, opened, pause)
+        except MstError as error:
+            if error.reason != "mst-node-missing" or len(listed) == 1:
+                raise
+    return _undo_in_tree(root, listed, opened, pause)
 
 
 def _undo_in_tree(root: Cid, changes: Sequence[Change], opened: Opened, pause: Callable[[], None] | None) -> Cid:

@@ -2,14 +2,14 @@
 
 import json
 import os
-from itertools import islice
+from itertools import islice, permutations
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 
-from relay.atproto import mst, mst_node, mst_read
+from relay.atproto import mst, mst_node, mst_read, operations
 from relay.atproto.cid import DAG_CBOR_PREFIX, Cid
 from relay.atproto.frames import RepoOp
 from tests.support.budget import assert_cheap
@@ -162,6 +162,40 @@ def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
         for cid in needed:
             without = {other: block for other, block in blocks.items() if other != cid}
             assert refused(Cid(repo.data), [op], without) == "mst-node-missing"
+
+
+class Taken(dict[bytes, mst_read.Read]):
+    """Nodes that note which of them are asked for."""
+
+    def __init__(self, opened: mst_read.Opened) -> None:
+        super().__init__(opened)
+        self.ids: set[bytes] = set()
+
+    def get(self, cid: bytes, default: Any = None) -> Any:
+        self.ids.add(cid)
+        return super().get(cid, default)
+
+
+@pytest.mark.parametrize(
+    ("paths", "ops"),
+    [
+        (["033", "870"], [put("a.b.c/368"), put("a.b.c/681")]),
+        (["158", "232"], [put("a.b.c/777"), put("a.b.c/773")]),
+        (["308", "938"], [put("a.b.c/899"), drop("a.b.c/938"), put("a.b.c/766")]),
+    ],
+    ids=["two creations", "two creations in falling order", "a deletion between two creations"],
+)
+def test_the_nodes_that_one_order_takes_are_enough(paths: list[str], ops: list[RepoOp]) -> None:
+    """Some producers send those that are new, and those that they took themselves to undo the operations."""
+    before, old = tree_of(*[f"a.b.c/{path}" for path in paths])
+    created, deleted = ([op.path for op in ops if op.action == action] for action in ("create", "delete"))
+    after, blocks = tree_of(*created, *[f"a.b.c/{path}" for path in paths if f"a.b.c/{path}" not in deleted])
+    changes = operations.changes(ops)
+    for own_order in permutations(changes):
+        taken = Taken(mst_read.open_tree(after, blocks))
+        assert mst._undo_in_tree(after, own_order, taken, None) == before
+        sent = {cid: block for cid, block in blocks.items() if cid not in old or cid in taken.ids}
+        assert invert(after, ops, sent) == before
 
 
 # Two keys of one layer, of which the second one is too long, while its own part is not.
