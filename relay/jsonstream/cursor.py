@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from relay.atproto.frames import MAX_OPS
 from relay.jsonstream.integers import whole_number
-from relay.stream.firehose import Feed, Firehose
+from relay.stream.feed import Feed
+from relay.stream.firehose import Firehose
 
 # Jetstream tells the two kinds apart by this: no seq reaches it, and a time did in 2001.
 FIRST_TIME_US = 10**15

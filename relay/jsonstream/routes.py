@@ -21,7 +21,8 @@ from relay.jsonstream.filters import FilterInvalid, of_query
 from relay.jsonstream.stream import JsonStream, Options
 from relay.kit import metrics
 from relay.net.websocket_deflate import is_offered
-from relay.stream.firehose import Feed, Firehose
+from relay.stream.feed import Feed
+from relay.stream.firehose import Firehose
 from relay.web.consumers import RETRY_AFTER
 from relay.web.errors import invalid, too_many
 from relay.web.firehose import hand_over, upgrade_required

@@ -14,7 +14,8 @@ from relay.jsonstream.filter_room import FilterRoom, Place
 from relay.jsonstream.filters import Filter
 from relay.kit import metrics
 from relay.stream.chunk_cache import ChunkCache
-from relay.stream.firehose import Feed, Firehose
+from relay.stream.feed import Feed
+from relay.stream.firehose import Firehose
 from relay.stream.tail import Chunk
 
 CAPACITY_BYTES = 64 << 20

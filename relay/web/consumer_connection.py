@@ -31,7 +31,7 @@ from relay.net.websocket import (
     frame_end,
 )
 from relay.net.websocket_reader import FrameReader, close_words
-from relay.stream.firehose import ConsumerTooSlow, Feed
+from relay.stream.feed import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
 from relay.web.pace import Pace
 

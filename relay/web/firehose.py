@@ -22,7 +22,8 @@ from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.net.websocket import CloseCode, close_frame
 from relay.net.websocket_deflate import ANSWER, is_offered
-from relay.stream.firehose import Feed, FutureCursor
+from relay.stream.feed import Feed
+from relay.stream.firehose import FutureCursor
 from relay.web import params
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.consumers import Consumer

@@ -6,7 +6,7 @@ Asked by `consumer_connection` while its socket takes no more, and only then. Mu
 from __future__ import annotations
 
 from relay.kit.errors import LogError
-from relay.stream.firehose import Feed
+from relay.stream.feed import Feed
 
 # Bytes a second. Less is of no use to anyone, and would hold what was read for it for hours.
 LEAST_RATE = 2048

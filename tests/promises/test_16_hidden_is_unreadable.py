@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.atproto.frames import Event, Kind, decode, identity_frame
-from relay.stream.firehose import Feed
+from relay.stream.feed import Feed
 from tests.support.repo import RepoBuilder, SigningKey, account_did
 from tests.support.stream import TIME, Room, payloads, submit_commit
 

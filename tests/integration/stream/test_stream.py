@@ -19,7 +19,8 @@ from relay.eventlog.reader import LogReader
 from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
-from relay.stream.firehose import ConsumerTooSlow, FutureCursor
+from relay.stream.feed import ConsumerTooSlow
+from relay.stream.firehose import FutureCursor
 from relay.stream.tail import Tail
 from tests.support.present import present
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create

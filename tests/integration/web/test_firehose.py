@@ -20,7 +20,8 @@ from relay.atproto import frames
 from relay.atproto.frames import Info, StreamError
 from relay.kit import metrics
 from relay.kit.errors import LogError
-from relay.stream.firehose import Feed, Firehose
+from relay.stream.feed import Feed
+from relay.stream.firehose import Firehose
 from relay.web import consumer_connection
 from tests.support.fixtures import StartWeb
 from tests.support.http import call

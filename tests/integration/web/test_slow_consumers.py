@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 
 from relay.eventlog.segment import BLOCK
 from relay.stream import read_budget
-from relay.stream.firehose import Feed
+from relay.stream.feed import Feed
 from relay.stream.read_budget import ReadBudget
 from relay.web import consumer_connection, pace
 from relay.web.consumer_connection import ConsumerEnded

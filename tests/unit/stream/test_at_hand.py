@@ -21,9 +21,10 @@ from relay.eventlog.record import FLAG_HIDES, HEADER_SIZE, Record, encode_header
 from relay.eventlog.segment import BLOCK, paths
 from relay.kit.background import yield_hub
 from relay.stream import at_hand
-from relay.stream import firehose as firehose_module
+from relay.stream import feed as feed_module
 from relay.stream.at_hand import NOBODY, AtHand, Passage, passage, shown
-from relay.stream.firehose import REPLAY_TURNS, Feed, Firehose
+from relay.stream.feed import Feed
+from relay.stream.firehose import REPLAY_TURNS, Firehose
 from relay.stream.read_budget import READING, ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -293,7 +294,7 @@ def test_however_many_replay_others_have_turns_between_a_few_blocks(
     monkeypatch.setattr(LogReader.read, "__defaults__", (5_000,))
     monkeypatch.setattr(at_hand, "RECORDS", 4)
     # On a slow machine the turns of so many are waited for as long as those of a busy hub.
-    monkeypatch.setattr(firehose_module, "TURN_SHARE", 0.0)
+    monkeypatch.setattr(feed_module, "TURN_SHARE", 0.0)
     log = filled(tmp_path)
     firehose = firehose_of(log, COUNT, Suppressions())
     blocks, seen = [0], []
@@ -340,8 +341,8 @@ def test_a_turn_that_was_long_in_coming_is_for_more_blocks(
         now[0] += waited
         turns[0] += 1
 
-    monkeypatch.setattr(firehose_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(firehose_module, "yield_hub", others)
+    monkeypatch.setattr(feed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(feed_module, "yield_hub", others)
     feed, read = firehose.attach(0), Counter[int]()
     while feed.behind:
         assert feed.next(10.0)
