@@ -21,8 +21,9 @@ from relay.hosts.host import Host
 from relay.ingest.delivery import Again, Delivery, Fetched, Hold, Rejected, Sampler, Wait
 from relay.ingest.gate import Gate
 from relay.ingest.hosting import Hosting
-from relay.ingest.lines import Lines, Parking
+from relay.ingest.lines import Lines
 from relay.ingest.look_ahead import LookAhead
+from relay.ingest.parking import Parking
 from relay.ingest.rejections import Rejections
 from relay.ingest.waits import Waits
 from relay.kit import metrics

@@ -56,7 +56,7 @@ MEASURED = {
     "ingest/lanes.py _parking": "parked",
     "ingest/lanes.py queue": "partitions",
     "ingest/lines.py deliveries": "parked",
-    "ingest/lines.py _waiting": "parked",
+    "ingest/parking.py _waiting": "parked",
     "hosts/rejected.py numbers": "rejected-frames-bytes",
     "ingest/rejections.py _charges": "penalties",
     "ingest/rejections.py _lines": "drop-lines",

@@ -21,7 +21,7 @@ from relay.atproto.frames import Account, Commit
 from relay.hosts import budgets
 from relay.hosts.host import Host
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lanes, lines, rejections, verification, waits
+from relay.ingest import delivery, lanes, lines, parking, rejections, verification, waits
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.waits import LongVerifications, Waits
 from relay.kit.background import yield_hub
@@ -92,8 +92,8 @@ def test_when_all_parking_is_taken_only_hosts_that_have_used_up_their_own_wait(
     good, slow = path.host(pds.url), path.host(other_pds.url)
     repo = known(path, good, pds)
     places = path.ingest.lanes._parking
-    monkeypatch.setattr(lines, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
-    monkeypatch.setattr(lines, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
+    monkeypatch.setattr(parking, bound, 10 if bound == "COMMON_EVENTS" else 5_000)
+    monkeypatch.setattr(parking, bound.replace("COMMON", "OWN"), 3 if bound == "COMMON_EVENTS" else 1_500)
     with plc.holding():
         strangers(path, slow, other_pds, 40)
         until(lambda: places.full)

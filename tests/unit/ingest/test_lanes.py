@@ -11,7 +11,7 @@ from relay.atproto import frames
 from relay.ingest import lanes
 from relay.ingest.delivery import Delivery
 from relay.ingest.lanes import EVENTS_PER_TURN, Lane
-from relay.ingest.lines import Parking
+from relay.ingest.parking import Parking
 from tests.support.hosts import known_host
 from tests.support.pds import identity_frame
 

@@ -11,7 +11,8 @@ from gevent.event import Event as Signal
 from relay.atproto.frames import Account, Identity
 from relay.hosts.host import Host
 from relay.ingest.delivery import Delivery, Wait
-from relay.ingest.lines import ACCOUNT_PLACES, Lines, Parking
+from relay.ingest.lines import ACCOUNT_PLACES, Lines
+from relay.ingest.parking import Parking
 from tests.support.hosts import known_host
 from tests.support.repo import account_did
 from tests.support.wait import until
