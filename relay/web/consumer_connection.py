@@ -33,7 +33,7 @@ from relay.net.websocket import (
 from relay.net.websocket_reader import FrameReader, close_words
 from relay.stream.feed import ConsumerTooSlow, Feed
 from relay.web.consumers import Consumer
-from relay.web.pace import Pace
+from relay.web.minimum_rate import MinimumRate
 
 # What a consumer may send: in one message, and in one second with its control frames. None of it is kept.
 MAX_MESSAGE_BYTES = 64 << 10
@@ -109,8 +109,8 @@ class Connection:
         "_listened_at",
         "_next_ping",
         "_next_tick",
-        "_pace",
         "_pong_due",
+        "_rate",
         "_reader",
         "_received",
         "_sent",
@@ -136,7 +136,7 @@ class Connection:
         self._consumer = consumer
         self._leaving: Callable[[], bool] = bool
         self._stall = stall
-        self._pace = Pace(stall, window)
+        self._rate = MinimumRate(stall, window)
         self._feed: Feed | None = None
         self._sent = 0
         self._counted = 0
@@ -187,7 +187,7 @@ class Connection:
             if now >= self._next_tick:
                 self._next_tick = now + TICK
                 if not feed.behind:
-                    self._pace.caught_up()
+                    self._rate.caught_up()
                 self._count()
                 self._listen(now)
                 self._keep_alive(now)
@@ -263,7 +263,7 @@ class Connection:
             with suppress(_StillFull):
                 wait_write(self._socket.fileno(), min(left, TICK), _StillFull())
                 left = 0.0
-            if self._feed is not None and (why := self._pace.too_slow(time.monotonic(), self._sent, self._feed)):
+            if self._feed is not None and (why := self._rate.too_slow(time.monotonic(), self._sent, self._feed)):
                 raise _TooSlow(why)
             if not left:
                 return

@@ -19,7 +19,7 @@ from relay.eventlog.segment import BLOCK
 from relay.stream import read_budget
 from relay.stream.feed import Feed
 from relay.stream.read_budget import ReadBudget
-from relay.web import consumer_connection, pace
+from relay.web import consumer_connection, minimum_rate
 from relay.web.consumer_connection import ConsumerEnded
 from relay.web.errors import XrpcError
 from relay.web.server import ApiConnection
@@ -59,8 +59,8 @@ def ended(reason: str) -> float:
 
 
 def test_a_trickle_is_ended_and_told(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "PERIOD_SECONDS", 1.0)
-    monkeypatch.setattr(pace, "LEAST_RATE", 5_000_000)
+    monkeypatch.setattr(minimum_rate, "PERIOD_SECONDS", 1.0)
+    monkeypatch.setattr(minimum_rate, "MIN_RATE", 5_000_000)
     web, before = start_web(consumer_stall=1.0, tail_bytes=1), ended("too-slow")
     for _ in range(60):
         web.publish(1, size=200_000)
@@ -68,14 +68,14 @@ def test_a_trickle_is_ended_and_told(start_web: StartWeb, monkeypatch: pytest.Mo
         # It takes something all the time, and so it never stalls.
         received = read_on(sock, 10_000, 0.05)
     assert ended("too-slow") == before + 1
-    assert b"is the least" in received[-1000:]
+    assert b"is the minimum" in received[-1000:]
     until(lambda: not list(web.services.consumers))
 
 
 def test_a_consumer_that_cannot_get_through_within_the_window_is_told(
     start_web: StartWeb, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pace, "PERIOD_SECONDS", 1.0)
+    monkeypatch.setattr(minimum_rate, "PERIOD_SECONDS", 1.0)
     web, before = start_web(consumer_stall=1.0, tail_bytes=1, replay_window=5.0), ended("too-slow")
     for _ in range(60):
         web.publish(1, size=200_000)
@@ -87,7 +87,7 @@ def test_a_consumer_that_cannot_get_through_within_the_window_is_told(
 
 
 def test_who_reads_all_of_it_slowly_is_served(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "PERIOD_SECONDS", 0.5)
+    monkeypatch.setattr(minimum_rate, "PERIOD_SECONDS", 0.5)
     web = start_web(consumer_stall=0.5, tail_bytes=1)
     web.publish(5, size=200_000)
     with narrow(web, 30_000) as sock:
@@ -149,16 +149,16 @@ class AnyFeed:
 
 def verdicts(sent: list[int], left: int, window: float = 3600.0) -> list[bool]:
     """Whether one that had taken so many bytes, each 30 seconds, is too slow."""
-    asked = pace.Pace(stall=1.0, window=window)
+    asked = minimum_rate.MinimumRate(stall=1.0, window=window)
     feed = cast(Feed, AnyFeed(left))
     return [asked.too_slow(30.0 * number, total, feed) is not None for number, total in enumerate(sent)]
 
 
-def test_the_pace_of_each_period_counts() -> None:
-    least = 30 * pace.LEAST_RATE
+def test_the_rate_of_each_period_counts() -> None:
+    least = 30 * minimum_rate.MIN_RATE
     assert verdicts([0, least, 2 * least, 3 * least - 1], left=1) == [False, False, False, True]
-    assert verdicts([0, 10 * least], left=20 * 3600 * pace.LEAST_RATE) == [False, True]
-    assert verdicts([0, 30 * least], left=20 * 3600 * pace.LEAST_RATE) == [False, False]
+    assert verdicts([0, 10 * least], left=20 * 3600 * minimum_rate.MIN_RATE) == [False, True]
+    assert verdicts([0, 30 * least], left=20 * 3600 * minimum_rate.MIN_RATE) == [False, False]
 
 
 def unsent_bytes(port: int) -> int:

@@ -9,12 +9,12 @@ from relay.kit.errors import LogError
 from relay.stream.feed import Feed
 
 # Bytes a second. Less is of no use to anyone, and would hold what was read for it for hours.
-LEAST_RATE = 2048
+MIN_RATE = 2048
 # A rate is taken over so many seconds, or the stall time where that is longer.
 PERIOD_SECONDS = 30.0
 
 
-class Pace:
+class MinimumRate:
     """One consumer's rate since its socket first was full, period after period. `window` is in seconds."""
 
     __slots__ = ("_period", "_sent", "_since", "_window")
@@ -44,8 +44,8 @@ class Pace:
             return None
         self._since, self._sent = now, sent
         rate = took / seconds
-        if rate < LEAST_RATE:
-            return f"{rate:.0f} bytes a second were read, and {LEAST_RATE} is the least"
+        if rate < MIN_RATE:
+            return f"{rate:.0f} bytes a second were read, and {MIN_RATE} is the minimum"
         try:
             needed = feed.bytes_left() / rate
         except LogError:
