@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.config import Settings, gone_variables, setting_lines, unknown_variables
+from relay.config import OPTIONS, Settings, gone_variables, setting_lines, unknown_variables
 from relay.kit.env_file import read_env_file
 from relay.kit.errors import ConfigError
 from relay.kit.values import Bind, parse_bind, parse_bool, parse_duration, parse_size
@@ -111,10 +111,16 @@ def test_the_reference_lists_every_setting() -> None:
     assert table.splitlines() == ["| variable | default | meaning |", "|---|---|---|", *rows]
 
 
-def test_example_env_file_names_every_setting_and_starts() -> None:
-    lines = ENV_EXAMPLE.read_text()
-    for name, _, _ in setting_lines():
-        assert f"{name}=" in lines, name
+def test_example_env_file_has_every_setting_with_its_default_and_starts() -> None:
+    said = {}
+    for paragraph in ENV_EXAMPLE.read_text().split("\n\n")[1:]:
+        *comment, line = paragraph.strip().splitlines()
+        name, _, default = line.removeprefix("#").partition("=")
+        said[name] = (default, " ".join(one.removeprefix("# ") for one in comment).rstrip("."))
+    assert {name: said[name] for name, _, _ in setting_lines()} == {
+        name: (default, text) for name, default, text in setting_lines()
+    }
+    assert said.keys() == {name for name, _, _ in setting_lines()} | OPTIONS
     Settings.from_environment(read_env_file(ENV_EXAMPLE))
 
 

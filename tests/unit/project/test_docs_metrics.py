@@ -69,6 +69,10 @@ def test_the_groups_are_questions() -> None:
     assert len(groups) > 10 and all(group.endswith("?") for group in groups), groups
 
 
+def test_what_others_show_is_explained() -> None:
+    assert {name for name in FOREIGN - {"up"} if f"`{name}`" not in DOCS} == set()
+
+
 def test_every_label_is_explained() -> None:
     labels = DOCS.split("## Labels")[1].split("\n## ")[0]
     for found in INSTRUMENTS:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.app import DRAIN_SECONDS
+from relay.config import Settings
+
 FOLDER = Path(__file__).parents[3] / "systemd"
 SERVICES = sorted(FOLDER.glob("*.service"))
 TIMERS = sorted(FOLDER.glob("*.timer"))
@@ -48,6 +51,22 @@ def test_the_service_is_hardened(unit: Path) -> None:
     match = re.search(rf"Overall exposure level for {unit.name}: ([\d.]+)", report)
     assert match, report
     assert float(match[1]) <= MAX_EXPOSURE
+
+
+def directives(unit: str) -> dict[str, list[str]]:
+    """The words of each directive of a unit."""
+    lines = re.findall(r"^(\w+)=(.*)$", (FOLDER / unit).read_text(), re.MULTILINE)
+    return {name: [word for named, words in lines if named == name for word in words.split()] for name, _ in lines}
+
+
+def test_the_relay_begins_after_what_it_needs_and_has_time_to_end() -> None:
+    relay = directives("relay.service")
+    assert {"network-online.target", "time-sync.target", "postgresql.service"} <= set(relay["After"])
+    # As systemd.special(7) says: who needs the time does not pull that target in, who sets it does.
+    assert relay["Wants"] == ["network-online.target"]
+    assert int(relay["TimeoutStopSec"][0]) > DRAIN_SECONDS + 10
+    # 3,000 hosts and as many consumers as RELAY_MAX_CONSUMERS lets in, and as many again.
+    assert int(relay["LimitNOFILE"][0]) > 2 * (3_000 + Settings().max_consumers)
 
 
 def test_the_relay_sees_the_files_that_its_metrics_are_read_from() -> None:
