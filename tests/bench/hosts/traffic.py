@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import pickle
 import random
-from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench import building
 from tests.support import repo
 from tests.support.pds import websocket_frame
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, tid
@@ -56,8 +57,8 @@ def load_or_build(shape: Shape, cache: Path) -> Path:
         total = sum(1 / rank for rank in range(1, shape.hosts + 1))
         counts = [max(1, round(shape.accounts / rank / total)) for rank in range(1, shape.hosts + 1)]
         firsts = [sum(counts[:host]) for host in range(shape.hosts)]
-        with ProcessPoolExecutor() as pool:
-            owners = list(pool.map(_build_host, range(shape.hosts), firsts, counts, events, [folder] * shape.hosts))
+        what = f"the traffic of {shape.hosts:,} hosts and {shape.accounts:,} accounts"
+        owners = building.build(what, partial(_build_host, folder), range(shape.hosts), firsts, counts, events)
         (folder / "owners").write_bytes(pickle.dumps(owners))
     return folder
 
@@ -87,7 +88,7 @@ def sent_at(frame: bytes) -> float | None:
     return datetime.fromisoformat(frame[at : at + len(UNSENT)].decode()).timestamp()
 
 
-def _build_host(host: int, first: int, count: int, events: int, folder: Path) -> list[Owner]:
+def _build_host(folder: Path, host: int, first: int, count: int, events: int) -> list[Owner]:
     repos = [_repo(first + number) for number in range(1, count + 1)]
     frames = []
     for seq in range(1, events + 1):

@@ -12,11 +12,11 @@ import hashlib
 import pickle
 import random
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.bench import building
 from tests.bench.network import copies
 from tests.bench.network.copies import Template
 from tests.support import repo
@@ -78,8 +78,8 @@ def load_or_build(shape: Shape, cache: Path) -> Path:
     folder = cache / f"traffic-{hashlib.sha256(made_from).hexdigest()[:16]}"
     if not (folder / "index").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with ProcessPoolExecutor() as pool:
-            index = list(pool.map(_build_host, [shape] * shape.hosts, range(shape.hosts), [folder] * shape.hosts))
+        what = f"the traffic of {shape.hosts:,} hosts and {shape.accounts:,} accounts"
+        index = building.build(what, partial(_build_host, shape, folder), range(shape.hosts))
         (folder / "index").write_bytes(pickle.dumps(index))
     return folder
 
@@ -98,7 +98,7 @@ def _share(total: int, host: int, hosts: int) -> int:
     return max(1, round(total / (host + 1) / sum(1 / rank for rank in range(1, hosts + 1))))
 
 
-def _build_host(shape: Shape, host: int, folder: Path) -> HostIndex:
+def _build_host(shape: Shape, folder: Path, host: int) -> HostIndex:
     chance = random.Random(f"{shape.seed} {host}")
     count = _share(shape.accounts, host, shape.hosts)
     numbers = [shape.seed << 40 | host << 20 | number for number in range(count)]
@@ -137,7 +137,7 @@ class _Holder:
         self.repo = RepoBuilder(account.did, account.key())
         self.paths = self._new_paths()
         records = int(20 * (most_records / 20) ** chance.random())
-        self.repo.commit(
+        self.repo.begin(
             create(PROFILE, {"$type": "app.bsky.actor.profile", "displayName": "someone"}),
             *(self._create() for _ in range(records)),
         )
