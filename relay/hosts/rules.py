@@ -44,7 +44,7 @@ _TEXTS: dict[str, dict[str, str]] = {
         "commit-did": "The signed commit has the DID that the event names.",
         "commit-rev": "The signed commit has the rev that the event names.",
         "commit-root": "The first root of the CAR is the commit that the event names.",
-        "op-fields": "create has cid, update has cid and prev, delete has prev; an update changes something.",
+        "op-fields": "create has cid, update has cid and prev, delete has prev.",
         "record-missing": "Every created or updated record comes along in blocks.",
         "prev-data-mismatch": "Taking the operations back from the tree gives prevData.",
         "car-block-size": "A block has at most 1,000,000 bytes.",

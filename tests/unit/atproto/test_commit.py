@@ -49,8 +49,10 @@ from tests.support.repo import (
     cbor,
     cid_of,
     create,
+    delete,
     link,
     tid,
+    update,
 )
 
 CURVES = pytest.mark.parametrize("curve", ["k256", "p256"])
@@ -75,6 +77,31 @@ def test_a_commit_without_operations() -> None:
     event = repo.commit()
     assert repo.data == before
     assert verified(event, repo.key).inverted
+
+
+def test_an_update_to_the_record_that_was_there() -> None:
+    """The reference PDS writes such commits for an `applyWrites` that changes nothing."""
+    repo = repository()
+    before = repo.data
+    event = repo.commit(update(PATHS[3], {"n": 3}))
+    assert event.ops[0]["cid"] == event.ops[0]["prev"] and repo.data == before
+    assert verified(event, repo.key).inverted
+    among_others = repo.commit(update(PATHS[3], {"n": 3}), create(PATHS[32], {}), delete(PATHS[5]))
+    assert verified(among_others, repo.key).inverted
+
+
+def test_an_update_to_the_record_that_was_there_is_proven_as_any_other() -> None:
+    repo = repository()
+    for spoil, reason in (
+        (without_record, "record-missing"),
+        (without_tree, "mst-node-missing"),
+        (spoil_op(0, path=PATHS[4]), "mst-value-mismatch"),
+        (spoil_op(0, path=PATHS[35]), "mst-node-missing"),
+        (spoil_op(0, cid=OTHER, prev=OTHER), "record-missing"),
+    ):
+        event = repo.commit(update(PATHS[3], {"n": 3}))
+        spoil(event)
+        assert unproven(event, repo) == reason
 
 
 @CURVES
@@ -202,6 +229,7 @@ UNPROVEN = [
     (spoil_op(0, path=PATHS[35]), "mst-key-missing"),
     (spoil_op(2, prev=OTHER), "prev-data-mismatch"),
     (spoil_op(2, prev=None), "mst-prev-missing"),
+    (update_to_the_same, "prev-data-mismatch"),
     (spoil_op(2, action="create", prev=None), "prev-data-mismatch"),
     (spoil_op(4, prev=OTHER), "prev-data-mismatch"),
     (spoil_op(4, prev=None), "mst-prev-missing"),
@@ -219,7 +247,6 @@ UNUSABLE = [
     (spoil_op(0, cid=None), "op-fields"),
     (spoil_op(0, action="upsert"), "op-fields"),
     (spoil_op(4, cid=OTHER), "op-fields"),
-    (update_to_the_same, "op-fields"),
     (spoil_op(0, path="app.bsky.feed.post"), "op-path"),
     (spoil_op(0, path="app.bsky.feed.post/a/b"), "op-path"),
     (spoil_op(0, path="app.bsky.feed.post/.."), "op-path"),
