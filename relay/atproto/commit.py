@@ -236,10 +236,15 @@ def _check_rev(rev: str, now_us: int) -> None:
 
 
 def _check_records(event: Commit, content: car.Car) -> None:
-    """Every record that came along begins as a map does. More is not for a relay to judge (repository draft, 3.3)."""
+    """Every record that came along is an object by its id, and begins as a map does.
+
+    More is not for a relay to judge (repository draft, 3.3 and 4.5).
+    """
     for op in event.ops:
-        record = content.blocks.get(op.cid) if op.cid is not None else None
-        if record is not None and (not record or record[0] not in _MAP_HEADS):
+        if op.cid is None:
+            continue
+        record = content.blocks.get(op.cid)
+        if record is not None and (op.cid.codec != DAG_CBOR or not record or record[0] not in _MAP_HEADS):
             raise CommitError("record-malformed", op.path)
 
 

@@ -103,7 +103,7 @@ _TEXTS: dict[str, dict[str, str]] = {
         "rev-old": "rev rises from each commit of an account to the next.",
         "commit-version": "The commit object is of version 3.",
         "op-path": "An operation's path is collection/rkey.",
-        "record-malformed": "A record is a map.",
+        "record-malformed": "A record is a map, and its CID that of an object (dag-cbor).",
         "car-header": "The CAR is of version 1 and has a root.",
         "car-truncated": "The CAR does not end in the middle.",
         "car-varint": "Lengths in the CAR are varints in their shortest form.",

@@ -45,6 +45,7 @@ from tests.support.repo import (
     RepoBuilder,
     SigningKey,
     account_did,
+    build,
     car,
     cbor,
     cid_of,
@@ -355,6 +356,30 @@ def test_a_record_that_does_not_begin_as_a_map(record: bytes, lenient: bool) -> 
     repo = repository()
     event = repo.commit(create(f"a.b.c/{tid(repo.micros)}", record))
     assert unproven(event, repo, lenient=lenient) == "record-malformed"
+
+
+@pytest.mark.parametrize("lenient", [False, True])
+def test_a_record_that_is_a_blob_by_its_id(lenient: bool) -> None:
+    """A link to a record is one to an object (repository draft, 4.5), whatever the bytes are."""
+    repo = repository()
+    record = cbor({"n": 1})
+    blob = bytes(Cid.of_raw(record))
+    nodes: dict[bytes, bytes] = {}
+    root = build({**repo.records, PATHS[30]: blob}, nodes)
+    event = repo.commit(commit_fields={"data": link(root)})
+    event.ops = [{"action": "create", "path": PATHS[30], "cid": link(blob)}]
+    event.blocks |= {**nodes, blob: record}
+    outcome = verify_commit(decoded(event), public(repo.key), NOW, lenient=lenient)
+    assert isinstance(outcome, Unproven)
+    assert (outcome.reason, outcome.data) == ("record-malformed", root)
+    # One from before may be taken out.
+    event = repo.commit(commit_fields={"data": link(repo.data)})
+    event.fields["prevData"] = link(root)
+    event.ops = [{"action": "delete", "path": PATHS[30], "cid": None, "prev": link(blob)}]
+    nodes = {}
+    build(repo.records, nodes)
+    event.blocks |= nodes
+    assert verified(event, repo.key).inverted
 
 
 @pytest.mark.parametrize(
