@@ -115,7 +115,7 @@ class Lines:
     def join(self, delivery: Delivery) -> bool:
         """Let `delivery` wait behind the others of its account, if so many may. False when none of them waits."""
         did = delivery.event.did
-        line = self.asides.get((did, delivery.host.id)) or self.by_account.get(did)
+        line = self._line_of(did, delivery.host)
         if line is None:
             return False
         if line.has_room(delivery):
@@ -152,7 +152,17 @@ class Lines:
             self._drop(dropped, "account-throttled", "too many events of the account wait")
         if not line.overflowed:
             line.overflowed = True
-            line.throttled = self._throttle(did, host)
+            if self._throttle(did, host):
+                # Telling may have waited, and the line may have ended meanwhile, or become a part of another one.
+                following = self._line_of(did, host)
+                if following is None:
+                    self._let_go(did)
+                else:
+                    following.throttled = True
+
+    def _line_of(self, did: str, host: Host) -> Line | None:
+        """Where an event of the account that `host` sends now has to wait."""
+        return self.asides.get((did, host.id)) or self.by_account.get(did)
 
     def _hold(self, line: Line) -> None:
         """Begin a line of parked deliveries."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 import pytest
 from gevent.event import Event as Signal
 
@@ -54,10 +55,13 @@ class Told:
     def __init__(self) -> None:
         self.throttled: list[bool] = []
         self.fault: Exception | None = None
+        self.going_on = Signal()
+        self.going_on.set()
 
     def throttle(self, did: str, host: Host) -> bool:
         if self.fault is not None:
             raise self.fault
+        assert self.going_on.wait(60)
         self.throttled.append(True)
         return True
 
@@ -231,3 +235,28 @@ def test_the_account_event_of_another_host_does_not_take_the_place_of_the_one_th
     until(lambda: not lines.by_account, 30)
     assert ACCOUNT_PLACES + 1 in script.settled and 100 + ACCOUNT_PLACES + 2 in script.settled
     assert host.budget.parked == other.budget.parked == 0
+
+
+@pytest.mark.parametrize("end", ["over", "part of another"])
+def test_that_consumers_are_told_of_missing_events_is_remembered_however_long_that_takes(
+    script: Scripted, lines: Lines, told: Told, event: Callable[[Host, int], Delivery], end: str
+) -> None:
+    """The queue to the log is full, or SQL slow; meanwhile the line ends or becomes a part of another one."""
+    host, other = known_host(), known_host(id=2)
+    told.going_on.clear()
+    lines.begin(event(host, 1), Wait.FOREIGN)
+    if end == "part of another":
+        lines.begin(event(other, 100), Wait.STATUS)
+    for seq in range(2, ACCOUNT_PLACES + 1):
+        assert lines.join(event(host, seq))
+    lane = gevent.spawn(lines.join, event(host, ACCOUNT_PLACES + 1))
+    until(lambda: script.dropped and (1, Wait.FOREIGN) in script.ended, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not lines.asides, 30)
+    if end == "over":
+        until(lambda: not lines.by_account, 30)
+    told.going_on.set()
+    lane.join(30)
+    if end == "part of another":
+        script.ended[100, Wait.STATUS].set()
+    until(lambda: not lines.by_account and told.throttled == [True, False], 30)
