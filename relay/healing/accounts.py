@@ -63,6 +63,8 @@ ANSWERS = {
     "account-host-throttled": "not-served",
     "account-inactive": "not-served",
 }
+# Before anybody knew whose the account is, or so its host lists it: it may have moved there. Then the gate finds out.
+MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable"})
 
 log = logging.getLogger(__name__)
 
@@ -175,8 +177,7 @@ class AccountHealing:
         """Find out what the account lacks and pass it on; how that ended. Raises HealError, StoreError."""
         state = self._accounts.lookup(did)
         if state is not None:
-            # One that its host lists may have moved there unheard: then the gate finds out.
-            if state.row.host_id != host.id and reason != LISTED:
+            if state.row.host_id != host.id and reason not in MAY_HAVE_MOVED:
                 return "moved"
             if state.row.status not in SERVED:
                 return "not-served"

@@ -22,7 +22,8 @@ class Budgets:
     """Three allowances, of which an account needs all."""
 
     def __init__(self) -> None:
-        self._of_account: Allowance[str] = Allowance(*OF_ACCOUNT, ACCOUNTS)
+        # By host, too: what others say of an account must not use up what its own host has for it.
+        self._of_account: Allowance[tuple[str, int]] = Allowance(*OF_ACCOUNT, ACCOUNTS)
         self._of_host: Allowance[int] = Allowance(*OF_HOST, HOSTS)
         self._of_trusted_host: Allowance[int] = Allowance(*OF_TRUSTED_HOST, HOSTS)
         self._in_all: Allowance[None] = Allowance(*IN_ALL, 1)
@@ -34,6 +35,10 @@ class Budgets:
     def take(self, did: str, host: Host, now: float) -> bool:
         """Whether one more may be sent for `did` on `host`; takes it from all three."""
         of_host = self._of_trusted_host if host.row.trusted else self._of_host
-        if not (self._of_account.has(did, now) and of_host.has(host.id, now) and self._in_all.has(None, now)):
+        if not (
+            self._of_account.has((did, host.id), now) and of_host.has(host.id, now) and self._in_all.has(None, now)
+        ):
             return False
-        return self._of_account.take(did, now) and of_host.take(host.id, now) and self._in_all.take(None, now)
+        return (
+            self._of_account.take((did, host.id), now) and of_host.take(host.id, now) and self._in_all.take(None, now)
+        )

@@ -38,15 +38,16 @@ def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> 
     if not missed:
         return
     known = _known(tx, missed)
-    room = _room(tx, {host_id for host_id, _ in missed})
+    room, left = _room(tx, {host_id for host_id, _ in missed}), MAX_ACCOUNTS - waiting(tx)
     taken: list[tuple[int, str, str, float, int, int]] = []
     full: dict[int, str] = {}
     for (host_id, did), reason in sorted(missed.items()):
         if (host_id, did) not in known:
-            if room[host_id] <= 0:
+            if min(room[host_id], left) <= 0:
                 full[host_id] = "queue-full"
                 continue
             room[host_id] -= 1
+            left -= 1
         taken.append((host_id, did, reason, now + FIRST_DELAY_SECONDS, 0, 1))
     if taken:
         tx.many(
@@ -65,7 +66,7 @@ def note_by_uid(tx: Transaction, reasons: Mapping[int, str], now: float) -> None
 
 def room_of(tx: Transaction, host_id: int) -> int:
     """How many more accounts of the host may be noted."""
-    return max(0, _room(tx, {host_id})[host_id])
+    return max(0, min(_room(tx, {host_id})[host_id], MAX_ACCOUNTS - waiting(tx)))
 
 
 def hosts_due(tx: Transaction, now: float) -> list[int]:
@@ -122,6 +123,7 @@ _OF_DIDS = "SELECT host_id, did FROM heal_account WHERE did IN ({})"
 
 
 def _room(tx: Transaction, host_ids: Collection[int]) -> dict[int, int]:
+    """How many more accounts each of these hosts may have, whatever others have."""
     wanted = sorted(host_ids)
     limits = {
         host_id: min(MAX_OF_HOST, limit + MAX_BEYOND_LIMIT)
@@ -129,5 +131,4 @@ def _room(tx: Transaction, host_ids: Collection[int]) -> dict[int, int]:
     }
     rows = tx.rows_in("SELECT host_id, count(*) FROM heal_account WHERE host_id IN ({}) GROUP BY host_id", wanted)
     counts: dict[int, int] = dict(rows)
-    left = MAX_ACCOUNTS - waiting(tx)
-    return {host_id: min(left, limits.get(host_id, 0) - counts.get(host_id, 0)) for host_id in wanted}
+    return {host_id: limits.get(host_id, 0) - counts.get(host_id, 0) for host_id in wanted}

@@ -9,11 +9,15 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Sync
 from relay.healing import accounts as healing_accounts
+from relay.healing import budgets
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause
+from relay.identity import directory, negatives
+from relay.ingest import waits
+from relay.ingest.lines import ACCOUNT_PLACES
 from relay.kit import metrics
 from relay.store import healing, hosts
-from relay.store.healing import Missed
+from relay.store.healing import LISTED, Missed
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import RepoBuilder, SigningKey, car, create
@@ -426,3 +430,57 @@ def test_nothing_is_asked_of_a_host_that_is_away_or_banned(path: EventPath, pds:
     path.registry.change(host, Cause.BLOCKED)
     path.heal()
     assert not pds.requests and noted(path, host) == []
+
+
+def test_an_account_that_moved_while_nobody_could_tell_is_healed_where_it_is_now(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of its events came than may wait for the directory, and none comes after that."""
+    monkeypatch.setattr(waits, "LONGEST_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.1)
+    monkeypatch.setattr(directory, "TRIES", 1)
+    monkeypatch.setattr(directory, "LONGEST_CLOSED_SECONDS", 1.0)
+    path.restart()
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    path.move(repo, other_pds.url)
+    other_pds.repos[repo.did] = repo
+    path.plc.instead = "503 Service Unavailable"
+    for seq in range(1, ACCOUNT_PLACES + 4):
+        path.put(other, repo.commit(create(f"{POST}/b{seq}", {})).frame(seq))
+    until(lambda: [missed.reason for missed in noted(path, other)] == ["account-throttled"])
+    path.heal()
+    path.plc.instead = None
+    path.logged(1 + ACCOUNT_PLACES)
+    path.ahead += 120
+    path.heal()
+    *_, last = path.events()
+    assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
+
+
+def test_what_other_hosts_say_of_an_account_does_not_keep_it_from_being_healed(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    other_pds.repos[repo.did] = repo
+    for _ in range(budgets.OF_ACCOUNT[0]):
+        path.db.write(healing.note, {(other.id, repo.did): LISTED}, time.time())
+        path.heal()
+        assert noted(path, other) == []
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+
+
+def test_the_queue_of_all_hosts_is_bounded_whoever_fills_it(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing, "MAX_ACCOUNTS", 5)
+    both = [connected(path, pds), connected(path, other_pds)]
+    for number in range(4):
+        for host in both:
+            path.stream.projector.note_missed(host.id, f"did:web:{number}.example", "frame-field")
+    assert sum(len(noted(path, host)) for host in both) == 5
+    assert path.db.read(lambda tx: tx.rows("SELECT host_id, reason FROM heal_host")) == [(both[1].id, "queue-full")]
