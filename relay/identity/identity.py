@@ -11,6 +11,7 @@ import logging
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -221,7 +222,9 @@ class IdentityCache:
         packed = self._pending.get(did)
         if packed is not None:
             return unpack(did, packed) if self._is_good(resolved_at(packed)) else None
-        row = self._last_known(did)
+        row = None
+        with suppress(StoreError):
+            row = self._last_known(did)
         return self._keep(row) if isinstance(row, IdentityRow) else row or self.get(did)
 
     def look_ahead(self, dids: Sequence[str]) -> None:
@@ -234,8 +237,13 @@ class IdentityCache:
                 _READS_AHEAD.inc()
 
     def stored(self, did: str) -> Fact | None:
-        """The fact that was last known, however old; None too when SQL is away and memory does not have it."""
-        known = self._last_known(did)
+        """The fact that was last known, however old. Raises StoreError when SQL is away and memory does not have it."""
+        try:
+            known = self._last_known(did)
+        except StoreError:
+            known = self.get(did)
+            if known is None:
+                raise
         return from_row(known) if isinstance(known, IdentityRow) else known or self.get(did)
 
     def extend(self, fact: Fact, seconds: float) -> None:
@@ -274,14 +282,11 @@ class IdentityCache:
         return abs(self._clock() - since) < GOOD_FOR_SECONDS
 
     def _last_known(self, did: str) -> Fact | IdentityRow | None:
-        """What SQL has yet to learn of `did`, or else its row; None when there is neither, or SQL is away."""
+        """What SQL has yet to learn of `did`, or else its row; None when there is neither. Raises StoreError."""
         if did in self._pending:
             packed = self._pending[did]
             return None if packed is None else unpack(did, packed)
-        try:
-            return self._rows.get(did)
-        except StoreError:
-            return None
+        return self._rows.get(did)
 
     def _write_later(self, did: str, packed: bytes | None) -> None:
         self._pending.pop(did, None)

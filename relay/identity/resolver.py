@@ -17,7 +17,7 @@ from relay.identity.fair_queue import FairQueue
 from relay.identity.identity import Fact, Identity, IdentityCache, Tombstone, identity_of, untraced
 from relay.identity.lookup import NOT_THERE, Lookup, Target, locate
 from relay.kit import metrics
-from relay.kit.errors import IdentityError
+from relay.kit.errors import IdentityError, StoreError
 from relay.kit.generations import RecordCache
 from relay.kit.limits import Allowance, Paces
 from relay.net.http import GuardedHttp
@@ -170,7 +170,7 @@ class Resolver:
             if refresh:
                 # Or an outage would use up the refreshes, and what waits for one be judged by what is known.
                 self._give_back_refresh(did, host)
-            elif (stored := self.known.stored(did)) is not None:
+            elif (stored := self._stored(did)) is not None:
                 self.known.extend(stored, AWAY_SECONDS)
                 return identity_of(stored)
         return identity_of(outcome)
@@ -251,8 +251,8 @@ class Resolver:
 
     def _fly(self, flight: _Flight) -> None:
         """Run by a worker: ask the network, again if the DID changed meanwhile, and tell all who wait."""
-        if flight.flying or flight.landed.is_set():
-            # Its turn came in the line of another host before.
+        if flight.flying or flight.rest is not None or flight.landed.is_set():
+            # Its turn came in the line of another host before, or will come again.
             return
         flight.flying = True
         metrics.IDENTITY_LOOKUPS_IN_FLIGHT.inc()
@@ -283,7 +283,7 @@ class Resolver:
         flight.first_answer_at = flight.first_answer_at or now
         flight.answers += 1
         again_at = self._negatives.ask_again_at(flight.did, flight.answers, flight.hosts[0])
-        if again_at is None or self.known.stored(flight.did) is not None:
+        if again_at is None or self._stored(flight.did) is not None:
             return False
         flight.rest = gevent.spawn_later(max(0.0, flight.first_answer_at + again_at - now), self._wake, flight)
         return True
@@ -305,13 +305,24 @@ class Resolver:
             self.known.put(outcome)
             return outcome
         if outcome.reason != "did-unavailable":
-            stored = self.known.stored(did)
-            if isinstance(stored, Identity) and self._negatives.doubts(did):
-                self.known.extend(stored, DOUBT_SECONDS)
-                return stored
-            self.known.forget(did)
+            try:
+                stored = self.known.stored(did)
+            except StoreError:
+                outcome = IdentityError("did-unavailable", "without the database nobody can tell whether it was known")
+            else:
+                if isinstance(stored, Identity) and self._negatives.doubts(did):
+                    self.known.extend(stored, DOUBT_SECONDS)
+                    return stored
+                self.known.forget(did)
         self._negatives.note(did, outcome)
         return outcome
+
+    def _stored(self, did: str) -> Fact | None:
+        """What was last known, as far as that can be told now."""
+        try:
+            return self.known.stored(did)
+        except StoreError:
+            return None
 
     def _land(self, flight: _Flight, outcome: Fact | IdentityError) -> None:
         if self._flights.get(flight.did) is flight:

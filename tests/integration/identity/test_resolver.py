@@ -499,6 +499,26 @@ def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
     resolver.stop()
 
 
+def test_a_did_that_several_hosts_ask_for_is_given_as_much_time(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it rests, its turn comes in the lines of the other hosts as well."""
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (1.0, 2.0, 3.0))
+    monkeypatch.setattr(resolver_module, "PLC_WORKERS", 1)
+    resolver, late = make(), account_did(2)
+    with plc.holding():
+        busy = gevent.spawn(resolver.resolve, DID)
+        until(lambda: plc.asked[DID])
+        callers = [gevent.spawn(resolver.resolve, late, host=f"pds{number}") for number in range(6)]
+        gevent.sleep(0.1)
+    until(lambda: plc.asked[late])
+    gevent.sleep(0.3)
+    assert plc.asked[late] == 1
+    plc.documents[late] = did_document(late, KEY, "https://pds.example.com")
+    gevent.joinall([busy, *callers], timeout=60, raise_error=True)
+    assert plc.asked[late] == 2
+
+
 def test_a_did_web_whose_host_serves_it_late_is_asked_for_again(
     resolver: Resolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

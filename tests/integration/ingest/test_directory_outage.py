@@ -7,6 +7,7 @@ tests.bench.neighbours.outage`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from typing import Any
 
 import gevent
 import pytest
@@ -14,8 +15,10 @@ import pytest
 from relay.atproto.frames import Commit, Identity, Kind
 from relay.hosts import budgets
 from relay.hosts.host import Host
-from relay.identity import directory, identity, lookup, resolver
+from relay.identity import directory, identity, lookup, negatives, resolver
 from relay.ingest import waits
+from relay.kit.errors import StoreError
+from relay.store import hosts
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
@@ -118,3 +121,32 @@ def test_an_outage_costs_no_event_of_an_account_that_has_just_moved(
     found = [(event.did, event.kind) for event in path.events()[1:]]
     assert [kind for did, kind in found if did == repo.did] == [Kind.IDENTITY, Kind.COMMIT]
     assert (moved.did, Kind.COMMIT) in found
+
+
+def test_a_directory_that_denies_an_account_while_the_database_is_away_costs_no_event(
+    path: EventPath, pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the account was known, and so whether that is to be believed, only the database can say."""
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (0.05,))
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.1)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.05)
+    repo = path.repo(pds.url)
+    path.put(path.host(pds.url), post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.store()
+    path.restart()
+    host = path.registry.add(path.db.read(hosts.all_rows)[0])
+    document = plc.documents.pop(repo.did)
+
+    def away(*_: Any) -> None:
+        raise StoreError("store-unavailable", "away")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(path.db, "read", away)
+        path.put(host, post(repo, "3kbbb").frame(2))
+        until(lambda: plc.asked[repo.did] > 5)
+        assert host.cursor.position == 1
+    plc.documents[repo.did] = document
+    assert until(lambda: host.cursor.position == 2)
+    assert len(path.events()) == 2
