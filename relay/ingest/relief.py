@@ -34,7 +34,7 @@ CALM = (0.2, 0.45, 0.12)
 CHECK_SECONDS = 1.0
 POLL_SECONDS = 0.1
 START_SECONDS = 30.0
-# After a worker did not start, or not again.
+# After a worker did not start, or did not stay.
 RETRY_SECONDS = 600.0
 
 # Of the calling thread: nanoseconds on a core, and ready to run without one.
@@ -110,7 +110,7 @@ class Relief:
         self._pool.stop()
 
     def _gave_up(self) -> float:
-        log.warning("no worker process starts: the relay verifies by itself, and tries again in %.0f s", RETRY_SECONDS)
+        log.warning("no worker process stays: the relay verifies by itself, and tries again in %.0f s", RETRY_SECONDS)
         self._before = self._spent()
         return RETRY_SECONDS
 

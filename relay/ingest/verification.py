@@ -85,6 +85,9 @@ def verify(
         told = touched(event.ops, verified.data, verified.opened)
     except ProtocolError as error:
         return Refusal(error.reason, error.detail)
+    except MemoryError:
+        # That says nothing about the event. A worker ends, and the next one tries.
+        raise
     except Exception:
         return Refusal(INTERNAL_ERROR, traceback.format_exc())
     return Verdict(verified.commit, verified.data, verified.lenient, told)

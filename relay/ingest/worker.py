@@ -1,13 +1,15 @@
 """A worker process: verifies the batches that come over its socket, answers them in order, ends when the socket does.
 
 Its supervisor starts it as `python -m relay.ingest.worker SOCKET LENIENT`. Nothing is patched here, and gevent, SQL
-and metrics are not imported: what a crash takes along is this process and the batch in it.
+and metrics are not imported: what a crash takes along is this process and the batch in it. Its memory is bounded: what
+needs more ends this process, before the kernel kills one for lack of it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import signal
 import socket
 import sys
@@ -21,6 +23,8 @@ from relay.ingest.verification import Inbox, Outcome, encode, pack_outcome, unpa
 READ_BYTES = 256 << 10
 GC_THRESHOLDS = (50_000, 20, 100)
 _PR_SET_PDEATHSIG = 1
+# Far more than its keys and the largest events take.
+MEMORY_BYTES = 512 << 20
 
 Verify = Callable[[Commit | Sync, PublicKey], Outcome]
 
@@ -51,6 +55,7 @@ def run(verify_one: Verify) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _bound_memory()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     with socket.socket(fileno=int(sys.argv[1])) as connection:
@@ -60,6 +65,12 @@ def run(verify_one: Verify) -> None:
         except ConnectionError:
             # The relay is gone; there is nobody to tell.
             return
+
+
+def _bound_memory() -> None:
+    _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = MEMORY_BYTES if allowed == resource.RLIM_INFINITY else min(MEMORY_BYTES, allowed)
+    resource.setrlimit(resource.RLIMIT_DATA, (bound, bound))
 
 
 def verify_now(event: Commit | Sync, key: PublicKey) -> Outcome:

@@ -6,6 +6,7 @@ always go to the same process, which keeps its key parsed. Must not know of orde
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from zlib import crc32
 
 from relay.atproto.crypto import PublicKey
@@ -19,6 +20,7 @@ AHEAD_CAPACITY = 1024
 HUNG_SECONDS = 10.0
 WORKER = "relay.ingest.worker"
 FAILURES_TOLD = 3
+KILLS_TOLD = 5
 MOST_PROCESSES = 2
 # What a process on demand needs: a core for the relay, and one for itself.
 CORES_ON_DEMAND = 2
@@ -72,10 +74,10 @@ class WorkerPool:
     @property
     def problem(self) -> str | None:
         """What keeps events from being verified, or None."""
-        failing = [
-            str(index) for index, supervisor in enumerate(self._supervisors) if supervisor.failures >= FAILURES_TOLD
-        ]
-        return f"verifiers do not start: {', '.join(failing)}" if failing else None
+        failing = self._names(lambda one: one.failures >= FAILURES_TOLD)
+        killed = self._names(lambda one: one.kills >= KILLS_TOLD)
+        told = (("do not start", failing), ("are killed again and again", killed))
+        return "; ".join(f"verifiers {what}: {names}" for what, names in told if names) or None
 
     @property
     def ready(self) -> bool:
@@ -110,6 +112,9 @@ class WorkerPool:
         """`begin` for an event whose turn has not come; None when too many of those wait. Never blocks."""
         supervisor = self._supervisor_of(event)
         return self._begin(supervisor, event, key) if supervisor.waiting < self._ahead_of_each else None
+
+    def _names(self, are: Callable[[WorkerSupervisor], bool]) -> str:
+        return ", ".join(str(index) for index, one in enumerate(self._supervisors) if are(one))
 
     def _begin(self, supervisor: WorkerSupervisor, event: Commit | Sync, key: PublicKey) -> Check:
         check = Check(key, pack_task(event, key), len(event.blocks))

@@ -2,8 +2,8 @@
 
 Used by the worker pool; lanes wait for its checks. A process that ends or hangs is replaced and what it had is
 verified again, so nothing is lost; the events that it may have died of go alone from then on, and one that alone ends
-its process twice is refused. An operator, or a machine short of memory, may kill processes one after the other: an
-event is refused for that later. Must not know what a task says.
+its process twice is refused. That somebody kills processes, an operator or a machine short of memory, is no event's
+fault: what takes too much memory fails in the process itself (`worker`). Must not know what a task says.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ BATCHES_OUTSTANDING = 2
 GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
-KILLS_ALLOWED = 5
 KILLED_WITHIN_SECONDS = 5.0
+# How soon a process whose end of the socket is closed has a status.
+ENDED_WITHIN_SECONDS = 1.0
 RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
 IDLE_SECONDS = 60.0
 
@@ -46,18 +47,16 @@ log = logging.getLogger(__name__)
 
 class Check:
     """A verification of `size` bytes against `key`. `outcome` is None until it is there and took `took` seconds;
-    `given_back`: it will never be there. `crashes` counts the processes that ended or hung over it alone, `kills` those
-    that somebody killed meanwhile.
+    `given_back`: it will never be there. `crashes` counts the processes that ended or hung over it alone.
     """
 
-    __slots__ = ("_waiter", "crashes", "given_back", "key", "kills", "outcome", "size", "task", "took")
+    __slots__ = ("_waiter", "crashes", "given_back", "key", "outcome", "size", "task", "took")
 
     def __init__(self, key: PublicKey, task: Task, size: int) -> None:
         self.key = key
         self.task = task
         self.size = size
         self.crashes = 0
-        self.kills = 0
         self.outcome: Outcome | None = None
         self.given_back = False
         self.took = 0.0
@@ -100,11 +99,13 @@ CAUSES = ("ended", "hung", "failed")
 
 class WorkerSupervisor:
     """A worker process and its work, from `start` to `stop`, and again. `failures` counts the processes in a row that
-    never got ready; `busy_seconds` is what verification has taken in all.
+    never got ready, `kills` those that somebody killed amid work since the last answer; `busy_seconds` is what
+    verification has taken in all.
     """
 
     def __init__(self, index: int, command: Sequence[str], hung_seconds: float) -> None:
         self.failures = 0
+        self.kills = 0
         self.ready = False
         self.busy_seconds = 0.0
         self._index = index
@@ -138,7 +139,7 @@ class WorkerSupervisor:
 
     def start(self) -> None:
         """Start the process, and the next one whenever one ends."""
-        self.failures = 0
+        self.failures = self.kills = 0
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
@@ -160,13 +161,13 @@ class WorkerSupervisor:
             if cause == "failed":
                 self.failures += 1
             metrics.VERIFIER_RESTARTS.labels(cause).inc()
-            gevent.sleep(RESTART_SECONDS[min(self.failures, len(RESTART_SECONDS) - 1)])
+            gevent.sleep(RESTART_SECONDS[min(max(self.failures, self.kills), len(RESTART_SECONDS) - 1)])
 
     def _run_process(self) -> str:
         """One process from its start to its end, and why it ended: a cause of `relay_verifier_restarts_total`."""
         sender: gevent.Greenlet[..., None] | None = None
         process, connection = _spawn(self._command)
-        cause = "ended"
+        cause, blamed = "ended", True
         try:
             for took, outcomes in self._answers(connection):
                 if sender is None:
@@ -178,8 +179,12 @@ class WorkerSupervisor:
                 self.busy_seconds += seconds
                 self._busy.inc(seconds)
                 self._settle(took, outcomes)
+            blamed = not _was_killed(process)
         except TimeoutError:
             cause = "hung"
+        except gevent.GreenletExit:
+            blamed = False
+            raise
         finally:
             started, self.ready = self.ready, False
             if sender is not None:
@@ -188,7 +193,7 @@ class WorkerSupervisor:
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(KILLED_WITHIN_SECONDS)
-            self._take_back(killed=cause == "ended" and process.returncode == -signal.SIGKILL)
+            self._take_back(blamed=blamed)
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
         return cause if started else "failed"
 
@@ -256,36 +261,43 @@ class WorkerSupervisor:
     def _settle(self, took: list[float], outcomes: list[tuple[object, ...]]) -> None:
         for check, seconds, outcome in zip(self._sent[0], took, outcomes, strict=True):
             check.settle(unpack_outcome(outcome), seconds)
+        self.kills = 0
         # Only now: an answer that cannot be read leaves the batch to be taken back.
         self._sent.popleft()
         self._oldest_since = time.monotonic()
         self._work.set()
 
-    def _take_back(self, *, killed: bool) -> None:
-        """Put what the process had into the queue again. It answers in order, so it died of its oldest batch, unless
-        somebody `killed` it.
+    def _take_back(self, *, blamed: bool) -> None:
+        """Put what the process had into the queue again. It answers in order, so it ended or hung over its oldest
+        batch, which is `blamed` for that unless somebody killed the process.
         """
         if not self._sent:
             return
         suspects = self._sent.popleft()
         while self._sent:
             self._waiting.extendleft(reversed(self._sent.pop()))
+        if not blamed:
+            self.kills += 1
         # Only a batch of one tells which event it was; and once may be anything.
-        if len(suspects) == 1 and _blamed(suspects[0], killed):
+        elif len(suspects) == 1 and _is_poison(suspects[0]):
             return
         self._suspects.extend(suspects)
 
 
-def _blamed(check: Check, killed: bool) -> bool:
-    """Count a process that ended over `check` alone. True when that were too many, and it is refused."""
-    if killed:
-        check.kills += 1
-    else:
-        check.crashes += 1
-    if check.crashes <= CRASHES_ALLOWED and check.kills <= KILLS_ALLOWED:
+def _is_poison(check: Check) -> bool:
+    """Count a process that ended or hung over `check` alone. True when that were too many, and it is refused."""
+    check.crashes += 1
+    if check.crashes <= CRASHES_ALLOWED:
         return False
-    check.settle(Refusal("poison", f"ended or hung {check.crashes + check.kills} verifiers"))
+    check.settle(Refusal("poison", f"ended or hung {check.crashes} verifiers"))
     return True
+
+
+def _was_killed(process: subprocess.Popen[bytes]) -> bool:
+    """Whether somebody has killed `process`, whose connection has ended."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(ENDED_WITHIN_SECONDS)
+    return process.returncode == -signal.SIGKILL
 
 
 def _spawn(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:

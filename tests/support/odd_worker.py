@@ -1,7 +1,7 @@
 """A worker process for tests: `relay.ingest.worker`, but that a commit's own words may make it go wrong.
 
 Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, `ODD_LONG` a second,
-and `ODD_ANSWER` is answered by nonsense.
+`ODD_ANSWER` is answered by nonsense, and `ODD_MEMORY` takes more memory than any event.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Unproven | Refusal
         time.sleep(0.02)
     if b"ODD_LONG" in event.blocks:
         time.sleep(1.0)
+    if b"ODD_MEMORY" in event.blocks:
+        bytes(1 << 30)
     if b"ODD_ANSWER" in event.blocks:
         return ("neither", "nor", "anything")  # type: ignore[return-value]
     return worker.verify_now(event, key)

@@ -16,7 +16,7 @@ import pytest
 
 from relay.atproto import frames
 from relay.hosts.host import Host
-from relay.ingest import relief
+from relay.ingest import relief, worker_supervisor
 from relay.ingest.worker_pool import WORKER, WorkerPool
 from relay.kit import metrics
 from tests.support.event_path import DropCounter, EventPath
@@ -194,3 +194,25 @@ def test_what_a_process_had_that_does_not_come_back_is_verified_by_the_relay(
     path.logged(40)
     assert gate.pool is None and drops.since("poison") == 0
     assert until(lambda: host.cursor.position == 40)
+
+
+def test_what_processes_had_that_somebody_kills_again_and_again_is_verified_by_the_relay(
+    on_demand: OnDemand, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_supervisor, "RESTART_SECONDS", (0.0,))
+    drops.watch("poison")
+    path = on_demand.open(eager=True)
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    gate, pool = path.ingest.lanes._gate, pool_of(path)
+    (supervisor,) = pool._supervisors
+    send(path, host, repo, 1)
+    until(lambda: gate.pool is pool, 30)
+    send(path, host, repo, 2, "ODD_LONG")
+    while host.cursor.position < 2:
+        until(lambda: (supervisor.ready and supervisor.outstanding) or host.cursor.position == 2, 30)
+        for pid in workers():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        until(lambda: not supervisor.ready, 30)
+    assert gate.pool is None and drops.since("poison") == 0
+    assert len(path.events()) == 2
