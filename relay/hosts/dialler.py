@@ -6,7 +6,6 @@ waits for its next attempt costs an entry in the schedule and nothing else. Owne
 
 from __future__ import annotations
 
-import heapq
 import logging
 import random
 import time
@@ -17,6 +16,7 @@ from relay.hosts import lifecycle
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.registry import HostRegistry
+from relay.hosts.schedule import Schedule
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
 from relay.kit.background import Loop
@@ -24,6 +24,8 @@ from relay.net.websocket_connection import Connection, StreamEnded
 from relay.stream.cursors import NONE_YET
 
 MAX_DIALS = 50
+# So many of these are for hosts that could not be connected to last: a silent one keeps its place until the time is up.
+MAX_DIALS_AGAIN = 40
 START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0
 KILL_SECONDS = 5.0
@@ -44,19 +46,24 @@ class Dialler:
         self._schedule = Schedule()
         self._greenlets: dict[int, gevent.Greenlet[[Host], None]] = {}
         self._dialling: set[int] = set()
+        # Those of them that could not be connected to last.
+        self._again: set[int] = set()
         self._loop = Loop("dialler", self._dial_those_due, LONGEST_SLEEP_SECONDS)
         metrics.show_bound("dials", lambda: len(self._dialling), MAX_DIALS)
 
     def start(self) -> None:
-        """Plan every known host, spread out so that thousands of handshakes do not make a spike, and begin."""
+        """Plan every known host, spread out so that thousands of handshakes do not make a spike, and begin.
+
+        Those that could not be connected to last come at the end.
+        """
         now = time.monotonic()
         to_connect = 0
-        for host in self._registry:
+        for host in sorted(self._registry, key=_went_wrong):
             if host.status in (Status.ACTIVE, Status.THROTTLED):
-                self._schedule.set(host.id, now + to_connect * START_SPACING_SECONDS)
+                self._set(host, now + to_connect * START_SPACING_SECONDS)
                 to_connect += 1
             elif host.status in (Status.IDLE, Status.OFFLINE):
-                self._schedule.set(host.id, now + lifecycle.probe_delay(random.random()))
+                self._set(host, now + lifecycle.probe_delay(random.random()))
         self._loop.start()
 
     def stop(self, timeout: float) -> None:
@@ -96,18 +103,24 @@ class Dialler:
         """One pass of the loop; the seconds until the next one."""
         now = time.monotonic()
         while len(self._dialling) < MAX_DIALS:
-            host_id = self._schedule.pop(now)
+            host_id = self._schedule.pop(now, again=self._more_again)
             if host_id is None:
                 break
             host = self._registry.by_id(host_id)
             if host is not None and host_id not in self._greenlets:
                 self._dialling.add(host_id)
+                if _went_wrong(host):
+                    self._again.add(host_id)
                 self._greenlets[host_id] = gevent.spawn(self._attend, host)
-        due = self._schedule.next_due()
+        due = self._schedule.next_due(again=self._more_again)
         if due is None or len(self._dialling) >= MAX_DIALS:
             # Ended early by `wake` when a host is planned, or a dial has ended.
             return LONGEST_SLEEP_SECONDS
         return min(max(due - time.monotonic(), 0.0), LONGEST_SLEEP_SECONDS)
+
+    @property
+    def _more_again(self) -> bool:
+        return len(self._again) < MAX_DIALS_AGAIN
 
     def _attend(self, host: Host) -> None:
         """One host, from the dial to the end of its connection."""
@@ -138,7 +151,11 @@ class Dialler:
 
     def _forget(self, host_id: int) -> None:
         self._greenlets.pop(host_id, None)
+        self._end_dial(host_id)
+
+    def _end_dial(self, host_id: int) -> None:
         self._dialling.discard(host_id)
+        self._again.discard(host_id)
         self._loop.wake()
 
     def _dial(self, host: Host, cursor: int | None) -> Connection:
@@ -149,8 +166,7 @@ class Dialler:
             metrics.DIALS.labels(error.reason).inc()
             raise
         finally:
-            self._dialling.discard(host.id)
-            self._loop.wake()
+            self._end_dial(host.id)
         metrics.DIALS.labels("connected").inc()
         return stream
 
@@ -224,9 +240,12 @@ class Dialler:
 
     def _failed(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
         host.left_alone_until = time.monotonic() + min(error.retry_after, lifecycle.LONGEST_DELAY_SECONDS)
-        host.row.failures = lifecycle.failures_after(host.row.failures, lasted, brought_events=brought_events)
-        if host.row.failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE and not self._registry.cut_off:
+        failures = lifecycle.failures_after(host.row.failures, lasted, brought_events=brought_events)
+        if failures > 1 and self._registry.cut_off:
+            failures = min(failures, max(host.row.failures, lifecycle.FAILURES_CUT_OFF))
+        elif failures >= lifecycle.ATTEMPTS_BEFORE_OFFLINE:
             self._registry.change(host, Cause.ATTEMPTS_EXHAUSTED)
+        host.row.failures = failures
         if host.status in (Status.IDLE, Status.OFFLINE):
             self.probe_later(host)
             return
@@ -241,50 +260,13 @@ class Dialler:
         """
         if host.status is Status.BANNED:
             return
-        self._schedule.set(host.id, max(time.monotonic() + delay, host.left_alone_until))
+        self._set(host, time.monotonic() + delay)
+
+    def _set(self, host: Host, due: float) -> None:
+        self._schedule.set(host.id, max(due, host.left_alone_until), again=_went_wrong(host))
 
 
-class Schedule:
-    """Which host is to be dialled next, and when; the order in which hosts are due is what makes dialling fair.
-
-    At most one due time per host. Bounded by the number of hosts.
-    """
-
-    def __init__(self) -> None:
-        self._due: dict[int, float] = {}
-        self._heap: list[tuple[float, int]] = []
-
-    def set(self, host_id: int, due: float) -> None:
-        """Dial the host at `due` (seconds, monotonic), whatever was planned before."""
-        self._due[host_id] = due
-        heapq.heappush(self._heap, (due, host_id))
-        # Entries that were planned anew stay in the heap until they surface; too many of them are swept out.
-        if len(self._heap) > 2 * len(self._due) + 64:
-            self._heap = [(when, host) for host, when in self._due.items()]
-            heapq.heapify(self._heap)
-
-    def cancel(self, host_id: int) -> None:
-        """Do not dial the host until `set` is called again."""
-        self._due.pop(host_id, None)
-
-    def due(self, host_id: int) -> float | None:
-        """When the host is to be dialled, if it is."""
-        return self._due.get(host_id)
-
-    def next_due(self) -> float | None:
-        """The earliest due time, if any."""
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
-    def pop(self, now: float) -> int | None:
-        """The id of the host that has been due the longest, taken out; None when none is due."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        _, host_id = heapq.heappop(self._heap)
-        del self._due[host_id]
-        return host_id
-
-    def __len__(self) -> int:
-        return len(self._due)
+def _went_wrong(host: Host) -> bool:
+    """Whether the last attempt to connect to the host failed, and nobody has asked for it since."""
+    row = host.row
+    return row.failures > 0 and (row.last_attempt_at or 0.0) > (row.last_connected_at or 0.0)

@@ -28,8 +28,10 @@ from relay.stream.cursors import CursorBook
 from relay.stream.decisions import Decisions
 
 NEAR_LIMIT = 0.8
-# With this many hosts to connect to and not one connected, it is our own network that is down.
+# With this many hosts to connect to and not one in so many connected, it is our own network that is down: a few of them
+# may be on this side of where it ends.
 HOSTS_TO_JUDGE_BY = 10
+ONE_IN = 20
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +111,9 @@ class HostRegistry:
 
     @property
     def cut_off(self) -> bool:
-        """True when not one of many hosts is connected: then failures say nothing about the hosts."""
-        return not self._connected and self.count(Status.ACTIVE) >= HOSTS_TO_JUDGE_BY
+        """True when hardly any of many hosts is connected: then failures say nothing about the hosts."""
+        to_connect = self.count(Status.ACTIVE)
+        return to_connect >= HOSTS_TO_JUDGE_BY and self._connected * ONE_IN < to_connect
 
     def count(self, status: Status) -> int:
         """Hosts in this status."""

@@ -31,7 +31,7 @@ from tests.support.hosts import EmptyLog
 from tests.support.pds import CLOSE, FakePds, error_frame, identity_frame, sync_frame, websocket_frame
 from tests.support.present import present
 from tests.support.repo import cbor, frame
-from tests.support.wait import until
+from tests.support.wait import PATIENCE, until
 
 
 def crawl(running: Hosts, pds: FakePds) -> None:
@@ -274,15 +274,22 @@ def test_offline_hosts_are_tried_now_and_then(
     assert running.report(pds.hostname).host.connected
 
 
-def test_when_nobody_can_be_reached_nobody_is_given_up(
-    relay: Relay, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("neighbours", [0, 1])
+def test_when_hardly_anybody_can_be_reached_nobody_is_given_up(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch, neighbours: int
 ) -> None:
-    monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 2)
-    for number in range(12):
-        relay.db.write(table.insert, f"127.0.0.1:{number + 1}", no_ssl=True, account_limit=1, trusted=False)
+    """A host in the same room is connected all the time. The others are tried soon after the network is back."""
+    monkeypatch.setattr("relay.hosts.lifecycle.ATTEMPTS_BEFORE_OFFLINE", 4)
+    monkeypatch.setattr("relay.hosts.lifecycle.FAILURES_CUT_OFF", 5)
+    away = [f"127.0.0.1:{number + 1}" for number in range(25)]
+    for name in [*away, *[pds.hostname] * neighbours]:
+        relay.db.write(table.insert, name, no_ssl=True, account_limit=1, trusted=False)
+    before = metrics.DIALS.labels("connect-failed")._value.get()
     running = relay.start()
-    until(lambda: min(report.host.row.failures for report in running.reports()) > 3)
-    assert {report.host.status for report in running.reports()} == {Status.ACTIVE}
+    until(lambda: metrics.DIALS.labels("connect-failed")._value.get() - before > 10 * len(away))
+    found = [running.report(name).host for name in away]
+    assert {(host.status, host.row.failures) for host in found} == {(Status.ACTIVE, 5)}
+    assert len(running.connected()) == neighbours
 
 
 def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay: Relay, pds: FakePds) -> None:
@@ -1044,6 +1051,35 @@ def test_dials_are_bounded_and_every_host_gets_its_turn(relay: Relay, monkeypatc
         assert most == 3
         for one in bad:
             one.__exit__()
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+def test_sound_hosts_do_not_wait_for_those_that_never_answer(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Sixty hosts that hold a place for half a second each, a few at a time."""
+    monkeypatch.setattr(dialler, "MAX_DIALS", 4)
+    monkeypatch.setattr(dialler, "MAX_DIALS_AGAIN", 3)
+    monkeypatch.setattr(subscriber, "Timing", lambda: Timing(dial=0.5))
+    with ExitStack() as opened:
+        silent = [opened.enter_context(FakePds()) for _ in range(60)]
+        good = opened.enter_context(FakePds())
+        for one in silent:
+            one.on_accept = lambda sock: gevent.sleep(60)
+        for one in [*silent, good] if known else silent:
+            stored = relay.db.write(table.insert, one.hostname, no_ssl=True, account_limit=1, trusted=False)
+            if one is not good:
+                stored.failures, stored.last_attempt_at = 3, time.time()
+                relay.db.write(table.save_states, [stored])
+        running = relay.start()
+        # Until all of them are due.
+        gevent.sleep(0.0 if known else 0.5)
+        started = time.monotonic()
+        if not known:
+            running.new_hosts.request(good.url, admin=True)
+        until(running.connected)
+        assert time.monotonic() - started < 0.8 * PATIENCE
+        assert sum(report.host.row.failures > 3 for report in running.reports()) < 20
 
 
 def test_a_start_with_many_hosts_returns_at_once(relay: Relay) -> None:
