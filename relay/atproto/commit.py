@@ -196,17 +196,28 @@ _read_commit = re.compile(
 def _content(event: Commit | Sync, pause: Callable[[], None] | None = None) -> tuple[car.Car, ProtocolError | None]:
     """The blocks of the event. With a fault, of the event or of the CAR, they are the commit object alone."""
     if event.fault is not None:
-        root, block = car.root_block(event.blocks)
-        return car.Car(root, {root: block}), FrameError(event.fault)
+        return _root_alone(event), FrameError(event.fault)
     try:
         return car.parse(event.blocks, pause), None
     except CarError as error:
         try:
-            root, block = car.root_block(event.blocks)
+            alone = _root_alone(event)
         except CarError:
             raise error from None
         # Without the traceback, which holds the blocks.
-        return car.Car(root, {root: block}), CarError(error.reason, error.detail)
+        return alone, CarError(error.reason, error.detail)
+
+
+def _root_alone(event: Commit | Sync) -> car.Car:
+    """The root with nothing else; where the header does not tell it, the commit that the event names, if it is one."""
+    try:
+        root, block = car.root_block(event.blocks)
+    except CarError:
+        named = None if isinstance(event, Sync) else car.block_of(event.commit, event.blocks)
+        if isinstance(event, Sync) or named is None:
+            raise
+        root, block = event.commit, named
+    return car.Car(root, {root: block})
 
 
 def _signed_commit(content: car.Car, did: str, key: PublicKey) -> CommitObject:

@@ -31,6 +31,7 @@ SPOILT: dict[str, Spoil] = {
     "one operation twice": commits.repeat_op,
     "another path": other_path,
     "other data before": commits.spoil_field("prevData", commits.OTHER),
+    "a header in another order": commits.header_in_other_order,
 }
 
 

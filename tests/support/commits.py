@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import cbor2
 import pytest
 
 from relay.atproto import frames
@@ -19,12 +20,14 @@ from tests.support.repo import (
     SigningKey,
     account_did,
     car,
+    cbor,
     cid_of,
     create,
     delete,
     link,
     tid,
     update,
+    varint,
 )
 
 DID = account_did(1)
@@ -139,6 +142,25 @@ def update_to_the_same(event: CommitEvent) -> None:
 
 def no_cid(event: CommitEvent) -> None:
     event.blocks[b"no id at all"] = b""
+
+
+def header_in_other_order(event: CommitEvent) -> None:
+    """As an encoder writes it that leaves fields in the order in which they were given."""
+    header = cbor2.dumps({"version": 1, "roots": [link(event.root)]})
+    _, blocks = car([event.root], event.blocks).split(cbor({"version": 1, "roots": [link(event.root)]}))
+    event.fields["blocks"] = varint(len(header)) + header + blocks
+
+
+def no_root(event: CommitEvent) -> None:
+    event.fields["blocks"] = car([], event.blocks)
+
+
+def root_of_another_kind(event: CommitEvent) -> None:
+    event.fields["blocks"] = car([b"\x01\x70\x12\x20" + bytes(32)], event.blocks)
+
+
+def root_that_is_not_there(event: CommitEvent) -> None:
+    event.fields["blocks"] = car([cid_of(b"nowhere")], event.blocks)
 
 
 def too_large(event: CommitEvent) -> None:

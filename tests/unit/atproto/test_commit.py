@@ -23,13 +23,17 @@ from tests.support.commits import (
     drop_op,
     false_block,
     false_root,
+    header_in_other_order,
     no_cid,
+    no_root,
     other_root,
     public,
     raw_root,
     refusal,
     repeat_op,
     repository,
+    root_of_another_kind,
+    root_that_is_not_there,
     spoil_field,
     spoil_op,
     too_large,
@@ -255,6 +259,10 @@ UNUSABLE = [
     (false_block, "car-block-hash"),
     (no_cid, "car-cid"),
     (too_large, "car-block-size"),
+    (header_in_other_order, "car-header"),
+    (no_root, "car-header"),
+    (root_of_another_kind, "car-cid"),
+    (root_that_is_not_there, "car-root-missing"),
 ]
 
 
