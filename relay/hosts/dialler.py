@@ -209,26 +209,8 @@ class Dialler:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
         if error.reason == "loop":
             self._registry.change(host, Cause.LOOP)
-        elif error.reason == "future-cursor" and host.skip:
-            # There is nothing yet behind the messages that could not be read.
-            host.skip = 0
-            host.go_live = True
-            self._plan(host, OUTSTANDING_SECONDS)
-        elif error.reason == "future-cursor" and host.cursor.outstanding:
-            # Its last events are still on their way, by the old numbers.
-            self._plan(host, OUTSTANDING_SECONDS)
-        elif error.reason == "future-cursor" and host.cursor.position != NONE_YET:
-            # The host's numbers started again: what it has cannot be asked for by the old ones, but from its start.
-            host.note_restart(time.time())
-            host.cursor.reset()
-            # It may say so after each event that it sends: then it waits longer each time, too.
-            self._failed(host, error, lasted, brought_events=brought_events)
-        elif error.reason == "future-cursor" and not host.live_restart:
-            host.live_restart = host.go_live = True
-            self._failed(host, error, lasted, brought_events=brought_events)
         elif error.reason == "future-cursor":
-            self._registry.change(host, Cause.FUTURE_CURSOR)
-            self.probe_later(host)
+            self._cursor_refused(host, error, lasted, brought_events=brought_events)
         elif error.reason == "frames-unreadable":
             host.step_over(alone=False)
             # However long it stood: the host has to wait longer each time.
@@ -237,6 +219,29 @@ class Dialler:
             if error.reason in MESSAGE_REASONS:
                 host.step_over(alone=True)
             self._failed(host, error, lasted, brought_events=brought_events)
+
+    def _cursor_refused(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool) -> None:
+        """The host says that the cursor is ahead of all that it has."""
+        if host.skip:
+            # There is nothing yet behind the messages that could not be read.
+            host.skip = 0
+            host.go_live = True
+            self._plan(host, OUTSTANDING_SECONDS)
+        elif host.cursor.outstanding:
+            # Its last events are still on their way, by the old numbers.
+            self._plan(host, OUTSTANDING_SECONDS)
+        elif host.cursor.position != NONE_YET:
+            # The host's numbers started again: what it has cannot be asked for by the old ones, but from its start.
+            host.note_restart(time.time())
+            host.cursor.reset()
+            # It may say so after each event that it sends: then it waits longer each time, too.
+            self._failed(host, error, lasted, brought_events=brought_events)
+        elif not host.live_restart:
+            host.live_restart = host.go_live = True
+            self._failed(host, error, lasted, brought_events=brought_events)
+        else:
+            self._registry.change(host, Cause.FUTURE_CURSOR)
+            self.probe_later(host)
 
     def _failed(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
         host.left_alone_until = time.monotonic() + min(error.retry_after, lifecycle.LONGEST_DELAY_SECONDS)
