@@ -23,13 +23,13 @@ from relay.hosts.dialler import Dialler
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
-from relay.hosts.new_hosts import NewHosts, domain_words
+from relay.hosts.new_hosts import NewHosts, domain_banned, domain_words
 from relay.hosts.registry import HostRegistry
 from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
-from relay.kit.errors import ActionRefused, CrawlRefused, HostUnknown, StoreError
+from relay.kit.errors import ActionRefused, HostUnknown, StoreError
 from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.store import hosts as table
@@ -138,7 +138,7 @@ class Hosts:
         host = self.known(hostname)
         domain = self._db.read(ban_of, host.hostname)
         if domain:
-            raise CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
+            raise domain_banned(domain)
         self._unban(host)
         self._registry.decisions.store()
 

@@ -164,7 +164,7 @@ class NewHosts:
     def _refuse_banned(self, hostname: str) -> None:
         domain = self._db.read(ban_of, hostname)
         if domain:
-            raise _domain_banned(domain)
+            raise domain_banned(domain)
         host = self._registry.by_name(hostname)
         if host is not None and host.status is Status.BANNED:
             raise CrawlRefused("crawl-host-banned", "HostBanned", 400, "this host is banned")
@@ -216,7 +216,7 @@ class NewHosts:
             host.note_error(domain_words(domain), time.time())
             self._registry.change(host, Cause.BLOCKED)
             self._registry.decided(host)
-            raise _domain_banned(domain)
+            raise domain_banned(domain)
         return host
 
     def _take_in_listed(self, offered: pull_hosts.Offered) -> bool:
@@ -237,7 +237,8 @@ def domain_words(domain: str) -> str:
     return f"domain-banned: {domain}"
 
 
-def _domain_banned(domain: str) -> CrawlRefused:
+def domain_banned(domain: str) -> CrawlRefused:
+    """Why no host of `domain` is taken in, or back."""
     return CrawlRefused("crawl-domain-banned", "DomainBan", 401, f"the domain {domain} is banned")
 
 
