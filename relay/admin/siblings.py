@@ -23,11 +23,10 @@ from relay.hosts.limit_alerts import Alert
 from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import RelayError
-from relay.net.http import SERVER, GuardedHttp
+from relay.net.http import RELAY_MARK, SERVER, GuardedHttp
 
 log = logging.getLogger(__name__)
 
-LOOP_MARK = "atproto-relay"
 TIMEOUT = 10.0
 QUEUE_SIZE = 256
 # How many of them may be the public's, whose requests wait behind those of admins.
@@ -69,10 +68,10 @@ class Waiting(NamedTuple):
 
 def forward_of(method: str, target: str, headers: Mapping[str, str], body: bytes, protocol: str) -> Forward | None:
     """The request to send on, or None when it came from a relay itself. `protocol` is as in `HTTP/1.1`."""
-    if any(LOOP_MARK in headers.get(name, "").lower() for name in ("Via", "User-Agent")):
+    if any(RELAY_MARK in headers.get(name, "").lower() for name in ("Via", "User-Agent")):
         return None
     copied = {name: headers[name] for name in COPIED_HEADERS if name in headers}
-    return Forward(method, target, copied | {"Via": f"{protocol.removeprefix('HTTP/')} {LOOP_MARK}"}, body)
+    return Forward(method, target, copied | {"Via": f"{protocol.removeprefix('HTTP/')} {RELAY_MARK}"}, body)
 
 
 def announcement(alert: Alert) -> Call:
@@ -137,7 +136,7 @@ class Siblings:
         headers = {
             "Authorization": f"Basic {credentials}",
             "User-Agent": SERVER,
-            "Via": f"1.1 {LOOP_MARK}",
+            "Via": f"1.1 {RELAY_MARK}",
         }
         target = f"{call.path}?{urlencode(call.query)}" if call.query else call.path
         if call.body is None:

@@ -35,8 +35,10 @@ from relay.kit.version import package_version
 from relay.net.address import Address, resolve_public
 from relay.net.tls_socket import TlsSocket
 
-SERVER = f"atproto-relay-python/{package_version()} (atproto-relay)"
-"""Names what runs here. Relays know each other by the part in brackets, and refuse to subscribe to one another."""
+RELAY_MARK = "atproto-relay"
+"""By this relays know each other, this one's make and others: they do not subscribe to one another."""
+SERVER = f"atproto-relay-python/{package_version()} ({RELAY_MARK})"
+"""Names what runs here."""
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_BYTES = 64 << 10

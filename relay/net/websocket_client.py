@@ -155,7 +155,7 @@ def _handshake(sock: socket.socket, uri: WebSocketURI, user_agent: str, relay: b
 def _check(response: Response, relay: bool) -> None:
     """Raise StreamEnded when the host refuses to upgrade, or is a relay where only hosts are wanted."""
     # Relays that crawl each other would pass the same events round and round.
-    if not relay and any("atproto-relay" in value.lower() for value in response.headers.get_all("Server")):
+    if not relay and any(http.RELAY_MARK in value.lower() for value in response.headers.get_all("Server")):
         raise StreamEnded("loop", "the host is itself a relay")
     if response.status_code == 101:
         return
