@@ -260,24 +260,28 @@ def _read_body(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
     declared = answer.headers.get("Content-Length", "")
     if declared.isdigit() and int(declared) > max_bytes:
         raise HttpError("http-too-large", f"{declared} bytes announced")
-    body = bytearray()
-    while len(body) <= max_bytes:
-        # Never decoded: a compressed answer was not asked for, and could grow without bound.
-        part = answer.read(max_bytes + 1 - len(body), decode_content=False)
-        if not part:
-            return bytes(body)
-        body += part
-    raise HttpError("http-too-large", f"over {max_bytes} bytes")
+    body = _read_up_to(answer, max_bytes + 1)
+    if len(body) > max_bytes:
+        raise HttpError("http-too-large", f"over {max_bytes} bytes")
+    return body
 
 
 def _beginning(answer: urllib3.BaseHTTPResponse, max_bytes: int) -> bytes:
+    body = _read_up_to(answer, max_bytes)
+    if len(body) == max_bytes:
+        answer.close()
+    return body
+
+
+def _read_up_to(answer: urllib3.BaseHTTPResponse, size: int) -> bytes:
+    """The first `size` bytes of the body, or all of it."""
     body = bytearray()
-    while len(body) < max_bytes:
-        part = answer.read(max_bytes - len(body), decode_content=False)
+    while len(body) < size:
+        # Never decoded: a compressed answer was not asked for, and could grow without bound.
+        part = answer.read(size - len(body), decode_content=False)
         if not part:
-            return bytes(body)
+            break
         body += part
-    answer.close()
     return bytes(body)
 
 
