@@ -36,7 +36,7 @@ from relay.net.address import Address, resolve_public
 from relay.net.tls_socket import TlsSocket
 
 RELAY_MARK = "atproto-relay"
-"""By this relays know each other, this one's make and others: they do not subscribe to one another."""
+"""By this relays of any make know each other: they do not subscribe to one another, and pass nothing on twice."""
 SERVER = f"atproto-relay-python/{package_version()} ({RELAY_MARK})"
 """Names what runs here."""
 

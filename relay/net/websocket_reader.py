@@ -27,6 +27,7 @@ from relay.net.websocket import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    CONTROL,
     FIN,
     MASK_BYTES,
     MASKED,
@@ -175,7 +176,7 @@ class FrameReader:
                 if end > size:
                     break
                 self._messages.append(view[start:end].tobytes())
-            elif self._is_wrong(head, length, masked):
+            elif self._judge(head, length, masked):
                 self._skip_wrong(head, view[start:end], length)
                 end = min(end, size)
             elif end > size:
@@ -188,8 +189,8 @@ class FrameReader:
                 break
         return at
 
-    def _is_wrong(self, head: int, length: int, masked: bool) -> bool:
-        """Whether a server's frame is passed over, with its message if it is part of one."""
+    def _judge(self, head: int, length: int, masked: bool) -> bool:
+        """Note what is wrong with a server's frame; whether it is passed over, with its message if it is in one."""
         try:
             if masked:
                 raise invalid("incorrect masking")
@@ -197,21 +198,21 @@ class FrameReader:
         except FrameInvalid as error:
             if length > MAX_PASSED_OVER_BYTES:
                 raise
-            if head & CLOSE:
+            if head & CONTROL:
                 self._messages.append(PassedOver(error.reason, error.detail, b"", length))
                 return True
             if self._size is not None and head & OPCODE != CONTINUATION:
                 # A message begins within another, which has no end then.
                 self._wrong = self._wrong or (error.reason, error.detail)
                 self._pass_over()
-                return self._is_wrong(head, length, masked)
+                return self._judge(head, length, masked)
             self._wrong = self._wrong or (error.reason, error.detail)
-        return self._wrong is not None and not head & CLOSE
+        return self._wrong is not None and not head & CONTROL
 
     def _skip_wrong(self, head: int, payload: memoryview, length: int) -> None:
         """Pass over a frame of which `payload` is there and the rest of `length` bytes is to come."""
         self._skip, self._skips_last = length - len(payload), None
-        if not head & CLOSE:
+        if not head & CONTROL:
             self._size = (self._size or 0) + length
             self._keep_head(payload)
             self._skips_last = bool(head & FIN)
@@ -248,7 +249,7 @@ class FrameReader:
             if head & OPCODE in (TEXT, BINARY):
                 self._keeps = self._texts and head & OPCODE == TEXT
                 self._deflated = bool(head & RSV1)
-            if head & CLOSE or self._keeps:
+            if head & CONTROL or self._keeps:
                 if end > size:
                     break
                 mask = view[start : start + MASK_BYTES]
