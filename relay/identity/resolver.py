@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Signal
 
 from relay.identity.fair_queue import FairQueue
 from relay.identity.identity import Fact, Identity, IdentityCache, Tombstone, identity_of, untraced
@@ -80,7 +80,7 @@ class _Flight:
         self.did = did
         self.target = target
         self.hosts = [host]
-        self.landed = Event()
+        self.landed = Signal()
         self.outcome: Fact | IdentityError | None = None
         self.flying = False
         # The DID changed after the lookup began: the answer may be from before that.

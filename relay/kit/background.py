@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import gevent
 from gevent import get_hub
-from gevent.event import Event
+from gevent.event import Event as Signal
 from gevent.hub import Hub, Waiter
 from gevent.threadpool import ThreadPool
 
@@ -43,7 +43,7 @@ class Loop:
         self._name = name
         self._work = work
         self._every = every
-        self._woken = Event()
+        self._woken = Signal()
         self._stopping = False
         self._greenlet: gevent.Greenlet[[float], None] | None = None
 

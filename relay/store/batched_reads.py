@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-from gevent.event import Event
+from gevent.event import Event as Signal
 
 from relay.kit.errors import StoreError
 from relay.store.database import Database, Transaction
@@ -25,7 +25,7 @@ class _Batch(Generic[Found]):
 
     def __init__(self) -> None:
         self.keys: list[str] = []
-        self.landed = Event()
+        self.landed = Signal()
         self.found: Mapping[str, Found] = {}
         self.error: Exception | None = None
 

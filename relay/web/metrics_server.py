@@ -13,7 +13,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import gevent
-from gevent.event import AsyncResult, Event
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
 from gevent.pool import Pool
 from gevent.threadpool import ThreadPool
 from prometheus_client import make_wsgi_app
@@ -138,7 +139,7 @@ class MetricsServer:
     def _serve(self, descriptor: int) -> None:
         server = Listener(socket.socket(fileno=descriptor), self._app)
         metrics.show_bound("metrics-connections", lambda: len(server.open_ones), MAX_CONNECTIONS)
-        stopped = Event()
+        stopped = Signal()
         called = gevent.get_hub().loop.async_()
         called.start(stopped.set)
         self._wake = called.send
