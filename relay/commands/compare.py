@@ -56,14 +56,10 @@ def compare(client: Client, other: str, minutes: float, late: float) -> None:
     ours, theirs = FollowedRelay(http, client.url, client.credentials), FollowedRelay(http, other, {})
     seconds = minutes * 60
     length = int(seconds + late)
-    done = 0
     with click.progressbar(length=length, label="seconds", file=sys.stderr, width=0) as bar:
 
         def show(passed: float) -> None:
-            nonlocal done
-            now_done = min(int(passed), length)
-            bar.update(now_done - done)
-            done = now_done
+            bar.update(min(int(passed), length) - bar.pos)
 
         try:
             found = follow_both(ours, theirs, seconds, late=late, progress=show)

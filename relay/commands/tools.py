@@ -153,15 +153,11 @@ def prime_identities(settings: Settings) -> None:
 
     db = open_database(settings.database_url, max_connections=settings.max_db_connections)
     started = time.time()
-    done = 0
     try:
         with click.progressbar(length=int(started - FIRST_OPERATION), label="operations", width=0) as bar:
 
             def show(reached: float, _lines: int) -> None:
-                nonlocal done
-                now_done = int(min(reached, started) - FIRST_OPERATION)
-                bar.update(now_done - done)
-                done = now_done
+                bar.update(int(min(reached, started) - FIRST_OPERATION) - bar.pos)
 
             lines = prime(db, GuardedHttp(SERVER, allow_insecure=False), settings.plc_hosts[0], show)
     finally:
