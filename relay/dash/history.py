@@ -6,7 +6,6 @@ Bounded: SAMPLES samples of fixed instruments. Must not know how any of it is sh
 
 from __future__ import annotations
 
-import os
 import time
 from array import array
 from collections import deque
@@ -19,6 +18,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from relay.dash.past import Past
 from relay.kit import metrics
 from relay.kit.background import Loop
+from relay.kit.own_process import resident_bytes
 
 SAMPLE_SECONDS = 5.0
 SAMPLES = 121
@@ -45,7 +45,6 @@ GAUGES: dict[str, Gauge] = {
 }
 # What is kept for a week of the histograms: their 99th percentiles.
 HIGHS = {"queued-99": "queued", "logged-99": "logged", "sync-99": "log sync", "hub-99": "hub lag"}
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 STOP_SECONDS = 5.0
 
 
@@ -164,12 +163,6 @@ def quantile(bounds: Sequence[float], before: Sequence[float], now: Sequence[flo
             return lower_bound + (bound - lower_bound) * (wanted - lower_count) / (count - lower_count)
         lower_bound, lower_count = bound, count
     return lower_bound
-
-
-def resident_bytes() -> int:
-    """What the relay's own process has in memory."""
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * PAGE_BYTES
 
 
 def _per_second(earlier: Sample, later: Sample, name: str) -> float:

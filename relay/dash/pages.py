@@ -16,11 +16,11 @@ from flask.typing import ResponseReturnValue
 from relay.atproto.events import effective_status
 from relay.atproto.syntax import is_handle
 from relay.dash.access import state
-from relay.dash.history import resident_bytes
 from relay.dash.past import RANGES
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
+from relay.kit.own_process import resident_bytes
 from relay.store import accounts, host_healing, hosts
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.hosts import HostRow

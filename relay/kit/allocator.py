@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from gevent.threadpool import ThreadPool
 
 from relay.kit import metrics
 from relay.kit.background import Loop, in_thread
+from relay.kit.own_process import resident_bytes
 
 LOOK_SECONDS = 30.0
 # So much is free, and the process has so much more than after the last time: less is not worth a pause at once.
@@ -35,8 +34,6 @@ MMAP_THRESHOLD, MMAP_MAX, ARENA_MAX = -3, -4, -8
 MAPPED_FROM_BYTES = 16 << 10
 # A quarter of what the kernel lets a process map (`vm.max_map_count`): stacks of greenlets need maps too.
 MAPPED_BLOCKS = 16_384
-STATM = Path("/proc/self/statm")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = logging.getLogger(__name__)
 
@@ -121,17 +118,13 @@ class FreeMemory:
 
     def _look(self) -> None:
         assert _mallinfo2 is not None and _malloc_trim is not None
-        resident, free, now = _resident_bytes(), _mallinfo2().fordblks, time.monotonic()
+        resident, free, now = resident_bytes(), _mallinfo2().fordblks, time.monotonic()
         self._resident = min(self._resident, resident)
         much = free >= WORTH_BYTES and resident - self._resident >= WORTH_BYTES
         if not much and (free < PIECES_BYTES or now < self._pieces_due):
             return
         _malloc_trim(0)
         took = time.monotonic() - now
-        self._resident = _resident_bytes()
+        self._resident = resident_bytes()
         self._pieces_due = now + max(PIECES_SECONDS, took / PIECES_SHARE)
         log.debug("gave back %d MB", (resident - self._resident) >> 20)
-
-
-def _resident_bytes() -> int:
-    return int(STATM.read_text().split()[1]) * PAGE_BYTES

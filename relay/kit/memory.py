@@ -7,21 +7,19 @@ allocation time and memory, so it is never on by itself. Must not know of routes
 from __future__ import annotations
 
 import gc
-import os
 import tracemalloc
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import gevent
 from gevent.lock import Semaphore
 
 from relay.kit import metrics
+from relay.kit.own_process import resident_bytes
 
 LINES = 30
 TYPES = 40
 WAIT_SECONDS = 60.0
-STATM = Path("/proc/self/statm")
 
 
 class MemoryDebug:
@@ -57,7 +55,7 @@ class MemoryDebug:
             "traced_bytes": traced,
             "traced_peak_bytes": peak,
             "tracing_bytes": tracemalloc.get_tracemalloc_memory(),
-            "resident_bytes": int(STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            "resident_bytes": resident_bytes(),
             "lines": [_line(entry, entry.size, entry.count) for entry in snapshot.statistics("lineno")[:LINES]],
             "grown_since_last_report": _growth(snapshot, previous) if previous else [],
             "objects": dict(Counter(type(found).__qualname__ for found in gc.get_objects()).most_common(TYPES)),

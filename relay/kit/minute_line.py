@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from relay.kit import metrics
 from relay.kit.background import Loop
-from relay.kit.vitals import process_status
+from relay.kit.own_process import process_status
 
 FIRST_SECONDS = 10.0
 EVERY_SECONDS = 60.0

@@ -11,7 +11,6 @@ import platform
 import time
 from collections import deque
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -20,12 +19,12 @@ from gevent import Greenlet
 
 from relay.kit import metrics
 from relay.kit.allocator import FreeMemory, export_states
+from relay.kit.own_process import process_status
 from relay.kit.version import package_version, revision
 
 TICK_SECONDS = 0.1
 # Full collections that can fall between two ticks; more than that would be all that the process does.
 PAUSES_KEPT = 64
-STATUS = Path("/proc/self/status")
 
 
 class Vitals:
@@ -91,12 +90,3 @@ class Vitals:
             self._pause_began = time.monotonic()
         else:
             self._pauses.append(time.monotonic() - self._pause_began)
-
-
-def process_status(field: str) -> float:
-    """A number from Linux's /proc/self/status, in its unit (KiB for memory); 0 where there is no such file."""
-    try:
-        text = STATUS.read_text()
-    except OSError:
-        return 0.0
-    return next((float(line.split()[1]) for line in text.splitlines() if line.startswith(f"{field}:")), 0.0)

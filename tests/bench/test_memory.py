@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import time
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from relay.atproto.cid import Cid
 from relay.atproto.crypto import PublicKey
@@ -15,6 +13,7 @@ from relay.atproto.hostname import Endpoint
 from relay.identity.identity import Identity, pack
 from relay.ingest.accounts import AccountState
 from relay.kit.generations import RecordCache
+from relay.kit.own_process import resident_bytes
 from relay.store.accounts import AccountRow, RepoRow
 from tests.support.repo import SigningKey, account_did, tid
 
@@ -24,9 +23,9 @@ HOSTS = 3000
 BYTES_PER_ACCOUNT = 400
 
 
-def resident_bytes() -> int:
+def collected_bytes() -> int:
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return resident_bytes()
 
 
 def fill(recent: RecordCache, count: int) -> None:
@@ -45,9 +44,9 @@ def measured() -> tuple[int, float]:
     """(accounts in memory, bytes that each took). Run in a fresh process, which has no free memory to fill first."""
     recent = RecordCache(CAPACITY)
     fill(recent, 1)
-    before = resident_bytes()
+    before = collected_bytes()
     fill(recent, ACCOUNTS)
-    return len(recent), (resident_bytes() - before) / len(recent)
+    return len(recent), (collected_bytes() - before) / len(recent)
 
 
 def test_a_million_accounts() -> None:

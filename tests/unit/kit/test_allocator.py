@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import gevent
 import pytest
 
 from relay.kit import allocator
 from relay.kit.allocator import FreeMemory
+from relay.kit.own_process import resident_bytes
 
 MEGABYTE = 1 << 20
 # Says on stderr which arenas there are, once some threads have allocated at the same time.
@@ -39,25 +39,17 @@ ctypes.CDLL(None).malloc_stats()
 
 # Says how many bytes stay when the large ones of blocks of two sizes have been freed.
 LEFT = """
-from pathlib import Path
 from relay.kit import allocator
+from relay.kit.own_process import resident_bytes
 
 if {configured}:
     allocator.configure()
-
-def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * allocator.PAGE_BYTES
-
-before = resident()
+before = resident_bytes()
 blocks = [(bytes([1]) * 17_000, bytes([1]) * 600) for _ in range(1500)]
 small = [neighbour for _, neighbour in blocks]
 del blocks
-print(resident() - before)
+print(resident_bytes() - before)
 """
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * allocator.PAGE_BYTES
 
 
 @pytest.mark.skipif(allocator._malloc_trim is None, reason="another libc than glibc")
@@ -66,12 +58,12 @@ def test_what_many_consumers_needed_is_given_back() -> None:
     free_memory.look()
     # Small enough for the arenas, each with a neighbour that stays, as the objects of a relay that goes on do.
     chunks = [(bytes([1]) * 100_000, bytes(600)) for _ in range(2000)]
-    full = resident()
+    full = resident_bytes()
     kept = [neighbour for _, neighbour in chunks]
     del chunks
-    held = resident()
+    held = resident_bytes()
     free_memory.look()
-    assert full - resident() > 150 * MEGABYTE, f"{(full - held) / MEGABYTE:.0f} MB went by themselves"
+    assert full - resident_bytes() > 150 * MEGABYTE, f"{(full - held) / MEGABYTE:.0f} MB went by themselves"
     assert len(kept) == 2000
 
 
@@ -92,16 +84,16 @@ def test_pieces_between_used_ones_are_given_back_in_the_end(monkeypatch: pytest.
     free_memory = FreeMemory()
     chunks = [(bytes([1]) * 20_000, bytes(600)) for _ in range(1500)]
     kept = [neighbour for _, neighbour in chunks]
-    full = resident()
+    full = resident_bytes()
     del chunks
     # Some may go by themselves.
-    held = resident()
+    held = resident_bytes()
     free_memory.look()
-    assert held - resident() < MEGABYTE, "not at once"
+    assert held - resident_bytes() < MEGABYTE, "not at once"
     monkeypatch.setattr(allocator, "FIRST_PIECES_SECONDS", 0.0)
     later = FreeMemory()
     later.look()
-    assert full - resident() > 15 * MEGABYTE
+    assert full - resident_bytes() > 15 * MEGABYTE
     trims: list[int] = []
     monkeypatch.setattr(allocator, "_malloc_trim", trims.append)
     later.look()
