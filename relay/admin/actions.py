@@ -17,7 +17,7 @@ from relay.admin.siblings import Call, Forward, Siblings
 from relay.atproto.hostname import Endpoint
 from relay.collections.imports import Imports
 from relay.healing.hosts import HostHealing
-from relay.hosts.hosts import Hosts
+from relay.hosts.hosts import Hosts, Position
 from relay.hosts.limit_alerts import Kind
 from relay.ingest.moderation import Moderation
 from relay.kit.errors import ActionRefused
@@ -25,7 +25,6 @@ from relay.kit.errors import ActionRefused
 log = logging.getLogger("relay.audit")
 
 RateTier = Literal["per_second", "per_hour", "per_day"]
-Position = int | Literal["oldest", "live"]
 
 
 @dataclass(frozen=True, slots=True)

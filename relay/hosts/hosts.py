@@ -47,6 +47,9 @@ SETTLE_SECONDS = 20.0
 # Longer than a disconnect and that together.
 HELD_SECONDS = 60.0
 
+# Where to begin with a host's stream: behind a seq of its, with all that it has, or with what comes from now on.
+Position = int | Literal["oldest", "live"]
+
 log = logging.getLogger(__name__)
 
 
@@ -165,7 +168,7 @@ class Hosts:
         self._registry.decisions.store()
         return removed
 
-    def set_cursor(self, hostname: str, position: int | Literal["oldest", "live"]) -> None:
+    def set_cursor(self, hostname: str, position: Position) -> None:
         """Connect to a host anew, for the events after `position`, for all that it has, or from now on.
 
         Raises ActionRefused `host-busy` when the events that are under way do not come to their end.

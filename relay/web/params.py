@@ -13,11 +13,12 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from relay.admin.actions import LimitChange, Position, RateTier
+from relay.admin.actions import LimitChange, RateTier
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.fields import MAX_SEQ
 from relay.atproto.hostname import Endpoint, parse_endpoint
+from relay.hosts.hosts import Position
 from relay.kit.values import MAX_COUNT, parse_bool
 from relay.web.errors import invalid
 
