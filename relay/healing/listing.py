@@ -16,7 +16,7 @@ from relay.hosts.host import Host
 from relay.kit.errors import HealError
 from relay.net.http import GuardedHttp
 from relay.net.pages import read_cursor
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 
 PAGE_SECONDS = 30.0
 # A page of full size has some 150 KB. Reading more JSON than this at a time would hold up the hub.
@@ -57,7 +57,7 @@ def page(http: GuardedHttp, host: Host, cursor: str) -> Page:
 
 
 def differences(
-    listed: Iterable[Listed], known: Mapping[str, tuple[AccountRow, RepoRow | None]], host: Host
+    listed: Iterable[Listed], known: Mapping[str, AccountAndRepo], host: Host
 ) -> tuple[list[str], list[str]]:
     """The DIDs of which something is missing here, and of those that the relay has never had an event of.
 

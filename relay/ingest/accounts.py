@@ -18,7 +18,7 @@ from relay.hosts.host import Host
 from relay.kit import metrics
 from relay.kit.background import in_turns
 from relay.kit.generations import RecordPart
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 
 # As objects an account takes a kilobyte, packed a tenth of that; unpacking costs a twentieth of an event.
 BUSY = 4096
@@ -72,8 +72,7 @@ class AccountState:
         self._memory = None
 
 
-Known = tuple[AccountRow, RepoRow | None]
-FindAccount = Callable[[str], Known | None]
+FindAccount = Callable[[str], AccountAndRepo | None]
 
 
 class Accounts:
@@ -121,7 +120,7 @@ class Accounts:
         """Whether `lookup` needs no SQL."""
         return did in self._busy or did in self._held or self._memory.get(did) is not None
 
-    def look_ahead(self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, Known]]) -> None:
+    def look_ahead(self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, AccountAndRepo]]) -> None:
         """Keep in memory what `find` knows of these accounts; it may block. Raises StoreError as `find` does."""
         generation = self._generation
         for did, known in find([did for did in dids if not self.remembers(did)]).items():
@@ -185,7 +184,7 @@ def pack(row: AccountRow, repo: RepoRow | None) -> bytes:
     return head if repo is None else b"".join((head, repo.commit, repo.data, repo.rev.encode()))
 
 
-def unpack(did: str, record: bytes) -> tuple[AccountRow, RepoRow | None]:
+def unpack(did: str, record: bytes) -> AccountAndRepo:
     """What was packed for `did`."""
     uid, host_id, status, upstream, gap = _HEAD.unpack_from(record)
     row = AccountRow(uid, did, host_id, STATUSES[status], STATUSES[upstream])

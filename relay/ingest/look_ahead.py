@@ -16,9 +16,10 @@ from gevent.event import Event as Signal
 
 from relay.atproto.syntax import is_account_did
 from relay.identity.identity import IdentityCache
-from relay.ingest.accounts import Accounts, Known
+from relay.ingest.accounts import Accounts
 from relay.kit import metrics
 from relay.kit.errors import StoreError
+from relay.store.accounts import AccountAndRepo
 from relay.store.batched_reads import MAX_KEYS
 
 # How many accounts may wait for a read of at most MAX_KEYS: more than stand in line at a time.
@@ -37,7 +38,7 @@ class LookAhead:
         self,
         accounts: Accounts,
         identities: IdentityCache,
-        find: Callable[[Sequence[str]], Mapping[str, Known]],
+        find: Callable[[Sequence[str]], Mapping[str, AccountAndRepo]],
     ) -> None:
         self._accounts = accounts
         self._identities = identities

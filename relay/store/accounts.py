@@ -46,6 +46,10 @@ class RepoRow:
     desynchronized: bool = False
 
 
+# None where no commit of the account is known.
+AccountAndRepo = tuple[AccountRow, RepoRow | None]
+
+
 def takes_place(row: AccountRow) -> bool:
     """Whether the account counts against its host's limit: one that was deleted there has given its place free."""
     return row.upstream_status != DELETED
@@ -73,7 +77,7 @@ _ACCOUNT_AND_REPO = (
 )
 
 
-def many_by_did(tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+def many_by_did(tx: Transaction, dids: Sequence[str]) -> dict[str, AccountAndRepo]:
     """Those of `dids` that are known, each with its repo if a commit of it is."""
     found = map(_account_and_repo, tx.rows_in(f"{_ACCOUNT_AND_REPO} WHERE a.did IN ({{}})", dids))
     return {account.did: (account, repo) for account, repo in found}
@@ -187,7 +191,7 @@ def free_deleted_places(tx: Transaction) -> None:
     )
 
 
-def _account_and_repo(row: Row) -> tuple[AccountRow, RepoRow | None]:
+def _account_and_repo(row: Row) -> AccountAndRepo:
     uid, did, host_id, status, upstream_status, rev, commit, data, gap = row
     repo = None
     if rev is not None:

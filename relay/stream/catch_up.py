@@ -17,7 +17,7 @@ from relay.eventlog.record import Record
 from relay.kit import metrics
 from relay.kit.background import in_thread, in_turns
 from relay.store import accounts, projection
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo
 from relay.store.database import Database
 from relay.store.projection import ProjectionBatch
 from relay.stream import replay
@@ -125,7 +125,7 @@ class CatchUp:
         """What is known of these accounts, and of those of earlier pieces: a copy, since the piece may fail."""
         missing = [did for did in dids if did not in self._known]
         found = self._db.read(accounts.many_by_did, missing) if missing else {}
-        unknown: dict[str, tuple[AccountRow, RepoRow | None] | None] = dict.fromkeys(missing)
+        unknown: dict[str, AccountAndRepo | None] = dict.fromkeys(missing)
         return {**self._known, **unknown, **found}
 
     def _say(self) -> None:

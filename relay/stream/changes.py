@@ -18,7 +18,7 @@ from relay.atproto.cid import Cid
 from relay.atproto.events import Commit, Sync
 from relay.kit import metrics
 from relay.kit.generations import RecentSet
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 from relay.store.collections import ALL
 from relay.store.projection import ProjectionBatch
 
@@ -251,9 +251,7 @@ def merged(pieces: Sequence[Changes]) -> Changes:
     return found
 
 
-def newest(
-    did: str, stored: tuple[AccountRow, RepoRow | None] | None, pending: Sequence[Changes]
-) -> tuple[AccountRow, RepoRow | None] | None:
+def newest(did: str, stored: AccountAndRepo | None, pending: Sequence[Changes]) -> AccountAndRepo | None:
     """The account of `did` and its repo: `stored` is what SQL has, and `pending` what comes after that, in order."""
     account, repo = stored or (None, None)
     for changes in pending:

@@ -18,7 +18,7 @@ from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import LogError, StoreError
 from relay.store import accounts, projection
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
@@ -129,17 +129,17 @@ class Projector:
         """What is stored of these collections of `uid` is in doubt: the next event that mentions one is written."""
         self.pending.told.forget(uid, names)
 
-    def account(self, did: str) -> tuple[AccountRow, RepoRow | None] | None:
+    def account(self, did: str) -> AccountAndRepo | None:
         """The account of `did` and its repo, at least as new as when this was called. Raises StoreError."""
         return self._newest([did], lambda: {did: self._stored.get(did)}).get(did)
 
-    def accounts(self, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+    def accounts(self, dids: Sequence[str]) -> dict[str, AccountAndRepo]:
         """Those of these accounts that are known, as `account` says it of each. Raises StoreError."""
         return self._newest(dids, lambda: self._db.read(self._find, dids))
 
     def _newest(
-        self, dids: Sequence[str], read: Callable[[], Mapping[str, tuple[AccountRow, RepoRow | None] | None]]
-    ) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+        self, dids: Sequence[str], read: Callable[[], Mapping[str, AccountAndRepo | None]]
+    ) -> dict[str, AccountAndRepo]:
         # What is pending may be written while SQL is asked, and then be in neither answer: hold on to it.
         pending = self.pending
         then = *pending.writing, pending.gathered
@@ -262,7 +262,7 @@ class Projector:
         self._flushed.set()
         return True
 
-    def _find(self, tx: Transaction, dids: Sequence[str]) -> dict[str, tuple[AccountRow, RepoRow | None]]:
+    def _find(self, tx: Transaction, dids: Sequence[str]) -> dict[str, AccountAndRepo]:
         """What SQL has of these accounts, once it is sure that it is not an older state than it was left in."""
         left_at = self.pending.stored_position
         position, _ = projection.position(tx)

@@ -19,11 +19,11 @@ from relay.atproto.frames import Account, Commit, Event, Identity, Sync
 from relay.atproto.mst_read import Opened, open_tree
 from relay.atproto.syntax import is_did
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 from relay.store.projection import ProjectionBatch
 from relay.stream.changes import Changed, changes_of
 
-Known = MutableMapping[str, tuple[AccountRow, RepoRow | None] | None]
+Known = MutableMapping[str, AccountAndRepo | None]
 
 log = logging.getLogger(__name__)
 

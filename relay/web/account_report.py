@@ -17,13 +17,13 @@ from relay.hosts.lifecycle import Status
 from relay.hosts.rejected import RejectedFrame
 from relay.hosts.report import HostReport
 from relay.kit.errors import HostUnknown, IdentityError
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo, RepoRow
 from relay.web.account_network import AccountNetwork, AtPds
 from relay.web.errors import invalid
 
 MAX_REJECTED = 5
 
-FindAccount = Callable[[str], tuple[AccountRow, RepoRow | None] | None]
+FindAccount = Callable[[str], AccountAndRepo | None]
 
 
 class Finding(NamedTuple):
@@ -42,7 +42,7 @@ class AccountReport(NamedTuple):
     handle: str | None
     pds: Endpoint | None
     finding: Finding
-    here: tuple[AccountRow, RepoRow | None] | None
+    here: AccountAndRepo | None
     there: AtPds | None
     host: HostReport | None
     rejected: list[RejectedFrame]
@@ -135,7 +135,7 @@ def judge(
     pds: Endpoint,
     *,
     has_key: bool,
-    here: tuple[AccountRow, RepoRow | None] | None,
+    here: AccountAndRepo | None,
     there: AtPds,
     host: HostReport | None,
     rejected: list[RejectedFrame],
@@ -162,7 +162,7 @@ def judge(
     return _of_host(pds, host, here) or _of_account(pds, here, there, host, rejected)
 
 
-def _of_host(pds: Endpoint, host: HostReport | None, here: tuple[AccountRow, RepoRow | None] | None) -> Finding | None:
+def _of_host(pds: Endpoint, host: HostReport | None, here: AccountAndRepo | None) -> Finding | None:
     """What is the matter with the account's PDS, if something is."""
     if host is None:
         return Finding(
@@ -188,7 +188,7 @@ def _of_host(pds: Endpoint, host: HostReport | None, here: tuple[AccountRow, Rep
 
 def _of_account(
     pds: Endpoint,
-    here: tuple[AccountRow, RepoRow | None] | None,
+    here: AccountAndRepo | None,
     there: AtPds,
     host: HostReport | None,
     rejected: list[RejectedFrame],

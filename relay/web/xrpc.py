@@ -15,7 +15,7 @@ from relay.admin.actions import Actor
 from relay.atproto.events import effective_status
 from relay.kit.errors import CrawlRefused
 from relay.store import accounts, collections, hosts
-from relay.store.accounts import AccountRow, RepoRow
+from relay.store.accounts import AccountAndRepo
 from relay.store.hosts import HostRow
 from relay.web import params
 from relay.web.errors import XrpcError
@@ -136,7 +136,7 @@ def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Respon
     return jsonify({name: items} if last_key is None else {name: items, "cursor": str(last_key)})
 
 
-def _known_account() -> tuple[AccountRow, RepoRow | None]:
+def _known_account() -> AccountAndRepo:
     did = params.did(params.required(request.args, "did"))
     found = relay_services().find_account(did)
     if found is None:

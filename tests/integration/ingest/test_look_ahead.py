@@ -8,10 +8,10 @@ from zlib import crc32
 
 import pytest
 
-from relay.ingest.accounts import Known
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.lanes import LANES
 from relay.ingest.waits import Waits
+from relay.store.accounts import AccountAndRepo
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
@@ -80,7 +80,7 @@ def test_events_behind_others_in_their_lane_are_looked_for(
 def test_what_was_read_before_a_takedown_is_not_kept(path: EventPath, pds: FakePds) -> None:
     (repo,) = known(path, pds, 1)
 
-    def find(dids: Sequence[str]) -> dict[str, Known]:
+    def find(dids: Sequence[str]) -> dict[str, AccountAndRepo]:
         found = path.stream.projector.accounts(dids)
         path.ingest.moderation.takedown(repo.did)
         return found

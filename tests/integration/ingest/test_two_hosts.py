@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from gevent.event import Event
 
-from relay.ingest.accounts import Known
+from relay.store.accounts import AccountAndRepo
 from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
@@ -17,12 +17,12 @@ from tests.support.wait import until
 class SlowSql:
     """What the accounts ask of SQL: how often it was `asked`; no answer comes before `answers` is set."""
 
-    def __init__(self, find: Callable[[str], Known | None]) -> None:
+    def __init__(self, find: Callable[[str], AccountAndRepo | None]) -> None:
         self._find = find
         self.asked = 0
         self.answers = Event()
 
-    def find(self, did: str) -> Known | None:
+    def find(self, did: str) -> AccountAndRepo | None:
         found = self._find(did)
         self.asked += 1
         assert self.answers.wait(60)

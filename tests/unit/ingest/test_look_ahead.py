@@ -9,9 +9,9 @@ import pytest
 from gevent.event import Event
 
 from relay.ingest import look_ahead
-from relay.ingest.accounts import Known
 from relay.ingest.look_ahead import LookAhead
 from relay.kit.errors import StoreError
+from relay.store.accounts import AccountAndRepo
 from tests.support.repo import account_did
 from tests.support.wait import until
 
@@ -34,7 +34,7 @@ class Memory:
         return NAMES.get(did) in self.known
 
     def look_ahead(
-        self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, Known]] | None = None
+        self, dids: Sequence[str], find: Callable[[Sequence[str]], Mapping[str, AccountAndRepo]] | None = None
     ) -> None:
         names = [NAMES[did] for did in dids]
         self.reads.append(names)
