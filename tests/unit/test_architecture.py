@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +93,14 @@ def test_the_rooms_are_known() -> None:
     order = list(ROOMS)
     for room, allowed in ROOMS.items():
         assert all(order.index(name.split(".")[0]) < order.index(room) for name in allowed), room
+
+
+def test_no_room_may_import_more_than_it_does() -> None:
+    used: defaultdict[str, set[str]] = defaultdict(set)
+    for path in MODULES:
+        names = (name.split(".") for name in imported(path) if name.startswith("relay."))
+        used[room_of(path)] |= {part for _, *name in names for part in (name[0], ".".join(name[:2]))}
+    assert {room: allowed - used[room] for room, allowed in ROOMS.items() if allowed - used[room]} == {}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))

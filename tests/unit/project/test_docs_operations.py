@@ -1,4 +1,4 @@
-"""What docs/operations.md has an operator type exists, and it can be followed by tests/process/follow_operations.py."""
+"""The files that docs/operations.md names exist, and tests/process/follow_operations.py can follow it."""
 
 from __future__ import annotations
 
@@ -6,47 +6,17 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 
-import click
 import pytest
 
-from relay.cli import main
-from relay.config import setting_lines
 from relay.eventlog.segment import VERSION
 from tests.process import follow_operations
 from tests.process.follow_operations import blocks, script
 
 ROOT = Path(__file__).parents[3]
 DOCS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
-
-
-def commands() -> Iterator[str]:
-    """Every `relay …` in a code span or block."""
-    yield from (match[1] for match in re.finditer(r"`relay ([a-z-][^`]*)`", DOCS))
-    for block in blocks(DOCS):
-        yield from (match[1] for match in re.finditer(r"^relay ([a-z-].*)$", block.text, re.MULTILINE))
-
-
-@pytest.mark.parametrize("words", sorted(set(commands())))
-def test_the_command_exists(words: str) -> None:
-    command: click.Command = main
-    context = click.Context(command)
-    rest = words.split()
-    while isinstance(command, click.Group) and not rest[0].startswith("-"):
-        found = command.get_command(context, rest.pop(0))
-        assert found is not None, words
-        command = found
-        assert rest or not isinstance(command, click.Group), f"{words}: a group alone does nothing"
-    options = {option for parameter in command.params for option in parameter.opts}
-    assert {word for word in rest if word.startswith("-")} <= options
-
-
-def test_the_settings_exist() -> None:
-    known = {name for name, _, _ in setting_lines()}
-    assert set(re.findall(r"\b(?:RELAY_[A-Z_]+|DATABASE_URL|MAX_DB_CONNECTIONS)\b", DOCS)) <= known
 
 
 def test_the_files_exist() -> None:
