@@ -57,19 +57,19 @@ check-types: $(VENV)/.check
 bench: $(VENV)/.test
 	$(BIN)/pytest tests/bench --benchmark-columns=min,median,ops --timeout=1800 -s
 
-bench-hosts: $(VENV)/.test
+bench-hosts: $(VENV)/.check
 	$(BIN)/python -m tests.bench.hosts $(ARGS)
 
-bench-network: $(VENV)/.test
+bench-network: $(VENV)/.check
 	$(BIN)/python -m tests.bench.network $(ARGS)
 
-bench-storm: $(VENV)/.test
+bench-storm: $(VENV)/.check
 	$(BIN)/python -m tests.bench.storm $(ARGS)
 
-bench-peers: $(VENV)/.test
+bench-peers: $(VENV)/.check
 	$(BIN)/python -m tests.bench.peers $(ARGS)
 
-soak: $(VENV)/.test
+soak: $(VENV)/.check
 	$(BIN)/python -m tests.bench.soak --hours $(HOURS) $(ARGS)
 
 fuzz: $(VENV)/.test

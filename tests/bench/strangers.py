@@ -209,18 +209,24 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.strangers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--as-proxy", action="store_true")
     parser.add_argument("--attack", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ask", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(ATTACKS))
     options = parser.parse_args()
     if options.attack:
         attack(options.names[0], options.attack, PROXY if options.as_proxy else STRANGER)
     elif options.ask:
         ask(options.names[0], options.ask)
+    elif unknown := set(options.names) - ATTACKS.keys():
+        parser.error(f"no attack is called {', '.join(sorted(unknown))}")
     else:
         measure(options.names or list(ATTACKS), options.seconds, options.rounds, as_proxy=options.as_proxy)
 

@@ -105,7 +105,7 @@ def measure(processes: int) -> Calls:
 
 def main() -> None:
     """Print the files, by room, and how many calls there are."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.traced_commit", description=__doc__.split("\n\n")[2])
     parser.add_argument("--processes", type=int, default=0, help="worker processes, whose own calls do not count")
     parser.add_argument("--functions", action="store_true", help="print each function as well")
     options = parser.parse_args()

@@ -122,11 +122,15 @@ def report(bench: Bench, came: dict[tuple[str, str], float], sent: list[Sent]) -
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_options(parser, rate=200)
     parser.add_argument("--seconds", type=float, default=6.0)
-    parser.add_argument("names", nargs="*", choices=[[], TOGGLE, *ATTACKS])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join([TOGGLE, *ATTACKS]))
     options = parser.parse_args()
+    if unknown := set(options.names) - {TOGGLE, *ATTACKS}:
+        parser.error(f"no attacker is called {', '.join(sorted(unknown))}")
     with scene(options) as (relay, honest, arrivals):
         bench = Bench(relay, honest, options.seconds)
         for name in options.names or [TOGGLE, *ATTACKS]:

@@ -20,7 +20,7 @@ monkey.patch_all()
 
 import gevent  # noqa: E402
 
-from tests.bench.neighbours.scene import Arrivals, Process, Sent, add_options, scene  # noqa: E402
+from tests.bench.neighbours.scene import MODULE, Arrivals, Process, Sent, add_options, scene  # noqa: E402
 from tests.bench.network.consumers import Consumer  # noqa: E402
 from tests.support.relay_process import RelayProcess  # noqa: E402
 
@@ -49,7 +49,7 @@ def told(name: str, missing: list[Sent], since: float) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}.outage", description=__doc__.partition("\n\n")[2])
     add_options(parser, rate=30)
     parser.add_argument("--seconds", type=float, default=1200.0)
     options = parser.parse_args()

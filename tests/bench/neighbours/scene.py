@@ -18,11 +18,14 @@ from gevent import subprocess as green
 
 from tests.bench.network.consumers import Checker, Consumer, did_of, rev_of
 from tests.support.relay_process import RELAY, RelayProcess
+from tests.support.wait import until
 
 MODULE = "tests.bench.neighbours"
 SERVE: list[str | Path] = [RELAY, "serve"]
 PROFILED = "tests.bench.network.profiled"
 SETTLE_SECONDS = 2.0
+# Until every account is known; on a busy machine six times as long.
+KNOWN_SECONDS = 60.0
 
 Sent = tuple[str, str, float, bool]
 """DID, rev, when, and whether the account was new."""
@@ -105,7 +108,6 @@ def scene(options: argparse.Namespace) -> Iterator[tuple[RelayProcess, Process, 
         arrivals = Arrivals()
         gevent.spawn(Consumer(relay.firehose, arrivals).run)
         honest.tell('{"go": true}')
-        while len(arrivals.came) < 2 * options.accounts:
-            gevent.sleep(0.1)
+        until(lambda: len(arrivals.came) >= 2 * options.accounts, KNOWN_SECONDS)
         gevent.sleep(SETTLE_SECONDS)
         yield relay, honest, arrivals

@@ -104,7 +104,7 @@ def go_through(which: str, name: str, entry: Entry, cluster: Cluster | None) -> 
 
 def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[dict[str, Entry], list[str]]:
     """Those that are wanted and can take part, and what they were built from. `version` is indigo's, `settings` are
-    this relay's. Raises FileNotFoundError without Go, ValueError when indigo or rsky cannot be built.
+    this relay's. Says why others are left out. Raises ValueError when one cannot be built.
     """
     found: dict[str, Entry] = {
         OURS: partial(Contestant, [RELAY, "serve"], {"RELAY_VALIDATOR_PROCESSES": "0", **settings}),
@@ -112,9 +112,12 @@ def relays(wanted: list[str], version: str, settings: dict[str, str]) -> tuple[d
     }
     builds = [_python()]
     if "indigo" in wanted:
-        binary = indigo.built(BUILDS, version)
-        found[INDIGO] = partial(Contestant, [binary, "serve"], {})
-        builds.append(indigo.build_of(binary))
+        try:
+            binary = indigo.built(BUILDS, version)
+            builds.append(indigo.build_of(binary))
+            found[INDIGO] = partial(Contestant, [binary, "serve"], {})
+        except FileNotFoundError:
+            print("without indigo: Go is not installed", file=sys.stderr)
     if "rsky" in wanted:
         if missing := rsky.missing():
             print(f"without rsky: {missing}", file=sys.stderr)
@@ -138,13 +141,11 @@ def main() -> int:
     own = dict(pair.split("=", 1) for pair in options.set)
     try:
         contestants, builds = relays(options.relay, options.indigo, own)
-    except FileNotFoundError:
-        print("Go is not installed: there is nothing to compare with", file=sys.stderr)
-        return 2
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    if not contestants:
+    if not contestants or ({"indigo", "rsky"} & set(options.relay) and not {INDIGO, RSKY} & contestants.keys()):
+        print("there is nothing to compare with", file=sys.stderr)
         return 2
     result: dict[str, Any] = {"builds": builds, "set": own}
     print("; ".join(builds))

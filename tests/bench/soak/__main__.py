@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shutil
 import signal
 import sys
@@ -104,21 +105,28 @@ class Soak:
             self.samples.append((now / 3600, readings.resident_mib(relay.child.process.pid)))
             if now >= reading_due:
                 reading_due += 60.0
-                self._read(relay, (now - began) / 60)
+                with suppress(OSError):
+                    self._read(relay, (now - began) / 60)
             time.sleep(max(0.0, now + SAMPLE_SECONDS - time.monotonic()))
-        while self._taken_down:
-            relay.admin("repo/reverseTakedown", {"did": self._taken_down.pop()[1]})
+        until = time.monotonic() + DRAIN_SECONDS
+        while self._taken_down and relay.child.running and time.monotonic() < until:
+            with suppress(OSError):
+                self._restore(relay, math.inf)
 
     def _take_down(self, relay: RelayProcess, did: str, *, again: bool) -> None:
         """Another account each time that the relay knows it, and back after a while."""
         now = time.monotonic()
-        while self._taken_down and self._taken_down[0][0] <= now:
-            relay.admin("repo/reverseTakedown", {"did": self._taken_down[0][1]})
-            del self._taken_down[0]
+        self._restore(relay, now)
         known = again and relay.xrpc("getRepoStatus", f"did={did}").status == 200
         if known and did not in (taken for _, taken in self._taken_down):
             relay.admin("repo/takeDown", {"did": did})
             self._taken_down.append((now + TAKEDOWN_SECONDS, did))
+
+    def _restore(self, relay: RelayProcess, until: float) -> None:
+        """End the takedowns that are to last until then at most."""
+        while self._taken_down and self._taken_down[0][0] <= until:
+            relay.admin("repo/reverseTakedown", {"did": self._taken_down[0][1]})
+            del self._taken_down[0]
 
     def _crawl(self, relay: RelayProcess) -> None:
         """Have new hosts crawled; one that does not answer in time, as on a busy machine, again at the next look."""
@@ -151,6 +159,9 @@ class Soak:
         for words in differences(sent, found):
             print(f"wrong: {words}")
         third = len(self.samples) // 3
+        dropped = ["not told"]
+        with suppress(OSError):
+            dropped = relay.samples("relay_events_dropped_total")
         return {
             "events": wanted,
             **compare(sent, found),
@@ -162,7 +173,7 @@ class Soak:
             "checking consumer": found["ended"] or "connected",
             "other consumers cut off": "; ".join(found["others_ended"]) or 0,
             "other events": found["others"],
-            "dropped": "; ".join(relay.samples("relay_events_dropped_total")),
+            "dropped": "; ".join(dropped),
         }
 
     def _seen(self) -> int:

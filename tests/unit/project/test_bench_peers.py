@@ -17,8 +17,8 @@ import pytest
 
 from tests.bench.network.measure import Fleet
 from tests.bench.network.traffic import Shape, index_of
+from tests.bench.peers import __main__ as peers
 from tests.bench.peers import indigo, rsky
-from tests.bench.peers.__main__ import go_through
 from tests.bench.peers.contestant import Contestant
 from tests.bench.peers.patching import Patch, replace_lines
 from tests.bench.peers.rounds import ROUNDS
@@ -88,7 +88,7 @@ def test_rsky_takes_no_part_with_tls() -> None:
     tls = {name for name, one in ROUNDS.items() if one.tls}
     assert tls == {"paced-tls-500", "tls-hosts"}
     for which in tls:
-        assert "without TLS" in faults(go_through(which, "rsky", _never, None))
+        assert "without TLS" in faults(peers.go_through(which, "rsky", _never, None))
 
 
 Sources = tuple[Path, Patch, str]
@@ -131,3 +131,19 @@ def test_without_a_checkout_or_cargo_rsky_takes_no_part(monkeypatch: pytest.Monk
     (tmp_path / "rsky-relay").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path))
     assert rsky.missing() == "cargo is not installed"
+
+
+def test_without_go_there_is_nothing_to_compare_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("RSKY_DIR", raising=False)
+    for name in ("BUILDS", "CACHE"):
+        monkeypatch.setattr(f"tests.bench.peers.__main__.{name}", tmp_path)
+    monkeypatch.setattr("sys.argv", ["peers"])
+    assert peers.main() == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "without indigo: Go is not installed",
+        "without rsky: RSKY_DIR names no checkout",
+        "there is nothing to compare with",
+    ]

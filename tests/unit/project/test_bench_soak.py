@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
+from tests.bench.soak.__main__ import Soak
 from tests.bench.soak.checking import Checker, compare
 from tests.bench.soak.population import RECORDS, Account
 from tests.bench.soak.readings import Reading, grown, slope
@@ -65,3 +70,24 @@ def test_what_grew_is_told_by_kind_and_name() -> None:
     assert grown(readings, "MiB", 0.1) == ["VmRSS +2.0 an hour, now 102.0"]
     assert grown(readings, "objects", 50.0) == ["Chunk +60.0 an hour, now 60.0"]
     assert grown(readings, "cache", 1.0) == []
+
+
+class SlowRelay:
+    """One that answers from the second time on."""
+
+    def __init__(self) -> None:
+        self.child = SimpleNamespace(running=True, process=SimpleNamespace(pid=os.getpid()))
+        self.asked: list[str] = []
+
+    def admin(self, path: str, body: dict[str, str]) -> None:
+        self.asked.append(f"{path} {body['did']}")
+        if len(self.asked) == 1:
+            raise TimeoutError("timed out")
+
+
+def test_an_answer_that_takes_too_long_does_not_end_a_soak() -> None:
+    soak: Any = Soak.__new__(Soak)
+    soak._taken_down = [(0.0, "did:a"), (1e12, "did:b")]
+    relay: Any = SlowRelay()
+    soak.run(relay, 0.0)
+    assert relay.asked == [f"repo/reverseTakedown {did}" for did in ("did:a", "did:a", "did:b")]
