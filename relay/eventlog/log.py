@@ -101,7 +101,7 @@ class SegmentLog:
                 self._say_given_out(running=False)
             self._reserve(clean=False)
             for segment, found in repairs:
-                repair.repair(segment, found) if found else repair.remove(segment)
+                repair.repair(segment, found, self._sync_function) if found else repair.remove(segment)
         except LogError:
             self._unlock()
             raise

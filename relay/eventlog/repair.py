@@ -1,13 +1,15 @@
 """What is done to the newest segment when a log is opened: its torn end is cut, and its last record found.
 
 Called by `log` before anything is written. A crash can only have left behind a piece of a batch at the very end;
-damage with whole records after it is something else, and those records stay.
+damage with whole records after it is something else, and those records stay. Whole records that a killed process had
+not synced yet stay as well, and are synced before anyone reads them.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -75,14 +77,17 @@ def examine(segment: Segment) -> Examined:
     return Examined(end, whole, torn, inside, points)
 
 
-def repair(segment: Segment, found: Examined) -> None:
-    """Cut off what follows the last whole record, and renew the index. Raises OSError."""
+def repair(segment: Segment, found: Examined, sync: Callable[[int], None]) -> None:
+    """Cut off what follows the last whole record, bring the rest to the disk, and renew the index. Raises OSError."""
     if found.torn:
         name, last_seq = segment.path.name, found.end.last_seq
         log.warning(
             "%s is cut by %d bytes after seq %d: a torn write, or records out of order", name, found.torn, last_seq
         )
         os.truncate(segment.path, found.whole)
+    # A killed process may have written its last records without a sync: the kernel has them, and the disk may not.
+    handle = Handle(segment)
+    sync(handle.fd)
     if found.damaged:
         metrics.LOG_DAMAGE.inc(found.damaged)
         log.error("%s has %d damaged stretches, which are left out of replay", segment.path.name, found.damaged)

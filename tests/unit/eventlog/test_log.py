@@ -306,6 +306,19 @@ def test_a_crash_without_damage_leaves_no_gap(tmp_path: Path) -> None:
     assert opened(tmp_path).next_seq == 11
 
 
+def test_what_a_killed_process_had_not_synced_is_on_the_disk_before_it_is_read(tmp_path: Path) -> None:
+    """It is in the kernel's memory, and looks as if it was there: consumers get it, and then the power goes."""
+    synced: list[str] = []
+
+    def sync(fd: int) -> None:
+        os.fdatasync(fd)
+        synced.append(Path(os.readlink(f"/proc/self/fd/{fd}")).name)
+
+    crash(filled(tmp_path, 10))
+    log = opened(tmp_path, sync=sync)
+    assert synced == [log.segments[-1].path.name]
+
+
 def test_a_segment_without_a_record_is_removed(tmp_path: Path) -> None:
     crash(filled(tmp_path, 10))
     (tmp_path / "0000000000000011.seg").write_bytes(b"ATREL")
@@ -690,7 +703,7 @@ def test_the_newest_events_stay_when_the_next_segment_has_none_yet(
 @pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
 def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: int) -> None:
     """In a copy seqs may be left out where it begins. Two of one name would go together, one of them in use."""
-    outcomes = [False, True, False, True, False]
+    outcomes: list[bool] = []
 
     def moody(fd: int) -> None:
         if outcomes and not outcomes.pop(0):
@@ -699,7 +712,7 @@ def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: i
 
     crash(filled(tmp_path, 10, copy=True, segment_bytes=1 << 20))
     log = opened(tmp_path, copy=True, sync=moody, segment_bytes=1 << 20)
-    outcomes.insert(0, True)
+    outcomes += [True, False, True, False, True, False]
     batch = [record(first), record(first + 1)]
     for _ in range(3):
         with pytest.raises(LogError):
