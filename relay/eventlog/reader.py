@@ -6,6 +6,7 @@ does not. Must not know who reads.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from mmap import mmap
 from operator import attrgetter
@@ -16,6 +17,10 @@ from relay.eventlog.record import HEADER_SIZE, Record, decode_header, records_in
 from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, load_index, read_block, start_of
 from relay.kit import metrics
 from relay.kit.errors import LogError
+
+# A segment that is deleted is read on for so long, which is enough for who reads as fast as events are logged. Until its
+# readers let go of it, the disk does not get its room back.
+DELETED_SECONDS = 3600.0
 
 # What one step of a search for a time reads.
 SEEK_BYTES = 16 << 10
@@ -31,9 +36,9 @@ class FellBehind(LogError):
 
 
 class LogReader:
-    """A place in the log. A segment that is being read stays readable after its deletion."""
+    """A place in the log. A segment that is being read stays readable for an hour after its deletion."""
 
-    __slots__ = ("_handle", "_last", "_log", "_offset", "_seq")
+    __slots__ = ("_deleted_since", "_handle", "_last", "_log", "_offset", "_seq")
 
     def __init__(self, log: SegmentLog) -> None:
         self._log = log
@@ -42,6 +47,8 @@ class LogReader:
         self._seq = -1
         # The last record of the segment that was read: those that do not rise from there stand twice.
         self._last = -1
+        # When the segment that is read was first found to be deleted.
+        self._deleted_since: float | None = None
 
     def read(self, after_seq: int, size: int = BLOCK) -> list[Record]:
         """Records with seq > `after_seq`, about `size` bytes of them; none at the end of the log.
@@ -52,6 +59,7 @@ class LogReader:
         try:
             if self._handle is None or self._seq != after_seq:
                 self._seek(after_seq)
+            self._check_deleted()
             records = self._read(after_seq, size)
         except FileNotFoundError:
             raise FellBehind from None
@@ -66,10 +74,11 @@ class LogReader:
         many bytes that is and which seq begins the next segment.
 
         For the hub: it never waits for the disk, and asks the file system for nothing else, as that may be one of
-        another machine. No bytes when it would wait, at the end of a segment, and when another record was the last.
+        another machine. No bytes when it would wait, at the end of a segment, in a deleted one, and when another record
+        was the last.
         """
         handle = self._handle
-        if handle is None or self._seq != after_seq:
+        if handle is None or self._seq != after_seq or self._is_deleted(handle):
             return 0, 0
         following = self._log.segment_after(handle.segment)
         synced = self._log.synced_end_of(handle.segment)
@@ -103,6 +112,7 @@ class LogReader:
 
     def _open(self, segment: Segment, seq: int) -> None:
         self._handle = Handle(segment)
+        self._deleted_since = None
         self._offset = START
         self._last = segment.first_seq - 1
         if seq > segment.first_seq:
@@ -147,6 +157,19 @@ class LogReader:
         elif self._offset >= end:
             following = self._log.segment_after(handle.segment)
             self._log.note_lost(first, following.first_seq - 1 if following else self._log.last_seq)
+
+    def _is_deleted(self, handle: Handle) -> bool:
+        return handle.segment.first_seq < self._log.first_seq
+
+    def _check_deleted(self) -> None:
+        if self._handle is None or not self._is_deleted(self._handle):
+            return
+        now = time.monotonic()
+        if self._deleted_since is None:
+            self._deleted_since = now
+        elif now - self._deleted_since > DELETED_SECONDS:
+            self.let_go()
+            raise FellBehind
 
     def _check_follows(self, segment: Segment, following: Segment) -> None:
         """A segment that is missing in the middle of the log is passed over; one that retention deleted is not."""

@@ -7,6 +7,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -262,6 +263,29 @@ def test_an_open_reader_outlives_its_segment(tmp_path: Path) -> None:
             found += records
             seq = records[-1].seq
     assert [one.seq for one in found] == list(range(1, seq + 1))
+
+
+def open_files() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
+def test_a_deleted_segment_is_read_on_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its room on the disk is not free before, however little at a time its reader takes."""
+    log = filled(tmp_path, 100)
+    deleted = f"{log.segments[0].path} (deleted)"
+    reader = LogReader(log)
+    reader.read(0, 1)
+    log.trim(1e9, 1, keep_from=101)
+    assert [one.seq for one in reader.read(1, 1)] == [2]
+    assert deleted in open_files()
+    monkeypatch.setattr("relay.eventlog.reader.DELETED_SECONDS", 0.0)
+    with pytest.raises(FellBehind):
+        reader.read(2, 1)
+    assert deleted not in open_files()
 
 
 def test_reading_before_the_window(tmp_path: Path) -> None:

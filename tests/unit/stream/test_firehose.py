@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from relay.atproto.frames import Kind
+from relay.eventlog import reader
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES
 from relay.eventlog.retention import Keep, Retention
+from relay.stream.feed import ConsumerTooSlow
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail
@@ -70,5 +72,26 @@ def test_what_is_hidden_stays_so_for_who_still_reads_it(tmp_path: Path, converts
     feed.close()
     retention.tidy()
     assert not suppressions.before
+    firehose.close()
+    log.close()
+
+
+@pytest.mark.parametrize("converts", [False, True], ids=["as it is", "converted"])
+def test_who_takes_little_has_a_deleted_segment_for_a_while_only(
+    tmp_path: Path, converts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = SegmentLog(tmp_path, segment_bytes=SEGMENT_BYTES)
+    for seq in range(1, COUNT + 1):
+        append(log, [record(seq, frame=b"%d" % seq * 10_000)])
+    suppressions = Suppressions()
+    firehose = Firehose(log, Tail(COUNT, suppressions), suppressions)
+    feed = firehose.attach(0)
+    feed.convert = as_it_is if converts else None
+    assert feed.next(60.0)
+    log.trim(1e9, SEGMENT_BYTES, log.next_seq)
+    assert feed.position < log.first_seq - 50 and feed.next(60.0), "it may go on"
+    monkeypatch.setattr(reader, "DELETED_SECONDS", 0.0)
+    with pytest.raises(ConsumerTooSlow):
+        feed.next(60.0)
     firehose.close()
     log.close()
