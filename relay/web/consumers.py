@@ -6,12 +6,14 @@ sends nothing.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
+import gevent
 from gevent.event import Event as Signal
 
 from relay.kit import metrics
@@ -20,6 +22,12 @@ from relay.web.errors import XrpcError, too_many
 
 RETRY_AFTER = 60
 """Seconds that a refused consumer is asked to stay away."""
+
+# Who comes back at once may be here before its last connection is found to be gone, which is looked for once a second.
+PLACE_SECONDS = 2.5
+LOOK_SECONDS = 0.1
+# So many may wait for a place at a time; others are refused at once.
+MAX_WAITING = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -49,18 +57,35 @@ class Consumers:
         self._connected: dict[int, Consumer] = {}
         self._per_address: Counter[str] = Counter()
         self._next_id = 1
+        self._waiting = 0
         self._empty = Signal()
         self._empty.set()
         self.leaving = False
         metrics.CONSUMERS.set_function(lambda: len(self._connected))
         metrics.JSON_CONSUMERS.set_function(lambda: sum(consumer.stream == "json" for consumer in self))
         metrics.show_bound("consumers", lambda: len(self._connected), limit)
+        metrics.show_bound("consumers-waiting", lambda: self._waiting, MAX_WAITING)
 
     def export_lag(self, last_seq: Callable[[], int]) -> None:
         """Show in the metrics how far the slowest consumer is behind `last_seq`."""
         metrics.CONSUMERS_WORST_LAG.set_function(
             lambda: max((last_seq() - consumer.position for consumer in self), default=0)
         )
+
+    def refusal_in_time(self, address: str) -> XrpcError | None:
+        """What `refusal` says, where it is about places after some seconds in which one may become free."""
+        refused = self.refusal(address)
+        if refused is None or self._waiting >= MAX_WAITING:
+            return refused
+        give_up = time.monotonic() + PLACE_SECONDS
+        self._waiting += 1
+        try:
+            while refused is not None and not self.leaving and time.monotonic() < give_up:
+                gevent.sleep(LOOK_SECONDS)
+                refused = self.refusal(address)
+        finally:
+            self._waiting -= 1
+        return refused
 
     def refusal(self, address: str) -> XrpcError | None:
         """Why a consumer from `address` cannot be taken now, or None when it can."""

@@ -79,7 +79,7 @@ def hand_over(stream: str, wanted: str, attach: Callable[[], Feed], connect: Con
     """
     _check_handshake(request)
     address = requester()
-    refused = services().consumers.refusal(address)
+    refused = services().consumers.refusal_in_time(address)
     if refused is not None:
         metrics.CONSUMERS_REFUSED.inc()
         try:

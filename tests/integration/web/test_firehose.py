@@ -22,7 +22,7 @@ from relay.kit import metrics
 from relay.kit.errors import LogError
 from relay.stream.feed import Feed
 from relay.stream.firehose import Firehose
-from relay.web import consumer_connection
+from relay.web import consumer_connection, consumers
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.one_engine import new_database_url  # noqa: F401
@@ -203,6 +203,28 @@ def test_limits_are_told_before_the_upgrade_and_room_comes_back(start_web: Start
             assert attempt("198.51.100.3") == 429
     until(lambda: not list(web.services.consumers))
     assert attempt("198.51.100.1") == 101
+
+
+def test_who_comes_back_at_once_has_the_place_that_it_had(start_web: StartWeb) -> None:
+    """Before it is found that nobody is at the other end of its last connection."""
+    web = start_web(max_consumers=1)
+    web.publish(5)
+    for cursor in range(4):
+        with raw(web, handshake(f"?cursor={cursor}")) as sock:
+            assert b" 101 " in head_of(sock)
+
+
+def test_few_wait_for_a_place(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumers, "PLACE_SECONDS", 3600.0)
+    monkeypatch.setattr(consumers, "MAX_WAITING", 2)
+    web = start_web(max_consumers=1)
+    with consumer(web), raw(web, handshake()) as one, raw(web, handshake()) as other:
+        until(lambda: web.services.consumers._waiting == 2)
+        with raw(web, handshake()) as third:
+            assert b" 429 " in head_of(third)
+        stopping = gevent.spawn(web.server.stop, 10)
+        assert b" 503 " in head_of(one) and b" 503 " in head_of(other)
+        stopping.get(timeout=60)
 
 
 def test_a_consumer_is_listed_with_what_it_took(web: Web) -> None:
