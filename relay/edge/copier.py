@@ -63,13 +63,14 @@ class Copier:
         """The seq to go on after: of the newest event that was put, or that the log has."""
         return self._last_seq or (0 if self._backfill else None)
 
-    def put(self, event: Peeked, frame: bytes) -> None:
-        """Take one event; blocks while the queue is full. One whose seq does not rise is passed over."""
+    def put(self, event: Peeked, frame: bytes) -> bool:
+        """Take one event; blocks while the queue is full. False for one that is passed over: its seq does not rise."""
         if event.seq <= self._last_seq:
             metrics.EDGE_PASSED_OVER.labels("repeated").inc()
-            return
+            return False
         self._commits.put((event, frame), len(frame))
         self._last_seq = event.seq
+        return True
 
     def start(self) -> None:
         """Start logging."""

@@ -44,8 +44,8 @@ class Copy(Protocol):
     def cursor(self) -> int | None:
         """The seq to go on after; None to begin with what comes now."""
 
-    def put(self, event: Peeked, frame: bytes) -> None:
-        """Take one event; blocks while there is no room."""
+    def put(self, event: Peeked, frame: bytes) -> bool:
+        """Take one event; blocks while there is no room. False when it is passed over, as its seq does not rise."""
 
 
 class Source:
@@ -62,6 +62,9 @@ class Source:
         self._away_since: float | None = time.monotonic()
         self._open_since: float | None = None
         self._ahead = False
+        # Since when all that came was passed over, and when something last was.
+        self._behind_since: float | None = None
+        self._behind_at = 0.0
         self._greenlet: gevent.Greenlet[[], None] | None = None
         metrics.EDGE_CONNECTED.set_function(lambda: float(self._open_since is not None))
 
@@ -70,6 +73,9 @@ class Source:
         """Why nothing comes, once that has lasted."""
         if self._ahead:
             return f"upstream {self._upstream.hostname} is behind this edge's log: {self._ended}"
+        # Not every relay refuses a cursor that is ahead of it.
+        if self._behind_since is not None and self._behind_at - self._behind_since >= BREAK_SECONDS:
+            return f"upstream {self._upstream.hostname} is behind this edge's log: all that it sends has lower numbers"
         now = time.monotonic()
         if self._away_since is None or now - self._away_since < BREAK_SECONDS:
             return None
@@ -153,8 +159,11 @@ class Source:
             self._note_info(event)
         elif event is None:
             metrics.EDGE_PASSED_OVER.labels("unknown").inc()
+        elif self._copy.put(event, frame):
+            self._behind_since = None
         else:
-            self._copy.put(event, frame)
+            self._behind_at = time.monotonic()
+            self._behind_since = self._behind_since or self._behind_at
 
     def _note_info(self, info: Info) -> None:
         log.warning("upstream %s says %.100r: %.200r", self._upstream.hostname, info.name, info.message)

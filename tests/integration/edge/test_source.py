@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 
 import gevent
 import pytest
@@ -13,7 +15,7 @@ from relay.atproto.hostname import parse_endpoint
 from relay.edge import source
 from relay.edge.source import Source
 from relay.net.http import GuardedHttp
-from tests.support.pds import FakePds, identity_frame
+from tests.support.pds import FakePds, identity_frame, websocket_frame
 from tests.support.wait import until
 
 
@@ -24,9 +26,12 @@ class Copied:
         self.cursor: int | None = None
         self.seqs: list[int] = []
 
-    def put(self, event: Peeked, frame: bytes) -> None:
+    def put(self, event: Peeked, frame: bytes) -> bool:
+        if event.seq <= (self.cursor or 0):
+            return False
         self.seqs.append(event.seq)
         self.cursor = event.seq
+        return True
 
 
 @pytest.fixture
@@ -85,3 +90,23 @@ def test_an_upstream_that_asks_for_a_day_is_tried_before(
     pds.refuse_upgrade, pds.refusal_headers = 503, {"Retry-After": "86400"}
     started()
     until(lambda: len(pds.user_agents) > 2, 30)
+
+
+def test_an_upstream_whose_numbers_are_lower_and_that_refuses_no_cursor_is_told(
+    started: Callable[[], Source], pds: FakePds, copied: Copied, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As indigo's: it sends what comes now, which the edge has no place for."""
+    monkeypatch.setattr(source, "BREAK_SECONDS", 0.5)
+    numbers = count(1)
+
+    def stream(sock: socket.socket) -> None:
+        while True:
+            sock.sendall(websocket_frame(identity_frame(next(numbers))))
+            gevent.sleep(0.05)
+
+    pds.on_stream, copied.cursor = stream, 1000
+    edge = started()
+    until(lambda: edge.problem is not None and "lower numbers" in edge.problem, 10)
+    numbers = count(1001)
+    until(lambda: edge.problem is None, 10)
+    assert copied.seqs[0] == 1001
