@@ -105,10 +105,10 @@ class Firehose:
     def trimmed(self, first_seq: int) -> None:
         """Forget what was hidden of events that are gone, now that the log begins at `first_seq`.
 
-        Feeds that have a deleted segment open still read it.
+        Feeds that have a deleted segment open still read it, and the tail may begin before the log.
         """
         read = (feed.position + 1 for feed in self._feeds if feed.reads_log)
-        self._suppressions.forget_before(min((first_seq, *read)))
+        self._suppressions.forget_before(min((first_seq, self._tail.first_seq, *read)))
 
     def close(self) -> None:
         """Stop the threads that read for feeds; feeds that are behind end with an error."""

@@ -126,6 +126,11 @@ class Tail:
         self._bells = (Bell(), Bell())
         metrics.show_bound("tail-bytes", lambda: self._bytes, capacity)
 
+    @property
+    def first_seq(self) -> int:
+        """No event with a lower seq is in memory."""
+        return next(iter(self._chunks), self.head) + 1
+
     def publish(self, records: list[Record]) -> None:
         """Make `records`, the next in the log, available, and wake everyone who waits for them."""
         chunk = chunk_of(records, records[-1].seq, self._suppressions)

@@ -366,7 +366,10 @@ def test_falling_out_of_the_window(tmp_path: Path, database_url: str, monkeypatc
     room.stop()
 
 
-def test_what_is_hidden_is_forgotten_with_what_it_hid(tmp_path: Path, database_url: str) -> None:
+def test_what_is_hidden_is_forgotten_with_what_it_hid(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tail.__init__, "__defaults__", (3000,))
     room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 9000))
     room.start()
     for number in range(1, 301):

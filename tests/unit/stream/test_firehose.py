@@ -95,3 +95,31 @@ def test_who_takes_little_has_a_deleted_segment_for_a_while_only(
         feed.next(60.0)
     firehose.close()
     log.close()
+
+
+def test_what_is_hidden_stays_so_in_memory_that_begins_before_the_log(tmp_path: Path) -> None:
+    """The disk may be so full that the log has less than the memory; and a slow consumer may have all of that left."""
+    log = SegmentLog(tmp_path, segment_bytes=1000)
+    suppressions = Suppressions()
+    tail = Tail(0, suppressions)
+    firehose = Firehose(log, tail, suppressions)
+    retention = Retention(log, Keep(1e9, 1), lambda: log.next_seq, firehose.trimmed)
+    feed = firehose.attach(0)
+    for seq in range(1, 101):
+        hides = seq == 50
+        found = record(
+            seq, uid=seq % 2 + 1, kind=Kind.ACCOUNT if hides else Kind.COMMIT, flags=FLAG_HIDES if hides else 0
+        )
+        append(log, [found])
+        suppressions.apply(found)
+        tail.publish([found])
+    for _ in range(3):
+        retention.tidy()
+    assert log.first_seq > 50
+    data = b""
+    while feed.position < 100:
+        data += feed.next(60.0) or b""
+    shown = [seq for seq in range(1, 101) if seq % 2 or seq >= 50]
+    assert payloads(data) == [record(seq).frame for seq in shown]
+    firehose.close()
+    log.close()
