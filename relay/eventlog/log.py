@@ -372,13 +372,14 @@ class SegmentLog:
 
     def _abandon(self, writer: SegmentWriter) -> None:
         """Leave a segment that could not be synced: the next attempt goes into a new file."""
+        if writer.synced == START:
+            # Before it has no writer any more: retention must not take it for one with events.
+            self._segments.pop()
         self._seal()
         try:
             os.truncate(writer.segment.path, writer.synced)
         except OSError as error:
             log.warning("%s cannot be cut after a failed sync: %s", writer.segment.path.name, error)
-        if writer.synced == START:
-            self._segments.pop()
 
 
 def _size(segment: Segment) -> int:

@@ -724,6 +724,29 @@ def test_the_newest_events_stay_when_the_next_segment_has_none_yet(
     assert seqs(log) == [97, 98, 99, 100] and log.next_seq == 101
 
 
+def test_the_newest_events_stay_while_a_segment_without_any_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Retention has a thread of its own, and a disk that fails takes long to cut a file."""
+    outcomes: list[bool] = []
+
+    def moody(fd: int) -> None:
+        if outcomes and not outcomes.pop(0):
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+    def slow(path: Path, size: int) -> None:
+        log.trim(1e9, 1, keep_from=log.next_seq)
+        truncate(path, size)
+
+    log, truncate = filled(tmp_path, 8, sync=moody, segment_seconds=0.0), os.truncate
+    monkeypatch.setattr(os, "truncate", slow)
+    outcomes += [True, False]
+    with pytest.raises(LogError):
+        append(log, [record(9)])
+    assert seqs(log) == [5, 6, 7, 8]
+
+
 @pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
 def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: int) -> None:
     """In a copy seqs may be left out where it begins. Two of one name would go together, one of them in use."""
