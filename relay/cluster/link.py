@@ -23,8 +23,9 @@ from relay.cluster.wire import Inbox
 from relay.kit import metrics
 
 READ_BYTES = 256 << 10
-# The process gives its own answer before.
+# The process gives its own answer before: one that twice gives none stands still, and another takes its place.
 ANSWER_SECONDS = 4.0
+MAX_SILENCES = 2
 RESTART_SECONDS = 0.5
 KILL_SECONDS = 5.0
 # Requests at a time: one appends, one reads, and an operator's.
@@ -53,6 +54,7 @@ class Link:
         self._arguments = [*map(str, retention)]
         self._asked: dict[int, AsyncResult[tuple[Any, ...]]] = {}
         self._number = 0
+        self._silences = 0
         self._connection: socket.socket | None = None
         self._turn = BoundedSemaphore()
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -101,12 +103,19 @@ class Link:
             self._send(number, *request)
             result = answer.get(timeout=ANSWER_SECONDS)
         except gevent.Timeout:
+            self._note_silence()
             raise ClusterError("cluster-away", "no answer in time") from None
         finally:
             del self._asked[number]
         if result is None or result[0] == wire.AWAY:
             raise ClusterError("cluster-away", str(result[1])[:200] if result else "no answer")
         return result
+
+    def _note_silence(self) -> None:
+        self._silences += 1
+        if self._silences >= MAX_SILENCES and self._connection is not None:
+            log.error("the NATS process does not answer: another one is started")
+            _shut_down(self._connection)
 
     def _send(self, number: int, *request: Any) -> None:
         connection = self._connection
@@ -141,7 +150,7 @@ class Link:
                 )
             try:
                 # The process ends this, or `_send` when the process takes nothing.
-                self._connection = ours
+                self._connection, self._silences = ours, 0
                 inbox = Inbox()
                 while data := ours.recv(READ_BYTES):
                     for number, *result in inbox.feed(data):
@@ -158,6 +167,7 @@ class Link:
         log.error("the NATS process %d ended with status %s", process.pid, process.returncode)
 
     def _take(self, number: int, result: tuple[Any, ...]) -> None:
+        self._silences = 0
         if number:
             answer = self._asked.get(number)
             if answer is not None:
