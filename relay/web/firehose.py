@@ -120,6 +120,8 @@ def _consume(
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
     with services.consumers.connected(address, user_agent, datetime.now(UTC), stream) as consumer:
+        # Who has no feed yet, or gets none, is behind nothing.
+        consumer.first_position = consumer.position = services.firehose.last_seq
         settings = services.settings
         connection = connect(socket, received, consumer, settings.consumer_stall, settings.replay_window)
         feed: Feed | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 import gevent
 import pytest
+from prometheus_client import REGISTRY
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection
@@ -115,6 +116,15 @@ def test_a_cursor_ahead_is_told_so_and_closed(web: Web, cursor: str) -> None:
     error = frames.decode(messages[0])
     assert isinstance(error, StreamError) and error.error == "FutureCursor"
     assert (len(messages), code) == (1, 1008)
+
+
+def test_who_has_a_cursor_ahead_is_not_behind(web: Web) -> None:
+    web.publish(5)
+    with raw(web, handshake("?cursor=99")) as sock:
+        head_of(sock)
+        until(lambda: list(web.services.consumers))
+        assert REGISTRY.get_sample_value("relay_consumers_worst_lag_events") == 0
+        assert [one["cursor"] for one in web.admin("/admin/consumers/list").json] == [5]
 
 
 def test_a_cursor_before_the_window_is_told_so_and_gets_all_there_is(start_web: StartWeb) -> None:
