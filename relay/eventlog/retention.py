@@ -59,6 +59,8 @@ class Retention:
         self._keep_from = keep_from
         self._trimmed = trimmed
         self._unsettled_from = unsettled_from
+        # Whether it was said that the disk lacks room: while it is full, each attempt to write asks for some.
+        self._said_lacking = False
         self._pool = ThreadPool(1)
         self._loop = Loop("retention", self.tidy, TRIM_SECONDS)
 
@@ -124,8 +126,9 @@ class Retention:
         if wanted is None:
             wanted = min(disk.f_blocks * disk.f_frsize // 20, MIN_FREE_BYTES)
         lacking = wanted - spare.free_bytes(directory)
-        if lacking > 0:
+        if lacking > 0 and not self._said_lacking:
             log.warning(
                 "the log's disk lacks %d MB of what has to stay free: the oldest events are deleted", lacking >> 20
             )
+        self._said_lacking = lacking > 0
         return lacking

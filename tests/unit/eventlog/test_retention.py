@@ -13,6 +13,7 @@ from relay.eventlog import spare
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
 from relay.kit.clock import SteadyClock
+from tests.support.logs import logged
 from tests.support.stream import append, record
 
 DISK = 100 << 30
@@ -110,3 +111,17 @@ def test_room_is_set_aside_and_given_back_when_the_disk_is_full(
     free(monkeypatch, spare.SCARCE - 1)
     spare.give_back(tmp_path)
     assert not (tmp_path / spare.NAME).exists()
+
+
+def test_a_disk_that_stays_full_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each attempt to write asks for room, for as long as that takes."""
+    retention = Retention(filled(tmp_path), Keep(1e9, 0, 10_000), lambda: 0, lambda _: None, lambda: 0)
+    for times in (1, 2):
+        free(monkeypatch, 0)
+        for _ in range(5):
+            retention.trim()
+        assert sum("of what has to stay free" in line for line in logged(caplog)) == times
+        free(monkeypatch, 100_000)
+        retention.trim()
