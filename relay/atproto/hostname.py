@@ -42,10 +42,13 @@ class Endpoint(NamedTuple):
         return f"{'https' if self.tls else 'http'}://{self.hostname}"
 
     def same_host(self, other: Endpoint | None) -> bool:
-        """Whether both are one host, which is its name and port, in whatever scheme they are written."""
-        # Nearly always it is the same or another name; the port tells only where it is not the scheme's own.
+        """Whether both are one host, in whatever scheme they are written: of one name and port, or one name alone."""
+        # Nearly always it is the same or another name. A document that says "http://" of a host with TLS means that
+        # host: indigo compares the names.
         return self == other or (
-            other is not None and self.tls != other.tls and self._name_and_port == other._name_and_port
+            other is not None
+            and self.tls != other.tls
+            and (self.hostname == other.hostname or self._name_and_port == other._name_and_port)
         )
 
     @property

@@ -71,6 +71,17 @@ def test_a_service_endpoint_is_the_host_or_it_is_not(
     assert (path.stream.firehose.last_seq, drops.since("wrong-host")) == ((1, 0) if passes else (0, 1))
 
 
+@pytest.mark.parametrize(("spelling", "passes"), [("http://pds.example.com/", True), ("http://example.com", False)])
+def test_a_service_endpoint_without_tls_names_the_host_that_has_it(
+    path: EventPath, drops: DropCounter, spelling: str, passes: bool
+) -> None:
+    drops.watch("wrong-host")
+    host, repo = path.host("https://pds.example.com"), path.repo(spelling)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    until(lambda: host.cursor.position == 1)
+    assert (path.stream.firehose.last_seq, drops.since("wrong-host")) == ((1, 0) if passes else (0, 1))
+
+
 def test_an_account_may_be_a_did_web(path: EventPath, pds: FakePds) -> None:
     def answer(sock: Any) -> None:
         sock.sendall(reply(json.dumps(did_document(did, key, pds.url)).encode()))
