@@ -1,7 +1,8 @@
 """The operations of a commit: whether each is well-formed, and what all of them together did to each path.
 
 Called by `commit`. Two operations on one path are against the rules, yet the reference PDS sends them, and they prove
-as much as any others when one follows from the other. Must not know of trees or blocks.
+as much as any others when one follows from the other. It names as `prev` of each what was there before the commit.
+Must not know of trees or blocks.
 https://atproto.com/specs/sync and `com.atproto.sync.subscribeRepos`
 """
 
@@ -29,12 +30,14 @@ class Change(NamedTuple):
 
 def check(ops: Sequence[RepoOp]) -> None:
     """Raise CommitError `op-path` or `op-fields` for what is not an operation; `prev` may be left out."""
+    created_anew = False
     for op in ops:
         if not is_record_path(op.path):
             raise CommitError("op-path", repr(op.path[:80]))
         match op.action:
             case "create":
-                fits = op.cid is not None and op.prev is None
+                fits = op.cid is not None
+                created_anew = created_anew or op.prev is not None
             case "update":
                 # Also to the record that was there, which is no change to the tree.
                 fits = op.cid is not None
@@ -44,27 +47,39 @@ def check(ops: Sequence[RepoOp]) -> None:
                 fits = False
         if not fits:
             raise CommitError("op-fields", f"{op.action[:20]} {op.path}")
+    if created_anew:
+        # What is created where there was a record must have been deleted before.
+        for path, taken in _by_path(ops).items():
+            if any(op.action == "create" and op.prev is not None for op in taken) and _in_turn(taken) is None:
+                raise CommitError("op-fields", f"create {path}")
 
 
 def changes(ops: Sequence[RepoOp]) -> list[Change]:
     """What sound operations come to, one change for each path, in any order.
 
-    Several operations on a path may be listed in any order in which they can be undone. CommitError `mst-prev-missing`
-    when that takes a `prev` which is not given, `mst-duplicate-path` when there is no such order.
+    Several operations on a path may be listed in any order in which they can be undone; or all name as `prev` what was
+    there before them, in the order in which they were done. CommitError `mst-prev-missing` when that takes a `prev`
+    which is not given, `mst-duplicate-path` when there is no such order.
     """
     if len(ops) == 1:
         op = ops[0]
         return [Change(op.path, *_step(op, None))]
-    steps: dict[str, list[_Step]] = {}
-    for op in ops:
-        taken = steps.setdefault(op.path, [])
-        taken.append(_step(op, taken[-1][1] if taken else None))
-    return [Change(path, *(taken[0] if len(taken) == 1 else _sum(path, taken))) for path, taken in steps.items()]
+    return [
+        Change(path, *(_step(taken[0], None) if len(taken) == 1 else _way(path, taken)))
+        for path, taken in _by_path(ops).items()
+    ]
 
 
 def results(ops: Sequence[RepoOp]) -> dict[str, Cid | None]:
     """Path -> its record after sound operations, in the order in which they are listed."""
     return {op.path: op.cid for op in ops}
+
+
+def _by_path(ops: Sequence[RepoOp]) -> dict[str, list[RepoOp]]:
+    by_path: dict[str, list[RepoOp]] = {}
+    for op in ops:
+        by_path.setdefault(op.path, []).append(op)
+    return by_path
 
 
 _Step: TypeAlias = tuple[Cid | None, Cid | None]
@@ -78,6 +93,30 @@ def _step(op: RepoOp, last: Cid | None) -> _Step:
     if before is None:
         raise CommitError("mst-prev-missing", op.path)
     return before, op.cid
+
+
+def _way(path: str, ops: list[RepoOp]) -> _Step:
+    """The record before and after several operations."""
+    whole = _in_turn(ops)
+    if whole is not None:
+        return whole
+    steps: list[_Step] = []
+    for op in ops:
+        steps.append(_step(op, steps[-1][1] if steps else None))
+    return _sum(path, steps)
+
+
+def _in_turn(ops: Sequence[RepoOp]) -> _Step | None:
+    """The record before and after operations that all name the one before as `prev`, done as they are listed.
+
+    None when they do not, or when they cannot be.
+    """
+    before = now = ops[0].prev
+    for op in ops:
+        if op.prev is None or op.prev != before or (op.action == "create") != (now is None):
+            return None
+        now = op.cid
+    return before, now
 
 
 def _sum(path: str, steps: list[_Step]) -> _Step:

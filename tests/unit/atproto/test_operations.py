@@ -122,6 +122,70 @@ def test_operations_on_one_path_in_another_order() -> None:
         assert verified(event, repo.key).inverted
 
 
+AS_BEFORE_ALL = [
+    [("delete", 1, None), ("create", None, 2)],
+    [("delete", 1, None), ("create", None, 1)],
+    [("update", 1, 3), ("update", 3, 2)],
+    [("update", 1, 3), ("update", 3, 1)],
+    [("update", 1, 3), ("delete", 3, None)],
+    [("update", 1, 3), ("delete", 3, None), ("create", None, 4), ("update", 4, 2)],
+    [("delete", 1, None), ("create", None, 3), ("delete", 3, None)],
+]
+
+
+def before_all(*steps: tuple[str, int | None, int | None]) -> tuple[RepoBuilder, CommitEvent]:
+    """As the reference PDS writes them: `prev` is what was there before the commit, also of a creation."""
+    repo, event = one_path(*steps)
+    before = cbor({"state": 1})
+    for op in event.ops:
+        op["prev"] = link(cid_of(before))
+    if steps[-1][2] == 1:
+        event.blocks[cid_of(before)] = before
+    return repo, event
+
+
+@pytest.mark.parametrize("steps", AS_BEFORE_ALL, ids=str)
+def test_operations_on_one_path_that_name_what_was_there_before_them_all(
+    steps: list[tuple[str, int | None, int | None]],
+) -> None:
+    repo, event = before_all(*steps)
+    assert verified(event, repo.key).inverted
+    event.ops.append({"action": "create", "path": "a.b.c/y", "cid": event.ops[0]["prev"]})
+    assert unproven(event, repo) in ("mst-node-missing", "mst-key-missing", "record-missing")
+    repo, event = before_all(*steps)
+    for op in event.ops:
+        op["prev"] = OTHER
+    assert unproven(event, repo) in ("prev-data-mismatch", "mst-value-mismatch", "mst-key-missing")
+    for odd in range(len(event.ops)):
+        repo, event = before_all(*steps)
+        event.ops[odd]["prev"] = OTHER
+        assert unproven(event, repo)
+    repo, event = before_all(*steps)
+    event.fields["prevData"] = OTHER
+    assert unproven(event, repo) == "prev-data-mismatch"
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [("create", None, 2), ("delete", 1, None)],
+        [("create", None, 2), ("update", 1, 2)],
+        [("delete", 1, None), ("update", 3, 2)],
+        [("delete", 1, None), ("delete", 1, None), ("create", None, 2)],
+        [("delete", 1, None), ("create", None, 2), ("create", None, 2)],
+    ],
+    ids=str,
+)
+def test_operations_that_cannot_be_done_in_turn(steps: list[tuple[str, int | None, int | None]]) -> None:
+    repo, event = before_all(("delete", 1, None), ("create", None, 2))
+    states = {number: link(cid_of(cbor({"state": number}))) for number in range(1, 4)}
+    event.ops = [
+        {"action": action, "path": "a.b.c/x", "cid": states.get(after or 0), "prev": states[1]}
+        for action, _, after in steps
+    ]
+    assert unproven(event, repo) in ("op-fields", "mst-duplicate-path")
+
+
 def test_the_path_must_be_as_the_operations_leave_it() -> None:
     """A record that was there all the time was not created and deleted."""
     repo, event = one_path(("create", None, 1), ("delete", 1, None))
