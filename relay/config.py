@@ -1,8 +1,8 @@
 """Every setting of the relay: one frozen dataclass, read once from the environment or an env file (`kit.env_file`).
 
-Read by `cli` and handed to `app`; rooms get single values from there. Names, defaults and value forms are
-indigo's where indigo has them, so that its `.env` starts this relay. The table in `docs/reference.md` is
-checked against this module by a test. Must not know what any setting is used for beyond its help line.
+Read by `commands` and handed to `app`; rooms get it or single values from there. Names, defaults and value forms are
+indigo's where indigo has them, so that its `.env` starts this relay. The table in `docs/reference.md` is checked
+against this module by a test. Must not know what any setting is used for beyond its help line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What admins decide about accounts: takedown, its reversal, and the release of accounts over a host's limit.
 
-Called by `admin`, and by `places`. The log comes first: each change is an `#account` event of the
-relay's own that carries the new status, and SQL follows the log, so that no crash leaves the two apart. Must not know
-of HTTP.
+Called by `admin`, and by `places`. The log comes first: each change is an `#account` event of the relay's own that
+carries the new status, and SQL follows the log, so that no crash leaves the two apart. Must not know of HTTP.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What lists of strangers that come page by page have in common: cursors that can be kept, and an end.
 
-Used by whatever pages another server's lists, in `collections` and `healing`. Asks nobody itself.
+Used by whatever pages another server's lists, in any room. Asks nobody itself.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The objects of the admin API's lists, with indigo's field names and a few more of ours.
 
-Used by `admin`. Pure functions from what the relay knows to what JSON shows.
+Used by `admin_api`, and by the edge's routes. Pure functions from what the relay knows to what JSON shows.
 """
 
 from __future__ import annotations
