@@ -29,7 +29,7 @@ REASONS = frozenset(
 )
 
 MAX_HEADER = 16_384
-# A record may take so many bytes (sync specification, limits), and no other object comes near it.
+# The bytes that a record may take (sync specification, limits); no other object comes near.
 MAX_BLOCK = 1_000_000
 # Two hundred operations need fewer, and a host that sends its whole trees along has room for one of 2,000,000 bytes.
 MAX_BLOCKS = 10_000

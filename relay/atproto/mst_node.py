@@ -11,7 +11,7 @@ from typing import TypeAlias
 from relay.atproto.cid import DAG_CBOR_PREFIX
 from relay.atproto.mst_read import FIELDS, HEADS, LINK, NULL, NUMBERS, VALUE, Read, start
 
-# Where more than so many bytes would be looked through for the links of children, a node is put together again.
+# Where more bytes than this would be looked through for the links of children, a node is put together again.
 MAX_SEARCHED = 100_000
 
 

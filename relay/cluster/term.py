@@ -27,7 +27,7 @@ from relay.stream import decisions, ownership
 from relay.stream.stream import Stream
 
 LOOK_SECONDS = 0.5
-# Another node's disk is as good: one that takes nothing for so long ends the term.
+# Another node's disk is as good: one that takes nothing for this long ends the term.
 DISK_SECONDS = 2.0
 
 log = logging.getLogger(__name__)

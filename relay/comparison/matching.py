@@ -53,7 +53,7 @@ class Lead:
     seconds: list[float] = field(default_factory=list)
 
     def quantile(self, share: float) -> float | None:
-        """The lead that so large a share of its leads is not above."""
+        """The lead that this share of its leads, 0 to 1, is not above, in seconds; None without any."""
         ordered = sorted(self.seconds)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
 

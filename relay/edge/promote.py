@@ -30,7 +30,7 @@ from relay.stream.ownership import is_of_edge
 # Hosts of one transaction.
 HOSTS_AT_A_TIME = 500
 
-# The account limit of a new host that has so many accounts, and whether it is trusted.
+# The account limit of a new host with this many accounts, and whether it is trusted.
 FirstLimit = Callable[[str, int], tuple[int, bool]]
 # Told of each segment that is done: how many are, and of how many.
 Progress = Callable[[int, int], None]

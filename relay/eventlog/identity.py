@@ -12,7 +12,7 @@ from pathlib import Path
 from relay.eventlog import disk
 
 NAME = "identity"
-# Of so many logs it is remembered that this one took their place.
+# How many of the logs that this one took the place of are remembered.
 KEPT = 20
 
 

@@ -92,7 +92,7 @@ class LogReader:
         return size, following.first_seq if following else self._log.next_seq
 
     def advance(self, length: int, seq: int) -> None:
-        """Go on behind so many bytes of what `fill` gave, which end with the record `seq`."""
+        """Go on behind `length` bytes of what `fill` gave, which end with the record `seq`."""
         self._offset += length
         self._last = self._seq = seq
 

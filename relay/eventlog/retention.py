@@ -19,7 +19,7 @@ from relay.kit.background import Loop, in_thread
 
 TRIM_SECONDS = 60.0
 MIN_FREE_BYTES = 2 << 30
-# So many times the window the log waits for what is not settled.
+# How many times the window the log waits for what is not settled.
 PATIENCE = 2
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from relay.hosts.host import Host
 from relay.kit.limits import Allowance
 
-# At once, and then one every so many seconds.
+# How many at once, and the seconds between two after that.
 OF_ACCOUNT = (3, 1800.0)
 OF_HOST = (200, 1.0)
 OF_TRUSTED_HOST = (1000, 0.1)

@@ -33,7 +33,7 @@ ROOM_SECONDS = 5.0
 # Then other hosts have their turn: a list may be long, slow, or of accounts that can never be healed.
 TURN_SECONDS = 300.0
 WEEKLY_SECONDS = 3600.0
-# A host is asked again for a page after that, twice as long each time, so often in a row.
+# A host is asked again for a page after this time, twice as long each time, this often in a row.
 RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 3600.0
 ATTEMPTS = 10

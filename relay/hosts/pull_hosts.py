@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Offered(NamedTuple):
-    """A host that the other relay has, with so many accounts."""
+    """A host that the other relay has, and how many accounts it has there."""
 
     endpoint: Endpoint
     accounts: int

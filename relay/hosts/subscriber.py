@@ -31,7 +31,7 @@ from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded
 from relay.net.websocket_reader import PassedOver
 
 LONGEST_WAIT_SECONDS = 1.0
-# A connection ends when so many messages in as many seconds cannot be read, and fewer than half as many can.
+# A connection ends when this many messages in this time cannot be read, and fewer than half as many can.
 UNREADABLE_ALLOWED = 100
 UNREADABLE_SECONDS = 60.0
 # How many backlogs may be held in memory together, and how long one waits for its turn.

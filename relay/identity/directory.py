@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 
 class _Places:
-    """So many requests may be under way together; see rule 4."""
+    """How many requests may be under way together; see rule 4."""
 
     __slots__ = ("_allowed", "_free", "_surplus")
 
@@ -202,7 +202,7 @@ class Directory:
     ) -> Response | str:
         address.probing = bool(address.closed_for)
         try:
-            # The beginning: however long the page of something in between is, its status says that it is no fact.
+            # The beginning: however long the page of something in between is, its status says that it is not a fact.
             answer = self._http.get(
                 f"{address.base}/{did}", timeout=timeout, max_bytes=self._max_bytes + 1, beginning=True
             )

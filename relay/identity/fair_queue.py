@@ -2,7 +2,7 @@
 
 The resolver has one for the PLC directory and one for did:web hosts. Hosts take turns, and each has a share
 of workers and of the queue, so that a host which answers slowly holds up its own jobs only; with `paces`, one whose
-jobs are done fast has so many a second as well. Knows nothing of DIDs.
+jobs are done fast is held to a rate as well. Knows nothing of DIDs.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ WEB_QUEUE_PER_HOST = 256
 WEB_PER_SECOND_PER_HOST = 10
 WEB_BURST_PER_HOST = 50
 WEB_HOSTS_REMEMBERED = 16_384
-# A lookup that waits its turn may be wanted by others as well: it takes whichever turn comes first, of so many hosts.
+# A lookup that waits its turn may be wanted by others as well: it takes whichever turn comes first, of this many hosts.
 HOSTS_PER_LOOKUP = 8
 
 # Refreshes past the cache: a DID whose key, host or handle changes gets several in a row (a migration is a handful of

@@ -37,7 +37,7 @@ LANES = 32
 # Short, because everything in a lane is behind what waits in it: when thousands of new accounts send at once, their
 # events wait in their hosts' sockets instead.
 QUEUE_CAPACITY = 16
-# A lane with work lets others have a turn after so many events, or once their verification has taken so long. That is
+# A lane with work lets others have a turn after this many events, or once their verification took this long. That is
 # nearly all that it holds: events judged in a row find the caches warm, and those that wait for room come together.
 EVENTS_PER_TURN = QUEUE_CAPACITY
 TURN_SECONDS = 0.003

@@ -25,7 +25,7 @@ from relay.kit.errors import IdentityError, StoreError
 ACCOUNT_PLACES = 32
 # What honest accounts wait for, too: then an account may take as many places as its host has left.
 HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.REFRESH, Wait.STATUS})
-# Work lets others have a turn after so many events, or after one that took so long.
+# Work lets others have a turn after this many events, or after one that took this long.
 EVENTS_PER_TURN = 4
 TURN_SECONDS = 0.001
 
@@ -113,7 +113,7 @@ class Lines:
         self._attendants.kill(timeout=5)
 
     def join(self, delivery: Delivery) -> bool:
-        """Let `delivery` wait behind the others of its account, if so many may. False when none of them waits."""
+        """Let `delivery` wait behind the others of its account, if there is room. False when none of them waits."""
         did = delivery.event.did
         line = self._line_of(did, delivery.host)
         if line is None:

@@ -27,7 +27,7 @@ from relay.kit.limits import Tally
 
 OUTSTANDING_SECONDS = 0.05
 STORE_RETRY_SECONDS = 1.0
-# What is looked at costs a verification: so many of one host in a minute, the others count as repetitions.
+# What is looked at costs a verification: this many of one host in a minute, the others count as repetitions.
 CHECKS = 20
 CHECKS_SECONDS = 60.0
 CAPACITY = 10_000

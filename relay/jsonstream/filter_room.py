@@ -21,7 +21,7 @@ CAPACITY_BYTES = 128 << 20
 
 
 class FiltersFull(RelayError):
-    """There is no room for so long a filter. Reason `filters-full`."""
+    """There is no room for a filter of this length. Reason `filters-full`."""
 
     def __init__(self) -> None:
         super().__init__("filters-full", "no room for so long a filter now: ask for less, or later")

@@ -19,11 +19,11 @@ from relay.kit.background import Loop, in_thread
 from relay.kit.own_process import resident_bytes
 
 LOOK_SECONDS = 30.0
-# So much is free, and the process has so much more than after the last time: less is not worth a pause at once.
+# This much is free, and the process has this much more than after the last time: less is not worth a pause at once.
 WORTH_BYTES = 16 << 20
-# Free pieces between used ones add up for hours: so much is given back when the last time is so long ago. Most of them
-# come from the start, when thousands of hosts are connected and send what they have. Whoever allocates waits meanwhile,
-# 0.2 ms for a free megabyte: for this share of the time at most.
+# Free pieces between used ones add up for hours: this much is given back when the last time is this long ago. Most
+# of them come from the start, when thousands of hosts are connected and send what they have. Whoever allocates waits
+# meanwhile, 0.2 ms for a free megabyte: for this share of the time at most.
 PIECES_BYTES = 8 << 20
 PIECES_SECONDS = 120.0
 PIECES_SHARE = 1e-4

@@ -55,7 +55,7 @@ _REFUSED_V6 = tuple(
 # Where a machine has IPv6 alone, its name server gives hosts with IPv4 alone by these: the last 32 bits are theirs.
 _NAT64 = ip_network("64:ff9b::/96")
 
-# A name can have thousands, and each one costs an attempt to connect: of each family so many are looked at.
+# A name can have thousands, and each one costs an attempt to connect: of each family this many are looked at.
 MAX_ADDRESSES = 8
 
 _RESOLV_CONF = "/etc/resolv.conf"

@@ -26,13 +26,13 @@ from relay.kit.background import TURNS_SECONDS, call_in_turns
 INTERVAL_SECONDS = 0.033
 BUSY_SECONDS = 0.002
 BUSY_LOOKS = 10
-# While none has much to say, all that came is read before any of it is judged: for so long at most, nearly always less.
+# While none has much to say, all that came is read before any is judged: for this long at most, nearly always less.
 TOGETHER_SECONDS = 0.004
 # How many ready sockets one look takes; the kernel begins the next one with the others.
 READY_AT_ONCE = 1024
-# After so many looks in a row that found nothing, the next one waits until there is something.
+# After this many looks in a row that found nothing, the next one waits until there is something.
 EMPTY_LOOKS = 10
-# Long waits end together, up to so much later.
+# Long waits end together, up to this much later.
 LONG_WAIT_SECONDS = 10.0
 ENDS_APART_SECONDS = 2.0
 # As gevent's loops call it.

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer, WriteableBuffer
 
-# So much work is there at a time: two hundred tickets, some milliseconds.
+# How much is worked on at a time: two hundred tickets, some milliseconds.
 PIECE_BYTES = 8 << 10
-# What a record has beside its data; so much may come without any, as the first tickets; and how long is rested for each
-# further byte: of tickets it is two microseconds of work.
+# What a record has beside its data; how much may come without any, as the first tickets; and how long is rested for
+# each further byte: of tickets it is two microseconds of work.
 RECORD_BYTES = 32
 SPARE_BYTES = 32 << 10
 BYTE_SECONDS = 1e-4

@@ -47,7 +47,7 @@ from relay.net.websocket_deflate import inflated
 
 MAX_MESSAGE_BYTES = 5_000_000
 SMALL_FRAME_BYTES = 126
-# Of a message that is passed over: so much of its beginning is kept, to tell which one it was.
+# How much of the beginning of a message that is passed over is kept, to tell which one it was.
 KEPT_BYTES = 64 << 10
 # Nobody waits for the end of a frame that says it is longer.
 MAX_PASSED_OVER_BYTES = 1 << 30
@@ -122,7 +122,7 @@ class FrameReader:
         self._size: int | None = None
         # Reason and detail of why the message that has begun is passed over, if it is.
         self._wrong: tuple[str, str] | None = None
-        # So many bytes to come belong to a frame that is not kept. Whether it is the last of a message that is passed
+        # How many bytes to come belong to a frame that is not kept. Whether it is the last of a message that is passed
         # over; None when it is of no such message.
         self._skip = 0
         self._skips_last: bool | None = None

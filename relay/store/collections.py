@@ -162,7 +162,7 @@ def settle(tx: Transaction, uid: int, listed: Collection[str] | None) -> None:
 
 
 def _add(tx: Transaction, pairs: list[tuple[int, int]]) -> None:
-    """Store (collection, uid) pairs, as far as their accounts may have so many."""
+    """Store (collection, uid) pairs, up to the number that an account may have."""
     by_uid: dict[int, set[int]] = {}
     for number, uid in pairs:
         by_uid.setdefault(uid, set()).add(number)

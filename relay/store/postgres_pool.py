@@ -27,7 +27,7 @@ CONNECT_SECONDS = 5.0
 WAIT_SECONDS = 10.0
 # A connection that rested longer is asked for a sign of life before it is used.
 CHECK_AFTER_SECONDS = 10.0
-# After a failed connect everyone fails at once for so long, instead of queueing up to fail one by one.
+# After a failed connect everyone fails at once for this long, instead of queueing up to fail one by one.
 RETRY_AFTER_SECONDS = 0.5
 
 _DEFAULTS: dict[str, object] = {

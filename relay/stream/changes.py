@@ -23,7 +23,7 @@ from relay.store.collections import ALL
 from relay.store.projection import ProjectionBatch
 
 KNOWN_PAIRS = 250_000
-# With so many rows SQL is written before its time.
+# With this many rows SQL is written before its time.
 FLUSH_ROWS = 5_000
 # What may wait for SQL. The events must be fewer than `high_water.RESERVE`: so far is the log's seq put ahead of SQL's
 # position when a log is found to be behind it.

@@ -171,7 +171,7 @@ class Projector:
         return True
 
     def note_lost(self, events: int) -> None:
-        """SQL lacks so many events that the log no longer has."""
+        """SQL lacks up to `events` events that the log no longer has."""
         if events:
             self._lost = f"database: it lacks up to {events} events that the log no longer has"
 

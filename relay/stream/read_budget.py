@@ -17,7 +17,7 @@ from relay.kit import metrics
 
 CAPACITY_BYTES = 64 << 20
 
-# So many read at a time: an event may be ten times as large as what is counted for it until it was read.
+# How many read at a time: an event may be ten times as large as what is counted for it until it was read.
 READING = 4
 
 # Who holds a share for longer, while others wait for one, is in their way.
@@ -96,7 +96,7 @@ class Share:
             self._turn = None
 
     def settle(self, size: int) -> None:
-        """So many bytes were read in the end: of what was asked for, or where there was room for them."""
+        """`size` bytes were read in the end: of what was asked for, or where there was room for them."""
         self._since = time.monotonic()
         self._budget.taken += size - self.held
         if not self._read:

@@ -168,7 +168,7 @@ class LoggedSeqs:
             self._settle(host_id, logged)
 
     def _settle(self, host_id: int, logged: dict[int, int]) -> None:
-        """No more than MAX_AHEAD events wait for an earlier one: what so many come after was settled."""
+        """No more than MAX_AHEAD events wait for an earlier one: what is followed by that many was settled."""
         settled = sorted(logged)[:-MAX_AHEAD]
         self._stored[host_id] = settled[-1]
         self._settled.add(host_id)

@@ -26,7 +26,7 @@ CAPACITY_BYTES = 8 << 20
 EVENT_OVERHEAD = 200
 
 TICK = 0.05
-# Each woken consumer runs until it waits again: after so many of them others get a turn.
+# Each woken consumer runs until it waits again: after this many of them others get a turn.
 WOKEN_TOGETHER = 64
 
 

@@ -291,7 +291,7 @@ class Connection:
             raise ConsumerEnded("left", control_frame(Opcode.CLOSE, reader.closed))
 
     def _take_sent(self, seconds: float) -> None:
-        """Read and hear all that is there, if it is not more than may come in so many seconds."""
+        """Read and hear all that is there, if it is not more than may come in `seconds`."""
         reader = self._reader
         frames, left = self._frames + FRAMES_PER_SECOND * seconds, self.bytes_per_second * seconds
         while not reader.ended:

@@ -10,7 +10,7 @@ from relay.stream.feed import Feed
 
 # Bytes a second. Less is of no use to anyone, and would hold what was read for it for hours.
 MIN_RATE = 2048
-# A rate is taken over so many seconds, or the stall time where that is longer.
+# A rate is taken over this time, or the stall time where that is longer.
 PERIOD_SECONDS = 30.0
 
 

@@ -16,7 +16,7 @@ MAX_OPS = 200
 
 
 def record_of(size: int) -> bytes:
-    """A record whose block has so many bytes."""
+    """A record whose block has `size` bytes."""
     frame = len(drisl.encode({"$type": POSTS, "data": bytes(size)})) - size
     return drisl.encode({"$type": POSTS, "data": bytes(size - frame)})
 
