@@ -53,7 +53,12 @@ class Refused(RelayError):
 
 
 class CrawlRefused(Refused):
-    """A crawl request, or the lifting of a ban."""
+    """A crawl request, or the lifting of a ban.
+
+    Reasons, of the name: `crawl-hostname`, `crawl-insecure`, `crawl-port`, `crawl-local`; of what the host answers:
+    `crawl-unreachable`, `crawl-no-pds`; of what is allowed here: `crawl-disabled`, `crawl-host-banned`,
+    `crawl-domain-banned`, `crawl-new-hosts`; and `crawl-busy`.
+    """
 
 
 class ActionRefused(Refused):
@@ -113,7 +118,7 @@ class ImportBusy(RelayError):
 class LogError(RelayError):
     """The segment log cannot be written or read, or is not one for this mode.
 
-    Reasons: `log-io`, `log-corrupt`, `log-locked`, `log-format`, `log-trimmed`, `log-edge` (an edge wrote it, and it
+    Reasons: `log-io`, `log-locked`, `log-format`, `log-trimmed`, `log-edge` (an edge wrote it, and it
     was not promoted), `log-relay` (it is a relay's, or was promoted).
     """
 

@@ -1,7 +1,7 @@
 """The consumers that are connected, and whether one more may.
 
-Filled by `firehose`, listed by `admin`, told to leave by `server` when the relay stops. Holds no sockets and
-sends nothing.
+Filled by `firehose`, listed for admins, told to leave by `server` when the relay stops. Holds no sockets and sends
+nothing.
 """
 
 from __future__ import annotations
