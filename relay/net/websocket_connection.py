@@ -48,6 +48,7 @@ class StreamEnded(RelayError):
     `handshake-refused`, `handshake-invalid`, `loop`, `future-cursor`. Afterwards: `closed`, `connection-lost`,
     `no-pong`, `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found;
     and, from what the messages say, those of `stream_error` and `frames-unreadable`.
+    `internal-error` is a fault of ours.
 
     `retry_after` is for how many seconds the host asks to be left alone, 0 when it does not say.
     """
