@@ -98,6 +98,7 @@ debian:
 	@.ci/unpack .cache/debian nginx nginx
 	@.ci/unpack .cache/debian caddy caddy
 	@.ci/unpack .cache/debian nats-server nats-server
+	@.ci/unpack .cache/debian pgbouncer pgbouncer
 
 # Both Pythons at once, each package with its newest version that setup.cfg allows.
 upgrade-deps: $(VENV)/.python

@@ -73,7 +73,14 @@ DRAIN_SECONDS = 25.0
 EXIT_FAILURE = 1
 EXIT_AGAIN = 75
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
-EXIT_CODES = {"log-locked": 75, "store-locked": 75, "store-log": 78, "log-edge": 78, "log-relay": 78}
+EXIT_CODES = {
+    "log-locked": 75,
+    "store-locked": 75,
+    "store-log": 78,
+    "store-pooled": 78,
+    "log-edge": 78,
+    "log-relay": 78,
+}
 # Young objects are looked at soon, while they are few: thousands of accounts that begin to wait at once are hundreds of
 # thousands of objects, which the hub must not have to walk in one go. A full collection comes after 100 million.
 GC_THRESHOLDS = (20_000, 4, 1250)

@@ -127,5 +127,6 @@ class StoreError(RelayError):
     """The database is not there or refuses the work.
 
     Reasons: `store-unavailable`, `store-damaged`, `store-behind` (it is brought up to the log first), `store-schema`,
-    `store-mode`, `store-locked` (another relay uses it), `store-log` (it belongs to another log).
+    `store-mode`, `store-locked` (another relay uses it), `store-pooled` (a pooler before it keeps no lock), `store-log`
+    (it belongs to another log).
     """

@@ -90,7 +90,7 @@ class Database(ABC):
         """Keep every other relay away from the database until this one is closed or its process ends.
 
         From now on `write` fails while that is not so. Raises StoreError: `store-locked` when another relay uses it;
-        with `seize` it is taken from that one, where the engine can do so.
+        with `seize` it is taken from that one, where the engine can do so. `store-pooled` where no lock would be kept.
         """
 
     @abstractmethod

@@ -1,7 +1,8 @@
 """Holds a PostgreSQL database for one relay: an advisory lock that ends with the connection it was taken on.
 
 Used by `postgres` alone. A lock that was lost with its connection is taken again before anything is written, and
-refused when another relay was quicker. Must not know what is written.
+refused when another relay was quicker. A pooler that has transactions take turns on the server's sessions cannot keep
+a lock for anyone, and is refused. Must not know what is written.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ANSWER_SECONDS = 5.0
 # A relay that was killed is gone from the server a moment later.
 START_SECONDS = 5.0
 RETRY_SECONDS = 0.25
+# How often a pooler is asked whose session is whose: others may use it at the same time.
+POOLER_ROUNDS = 3
 
 # The server notices within half a minute when a machine vanishes, and lets the lock go; and it does not end a
 # connection for being idle. `idle_session_timeout` is unknown to old servers.
@@ -32,6 +35,7 @@ _SESSION = (
     " SET tcp_user_timeout = 15000;"
     " SELECT set_config('idle_session_timeout', '0', false) WHERE current_setting('idle_session_timeout', true) <> ''"
 )
+_SESSION_NUMBER = "SELECT pg_backend_pid()"
 # All connections of the process that has the lock: one that stands still may hold locks on rows as well. The halves of
 # KEY are as the server shows them.
 _HOLDER_GOES = (
@@ -54,7 +58,7 @@ class PostgresLock:
         self._turn = RLock()
 
     def take(self, *, seize: bool = False) -> None:
-        """Take the lock. Raises StoreError `store-locked` when another relay keeps it for some seconds.
+        """Take the lock. Raises StoreError: `store-locked` when another relay keeps it for some seconds; as `ensure`.
 
         With `seize` whoever has it is disconnected first, which the server does for those of the same user.
         """
@@ -74,7 +78,7 @@ class PostgresLock:
         self._checked_at = 0.0
 
     def ensure(self) -> None:
-        """Return once the lock is held. Raises StoreError: `store-locked`, or `store-unavailable`."""
+        """Return once the lock is held. Raises StoreError: `store-locked`, `store-pooled`, or `store-unavailable`."""
         if time.monotonic() - self._checked_at < CHECK_AFTER_SECONDS:
             return
         with self._turn:
@@ -109,6 +113,7 @@ class PostgresLock:
     def _taken(self) -> Connection:
         connection = self._connect()
         try:
+            self._refuse_shared_sessions(connection)
             _ask(connection, _SESSION)
             free = _ask(connection, f"SELECT pg_try_advisory_lock({KEY})")
         except BaseException:
@@ -121,6 +126,26 @@ class PostgresLock:
                 "another relay uses this database: stop that one first, or give this one a database of its own",
             )
         return connection
+
+    def _refuse_shared_sessions(self, connection: Connection) -> None:
+        """Raise StoreError `store-pooled` where the server has no session for this connection alone."""
+        # A pooler cannot know the server's number for a session when it answers a client.
+        if _ask(connection, _SESSION_NUMBER) == connection.info.backend_pid:
+            return
+        beside = self._connect()
+        try:
+            # One that hands out the session that came free last gives both the same, any other gives one now this, now
+            # that.
+            rounds = [(_ask(connection, _SESSION_NUMBER), _ask(beside, _SESSION_NUMBER)) for _ in range(POOLER_ROUNDS)]
+        finally:
+            beside.close()
+        own, others = map(set, zip(*rounds, strict=True))
+        if len(own) > 1 or own & others:
+            raise StoreError(
+                "store-pooled",
+                "a pooler before PostgreSQL has transactions share sessions, so that nothing keeps a second relay away:"
+                " let it pool sessions (PgBouncer: pool_mode = session), or name the server itself in DATABASE_URL",
+            )
 
 
 def _ask(connection: Connection, sql: str) -> object:

@@ -77,7 +77,7 @@ class Cluster(Databases):
         self._binaries = BINARIES[-1]
         self._server: subprocess.Popen[bytes] | None = None
         # PostgreSQL refuses to run as root.
-        self._user = _other_user() if os.geteuid() == 0 else None
+        self._user = other_user() if os.geteuid() == 0 else None
         self.folder = Path(tempfile.mkdtemp(prefix="relay-postgres-"))
         if self._user:
             os.chown(self.folder, self._user.pw_uid, self._user.pw_gid)
@@ -171,7 +171,8 @@ class Cluster(Databases):
         )
 
 
-def _other_user() -> pwd.struct_passwd:
+def other_user() -> pwd.struct_passwd:
+    """Whom a server runs as that refuses to run as root."""
     try:
         return pwd.getpwnam("postgres")
     except KeyError:

@@ -144,6 +144,7 @@ def test_tests_run_on_both_databases() -> None:
         "integration/store/test_postgres.py",
         "integration/store/test_migrate.py",
         "support/postgres.py",
+        "support/pooler.py",
         "support/busy_relay.py",
         "support/relay_process.py",
         "process/test_cluster.py",
