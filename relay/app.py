@@ -12,11 +12,13 @@ import logging
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gevent
 from gevent.event import Event as Signal
+from gevent.util import wrap_errors
 
 from relay.admin.actions import Admin
 from relay.admin.siblings import Siblings, announcement
@@ -84,6 +86,8 @@ EXIT_CODES = {
 # Young objects are looked at soon, while they are few: thousands of accounts that begin to wait at once are hundreds of
 # thousands of objects, which the hub must not have to walk in one go. A full collection comes after 100 million.
 GC_THRESHOLDS = (20_000, 4, 1250)
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -281,6 +285,27 @@ def _calm_collector() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
+def _built(build: Callable[[], T], stopped: Signal) -> T | None:
+    """What `build` makes, or None as soon as `stopped` is set: the database may take an hour to be brought up to date.
+
+    Until it is through no event comes in, and what is under way counts as a crash does.
+    """
+    building: gevent.Greenlet[[], T | Exception] = gevent.spawn(wrap_errors((Exception,), build))
+    either: list[Any] = [building, stopped]
+    # Ended by one of them.
+    gevent.wait(either, count=1)
+    if not building.ready():
+        building.kill(timeout=DRAIN_SECONDS)
+        return None
+    made: T | Exception = building.get()
+    if isinstance(made, Exception):
+        try:
+            raise made
+        finally:
+            del made
+    return made
+
+
 def main(env_file: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
     environment = environment_with(env_file)
@@ -307,7 +332,10 @@ def main(env_file: Path | None) -> int:
             term = node.stand_by(settings, stopped, notifier.ready)
             if term is None:
                 return 0
-        relay = Edge(settings) if settings.mode == "edge" else Relay(settings, term)
+        relay = _built(lambda: Edge(settings) if settings.mode == "edge" else Relay(settings, term), stopped)
+        if relay is None:
+            log.info("stopped before the start was through")
+            return 0
         relay.start()
     except (RelayError, OSError) as error:
         log.error("the relay cannot start: %s", error)

@@ -83,7 +83,10 @@ class Database(ABC):
 
     @abstractmethod
     def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
-        """Like `write`, for `limit` seconds at most: an index on a large table takes its time."""
+        """Like `write`, for `limit` seconds at most: an index on a large table takes its time.
+
+        Raises StoreError `store-schema` where the database refuses a statement.
+        """
 
     @abstractmethod
     def hold(self, *, seize: bool = False) -> None:
@@ -101,6 +104,11 @@ class Database(ABC):
 def ping(tx: Transaction) -> None:
     """Touch the database, for health checks: `db.read(ping)` raises StoreError when it does not answer."""
     tx.row("SELECT 1")
+
+
+def unusable(error: Exception) -> StoreError:
+    """What a migration raises where the database refuses a statement: tables of the same names, no schema for them."""
+    return StoreError("store-schema", f"the tables cannot be made: {' '.join(str(error).split())}")
 
 
 @contextmanager

@@ -50,8 +50,8 @@ def open_database(url: str, *, max_connections: int, hold: bool = False, seize: 
 
     `max_connections` bounds PostgreSQL only; SQLite has one writer and four readers. With `hold` no other relay may
     have it open, or open it from now on; with `seize` it is taken from one that does. Raises StoreError:
-    `store-unavailable`, `store-schema` when a newer relay has been here, `store-locked` when another one is, or
-    `store-pooled` where nothing can be held.
+    `store-unavailable`, `store-schema` when a newer relay, or another program, has been here, `store-locked` when
+    another relay is, or `store-pooled` where nothing can be held.
     """
     database = _engine(url, max_connections)
     try:

@@ -20,7 +20,7 @@ from psycopg2.extras import execute_batch, execute_values
 
 from relay.kit import metrics
 from relay.kit.errors import StoreError
-from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction
+from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction, unusable
 from relay.store.outage import Outage
 from relay.store.postgres_lock import PostgresLock
 from relay.store.postgres_pool import Pool, Unanswered
@@ -95,7 +95,10 @@ class PostgresDatabase(Database):
             tx.execute("SET LOCAL statement_timeout = 0")
             work(tx)
 
-        self._run(patiently, writes=True, limit=limit)
+        try:
+            self._run(patiently, writes=True, limit=limit)
+        except psycopg2.Error as error:
+            raise unusable(error) from error
 
     def hold(self, *, seize: bool = False) -> None:
         lock = PostgresLock(self._pool.connect)

@@ -26,7 +26,7 @@ from gevent.threadpool import ThreadPool
 from relay.kit import metrics
 from relay.kit.background import in_thread
 from relay.kit.errors import StoreError
-from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction
+from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction, unusable
 from relay.store.outage import Outage
 
 READERS = 4
@@ -119,7 +119,10 @@ class SqliteDatabase(Database):
         return self._run(self._writer, self._idle_writer, lambda tx: work(tx, *args, **kwargs), WAIT_SECONDS)
 
     def migrate(self, work: Callable[[Transaction], None], limit: float) -> None:
-        self._run(self._writer, self._idle_writer, work, limit)
+        try:
+            self._run(self._writer, self._idle_writer, work, limit)
+        except sqlite3.Error as error:
+            raise unusable(error) from error
 
     def hold(self, *, seize: bool = False) -> None:
         path = self._path.with_name(f"{self._path.name}.lock")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import gevent
 import pytest
 
+from tests.support import databases
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
@@ -51,6 +52,21 @@ def test_sigterm_drains_and_a_restart_goes_on(relay: RelayProcess, network: tupl
     consumer.stop()
     check_whole(consumer, writer)
     assert consumer.close_codes[:1] == [1001], "a drained consumer is told that the relay goes away"
+
+
+@pytest.mark.timeout(180)
+def test_a_start_that_has_to_wait_is_ended(tmp_path: Path, database_url: str) -> None:
+    """Somebody else has what the relay needs to make its tables, for which it would wait an hour."""
+    relay = RelayProcess(tmp_path, {"DATABASE_URL": database_url})
+    with databases.in_the_way(database_url) as has_come:
+        child = relay.begin()
+        relay.wait_until(has_come)
+        assert child.stop() == 0
+    assert "stopped before the start was through" in relay.log_tail()
+    assert "Traceback" not in relay.log_tail()
+    relay.start()
+    assert relay.stop() == 0
+    relay.close()
 
 
 @pytest.mark.slow

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg2
+
+from relay.store.open import ADVISORY_LOCK
 
 
 def save(url: str) -> None:
@@ -42,6 +45,27 @@ def bring_back_beneath(url: str) -> None:
         Path(f"{_file(url)}.saved").unlink()
     else:
         bring_back(url)
+
+
+@contextmanager
+def in_the_way(url: str) -> Iterator[Callable[[], bool]]:
+    """Hold what makes a relay wait that is about to make its tables. Yields what tells that one has come to it."""
+    if url.startswith("sqlite://"):
+        with closing(sqlite3.connect(_file(url), isolation_level=None)) as file:
+            file.execute("BEGIN EXCLUSIVE")
+            yield Path(f"{_file(url)}.lock").exists
+    else:
+        with closing(psycopg2.connect(url)) as other, other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (ADVISORY_LOCK,))
+
+            def has_come() -> bool:
+                cursor.execute(
+                    "SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+                    " WHERE locktype = 'advisory' AND NOT granted AND datname = current_database()"
+                )
+                return bool(cursor.fetchone() == (1,))
+
+            yield has_come
 
 
 def wipe(url: str) -> None:

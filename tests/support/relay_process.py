@@ -45,13 +45,18 @@ class RelayProcess:
         self.password = PASSWORD
         self.child: Child | None = None
 
-    def start(self, timeout: float = 30) -> None:
-        """Start the relay and wait until it says that it is ready."""
+    def begin(self) -> Child:
+        """Start the relay, and do not wait for it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.child = Child(self.command, cwd=ROOT, env=self.settings, stderr=self.log)
+        return self.child
+
+    def start(self, timeout: float = 30) -> None:
+        """Start the relay and wait until it says that it is ready."""
+        child = self.begin()
 
         def ready() -> bool:
-            assert self.child and self.child.running, f"the relay did not start:\n{self.log_tail()}"
+            assert child.running, f"the relay did not start:\n{self.log_tail()}"
             return self._ready()
 
         self.wait_until(ready, timeout)

@@ -12,7 +12,7 @@ from relay.kit.errors import StoreError
 from relay.store import installation
 from relay.store import open as open_
 from relay.store.database import Database
-from relay.store.open import open_database
+from relay.store.open import look_into, open_database
 
 
 def versions(database: Database) -> list[int]:
@@ -38,6 +38,16 @@ def test_a_newer_database_is_refused_in_one_line(database_url: str) -> None:
         open_database(database_url, max_connections=2)
     assert caught.value.reason == "store-schema"
     assert "9999" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tables_of_another_program_are_told_in_one_line(database_url: str) -> None:
+    database = look_into(database_url, max_connections=1)
+    database.write(lambda tx: tx.execute("CREATE TABLE host (id int)"))
+    database.close()
+    with pytest.raises(StoreError) as caught:
+        open_database(database_url, max_connections=2)
+    assert caught.value.reason == "store-schema"
+    assert "hostname" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_relays_that_start_at_once_take_turns(database_url: str) -> None:
