@@ -6,7 +6,6 @@ carries it is never sent on again, so relays that name each other make no loop. 
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from gevent.queue import PriorityQueue
 from relay.hosts.limit_alerts import Alert
 from relay.kit import metrics
 from relay.kit.background import Loop
+from relay.kit.credentials import basic
 from relay.kit.errors import RelayError
 from relay.net.http import RELAY_MARK, SERVER, GuardedHttp
 
@@ -132,9 +132,8 @@ class Siblings:
         """`call` as this relay sends it by itself."""
         if self._password is None:
             return None
-        credentials = base64.b64encode(f"admin:{self._password}".encode(errors="surrogateescape")).decode()
         headers = {
-            "Authorization": f"Basic {credentials}",
+            "Authorization": basic(self._password),
             "User-Agent": SERVER,
             "Via": f"1.1 {RELAY_MARK}",
         }

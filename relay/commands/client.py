@@ -6,7 +6,6 @@ the same environment and env file that the relay itself reads. Tables are for pe
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 import urllib.error
@@ -22,6 +21,7 @@ from typing import Any, NoReturn
 import click
 
 from relay.config import Settings
+from relay.kit.credentials import basic
 from relay.kit.env_file import environment_with
 from relay.kit.errors import ConfigError
 from relay.kit.tls import verifying_context
@@ -42,8 +42,7 @@ class Client:
         # Without one nothing is sent: an empty password would be a wrong one.
         self._has_password = bool(password)
         if password:
-            credentials = base64.b64encode(f"admin:{password}".encode(errors="surrogateescape")).decode()
-            self._headers["Authorization"] = f"Basic {credentials}"
+            self._headers["Authorization"] = basic(password)
 
     @property
     def url(self) -> str:

@@ -6,8 +6,6 @@ texts, and nothing of what the routes do.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hmac
 import logging
 import math
@@ -19,6 +17,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from urllib.parse import urlsplit
 
 from relay.kit import metrics
+from relay.kit.credentials import password_in
 from relay.kit.limits import Tally
 from relay.web.errors import XrpcError, too_many
 
@@ -81,20 +80,6 @@ class AdminAuth:
         # Every password is compared, whatever the first comparison says: the time tells nothing of which is right.
         matches = [hmac.compare_digest(given or b"", password) for password in self._passwords]
         return bool(given) and any(matches)
-
-
-def password_in(authorization: str) -> bytes | None:
-    """The password in an Authorization header, empty where it is empty, None when the user is not `admin`."""
-    scheme, _, rest = authorization.partition(" ")
-    if scheme.lower() == "bearer":
-        return rest.strip().encode("latin-1", "replace")
-    if scheme.lower() != "basic":
-        return None
-    try:
-        user, colon, password = base64.b64decode(rest.strip(), validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return None
-    return password if colon and hmac.compare_digest(user, b"admin") else None
 
 
 def from_other_site(site: str | None, origin: str | None, host: str) -> bool | None:
