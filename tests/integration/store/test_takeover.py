@@ -131,6 +131,34 @@ def test_odd_rows_are_read_as_far_as_they_can_be(indigo: str) -> None:
         database.close()
 
 
+def test_rows_that_name_one_host_become_one(indigo: str) -> None:
+    """As it is looked up: otherwise its events are those of another host than its accounts' documents name."""
+    run = runner(indigo)
+    spelt = {
+        "PDS.example.com": "'active', 99, 3",
+        "pds.Example.com.": "'active', 98, NULL",
+        "Bad.example.org.": "'active', 7, 1",
+        "Alone.example.com.": "'active', 5, 1",
+        "twice.example.com.": "'banned', 6, 1",
+        "TWICE.example.com": "'active', 8, 1",
+    }
+    for name, rest in spelt.items():
+        run(f"INSERT INTO host (hostname, status, last_seq, account_count) VALUES ('{name}', {rest})")
+    did = f"did:plc:{'c' * 24}"
+    run(f"INSERT INTO account (did, host_id) SELECT '{did}', id FROM host WHERE last_seq = 99")
+    database = open_database(indigo, max_connections=2)
+    try:
+        assert {row.hostname: (row.status, row.last_seq, row.account_count) for row in _hosts(database)} == {
+            "pds.example.com": ("active", 4711, 5),
+            "bad.example.org": ("banned", 7, 1),
+            "alone.example.com": ("active", 5, 1),
+            "twice.example.com": ("banned", 6, 2),
+        }
+        assert database.read(accounts.many_by_did, [did])[did][0].host_id == 1
+    finally:
+        database.close()
+
+
 @pytest.mark.parametrize(
     ("stored", "read"),
     [
