@@ -218,7 +218,7 @@ CASES: Cases = {
     "RelayConsumersRefused": ([{"relay_consumers_refused_total": "0+60x"}], [{"relay_consumers_refused_total": ONCE}]),
     "RelayMemoryHigh": (
         [{"process_resident_memory_bytes": "3900000000x"}],
-        [{"process_resident_memory_bytes": "2900000000x"}],
+        [{"process_resident_memory_bytes": "1900000000x"}],
     ),
     "RelayFilesHigh": ([{"process_open_fds": "60000x"}], [{"process_open_fds": "50000x"}]),
 }
