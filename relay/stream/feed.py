@@ -28,6 +28,10 @@ from relay.stream.tail import Chunk, Tail, chunk_of
 # a piece.
 TURN_SHARE = 0.01
 MAX_TURN_SECONDS = 0.002
+# What is converted in one turn. To JSON a whole block of the log would take 10 ms, and 60 where its events are small or
+# have hundreds of operations.
+CONVERTED_EVENTS = 64
+CONVERTED_BYTES = 64 << 10
 
 
 class ConsumerTooSlow(RelayError):
@@ -234,13 +238,35 @@ class Feed:
             # Nothing is left up to the head: those seqs were passed over, or their records are damaged.
             self.position = head
             return b""
-        self.position = records[-1].seq
         if self.convert is not None:
-            data = self.convert(chunk_of(records, self.position, self._suppressions), position)
+            data = b"".join(self._converted_in_turns(records, position))
             # What is in memory from here on: JSON may be several times as long as what was read.
             self._share.settle(len(data))
-            return data
-        return joined(self._suppressions.shown(records))
+        else:
+            data = joined(self._suppressions.shown(records))
+        self.position = records[-1].seq
+        return data
+
+    def _converted_in_turns(self, records: list[Record], position: int) -> Iterator[bytes]:
+        assert self.convert is not None
+        for number, piece in enumerate(_pieces(records)):
+            if number:
+                self.give_way()
+            yield self.convert(chunk_of(piece, piece[-1].seq, self._suppressions), position)
 
     def _ask(self, deadline: float) -> bool:
         return self._share.ask(max(deadline - time.monotonic(), 0.0))
+
+
+def _pieces(records: list[Record]) -> Iterator[list[Record]]:
+    """`records` in pieces that are converted together."""
+    piece: list[Record] = []
+    size = 0
+    for record in records:
+        piece.append(record)
+        size += len(record.frame)
+        if len(piece) == CONVERTED_EVENTS or size >= CONVERTED_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece

@@ -7,6 +7,7 @@ that hosts may send is sent, and the CPU counted that passes until another green
 from __future__ import annotations
 
 import ast
+import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,10 +16,20 @@ from pathlib import Path
 import greenlet
 
 from relay.atproto.payloads import MAX_OPS
+from relay.eventlog.log import SegmentLog
+from relay.jsonstream.cursor import Cursor
+from relay.jsonstream.encodings import PLAIN
+from relay.jsonstream.filter_room import Place
+from relay.jsonstream.filters import Filter
+from relay.jsonstream.stream import JsonStream, Options
+from relay.stream.firehose import Firehose
+from relay.stream.suppressions import Suppressions
+from relay.stream.tail import Tail, chunk_of
 from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import RepoBuilder, create
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.stream import append, record
 from tests.support.wait import until
 
 RELAY = Path(__file__).parents[2] / "relay"
@@ -97,3 +108,36 @@ def test_the_largest_events_leave_others_their_turn(path: EventPath, pds: FakePd
             path.put(host, event)
         until(lambda: host.cursor.position == len(made) + 1, timeout=60)
     assert longest[0] < HOLD_SECONDS
+
+
+def small_and_manifold(repo: RepoBuilder) -> Iterator[Callable[[int], bytes]]:
+    """What takes the most to convert: small events, and commits of as many operations as there may be."""
+    for _ in range(2000):
+        yield repo.identity_frame
+    for number in range(12):
+        yield repo.commit(*(create(f"{POST}/3k{number:02}{index:03}", {}) for index in range(MAX_OPS))).frame
+
+
+def test_replay_as_json_leaves_others_their_turn(tmp_path: Path) -> None:
+    log, suppressions = SegmentLog(tmp_path), Suppressions()
+    made = small_and_manifold(RepoBuilder(account_did(1), SigningKey.create("k256")))
+    records = [record(seq, frame=make(seq)) for seq, make in enumerate(made, 1)]
+    append(log, records)
+    stream = JsonStream(Firehose(log, Tail(len(records), suppressions), suppressions), None)
+    options = Options(Filter(), Place(stream.room, "192.0.2.1"), waits=False)
+    feed = stream.attach(Cursor("seq:0"), PLAIN, options)
+    size = 0
+    # A relay keeps it from everything that is in a test's process.
+    gc.disable()
+    with holds() as longest:
+        while feed.position < len(records):
+            size += len(feed.next(60.0) or b"")
+            feed.give_way()
+    gc.enable()
+    assert size > 1_000_000
+    assert feed.convert is not None
+    began = time.thread_time()
+    feed.convert(chunk_of(records, len(records), suppressions), 0)
+    assert longest[0] < (time.thread_time() - began) / 4
+    feed.close()
+    log.close()
