@@ -204,3 +204,32 @@ def test_a_hung_database_does_not_hold_up_the_drain(
         relay.wait_until(lambda: len(consumer.events) >= writer.total)
         consumer.stop()
         check_whole(consumer, writer)
+
+
+@pytest.mark.timeout(300)
+def test_a_relay_that_is_stopped_on_a_full_disk_goes_on_where_it_was(
+    tmp_path: Path, start_relay: Callable[[FakePlc, str], RelayProcess]
+) -> None:
+    """It ends in time, with a batch that is there in part and events that are in no file; all of them come out once."""
+    with FakePlc() as plc, FakePds() as pds:
+        relay = start_relay(plc, f"sqlite://{tmp_path}/relay.sqlite")
+        writer, consumer = Writer(plc, pds), ResumingConsumer(relay.firehose)
+        relay.crawl(pds.url)
+        relay.lift_limits(pds.hostname)
+        for _ in range(2):
+            writer.write(50)
+            relay.wait_until(lambda: len(consumer.events) == writer.total)
+            assert relay.child
+            newest = max(tmp_path.rglob("*.seg"))
+            room = newest.stat().st_size + 2000
+            resource.prlimit(relay.child.process.pid, resource.RLIMIT_FSIZE, (room, room))
+            writer.write(200)
+            relay.wait_until(lambda: health(relay).status == 500, RED_SECONDS)
+            began = time.monotonic()
+            relay.stop()
+            assert time.monotonic() - began < DRAIN_SECONDS
+            relay.start()
+            relay.wait_until(lambda: len(consumer.events) == writer.total, 60)
+        consumer.stop()
+        check_whole(consumer, writer)
+        assert relay.stop() == 0
