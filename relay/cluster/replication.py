@@ -41,8 +41,9 @@ class Replication:
         self._at = term
         self._last = last
         self._turn = BoundedSemaphore()
-        # What was being appended when its greenlet was ended, as some are with the relay: it may yet get there.
-        self._broken_off: list[bytes] = []
+        # What was being appended when its greenlet was ended, as some are with the relay, with the last seq behind it:
+        # it may yet get there.
+        self._broken_off: dict[bytes, int] = {}
         self._appended_at = time.monotonic()
         self._since: float | None = None
         self._beats = Loop("beat", self._beat, BEAT_SECONDS / 2)
@@ -63,8 +64,7 @@ class Replication:
         """Return once `block` is in the stream, however long that takes."""
         started = time.perf_counter()
         with self._turn:
-            self._append(Message(Kind.BLOCK, self.term, self._last, self.node, block.data))
-            self._last = block.last_seq
+            self._append(Kind.BLOCK, block.data, block.last_seq)
         metrics.CLUSTER_APPEND_SECONDS.observe(time.perf_counter() - started)
 
     def restore(self, segment_log: SegmentLog, until: int) -> None:
@@ -78,7 +78,7 @@ class Replication:
         self._beats.stop()
         try:
             with gevent.Timeout(RELEASE_SECONDS, ClusterError("cluster-away", "no answer in time")), self._turn:
-                self._append(Message(Kind.RELEASE, self.term, self._last, self.node))
+                self._append(Kind.RELEASE)
         except ClusterError as error:
             log.warning("the cluster is not told that this node ends: %s", error)
 
@@ -86,21 +86,25 @@ class Replication:
         if time.monotonic() - self._appended_at < BEAT_SECONDS:
             return
         with self._turn:
-            self._append(Message(Kind.BEAT, self.term, self._last, self.node))
+            self._append(Kind.BEAT)
 
-    def _append(self, message: Message) -> None:
-        """Append until it is certain that it is there, or that it never will be."""
-        data = encode(message)
+    def _append(self, kind: Kind, block: bytes = b"", last: int = 0) -> None:
+        """Append a message until it is certain that it is there, or that it never will be. A `block` ends with the seq
+        `last`.
+        """
+        data = b""
         self._since = time.monotonic()
         try:
-            while not self._is_appended(data):
+            # Anew each time: what was broken off may turn out to be before it.
+            while not self._is_appended(data := encode(Message(kind, self.term, self._last, self.node, block))):
                 gevent.sleep(RETRY_SECONDS)
         except BaseException:
-            self._broken_off.append(data)
+            self._broken_off[data] = max(last, self._last)
             raise
         finally:
             self._since = None
         self._at += 1
+        self._last = max(last, self._last)
         self._appended_at = time.monotonic()
         try:
             self._link.tell(self._at)
@@ -122,7 +126,7 @@ class Replication:
             return False
         outcome = judge(data, found)
         if outcome is Found.SUPERSEDED and found in self._broken_off:
-            self._broken_off.remove(found)
+            self._last = self._broken_off.pop(found)
             self._at += 1
         elif outcome is Found.SUPERSEDED:
             self._give_up()

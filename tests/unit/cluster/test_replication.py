@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 from relay.cluster import replication
-from relay.cluster.protocol import ClusterError, Kind, Message, decode, encode
+from relay.cluster.protocol import ClusterError, Kind, Message, decode, encode, find_place
 from relay.cluster.replication import Replication
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import records_in
@@ -134,6 +134,17 @@ def test_its_own_message_of_which_it_did_not_hear_is_no_other_claim(stream: Stre
     assert stream.blocks() == ([] if early else [BLOCK.data])
     released = decode(stream.messages[-1])
     assert released.kind is Kind.RELEASE and released.term == 1
+    assert released.after == (10 if early else BLOCK.last_seq)
+    # The log of this node has not got the block: it was to be written once it was appended.
+    place = find_place(
+        1,
+        len(stream.messages),
+        10,
+        lambda number: decode(stream.messages[number - 1]),
+        lambda _: BLOCK.last_seq,
+        lambda _: True,
+    )
+    assert [message.block for message in map(decode, stream.messages[place.at :]) if message.block] == stream.blocks()
 
 
 def test_what_the_stream_has_lost_it_gets_from_the_log(stream: Stream, tmp_path: Path) -> None:
