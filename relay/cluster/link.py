@@ -150,12 +150,14 @@ class Link:
                 )
             try:
                 # The process ends this, or `_send` when the process takes nothing.
-                self._connection, self._silences = ours, 0
+                # It takes a while until it can answer.
+                self._connection, self._silences = ours, -MAX_SILENCES
                 inbox = Inbox()
                 while data := ours.recv(READ_BYTES):
                     for number, *result in inbox.feed(data):
                         self._take(number, tuple(result))
-            except ConnectionError:
+            except OSError:
+                # A wait is broken off when the connection is shut down here.
                 pass
             finally:
                 self._connection, self.server = None, ""
