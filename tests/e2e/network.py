@@ -19,6 +19,7 @@ from tests.support.http import call, free_ports
 HERE = Path(__file__).parent
 MODULES = HERE / "node_modules"
 PDS_ADMIN = "Basic " + base64.b64encode(b"admin:pds-admin").decode()
+BEGAN = "2026-01-01T00:00:00.000Z"
 POST, LIKE, FOLLOW, PROFILE = (
     "app.bsky.feed.post",
     "app.bsky.feed.like",
@@ -125,6 +126,31 @@ class Account:
         ]
         made = self.call("repo.applyWrites", {"repo": self.did, "writes": writes})
         return self._note(made["commit"]["rev"], [("create", one["uri"], one["cid"]) for one in made["results"]])
+
+    def apply(self, *writes: tuple[str, str, str | None]) -> None:
+        """Write posts in one commit: (action, record key, text). As a consumer sees it, so does the ledger."""
+        made = self.call(
+            "repo.applyWrites",
+            {
+                "repo": self.did,
+                "writes": [
+                    {
+                        "$type": f"com.atproto.repo.applyWrites#{action}",
+                        "collection": POST,
+                        "rkey": rkey,
+                        **({} if text is None else {"value": {"$type": POST, "text": text, "createdAt": BEGAN}}),
+                    }
+                    for action, rkey, text in writes
+                ],
+            },
+        )
+        self._note(
+            made["commit"]["rev"],
+            [
+                (action, f"at://{self.did}/{POST}/{rkey}", result.get("cid"))
+                for (action, rkey, _), result in zip(writes, made["results"], strict=True)
+            ],
+        )
 
     def rename(self, handle: str) -> None:
         self.call("identity.updateHandle", {"handle": handle})

@@ -13,6 +13,9 @@ from tests.support.relay_process import RelayProcess
 
 Watch = Callable[[str], list[Consumer]]
 
+# Record keys.
+A, B, C = "3jzfcijpj2z2a", "3jzfcijpj2z2b", "3jzfcijpj2z2c"
+
 
 def sign_up(network: ReferenceNetwork, ledger: Ledger, count: int) -> list[Account]:
     """Accounts spread over the network's PDSs in turn."""
@@ -92,6 +95,30 @@ def test_consumers_see_every_write_through_a_crash(
 def write_on(account: Account, count: int) -> None:
     for number in range(count):
         account.add(POST, text=f"post {number} around the crash")
+
+
+@pytest.mark.timeout(300)
+def test_commits_that_touch_a_record_twice_or_change_nothing_pass_as_they_are(
+    network: ReferenceNetwork, relay: RelayProcess, watch: Watch
+) -> None:
+    relay.crawl(*network.pds)
+    consumers = watch(relay.url)
+    ledger = Ledger()
+    (account,) = sign_up(network, ledger, 1)
+    account.apply(("create", A, "first"), ("create", B, "first"))
+    account.apply(("update", A, "first"))
+    account.apply(("update", A, "second"), ("update", A, "third"))
+    account.apply(("delete", A, None), ("create", A, "fourth"))
+    account.apply(("update", A, "fifth"), ("delete", A, None))
+    account.apply(("create", C, "first"), ("delete", C, None))
+    account.apply(("create", C, "first"), ("update", C, "second"))
+    account.apply(("delete", C, None), ("create", C, "second"), ("update", B, "first"))
+    account.add(POST, text="the last one")
+    reference, _ = consumers
+    revs = [rev for rev, _ in ledger.commits[account.did]]
+    reference.child.wait_until(lambda: [rev for rev, _ in reference.commits().get(account.did, [])] == revs, 60)
+    assert not reference.errors()
+    assert relay.metric("relay_events_downgraded_total") == 0
 
 
 @pytest.mark.timeout(300)
