@@ -11,7 +11,7 @@ from relay.atproto.cid import Cid
 from relay.atproto.frames import RepoOp
 from relay.atproto.mst_read import open_tree
 from relay.atproto.operations import changes
-from tests.support.repo import build
+from tests.support.repo_tree import build
 
 pytest.importorskip("atmst")
 

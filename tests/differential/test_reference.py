@@ -18,18 +18,9 @@ from relay.atproto.cid import Cid
 from relay.atproto.commit import Verified, verify_commit
 from relay.atproto.crypto import parse_multikey
 from relay.atproto.frames import Commit, RepoOp
-from tests.support.repo import (
-    P256_ORDER,
-    Node,
-    RepoBuilder,
-    SigningKey,
-    Write,
-    account_did,
-    car,
-    create,
-    delete,
-    update,
-)
+from tests.support.blocks import car
+from tests.support.repo import P256_ORDER, RepoBuilder, SigningKey, Write, account_did, create, delete, update
+from tests.support.repo_tree import Node
 
 HERE = Path(__file__).parent
 NODE = next((HERE.parent / "e2e" / "node_modules").glob("node-linux-*/bin/node"), None)

@@ -14,9 +14,10 @@ import pytest
 from relay.eventlog.reader import LogReader
 from tests.integration.ingest.test_event_path import post
 from tests.process.test_edge import Consumer, edge_of
+from tests.support.blocks import car, cbor
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import car, cbor, frame
+from tests.support.repo import frame
 
 FIELDS = {
     "#commit": {

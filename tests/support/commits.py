@@ -13,22 +13,8 @@ from relay.atproto.cid import Cid
 from relay.atproto.commit import Unproven, Verified, verify_commit
 from relay.atproto.crypto import PublicKey, parse_multikey
 from relay.atproto.errors import ProtocolError
-from tests.support.repo import (
-    EPOCH_US,
-    CommitEvent,
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    car,
-    cbor,
-    cid_of,
-    create,
-    delete,
-    link,
-    tid,
-    update,
-    varint,
-)
+from tests.support.blocks import car, cbor, cid_of, link, varint
+from tests.support.repo import EPOCH_US, CommitEvent, RepoBuilder, SigningKey, account_did, create, delete, tid, update
 
 DID = account_did(1)
 NOW = EPOCH_US + 60_000_000

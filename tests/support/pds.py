@@ -21,7 +21,8 @@ import gevent
 from gevent.event import Event as Signal
 from gevent.server import StreamServer
 
-from tests.support.repo import RepoBuilder, car, cbor, cid_text, frame
+from tests.support.blocks import car, cbor, cid_text
+from tests.support.repo import RepoBuilder, frame
 
 ACCEPT_SUFFIX = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 BINARY, TEXT, CLOSE, PING, PONG = 0x2, 0x1, 0x8, 0x9, 0xA

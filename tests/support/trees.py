@@ -15,7 +15,8 @@ from relay.atproto import mst, mst_read, operations
 from relay.atproto.cid import Cid
 from relay.atproto.errors import CommitError, MstError
 from relay.atproto.frames import RepoOp
-from tests.support.repo import build, cbor, link
+from tests.support.blocks import cbor, link
+from tests.support.repo_tree import build
 
 REASONS = mst.REASONS | mst_read.REASONS | operations.REASONS
 

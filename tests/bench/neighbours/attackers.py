@@ -24,17 +24,9 @@ from gevent.event import Event  # noqa: E402
 from gevent.server import StreamServer  # noqa: E402
 
 from tests.bench.neighbours.swing import Swing, paths_on  # noqa: E402
+from tests.support.blocks import cbor  # noqa: E402
 from tests.support.pds import FakePds, websocket_frame  # noqa: E402
-from tests.support.repo import (  # noqa: E402
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    cbor,
-    create,
-    did_document,
-    frame,
-    timestamp,
-)
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document, frame, timestamp  # noqa: E402
 
 # All of the same width, so that a frame can be sent again under another one.
 FIRST_SEQ = 1 << 24

@@ -21,9 +21,10 @@ from typing import Any  # noqa: E402
 import gevent  # noqa: E402
 
 from tests.bench.neighbours.swing import Swing  # noqa: E402
+from tests.support.blocks import cbor  # noqa: E402
 from tests.support.pds import FakePds  # noqa: E402
 from tests.support.plc import FakePlc  # noqa: E402
-from tests.support.repo import cbor, did_document, frame  # noqa: E402
+from tests.support.repo import did_document, frame  # noqa: E402
 
 # Of so many commits one is the first of a new account.
 COMMITS_PER_NEW_ACCOUNT = 200

@@ -5,19 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count, islice
 
-from tests.support.repo import (
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    build,
-    car,
-    cid_of,
-    frame,
-    layer_of,
-    link,
-    timestamp,
-    varint,
-)
+from tests.support.blocks import car, cid_of, link, varint
+from tests.support.repo import RepoBuilder, SigningKey, account_did, frame, timestamp
+from tests.support.repo_tree import build, layer_of
 
 VALUE = cid_of(b"\xa0")
 

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 import cbor2
 
-from tests.support.repo import RepoBuilder, SigningKey, Write, cbor, cid_of
+from tests.support.blocks import cbor, cid_of
+from tests.support.repo import RepoBuilder, SigningKey, Write
 
 SEQ = 0x7FFFFFFF
 

@@ -18,9 +18,10 @@ from relay.ingest.lines import ACCOUNT_PLACES
 from relay.kit import metrics
 from relay.store import healing, hosts
 from relay.store.healing import LISTED, Missed
+from tests.support.blocks import car
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import RepoBuilder, SigningKey, car, create
+from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.wait import until
 
 POST = "app.bsky.feed.post"

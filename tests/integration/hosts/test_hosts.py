@@ -26,11 +26,12 @@ from relay.store import hosts as table
 from relay.store.database import Transaction
 from relay.store.hosts import HostRow
 from relay.stream.cursors import CursorBook
+from tests.support.blocks import cbor
 from tests.support.fake_relay import LOCAL, Relay
 from tests.support.hosts import EmptyLog
 from tests.support.pds import CLOSE, FakePds, error_frame, identity_frame, sync_frame, websocket_frame
 from tests.support.present import present
-from tests.support.repo import cbor, frame
+from tests.support.repo import frame
 from tests.support.wait import PATIENCE, until
 
 

@@ -12,9 +12,10 @@ from relay.atproto.syntax import is_datetime
 from relay.ingest import rejections
 from relay.kit import metrics
 from tests.integration.ingest.test_event_path import POST, desynchronized, post
+from tests.support.blocks import car
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, car, create, delete, frame
+from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, create, delete, frame
 from tests.support.wait import until
 
 

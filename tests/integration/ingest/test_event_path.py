@@ -13,21 +13,11 @@ from relay.atproto.frames import Account, Commit, Identity, Sync, decode
 from relay.ingest.delivery import Hold
 from relay.kit import metrics
 from relay.store import hosts
+from tests.support.blocks import car, cid_of, link
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import (
-    CommitEvent,
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    car,
-    cid_of,
-    create,
-    did_document,
-    frame,
-    link,
-)
+from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, account_did, create, did_document, frame
 from tests.support.wait import until
 
 POST = "app.bsky.feed.post"

@@ -18,10 +18,11 @@ from relay.store import accounts, hosts
 from relay.store.database import Database
 from relay.store.open import open_database
 from relay.stream import takeover
+from tests.support.blocks import cid_text
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RelayProcess
-from tests.support.repo import RepoBuilder, SigningKey, account_did, cid_text, create, did_document
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, did_document
 from tests.support.websocket import connect
 
 INDIGO = Path(__file__).parents[1] / "store" / "indigo"

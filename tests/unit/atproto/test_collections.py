@@ -14,7 +14,8 @@ from relay.atproto.mst import has_records, key_depth
 from relay.atproto.mst_read import MAX_NODE_SIZE, open_tree
 from tests.support.budget import assert_cheap
 from tests.support.repo import CommitEvent as BuiltCommit
-from tests.support.repo import RepoBuilder, SigningKey, account_did, build, create, delete, update
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, update
+from tests.support.repo_tree import build
 
 # Names next to each other in the tree: one is the beginning of another, and `.` and `-` sort before `/`.
 NAMES = ("app.a", "app.a.b", "app.a-b", "app.ab", "app.b", "zzz.last", "aaa.first")

@@ -11,6 +11,7 @@ from relay.atproto.commit import Unproven, Verified, commit_alone, parse_commit,
 from relay.atproto.errors import CommitError, ProtocolError
 from relay.atproto.frames import Sync
 from relay.atproto.syntax import tid_micros
+from tests.support.blocks import car, cbor, cid_of, link
 from tests.support.budget import assert_cheap
 from tests.support.commits import (
     DID,
@@ -44,21 +45,8 @@ from tests.support.commits import (
     without_root,
     without_tree,
 )
-from tests.support.repo import (
-    EPOCH_US,
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    build,
-    car,
-    cbor,
-    cid_of,
-    create,
-    delete,
-    link,
-    tid,
-    update,
-)
+from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create, delete, tid, update
+from tests.support.repo_tree import build
 
 CURVES = pytest.mark.parametrize("curve", ["k256", "p256"])
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from relay.atproto.cid import Cid
 from relay.atproto.diagnostic import show
-from tests.support.repo import cbor, cid_of, frame, link
+from tests.support.blocks import cbor, cid_of, link
+from tests.support.repo import frame
 
 
 def test_a_frame_is_shown_in_diagnostic_notation() -> None:

@@ -12,19 +12,10 @@ import pytest
 from relay.atproto import mst, mst_node, mst_read, operations
 from relay.atproto.cid import DAG_CBOR_PREFIX, Cid
 from relay.atproto.frames import RepoOp
+from tests.support.blocks import cbor, cid_of, link
 from tests.support.budget import assert_cheap
-from tests.support.repo import (
-    RepoBuilder,
-    SigningKey,
-    account_did,
-    build,
-    cbor,
-    cid_of,
-    create,
-    delete,
-    link,
-    shared_length,
-)
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
+from tests.support.repo_tree import build, shared_length
 from tests.support.trees import (
     HIGH,
     LAYERED,

@@ -9,7 +9,8 @@ import pytest
 from relay.atproto import mst, mst_read, operations
 from relay.atproto.cid import Cid
 from relay.atproto.errors import MstError
-from tests.support.repo import build, cbor, cid_of, link, shared_length
+from tests.support.blocks import cbor, cid_of, link
+from tests.support.repo_tree import build, shared_length
 from tests.support.trees import (
     HIGH,
     LAYERED,

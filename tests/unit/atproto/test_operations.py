@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.blocks import cbor, cid_of, link
 from tests.support.commits import (
     OTHER,
     PATHS,
@@ -17,7 +18,8 @@ from tests.support.commits import (
     without_record,
     without_tree,
 )
-from tests.support.repo import CommitEvent, RepoBuilder, build, cbor, cid_of, create, delete, link, update
+from tests.support.repo import CommitEvent, RepoBuilder, create, delete, update
+from tests.support.repo_tree import build
 
 # Without the tree before
 

@@ -6,8 +6,9 @@ import pytest
 
 from relay.atproto.errors import FrameError
 from relay.atproto.frames import Info, Kind, Peeked, StreamError, error_frame, info_frame, peek
+from tests.support.blocks import cbor
 from tests.support.budget import assert_cheap
-from tests.support.repo import RepoBuilder, SigningKey, account_did, cbor, create, frame
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, frame
 
 DID = account_did(1)
 

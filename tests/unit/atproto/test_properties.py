@@ -13,6 +13,7 @@ from relay.atproto.cid import Cid
 from relay.atproto.crypto import PublicKey
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import RepoOp
+from tests.support.blocks import link
 from tests.support.repo import (
     EPOCH_US,
     CommitEvent,
@@ -20,14 +21,12 @@ from tests.support.repo import (
     SigningKey,
     Write,
     account_did,
-    build,
     create,
     delete,
-    layer_of,
-    link,
     tid,
     update,
 )
+from tests.support.repo_tree import build, layer_of
 from tests.support.trees import invert
 
 NOW = EPOCH_US + 3_600_000_000

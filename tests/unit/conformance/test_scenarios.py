@@ -17,7 +17,7 @@ from relay.conformance.identities import CurveName, SigningKey, did_document, le
 from relay.conformance.repository import CommitEvent, Repository, Write
 from relay.conformance.rules import RULES
 from relay.conformance.tree import tree_of
-from tests.support.repo import build
+from tests.support.repo_tree import build
 
 DID = "did:plc:" + "a" * 24
 

@@ -13,9 +13,10 @@ from relay.hosts.host import Host
 from relay.hosts.subscriber import LONGEST_STEP, Subscriber
 from relay.net.websocket_connection import StreamEnded
 from relay.net.websocket_reader import PassedOver
+from tests.support.blocks import cbor
 from tests.support.hosts import Stream, known_host
 from tests.support.pds import error_frame, identity_frame
-from tests.support.repo import cbor, frame
+from tests.support.repo import frame
 
 BROKEN = {
     "empty": b"",

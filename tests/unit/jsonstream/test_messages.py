@@ -12,7 +12,8 @@ import pytest
 from relay.atproto import frames
 from relay.atproto.cid import Cid
 from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
-from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, link, update
+from tests.support.blocks import link
+from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete, update
 
 DID = account_did(1)
 LINK = Cid.of_raw(b"a blob")
