@@ -29,7 +29,8 @@ from relay.eventlog import high_water
 from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
 from tests.support import crash_life
-from tests.support.crash_life import Life, Told, check, check_seqs, look
+from tests.support.crash_checks import check, check_seqs, look
+from tests.support.crash_life import Life, Told
 from tests.support.durable_steps import Files, Step, Steps
 from tests.support.ledger import Ledger, make_ledger
 
