@@ -79,8 +79,8 @@ class Retention:
     def trim(self) -> None:
         """Delete what is out of the replay window, once. Blocks on the disk."""
         try:
-            lacking, most = self._lacking(), self._keep.max_bytes
-            in_time = self._log.trim(self._keep.window, most, self._keep_from())
+            lacking = self._lacking()
+            in_time = self._log.trim(self._keep.window, self._keep.max_bytes, self._keep_from())
             early = self._make_room(lacking, self._keep_from()) if lacking > 0 else 0
             metrics.LOG_TRIMMED_EARLY.inc(early)
             unsettled = self._trim_unsettled()

@@ -21,7 +21,7 @@ HUNG_SECONDS = 10.0
 WORKER = "relay.ingest.worker"
 FAILURES_TOLD = 3
 KILLS_TOLD = 5
-MOST_PROCESSES = 2
+MAX_PROCESSES = 2
 # What a process on demand needs: a core for the relay, and one for itself.
 CORES_ON_DEMAND = 2
 
@@ -43,7 +43,7 @@ def processes_for(cores: int) -> int:
     worker's 26 MiB, and 20 us an event for the way there and back, are better saved. It verifies about as many events a
     second as the relay takes through all else, so with two of them the relay itself is the bound.
     """
-    return min(max(cores - 2, 0), MOST_PROCESSES)
+    return min(max(cores - 2, 0), MAX_PROCESSES)
 
 
 class WorkerPool:

@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 class Recovered(NamedTuple):
     """`position`: the seq up to which SQL now has everything; `replay_from`: the first seq that the cursors still need.
-    `next_uid`: above every uid in SQL or in the log. `lost`: how many events at most neither of
-    them has. `behind`: what still has to be done before SQL has everything, of so much that it is not waited for.
+    `next_uid`: above every uid in SQL or in the log. `lost`: up to how many events neither of them has.
+    `behind`: what still has to be done before SQL has everything, where that is too much to wait for.
     """
 
     position: int
