@@ -38,7 +38,6 @@ class Opcode(IntEnum):
 class CloseCode(IntEnum):
     """RFC 6455 section 7.4.1, and 1013 of its registry: those that we send."""
 
-    NORMAL = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     POLICY_VIOLATION = 1008

@@ -7,8 +7,7 @@ import random
 import time
 from pathlib import Path
 
-from relay.dash.past import RANGES, SERIES, Past
-from relay.dash.rings import Rings
+from relay.dash.past import RANGES, Past
 
 # When the relay was not running, and when something was wrong, in seconds before now.
 PAUSE = (61 * 3600.0, 58 * 3600.0)
@@ -57,8 +56,3 @@ def _figures(at: float, end: float, rng: random.Random) -> dict[str, float]:
         "log-bytes": 61e9 + 6e9 * day,
         "behind": received * 0.25 * rng.uniform(0.6, 1.6),
     }
-
-
-def empty_rings() -> Rings:
-    """Rings of the dashboard's shapes and series, with nothing in them."""
-    return Rings(tuple(RANGES.values()), SERIES)
