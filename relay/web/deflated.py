@@ -15,6 +15,8 @@ from relay.stream.chunk_cache import ChunkCache
 from relay.stream.tail import Chunk
 
 CAPACITY_BYTES = 16 << 20
+# What an event takes in memory beside its frame: its seq and where it starts.
+EVENT_OVERHEAD = 100
 
 
 class DeflatedChunk:
@@ -33,7 +35,7 @@ class DeflatedChunk:
             frames.append(frame)
             at += len(frame)
         self._data = b"".join(frames)
-        self.size = at + 100 * len(self._seqs)
+        self.size = at + EVENT_OVERHEAD * len(self._seqs)
 
     def after(self, seq: int) -> bytes:
         """The frames of the events behind `seq`."""
