@@ -19,8 +19,8 @@ from gevent.lock import BoundedSemaphore
 
 from relay.cluster import wire
 from relay.cluster.protocol import ClusterError
-from relay.cluster.wire import Inbox
 from relay.kit import metrics
+from relay.kit.messages import Inbox, encode
 
 READ_BYTES = 256 << 10
 # The process gives its own answer before: one that twice gives none stands still, and another takes its place.
@@ -124,7 +124,7 @@ class Link:
         try:
             # One message after the other: what is half sent makes the rest unreadable.
             with gevent.Timeout(ANSWER_SECONDS, OSError("the NATS process takes nothing")), self._turn:
-                _send_whole(connection, wire.encode((number, *request)))
+                _send_whole(connection, encode((number, *request)))
         except OSError as error:
             _shut_down(connection)
             raise ClusterError("cluster-away", str(error)) from None

@@ -25,7 +25,7 @@ from nats.js.api import DiscardPolicy, StreamConfig
 from nats.js.errors import APIError, NotFoundError
 
 from relay.cluster import wire
-from relay.cluster.wire import Inbox
+from relay.kit.messages import Inbox, encode
 
 STREAM = "relay"
 SUBJECT = "relay.log"
@@ -139,7 +139,7 @@ class Servant:
         self._say(0, wire.CUT)
 
     def _say(self, number: int, *result: Any) -> None:
-        self._writer.write(wire.encode((number, *result)))
+        self._writer.write(encode((number, *result)))
 
 
 async def _ignore(_: Exception) -> None:

@@ -1,16 +1,9 @@
-"""Requests and answers between a node and its NATS process, as they cross the socket pair: a length, then a tuple.
+"""The words of the requests and answers between a node and its NATS process: what a node asks and is told.
 
-Used on both sides; both are of one version. Must load neither gevent nor asyncio.
+Used on both sides, which send them as `kit.messages`. Must load neither gevent nor asyncio.
 """
 
 from __future__ import annotations
-
-import marshal
-import struct
-from collections.abc import Iterator
-from typing import Any
-
-_LENGTH = struct.Struct("<I")
 
 # What a node asks: a number of its own, then one of these with its arguments. The answer is the number and a result.
 # (APPEND, place of the last message, data) -> (APPENDED, place), (REFUSED,) when another message is the last
@@ -23,27 +16,3 @@ APPENDED, REFUSED, FOUND, NONE = "appended", "refused", "found", "none"
 AWAY = "away"
 # Unasked for, with the number 0: (TIP, place), (CONNECTED, server), (CUT,)
 CONNECTED, CUT = "connected", "cut"
-
-
-def encode(message: tuple[Any, ...]) -> bytes:
-    """`message`, of numbers, texts and bytes."""
-    data = marshal.dumps(message)
-    return _LENGTH.pack(len(data)) + data
-
-
-class Inbox:
-    """Whole messages out of what a socket gives."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[tuple[Any, ...]]:
-        """The messages that are whole with `data`."""
-        self._data += data
-        while len(self._data) >= _LENGTH.size:
-            end = _LENGTH.size + _LENGTH.unpack_from(self._data)[0]
-            if len(self._data) < end:
-                return
-            message = marshal.loads(self._data[_LENGTH.size : end])
-            del self._data[:end]
-            yield message

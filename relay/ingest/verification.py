@@ -1,15 +1,14 @@
 """Verifies one event against its account's key, and packs that for a worker process and back.
 
 The gate calls `verify` in-line, a worker calls it in a process of its own; between the two, verifications travel as
-batches of plain values, marshalled, each batch behind its length. Imports nothing but `relay.atproto`, so that a worker
-process stays small. Must not know of accounts, queues or clocks.
+batches of plain values (`kit.messages`). Imports nothing but `relay.atproto`, so that a worker process stays small.
+Must not know of accounts, queues or clocks.
 """
 
 from __future__ import annotations
 
-import marshal
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relay.atproto.cid import Cid
@@ -31,8 +30,6 @@ LONG_BYTES = 32 << 10
 # Only what the verifier reads is sent: decoding a frame twice would cost more than the crossing.
 Task = tuple[Any, ...]
 """An event and its account's key. A commit has nine parts, a sync six."""
-
-_LENGTH_BYTES = 4
 
 
 class Verdict(NamedTuple):
@@ -148,32 +145,6 @@ def unpack_outcome(packed: tuple[Any, ...]) -> Outcome:
         return Unproven(reason, detail, Cid(commit), Cid(data), rev, blocks)
     commit, data, lenient, touched = packed
     return Verdict(Cid(commit), Cid(data), lenient, touched)
-
-
-def encode(message: Any) -> bytes:
-    """`message`, of numbers, text, bytes, lists, tuples and dicts, as it goes over the socket."""
-    data = marshal.dumps(message)
-    return len(data).to_bytes(_LENGTH_BYTES) + data
-
-
-class Inbox:
-    """Whole messages out of the pieces that a socket gives."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[Any]:
-        """The messages that `data` completes."""
-        buffer = self._buffer
-        buffer += data
-        start = 0
-        while len(buffer) - start >= _LENGTH_BYTES:
-            end = start + _LENGTH_BYTES + int.from_bytes(buffer[start : start + _LENGTH_BYTES])
-            if len(buffer) < end:
-                break
-            yield marshal.loads(buffer[start + _LENGTH_BYTES : end])
-            start = end
-        del buffer[:start]
 
 
 def _cid_or_none(data: bytes | None) -> Cid | None:

@@ -18,7 +18,8 @@ from collections.abc import Callable
 
 from relay.atproto.crypto import PublicKey
 from relay.atproto.frames import Commit, Sync
-from relay.ingest.verification import Inbox, Outcome, encode, pack_outcome, unpack_task, verify
+from relay.ingest.verification import Outcome, pack_outcome, unpack_task, verify
+from relay.kit.messages import Inbox, encode
 
 READ_BYTES = 256 << 10
 GC_THRESHOLDS = (50_000, 20, 100)

@@ -23,8 +23,9 @@ from gevent.event import Event as Signal
 from gevent.hub import Waiter, get_hub
 
 from relay.atproto.crypto import PublicKey
-from relay.ingest.verification import Inbox, Outcome, Refusal, Task, encode, unpack_outcome
+from relay.ingest.verification import Outcome, Refusal, Task, unpack_outcome
 from relay.kit import metrics
+from relay.kit.messages import Inbox, encode
 
 BATCH_EVENTS = 16
 BATCH_BYTES = 256 << 10

@@ -21,10 +21,10 @@ from relay.atproto.commit import Unproven
 from relay.atproto.crypto import PublicKey, parse_multikey
 from relay.atproto.errors import FrameError
 from relay.hosts.host import Host
-from relay.ingest import verification, worker_pool, worker_supervisor
+from relay.ingest import worker_pool, worker_supervisor
 from relay.ingest.verification import Refusal, Verdict, verify
 from relay.ingest.worker_pool import HUNG_SECONDS, WorkerPool, pool_for, processes_for
-from relay.kit import metrics
+from relay.kit import messages, metrics
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
@@ -188,7 +188,7 @@ def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
     def encode(message: object) -> bytes:
         if next(faults, False):
             raise ValueError("a fault")
-        return verification.encode(message)
+        return messages.encode(message)
 
     monkeypatch.setattr(worker_supervisor, "encode", encode)
     for seq, repo in enumerate(repos, 6):
