@@ -44,6 +44,9 @@ BURST = 500
 FIRST_AT_ONCE = 8
 MAX_AT_ONCE = 100
 
+# Without an answer about any DID for so long, nothing can be said of one.
+SILENT_SECONDS = 60.0
+
 CLOSE_AFTER = 10
 FIRST_CLOSED_SECONDS = 1.0
 LONGEST_CLOSED_SECONDS = 10.0
@@ -124,8 +127,14 @@ class Directory:
         self._addresses = [_Address(base) for base in bases]
         self._max_bytes = max_bytes
         self._clock = clock
+        self._answered_at = -SILENT_SECONDS
         for address in self._addresses:
             metrics.DIRECTORY_UP.labels(address.base).set(1)
+
+    @property
+    def silent(self) -> bool:
+        """Whether no address has told a fact about any DID lately."""
+        return self._clock() - self._answered_at >= SILENT_SECONDS
 
     def get(self, did: str, seconds: float, is_answer: Callable[[Response], bool]) -> Response:
         """The fact about `did`, within `seconds` and the pauses that the directory asks for.
@@ -223,6 +232,7 @@ class Directory:
 
     def _succeeded(self, address: _Address) -> None:
         address.failures = 0
+        self._answered_at = self._clock()
         if address.closed_for:
             log.info("the PLC directory %s answers again", address.base)
             metrics.DIRECTORY_UP.labels(address.base).set(1)

@@ -80,6 +80,11 @@ class Lookup:
         self._web_paces: Paces[str] = Paces(WEB_PER_SECOND, WEB_BURST, WEB_HOSTS_REMEMBERED)
         metrics.show_bound("web-paces", self._web_paces.__len__, WEB_HOSTS_REMEMBERED)
 
+    @property
+    def directory_silent(self) -> bool:
+        """Whether the PLC directory has told nothing about any DID lately."""
+        return self._directory.silent
+
     def fetch(self, did: str, target: Target) -> Fact:
         """What the network says about `did`.
 

@@ -149,6 +149,11 @@ class Resolver:
             self._land(flight, IdentityError("did-unavailable", "the relay is stopping"))
         self.known.stop()
 
+    @property
+    def directory_silent(self) -> bool:
+        """Whether the PLC directory has told nothing about any DID lately."""
+        return self._lookup.directory_silent
+
     def cached(self, did: str) -> Identity | None:
         """The identity in memory, as `IdentityCache.cached` says."""
         return self.known.cached(did)

@@ -30,7 +30,11 @@ from relay.kit.errors import IdentityError
 from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
 
+# For how long a did:web server is waited for; and the directory, where it tells of others and not of this DID.
 RESOLVE_FOR_SECONDS = 300.0
+PLC_RESOLVE_FOR_SECONDS = 3600.0
+# For as long after that one try is enough, or what waits behind it would wait one event after the other.
+GIVEN_UP_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0
 # Of what these events say, the stored identity decides while the directory is away: nothing has to be proven.
@@ -63,6 +67,8 @@ class Waits:
         self._status_check = status_check
         self._penalties = penalties
         self._long_ones = long_ones
+        self._given_up: Tally[str] = Tally(GIVEN_UP_SECONDS, REMEMBERED_CAPACITY)
+        metrics.show_bound("identity-given-up", self._given_up.__len__, REMEMBERED_CAPACITY)
 
     def run(self, delivery: Delivery, wait: Wait) -> None:
         """Block until `wait` is over.
@@ -86,10 +92,14 @@ class Waits:
     def _resolve(self, delivery: Delivery, *, refresh: bool, go_on: bool = False) -> None:
         """Look the DID up, and again while there is no answer: an outage must not cost events.
 
-        Ended by an answer of the PLC directory, or by the relay's stop; a did:web server has RESOLVE_FOR_SECONDS.
+        Ended by an answer, by the relay's stop, or given up: a did:web server has RESOLVE_FOR_SECONDS, the PLC
+        directory PLC_RESOLVE_FOR_SECONDS, and more while it answers nobody.
         """
         did = delivery.event.did
-        give_up = time.monotonic() + RESOLVE_FOR_SECONDS
+        is_plc = did.startswith("did:plc:")
+        give_up = time.monotonic()
+        if not self._given_up.count(did, give_up):
+            give_up += PLC_RESOLVE_FOR_SECONDS if is_plc else RESOLVE_FOR_SECONDS
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
@@ -101,7 +111,9 @@ class Waits:
                     return
                 if go_on:
                     return
-                if not did.startswith("did:plc:") and time.monotonic() + pause > give_up:
+                now = time.monotonic()
+                if now + pause > give_up and not (is_plc and self._resolver.directory_silent):
+                    self._given_up.add(did, now)
                     raise
             gevent.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_RETRY_SECONDS)

@@ -65,6 +65,7 @@ MEASURED = {
     "ingest/worker_supervisor.py _suspects": "verifier-events",
     "ingest/worker_supervisor.py _waiting": "verifier-events",
     "ingest/waits.py _asked": "status-checks",
+    "ingest/waits.py _given_up": "identity-given-up",
     "ingest/waits.py _confirmed": "status-checks",
     "ingest/waits.py _desynchronized": "status-checks",
     "ingest/waits.py _unanswered": "status-checks",

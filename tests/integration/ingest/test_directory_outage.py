@@ -20,9 +20,11 @@ from relay.ingest import waits
 from relay.kit.errors import StoreError
 from relay.store import hosts
 from tests.integration.ingest.test_event_path import post
-from tests.support.event_path import EventPath
+from tests.support.event_path import DropCounter, EventPath
+from tests.support.http import free_ports
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
+from tests.support.repo import RepoBuilder, SigningKey
 from tests.support.wait import until
 
 SHORTENED = {
@@ -150,3 +152,38 @@ def test_a_directory_that_denies_an_account_while_the_database_is_away_costs_no_
     plc.documents[repo.did] = document
     assert until(lambda: host.cursor.position == 2)
     assert len(path.events()) == 2
+
+
+def test_events_of_an_account_whose_server_is_silent_wait_together(
+    path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "RESOLVE_FOR_SECONDS", 1.0)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.1)
+    drops.watch("did-unavailable")
+    host = path.host(pds.url)
+    repo = RepoBuilder(f"did:web:localhost%3A{free_ports(1)[0]}", SigningKey.create())
+    for seq in range(1, 101):
+        path.put(host, post(repo, f"3kb{seq}").frame(seq))
+    assert until(lambda: host.cursor.position == 100)
+    assert drops.since("did-unavailable") == 100
+
+
+def test_a_did_about_which_the_directory_alone_tells_nothing_holds_its_host_up_for_a_while(
+    path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waits, "PLC_RESOLVE_FOR_SECONDS", 1.0, raising=False)
+    monkeypatch.setattr(directory, "TRIES", 1)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.1)
+    drops.watch("did-unavailable")
+    host, (silent, other) = path.host(pds.url), [path.repo(pds.url) for _ in range(2)]
+    plc.documents[silent.did] = b"<html>"
+    for seq in (1, 2):
+        path.put(host, post(silent, f"3kb{seq}").frame(seq))
+    until(lambda: plc.asked[silent.did])
+    gevent.sleep(2.0)
+    assert host.cursor.position <= 0, "nobody was told anything: that may be an outage"
+    path.put(host, post(other, "3kaaa").frame(3))
+    assert until(lambda: host.cursor.position == 3)
+    assert drops.since("did-unavailable") == 2 and len(path.events()) == 1
