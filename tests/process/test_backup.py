@@ -16,6 +16,7 @@ from psycopg2.extensions import parse_dsn
 from relay.store import projection
 from relay.store.database import Transaction
 from relay.store.open import open_database
+from relay.store.postgres_address import parameters_of
 from relay.store.projection import ProjectionBatch
 from tests.support import databases
 from tests.support.pds import FakePds
@@ -180,7 +181,21 @@ def test_every_address_that_the_relay_takes_can_be_backed_up(postgres_cluster: D
     known = parse_dsn(url)
     listed = "postgres=" + "  ".join(f"{name}={value}" for name, value in known.items())
     more = ("search_path=public", "pool_max_conns=3", "TimeZone=UTC", "application_name=relay")
-    for form in (url, f"{url}?{'&'.join(more)}", f"{url}?search_path=a%2Cb", listed, f"{listed} {' '.join(more)}"):
+    quoted = "search_path='public, \"$user\"' application_name='the relay\\'s' options = '-c geqo=off'"
+    bare = listed.removeprefix("postgres=").replace("dbname=", "database = ")
+    forms = (
+        url,
+        f"{url}?{'&'.join(more)}",
+        f"{url}?search_path=a%2Cb",
+        f"{url}?search_path='a',\"b\"",
+        url.replace("relay@", "relay:p@s@s@"),
+        listed,
+        f"{listed} {' '.join(more)}",
+        f"postgres={quoted} {bare}",
+        f"postgres={bare}  {quoted}",
+    )
+    for form in forms:
+        assert parameters_of(form)["dbname"] == known["dbname"]
         dump = back_up(form, tmp_path / "backups")
         assert "TABLE DATA public host " in run(["pg_restore", "--list", dump]), form
     postgres_cluster.give_back(url)
