@@ -1,7 +1,8 @@
 """A bounded pool of PostgreSQL connections for greenlets: checked before use, made again after an outage.
 
 Used by `postgres` alone. A connection belongs to one greenlet from `take` to `give_back` or `discard`; waiting on
-it, also to connect, never stops the hub. Must not know what is run on them.
+it, also to connect, never stops the hub. A server that has no more connections to give is served with those that it
+gave. Must not know what is run on them.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import socket
 import time
 from collections import deque
+from contextlib import suppress
 from typing import NamedTuple
 
 import gevent
 import gevent.socket
 import psycopg2
+from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore
 from psycogreen.gevent import patch_psycopg
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
@@ -71,6 +74,10 @@ class Pool:
         self._resting: deque[Resting] = deque()
         self._down_until = 0.0
         self._down_reason = ""
+        # The server itself refused the last connection that was asked for, and did not just stay silent.
+        self._refused = False
+        # Each is handed a connection that comes back, or None when one is closed.
+        self._waiting: deque[AsyncResult[Connection | None]] = deque()
         self._closed = False
         self.open = 0
 
@@ -83,28 +90,35 @@ class Pool:
         """A connection, and whether it was used before. Raises StoreError when none is free in time."""
         if not self._room.acquire(timeout=WAIT_SECONDS):
             raise StoreError("store-unavailable", f"no database connection was free for {WAIT_SECONDS:.0f} s")
+        give_up = time.monotonic() + WAIT_SECONDS
         try:
-            while self._resting:
-                connection, since = self._resting.pop()
-                if time.monotonic() - since < CHECK_AFTER_SECONDS or _answers(connection):
-                    return connection, True
-                self._close(connection)
-            return self._connect(), False
+            while True:
+                while self._resting:
+                    connection, since = self._resting.pop()
+                    if time.monotonic() - since < CHECK_AFTER_SECONDS or _answers(connection):
+                        return connection, True
+                    self._close(connection)
+                try:
+                    return self._connect(), False
+                except StoreError:
+                    # Where the server is away, those that it gave are soon closed.
+                    if not (self._refused and self.open and time.monotonic() < give_up):
+                        raise
+                if not self._resting and (handed := self._handed(give_up)) is not None:
+                    return handed, True
         except BaseException:
             self._room.release()
             raise
 
     def give_back(self, connection: Connection) -> None:
         """The connection is sound and outside a transaction: let others use it."""
-        if self._closed:
-            self._close(connection)
-        else:
-            self._resting.append(Resting(connection, time.monotonic()))
+        self._pass_on(connection)
         self._room.release()
 
     def discard(self, connection: Connection) -> None:
         """The connection is lost or in a state unknown: close it."""
         self._close(connection)
+        self._wake()
         self._room.release()
 
     def close_resting(self) -> None:
@@ -116,12 +130,41 @@ class Pool:
         """Close resting connections now and the others when they are given back; `take` raises from now on."""
         self._closed = True
         self.close_resting()
+        self._wake()
 
     def connect(self) -> Connection:
         """A connection beside the pool, which is the caller's to close. Raises StoreError."""
         connection = self._connect()
         self.open -= 1
         return connection
+
+    def _handed(self, give_up: float) -> Connection | None:
+        """The next connection that comes back; None when one is closed instead, or none comes in time."""
+        waiter: AsyncResult[Connection | None] = AsyncResult()
+        self._waiting.append(waiter)
+        try:
+            waiter.wait(timeout=max(0.0, give_up - time.monotonic()))
+        except BaseException:
+            if waiter.value is not None:
+                self._pass_on(waiter.value)
+            raise
+        finally:
+            with suppress(ValueError):
+                self._waiting.remove(waiter)
+        return waiter.value
+
+    def _pass_on(self, connection: Connection) -> None:
+        if self._closed:
+            self._close(connection)
+        elif self._waiting:
+            self._waiting.popleft().set(connection)
+        else:
+            self._resting.append(Resting(connection, time.monotonic()))
+
+    def _wake(self) -> None:
+        """Have those that wait for a connection look again whether they can make one."""
+        while self._waiting:
+            self._waiting.popleft().set(None)
 
     def _connect(self) -> Connection:
         if self._closed:
@@ -143,13 +186,14 @@ class Pool:
                     self._close(connection)
                     raise
         except (psycopg2.Error, OSError) as error:
-            raise self._down(str(error).strip()) from error
+            raise self._down(str(error).strip(), refused=isinstance(error, psycopg2.Error)) from error
         except Unanswered:
-            raise self._down(f"no answer from the server in {CONNECT_SECONDS:.0f} s") from None
+            raise self._down(f"no answer from the server in {CONNECT_SECONDS:.0f} s", refused=False) from None
         checked: Connection = connection
         return checked
 
-    def _down(self, reason: str) -> StoreError:
+    def _down(self, reason: str, *, refused: bool) -> StoreError:
+        self._refused = refused
         self._down_until = time.monotonic() + RETRY_AFTER_SECONDS
         self._down_reason = reason
         return StoreError("store-unavailable", reason)

@@ -83,6 +83,7 @@ MEASURED = {
 FEW = {
     "atproto/syntax.py _is_collection": "1,024 texts of at most 1,024 characters",
     "store/postgres_pool.py _resting": "relay_store_connections",
+    "store/postgres_pool.py _waiting": "greenlets that have room in the pool",
     "store/postgres.py pool": "relay_store_connections",
     "store/postgres.py _translated": "256 statements, each a text of the code",
     "store/sqlite.py _joined": "256 statements, each a text of the code",

@@ -84,6 +84,48 @@ def test_a_caller_waits_for_a_connection_no_longer_than_it_should(
     database.read(ping)
 
 
+@pytest.fixture
+def scanty(cluster: Cluster) -> Iterator[Database]:
+    """A database of which the server gives three connections, and the relay would have eight."""
+    cluster.execute("CREATE ROLE scanty LOGIN CONNECTION LIMIT 3")
+    cluster.execute("CREATE DATABASE scanty OWNER scanty")
+    opened = open_database(cluster.url("scanty").replace("relay@", "scanty@"), max_connections=2 * CONNECTIONS)
+    yield opened
+    opened.close()
+    cluster.execute("DROP DATABASE scanty WITH (FORCE)")
+    cluster.execute("DROP ROLE scanty")
+
+
+def test_a_server_that_gives_fewer_connections_is_served_with_those(scanty: Database, cluster: Cluster) -> None:
+    started = time.monotonic()
+    waiting = [gevent.spawn(scanty.read, sleep, 0.1) for _ in range(5 * CONNECTIONS)]
+    gevent.joinall(waiting, timeout=60, raise_error=True)
+    assert time.monotonic() - started >= 0.6
+    # One that leaves while it waits takes no connection along, one that breaks leaves its place to another.
+    holding = [gevent.spawn(scanty.read, sleep, 1) for _ in range(3)]
+    gevent.sleep(0.3)
+    leaving = [gevent.spawn(scanty.read, sleep, 20) for _ in range(2)]
+    staying = gevent.spawn(scanty.read, backend)
+    gevent.sleep(0.1)
+    gevent.killall(leaving, timeout=60)
+    holding[0].kill()
+    assert staying.get(timeout=60)
+    gevent.joinall(holding, timeout=60, raise_error=False)
+    # Nobody waits for one that will not come.
+    holding = [gevent.spawn(scanty.read, sleep, 20) for _ in range(3)]
+    gevent.sleep(0.3)
+    failing: list[gevent.Greenlet[..., None]] = [*holding, gevent.spawn(scanty.read, ping)]
+    gevent.sleep(0.1)
+    cluster.stop()
+    started = time.monotonic()
+    gevent.joinall(failing, timeout=60)
+    assert all(isinstance(one.exception, StoreError) for one in failing)
+    assert time.monotonic() - started < 5 * PATIENCE
+    cluster.start()
+    gevent.sleep(postgres_pool.RETRY_AFTER_SECONDS)
+    scanty.read(ping)
+
+
 def test_callers_that_give_up_leave_the_pool_whole(database: Database) -> None:
     """A connection in the middle of a statement must not go to the next caller, and must not be lost to the pool."""
     for run in (database.read, database.write):
