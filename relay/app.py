@@ -297,7 +297,7 @@ def _built(build: Callable[[], T], stopped: Signal) -> T | None:
     if not building.ready():
         building.kill(timeout=DRAIN_SECONDS)
         return None
-    made: T | Exception = building.get()
+    made: T | Exception = building.get(timeout=0)
     if isinstance(made, Exception):
         try:
             raise made
