@@ -136,16 +136,26 @@ Body = Mapping[str, Any]
 
 
 def json_body(data: bytes) -> Body:
-    """The JSON object that a request's body is, names in lower case. Its size is bounded before it gets here."""
+    """The JSON object that a request's body is, names in lower case. Its size is bounded before it gets here.
+
+    One that gives a name twice is refused, as `refuse_repeated` does with a query.
+    """
     try:
-        body = json.loads(data)
+        body = json.loads(data, object_pairs_hook=_object)
     # Deep nesting ends the parser with RecursionError; text that is not UTF-8 raises a ValueError too.
     except (ValueError, RecursionError):
         raise invalid("the body is not JSON") from None
     if not isinstance(body, dict):
         raise invalid("the body is not a JSON object")
+    return body
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Body:
     # Go's decoder, which clients were written against, takes field names in any case: `Domain` and `domain`.
-    return {name.lower(): value for name, value in body.items()}
+    body = {name.lower(): value for name, value in pairs}
+    if len(body) < len(pairs):
+        raise invalid("a name is given more than once in the body")
+    return body
 
 
 def body_text(body: Body, name: str) -> str:

@@ -95,6 +95,12 @@ def test_body_names_are_read_in_any_case_as_go_does() -> None:
     assert params.body_text(params.json_body(b'{"Domain":"example.com"}'), "domain") == "example.com"
 
 
+@pytest.mark.parametrize("data", [b'{"did": "a", "did": "b"}', b'{"Domain": "a", "domain": "a"}'])
+def test_a_body_that_gives_a_name_twice_is_refused(data: bytes) -> None:
+    with pytest.raises(XrpcError, match="400 InvalidRequest: a name is given more than once"):
+        params.json_body(data)
+
+
 @pytest.mark.parametrize("value", ['""', "1", "null", "[]", "{}", "true", '"a\\u0000b"', f'"{"x" * 2049}"'])
 def test_a_body_field_that_is_no_text_is_refused(value: str) -> None:
     with pytest.raises(XrpcError, match="hostname"):
