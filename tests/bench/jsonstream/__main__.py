@@ -38,7 +38,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--load", choices=("paced", "fast"), nargs="*", default=("paced", "fast"))
     parser.add_argument("--rate", type=float, default=500, help="events a second where they are paced")
     parser.add_argument("--times", type=int, default=1, help="how often each goes through each load, in turn")
-    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="these contenders alone")
+    names = (NOBODY, ONE, RELAY, EDGE, JETSTREAM)
+    parser.add_argument("--only", nargs="*", default=[], choices=names, metavar="NAME", help=f"of {names} these alone")
     parser.add_argument("--json", type=Path, help="write all figures here")
     return parser.parse_args()
 
