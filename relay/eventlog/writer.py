@@ -82,10 +82,12 @@ class SegmentWriter:
 
     def close(self) -> None:
         """Close the files, without syncing them."""
-        for fd in (self._fd, self._index_fd):
+        fds, self._fd, self._index_fd = (self._fd, self._index_fd), -1, -1
+        for fd in fds:
             if fd >= 0:
-                os.close(fd)
-        self._fd = self._index_fd = -1
+                # Whatever a file system says now, the file is closed, and what was synced is on the disk.
+                with suppress(OSError):
+                    os.close(fd)
 
     def _write_all(self, data: bytes, offset: int) -> None:
         view = memoryview(data)

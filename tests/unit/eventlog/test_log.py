@@ -747,6 +747,23 @@ def test_the_newest_events_stay_while_a_segment_without_any_is_left(
     assert seqs(log) == [5, 6, 7, 8]
 
 
+def test_a_file_system_that_says_at_the_end_that_it_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS may. What was synced is there, the file is closed, and its number may be another file's by now."""
+    log, close = filled(tmp_path, 8, segment_seconds=0.0), os.close
+    failed: list[int] = []
+
+    def closed(fd: int) -> None:
+        close(fd)
+        if not failed:
+            failed.append(fd)
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "close", closed)
+    append(log, [record(9)])
+    assert failed
+    assert seqs(log) == list(range(1, 10))
+
+
 @pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
 def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: int) -> None:
     """In a copy seqs may be left out where it begins. Two of one name would go together, one of them in use."""
