@@ -132,6 +132,7 @@ AS_BEFORE_ALL = [
     [("update", 1, 3), ("delete", 3, None)],
     [("update", 1, 3), ("delete", 3, None), ("create", None, 4), ("update", 4, 2)],
     [("delete", 1, None), ("create", None, 3), ("delete", 3, None)],
+    [("update", 1, 2), ("update", 2, 2)],
 ]
 
 

@@ -149,7 +149,8 @@ def mutate(rng: random.Random, event: CommitEvent) -> None:
     if kind == 0:
         event.ops.remove(op)
     elif kind <= 1:
-        event.ops.append(op)
+        # An update that is done again comes to the same.
+        event.ops.append(op if op["action"] != "update" else {**op, "prev": op["cid"], "cid": other})
     elif kind == 2:
         event.ops.append({"action": "create", "path": "a.b.c/added", "cid": event.ops[0]["cid"] or other})
     elif kind == 3:
