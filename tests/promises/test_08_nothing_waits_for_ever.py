@@ -40,7 +40,6 @@ HOLD_SECONDS = 0.5
 
 ENDED = {
     "admin/siblings.py queue.get": "the next change, or the end of the relay",
-    "app.py building.get": "nothing: it is through",
     "app.py stopped.wait": "a signal",
     "healing/accounts.py places.join": "the timeouts of each account",
     "healing/accounts.py _tasks.join": "the timeouts of each account",
