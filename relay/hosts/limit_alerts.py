@@ -114,7 +114,7 @@ class LimitAlerts:
         self._loop.stop()
 
     def run_once(self, now: datetime) -> int:
-        """Send what is due at `now`; of how many hosts. Raises RelayError of the message that was not taken."""
+        """Send the alerts that are due at `now`; how many they are. Raises RelayError when a message was not taken."""
         self._store(self._unstored.values())
         hosts = {host.id: host for host in self._hosts}
         due = [alert for host in hosts.values() if (alert := due_alert(host, self._settings, now))]

@@ -131,7 +131,7 @@ class Lives:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds_before", range(0, ROUNDS, ROUNDS_PER_LOG))
-def test_kill(tmp_path: Path, database_url: str, rounds_before: int) -> None:
+def test_kills_at_any_moment_lose_and_repeat_nothing(tmp_path: Path, database_url: str, rounds_before: int) -> None:
     rounds = min(ROUNDS - rounds_before, ROUNDS_PER_LOG)
     chance = random.Random(os.environ.get("KILL_SEED"))
     ledger = make_ledger(rounds * EVENTS_PER_ROUND, chance)
