@@ -7,25 +7,22 @@ the upstream WebSockets take their connected sockets from it. Knows nothing of D
 from __future__ import annotations
 
 import calendar
-import io
 import json
 import math
-import select
 import socket
 import ssl
 import time
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 from weakref import WeakSet
 
 import gevent
 import urllib3
-from gevent.monkey import get_original
 from urllib3 import exceptions as failures
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.util import Url, parse_url
 
 from relay.kit import descriptors
@@ -33,6 +30,7 @@ from relay.kit.errors import HttpError
 from relay.kit.tls import verifying_context
 from relay.kit.version import package_version
 from relay.net.address import Address, resolve_public
+from relay.net.http_pools import pool_classes
 from relay.net.tls_socket import TlsSocket
 
 RELAY_MARK = "atproto-relay"
@@ -45,18 +43,11 @@ DEFAULT_MAX_BYTES = 64 << 10
 
 HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
-# All lines of one response: status, headers, chunk sizes, trailers. The standard library bounds a line, not their
-# number, and a host that sends lines faster than they are read would hold up the hub for good.
-MAX_LINE_BYTES = 64 << 10
-
 # Connections kept open for a next request: hosts, and connections to each.
 KEPT_HOSTS = 128
 KEPT_PER_HOST = 128
 # How often to look for kept connections that the other side has ended.
 ENDED_SECONDS = 1.0
-
-
-_poll = get_original("select", "poll")
 
 
 def xrpc_url(base: str, method: str, query: Mapping[str, str]) -> str:
@@ -106,7 +97,7 @@ class GuardedHttp:
         self._pools = urllib3.PoolManager(
             KEPT_HOSTS, maxsize=KEPT_PER_HOST, retries=False, ssl_context=self._tls, timeout=DEFAULT_TIMEOUT
         )
-        self._pools.pool_classes_by_scheme = _guarded_pools(self)
+        self._pools.pool_classes_by_scheme = pool_classes(self._opened)
         self._hosts_asked: WeakSet[HTTPConnectionPool] = WeakSet()
         self._looked_at = 0.0
 
@@ -230,6 +221,11 @@ class GuardedHttp:
                 if kept is not None and not kept.is_connected:
                     kept.close()
 
+    def _opened(self, connection: HTTPConnection) -> socket.socket:
+        timeout = connection.timeout if isinstance(connection.timeout, int | float) else DEFAULT_TIMEOUT
+        self.close_ended()
+        return self.connect(connection.host, connection.port, timeout)
+
     def _checked(self, url: str) -> Url:
         try:
             parts = parse_url(url)
@@ -283,73 +279,3 @@ def _read_up_to(answer: urllib3.BaseHTTPResponse, size: int) -> bytes:
             break
         body += part
     return bytes(body)
-
-
-class _BoundedLines(io.BufferedReader):
-    """A response's reader that counts what is read as lines, see MAX_LINE_BYTES; everything else has a length."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        super().__init__(raw)
-        self._left = MAX_LINE_BYTES
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        limit = self._left + 1 if size is None or size < 0 else min(size, self._left + 1)
-        line = super().readline(limit)
-        self._left -= len(line)
-        if self._left < 0:
-            raise HTTPException("too many header or chunk lines")
-        return line
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        # The standard library takes a chunk of -1 bytes for all that ever comes.
-        if size is None or size < 0:
-            raise HTTPException("a chunk of less than no bytes")
-        return super().read(size)
-
-
-class _BoundedResponse(HTTPResponse):
-    """An HTTPResponse that reads its lines through _BoundedLines."""
-
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        unbounded, self.fp = self.fp, _BoundedLines(sock.makefile("rb", buffering=0))
-        unbounded.close()
-
-
-def _is_quiet(connection: HTTPConnection) -> bool:
-    """Whether a kept connection can be used again: nothing is to be read from it, no end and no words unasked for.
-
-    As urllib3 has it, but for the poll: gevent's costs ten times as much, and one that does not wait needs no hub.
-    """
-    if connection.sock is None or (isinstance(connection.sock, TlsSocket) and connection.sock.holds):
-        return False
-    asked = _poll()
-    asked.register(connection.sock, select.POLLIN)
-    return not asked.poll(0)
-
-
-def _guarded_pools(http: GuardedHttp) -> dict[str, type[HTTPConnectionPool]]:
-    """urllib3's pool classes for both schemes, connecting through `http.connect` and reading bounded heads."""
-
-    def new_connection(connection: HTTPConnection) -> socket.socket:
-        timeout = connection.timeout if isinstance(connection.timeout, int | float) else DEFAULT_TIMEOUT
-        http.close_ended()
-        return http.connect(connection.host, connection.port, timeout)
-
-    class Plain(HTTPConnection):
-        response_class = _BoundedResponse
-        _new_conn = new_connection
-        is_connected = property(_is_quiet)
-
-    class Tls(HTTPSConnection):
-        response_class = _BoundedResponse
-        _new_conn = new_connection
-        is_connected = property(_is_quiet)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = Tls
-
-    return {"http": PlainPool, "https": TlsPool}

@@ -161,6 +161,7 @@ def test_only_the_guarded_client_makes_requests() -> None:
     users = {path for path in MODULES if any(name.startswith(tuple(clients)) for name in imported(path))}
     assert {str(path.relative_to(ROOT / "relay")) for path in users} == {
         "net/http.py",
+        "net/http_pools.py",
         "commands/client.py",
         "conformance/subject.py",
     }
