@@ -13,7 +13,7 @@ from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.config import Settings
 from relay.hosts.budgets import MILLISECONDS, Window
 from relay.kit.errors import CrawlRefused, HttpError, RelayError
-from relay.net.http import Response
+from relay.net.http import NO_DESCRIPTORS, Response
 from relay.store import installation as table
 from relay.store.database import Transaction
 
@@ -50,7 +50,8 @@ def check_name(text: str, *, admin: bool, allow_insecure: bool) -> Endpoint:
 
 
 def check_answers(http: Http, endpoint: Endpoint, *, in_detail: bool = True) -> None:
-    """Ask the host what it is. Raises CrawlRefused (`HostNotFound`) when it does not answer as a PDS does.
+    """Ask the host what it is. Raises CrawlRefused: `HostNotFound` when it does not answer as a PDS does,
+    `RateLimitExceeded` when it cannot be asked now.
 
     With `in_detail` the error says why. Strangers are not told to which addresses a name leads here: that would let
     them read what the resolver of a private network knows.
@@ -58,6 +59,8 @@ def check_answers(http: Http, endpoint: Endpoint, *, in_detail: bool = True) -> 
     try:
         response = http.get(endpoint.url + DESCRIBE_PATH, timeout=DESCRIBE_SECONDS, max_bytes=DESCRIBE_BYTES)
     except (RelayError, OSError) as error:
+        if isinstance(error, HttpError) and error.reason == NO_DESCRIPTORS:
+            raise CrawlRefused("crawl-busy", "RateLimitExceeded", 429, "no more connections at present") from None
         words = "the host cannot be reached"
         if in_detail:
             words += f": {error}"

@@ -7,6 +7,7 @@ waits for its next attempt costs an entry in the schedule and nothing else. Owne
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 
@@ -20,7 +21,8 @@ from relay.hosts.schedule import Schedule
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
 from relay.kit.background import Loop
-from relay.net.websocket_connection import Connection, StreamEnded
+from relay.kit.clock import boot_seconds
+from relay.net.websocket_connection import NO_DESCRIPTORS, Connection, StreamEnded
 from relay.stream.cursors import NONE_YET
 
 MAX_DIALS = 50
@@ -30,6 +32,10 @@ START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0
 KILL_SECONDS = 5.0
 OUTSTANDING_SECONDS = 1.0
+# When to try again once there were no descriptors to spare, give or take a half.
+EXHAUSTED_SECONDS = 20.0
+# How long a clock that may be wrong is given to be set.
+CLOCK_SECONDS = 60.0
 # Reasons for which a single message can end a connection.
 MESSAGE_REASONS = {"message-stalled", "message-too-big", "websocket-invalid"}
 
@@ -56,6 +62,7 @@ class Dialler:
 
         Those that could not be connected to last come at the end.
         """
+        self._let_clock_be_set()
         now = time.monotonic()
         to_connect = 0
         for host in sorted(self._registry, key=_went_wrong):
@@ -196,17 +203,41 @@ class Dialler:
         return host.first_crawl or host.row.last_connected_at is not None
 
     def _long_unseen(self, host: Host) -> bool:
+        if host.seen_at is not None:
+            # The time of day may have been set since.
+            return boot_seconds() - host.seen_at > self._replay_window
         seen = host.row.last_connected_at
         if seen is None:
             # Another relay's database does not say when it was; a host that it had given up is taken to be long gone.
             return host.row.status in (Status.IDLE, Status.OFFLINE)
         return time.time() - seen > self._replay_window
 
+    def _let_clock_be_set(self) -> None:
+        """Leave hosts alone for a minute that would start live because, by the clock, not one was seen for too long: it
+        may be wrong at a boot, and their events would be lost.
+        """
+        seen = [host.row.last_connected_at for host in self._registry if host.row.last_connected_at is not None]
+        away = time.time() - max(seen, default=math.inf)
+        if away <= self._replay_window:
+            return
+        log.warning(
+            "by the clock no host was seen for %.0f hours, longer than the replay window: "
+            "they are dialled in a minute, in case it is being set",
+            away / 3600,
+        )
+        for host in self._registry:
+            if host.cursor.position != NONE_YET and self._long_unseen(host):
+                host.left_alone_until = time.monotonic() + CLOCK_SECONDS
+
     def _ended(self, host: Host, error: StreamEnded, lasted: float, *, brought_events: bool = False) -> None:
         """Note why the connection ended, and plan the next one."""
-        host.note_error(str(error), time.time())
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
+        if error.reason == NO_DESCRIPTORS:
+            # This is no failure of the host's.
+            self._plan(host, EXHAUSTED_SECONDS * (0.5 + random.random()))
+            return
+        host.note_error(str(error), time.time())
         if error.reason == "loop":
             self._registry.change(host, Cause.LOOP)
         elif error.reason == "future-cursor":

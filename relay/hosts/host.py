@@ -60,6 +60,7 @@ class Host:
         "live_restart",
         "restarted_at",
         "row",
+        "seen_at",
         "share",
         "skip",
         "status",
@@ -85,6 +86,8 @@ class Host:
         self.drops = Drops()
         self.changed = False
         self.connected_at: float | None = None
+        # When a connection to it was last seen to be open in this run, by `kit.clock.boot_seconds`.
+        self.seen_at: float | None = None
         self.live_restart = False
         # While there is no position: whether the host has just asked to be crawled, the cursor that an operator set,
         # and whether the next connection starts live in spite of that.

@@ -52,7 +52,7 @@ def pull_hosts(
     """Call `take` for every host that the relay at the address `relay` has and that can be crawled; how many it took.
 
     With `check`, a host is taken only when it answers `describeServer`. `progress(seen, taken)` is called after each
-    page. Raises HttpError or StoreError; called again, it goes on where it stopped.
+    page. Raises HttpError, StoreError, or CrawlRefused `crawl-busy`; called again, it goes on where it stopped.
     """
     trusted_http = http.for_operator()
     pool: Pool = Pool(CHECKS_AT_ONCE)
@@ -136,6 +136,8 @@ def _answers(http: GuardedHttp, endpoint: Endpoint) -> bool:
     try:
         crawl_checks.check_answers(http, endpoint)
     except CrawlRefused as error:
+        if error.reason == "crawl-busy":
+            raise
         log.debug("host %s is refused: %s", endpoint.hostname, error)
         return False
     return True

@@ -19,6 +19,7 @@ from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
 from relay.hosts.rejected import RejectedFrames
 from relay.kit import metrics
+from relay.kit.clock import boot_seconds
 from relay.kit.errors import StoreError
 from relay.store import hosts as table
 from relay.store.database import Database, Transaction
@@ -100,6 +101,7 @@ class HostRegistry:
         """A connection to the host is open."""
         self._connected += 1
         host.connected_at = host.row.last_connected_at = time.time()
+        host.seen_at = boot_seconds()
         self.change(host, Cause.CONNECTED)
 
     def disconnected(self, host: Host) -> None:
@@ -107,6 +109,7 @@ class HostRegistry:
         self._connected -= 1
         host.connected_at = None
         host.row.last_connected_at = time.time()
+        host.seen_at = boot_seconds()
         host.changed = True
 
     @property

@@ -1,7 +1,7 @@
 """The time of day, believed only as far as a clock that cannot be set agrees with it.
 
-Used by the log: a bad answer of a time server must neither date its records nor make retention delete them. Must not
-know what is dated.
+Used by the log: a bad answer of a time server must neither date its records nor make retention delete them; and by
+hosts, which do not count as long unseen for it. Must not know what is dated.
 """
 
 from __future__ import annotations
@@ -18,8 +18,13 @@ BELIEVED_US = 60_000_000
 log = logging.getLogger(__name__)
 
 
+def boot_seconds() -> float:
+    """Seconds since the machine was started. Nobody sets this clock, and it goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def _steady_us() -> int:
-    # Goes on while the machine sleeps, like the time of day.
+    # As `boot_seconds`.
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1000
 
 

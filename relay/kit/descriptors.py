@@ -32,6 +32,21 @@ def spare(fd: int) -> bool:
     return False
 
 
+def some_left() -> bool:
+    """Whether one more may be taken for a connection; takes one for a moment. Says so in the log when not."""
+    try:
+        taken = os.eventfd(0)
+    except OSError as error:
+        if error.errno not in EXHAUSTED:
+            raise
+        say_exhausted()
+        return False
+    try:
+        return spare(taken)
+    finally:
+        os.close(taken)
+
+
 def say_exhausted(limit: int | None = None) -> None:
     """Say in the log, once a minute, that there are none left."""
     if _lines.add("", time.monotonic()) == 1:

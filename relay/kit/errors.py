@@ -39,7 +39,7 @@ class HttpError(RelayError):
 
     Reasons: `http-url` (not an https address), `http-connect`, `http-timeout`, `http-tls`, `http-too-large`,
     `http-broken` (what came was not HTTP, or the connection ended early), `http-refused` (a status other than success,
-    where nothing else is of use).
+    where nothing else is of use), `http-no-descriptors` (this process has no file descriptor to spare).
     """
 
 

@@ -41,6 +41,9 @@ SERVER = f"atproto-relay-python/{package_version()} ({RELAY_MARK})"
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_BYTES = 64 << 10
 
+# It says nothing of who was to be connected to.
+NO_DESCRIPTORS = "http-no-descriptors"
+
 HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
 
 # Connections kept open for a next request: hosts, and connections to each.
@@ -143,10 +146,13 @@ class GuardedHttp:
         """A TCP connection to a checked address of `host`, within `timeout` seconds for name and addresses together.
         What is done with it has no timeout yet.
 
-        Raises AddressRefused, or HttpError `http-connect` or `http-timeout`.
+        Raises AddressRefused, or HttpError `http-connect`, `http-timeout` or `http-no-descriptors`.
         """
         deadline = time.monotonic() + timeout
         refusal: OSError = TimeoutError()
+        # A name server is asked with one as well, and would seem to be silent.
+        if not descriptors.some_left():
+            raise HttpError(NO_DESCRIPTORS, host)
         addresses = resolve_public(host, port, self.allow_insecure, timeout)
         for tried, address in enumerate(addresses):
             left = deadline - time.monotonic()
@@ -156,6 +162,8 @@ class GuardedHttp:
                 # An address that swallows everything leaves time for the next one.
                 return _connected(address, left / (len(addresses) - tried))
             except OSError as error:
+                if error.errno in descriptors.EXHAUSTED:
+                    raise HttpError(NO_DESCRIPTORS, host) from None
                 refusal = error.with_traceback(None)
         if isinstance(refusal, TimeoutError):
             raise HttpError("http-timeout", f"no connection to {host} in time")

@@ -19,10 +19,18 @@ from websockets.http11 import Response
 from websockets.uri import WebSocketURI, parse_uri
 
 from relay.atproto.hostname import Endpoint
-from relay.kit.errors import AddressRefused, RelayError
+from relay.kit.errors import AddressRefused, HttpError, RelayError
 from relay.net import http
 from relay.net.gathering import Gathering
-from relay.net.websocket_connection import FUTURE_CURSOR, READ_BYTES, Connection, StreamEnded, Timing, words_of
+from relay.net.websocket_connection import (
+    FUTURE_CURSOR,
+    NO_DESCRIPTORS,
+    READ_BYTES,
+    Connection,
+    StreamEnded,
+    Timing,
+    words_of,
+)
 from relay.net.websocket_reader import MAX_MESSAGE_BYTES
 
 PATH = "/xrpc/com.atproto.sync.subscribeRepos"
@@ -98,7 +106,8 @@ def _dial(
     except AddressRefused as error:
         raise StreamEnded(error.reason, error.detail) from None
     except (RelayError, OSError) as error:
-        raise StreamEnded("connect-failed", words_of(error)) from None
+        ours = isinstance(error, HttpError) and error.reason == http.NO_DESCRIPTORS
+        raise StreamEnded(NO_DESCRIPTORS if ours else "connect-failed", words_of(error)) from None
     if endpoint.tls:
         try:
             sock = tls.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)

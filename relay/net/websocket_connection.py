@@ -39,15 +39,17 @@ SMALL_FRAMES_ALLOWED = 10_000
 SMALL_FRAMES_SECONDS = 10.0
 WORDS_KEPT = 200
 FUTURE_CURSOR = "FutureCursor"
+# The reason of an attempt for which this process had no file descriptor to spare.
+NO_DESCRIPTORS = "no-descriptors"
 
 
 class StreamEnded(RelayError):
     """The connection to a host could not be opened or has ended; `detail` is for the host's operator to read.
 
     Reasons, when opening: `address-refused`, `name-unresolved`, `connect-failed`, `dial-timeout`, `tls-failed`,
-    `handshake-refused`, `handshake-invalid`, `loop`, `future-cursor`. Afterwards: `closed`, `connection-lost`,
-    `no-pong`, `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message cannot be found;
-    and, from what the messages say, those of `stream_error` and `frames-unreadable`.
+    `handshake-refused`, `handshake-invalid`, `loop`, `future-cursor`, `no-descriptors`. Afterwards: `closed`,
+    `connection-lost`, `no-pong`, `message-stalled`; `message-too-big` and `websocket-invalid`, where the next message
+    cannot be found; and, from what the messages say, those of `stream_error` and `frames-unreadable`.
     `internal-error` is a fault of ours.
 
     `retry_after` is for how many seconds the host asks to be left alone, 0 when it does not say.

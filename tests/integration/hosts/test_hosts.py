@@ -1,5 +1,6 @@
 """Hosts over their lives: crawled, connected, dropped, woken, banned; and what survives a restart."""
 
+import resource
 import socket
 import time
 from contextlib import ExitStack
@@ -293,6 +294,31 @@ def test_when_hardly_anybody_can_be_reached_nobody_is_given_up(
     assert len(running.connected()) == neighbours
 
 
+def test_running_out_of_descriptors_is_no_failure_of_a_host(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialler, "EXHAUSTED_SECONDS", 0.1)
+    relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=1, trusted=False)
+    running = relay.start()
+    until(running.connected)
+    tried = metrics.DIALS.labels("no-descriptors")
+    before = tried._value.get()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Those that are open stay.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        pds.hang_up()
+        until(lambda: tried._value.get() > before + 3)
+        host = relay.host(pds)
+        # The connection that was cut is one.
+        assert (host.row.failures, (host.row.last_error or "").partition(":")[0]) == (1, "connection-lost")
+        assert refusal(running, "127.0.0.1:9") == ("RateLimitExceeded", 429)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    until(running.connected)
+    assert host.row.failures == 1
+
+
 def test_a_host_that_accepts_and_hangs_up_is_not_dialled_in_a_tight_loop(relay: Relay, pds: FakePds) -> None:
     pds.on_stream = lambda sock: None
     running = relay.start()
@@ -550,7 +576,10 @@ def test_a_cursor_is_not_set_under_events_that_are_under_way(
     assert running.connected() == []
 
 
-def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay: Relay, pds: FakePds) -> None:
+def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dialler, "CLOCK_SECONDS", 0.1)
     running = relay.start()
     crawl(running, pds)
     relay.stop()
@@ -565,6 +594,49 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(relay: Rela
         assert pds.cursors == [cursor]
         assert relay.host(pds).cursor.position == (77 if cursor else -1)
         relay.stop()
+
+
+def test_a_clock_that_is_set_meanwhile_makes_no_host_long_unseen(
+    relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    pds.publish(1, identity_frame(1))
+    until(lambda: relay.sink.seqs(pds) == [1])
+    pds.refuse_upgrade = 503
+    pds.hang_up()
+    until(lambda: not running.connected() and relay.host(pds).row.failures > 1)
+    clock = time.time
+    monkeypatch.setattr(time, "time", lambda: clock() + 100 * 3600)
+    pds.publish(2, identity_frame(2))
+    pds.refuse_upgrade = None
+    until(running.connected)
+    assert pds.cursors == ["0", "1"]
+    until(lambda: relay.sink.seqs(pds) == [1, 2])
+
+
+@pytest.mark.parametrize("is_set", [True, False])
+def test_a_clock_that_is_far_ahead_at_the_start_is_given_time_to_be_set(
+    relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_set: bool
+) -> None:
+    monkeypatch.setattr(dialler, "CLOCK_SECONDS", 1.0)
+    running = relay.start()
+    crawl(running, pds)
+    relay.stop()
+    pds.events = [(77, identity_frame(77)), (78, identity_frame(78))]
+    pds.cursors.clear()
+    clock, ahead = time.time, 100 * 3600.0
+    monkeypatch.setattr(time, "time", lambda: clock() + ahead)
+    running = relay.start(book=book_at(row(relay, pds).id, 77))
+    assert "by the clock no host was seen for 100 hours" in caplog.text
+    # Not for a crawl request either.
+    running.new_hosts.request(pds.url, admin=True)
+    gevent.sleep(0.3)
+    assert pds.cursors == []
+    if is_set:
+        ahead = 0.0
+    until(running.connected)
+    assert pds.cursors == (["77"] if is_set else [None])
 
 
 def test_a_host_that_the_reference_relay_had_given_up_starts_live(
