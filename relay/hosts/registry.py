@@ -7,6 +7,7 @@ and is written by the next flush, or on demand when an admin waits for it. Must 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +34,8 @@ NEAR_LIMIT = 0.8
 # may be on this side of where it ends.
 HOSTS_TO_JUDGE_BY = 10
 ONE_IN = 20
+# After a crash it may not be stored for so long that a host was connected.
+UNSAID_SECONDS = 1200.0
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +63,22 @@ class HostRegistry:
 
     def load(self) -> None:
         """Read the host table, and the counts of known hosts again; not while events come. Raises StoreError."""
-        for row in self._db.read(table.all_rows):
+        rows = self._db.read(table.all_rows)
+        self._date_by_log(rows)
+        for row in rows:
             self.add(row).account_count = row.account_count
+
+    def _date_by_log(self, rows: list[HostRow]) -> None:
+        """Let hosts be seen for as long as there are events in the log: a restored database does not say so, and the
+        hosts would start live.
+        """
+        newest = max((row.last_connected_at for row in rows if row.last_connected_at is not None), default=math.inf)
+        unsaid = self._book.logged_until - newest
+        if unsaid < UNSAID_SECONDS:
+            return
+        for row in rows:
+            if row.last_connected_at is not None:
+                row.last_connected_at += unsaid
 
     def add(self, row: HostRow) -> Host:
         """Make a stored host known. Two requests at once may store the same host: there is one Host for both.

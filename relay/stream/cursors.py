@@ -26,6 +26,10 @@ class Log(Protocol):
     def last_seq(self) -> int:
         """The log's newest seq."""
 
+    @property
+    def last_time_us(self) -> int:
+        """The time of the log's newest record, in microseconds since the epoch; 0 without one."""
+
 
 class HostCursor:
     """One host's cursor. `position` is the last contiguous settled upstream seq, -1 when there is none yet; `since` is
@@ -175,6 +179,11 @@ class CursorBook:
         self.started: dict[int, int] = {}
         # Host id -> why events of it are missing, noted since the last call.
         self.gaps: dict[int, str] = {}
+
+    @property
+    def logged_until(self) -> float:
+        """The time of the log's newest record, in Unix seconds; 0 without one."""
+        return self._log.last_time_us / 1e6
 
     def get(self, host_id: int) -> HostCursor:
         """The cursor of a host; a new one for a new host."""

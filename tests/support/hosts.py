@@ -20,6 +20,7 @@ class EmptyLog:
     """A log as cursors know it."""
 
     last_seq = 0
+    last_time_us = 0
 
 
 class Stream:

@@ -596,6 +596,22 @@ def test_a_host_unseen_for_longer_than_the_replay_window_starts_live(
         relay.stop()
 
 
+def test_with_a_restored_database_hosts_were_seen_for_as_long_as_the_log_goes_on(relay: Relay, pds: FakePds) -> None:
+    running = relay.start()
+    crawl(running, pds)
+    relay.stop()
+    stored = row(relay, pds)
+    stored.last_connected_at = time.time() - 100 * 3600
+    relay.db.write(table.save_states, [stored])
+    pds.events = [(77, identity_frame(77)), (78, identity_frame(78))]
+    pds.cursors.clear()
+    log = EmptyLog()
+    log.last_time_us = int((time.time() - 60) * 1e6)
+    running = relay.start(book=book_at(stored.id, 77, log))
+    until(lambda: relay.sink.seqs(pds) == [78])
+    assert pds.cursors == ["77"]
+
+
 def test_a_clock_that_is_set_meanwhile_makes_no_host_long_unseen(
     relay: Relay, pds: FakePds, quick_retries: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -655,10 +671,8 @@ def test_a_host_that_the_reference_relay_had_given_up_starts_live(
         relay.stop()
 
 
-def book_at(host_id: int, position: int) -> CursorBook:
-    from relay.stream.cursors import CursorBook
-
-    book = CursorBook(EmptyLog())
+def book_at(host_id: int, position: int, log: EmptyLog | None = None) -> CursorBook:
+    book = CursorBook(log or EmptyLog())
     cursor = book.get(host_id)
     cursor.begin(position)
     cursor.finish(position)

@@ -12,6 +12,8 @@ from relay.stream.cursors import RESTORED_EVENTS, CursorBook, HostCursor
 class Book(CursorBook):
     """A book over a log that is at `log_seq`."""
 
+    last_time_us = 0
+
     def __init__(self) -> None:
         self.log_seq = 0
         super().__init__(self)
