@@ -231,6 +231,7 @@ def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted
         del network
         gc.collect()
         gc.disable()
+        others = {id(one) for one in _alive()}
         try:
             for _ in range(3):
                 # Not by `pytest.raises`, which keeps what was raised.
@@ -241,7 +242,10 @@ def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted
                 except StreamEnded:
                     stream.close()
                 del stream
-            left = [one for one in gc.get_objects() if isinstance(one, Connection | FrameReader | StreamEnded)]
-            assert not left
+            assert not [one for one in _alive() if id(one) not in others]
         finally:
             gc.enable()
+
+
+def _alive() -> list[object]:
+    return [one for one in gc.get_objects() if isinstance(one, Connection | FrameReader | StreamEnded)]
