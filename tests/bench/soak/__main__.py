@@ -24,6 +24,7 @@ from typing import Any
 from tests.bench.network.measure import CACHE
 from tests.bench.soak import readings
 from tests.bench.soak.checking import compare, differences
+from tests.bench.soak.population import TOO_LATE
 from tests.bench.soak.readings import Reading
 from tests.support.child import Child
 from tests.support.relay_process import ROOT, RelayProcess
@@ -173,8 +174,13 @@ class Soak:
             "checking consumer": found["ended"] or "connected",
             "other consumers cut off": "; ".join(found["others_ended"]) or 0,
             "other events": found["others"],
+            "hosts that had no longer what the relay asked for": self._too_late() or 0,
             "dropped": "; ".join(dropped),
         }
+
+    def _too_late(self) -> str:
+        """The hosts whose events are lacking because neither side read for minutes: the machine was too busy."""
+        return "; ".join(sorted({line.split(TOO_LATE)[0].split()[-1] for line in self.fleet.lines if TOO_LATE in line}))
 
     def _seen(self) -> int:
         assert self.audience

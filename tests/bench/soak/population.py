@@ -20,7 +20,10 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create, del
 
 RECORDS = 20
 COLLECTIONS = ("app.bsky.feed.like", "app.bsky.feed.post", "app.bsky.graph.follow")
-KEPT_EVENTS = 4_000
+# A host keeps its events for so long at least, and at most for twice as long.
+KEPT_SECONDS = 600.0
+# What it says of a relay that comes back later; it has nothing for that one from then on.
+TOO_LATE = "no longer has event"
 
 
 class Account:
@@ -71,6 +74,9 @@ class SoakHost(FakePds):
         self.accounts: list[Account] = []
         self.seq = 0
         self._kept: list[bytes] = []
+        # How many of them are from before the present stretch of KEPT_SECONDS, and when that began.
+        self._older = 0
+        self._began = time.monotonic()
 
     def commit(self, account: Account | None = None) -> None:
         """Let `account` commit, or any of the accounts."""
@@ -92,8 +98,9 @@ class SoakHost(FakePds):
     def _send(self, event: bytes) -> None:
         self.seq += 1
         self._kept.append(websocket_frame(event))
-        if len(self._kept) > 2 * KEPT_EVENTS:
-            del self._kept[:KEPT_EVENTS]
+        if time.monotonic() - self._began > KEPT_SECONDS:
+            del self._kept[: self._older]
+            self._older, self._began = len(self._kept), time.monotonic()
         news, self._news = self._news, Signal()
         news.set()
 
@@ -109,7 +116,7 @@ class SoakHost(FakePds):
                 news = self._news
                 if sent < self.seq:
                     first = self.seq - len(self._kept)
-                    assert sent >= first, f"{self.hostname} no longer has event {sent + 1}"
+                    assert sent >= first, f"{self.hostname} {TOO_LATE} {sent + 1}"
                     due, sent = self._kept[sent - first :], self.seq
                     sock.sendall(b"".join(due))
                     continue
