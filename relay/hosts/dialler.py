@@ -7,7 +7,6 @@ waits for its next attempt costs an entry in the schedule and nothing else. Owne
 from __future__ import annotations
 
 import logging
-import math
 import random
 import time
 
@@ -16,7 +15,7 @@ import gevent
 from relay.hosts import lifecycle
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
-from relay.hosts.registry import HostRegistry
+from relay.hosts.registry import HostRegistry, last_connected
 from relay.hosts.schedule import Schedule
 from relay.hosts.subscriber import Subscriber
 from relay.kit import metrics
@@ -216,8 +215,7 @@ class Dialler:
         """Leave hosts alone for a minute that would start live because, by the clock, not one was seen for too long: it
         may be wrong at a boot, and their events would be lost.
         """
-        seen = [host.row.last_connected_at for host in self._registry if host.row.last_connected_at is not None]
-        away = time.time() - max(seen, default=math.inf)
+        away = time.time() - last_connected(host.row for host in self._registry)
         if away <= self._replay_window:
             return
         log.warning(

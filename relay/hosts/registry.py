@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -38,6 +38,11 @@ ONE_IN = 20
 UNSAID_SECONDS = 1200.0
 
 log = logging.getLogger(__name__)
+
+
+def last_connected(rows: Iterable[HostRow]) -> float:
+    """When any of the hosts was last seen to be connected, in Unix seconds; infinity when none ever was."""
+    return max((row.last_connected_at for row in rows if row.last_connected_at is not None), default=math.inf)
 
 
 class HostRegistry:
@@ -72,8 +77,7 @@ class HostRegistry:
         """Let hosts be seen for as long as there are events in the log: a restored database does not say so, and the
         hosts would start live.
         """
-        newest = max((row.last_connected_at for row in rows if row.last_connected_at is not None), default=math.inf)
-        unsaid = self._book.logged_until - newest
+        unsaid = self._book.logged_until - last_connected(rows)
         if unsaid < UNSAID_SECONDS:
             return
         for row in rows:
