@@ -20,6 +20,13 @@ from tests.support.strangers import RawServer, certificate, reply
 from tests.support.wait import PATIENCE, until
 
 
+def trusting_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[GuardedHttp, ssl.SSLContext]:
+    """A client that trusts a certificate for localhost, and the context of a server that has it."""
+    ca_file, context = certificate(tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
+    return GuardedHttp("test", allow_insecure=True), context
+
+
 @pytest.fixture
 def http() -> GuardedHttp:
     """A client that may talk to loopback."""
@@ -79,9 +86,7 @@ def test_a_goodbye_that_comes_along_with_the_answer_is_the_end_of_a_kept_connect
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the server then waits for ours, so that nothing more comes."""
-    ca_file, context = certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
-    http = GuardedHttp("test", allow_insecure=True)
+    http, context = trusting_client(tmp_path, monkeypatch)
 
     def answer_and_end(sock: Any) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
@@ -314,9 +319,7 @@ def test_the_time_that_an_address_has_is_not_that_of_a_handshake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A name with many addresses has little time for each; a busy server needs more to shake hands."""
-    ca_file, context = certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
-    http = GuardedHttp("test", allow_insecure=True)
+    http, context = trusting_client(tmp_path, monkeypatch)
 
     def shake_hands_late(sock: Any, _address: object) -> None:
         gevent.sleep(0.7)
@@ -334,9 +337,7 @@ def test_the_time_that_an_address_has_is_not_that_of_a_handshake(
 
 
 def test_tls_is_verified_by_name_over_one_shared_context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ca_file, context = certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
-    trusting = GuardedHttp("test", allow_insecure=True)
+    trusting, context = trusting_client(tmp_path, monkeypatch)
     monkeypatch.delenv("SSL_CERT_FILE")
     wary = GuardedHttp("test", allow_insecure=True)
     with RawServer(lambda sock: sock.sendall(reply(b"sealed")), context) as server:
@@ -360,9 +361,7 @@ def test_the_form_of_a_certificate_is_not_judged(tmp_path: Path, monkeypatch: py
         return context
 
     monkeypatch.setattr(ssl, "create_default_context", strict)
-    ca_file, context = certificate(tmp_path, "localhost")
-    monkeypatch.setenv("SSL_CERT_FILE", str(ca_file))
-    http = GuardedHttp("test", allow_insecure=True)
+    http, context = trusting_client(tmp_path, monkeypatch)
     with RawServer(lambda sock: sock.sendall(reply(b"sealed")), context) as server:
         assert http.get(server.url).body == b"sealed"
         plain = http.connect("localhost", server.port, 2.0)
