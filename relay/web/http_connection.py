@@ -237,7 +237,9 @@ class HttpConnection(WSGIHandler):
         head = parse_head(block, self.bounds_of(block[:START_BYTES]))
         self.command, self.path, self.request_version = head.method, head.target, head.version
         self.close_connection = not head.keep
-        self.headers = self.MessageClass(BytesIO(block.partition(b"\r\n")[2]), 0)  # type: ignore[call-arg]
+        self.headers = self.MessageClass(BytesIO(), 0)  # type: ignore[call-arg]
+        for name, value in head.fields.items():
+            self.headers[name] = value
         self.admit(head)
         if head.length != 0 and head.expects_continue and not self.input.received:
             self.socket.sendall(_CONTINUE)

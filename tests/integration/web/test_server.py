@@ -381,6 +381,14 @@ def test_an_answer_is_one_piece(web: Web) -> None:
         assert sock.recv(1 << 16).endswith(b'{"status":"ok"}\n')
 
 
+def test_a_head_may_have_its_hundred_fields(web: Web) -> None:
+    def ask(fields: int) -> list[int]:
+        return answers(web, b"GET /_healthz HTTP/1.1\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(fields)) + b"\r\n")
+
+    assert ask(100) == [200]
+    assert ask(101) == [431]
+
+
 @pytest.mark.parametrize("slashes", ["//", "///"])
 def test_a_base_address_may_end_with_a_slash(web: Web, slashes: str) -> None:
     web.publish(2)
