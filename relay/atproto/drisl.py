@@ -55,9 +55,9 @@ def decode(data: bytes, *, max_depth: int = MAX_DEPTH) -> Value:
     return value
 
 
-def decode_prefix(data: bytes, *, max_depth: int = MAX_DEPTH) -> tuple[Value, int]:
+def decode_prefix(data: bytes) -> tuple[Value, int]:
     """The first value in `data` and the number of bytes it takes. DrislError as `decode`."""
-    value = load(data, max_depth=max_depth)
+    value = load(data)
     _canonical_size(value)
     encoded = encode(value)
     if not data.startswith(encoded):
@@ -214,7 +214,7 @@ _BLESSED = tuple(b"\x00" + prefix for prefix in PREFIXES)
 
 def _decode_link(content: object, _immutable: bool) -> Cid | UnknownCid:
     if type(content) is not bytes or not content.startswith(b"\x00"):
-        raise DrislError("drisl-cid", "no binary CID")
+        raise DrislError("drisl-cid", "not a binary CID")
     if content.startswith(_BLESSED) and len(content) == LENGTH + 1:
         return Cid(content[1:])
     return UnknownCid(content[1:])

@@ -34,14 +34,14 @@ from relay.net.http_pools import pool_classes
 from relay.net.tls_socket import TlsSocket
 
 RELAY_MARK = "atproto-relay"
-"""By this relays of any make know each other: they do not subscribe to one another, and pass nothing on twice."""
+"""Relays of any make know each other by this: they do not subscribe to one another, and pass nothing on twice."""
 SERVER = f"atproto-relay-python/{package_version()} ({RELAY_MARK})"
 """Names what runs here."""
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_MAX_BYTES = 64 << 10
 
-# It says nothing of who was to be connected to.
+# A fault of this machine: it says nothing about the other side.
 NO_DESCRIPTORS = "http-no-descriptors"
 
 HTTP_DATE = "%a, %d %b %Y %H:%M:%S GMT"
@@ -134,13 +134,10 @@ class GuardedHttp:
         value: object,
         *,
         timeout: float = DEFAULT_TIMEOUT,
-        max_bytes: int = DEFAULT_MAX_BYTES,
-        headers: Mapping[str, str] | None = None,
     ) -> Response:
         """POST `value` as JSON; otherwise as `get`."""
         body = json.dumps(value).encode()
-        sent = {"Content-Type": "application/json", **(headers or {})}
-        return self.request("POST", url, body, timeout=timeout, max_bytes=max_bytes, headers=sent)
+        return self.request("POST", url, body, timeout=timeout, headers={"Content-Type": "application/json"})
 
     def connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A TCP connection to a checked address of `host`, within `timeout` seconds for name and addresses together.
