@@ -72,16 +72,15 @@ if TYPE_CHECKING:
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
-EXIT_FAILURE = 1
-EXIT_AGAIN = 75
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
+EXIT_FAILURE, EXIT_AGAIN, EXIT_CONFIG = 1, 75, 78
 EXIT_CODES = {
-    "log-locked": 75,
-    "store-locked": 75,
-    "store-log": 78,
-    "store-pooled": 78,
-    "log-edge": 78,
-    "log-relay": 78,
+    "log-locked": EXIT_AGAIN,
+    "store-locked": EXIT_AGAIN,
+    "store-log": EXIT_CONFIG,
+    "store-pooled": EXIT_CONFIG,
+    "log-edge": EXIT_CONFIG,
+    "log-relay": EXIT_CONFIG,
 }
 # Young objects are looked at soon, while they are few: thousands of accounts that begin to wait at once are hundreds of
 # thousands of objects, which the hub must not have to walk in one go. A full collection comes after 100 million.

@@ -1,4 +1,4 @@
-"""`relay compare`: does our relay have what another one has? Follows both firehoses, and prints what is lacking."""
+"""`relay compare`: does our relay have what another one has? Follows both firehoses, and prints what is missing."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from relay.commands.tools import checked_url
 if TYPE_CHECKING:
     from relay.comparison.comparison import Comparison
     from relay.comparison.matching import Lead, Side
+    from relay.comparison.relays import FollowedRelay
 
 SHOWN = 20
 
@@ -71,24 +72,22 @@ def compare(client: Client, other: str, minutes: float, late: float) -> None:
         sys.exit(EXIT_REFUSED)
 
 
-def _view(found: Comparison, ours: Any, theirs: Any) -> dict[str, Any]:
+def _view(found: Comparison, ours: FollowedRelay, theirs: FollowedRelay) -> dict[str, Any]:
     matcher = found.matcher
     return {
         "matched": matcher.matched,
         "undecided": matcher.undecided,
-        "ours": {**_side(found, "ours"), "events": ours.events, "breaks": ours.breaks, "unreadable": ours.unreadable},
-        "theirs": {
-            **_side(found, "theirs"),
-            "events": theirs.events,
-            "breaks": theirs.breaks,
-            "unreadable": theirs.unreadable,
-        },
+        "ours": _side(found, "ours", ours),
+        "theirs": _side(found, "theirs", theirs),
     }
 
 
-def _side(found: Comparison, side: Side) -> dict[str, Any]:
+def _side(found: Comparison, side: Side, relay: FollowedRelay) -> dict[str, Any]:
     causes = sorted(found.causes[side].items(), key=lambda pair: -pair[1])
     return {
+        "events": relay.events,
+        "breaks": relay.breaks,
+        "unreadable": relay.unreadable,
         "lacks": found.matcher.lacking[side].count,
         "by_kind": dict(found.matcher.lacking[side].by_kind),
         "causes": [{"host": of.host, "kind": of.kind, "reason": of.reason, "events": count} for of, count in causes],

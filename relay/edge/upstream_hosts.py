@@ -21,7 +21,7 @@ from gevent.threadpool import ThreadPool
 
 from relay.atproto import frames
 from relay.atproto.errors import FrameError, SyntaxInvalid
-from relay.atproto.frames import Peeked, StreamError
+from relay.atproto.frames import Info, Peeked, StreamError
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.eventlog import disk
 from relay.kit import metrics
@@ -205,7 +205,7 @@ def _read(listed: object) -> UpstreamHost | None:
     )
 
 
-def _peek(frame: bytes | PassedOver) -> object:
+def _peek(frame: bytes | PassedOver) -> Peeked | Info | StreamError | None:
     if isinstance(frame, PassedOver):
         return None
     try:
