@@ -145,7 +145,7 @@ class Siblings:
     def _send_next(self, base: str, queue: PriorityQueue[Waiting]) -> float:
         """Send the next one, when there is one."""
         forward = queue.get().forward
-        # Nobody else can be let fill the log.
+        # The public must not be able to fill the log.
         say = log.debug if forward.public else log.warning
         try:
             answer = self._http.request(

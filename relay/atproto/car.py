@@ -1,8 +1,8 @@
 """CAR v1: the container in which a commit's blocks travel.
 
-Called by `commit` on the `blocks` of an event. Verifies every hash of the two kinds that the protocol uses and keeps
-nothing it could not verify. Blocks in any order, twice, or of other kinds are tolerated (repository draft, 5.3).
-Must not know what a block means.
+Called by `commit` on the `blocks` of an event, by `healing` on what a host answers, and by `jsonstream` and `stream` on
+what is in the log. Verifies every hash of the two kinds that the protocol uses and keeps nothing it could not verify.
+Blocks in any order, twice, or of other kinds are tolerated (repository draft, 5.3). Must not know what a block means.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The shape that nearly every `#commit` frame has, read by patterns: one operation, no blobs, an account of did:plc.
 
 Called by `frames`, which reads all other frames, and whatever is wrong, with the general decoder. The patterns know
-every byte that is not a value, the values' lengths are compared with their heads: what fits is canonical, and has no
-field that would have to be dropped.
+every byte that is not a value, and the values' lengths are compared with their heads: what fits is canonical, and has
+no field that would have to be dropped.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 `diddoc` parses keys with it, `commit` verifies signatures. libsecp256k1 (coincurve) and OpenSSL (cryptography) do the
 arithmetic; pure-Python `ecdsa` stands in where they cannot be imported. A `PublicKey` is its 33 bytes: the native
-objects take up to 2 KB and are made again at need. Specification: https://atproto.com/specs/cryptography
+objects take up to 2 KB and are made again when needed. Must not know whose key one is. Specification: https://atproto.com/specs/cryptography
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Curve = Literal["p256", "k256"]
 
 REASONS = frozenset({"key-multibase", "key-type", "key-point"})
 
-# Longest multibase text of a key is 90 characters (65 bytes). Base58 is quadratic, so the length is checked first.
+# The longest multibase text of a key is 90 characters (65 bytes). Base58 is quadratic, so the length is checked first.
 MAX_MULTIBASE = 128
 
 # How many native key objects are kept parsed. Each saves 5 us (k256) or 23 us (p256) a signature.

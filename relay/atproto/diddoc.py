@@ -1,7 +1,8 @@
 """DID documents: the key, the host and the handle of an account, out of hostile JSON.
 
-Called by the identity resolver with a fetched body. A document without a usable key or host is still a document:
-what is missing is None, and the gate decides. Must not know how documents are fetched or kept.
+Called by `identity` with a fetched body, or with one made of a line of the PLC export. A document without a usable key
+or host is still a document: what is missing is None, and the gate decides. Must not know how documents are fetched or
+kept.
 https://atproto.com/specs/did
 """
 

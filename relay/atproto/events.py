@@ -39,7 +39,7 @@ DESYNCHRONIZED = "desynchronized"
 # The statuses, the relay's own and the host's, with which commits pass.
 SERVED = frozenset({"active", DESYNCHRONIZED})
 
-# What a consumer must no longer be able to read once it is announced (protocol rule 34).
+# What a consumer must no longer be able to read once it is announced (sync specification, account events).
 HIDING_STATUSES = frozenset({"takendown", "deleted"})
 
 # A status of a host's own making is kept up to this length.

@@ -1,4 +1,4 @@
-"""Reads a Merkle search tree as far as it came along, and proves that every node of that keeps the rules.
+"""Reads a Merkle search tree as far as it came along, and proves that every such node keeps the rules.
 
 Called by `commit` before anything is undone or looked up: consumers read these nodes, too, and some of their verifiers
 fail badly on a malformed one, even away from the paths of the operations. What nobody can reach from the root is not

@@ -131,7 +131,7 @@ def _sum(path: str, steps: list[_Step]) -> _Step:
 
 
 def _connected(start: Cid | None, steps: list[_Step]) -> bool:
-    """Whether every step can be come to from `start`."""
+    """Whether every step can be reached from `start`."""
     seen = {start}
     left = steps
     while left:

@@ -30,7 +30,7 @@ def skim(
 ) -> tuple[dict[str, Any], int]:
     """The fields of the map at `at` that are `wanted` and not null, and where the map ends.
 
-    The end is 0 when it was not come to: `items` items were passed over, the encoding is broken beyond telling where
+    The end is 0 when it was not reached: `items` items were passed over, the encoding is broken beyond telling where
     the next item begins, or all that was wanted was found, unless it has to go on `to_end`. A field that is not
     well-formed is as good as missing.
     """

@@ -72,7 +72,7 @@ class Follower:
         self._greenlet: gevent.Greenlet[[], None] | None = None
 
     def on_failure(self, make_room: Callable[[], None]) -> None:
-        """Have `make_room` called when the log cannot be written, which may be for want of room."""
+        """Have `make_room` called when the log cannot be written, which may be for lack of room."""
         self._commits.make_room = make_room
 
     @property

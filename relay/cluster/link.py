@@ -1,4 +1,4 @@
-"""A node's line to NATS: starts the process that speaks it, asks it for things, and has it again when it ends.
+"""A node's line to NATS: starts the process that speaks it, asks it for things, and starts another when it ends.
 
 Every call ends in time. Must not know what the messages are.
 """

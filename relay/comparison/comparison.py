@@ -28,7 +28,7 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class Cause:
-    """Why events of some accounts are lacking: their host, the kind of event, and our reason or cause."""
+    """Why events of some accounts are missing: their host, the kind of event, and our reason or cause."""
 
     host: str
     kind: str
@@ -37,7 +37,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out. `causes` count events; hosts are names, those that one relay has and the other has not."""
+    """What came out. `causes` count events; hosts are names, those that one relay has and the other lacks."""
 
     matcher: Matcher
     causes: dict[Side, Counter[Cause]]

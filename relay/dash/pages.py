@@ -125,7 +125,7 @@ class AccountView:
 
 
 def account_view(did: str) -> AccountView | None:
-    """What is known of an account, None when nothing is. Raises XrpcError when `did` is none, StoreError."""
+    """What is known of an account, None when nothing is. Raises XrpcError when `did` is not a DID, StoreError."""
     found = relay_services().find_account(params.did(did))
     if found is None:
         return None

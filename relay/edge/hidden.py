@@ -100,7 +100,7 @@ class Hidden:
         self.stored_position = position
 
     def _write(self, changed: dict[int, int | None], position: int) -> None:
-        """The position with the last of the pieces: till then a start reads from the log what is missing."""
+        """The position with the last of the pieces: until then a start reads from the log what is missing."""
         rest = iter(changed.items())
         left = len(changed)
         while True:

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 class Promoted(NamedTuple):
     """What came of it: events in the log, accounts that the database did not have, accounts that events say are taken
     down, hosts with a cursor, the last event's seq and the next one's. `ahead`: seqs that the database has and the log
-    has not.
+    lacks.
     """
 
     events: int

@@ -18,8 +18,8 @@ from relay.eventlog.segment import BLOCK, START, Handle, Segment, after_damage, 
 from relay.kit import metrics
 from relay.kit.errors import LogError
 
-# A deleted segment is read on for this long, enough for who reads as fast as events are logged. Until its readers let
-# go of it, the disk does not get its room back.
+# A deleted segment is read on for this long, enough for a reader that keeps up with the log. Until its readers let go
+# of it, the disk does not get its room back.
 DELETED_SECONDS = 3600.0
 
 # What one step of a search for a time reads.

@@ -232,7 +232,7 @@ class Dialler:
         if lasted:
             metrics.CONNECTIONS_ENDED.labels(error.reason).inc()
         if error.reason == NO_DESCRIPTORS:
-            # This is no failure of the host's.
+            # A fault of this machine, not of the host.
             self._plan(host, EXHAUSTED_SECONDS * (0.5 + random.random()))
             return
         host.note_error(str(error), time.time())

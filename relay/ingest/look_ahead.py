@@ -65,7 +65,7 @@ class LookAhead:
     def wait(self, did: str) -> None:
         """Block until SQL was asked for `did`, unless its account is in memory or too many are wanted."""
         self.want(did)
-        # A read takes a limited number: who is not among them waits for the one after it.
+        # A read takes a limited number: an account that is not among them waits for the next one.
         while did in self._wanted or did in self._under_way:
             signal = self._next if did in self._wanted else self._landed
             if not signal.wait(WAIT_SECONDS):

@@ -2,8 +2,8 @@
 
 Used by the worker pool; lanes wait for its checks. A process that ends or hangs is replaced and what it had is
 verified again, so nothing is lost; the events that it may have died of go alone from then on, and one that alone ends
-its process twice is refused. That somebody kills processes, an operator or a machine short of memory, is no event's
-fault: what takes too much memory fails in the process itself (`worker`). Must not know what a task says.
+its process twice is refused. A process that somebody kills, an operator or a machine short of memory, counts against no
+event: what takes too much memory fails in the process itself (`worker`). Must not know what a task says.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The messages of a chunk of the firehose, made once for all consumers, with an index by which each finds its own.
 
-`conversion` has one made of each chunk that is asked for. Nothing is made while nobody asks; a text is made for the
+`stream` has one made of each chunk that is asked for. Nothing is made while nobody asks; a text is made for the
 first consumer that wants it, and the frames of consumers with equal filters are joined once. Must not know of sockets.
 """
 

@@ -9,7 +9,8 @@ and written when a text is asked for, and only once. Must not know of consumers,
 4. Records are in the JSON of the data model: links are `{"$link"}`, bytes are `{"$bytes"}` in base64 without padding.
 5. `kind: sync` is ours, for those who ask for it.
 6. A record that stands in many operations of one commit is written for each of them, as far as its bytes, counted each
-   time, are within REPEATED_BYTES and the size of the commit's blocks: 1 MB could else become 1 GB for every consumer.
+   time, are within REPEATED_BYTES and the size of the commit's blocks: otherwise 1 MB could become 1 GB for every
+   consumer.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _line(entry: tracemalloc.Statistic | tracemalloc.StatisticDiff, size: int, c
 
 
 def _queues() -> dict[str, dict[str, float]]:
-    """What is in the bounded queues, caches and sets, and the most that may be."""
+    """What is in the bounded queues, caches and sets, and their bounds."""
     found: dict[str, dict[str, float]] = {}
     for gauge, key in ((metrics.QUEUE_SIZE, "size"), (metrics.QUEUE_CAPACITY, "capacity")):
         for labels, value in metrics.readings(gauge):

@@ -1,7 +1,7 @@
 """How the process itself is doing: the hub's lag, greenlets, threads, garbage collection, memory, what is running.
 
-Run by `app`. Figures that a scrape can ask for itself are functions; the rest is measured by one timer. Must not
-know of events, hosts or consumers.
+Run by `app`, `edge` and `cluster`. Figures that a scrape can ask for itself are functions; the rest is measured by one
+timer. Must not know of events, hosts or consumers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Waits for many quiet sockets together: looks at all of them 30 times a second, and what has come is read as a group.
 
 A relay has thousands of hosts, each with an event now and then. If it wakes for each event alone it finds its caches
-cold, and the event costs two to three times as much as among others. So do the ends of waits, which come in groups as
-well; and while nothing comes at all nothing is looked at. Used by the connections to hosts, each of which is still read
+cold, and the event costs two to three times as much as among others. The ends of waits come in groups as well, and
+while nothing comes nothing is looked at. Used by the connections to hosts, each of which is still read
 by a greenlet of its own: this module only says when. Must not know of TLS, WebSocket or the other side.
 """
 

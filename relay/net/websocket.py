@@ -17,7 +17,7 @@ MAX_CONTROL_BYTES = 125
 # The bits of a frame's first byte, and of its second.
 FIN, RESERVED, RSV1, OPCODE = 0x80, 0x70, 0x40, 0x0F
 MASKED = 0x80
-# The bit that the opcodes of control frames have, and those of messages have not.
+# The bit that the opcodes of control frames have and those of messages lack.
 CONTROL = 0x8
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 WHOLE = FIN | BINARY

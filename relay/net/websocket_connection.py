@@ -232,7 +232,7 @@ class Connection:
 
     def _answer_pings(self) -> None:
         pings, self._reader.pings = self._reader.pings, []
-        # An answer to the last one is one to all, as the RFC has it. What came before the ping is handed on also if
+        # An answer to the last one is one to all, as the RFC has it. What came before the ping is handed on even if
         # the host is gone.
         with contextlib.suppress(StreamEnded):
             self._send(_control(Opcode.PONG, pings[-1]))

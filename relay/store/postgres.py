@@ -66,7 +66,7 @@ class PostgresTransaction(Transaction):
                 execute_batch(cursor, _translated(sql), rows, page_size=ROWS_PER_STATEMENT)
 
     def _storable(self, args: Sequence[object]) -> tuple[object, ...]:
-        """`args` without letters that the database has not: one host's words must not keep others from being stored."""
+        """`args` without letters that the database lacks: one host's words must not keep others from being stored."""
         codec = self._codec
         if codec is None:
             return tuple(args)
@@ -183,7 +183,7 @@ def _is_outage(error: psycopg2.Error) -> bool:
 
 
 def _codec_of(connection: Connection) -> str | None:
-    """The codec of a database that has not all letters, None of any other."""
+    """The codec of a database that lacks some letters, None for any other."""
     encoding = connection.info.parameter_status("server_encoding")
     # SQL_ASCII takes the bytes as they are.
     return None if encoding in (None, "UTF8", "SQL_ASCII") else encodings.get(encoding, "ascii")

@@ -274,7 +274,7 @@ def _turn_wal_on(connection: sqlite3.Connection) -> None:
 
 @lru_cache(maxsize=256)
 def _joined(sql: str) -> str | None:
-    """The statement for ROWS_PER_STATEMENT rows at once; None when it has not one row of values."""
+    """The statement for ROWS_PER_STATEMENT rows at once; None unless it has one row of values."""
     joined, found = ONE_ROW.subn(lambda row: f"VALUES {', '.join([row[1]] * ROWS_PER_STATEMENT)}", sql)
     return joined if found == 1 else None
 
@@ -283,7 +283,7 @@ def _joined(sql: str) -> str | None:
 def _waits_since(connection: sqlite3.Connection, asked: float) -> Iterator[None]:
     """Count the time for which another program's lock is waited for from `asked` on (monotonic seconds).
 
-    Writes that stand in line for the one thread would else wait one after the other, as long each: how soon the last
+    Writes that stand in line for the one thread would otherwise wait in turn, each for as long: how soon the last
     of them fails, and health is red, must not depend on how many there are.
     """
     waited = int((time.monotonic() - asked) * 1000)

@@ -1,9 +1,9 @@
 """Replay of what the kernel has in memory, straight from the log's blocks to the wire.
 
-Nearly all that consumers ask for again is in the page cache. To hand a read to a native thread and wait for it takes as
-long there as all else, so the hub reads by itself, in a way that never waits for the disk. Every record is checked as
-`record.decode` does. What is unusual is left to `LogReader.read`: damage, the end of a segment, a disk that has to be
-asked. Used by `firehose`. Must not know of sockets.
+Nearly all that consumers ask for again is in the page cache. Handing a read to a native thread and waiting for it
+would take as long as all the rest, so the hub reads by itself, in a way that never waits for the disk. Every record is
+checked as `record.decode` does. What is unusual is left to `LogReader.read`: damage, the end of a segment, a disk that
+has to be asked. Used by `firehose`. Must not know of sockets.
 """
 
 from __future__ import annotations

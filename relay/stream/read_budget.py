@@ -1,8 +1,8 @@
 """What was read from the disk for consumers and is not sent yet: bounded for all of them together.
 
 A feed asks for its share before it reads and gives it back when it is asked for more, which is when its consumer has
-taken all. Shares are given in the order in which they were asked for, but who needs no disk does not stand in line
-behind those who wait for it. Must not know of sockets.
+taken all. Shares are given in the order in which they were asked for, but a feed that needs no disk does not stand in
+line behind those that wait for it. Must not know of sockets.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CAPACITY_BYTES = 64 << 20
 # How many read at a time: an event may be ten times as large as what is counted for it until it was read.
 READING = 4
 
-# Who holds a share for longer, while others wait for one, is in their way.
+# A feed that holds a share for longer, while others wait for one, is in their way.
 HOLD_SECONDS = 10.0
 
 

@@ -42,7 +42,7 @@ def fold(batch: ProjectionBatch, events: Iterable[tuple[Record, Event]], known: 
     """Put what `events` say of accounts, repos and suppressions into `batch`.
 
     `known` is what SQL has of their accounts (DID -> account and repo), and then has what they make of it. `told` are
-    the accounts of whose own status a record said it, gathered from one call to the next.
+    the accounts whose own status a record has stated, gathered from one call to the next.
     """
     for record, event in events:
         before, repo = known.get(event.did) or (None, None)
@@ -71,7 +71,8 @@ def _account_of(record: Record, event: Event, known: AccountRow | None, *, infer
     """The account after `event`. Identity events may come from any host, so they only ever make an account.
 
     `inferred`: the relay's own status is told by what the event says, as it has to be of the records of older relays.
-    A takedown is, which an older database may lack; that one was undone is not, since it may be back.
+    A takedown is told so, since an older database may lack it; its end is not, since the account may have been taken
+    down again.
     """
     upstream = _host_status(record, event, known)
     if known is None:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Stream:
-    """The room's parts, recovered but not yet started. Of much that SQL lacks it learns while the stream runs."""
+    """The room's parts, recovered but not yet started. SQL that lacks much is brought up to the log while they run."""
 
     def __init__(self, segment_log: SegmentLog, db: Database, keep: Keep) -> None:
         """Raises StoreError, LogError."""

@@ -170,8 +170,8 @@ class Tail:
         return self._current(start)
 
     def wait(self, position: int, deadline: float, *, converts: bool = False) -> None:
-        """Return when there is something after `position`, or at `deadline` (monotonic seconds). Who `converts` what
-        there is returns after those who do not.
+        """Return when there is something after `position`, or at `deadline` (monotonic seconds). A caller that
+        `converts` what there is returns after those that do not.
         """
         if position >= self.head:
             self._bells[converts].wait(deadline)

@@ -66,7 +66,7 @@ class AdminAuth:
         if self._is_ours(given):
             return
         key, now = counted_as(address), self._clock()
-        # No password at all is a browser about to ask for one, or a program that has none, and no guess.
+        # No password at all is a browser about to ask for one, or a program that has none: not a guess.
         if given != b"":
             if self._failures.count(key, now) >= MAX_FAILURES:
                 raise too_many("too many wrong passwords", math.ceil(self._failures.ends_in(key, now)))

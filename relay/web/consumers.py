@@ -23,7 +23,8 @@ from relay.web.errors import XrpcError, too_many
 RETRY_AFTER = 60
 """Seconds that a refused consumer is asked to stay away."""
 
-# Who comes back at once may be here before its last connection is found to be gone, which is looked for once a second.
+# A consumer that comes back at once may be here before its last connection is found to be gone, which is looked for
+# once a second.
 PLACE_SECONDS = 2.5
 LOOK_SECONDS = 0.1
 # So many may wait for a place at a time; others are refused at once.

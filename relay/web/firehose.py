@@ -42,8 +42,8 @@ MAX_USER_AGENT = 256
 
 
 def upgrade_required() -> XrpcError:
-    """What is told who asks for a stream as for a page. A new one each time: one that is raised again keeps all that it
-    was raised for.
+    """The answer to a request for a stream without an upgrade. A new one each time: one that is raised again keeps all
+    that it was raised for.
     """
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
     return XrpcError(426, "UpgradeRequired", "this is a WebSocket: ask for an upgrade", headers)
@@ -120,7 +120,7 @@ def _consume(
 ) -> None:
     """Run one consumer from its upgrade to its end. `received` is what it sent along with its handshake."""
     with services.consumers.connected(address, user_agent, datetime.now(UTC), stream) as consumer:
-        # Who has no feed yet, or gets none, is behind nothing.
+        # A consumer that has no feed yet, or gets none, is behind nothing.
         consumer.first_position = consumer.position = services.firehose.last_seq
         settings = services.settings
         connection = connect(socket, received, consumer, settings.consumer_stall, settings.replay_window)

@@ -5,8 +5,8 @@ read in two ways is refused. The rules are those of RFC 9112, each with a test o
 
 1. A head has at most 16 KiB and 100 fields, and its lines end with CRLF. One empty line may come before it.
 2. A request line is a method, a target and HTTP/1.0 or 1.1, with one space between. A target has at most 8 KiB and
-   100 parameters. A target that has the filter of a stream may have more of both, and its head with it: who calls
-   this says which that is.
+   100 parameters. A target that has the filter of a stream may have more of both, and its head with it: the
+   caller says which that is.
 3. A field is a name, a colon and text, on one line. A name with an underscore is ignored, as another may look like it.
 4. There is one Host at most, and it is a name or an address, with or without a port, or empty.
 5. A length is one number. A body in chunks has no length, and there is no other coding.

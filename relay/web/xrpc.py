@@ -132,7 +132,7 @@ def crawl_for_anybody(actor: Actor, body: params.Body) -> str:
 
 
 def page(name: str, items: list[dict[str, Any]], last_key: int | None) -> Response:
-    """A list and the cursor to its next page, which the last page has not."""
+    """A list and the cursor to its next page, which the last page lacks."""
     return jsonify({name: items} if last_key is None else {name: items, "cursor": str(last_key)})
 
 
