@@ -207,7 +207,11 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
 
 
 def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:
-    """The uids of those of which commits were missed now."""
+    """The uids of those of which commits are missing, whenever they were missed.
+
+    An account that is marked is noted with all that changes of it: while it was healed it may have written, moved or
+    been inactive, and then what it lacks was not to be had.
+    """
     # Revs are compared here and not in SQL, where the database's collation would order them.
     newer = [repo for uid, repo in sorted(batch.repos.items()) if uid not in stored or repo.rev >= stored[uid].rev]
     if newer:
@@ -219,12 +223,12 @@ def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Sto
         )
     marked = {uid for uid, before in stored.items() if before.desynchronized}
     settled = [(repo.uid,) for repo in newer if not repo.desynchronized and repo.uid in marked]
-    missed = [repo.uid for repo in newer if repo.desynchronized and repo.uid not in marked]
+    missed = [(repo.uid,) for repo in newer if repo.desynchronized and repo.uid not in marked]
     if settled:
         tx.many("DELETE FROM repo_desynchronized WHERE uid = ?", settled)
     if missed:
-        tx.many("INSERT INTO repo_desynchronized (uid) VALUES (?)", [(uid,) for uid in missed])
-    return missed
+        tx.many("INSERT INTO repo_desynchronized (uid) VALUES (?)", missed)
+    return [uid for (uid,) in missed] + sorted(marked.difference(uid for (uid,) in settled))
 
 
 def _write_suppressions(tx: Transaction, batch: ProjectionBatch) -> None:

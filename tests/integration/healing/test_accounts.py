@@ -48,6 +48,12 @@ def noted(path: EventPath, host: Host) -> list[Missed]:
     return path.db.read(healing.due, host.id, time.time() + 1e9, 1000)
 
 
+def marked(path: EventPath) -> int:
+    """How many accounts are marked as missing something."""
+    path.store()
+    return len(path.db.read(lambda tx: tx.rows("SELECT uid FROM repo_desynchronized")))
+
+
 def outcomes(outcome: str) -> float:
     return float(metrics.HEALS.labels(outcome)._value.get())
 
@@ -252,6 +258,112 @@ def test_what_is_missed_while_an_account_is_healed_outlives_it(path: EventPath, 
     del pds.answers["getLatestCommit"]
     path.heal()
     assert noted(path, host) == [] and len(path.events()) == 2
+
+
+def test_an_account_that_writes_faster_than_it_is_healed_stays_noted(path: EventPath, pds: FakePds) -> None:
+    """What was fetched is older than what its stream brought meanwhile: what was missed before that is still missing."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    before = pds._of_repo("com.atproto.sync.getLatestCommit", repo)
+    assert before is not None
+
+    def overtaken(_: dict[str, str]) -> tuple[int, bytes]:
+        path.put(host, repo.commit(create(f"{POST}/c", {})).frame(3))
+        path.logged(3)
+        del pds.answers["getLatestCommit"]
+        return before
+
+    pds.answers["getLatestCommit"] = overtaken
+    path.heal()
+    assert [missed.did for missed in noted(path, host)] == [repo.did]
+    path.heal()
+    last = path.logged(4)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
+    assert marked(path) == 0
+
+
+def test_a_gap_right_after_one_that_was_healed_is_noted(path: EventPath, pds: FakePds) -> None:
+    """Before SQL was told that the first one is closed."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    (missed,) = noted(path, host)
+    with path.stream.projector._one_flush:
+        path.put(host, repo.sync_frame(3))
+        repo.commit(create(f"{POST}/missed-again", {}))
+        path.put(host, repo.commit(create(f"{POST}/c", {})).frame(4))
+        path.logged(4)
+    path.db.write(healing.settle, missed)
+    assert [missed.did for missed in noted(path, host)] == [repo.did]
+    path.heal()
+    assert isinstance(path.logged(5)[-1], Sync) and marked(path) == 0
+
+
+def test_an_account_of_which_something_is_missing_is_healed_where_it_moves(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    path.move(repo, other_pds.url)
+    other_pds.repos[repo.did] = repo
+    path.put(other, repo.identity_frame(1))
+    path.put(other, repo.account_frame(2))
+    path.logged(4)
+    path.heal()
+    path.ahead += 60
+    path.heal()
+    last = path.logged(5)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
+    assert marked(path) == 0 and noted(path, host) == noted(path, other) == []
+
+
+def test_an_account_of_which_something_is_missing_is_healed_when_it_is_active_again(
+    path: EventPath, pds: FakePds
+) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.put(host, repo.account_frame(3, active=False, status="deactivated"))
+    path.logged(3)
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "deactivated"}
+    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":"RepoDeactivated"}')
+    path.heal()
+    assert noted(path, host) == []
+    pds.answers.clear()
+    pds.repo_status.clear()
+    path.put(host, repo.account_frame(4, active=True))
+    path.logged(4)
+    path.heal()
+    last = path.logged(5)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev and marked(path) == 0
+
+
+def test_an_account_that_was_given_up_is_tried_again_when_it_writes(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(healing_accounts, "ATTEMPTS", 1)
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
+    path.logged(2)
+    pds.answers["getLatestCommit"] = lambda _: (200, b"{}")
+    path.heal()
+    assert noted(path, host) == []
+    pds.answers.clear()
+    path.put(host, repo.commit(create(f"{POST}/c", {})).frame(3))
+    path.logged(3)
+    path.heal()
+    assert isinstance(path.logged(4)[-1], Sync) and marked(path) == 0
 
 
 # Hosts that are slow, wrong or hostile
