@@ -261,7 +261,7 @@ def test_what_is_missed_while_an_account_is_healed_outlives_it(path: EventPath, 
 
 
 def test_an_account_that_writes_faster_than_it_is_healed_stays_noted(path: EventPath, pds: FakePds) -> None:
-    """What was fetched is older than what its stream brought meanwhile: what was missed before that is still missing."""
+    """What was fetched is older than what its stream brought meanwhile: what was missed before that still is."""
     host = connected(path, pds)
     repo = known(path, pds, host)
     repo.commit(create(f"{POST}/missed", {}))

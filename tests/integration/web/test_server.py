@@ -383,7 +383,9 @@ def test_an_answer_is_one_piece(web: Web) -> None:
 
 def test_a_head_may_have_its_hundred_fields(web: Web) -> None:
     def ask(fields: int) -> list[int]:
-        return answers(web, b"GET /_healthz HTTP/1.1\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(fields)) + b"\r\n")
+        return answers(
+            web, b"GET /_healthz HTTP/1.1\r\n" + b"".join(b"x-%d: 1\r\n" % n for n in range(fields)) + b"\r\n"
+        )
 
     assert ask(100) == [200]
     assert ask(101) == [431]
