@@ -62,7 +62,7 @@ class Matcher:
     """Takes what comes from both sides. What came before `since` counts for nothing but to be matched."""
 
     def __init__(self, since: float, patience: float) -> None:
-        """An event is lacking at the other side when it has not come there for `patience` seconds."""
+        """The other side lacks an event that has not come there for `patience` seconds."""
         self.matched = 0
         self.downgraded: Counter[Side] = Counter()
         self.undecided = 0

@@ -110,7 +110,7 @@ class History:
         return [_per_second(earlier, later, name) for earlier, later in pairwise(self._samples)]
 
     def drops(self) -> list[tuple[str, float, float]]:
-        """(reason, dropped within the history, dropped since the start), most of late first; none that never were."""
+        """(reason, dropped within the history, dropped since the start), most of them lately first; none of zero."""
         if not self._samples:
             return []
         before, now = self._samples[0].drops, self._samples[-1].drops
@@ -150,7 +150,7 @@ class History:
 
 
 def quantile(bounds: Sequence[float], before: Sequence[float], now: Sequence[float], part: float) -> float | None:
-    """The value below which `part` of the observations between two readings lie, as Prometheus reckons it."""
+    """The value below which `part` of the observations between two readings lie, as Prometheus computes it."""
     counts = [later - earlier for earlier, later in zip(before, now, strict=True)]
     wanted = part * counts[-1]
     if not wanted:

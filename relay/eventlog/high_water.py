@@ -48,7 +48,7 @@ class HighWater(NamedTuple):
 class GivenOut(NamedTuple):
     """No seq below `next_seq` may be given out again.
 
-    `running`: the log had all of them. Else a start decided so, and nothing was written since.
+    `running`: the log had all of them. Otherwise a start decided so, and nothing was written since.
     """
 
     next_seq: int

@@ -175,7 +175,7 @@ def read_block(handle: Handle, offset: int, end: int, size: int = BLOCK) -> byte
 def after_damage(handle: Handle, offset: int, end: int, points: Sequence[Point]) -> int:
     """Where reading continues when the bytes at `offset` are not a whole record.
 
-    A header whose checksum is right says where the next record starts. Else only the index is trusted: what looks
+    A header whose checksum is right says where the next record starts. Otherwise only the index is trusted: what looks
     like a record may be inside a frame, and frames are other people's bytes.
     """
     header = decode_header(handle.read(offset, HEADER_SIZE), 0)

@@ -71,7 +71,7 @@ class FairQueue(Generic[Job]):
             self._workers.spawn(self._run)
 
     def stop(self) -> list[Job]:
-        """Stop the workers, also amid a job; the jobs that were not begun."""
+        """Stop the workers, also in the middle of a job; the jobs that were not begun."""
         self._workers.kill()
         return [job for share in self._shares.values() for job in share.jobs]
 

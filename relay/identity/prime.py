@@ -162,7 +162,7 @@ def _with_scheme(name: str, scheme: str) -> str:
 
 
 def _position_after(page: Sequence[Operation], before: str) -> str:
-    """Where the next page begins: at the last moment again, since a page may end amid operations of one moment.
+    """Where the next page begins: at the last moment again, since a page may end between operations of one moment.
 
     Raises HttpError when the export does not move.
     """

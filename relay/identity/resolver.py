@@ -202,8 +202,8 @@ class Resolver:
 
     def _may_refresh(self, did: str, host: str | None) -> bool:
         now = time.monotonic()
-        # Per host: else any host could use up the refreshes of an account that is not its own. And first: what one
-        # account asks for in vain must not use up those of its host's others.
+        # Per host, or any host could use up the refreshes of an account that is not its own. And first: what one
+        # account is not granted must not use up those of its host's others.
         if not self._did_refreshes.has((did, host), now):
             metrics.IDENTITY_REFRESHES_LIMITED.labels("did").inc()
             return False

@@ -166,7 +166,7 @@ class Lanes:
         try:
             if not lane.room.acquire(blocking=False):
                 waited = True
-                # Ended by the lane, which goes on for ever: in a backlog a timer for each event would be dear.
+                # Ended by the lane, which goes on for ever: in a backlog a timer for each event would cost too much.
                 lane.room.acquire()
         except BaseException:
             host.share.end()

@@ -27,7 +27,7 @@ CORES_ON_DEMAND = 2
 
 
 def pool_for(processes: int | None, cores: int, *, lenient: bool) -> WorkerPool | None:
-    """The pool of as many `processes`, or of those that `cores` are good for if that is None. None: there are none."""
+    """A pool of `processes`, or if that is None, of as many as `cores` are good for. None where that is none."""
     on_demand = False
     if processes is None:
         processes = processes_for(cores)

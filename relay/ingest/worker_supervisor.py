@@ -100,7 +100,7 @@ CAUSES = ("ended", "hung", "failed")
 
 class WorkerSupervisor:
     """A worker process and its work, from `start` to `stop`, and again. `failures` counts the processes in a row that
-    never got ready, `kills` those that somebody killed amid work since the last answer; `busy_seconds` is what
+    never got ready, `kills` those that somebody killed at work since the last answer; `busy_seconds` is what
     verification has taken in all.
     """
 

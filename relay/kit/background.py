@@ -53,7 +53,7 @@ class Loop:
         return self._greenlet is not None
 
     def start(self, *, after: float = 0.0) -> None:
-        """Begin with a pass now, or `after` as many seconds."""
+        """Begin with a pass now, or `after` that many seconds."""
         self._stopping = False
         self._greenlet = gevent.spawn(self._run, after)
         self._greenlet.name = self._name
@@ -109,7 +109,7 @@ def yield_hub(line: Hashable = None) -> None:
 
 def call_in_turns(waiters: Iterable[Waiter[None]], seconds: float) -> None:
     """In the hub: let these waiters go on as if they had yielded. The first of them do so before this returns, for
-    about as many `seconds`.
+    about `seconds`.
     """
     _turns_of(get_hub()).call(waiters, seconds)
 

@@ -104,7 +104,7 @@ class Allowance(Generic[K]):
         return left
 
     def give_back(self, key: K) -> None:
-        """Return a token of `key` that was taken in vain."""
+        """Return a token of `key` that was taken and not used."""
         if key in self._full_at:
             self._full_at[key] -= self._interval
 

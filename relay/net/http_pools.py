@@ -57,7 +57,7 @@ class _BoundedResponse(HTTPResponse):
 
 
 def _is_quiet(connection: HTTPConnection) -> bool:
-    """Whether a kept connection can be used again: nothing is to be read from it, no end and no words unasked for.
+    """Whether a kept connection can be used again: there is nothing to read from it, not even its end.
 
     As urllib3 has it, but for the poll: gevent's costs ten times as much, and one that does not wait needs no hub.
     """

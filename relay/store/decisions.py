@@ -21,7 +21,7 @@ LAST_KEY = "decisions"
 CRAWL_ENABLED = "crawl-enabled"
 NEW_HOSTS_PER_DAY = "new-hosts-per-day"
 
-# What else a host's row says is not decided by anybody: where its events stand, and how it did of late.
+# The parts of a host's row that nobody decides: where its events stand, and how it did lately.
 _NOT_DECIDED = (
     "hostname",
     "last_seq",

@@ -47,7 +47,7 @@ _SESSION = (
     "SET statement_timeout = '15s'; SET idle_in_transaction_session_timeout = '60s'; SET timezone = 'UTC';"
     " SET client_min_messages = 'warning'; SET default_transaction_isolation = 'read committed';"
     # A commit that a crash may take back does not count: the log's position in SQL, and what admins were told, depend
-    # on it. What else the server's operator chose, such as to wait for a replica or not to, stays.
+    # on it. Any other choice of the server's operator, such as whether to wait for a replica, stays.
     " SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
 )
 

@@ -210,7 +210,7 @@ def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Sto
     """The uids of those of which commits are missing, whenever they were missed.
 
     An account that is marked is noted with all that changes of it: while it was healed it may have written, moved or
-    been inactive, and then what it lacks was not to be had.
+    been inactive, and then nobody could give what it lacks.
     """
     # Revs are compared here and not in SQL, where the database's collation would order them.
     newer = [repo for uid, repo in sorted(batch.repos.items()) if uid not in stored or repo.rev >= stored[uid].rev]

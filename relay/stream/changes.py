@@ -29,7 +29,7 @@ FLUSH_ROWS = 5_000
 # position when a log is found to be behind it.
 MAX_ROWS = 100_000
 MAX_EVENTS = 500_000
-# Accounts that moved of late: more than may be judged and not yet published.
+# Accounts that moved lately: more than may be judged and not yet published.
 MOVES = 16_384
 
 

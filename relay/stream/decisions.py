@@ -79,7 +79,7 @@ class Decisions:
                     log.warning("the file %s cannot be written: %s", NAME, error)
                     return
                 self._in_file = number
-            # SQL may say that it has a decision once the file has it: else nothing would show that it lacks it.
+            # SQL may say that it has a decision once the file has it: otherwise nothing would show a lack.
             if self._in_sql < self._in_file:
                 try:
                     self._db.write(table.put_last, self._in_file)

@@ -50,7 +50,7 @@ FAREWELL_TIMEOUT = 5.0
 UNSENT_BYTES = 128 << 10
 # What a consumer may still send while it reads the farewell.
 FAREWELL_BYTES = 256 << 10
-# A consumer that floods keeps its place this long before it is told: else it would be back at once.
+# A consumer that floods keeps its place this long before it is told: otherwise it would be back at once.
 FLOOD_SECONDS = 2.0
 NOTHING = memoryview(b"")
 

@@ -317,7 +317,7 @@ class HttpConnection(WSGIHandler):
             gevent.sleep(self.server.pipelined.reserve(time.monotonic()))
 
     def _write_with_headers(self, data: bytes) -> None:
-        """Head and body in one piece: two would wait for one another at the kernel's leisure."""
+        """Head and body in one piece: the kernel would hold a second one back until the first is acknowledged."""
         self.headers_sent = True
         self.finalize_headers()
         # pywsgi has them as bytes.

@@ -73,7 +73,7 @@ class MetricsHandler(HttpConnection):
 class Listener(HttpServer):
     """The server, with its connections in the order in which they came."""
 
-    # Else nobody could see that they run out.
+    # Otherwise nobody could see that they run out.
     uses_reserve = True
 
     def __init__(self, listener: socket.socket, app: WSGIApplication) -> None:
