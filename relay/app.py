@@ -72,6 +72,8 @@ if TYPE_CHECKING:
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
+# What then still waits for a disk or a database is left behind.
+END_SECONDS = 28.0
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
 EXIT_FAILURE, EXIT_AGAIN, EXIT_CONFIG = 1, 75, 78
 EXIT_CODES = {
@@ -305,6 +307,13 @@ def _built(build: Callable[[], T], stopped: Signal) -> T | None:
     return made
 
 
+def _end_now() -> None:
+    """End the process, which the log and SQL take for a crash."""
+    log.error("a disk or the database has not answered for %.0f s: the relay ends without the rest", END_SECONDS)
+    logging.shutdown()
+    os._exit(EXIT_FAILURE)
+
+
 def main(env_file: Path | None) -> int:
     """Run the relay until SIGTERM or SIGINT; the process's exit code. Raises ConfigError before anything is started."""
     environment = environment_with(env_file)
@@ -346,7 +355,9 @@ def main(env_file: Path | None) -> int:
     stopped.wait()
     log.info("stopping")
     notifier.stopping()
+    late = gevent.spawn_later(END_SECONDS, _end_now)
     relay.stop()
+    late.kill()
     notifier.close()
     log.info("stopped")
     return EXIT_AGAIN if term is not None and term.handed_over else 0

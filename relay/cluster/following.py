@@ -99,6 +99,10 @@ class Follower:
             self._greenlet.kill(timeout=1.0)
         self._commits.stop(timeout)
 
+    def close_log(self, timeout: float) -> None:
+        """Close the log within `timeout` seconds; it is left as it is when the disk does not answer."""
+        self._commits.close_log(timeout)
+
     def _run(self) -> None:
         while not self.claimed.is_set():
             try:

@@ -98,7 +98,7 @@ class Standby:
         deadline = time.monotonic() + DRAIN_SECONDS
         self._follower.stop(DRAIN_SECONDS)
         self._serving.stop(min(max(deadline - time.monotonic(), 0.2), 0.5))
-        self._log.close()
+        self._follower.close_log(DRAIN_SECONDS)
         self._db.close()
         self._vitals.stop()
 

@@ -80,6 +80,10 @@ class Copier:
         """Log all that was put, within `timeout` seconds, then stop; the rest comes again from the upstream."""
         self._commits.stop(timeout)
 
+    def close_log(self, timeout: float) -> None:
+        """Close the log within `timeout` seconds; it is left as it is when the disk does not answer."""
+        self._commits.close_log(timeout)
+
     def _records_of(self, batch: list[tuple[Peeked, bytes]]) -> list[Record]:
         times = record_times(self._log, (frame for _, frame in batch))
         return [_record(event, frame, time_us) for (event, frame), time_us in zip(batch, times, strict=True)]

@@ -86,6 +86,6 @@ class Edge:
         self._copier.stop(10.0)
         self._serving.stop(min(max(deadline - time.monotonic(), 0.5), 5.0))
         self._hidden.stop()
-        self._log.close()
+        self._copier.close_log(5.0)
         self._db.close()
         self._vitals.stop()

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -24,6 +25,8 @@ RETRY_SECONDS = 10.0
 TURNS_SECONDS = 0.001
 # How long a native thread gets to take the interpreter.
 REST_SECONDS = 0.0002
+# How long a native thread has to end.
+END_SECONDS = 2.0
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -255,3 +258,13 @@ def in_thread(pool: ThreadPool, work: Callable[P, T], *args: P.args, **kwargs: P
             # The traceback holds this frame: without this the two would keep each other alive.
             del error
     return cast(T, result)
+
+
+def end_threads(pool: ThreadPool) -> None:
+    """End the native threads of `pool`. Those that wait for a disk that does not answer are left behind."""
+    with suppress(_StillRunning), gevent.Timeout(END_SECONDS, _StillRunning):
+        pool.kill()
+
+
+class _StillRunning(Exception):
+    """Native threads have not ended in time."""

@@ -24,7 +24,7 @@ from gevent.monkey import get_original
 from gevent.threadpool import ThreadPool
 
 from relay.kit import metrics
-from relay.kit.background import in_thread
+from relay.kit.background import end_threads, in_thread
 from relay.kit.errors import StoreError
 from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction, unusable
 from relay.store.outage import Outage
@@ -152,7 +152,7 @@ class SqliteDatabase(Database):
             with suppress(_Unanswered), gevent.Timeout(WAIT_SECONDS, _Unanswered):
                 pool.apply(self._close_all, (idle,))
                 pool.join()
-            pool.kill()
+            end_threads(pool)
         self._let_go()
 
     def _run(

@@ -15,7 +15,7 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import LogReader
 from relay.eventlog.record import Record
 from relay.kit import metrics
-from relay.kit.background import in_thread, in_turns
+from relay.kit.background import end_threads, in_thread, in_turns
 from relay.store import accounts, projection
 from relay.store.accounts import AccountAndRepo
 from relay.store.database import Database
@@ -83,7 +83,7 @@ class CatchUp:
         """Go on to the end. Raises StoreError, LogError, PositionMoved or NotOurs; then it may be called again."""
         while self.step():
             pass
-        self._pool.kill()
+        end_threads(self._pool)
         if self.applied:
             log.info("applied %d events of the log to the database", self.applied)
 

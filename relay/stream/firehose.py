@@ -15,7 +15,7 @@ from gevent.threadpool import ThreadPool
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import last_seq_before
 from relay.kit import metrics
-from relay.kit.background import in_thread
+from relay.kit.background import end_threads, in_thread
 from relay.kit.errors import RelayError
 from relay.stream.at_hand import AtHand
 from relay.stream.feed import Feed, LogSource
@@ -112,7 +112,7 @@ class Firehose:
 
     def close(self) -> None:
         """Stop the threads that read for feeds; feeds that are behind end with an error."""
-        self._pool.kill()
+        end_threads(self._pool)
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
         source = LogSource(self._log, self._at_hand, self._pool)

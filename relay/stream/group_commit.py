@@ -24,6 +24,7 @@ from relay.eventlog.record import Record
 from relay.eventlog.writer import Block, encode_block
 from relay.kit import metrics
 from relay.kit.background import in_thread
+from relay.kit.errors import LogError
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -131,6 +132,17 @@ class GroupCommit(Generic[T]):
         self._greenlet.kill(timeout=WAIT_SECONDS)
         self._greenlet = None
         return drained
+
+    def close_log(self, timeout: float) -> None:
+        """Close the log, after what is being written. A disk that takes longer than `timeout` seconds is left behind;
+        the log then counts as one that was not closed.
+        """
+        slow = LogError("log-io", f"the disk has not answered for {timeout:.0f} s")
+        try:
+            with gevent.Timeout(timeout, slow):
+                in_thread(self._disk, self._log.close)
+        except LogError as error:
+            log.error("the log was not closed properly: %s", error)
 
     def _run(self) -> None:
         while True:

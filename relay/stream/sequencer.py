@@ -108,6 +108,10 @@ class Sequencer:
         """
         return self._commits.stop(timeout)
 
+    def close_log(self, timeout: float) -> None:
+        """Close the log within `timeout` seconds; it is left as it is when the disk does not answer."""
+        self._commits.close_log(timeout)
+
     def _wait_for_sql(self) -> None:
         while self._pending.full:
             self._projector.wait_for_room(WAIT_SECONDS)

@@ -11,7 +11,6 @@ from functools import partial
 
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.retention import Keep, Retention
-from relay.kit.errors import LogError
 from relay.store.database import Database
 from relay.stream import ownership
 from relay.stream.catch_up import CatchUp
@@ -109,7 +108,4 @@ class Stream:
         self.decisions.stop()
         self.projector.stop(max(deadline - time.monotonic(), 1.0))
         self.firehose.close()
-        try:
-            self.log.close()
-        except LogError as error:
-            log.error("the log was not closed properly: %s", error)
+        self.sequencer.close_log(max(deadline - time.monotonic(), 1.0))

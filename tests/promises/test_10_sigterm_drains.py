@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +68,35 @@ def test_a_start_that_has_to_wait_is_ended(tmp_path: Path, database_url: str) ->
     relay.start()
     assert relay.stop() == 0
     relay.close()
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("mode", [pytest.param("relay", marks=pytest.mark.slow), "edge"])
+def test_a_disk_that_does_not_answer_holds_up_nothing(
+    tmp_path: Path, network: tuple[FakePlc, FakePds], mode: str
+) -> None:
+    """A relay has an event under way; an edge has its log to close."""
+    plc, pds = network
+    stuck = tmp_path / "stuck"
+    settings = {"RELAY_PLC_HOST": plc.url, "RELAY_MODE": mode, "RELAY_EDGE_UPSTREAM": "http://127.0.0.1:9"}
+    relay = RelayProcess(tmp_path, settings, (sys.executable, "-m", "tests.support.stuck_disk", stuck))
+    relay.start()
+    try:
+        if mode == "relay":
+            writer = Writer(plc, pds)
+            relay.crawl(pds.url)
+            writer.write(1)
+            relay.wait_metric("relay_events_logged_total", 1)
+        stuck.touch()
+        if mode == "relay":
+            writer.write(1)
+            relay.wait_until(lambda: relay.metric("relay_healthy") == 0)
+        assert relay.child is not None
+        relay.child.stop(30 * PATIENCE)
+        assert "has not answered for" in relay.log_tail()
+        assert "Traceback" not in relay.log_tail()
+    finally:
+        relay.close()
 
 
 @pytest.mark.slow
