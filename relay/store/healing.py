@@ -21,6 +21,8 @@ FIRST_DELAY_SECONDS = 5.0
 MAX_OF_HOST = 10_000
 MAX_BEYOND_LIMIT = 100
 MAX_ACCOUNTS = 200_000
+# Any fixed number but that of the migrations and of the relay that holds the database.
+ADVISORY_LOCK = 0x6865616C
 
 
 class Missed(NamedTuple):
@@ -37,6 +39,9 @@ def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> 
     """Something was missed of accounts: (host id, DID) -> reason. Those past a host's bound make the host due."""
     if not missed:
         return
+    if tx.engine == "postgres":
+        # Until the commit: what others note in the meantime would not be counted. SQLite has one writer.
+        tx.row("SELECT pg_advisory_xact_lock(?)", (ADVISORY_LOCK,))
     known = _known(tx, missed)
     room, left = _room(tx, {host_id for host_id, _ in missed}), MAX_ACCOUNTS - waiting(tx)
     taken: list[tuple[int, str, str, float, int, int]] = []
