@@ -22,6 +22,8 @@ PAGE_SECONDS = 30.0
 # A page of full size has some 150 KB. Reading more JSON than this at a time would hold up the hub.
 PAGE_BYTES = 512 << 10
 PAGE_REPOS = 1000
+# A list; that it does not go on from there; that there is none. Anything else may be the word of what is in between.
+FACTS = frozenset({200, 400, 501})
 
 
 class Listed(NamedTuple):
@@ -46,6 +48,8 @@ def page(http: GuardedHttp, host: Host, cursor: str) -> Page:
     answer = ask(http, host, "listRepos", query, PAGE_BYTES, PAGE_SECONDS, beginning=False)
     body = answer.json_object() if answer.status == 200 else None
     repos = body.get("repos") if body is not None else None
+    if answer.status not in FACTS:
+        raise HealError("heal-unanswered", f"listRepos: HTTP {answer.status}")
     if body is None or not isinstance(repos, list):
         raise HealError("heal-answer", f"listRepos: HTTP {answer.status} without a list of repos")
     try:

@@ -8,10 +8,12 @@ not send. Keeps nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
+from relay.atproto.commit import parse_commit
 from relay.atproto.errors import ProtocolError
 from relay.atproto.frames import Account, Sync
 from relay.atproto.syntax import is_tid
@@ -71,19 +73,37 @@ def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
     """The newest commit of `did`, None when the host says that it serves none. Raises HealError."""
     answer = ask(http, host, "getLatestCommit", {"did": did}, MAX_BYTES, TIMEOUT_SECONDS)
     said = answer.json_object()
-    # Whatever the status is: 400 and 404 here, 403 and 410 there.
-    name = said.get("error") if said is not None else None
-    if 400 <= answer.status < 500 and isinstance(name, str) and name in NO_REPO:
+    if _has_none(answer.status, said):
         return None
-    if answer.status != 200 or said is None:
-        raise HealError("heal-answer", f"getLatestCommit: HTTP {answer.status}")
-    cid, rev = said.get("cid"), said.get("rev")
+    if answer.status != 200:
+        # Of the account that says nothing: the host may lack the method alone.
+        return _head_of_repo(http, host, did, answer.status)
+    cid, rev = (said.get("cid"), said.get("rev")) if said is not None else (None, None)
     try:
         if isinstance(cid, str) and isinstance(rev, str) and is_tid(rev):
             return Head(Cid.parse(cid), rev)
     except ProtocolError:
         pass
     raise HealError("heal-answer", "getLatestCommit names no commit")
+
+
+def _head_of_repo(http: GuardedHttp, host: Host, did: str, status: int) -> Head | None:
+    """The commit at the root of the repository, for a host that answered getLatestCommit with `status`."""
+    answer = ask(http, host, "getRepo", {"did": did}, BEGINNING_BYTES, TIMEOUT_SECONDS)
+    if _has_none(answer.status, answer.json_object() if answer.status != 200 else None):
+        return None
+    if answer.status == 200:
+        with suppress(ProtocolError):
+            cid, block = car.root_block(answer.body)
+            return Head(cid, parse_commit(block).rev)
+    raise HealError("heal-answer", f"getLatestCommit: HTTP {status}, getRepo: HTTP {answer.status}")
+
+
+def _has_none(status: int, said: Mapping[str, object] | None) -> bool:
+    """Whether a host says that it serves nothing of the account. Without such a name no status means that."""
+    # Whatever the status is: 400 and 404 here, 403 and 410 there.
+    name = said.get("error") if said is not None else None
+    return 400 <= status < 500 and isinstance(name, str) and name in NO_REPO
 
 
 def commit_block(http: GuardedHttp, host: Host, did: str, newest: Head) -> tuple[Cid, bytes]:

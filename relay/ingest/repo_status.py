@@ -28,9 +28,10 @@ def repo_status(http: GuardedHttp, host: Host, did: str) -> str | None:
     except (RelayError, OSError) as error:
         log.debug("getRepoStatus of %s at %s failed: %s", did, host.hostname, error)
         answer = None
-    if answer is None or answer.get("did") != did:
+    active = answer.get("active") if answer is not None else None
+    if answer is None or answer.get("did") != did or not isinstance(active, bool):
         metrics.STATUS_CHECKS.labels("unanswered").inc()
         return None
     metrics.STATUS_CHECKS.labels("answered").inc()
     status = answer.get("status")
-    return host_status(answer.get("active") is True, status if isinstance(status, str) else None)
+    return host_status(active, status if isinstance(status, str) else None)

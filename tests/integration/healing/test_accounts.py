@@ -19,7 +19,7 @@ from relay.kit import metrics
 from relay.store import healing, hosts
 from relay.store.healing import LISTED, Missed
 from tests.support.blocks import car
-from tests.support.event_path import EventPath
+from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.wait import until
@@ -135,6 +135,29 @@ def test_what_is_no_loss_is_not_noted(path: EventPath, pds: FakePds, reason: str
     repo = known(path, pds, host)
     path.ingest.lanes.reject(host, 2, reason, repo.did)
     assert noted(path, host) == []
+
+
+@pytest.mark.parametrize("rev", [None, "2222222222222", ""], ids=["the last one", "the first one", "none"])
+def test_a_commit_under_an_old_rev_that_is_not_its_own_is_missed(
+    path: EventPath, pds: FakePds, drops: DropCounter, rev: str | None
+) -> None:
+    drops.watch("rev-old")
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    old = repo.rev
+    first = repo.commit(create(f"{POST}/b", {}))
+    path.put(host, first.frame(2))
+    path.logged(2)
+    event = repo.commit(create(f"{POST}/c", {}))
+    event.fields["rev"] = old if rev is None else rev
+    path.put(host, event.frame(3))
+    path.put(host, first.frame(4))
+    until(lambda: host.cursor.position == 4)
+    assert drops.since("rev-old") == 1, "the repetition alone"
+    assert [missed.did for missed in noted(path, host)] == [repo.did]
+    path.heal()
+    last = path.logged(3)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
 
 
 def test_an_account_that_is_in_step_costs_one_question(path: EventPath, pds: FakePds) -> None:
@@ -423,7 +446,7 @@ def test_an_answer_that_names_no_commit_is_refused(path: EventPath, pds: FakePds
 def test_an_error_that_has_no_name_is_refused(path: EventPath, pds: FakePds, name: bytes) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)
-    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":' + name + b"}")
+    pds.answers["getLatestCommit"] = pds.answers["getRepo"] = lambda _: (400, b'{"error":' + name + b"}")
     path.stream.projector.note_missed(host.id, repo.did, "frame-field")
     before = outcomes("refused")
     path.heal()
@@ -452,6 +475,53 @@ def test_of_a_large_repository_the_beginning_is_enough(path: EventPath, pds: Fak
     path.stream.projector.note_missed(host.id, repo.did, "frame-field")
     path.heal()
     assert isinstance(path.logged(2)[-1], Sync) and noted(path, host) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(501, b'{"error":"MethodNotImplemented"}'), (501, b""), (404, b"<h1>Not here</h1>"), (403, b"")],
+)
+def test_a_host_without_the_method_is_asked_for_the_repository(
+    path: EventPath, pds: FakePds, status: int, body: bytes
+) -> None:
+    host = connected(path, pds)
+    repo, gone = known(path, pds, host), known(path, pds, host, 2)
+    repo.commit(create(f"{POST}/b", {}))
+    pds.answers["getLatestCommit"] = lambda _: (status, body)
+    pds.answers["getRepo"] = lambda query: (
+        (400, b'{"error":"RepoTakendown"}')
+        if query["did"] == gone.did
+        else pds._of_repo("com.atproto.sync.getRepo", repo) or (404, b"")
+    )
+    pds.repo_status[gone.did] = {"did": gone.did, "active": False, "status": "takendown"}
+    for one in (repo, gone):
+        path.stream.projector.note_missed(host.id, one.did, "frame-field")
+    path.heal()
+    told = {event.did: event for event in path.logged(4)[2:]}
+    healed, taken_down = told[repo.did], told[gone.did]
+    assert isinstance(healed, Sync) and healed.rev == repo.rev
+    assert isinstance(taken_down, Account) and taken_down.status == "takendown"
+    assert noted(path, host) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 501])
+def test_what_names_no_reason_says_nothing_of_the_account(path: EventPath, pds: FakePds, status: int) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.answers["getLatestCommit"] = pds.answers["getRepo"] = lambda _: (status, b'{"error":"NotFound"}')
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert noted(path, host)[0].attempts == 1 and len(path.events()) == 1
+
+
+def test_a_status_that_does_not_say_whether_the_account_is_active_is_none(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":"RepoNotFound"}')
+    pds.repo_status[repo.did] = {"did": repo.did}
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    path.heal()
+    assert noted(path, host)[0].attempts == 1 and len(path.events()) == 1
 
 
 def test_a_host_that_does_not_answer_is_left_alone(

@@ -325,13 +325,16 @@ def test_a_page_that_is_longer_than_asked_for_is_taken_as_a_whole(path: EventPat
     assert progress(path, host)[1:4] == ("done", 1501, 1)
 
 
-def test_a_page_that_is_not_to_be_had_is_asked_for_again_where_it_stood(path: EventPath, pds: FakePds) -> None:
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_a_page_that_is_not_to_be_had_is_asked_for_again_where_it_stood(
+    path: EventPath, pds: FakePds, status: int
+) -> None:
     pds.repos_per_page = 1
     host = connected(path, pds)
     known(path, pds, host, 1)
     known(path, pds, host, 2)
     host.cursor.note_gap("outdated-cursor")
-    pds.answers["listRepos"] = lambda _: (503, b"")
+    pds.answers["listRepos"] = lambda _: (status, b"")
     path.compare()
     path.compare()
     assert progress(path, host).state == "running" and len(pds.requests) == 1
@@ -339,6 +342,15 @@ def test_a_page_that_is_not_to_be_had_is_asked_for_again_where_it_stood(path: Ev
     path.ahead += 3600
     path.compare()
     assert progress(path, host)[1:3] == ("done", 2)
+
+
+@pytest.mark.parametrize("status", [400, 501])
+def test_a_host_that_says_that_it_has_no_list_is_not_asked_again(path: EventPath, pds: FakePds, status: int) -> None:
+    host = connected(path, pds)
+    pds.answers["listRepos"] = lambda _: (status, b"")
+    host.cursor.note_gap("outdated-cursor")
+    path.compare()
+    assert progress(path, host).state == "failed" and len(pds.requests) == 1
 
 
 def test_a_host_that_never_answers_is_given_up(path: EventPath, pds: FakePds) -> None:
