@@ -11,8 +11,10 @@ import logging
 import time
 
 from relay.atproto import frames
-from relay.atproto.commit import Unproven, commit_alone
+from relay.atproto.car import root_block
+from relay.atproto.commit import Unproven, commit_alone, parse_commit
 from relay.atproto.crypto import PublicKey
+from relay.atproto.errors import ProtocolError
 from relay.atproto.events import HIDING_STATUSES, SERVED, effective_status, host_status, status_code
 from relay.atproto.frames import Account, Commit, Kind, Sync
 from relay.atproto.frames import Identity as IdentityEvent
@@ -118,7 +120,7 @@ class Gate:
             # A status that another relay has put into the database.
             raise Rejected("account-inactive", row.status)
         # A #sync may state another rev than its commit's, which is the one that counts.
-        if repo is not None and isinstance(event, Commit):
+        if repo is not None and isinstance(event, Commit) and not self._brings_newer(delivery, event, repo):
             _check_newer(event.rev, repo)
         # An account is no longer desynchronized once a verified event follows on its last one.
         if row.upstream_status not in SERVED:
@@ -133,6 +135,18 @@ class Gate:
                 raise Hold(Wait.REFRESH)
             raise Rejected("no-signing-key")
         return state, identity.key
+
+    def _brings_newer(self, delivery: Delivery, event: Commit, repo: RepoRow) -> bool:
+        """Whether an event with an old rev has a newer commit than that: then it is not a repetition, but wrong."""
+        if event.rev > repo.rev or event.commit == repo.commit:
+            return False
+        began = time.perf_counter()
+        try:
+            return parse_commit(root_block(event.blocks)[1]).rev > repo.rev
+        except ProtocolError:
+            return False
+        finally:
+            delivery.took += time.perf_counter() - began
 
     def _outcome(self, delivery: Delivery, event: Commit | Sync, key: PublicKey) -> Outcome:
         check = delivery.check
