@@ -176,11 +176,13 @@ _CODES = {status: code for code, status in enumerate(STATUSES)}
 
 
 def effective_status(status: str, upstream_status: str) -> tuple[bool, str | None]:
-    """(active, status) of an account at this relay, in the words of `#account`: the relay's own status wins.
+    """(active, status) of an account at this relay, in the words of `#account`: the relay's own status wins, but over
+    nothing that hides the account.
 
     `host-throttled` is a distinction of ours and is shown as `throttled`. The status is None when active.
     """
-    shown = upstream_status if status == "active" else status
+    gone = upstream_status in HIDING_STATUSES and status not in HIDING_STATUSES
+    shown = upstream_status if gone or status == "active" else status
     if shown == "active":
         return True, None
     return False, "throttled" if shown == "host-throttled" else shown or "inactive"

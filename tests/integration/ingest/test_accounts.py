@@ -302,6 +302,25 @@ def test_a_deleted_accounts_past_is_not_replayed(path: EventPath, pds: FakePds) 
     assert replayed_commits(path) == []
 
 
+@pytest.mark.parametrize("word", ["deleted", "takendown"])
+def test_the_past_of_an_account_that_goes_while_it_waits_for_a_place_is_not_replayed(
+    path: EventPath, pds: FakePds, other_pds: FakePds, word: str
+) -> None:
+    full, roomy = path.host(pds.url, account_limit=0), path.host(other_pds.url)
+    repo = path.repo(other_pds.url)
+    path.put(roomy, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.move(repo, pds.url)
+    path.put(full, repo.account_frame(1))
+    assert statuses(path, 3) == [(False, "throttled")] * 2 and replayed_commits(path) == [repo.did]
+    path.put(full, repo.account_frame(2, active=False, status=word))
+    assert statuses(path, 4)[-1] == (False, word) and replayed_commits(path) == []
+    path.restart()
+    assert replayed_commits(path) == []
+    path.put(path.host(pds.url), repo.account_frame(3))
+    assert statuses(path, 5)[-1] == (False, "throttled")
+
+
 def listed(path: EventPath) -> list[str]:
     return [did for _, did in path.db.read(accounts.takedowns, 0, 10)]
 

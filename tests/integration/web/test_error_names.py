@@ -68,8 +68,9 @@ def test_what_is_not_given_for_an_accounts_status(web: Web, own: str) -> None:
         query = f"?did={account}"
         status = ask(web, "getRepoStatus", query).json
         commit, repo = name_of(ask(web, "getLatestCommit", query)), name_of(ask(web, "getRepo", query))
-        # The relay's own word comes first.
-        word = own if own != "active" else upstream
+        # The relay's own word comes first, but for one that hides what was there.
+        gone = upstream in HIDING_STATUSES and own not in HIDING_STATUSES
+        word = upstream if gone or own == "active" else own
         names = {"takendown": "RepoTakendown", "suspended": "RepoSuspended", "deactivated": "RepoDeactivated"}
         assert commit == (None if status["active"] else names.get(word, "RepoNotFound")), (own, upstream)
         # Where nothing is known against it here, the account's own host tells.

@@ -22,12 +22,15 @@ def test_status_codes_are_those_in_old_log_records() -> None:
         ("takendown", "active", (False, "takendown")),
         ("takendown", "deleted", (False, "takendown")),
         ("host-throttled", "active", (False, "throttled")),
+        ("host-throttled", "deactivated", (False, "throttled")),
+        ("host-throttled", "deleted", (False, "deleted")),
+        ("desynchronized", "takendown", (False, "takendown")),
         ("active", "throttled", (False, "throttled")),
         ("active", "", (False, "inactive")),
         ("", "active", (False, "inactive")),
     ],
 )
-def test_own_status_wins(local: str, upstream: str, shown: tuple[bool, str | None]) -> None:
+def test_own_status_wins_but_over_nothing_that_hides(local: str, upstream: str, shown: tuple[bool, str | None]) -> None:
     assert effective_status(local, upstream) == shown
 
 
