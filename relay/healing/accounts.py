@@ -64,7 +64,7 @@ ANSWERS = {
     "account-inactive": "not-served",
 }
 # Before anybody knew whose the account is, or so its host lists it: it may have moved there. Then the gate finds out.
-MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable"})
+MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable", "wrong-host"})
 
 log = logging.getLogger(__name__)
 

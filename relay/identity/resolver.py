@@ -165,7 +165,23 @@ class Resolver:
         allowed to; beyond that, what is known is returned. Raises IdentityError: `did-unavailable` when the network
         cannot tell now and the DID was never known, or was to be refreshed.
         """
-        refresh = refresh and self._may_refresh(did, host)
+        return self._resolve(did, host, refresh=refresh and self._may_refresh(did, host))
+
+    def refresh(self, did: str, host: str) -> bool:
+        """Look the DID up past memory and table, as `resolve` does; what it is, or that it is not, is known then.
+
+        False when the DID and `host` have no refresh left: then that is as old as it was. Raises IdentityError
+        `did-unavailable`.
+        """
+        allowed = self._may_refresh(did, host)
+        try:
+            self._resolve(did, host, refresh=allowed)
+        except IdentityError as error:
+            if error.reason == "did-unavailable":
+                raise
+        return allowed
+
+    def _resolve(self, did: str, host: str | None, *, refresh: bool) -> Identity:
         if not refresh:
             known = self.cached(did)
             if known is not None:

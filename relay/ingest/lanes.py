@@ -43,6 +43,9 @@ EVENTS_PER_TURN = QUEUE_CAPACITY
 TURN_SECONDS = 0.003
 WAIT_SECONDS = 1.0
 STORE_RETRY_SECONDS = 1.0
+# Drops by which nothing is missed, if the DID document says so by now; and what they are for who fetched the event.
+BY_DOCUMENT = frozenset({"wrong-host", "did-tombstone"})
+NOT_READ = "identity-not-read"
 
 log = logging.getLogger(__name__)
 
@@ -270,10 +273,12 @@ class Lane:
 
     def _drop(self, delivery: Delivery, reason: str, detail: str) -> None:
         _DROPPED[delivery.event.kind].inc()
-        event = delivery.event
-        delivery.refuse(reason)
+        host, event = delivery.host, delivery.event
+        # By a document that may be outdated. The account's next event may be long in coming.
+        doubted = delivery.unread and reason in BY_DOCUMENT
+        delivery.refuse(NOT_READ if doubted else reason)
         missed = not isinstance(delivery, Fetched)
-        self._rejections.note(delivery.host, reason, event.did, event.seq, detail, event.frame, missed=missed)
+        self._rejections.note(host, reason, event.did, event.seq, detail, event.frame, missed=missed, doubted=doubted)
         delivery.finish()
 
 

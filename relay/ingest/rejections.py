@@ -105,10 +105,12 @@ class Rejections:
         size: int = 0,
         *,
         missed: bool = True,
+        doubted: bool = False,
     ) -> None:
         """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes.
 
-        It counts as `missed` unless the relay had fetched it and can fetch it again.
+        It counts as `missed` unless the relay had fetched it and can fetch it again. `doubted`: the reason may no
+        longer hold, and so counts whichever it is.
         """
         counter = self._counters.get(reason)
         if counter is None:
@@ -116,7 +118,9 @@ class Rejections:
         counter.inc()
         if reason in QUIET:
             return
-        if missed:
+        if missed and doubted and did is not None:
+            self._missed.note_account(host, did, reason)
+        elif missed:
             self._missed.note(host, did, reason)
         did, detail = did and did[:SHOWN_CHARACTERS], detail[:SHOWN_CHARACTERS]
         now = time.time()

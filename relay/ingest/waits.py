@@ -103,7 +103,10 @@ class Waits:
         pause = FIRST_RETRY_SECONDS
         while True:
             try:
-                self._resolver.resolve(did, refresh=refresh, host=delivery.host.hostname)
+                if refresh:
+                    delivery.unread = not self._resolver.refresh(did, delivery.host.hostname)
+                else:
+                    self._resolver.resolve(did, host=delivery.host.hostname)
                 return
             except IdentityError as error:
                 if error.reason != "did-unavailable":

@@ -12,7 +12,7 @@ from relay.healing import accounts as healing_accounts
 from relay.healing import budgets
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause
-from relay.identity import directory, negatives
+from relay.identity import directory, negatives, resolver
 from relay.ingest import waits
 from relay.ingest.lines import ACCOUNT_PLACES
 from relay.kit import metrics
@@ -21,6 +21,7 @@ from relay.store.healing import LISTED, Missed
 from tests.support.blocks import car
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
+from tests.support.present import present
 from tests.support.repo import RepoBuilder, SigningKey, create
 from tests.support.wait import until
 
@@ -638,6 +639,37 @@ def test_an_account_that_moved_while_nobody_could_tell_is_healed_where_it_is_now
     path.ahead += 120
     path.heal()
     *_, last = path.events()
+    assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
+
+
+@pytest.mark.parametrize("how", ["the account's", "the host's"])
+def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
+    path: EventPath, pds: FakePds, other_pds: FakePds, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Its new host had no refresh left for its document, and it does not write again."""
+    monkeypatch.setattr(resolver, "REFRESHES_PER_DID" if how == "the account's" else "REFRESHES_PER_HOST", 1)
+    for name in ("REFRESH_DID_SECONDS", "REFRESH_HOST_SECONDS"):
+        monkeypatch.setattr(resolver, name, 3600.0)
+    path.restart()
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
+    until(lambda: other.cursor.position == 1)
+    assert noted(path, other) == [], "the document says that it is another host's"
+    path.move(repo, other_pds.url)
+    other_pds.repos[repo.did] = repo
+    path.put(other, repo.commit(create(f"{POST}/c", {})).frame(2))
+    until(lambda: other.cursor.position == 2)
+    assert [(missed.did, missed.reason) for missed in noted(path, other)] == [(repo.did, "wrong-host")]
+    path.heal()
+    assert noted(path, other)[0].attempts == 1 and len(path.events()) == 1
+    monkeypatch.undo()
+    path.restart()
+    other = path.registry.add(present(path.db.read(hosts.by_id, other.id)))
+    other.connected_at = time.time()
+    path.ahead += 120
+    path.heal()
+    last = path.logged(2)[-1]
     assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
 
 

@@ -106,13 +106,13 @@ def test_an_outage_costs_no_event_of_an_account_that_has_just_moved(
         monkeypatch.setattr(waits, name, 0.02)
     monkeypatch.setattr(directory, "TRIES", 1)
     tries: Counter[str] = Counter()
-    resolve = path.resolver.resolve
+    resolve = path.resolver._resolve
 
-    def count(did: str, *, refresh: bool = False, host: str | None = None) -> identity.Identity:
+    def count(did: str, host: str | None, *, refresh: bool) -> identity.Identity:
         tries[did] += 1
-        return resolve(did, refresh=refresh, host=host)
+        return resolve(did, host, refresh=refresh)
 
-    monkeypatch.setattr(path.resolver, "resolve", count)
+    monkeypatch.setattr(path.resolver, "_resolve", count)
     path.plc.instead = "503 Service Unavailable"
     path.put(host, repo.identity_frame(1))
     path.put(host, post(repo, "3kaaa").frame(2))
