@@ -12,6 +12,7 @@ they send is inflated by `websocket_reader`. Must not know of sockets, or who ma
 from __future__ import annotations
 
 import zlib
+from functools import cache
 
 from relay.net.websocket import RSV1, FrameInvalid, frame_header, invalid
 
@@ -31,9 +32,14 @@ def is_offered(extensions: str) -> bool:
 
 
 def deflated_frame(payload: bytes, head: int) -> bytes:
-    """A server's whole message that is compressed; `head` is that of one that is not."""
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
-    data = compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    """A server's whole message that is compressed; `head` is that of one that is not. For one thread at a time."""
+    compressor = _compressor()
+    try:
+        data = compressor.compress(payload) + compressor.flush(zlib.Z_FULL_FLUSH)
+    except BaseException:
+        # It may hold the beginning of this message.
+        _compressor.cache_clear()
+        raise
     return frame_header(len(data) - len(_END), head | RSV1) + data[: -len(_END)]
 
 
@@ -47,6 +53,12 @@ def inflated(payload: bytes, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise FrameInvalid("message-too-big", f"a message of more than {max_bytes} bytes")
     return data
+
+
+@cache
+def _compressor() -> zlib._Compress:
+    """The one for all messages: a full flush has it forget each. To make it takes 270 KB, and longer than a message."""
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, -15)
 
 
 def _can_be_taken(offer: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
@@ -67,6 +68,19 @@ def test_3_what_we_send_is_read_by_others(text: bytes) -> None:
         assert frame[0] == head | RSV1
         payload = frame[payload_start(frame, 0) :]
         assert theirs().decode(Frame(opcode, payload, rsv1=True)).data == text
+
+
+def test_2_each_is_read_without_those_before_it() -> None:
+    """And to compress it takes no memory but for what comes out: a compressor is made once."""
+    texts = [os.urandom(30).hex().encode() * (number + 1) for number in range(50)]
+    frames = [deflated_frame(text, WHOLE) for pair in zip(texts, texts, strict=True) for text in pair]
+    read = [inflated(frame[payload_start(frame, 0) :], 1 << 20) for frame in frames]
+    assert read == [text for pair in zip(texts, texts, strict=True) for text in pair]
+    tracemalloc.start()
+    deflated_frame(texts[0], WHOLE)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100_000
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=len)
