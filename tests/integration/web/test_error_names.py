@@ -69,7 +69,7 @@ def test_what_is_not_given_for_an_accounts_status(web: Web, own: str) -> None:
         status = ask(web, "getRepoStatus", query).json
         commit, repo = name_of(ask(web, "getLatestCommit", query)), name_of(ask(web, "getRepo", query))
         # The relay's own word comes first, but for one that hides what was there.
-        gone = upstream in HIDING_STATUSES and own not in HIDING_STATUSES
+        gone = upstream in events.HIDING_STATUSES and own not in events.HIDING_STATUSES
         word = upstream if gone or own == "active" else own
         names = {"takendown": "RepoTakendown", "suspended": "RepoSuspended", "deactivated": "RepoDeactivated"}
         assert commit == (None if status["active"] else names.get(word, "RepoNotFound")), (own, upstream)
