@@ -105,7 +105,7 @@ def two() -> Iterator[Two]:
 
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: query[:60])
-def test_requests(two: Two, query: str) -> None:
+def test_both_give_a_request_the_same_answer(two: Two, query: str) -> None:
     def status(url: str) -> int:
         try:
             with connect(f"{url}?{query}", compression=None):
@@ -117,7 +117,7 @@ def test_requests(two: Two, query: str) -> None:
 
 
 @pytest.mark.parametrize("update", UPDATES)
-def test_updates(two: Two, update: str) -> None:
+def test_both_go_on_or_end_after_the_same_updates(two: Two, update: str) -> None:
     def goes_on(url: str) -> bool:
         with connect(url, compression=None) as client:
             client.send(update)

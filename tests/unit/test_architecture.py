@@ -104,7 +104,7 @@ def test_no_room_may_import_more_than_it_does() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_module(path: Path) -> None:
+def test_a_module_keeps_to_its_room(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text)), "no module docstring"
     if path.name == "__init__.py":

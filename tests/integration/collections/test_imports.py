@@ -259,7 +259,7 @@ def test_addresses_that_are_not_public_are_refused_unless_allowed(
         ("?source=bsky.network", {"collections": [1]}),
     ],
 )
-def test_bad_parameters(web: Web, query: str, body: Any) -> None:
+def test_bad_parameters_are_refused(web: Web, query: str, body: Any) -> None:
     answer = web.admin(PATH + query, body, method="POST")
     assert (answer.status, answer.json["error"]) == (400, "InvalidRequest")
 

@@ -44,6 +44,6 @@ def test_collections_are_apart(web: Web, dids: list[str]) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?collection=", "?collection=no", f"?collection={POST}&limit=2001"])
-def test_bad_parameters(web: Web, query: str) -> None:
+def test_bad_parameters_are_refused(web: Web, query: str) -> None:
     answer = web.get(LIST + query)
     assert (answer.status, answer.json["error"]) == (400, "InvalidRequest")

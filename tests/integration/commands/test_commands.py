@@ -53,7 +53,7 @@ def pds(web: Web, run: Run) -> Iterator[FakePds]:
         yield pds
 
 
-def test_hosts(run: Run, pds: FakePds) -> None:
+def test_hosts_are_listed_limited_and_blocked(run: Run, pds: FakePds) -> None:
     lines = run("hosts", "list").output.splitlines()
     assert lines[0].split()[:3] == ["HOST", "STATUS", "CONNECTED"]
     assert lines[1].split() == [pds.hostname, "active", "yes", "0", "100", "-1", "0", "-"]
@@ -104,7 +104,7 @@ def test_a_host_is_healed(run: Run, web: Web, pds: FakePds) -> None:
     assert run("hosts", "heal", "none.example").exit_code == 1
 
 
-def test_crawl(run: Run, web: Web) -> None:
+def test_crawling_is_closed_limited_and_opened(run: Run, web: Web) -> None:
     assert run("crawl", "close").output == "crawl requests are closed to the public\n"
     assert run("crawl", "limit", "7").exit_code == 0
     assert json.loads(run("crawl", "status", "--json").output) == {"enabled": False, "new_hosts_per_day": 7}
@@ -120,7 +120,7 @@ def test_without_a_password_nothing_is_guessed(run: Run) -> None:
     assert run("bans", "list").exit_code == 0
 
 
-def test_accounts(run: Run, web: Web) -> None:
+def test_accounts_are_shown_taken_down_and_restored(run: Run, web: Web) -> None:
     (host,) = add_hosts(web.db, 1)
     (account,) = add_accounts(web.db, host, [("active", "active")])
     assert json.loads(run("accounts", "show", account, "--json").output)["active"] is True
@@ -131,7 +131,7 @@ def test_accounts(run: Run, web: Web) -> None:
     assert json.loads(run("accounts", "takedowns", "--json").output) == []
 
 
-def test_bans(run: Run) -> None:
+def test_domains_are_banned_and_freed(run: Run) -> None:
     assert run("bans", "add", "spammers.net").output == "spammers.net is banned\n"
     assert run("bans", "list").output == "spammers.net\n"
     assert run("bans", "remove", "spammers.net").exit_code == 0
@@ -152,7 +152,7 @@ def test_consumers_and_status(run: Run, web: Web, pds: FakePds) -> None:
     assert (ill.exit_code, ill.stderr) == (1, "relay: HTTP 500: log: disk full\n")
 
 
-def test_exit_codes(run: Run, web: Web) -> None:
+def test_exit_codes_tell_failures_apart(run: Run, web: Web) -> None:
     assert run("accounts", "takedown", did(9)).exit_code == 1
     assert run("bans", "list", "--password", "wrong").stderr.startswith("relay: AuthenticationRequired")
     assert run("hosts", "limits", "pds1.example.com").exit_code == 2

@@ -141,7 +141,7 @@ def test_live_messages_are_those_of_jetstream(web: Web, network: Network) -> Non
     assert times == sorted(set(times)) and abs(times[0] / 1e6 - time.time()) < 60
 
 
-def test_filters(web: Web, network: Network) -> None:
+def test_each_consumer_gets_what_its_filter_takes(web: Web, network: Network) -> None:
     with (
         consumer(web, f"?wantedCollections={POST}") as posts,
         consumer(web, "?wantedCollections=app.bsky.graph.*&kinds=commit") as graph,
@@ -167,7 +167,7 @@ def test_filters(web: Web, network: Network) -> None:
 
 
 @pytest.mark.parametrize("tail_bytes", [64 << 20, 1], ids=["memory", "disk"])
-def test_cursors(start_web: StartWeb, tail_bytes: int) -> None:
+def test_a_cursor_is_a_time_or_a_seq(start_web: StartWeb, tail_bytes: int) -> None:
     web = start_web(tail_bytes=tail_bytes, json_stream=True)
     network = Network(web)
     for number in range(20):

@@ -32,7 +32,7 @@ def account(uid: int, host_id: int = 1, status: str = "active", upstream_status:
     return AccountRow(uid, f"did:plc:{uid:024d}", host_id, status, upstream_status)
 
 
-def test_ping(database: Database) -> None:
+def test_an_open_database_answers(database: Database) -> None:
     database.read(ping)
 
 
@@ -88,7 +88,7 @@ def test_a_host_known_already_is_returned_unchanged(database: Database) -> None:
     assert database.read(hosts.all_rows) == [first]
 
 
-def test_unknown_host(database: Database) -> None:
+def test_a_host_that_is_not_known_is_not_found(database: Database) -> None:
     assert database.read(hosts.by_id, 1) is None
     assert database.read(hosts.by_hostname, "pds.example.com") is None
 
@@ -232,7 +232,7 @@ def test_own_status_of_an_account(database: Database) -> None:
     assert database.read(by_uid, 2) is None
 
 
-def test_bans(database: Database) -> None:
+def test_a_ban_is_of_a_domain_and_all_below_it(database: Database) -> None:
     assert database.write(hosts.add_ban, "example.com") is True
     assert database.write(hosts.add_ban, "example.com") is False
     assert database.write(hosts.add_ban, "bad.example.org") is True
@@ -246,7 +246,7 @@ def test_bans(database: Database) -> None:
     assert database.read(hosts.ban_of, "example.com") is None
 
 
-def test_settings(database: Database) -> None:
+def test_what_was_put_last_is_there(database: Database) -> None:
     assert database.read(installation.get, "crawl") is None
     database.write(installation.put, "crawl", "on")
     database.write(installation.put, "crawl", "off")
@@ -255,7 +255,7 @@ def test_settings(database: Database) -> None:
     assert database.read(installation.get, "crawl") is None
 
 
-def test_identities(database: Database) -> None:
+def test_identities_are_read_as_they_were_written(database: Database) -> None:
     rows = [
         IdentityRow("did:plc:a", "https://pds.example.com", "k256", b"\x02" + b"k" * 32, "a.example.com", 100.5),
         IdentityRow("did:web:example.com", None, "p256", b"\x03" + b"p" * 32, None, 101.0),

@@ -171,7 +171,7 @@ def test_each_operation_has_a_time_of_its_own(tmp_path: Path, database_url: str)
 # Feeds
 
 
-def test_cursors(tmp_path: Path, database_url: str) -> None:
+def test_a_cursor_begins_within_the_window(tmp_path: Path, database_url: str) -> None:
     room = Room(tmp_path, database_url, segment_bytes=3000, keep=Keep(3600.0, 10_000))
     firehose = room.stream.firehose
     assert firehose.attach(0).position == firehose.attach(None).position == 0

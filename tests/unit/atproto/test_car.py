@@ -247,7 +247,7 @@ def test_any_flipped_bit_is_noticed_or_harmless(data: st.DataObject) -> None:
 
 
 @given(st.binary())
-def test_random_bytes(data: bytes) -> None:
+def test_random_bytes_are_refused(data: bytes) -> None:
     assert refusal(data)
     assert refusal(header([ROOT]) + data)
 

@@ -78,7 +78,7 @@ def test_interop_valid_is_read_when_blessed(text: str) -> None:
         ("QmbWqxBEKC3P8tqsKc98xmWNzrzDtRLMiMPL8wBuTGsMnR", "cid-syntax"),
     ],
 )
-def test_refused_strings(text: str, reason: str) -> None:
+def test_other_strings_are_refused(text: str, reason: str) -> None:
     with pytest.raises(CidError) as caught:
         Cid.parse(text)
     assert caught.value.reason == reason
@@ -98,7 +98,7 @@ def test_refused_strings(text: str, reason: str) -> None:
         b"\x12\x20" + bytes(34),
     ],
 )
-def test_refused_bytes(data: bytes) -> None:
+def test_other_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(CidError, match=r"^cid-unsupported"):
         Cid.from_bytes(data)
 

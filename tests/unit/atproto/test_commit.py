@@ -98,7 +98,7 @@ def test_an_update_to_the_record_that_was_there_is_proven_as_any_other() -> None
 
 
 @CURVES
-def test_a_sync(curve: str) -> None:
+def test_a_sync_is_verified_as_a_commit_is(curve: str) -> None:
     repo = repository(curve)
     event = frames.decode(repo.sync_frame(3))
     assert isinstance(event, frames.Sync)
@@ -332,7 +332,7 @@ def test_the_order_of_operations_says_nothing() -> None:
     assert verified(event, repo.key).inverted
 
 
-def test_another_key() -> None:
+def test_a_commit_under_another_key_is_refused() -> None:
     repo = repository()
     assert refusal(batch(repo, sign_with=SigningKey.create(seed=2)), repo.key) == "signature-invalid"
     assert refusal(batch(repository("p256")), repo.key) == "signature-invalid"

@@ -75,7 +75,7 @@ def verify(record: Any) -> str | None:
 
 
 @pytest.mark.parametrize("vector", interop("data-model-fixtures.json"))
-def test_fixtures(vector: dict[str, Any]) -> None:
+def test_fixtures_have_their_bytes_and_cid(vector: dict[str, Any]) -> None:
     value, data = from_json(vector["json"]), b64decode(vector["cbor_base64"] + "==")
     assert encode(value) == data
     assert decode(data) == value
@@ -84,7 +84,7 @@ def test_fixtures(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("vector", interop("data-model-valid.json"), ids=lambda vector: vector["note"])
-def test_valid(vector: dict[str, Any]) -> None:
+def test_valid_records_pass(vector: dict[str, Any]) -> None:
     value = from_json(vector["json"])
     assert decode(encode(value)) == value
     assert verify(value) is None

@@ -154,7 +154,7 @@ def base58(data: bytes) -> str:
         (["https://pds.example.com"], None),
     ],
 )
-def test_service_endpoints(url: Any, endpoint: Endpoint | None) -> None:
+def test_only_http_addresses_are_endpoints(url: Any, endpoint: Endpoint | None) -> None:
     assert pds_of(service(serviceEndpoint=url)) == endpoint
 
 
@@ -176,7 +176,7 @@ def test_the_first_service_that_matches_counts() -> None:
         ([], None),
     ],
 )
-def test_handles(names: list[Any], handle: str | None) -> None:
+def test_the_first_sound_handle_counts(names: list[Any], handle: str | None) -> None:
     assert diddoc.parse(document(alsoKnownAs=names), DID).handle == handle
 
 
@@ -200,7 +200,7 @@ def test_handles(names: list[Any], handle: str | None) -> None:
         (b"[" * 5_000_000, "did-document-size"),
     ],
 )
-def test_no_document(body: bytes, reason: str) -> None:
+def test_what_is_not_a_document_is_refused(body: bytes, reason: str) -> None:
     with pytest.raises(DidDocumentError) as caught:
         diddoc.parse(body, DID)
     assert caught.value.reason == reason

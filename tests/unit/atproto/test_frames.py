@@ -67,7 +67,7 @@ def outgoing(frame: bytes, seq: int) -> bytes:
 # What is read
 
 
-def test_a_commit() -> None:
+def test_all_fields_of_a_commit_are_read() -> None:
     frame = message("#commit", COMMIT)
     assert frames.decode(frame) == Commit(
         did=DID,
@@ -377,5 +377,5 @@ def test_frames_of_the_relays_own() -> None:
 
 
 @given(st.integers(0, 2**64 - 1))
-def test_uint(value: int) -> None:
+def test_uint_encodes_as_drisl_does(value: int) -> None:
     assert frames.uint(value) == drisl.encode(value)

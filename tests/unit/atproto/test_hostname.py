@@ -96,7 +96,7 @@ def test_every_spelling_becomes_one(text: str, endpoint: Endpoint) -> None:
         "a." * 200 + "com",
     ],
 )
-def test_no_host(text: str) -> None:
+def test_what_is_not_a_host_is_refused(text: str) -> None:
     with pytest.raises(SyntaxInvalid) as caught:
         parse_endpoint(text)
     assert caught.value.reason in hostname.REASONS
@@ -119,7 +119,7 @@ def test_no_host(text: str) -> None:
         ("local.example.org", False),
     ],
 )
-def test_local_names(text: str, local: bool) -> None:
+def test_local_names_are_told_from_public_ones(text: str, local: bool) -> None:
     assert parse_endpoint(text).is_local is local
 
 

@@ -367,7 +367,7 @@ def test_a_megabyte_that_is_no_node_is_cheap(block: bytes) -> None:
     assert refused_node(block).startswith("mst-")
 
 
-def test_deepest_bridges() -> None:
+def test_the_deepest_bridges_end() -> None:
     """A chain of bridges as long as layers go: no recursion error, and it ends below layer 0."""
     blocks: dict[bytes, bytes] = {}
     below = value("end")

@@ -178,7 +178,7 @@ def test_an_operation_on_an_odd_entry_does_not_invert() -> None:
 # What is looked up where there is no tree before
 
 
-def test_check_record() -> None:
+def test_a_record_is_checked_against_the_tree() -> None:
     root, blocks = tree_of(*LAYERED)
     opened = mst_read.open_tree(root, blocks)
     mst.check_record(root, A, value(A), opened)

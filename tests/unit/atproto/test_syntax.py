@@ -72,7 +72,7 @@ def test_a_line_end_is_no_part_of_anything(text: str) -> None:
     "did",
     [PLC, "did:web:example.com", "did:web:a.b-c.example.com", "did:web:localhost", "did:web:localhost%3A2583"],
 )
-def test_account_dids(did: str) -> None:
+def test_account_dids_are_taken(did: str) -> None:
     syntax.check_account_did(did)
 
 
@@ -124,12 +124,12 @@ def test_dids_no_account_can_have(did: str) -> None:
         ("app.bsky.feed.post/a\n", False),
     ],
 )
-def test_record_paths(path: str, valid: bool) -> None:
+def test_a_record_path_is_a_collection_and_a_key(path: str, valid: bool) -> None:
     assert syntax.is_record_path(path) is valid
 
 
 @given(st.integers(0, 2**53 - 1), st.integers(0, 1023))
-def test_tid_micros(micros: int, clock: int) -> None:
+def test_a_tid_tells_its_microseconds(micros: int, clock: int) -> None:
     number = micros << 10 | clock
     tid = "".join(syntax.TID_ALPHABET[number >> shift & 31] for shift in range(60, -5, -5))
     assert syntax.tid_micros(tid) == micros

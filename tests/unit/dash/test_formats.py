@@ -37,7 +37,7 @@ from relay.dash import formats
         ("ago", None, "never"),
     ],
 )
-def test_format(form: str, value: Any, expected: str) -> None:
+def test_a_value_is_shown_in_its_form(form: str, value: Any, expected: str) -> None:
     assert formats.FILTERS[form](value) == expected
 
 

@@ -23,7 +23,9 @@ BOUNDS = (1.0, 2.0, 4.0, math.inf)
         ((0, 0, 0, 0), (0, 0, 0, 10), 0.99, 4.0),
     ],
 )
-def test_quantile(before: tuple[float, ...], now: tuple[float, ...], part: float, expected: float | None) -> None:
+def test_a_quantile_is_of_what_came_since(
+    before: tuple[float, ...], now: tuple[float, ...], part: float, expected: float | None
+) -> None:
     assert quantile(BOUNDS, before, now, part) == pytest.approx(expected)
 
 

@@ -24,7 +24,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SegmentLog:
     return log
 
 
-def test_summaries(log: SegmentLog) -> None:
+def test_summaries_cover_the_whole_log(log: SegmentLog) -> None:
     found = inspect.summaries(log.directory)
     assert [one.first_seq for one in found] == [segment.first_seq for segment in log.segments]
     assert [one.last_seq for one in found[:-1]] == [one.first_seq - 1 for one in found[1:]]
@@ -33,7 +33,7 @@ def test_summaries(log: SegmentLog) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 1, 37, 99, 100, 500])
-def test_events(log: SegmentLog, after: int) -> None:
+def test_events_are_all_after_a_seq(log: SegmentLog, after: int) -> None:
     assert list(inspect.events(log.directory, after)) == [record(seq) for seq in range(after + 1, 101)]
 
 
@@ -61,7 +61,7 @@ def test_what_is_wrong_is_found(log: SegmentLog) -> None:
     assert spoilt not in [one.seq for one in inspect.events(log.directory)]
 
 
-def test_no_log(tmp_path: Path) -> None:
+def test_an_empty_folder_has_nothing(tmp_path: Path) -> None:
     assert not [*inspect.summaries(tmp_path), *inspect.verify(tmp_path), *inspect.events(tmp_path)]
 
 

@@ -134,7 +134,7 @@ def test_it_goes_on_after_closing(tmp_path: Path) -> None:
     assert seqs(log) == list(range(1, 21))
 
 
-def test_initial_seq(tmp_path: Path) -> None:
+def test_only_an_empty_log_begins_at_the_initial_seq(tmp_path: Path) -> None:
     log = opened(tmp_path, initial_seq=1000)
     assert (log.first_seq, log.last_seq) == (1000, 999)
     append(log, [record(1000)])

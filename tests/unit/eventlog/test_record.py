@@ -22,7 +22,7 @@ def encoded(written: Record) -> bytes:
 
 
 @given(RECORDS, st.binary(max_size=100), st.binary(max_size=100))
-def test_round_trip(written: Record, before: bytes, behind: bytes) -> None:
+def test_a_record_is_read_as_it_was_written(written: Record, before: bytes, behind: bytes) -> None:
     assert decode(before + encoded(written) + behind, len(before)) == written
 
 
@@ -50,6 +50,6 @@ def test_a_length_above_any_frame_is_refused() -> None:
     assert decode_header(encode_header(record(1, frame=bytes(MAX_FRAME + 1))), 0) is None
 
 
-def test_size() -> None:
+def test_a_records_size_is_that_of_its_bytes() -> None:
     written = record(1, frame=os.urandom(100))
     assert written.size == HEADER_SIZE + 100 == len(encoded(written))

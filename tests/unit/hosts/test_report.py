@@ -90,7 +90,7 @@ def test_the_next_attempt_is_a_time() -> None:
         ("localhost:2583", "localhost:2583", True),
     ],
 )
-def test_pattern(pattern: str, name: str, found: bool) -> None:
+def test_a_pattern_finds_names(pattern: str, name: str, found: bool) -> None:
     assert name_matcher(pattern)(name) is found
 
 
@@ -124,7 +124,7 @@ def test_states_are_filtered_and_counted() -> None:
     assert select(hosts(), HostQuery(search="pds3"), lambda _: 0)[1]["all"] == 1
 
 
-def test_order() -> None:
+def test_hosts_come_in_the_order_that_was_asked_for() -> None:
     assert ids(HostQuery(sort="name", descending=True)) == [5, 4, 3, 2, 1]
     assert ids(HostQuery(sort="events", descending=True))[:2] == [4, 2]
     assert ids(HostQuery(sort="drops", descending=True)) == [2, 5, 1, 4, 3]

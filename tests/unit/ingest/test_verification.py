@@ -30,7 +30,7 @@ def crossed(event: Commit | Sync, repo: RepoBuilder) -> Verdict | Unproven | Ref
     return back
 
 
-def test_each_outcome() -> None:
+def test_each_outcome_crosses_to_the_relay_unchanged() -> None:
     repo = repository()
     event = decoded(batch(repo))
     assert crossed(event, repo) == Verdict(event.commit, Cid(repo.data), None, {"app.bsky.feed.post": True})

@@ -32,7 +32,7 @@ def test_1_a_hundred_at_most() -> None:
         of_query([*names, POST], [], None)
 
 
-def test_2_dids() -> None:
+def test_2_dids_are_checked_and_bounded() -> None:
     assert of_query([], [DID, DID], None).dids == {DID}
     with pytest.raises(FilterInvalid):
         of_query([], ["did"], None)

@@ -115,7 +115,7 @@ def test_what_is_not_a_record_is_not_sent(repo: RepoBuilder, record: dict[Any, A
     assert said(other)["commit"]["record"] == {"n": 1.5}
 
 
-def test_other_events(repo: RepoBuilder) -> None:
+def test_identity_and_account_events_have_their_own_objects(repo: RepoBuilder) -> None:
     identity, account = (
         of_frame(repo.identity_frame(5), 10),
         of_frame(repo.account_frame(6, active=False, status="deleted"), 11),

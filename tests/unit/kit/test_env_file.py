@@ -9,7 +9,7 @@ from relay.kit.env_file import environment_with, read_env_file, take_env_file
 from relay.kit.errors import ConfigError
 
 
-def test_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / ".env"
     path.write_text("# a comment\nexport LOG_LEVEL='debug'\nRELAY_HOSTS=a.example,b.example # two\n\n")
     assert read_env_file(path) == {"LOG_LEVEL": "debug", "RELAY_HOSTS": "a.example,b.example"}

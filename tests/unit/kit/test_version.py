@@ -58,7 +58,7 @@ def test_a_commit_without_a_branch(checkout: Path) -> None:
     assert checkout_revision(checkout) == git(checkout, "rev-parse", "HEAD")
 
 
-def test_a_worktree(checkout: Path, tmp_path: Path) -> None:
+def test_a_worktree_has_a_revision_of_its_own(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "worktree", "add", "-q", "-b", "beside", str(tmp_path / "worktree"))
     git(tmp_path / "worktree", "commit", "-q", "--allow-empty", "-m", "two")
     assert checkout_revision(tmp_path / "worktree") == git(tmp_path / "worktree", "rev-parse", "HEAD")

@@ -386,7 +386,7 @@ def test_a_message_is_what_another_implementation_makes(length: int) -> None:
     assert binary_frame(payload) == Frame(TheirOpcode.BINARY, payload).serialize(mask=False)
 
 
-def test_joined() -> None:
+def test_joined_frames_are_read_one_by_one() -> None:
     frames = [bytes([n]) * n * 300 for n in range(5)]
     assert payloads(joined(frames)) == frames
     assert joined([]) == b""

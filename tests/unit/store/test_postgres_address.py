@@ -42,7 +42,7 @@ def test_parameters_of_the_session_are_sent_to_the_server() -> None:
     assert listed == {"host": "db", "options": "-c geqo=off -c search_path=relay"}
 
 
-def test_a_socket() -> None:
+def test_a_host_may_be_a_socket() -> None:
     assert parameters_of("postgresql:///relay?host=/var/run/postgresql") == {
         "dbname": "relay",
         "host": "/var/run/postgresql",

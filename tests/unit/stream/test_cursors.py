@@ -166,7 +166,7 @@ def test_reset_forgets_what_was_restored() -> None:
     assert book.replay_from() == 10
 
 
-def test_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cursor_is_full_until_the_oldest_is_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.stream.cursors.MAX_AHEAD", 100)
     _, cursor = begun(1)
     for seq in range(2, 101):

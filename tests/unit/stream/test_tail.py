@@ -175,7 +175,7 @@ def test_who_converts_is_woken_after_those_who_do_not() -> None:
     assert woken == [False] * 150 + [True] * 150
 
 
-def test_waits_end() -> None:
+def test_a_wait_ends_at_its_deadline() -> None:
     newest, _ = tail()
     started = time.monotonic()
     *short, long = (gevent.spawn(newest.wait, 0, started + timeout) for timeout in (0.0, 0.1, 600.0))

@@ -182,7 +182,7 @@ def test_a_random_password_is_made_and_logged_only_when_none_is_set(caplog: pyte
         ("127.0.0.1", "198.51.100.1" + ",127.0.0.1" * 16, "127.0.0.1"),
     ],
 )
-def test_client_address(peer: str, forwarded_for: str, expected: str) -> None:
+def test_only_a_trusted_proxy_names_the_client(peer: str, forwarded_for: str, expected: str) -> None:
     assert client_address(peer, forwarded_for, LOCAL) == expected
 
 

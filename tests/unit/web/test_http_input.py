@@ -45,7 +45,7 @@ def body_of(received: bytes, *cuts: int) -> bytes | None:
 MALFORMED = (400, "head-malformed")
 
 
-def test_a_head() -> None:
+def test_a_head_is_read_with_all_its_fields() -> None:
     found = head("Host: x", "Accept:  text/html, */* ", "Content-Length: 5", "X-Empty:")
     assert found.method == "POST" and found.target == "/path?a=1" and found.version == "HTTP/1.1"
     assert found.fields == {"host": "x", "accept": "text/html, */*", "content-length": "5", "x-empty": ""}

@@ -70,7 +70,7 @@ def test_what_is_no_seq_is_refused(text: str) -> None:
         params.seq(text, "cursor")
 
 
-def test_flags() -> None:
+def test_a_flag_is_true_or_false_and_nothing_else() -> None:
     assert params.flag(query(("block", "true")), "block") is True
     assert params.flag(query(("block", "0")), "block") is False
     assert params.flag(query(), "block", default=False) is False
@@ -107,7 +107,7 @@ def test_a_body_field_that_is_no_text_is_refused(value: str) -> None:
         params.body_text(params.json_body(b'{"hostname":%s}' % value.encode()), "hostname")
 
 
-def test_body_numbers() -> None:
+def test_a_number_in_a_body_is_whole_and_not_negative() -> None:
     assert params.body_number({"limit": 0}, "limit") == 0
     assert params.body_number({}, "limit") is None
     for bad in (True, -1, 1.5, "1", 2**53, [1]):
