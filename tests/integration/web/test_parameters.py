@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +12,7 @@ from werkzeug.test import TestResponse
 
 from relay.dash.actions import ACTIONS
 from relay.web.callers import MAX_FAILURES
+from tests.support import interop
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.web import ADMIN, PASSWORD, Web
 
@@ -185,7 +184,7 @@ def test_no_credentials_crash_the_admin_api(known: Web) -> None:
     assert len(VALUES) > MAX_FAILURES
 
 
-LEXICONS = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "lexicons-com-atproto-sync"
+LEXICONS = interop.FOLDER / "lexicons-com-atproto-sync"
 SERVED = {
     "listHosts",
     "getHostStatus",

@@ -1,9 +1,7 @@
 """Content ids: two kinds, one spelling each."""
 
 import hashlib
-import os
 from base64 import b32encode
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,14 +10,9 @@ from hypothesis import strategies as st
 from relay.atproto import cid
 from relay.atproto.cid import Cid
 from relay.atproto.errors import CidError
+from tests.support import interop
 
 TEXT = "bafyreiclp443lavogvhj3d2ob2cxbfuscni2k5jk7bebjzg7khl3esabwq"
-
-
-def lines(name: str) -> list[str]:
-    folder = os.environ.get("RELAY_INTEROP_DIR")
-    text = (Path(folder) / "syntax" / name).read_text() if folder else ""
-    return [line for line in text.split("\n") if line and not line.startswith("#")]
 
 
 @given(st.binary())
@@ -41,13 +34,13 @@ def test_bytes_of_any_length_have_a_string(data: bytes) -> None:
     assert str(Cid(data)) == "b" + b32encode(data).decode().rstrip("=").lower()
 
 
-@pytest.mark.parametrize("text", lines("cid_syntax_invalid.txt"))
+@pytest.mark.parametrize("text", interop.lines("syntax/cid_syntax_invalid.txt"))
 def test_interop_invalid(text: str) -> None:
     with pytest.raises(CidError):
         Cid.parse(text)
 
 
-@pytest.mark.parametrize("text", lines("cid_syntax_valid.txt"))
+@pytest.mark.parametrize("text", interop.lines("syntax/cid_syntax_valid.txt"))
 def test_interop_valid_is_read_when_blessed(text: str) -> None:
     """The vectors allow any CID; the protocol itself uses two kinds, base32, and so does this type."""
     try:

@@ -1,13 +1,10 @@
 """Keys and signatures: the interop vectors, and three implementations that must agree."""
 
-import json
-import os
 import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import ecdsa
@@ -23,18 +20,13 @@ from hypothesis import strategies as st
 from relay.atproto import crypto
 from relay.atproto.crypto import Curve, PublicKey, parse_multikey, parse_verification_method
 from relay.atproto.errors import KeyInvalid
+from tests.support import interop
 from tests.support.repo import multibase
 
 Verify = Callable[[bytes, bytes], bool]
 
 CURVES: dict[Curve, ecdsa.curves.Curve] = {"p256": ecdsa.NIST256p, "k256": ecdsa.SECP256k1}
 LEGACY = {curve: name for name, curve in crypto.LEGACY_TYPES.items()}
-
-
-def interop(name: str) -> list[dict[str, Any]]:
-    """A vector file of the interop collection, or nothing (the test is then skipped) where it is not at hand."""
-    folder = os.environ.get("RELAY_INTEROP_DIR")
-    return list(json.loads((Path(folder) / name).read_text())) if folder else []
 
 
 def unpadded(text: str) -> bytes:
@@ -76,7 +68,9 @@ def openssl_verifier(key: PublicKey) -> Verify:
     return verify
 
 
-@pytest.mark.parametrize("vector", interop("crypto/signature-fixtures.json"), ids=lambda vector: vector["comment"])
+@pytest.mark.parametrize(
+    "vector", interop.vectors("crypto/signature-fixtures.json"), ids=lambda vector: vector["comment"]
+)
 def test_interop_signatures(vector: dict[str, Any]) -> None:
     message, signature = unpadded(vector["messageBase64"]), unpadded(vector["signatureBase64"])
     key = parse_multikey(vector["publicKeyDid"].removeprefix("did:key:"))
@@ -88,14 +82,14 @@ def test_interop_signatures(vector: dict[str, Any]) -> None:
     assert parse_verification_method(vector["didDocSuite"], vector["publicKeyMultibase"]) == key
 
 
-@pytest.mark.parametrize("vector", interop("crypto/w3c_didkey_K256.json"))
+@pytest.mark.parametrize("vector", interop.vectors("crypto/w3c_didkey_K256.json"))
 def test_interop_k256_did_keys(vector: dict[str, Any]) -> None:
     key = ecdsa.SigningKey.from_string(bytes.fromhex(vector["privateKeyBytesHex"]), ecdsa.SECP256k1)
     assert did_key(public(key, "k256")) == vector["publicDidKey"]
     assert parse_multikey(vector["publicDidKey"].removeprefix("did:key:")) == public(key, "k256")
 
 
-@pytest.mark.parametrize("vector", interop("crypto/w3c_didkey_P256.json"))
+@pytest.mark.parametrize("vector", interop.vectors("crypto/w3c_didkey_P256.json"))
 def test_interop_p256_did_keys(vector: dict[str, Any]) -> None:
     key = ecdsa.SigningKey.from_string(crypto._multibase_decode("z" + vector["privateKeyBytesBase58"]), ecdsa.NIST256p)
     assert did_key(public(key, "p256")) == vector["publicDidKey"]

@@ -4,10 +4,7 @@ A relay reads records as DRISL only. The JSON form is for the tests that build r
 blob must look like is for those who read records, and a relay passes it on.
 """
 
-import json
-import os
 from base64 import b64decode
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +15,7 @@ from relay.atproto.commit import Unproven, verify_commit
 from relay.atproto.crypto import parse_multikey
 from relay.atproto.drisl import decode, encode
 from relay.atproto.errors import CidError
+from tests.support import interop
 from tests.support.repo import EPOCH_US, RepoBuilder, SigningKey, account_did, create
 
 # JSON only: in DRISL links and bytes are types of their own, so there is nothing to refuse.
@@ -40,13 +38,8 @@ PASSED_ON = {
 REFUSED = {"top-level not an object"}
 
 
-def interop(name: str) -> list[dict[str, Any]]:
-    path = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "data-model" / name
-    return json.loads(path.read_text()) if path.exists() else []
-
-
 def invalid(notes: set[str]) -> list[Any]:
-    vectors = interop("data-model-invalid.json")
+    vectors = interop.vectors("data-model/data-model-invalid.json")
     return [pytest.param(vector["json"], id=vector["note"]) for vector in vectors if vector["note"] in notes]
 
 
@@ -74,7 +67,7 @@ def verify(record: Any) -> str | None:
     return outcome.reason if isinstance(outcome, Unproven) else None
 
 
-@pytest.mark.parametrize("vector", interop("data-model-fixtures.json"))
+@pytest.mark.parametrize("vector", interop.vectors("data-model/data-model-fixtures.json"))
 def test_fixtures_have_their_bytes_and_cid(vector: dict[str, Any]) -> None:
     value, data = from_json(vector["json"]), b64decode(vector["cbor_base64"] + "==")
     assert encode(value) == data
@@ -83,16 +76,20 @@ def test_fixtures_have_their_bytes_and_cid(vector: dict[str, Any]) -> None:
     assert verify(value) is None
 
 
-@pytest.mark.parametrize("vector", interop("data-model-valid.json"), ids=lambda vector: vector["note"])
+@pytest.mark.parametrize(
+    "vector", interop.vectors("data-model/data-model-valid.json"), ids=lambda vector: vector["note"]
+)
 def test_valid_records_pass(vector: dict[str, Any]) -> None:
     value = from_json(vector["json"])
     assert decode(encode(value)) == value
     assert verify(value) is None
 
 
-@pytest.mark.skipif(not interop("data-model-invalid.json"), reason="RELAY_INTEROP_DIR is not set")
+@pytest.mark.skipif(not interop.vectors("data-model/data-model-invalid.json"), reason="RELAY_INTEROP_DIR is not set")
 def test_every_invalid_vector_is_somebodys_business() -> None:
-    assert {vector["note"] for vector in interop("data-model-invalid.json")} == JSON_FORM | PASSED_ON | REFUSED
+    assert {
+        vector["note"] for vector in interop.vectors("data-model/data-model-invalid.json")
+    } == JSON_FORM | PASSED_ON | REFUSED
 
 
 @pytest.mark.parametrize("value", invalid(REFUSED))

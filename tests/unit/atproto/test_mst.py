@@ -1,9 +1,6 @@
 """Trees: the interop vectors, the rules of node structure, and what undoing operations finds."""
 
-import json
-import os
 from itertools import islice, permutations
-from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -12,6 +9,7 @@ import pytest
 from relay.atproto import mst, mst_node, mst_read, operations
 from relay.atproto.cid import DAG_CBOR_PREFIX, Cid
 from relay.atproto.frames import RepoOp
+from tests.support import interop
 from tests.support.blocks import cbor, cid_of, link
 from tests.support.budget import assert_cheap
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
@@ -37,32 +35,26 @@ from tests.support.trees import (
 LINK_BYTES = mst_read.LINK + DAG_CBOR_PREFIX + bytes(32)
 
 
-def interop(name: str) -> list[dict[str, Any]]:
-    folder = os.environ.get("RELAY_INTEROP_DIR")
-    return list(json.loads((Path(folder) / name).read_text())) if folder else []
-
-
-@pytest.mark.parametrize("vector", interop("mst/key_heights.json"), ids=lambda vector: vector["key"])
+@pytest.mark.parametrize("vector", interop.vectors("mst/key_heights.json"), ids=lambda vector: vector["key"])
 def test_interop_key_heights(vector: dict[str, Any]) -> None:
     assert mst.key_depth(vector["key"].encode()) == vector["height"]
 
 
-@pytest.mark.parametrize("vector", interop("mst/common_prefix.json"))
+@pytest.mark.parametrize("vector", interop.vectors("mst/common_prefix.json"))
 def test_interop_common_prefix(vector: dict[str, Any]) -> None:
     left, right = vector["left"].encode(), vector["right"].encode()
     assert mst_node._shared_length(left, right) == vector["len"]
     assert mst_node._shared_length(right[: vector["len"]], right) == vector["len"]
 
 
-def test_interop_example_keys() -> None:
-    folder = os.environ.get("RELAY_INTEROP_DIR")
-    if not folder:
-        pytest.skip("no interop files")
-    for key in (Path(folder) / "mst/example_keys.txt").read_text().split():
-        assert mst.key_depth(key.encode()) == int(key[1])
+@pytest.mark.parametrize("key", interop.lines("mst/example_keys.txt"))
+def test_interop_example_keys(key: str) -> None:
+    assert mst.key_depth(key.encode()) == int(key[1])
 
 
-@pytest.mark.parametrize("vector", interop("firehose/commit-proof-fixtures.json"), ids=lambda vector: vector["comment"])
+@pytest.mark.parametrize(
+    "vector", interop.vectors("firehose/commit-proof-fixtures.json"), ids=lambda vector: vector["comment"]
+)
 def test_interop_commit_proofs(vector: dict[str, Any]) -> None:
     """The nodes that the reference implementation sends along are enough, and lead to the tree before."""
     leaf = Cid.parse(vector["leafValue"])

@@ -1,8 +1,6 @@
 """Identifiers and dates: the interop vectors, and the relay's stricter rule for account DIDs."""
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
+from tests.support import interop
 
 KINDS: dict[str, Callable[[str], bool]] = {
     "did": syntax.is_did,
@@ -23,15 +22,8 @@ CHECKS = [syntax.check_did, syntax.check_account_did, syntax.check_nsid, syntax.
 PLC = "did:plc:ewvi7nxzyoun6zhxrhs64oiz"
 
 
-def lines(name: str) -> list[str]:
-    """A vector file of the interop collection, where it is at hand: comments and blank lines left out."""
-    path = Path(os.environ.get("RELAY_INTEROP_DIR", "nowhere")) / "syntax" / name
-    text = path.read_text() if path.exists() else ""
-    return [line for line in text.split("\n") if line and not line.startswith("#")]
-
-
 def vectors(*names: str) -> list[tuple[str, str]]:
-    return [(kind, line) for kind in KINDS for name in names for line in lines(f"{kind}_{name}.txt")]
+    return [(kind, line) for kind in KINDS for name in names for line in interop.lines(f"syntax/{kind}_{name}.txt")]
 
 
 @pytest.mark.parametrize(("kind", "text"), vectors("syntax_valid"))
