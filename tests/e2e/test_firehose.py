@@ -8,33 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.consumers import Consumer
-from tests.e2e.network import FOLLOW, LIKE, POST, PROFILE, Account, Ledger, ReferenceNetwork
+from tests.e2e.lives import live_a_little, sign_up, write_on
+from tests.e2e.network import POST, Account, Ledger, ReferenceNetwork
 from tests.support.relay_process import RelayProcess
 
 Watch = Callable[[str], list[Consumer]]
 
 # Record keys.
 A, B, C = "3jzfcijpj2z2a", "3jzfcijpj2z2b", "3jzfcijpj2z2c"
-
-
-def sign_up(network: ReferenceNetwork, ledger: Ledger, count: int) -> list[Account]:
-    """Accounts spread over the network's PDSs in turn."""
-    accounts = [Account(network.pds[number % len(network.pds)], ledger) for number in range(count)]
-    for account in accounts:
-        account.create()
-    return accounts
-
-
-def live_a_little(account: Account, friend: Account) -> None:
-    """Every kind of write, in several collections."""
-    account.put(PROFILE, "self", "create", displayName="first")
-    post = account.add(POST, text="hello")
-    account.add(LIKE, subject={"uri": f"at://{friend.did}/{POST}/{post}", "cid": account.cid_of(POST, post)})
-    follow = account.add(FOLLOW, subject=friend.did)
-    account.put(PROFILE, "self", "update", displayName="second")
-    account.add_many(50)
-    account.remove(POST, post)
-    account.remove(FOLLOW, follow)
 
 
 def check(consumers: list[Consumer], ledger: Ledger) -> None:
@@ -90,11 +71,6 @@ def test_consumers_see_every_write_through_a_crash(
     # This one takes a close frame as the end of its work, and has nothing to complain of.
     assert python.child.process.wait(120) == 0
     assert not python.errors()
-
-
-def write_on(account: Account, count: int) -> None:
-    for number in range(count):
-        account.add(POST, text=f"post {number} around the crash")
 
 
 @pytest.mark.timeout(300)

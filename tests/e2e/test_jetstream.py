@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.consumers import Consumer
+from tests.e2e.lives import live_a_little, sign_up, write_on
 from tests.e2e.network import POST, Ledger, ReferenceNetwork
-from tests.e2e.test_firehose import live_a_little, sign_up, write_on
 from tests.support.relay_process import RelayProcess
 
 

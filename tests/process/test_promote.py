@@ -13,7 +13,7 @@ import pytest
 from relay.atproto import frames
 from relay.edge import upstream_hosts
 from relay.eventlog.high_water import RESERVE
-from tests.process.test_edge import edge_of
+from tests.support.edge import edge_of
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.relay_process import RELAY, RelayProcess

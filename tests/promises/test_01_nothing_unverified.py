@@ -11,11 +11,10 @@ from typing import Any
 import gevent
 import pytest
 
-from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import RepoBuilder, SigningKey, create, did_document
+from tests.support.repo import POST, RepoBuilder, SigningKey, create, did_document, post
 from tests.support.strangers import RawServer, reply
 from tests.support.wait import until
 

@@ -9,9 +9,9 @@ import pytest
 
 from relay.atproto.frames import Commit, Sync
 from relay.hosts.host import Host
-from tests.integration.ingest.test_event_path import post, revs
-from tests.support.event_path import DropCounter, EventPath
+from tests.support.event_path import DropCounter, EventPath, revs
 from tests.support.pds import FakePds
+from tests.support.repo import post
 from tests.support.wait import until
 
 

@@ -25,11 +25,10 @@ from relay.ingest import delivery, lanes, lines, parking, rejections, verificati
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.waits import LongVerifications, Waits
 from relay.kit.background import yield_hub
-from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import RepoBuilder, SigningKey, create
+from tests.support.repo import POST, RepoBuilder, SigningKey, create, post
 from tests.support.wait import until
 
 

@@ -25,10 +25,9 @@ from relay.jsonstream.stream import JsonStream, Options
 from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail, chunk_of
-from tests.integration.ingest.test_event_path import POST, post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import RepoBuilder, SigningKey, account_did, create
+from tests.support.repo import POST, RepoBuilder, SigningKey, account_did, create, post
 from tests.support.stream import append, record
 from tests.support.wait import until
 

@@ -13,12 +13,12 @@ from relay.atproto.frames import Kind
 from relay.eventlog.log import SegmentLog
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
-from tests.integration.ingest.test_event_path import post
 from tests.support import databases
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.platter import Platter
 from tests.support.plc import FakePlc
+from tests.support.repo import post
 from tests.support.stream import Room
 from tests.support.wait import until
 

@@ -8,12 +8,11 @@ import pytest
 
 from relay.atproto.frames import Commit, Sync
 from relay.ingest import rejections
-from tests.integration.ingest.test_event_path import desynchronized, post
 from tests.support import commits
 from tests.support.commits import Spoil
-from tests.support.event_path import EventPath
+from tests.support.event_path import EventPath, desynchronized
 from tests.support.pds import FakePds
-from tests.support.repo import CommitEvent
+from tests.support.repo import CommitEvent, post
 from tests.support.wait import until
 
 

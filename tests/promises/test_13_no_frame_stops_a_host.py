@@ -12,11 +12,11 @@ import pytest
 
 from relay.hosts.hosts import Hosts
 from relay.net.http import GuardedHttp
-from tests.integration.ingest.test_event_path import post
 from tests.support.blocks import cbor
 from tests.support.event_path import EventPath
 from tests.support.fake_relay import LOCAL
 from tests.support.pds import TEXT, FakePds, websocket_frame
+from tests.support.repo import post
 from tests.support.wait import until
 
 

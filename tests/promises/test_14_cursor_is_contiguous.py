@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
+from tests.support.repo import post
 from tests.support.wait import until
 
 

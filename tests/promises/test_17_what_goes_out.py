@@ -12,12 +12,11 @@ import cbor2
 import pytest
 
 from relay.eventlog.reader import LogReader
-from tests.integration.ingest.test_event_path import post
-from tests.process.test_edge import Consumer, edge_of
 from tests.support.blocks import car, cbor
+from tests.support.edge import Consumer, edge_of
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
-from tests.support.repo import frame
+from tests.support.repo import frame, post
 
 FIELDS = {
     "#commit": {

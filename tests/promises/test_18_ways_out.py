@@ -15,10 +15,10 @@ import pytest
 from relay.hosts.hosts import Hosts
 from relay.kit.errors import RelayError
 from relay.net.http import GuardedHttp
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.fake_relay import LOCAL
 from tests.support.pds import FakePds
+from tests.support.repo import post
 from tests.support.strangers import RawServer, reply
 from tests.support.wait import until
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from relay.ingest.worker_pool import WORKER
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
+from tests.support.repo import post
 from tests.support.wait import until
 
 ROOT = Path(__file__).parents[2]

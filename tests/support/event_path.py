@@ -195,6 +195,22 @@ class EventPath:
         return events
 
 
+def commits(path: EventPath, count: int) -> list[frames.Commit | frames.Sync]:
+    """The commits and syncs in the log, once it has `count` events."""
+    return [event for event in path.logged(count) if isinstance(event, frames.Commit | frames.Sync)]
+
+
+def revs(path: EventPath, count: int) -> list[str]:
+    """Their revs."""
+    return [event.rev for event in commits(path, count)]
+
+
+def desynchronized(path: EventPath, repo: RepoBuilder) -> bool:
+    """Whether something of the account is known to be missing."""
+    path.stream.projector.flush()
+    return path.stored(repo.did)[1].desynchronized
+
+
 class DropCounter:
     """Drops by reason since the test began."""
 

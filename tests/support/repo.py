@@ -34,6 +34,7 @@ from tests.support.blocks import car, cbor, cid_of, link
 from tests.support.repo_tree import Node, Tree, encode, grown
 
 EPOCH_US = 1_750_000_000_000_000
+POST = "app.bsky.feed.post"
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
@@ -257,3 +258,8 @@ class RepoBuilder:
                 root = tree.put(root, op["path"], op["prev"].value[1:])
         tree.trim(root)
         return tree.seen
+
+
+def post(repo: RepoBuilder, name: str) -> CommitEvent:
+    """A commit that creates the post `name`."""
+    return repo.commit(create(f"{POST}/{name}", {"text": name}))

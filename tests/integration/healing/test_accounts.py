@@ -10,43 +10,20 @@ import pytest
 from relay.atproto.frames import Account, Commit, Sync
 from relay.healing import accounts as healing_accounts
 from relay.healing import budgets
-from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause
 from relay.identity import directory, negatives, resolver
 from relay.ingest import waits
 from relay.ingest.lines import ACCOUNT_PLACES
 from relay.kit import metrics
 from relay.store import healing, hosts
-from relay.store.healing import LISTED, Missed
+from relay.store.healing import LISTED
 from tests.support.blocks import car
 from tests.support.event_path import DropCounter, EventPath
+from tests.support.healing import connected, known, noted
 from tests.support.pds import FakePds
 from tests.support.present import present
-from tests.support.repo import RepoBuilder, SigningKey, create
+from tests.support.repo import POST, RepoBuilder, SigningKey, create
 from tests.support.wait import until
-
-POST = "app.bsky.feed.post"
-
-
-def connected(path: EventPath, pds: FakePds, *, account_limit: int = 100) -> Host:
-    """The host of `pds`, as if there were a connection to it."""
-    host = path.host(pds.url, account_limit=account_limit)
-    host.connected_at = time.time()
-    return host
-
-
-def known(path: EventPath, pds: FakePds, host: Host, seq: int = 1) -> RepoBuilder:
-    """An account with one commit in the log, which `pds` serves."""
-    repo = path.repo(pds.url)
-    pds.repos[repo.did] = repo
-    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(seq))
-    path.logged(seq)
-    return repo
-
-
-def noted(path: EventPath, host: Host) -> list[Missed]:
-    path.store()
-    return path.db.read(healing.due, host.id, time.time() + 1e9, 1000)
 
 
 def marked(path: EventPath) -> int:

@@ -15,13 +15,11 @@ from relay.healing.hosts import is_close
 from relay.hosts.host import Host
 from relay.store import host_healing, hosts
 from relay.store.host_healing import Progress
-from tests.integration.healing.test_accounts import connected, known, noted
 from tests.support.event_path import EventPath
+from tests.support.healing import connected, known, noted
 from tests.support.pds import FakePds
-from tests.support.repo import RepoBuilder, account_did, create, tid
+from tests.support.repo import POST, RepoBuilder, account_did, create, tid
 from tests.support.wait import until
-
-POST = "app.bsky.feed.post"
 
 
 def progress(path: EventPath, host: Host) -> Progress:

@@ -20,11 +20,10 @@ from relay.ingest.lanes import LANES
 from relay.kit import metrics
 from relay.kit.errors import AccountUnknown, LogError, StoreError
 from relay.store import accounts, installation
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
 from tests.support.present import present
-from tests.support.repo import RepoBuilder, SigningKey, create
+from tests.support.repo import RepoBuilder, SigningKey, create, post
 from tests.support.stream import payloads
 from tests.support.wait import until
 

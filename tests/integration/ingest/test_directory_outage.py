@@ -19,12 +19,11 @@ from relay.identity import directory, identity, lookup, negatives, resolver
 from relay.ingest import waits
 from relay.kit.errors import StoreError
 from relay.store import hosts
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.http import free_ports
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import RepoBuilder, SigningKey
+from tests.support.repo import RepoBuilder, SigningKey, post
 from tests.support.wait import until
 
 SHORTENED = {

@@ -11,11 +11,10 @@ from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.atproto.syntax import is_datetime
 from relay.ingest import rejections
 from relay.kit import metrics
-from tests.integration.ingest.test_event_path import POST, desynchronized, post
 from tests.support.blocks import car
-from tests.support.event_path import DropCounter, EventPath
+from tests.support.event_path import DropCounter, EventPath, desynchronized
 from tests.support.pds import FakePds
-from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, create, delete, frame
+from tests.support.repo import POST, CommitEvent, RepoBuilder, SigningKey, create, delete, frame, post
 from tests.support.wait import until
 
 

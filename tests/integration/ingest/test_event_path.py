@@ -14,31 +14,20 @@ from relay.ingest.delivery import Hold
 from relay.kit import metrics
 from relay.store import hosts
 from tests.support.blocks import car, cid_of, link
-from tests.support.event_path import DropCounter, EventPath
+from tests.support.event_path import DropCounter, EventPath, commits, desynchronized, revs
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
-from tests.support.repo import CommitEvent, RepoBuilder, SigningKey, account_did, create, did_document, frame
+from tests.support.repo import (
+    POST,
+    RepoBuilder,
+    SigningKey,
+    account_did,
+    create,
+    did_document,
+    frame,
+    post,
+)
 from tests.support.wait import until
-
-POST = "app.bsky.feed.post"
-
-
-def post(repo: RepoBuilder, name: str) -> CommitEvent:
-    return repo.commit(create(f"{POST}/{name}", {"text": name}))
-
-
-def commits(path: EventPath, count: int) -> list[Commit | Sync]:
-    """The commits and syncs in the log, once it has `count` events."""
-    return [event for event in path.logged(count) if isinstance(event, Commit | Sync)]
-
-
-def revs(path: EventPath, count: int) -> list[str]:
-    return [event.rev for event in commits(path, count)]
-
-
-def desynchronized(path: EventPath, repo: RepoBuilder) -> bool:
-    path.stream.projector.flush()
-    return path.stored(repo.did)[1].desynchronized
 
 
 @pytest.mark.parametrize("curve", ["k256", "p256"])

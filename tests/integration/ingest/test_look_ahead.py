@@ -12,11 +12,10 @@ from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.lanes import LANES
 from relay.ingest.waits import Waits
 from relay.store.accounts import AccountAndRepo
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import EventPath
 from tests.support.pds import FakePds
 from tests.support.present import present
-from tests.support.repo import RepoBuilder
+from tests.support.repo import RepoBuilder, post
 from tests.support.wait import until
 
 

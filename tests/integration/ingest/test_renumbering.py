@@ -16,12 +16,8 @@ from relay.net.websocket_connection import StreamEnded
 from tests.support.event_path import EventPath
 from tests.support.hosts import Stream
 from tests.support.pds import FakePds
-from tests.support.repo import CommitEvent, RepoBuilder, create, frame
+from tests.support.repo import frame, post
 from tests.support.wait import until
-
-
-def post(repo: RepoBuilder, name: str) -> CommitEvent:
-    return repo.commit(create(f"app.bsky.feed.post/{name}", {"text": name}))
 
 
 def starts_again(path: EventPath, host: Host, frame: bytes) -> bool:

@@ -8,9 +8,9 @@ import pytest
 from gevent.event import Event
 
 from relay.store.accounts import AccountAndRepo
-from tests.integration.ingest.test_event_path import post
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.pds import FakePds
+from tests.support.repo import post
 from tests.support.wait import until
 
 

@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import gevent
@@ -24,27 +23,13 @@ from relay.kit.errors import LogError
 from relay.stream.feed import Feed
 from relay.stream.firehose import Firehose
 from relay.web import consumer_connection, consumers
+from tests.support.firehose import PATH, consumer, handshake, head_of, raw, seqs
 from tests.support.fixtures import StartWeb
 from tests.support.http import call
 from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.wait import PATIENCE, until
 from tests.support.web import Web
 from tests.support.websocket import connect
-
-PATH = "/xrpc/com.atproto.sync.subscribeRepos"
-
-
-@contextmanager
-def consumer(web: Web, query: str = "", **options: Any) -> Iterator[ClientConnection]:
-    with connect(web.stream + query, max_size=None, ping_interval=None, **options) as client:
-        number = len(list(web.services.consumers))
-        until(lambda: number or list(web.services.consumers))
-        yield client
-
-
-def seqs(client: ClientConnection, count: int) -> list[int]:
-    """The numbers of the next events, which may be larger than what a host may send of their kind."""
-    return [frames.peek(client.recv(timeout=60)).seq for _ in range(count)]  # type: ignore[union-attr, arg-type]
 
 
 @pytest.mark.parametrize("allowed", [False, True])
@@ -66,27 +51,6 @@ def ending(client: ClientConnection, timeout: float = 10) -> tuple[list[bytes], 
     except ConnectionClosed as closed:
         assert closed.rcvd is not None
         return messages, closed.rcvd.code  # type: ignore[return-value]
-
-
-def handshake(query: str = "", extra: str = "") -> bytes:
-    return (
-        f"GET {PATH}{query} HTTP/1.1\r\nHost: relay\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
-        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{extra}\r\n"
-    ).encode()
-
-
-@contextmanager
-def raw(web: Web, request: bytes) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", web.server.port), timeout=60) as sock:
-        sock.sendall(request)
-        yield sock
-
-
-def head_of(sock: socket.socket) -> bytes:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        data += sock.recv(1)
-    return data
 
 
 def test_without_a_cursor_it_is_live_and_with_one_it_replays(web: Web) -> None:

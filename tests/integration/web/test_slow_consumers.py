@@ -23,7 +23,7 @@ from relay.web import consumer_connection, minimum_rate
 from relay.web.consumer_connection import ConsumerEnded
 from relay.web.errors import XrpcError
 from relay.web.server import ApiConnection
-from tests.integration.web.test_firehose import consumer, handshake, head_of, raw, seqs
+from tests.support.firehose import consumer, handshake, head_of, raw, seqs
 from tests.support.fixtures import StartWeb
 from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.wait import until
