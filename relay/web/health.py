@@ -16,6 +16,8 @@ from relay.kit import metrics
 from relay.kit.background import Loop
 from relay.kit.errors import StoreError
 from relay.store.database import Database, ping, within
+from relay.web import params
+from relay.web.errors import invalid
 from relay.web.services import Services, services
 
 # A database that hangs is reported before the client gives up: load balancers wait some seconds.
@@ -23,6 +25,8 @@ ANSWER_SECONDS = 3.0
 LOOK_SECONDS = 2.0
 # One look that waits for a database that hangs, and its turn on a busy hub.
 STALE_SECONDS = 10.0
+
+ROLES = ("relay", "edge", "active", "standby")
 
 blueprint = Blueprint("health", __name__)
 
@@ -55,8 +59,10 @@ def ready() -> ResponseReturnValue:
     """
     here = services()
     said = {"role": here.role} if here.node else {}
-    other = request.args.get("role", here.role) != here.role
-    problem = f"the role is {here.role}" if other else _database_problem(here.db)
+    role = params.optional(request.args, "role") or here.role
+    if role not in ROLES:
+        raise invalid(f"role is not one of {', '.join(ROLES)}")
+    problem = f"the role is {here.role}" if role != here.role else _database_problem(here.db)
     if problem is not None:
         return jsonify(status="error", msg=problem, **said), 503
     return jsonify(status="ok", **said)

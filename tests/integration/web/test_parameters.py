@@ -31,6 +31,8 @@ PARAMETERS = (
     "domain",
     "source",
     "stop",
+    "role",
+    "id",
 )
 VALUES = (
     "",

@@ -211,6 +211,10 @@ def test_a_fault_of_ours_tells_nothing_of_itself(web: Web, monkeypatch: pytest.M
 def test_health_ready_and_alive(web: Web) -> None:
     for path in ("/_health", "/xrpc/_health", "/_healthz", "/_readyz"):
         assert (web.get(path).status, web.get(path).json) == (200, {"status": "ok"})
+    asked = {role: web.get(f"/_readyz?role={role}") for role in ("", "relay", "edge", "activ")}
+    assert [answer.status for answer in asked.values()] == [200, 200, 503, 400]
+    assert asked["edge"].json == {"status": "error", "msg": "the role is relay"}
+    assert asked["activ"].json["error"] == "InvalidRequest"
     web.problem = "log: disk full"
     for path in ("/_health", "/xrpc/_health"):
         assert (web.get(path).status, web.get(path).json) == (500, {"status": "error", "msg": "log: disk full"})
