@@ -2,8 +2,9 @@
 
 Used by the worker pool; lanes wait for its checks. A process that ends or hangs is replaced and what it had is
 verified again, so nothing is lost; the events that it may have died of go alone from then on, and one that alone ends
-its process twice is refused. A process that somebody kills, an operator or a machine short of memory, counts against no
-event: what takes too much memory fails in the process itself (`worker`). Must not know what a task says.
+its process twice is refused. A process that somebody kills or stops, an operator or a machine short of memory or CPU,
+counts against no event: what takes too much memory fails in the process itself (`worker`), and one that hangs is told
+from one that gets no CPU (`worker_watch`). Must not know what a task says.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from gevent.hub import Waiter, get_hub
 
 from relay.atproto.crypto import PublicKey
 from relay.ingest.verification import Outcome, Refusal, Task, unpack_outcome
+from relay.ingest.worker_watch import NotItsFault, Watch
 from relay.kit import metrics
 from relay.kit.messages import Inbox, encode
 
@@ -35,6 +37,11 @@ GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
 KILLED_WITHIN_SECONDS = 5.0
+# Once a process has owed an answer for as long as the pool allows, in parts of that time: until it is looked at again,
+# how much CPU is enough from then on, and how long one is waited for that does not get that.
+LOOK_PART = 0.5
+ENOUGH_PART = 0.25
+STARVED_PARTS = 30
 # How soon a process whose end of the socket is closed has a status.
 ENDED_WITHIN_SECONDS = 1.0
 RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -170,7 +177,7 @@ class WorkerSupervisor:
         process, connection = _spawn(self._command)
         cause, blamed = "ended", True
         try:
-            for took, outcomes in self._answers(connection):
+            for took, outcomes in self._answers(connection, self._watch(process.pid)):
                 if sender is None:
                     self.ready = True
                     self.failures = 0
@@ -181,6 +188,8 @@ class WorkerSupervisor:
                 self._busy.inc(seconds)
                 self._settle(took, outcomes)
             blamed = not _was_killed(process)
+        except NotItsFault:
+            cause, blamed = "hung", False
         except TimeoutError:
             cause = "hung"
         except gevent.GreenletExit:
@@ -198,24 +207,33 @@ class WorkerSupervisor:
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
         return cause if started else "failed"
 
-    def _answers(self, connection: socket.socket) -> Iterator[tuple[list[float], list[tuple[object, ...]]]]:
-        """What the process sends until it ends. Raises TimeoutError when it owes an answer for too long."""
+    def _answers(
+        self, connection: socket.socket, watch: Watch
+    ) -> Iterator[tuple[list[float], list[tuple[object, ...]]]]:
+        """What the process sends until it ends. Raises as `Watch.look` when it owes an answer for too long."""
         inbox = Inbox()
         connection.settimeout(self._hung_seconds)
         while True:
             try:
                 data = connection.recv(READ_BYTES)
             except TimeoutError:
-                if not self._hangs(connection):
+                if not self._owes(connection):
+                    watch.forget()
                     continue
-                raise
+                watch.look()
+                connection.settimeout(LOOK_PART * self._hung_seconds)
+                continue
             except OSError:
                 return
             if not data:
                 return
             yield from inbox.feed(data)
 
-    def _hangs(self, connection: socket.socket) -> bool:
+    def _watch(self, pid: int) -> Watch:
+        return Watch(pid, ENOUGH_PART * self._hung_seconds, STARVED_PARTS * self._hung_seconds)
+
+    def _owes(self, connection: socket.socket) -> bool:
+        """Whether an answer has been due for too long."""
         if self.ready and (not self._sent or time.monotonic() - self._oldest_since < self._hung_seconds):
             return False
         # The relay itself may have stood still; then the answer is there by now.

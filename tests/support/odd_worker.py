@@ -1,7 +1,8 @@
 """A worker process for tests: `relay.ingest.worker`, but that a commit's own words may make it go wrong.
 
-Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW` take a while, `ODD_LONG` a second,
-`ODD_ANSWER` is answered by nonsense, and `ODD_MEMORY` takes more memory than any event.
+Blocks that contain `ODD_CRASH` end the process, `ODD_HANG` make it hang, `ODD_SLOW`, `ODD_NAP` and `ODD_LONG` take a
+while up to a second, `ODD_SPIN` a tenth of a second of CPU and `ODD_LOOP` all that there is, `ODD_ANSWER` is answered
+by nonsense, and `ODD_MEMORY` takes more memory than any event.
 """
 
 from __future__ import annotations
@@ -23,13 +24,25 @@ def verify(event: Commit | Sync, key: PublicKey) -> Verdict | Unproven | Refusal
         time.sleep(600)
     if b"ODD_SLOW" in event.blocks:
         time.sleep(0.02)
+    if b"ODD_NAP" in event.blocks:
+        time.sleep(0.3)
     if b"ODD_LONG" in event.blocks:
         time.sleep(1.0)
+    if b"ODD_SPIN" in event.blocks:
+        spin(0.1)
+    if b"ODD_LOOP" in event.blocks:
+        spin(600)
     if b"ODD_MEMORY" in event.blocks:
         bytes(1 << 30)
     if b"ODD_ANSWER" in event.blocks:
         return ("neither", "nor", "anything")  # type: ignore[return-value]
     return worker.verify_now(event, key)
+
+
+def spin(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 if __name__ == "__main__":

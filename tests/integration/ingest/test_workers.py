@@ -137,7 +137,7 @@ def test_a_hung_worker_is_replaced(opened: Open, pds: FakePds, drops: DropCounte
     assert not running(stopped)
 
 
-@pytest.mark.parametrize("word", ["ODD_CRASH", "ODD_HANG", "ODD_ANSWER", "ODD_MEMORY"])
+@pytest.mark.parametrize("word", ["ODD_CRASH", "ODD_HANG", "ODD_LOOP", "ODD_ANSWER", "ODD_MEMORY"])
 def test_a_frame_that_ends_its_worker_twice_is_dropped_and_no_other_is(
     opened: Open, pds: FakePds, drops: DropCounter, word: str
 ) -> None:
@@ -174,6 +174,48 @@ def test_no_event_is_blamed_for_processes_that_somebody_kills(
     assert until(lambda: host.cursor.position == 2, 30)
     assert drops.since("poison") == 0 and len(path.events()) == 2
     assert path.ingest.problem is None
+
+
+def test_no_event_is_blamed_for_processes_that_somebody_stops(
+    opened: Open, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_supervisor, "RESTART_SECONDS", (0.0,))
+    drops.watch("poison")
+    path = opened(processes=1, hung_seconds=0.5)
+    host, repo = one_known(path, pds)
+    (supervisor,) = present(path.ingest._pool)._supervisors
+    first = restarts("hung")
+    path.put(host, repo.commit(create(f"{POST}/3kzzz", words("ODD_NAP"))).frame(2))
+    for before in range(first, first + 3):
+        until(lambda: supervisor.ready and supervisor.outstanding, 30)
+        (worker,) = workers()
+        os.kill(worker, signal.SIGSTOP)
+        while restarts("hung") == before:
+            gevent.sleep(0.01)
+    assert until(lambda: host.cursor.position == 2, 30)
+    assert drops.since("poison") == 0 and len(path.events()) == 2
+
+
+def test_no_event_is_blamed_for_a_machine_without_cpu(opened: Open, pds: FakePds, drops: DropCounter) -> None:
+    """Others have all of the one core that the process may use, for longer than an answer may take."""
+    drops.watch("poison")
+    path = opened(processes=1, hung_seconds=0.5)
+    host, repo = one_known(path, pds)
+    before, (worker,), core = restarts("hung"), workers(), min(os.sched_getaffinity(0))
+    os.sched_setaffinity(worker, {core})
+    os.sched_setscheduler(worker, os.SCHED_IDLE, os.sched_param(0))
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+    try:
+        for other in others:
+            os.sched_setaffinity(other.pid, {core})
+        path.put(host, repo.commit(create(f"{POST}/3kzzz", words("ODD_SPIN"))).frame(2))
+        gevent.sleep(2.0)
+    finally:
+        for other in others:
+            other.kill()
+            other.wait(10)
+    path.logged(2)
+    assert drops.since("poison") == 0 and restarts("hung") == before and workers() == [worker]
 
 
 def test_a_fault_in_sending_ends_the_process_and_loses_nothing(
