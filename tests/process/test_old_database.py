@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import gevent
 import pytest
@@ -34,14 +32,6 @@ def slow_step(self):
 catch_up.CatchUp.step = slow_step
 sys.exit(app.main(None))
 """
-
-
-@pytest.fixture
-def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -> Iterator[RelayProcess]:
-    process = RelayProcess(tmp_path, {"RELAY_PLC_HOST": network[0].url, "DATABASE_URL": database_url})
-    process.start()
-    yield process
-    process.close()
 
 
 @pytest.mark.timeout(600)

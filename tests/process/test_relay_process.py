@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -20,14 +19,6 @@ from tests.support.through import ResumingConsumer, Writer, check_whole
 
 EVENTS_A_ROUND = 120
 KILLS = 3
-
-
-@pytest.fixture
-def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -> Iterator[RelayProcess]:
-    process = RelayProcess(tmp_path, {"RELAY_PLC_HOST": network[0].url, "DATABASE_URL": database_url})
-    process.start()
-    yield process
-    process.close()
 
 
 @pytest.mark.timeout(600)

@@ -18,6 +18,7 @@ from relay.store.open import open_database
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.postgres import BINARIES, Cluster, Databases
+from tests.support.relay_process import RelayProcess
 from tests.support.web import Web
 
 StartWeb = Callable[..., Web]
@@ -71,6 +72,15 @@ def new_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 def database_url(new_database_url: Callable[[], str]) -> str:
     """The address of an empty database."""
     return new_database_url()
+
+
+@pytest.fixture
+def relay(tmp_path: Path, network: tuple[FakePlc, FakePds], database_url: str) -> Iterator[RelayProcess]:
+    """A started relay that asks the directory of `network`."""
+    process = RelayProcess(tmp_path, {"RELAY_PLC_HOST": network[0].url, "DATABASE_URL": database_url})
+    process.start()
+    yield process
+    process.close()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -109,3 +110,15 @@ def certificate(folder: Path, *names: str) -> tuple[Path, ssl.SSLContext]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(chain_file)
     return ca_file, context
+
+
+def judge_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have default contexts judge the form of certificates, as some versions of Python do."""
+    default = ssl.create_default_context
+
+    def strict() -> ssl.SSLContext:
+        context = default()
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple
 
+from tests.bench.peers.table import number
+
 # The contenders: our relay without a consumer of its JSON stream, with one of everything, with the two hundred; an edge
 # and Jetstream with the two hundred, behind a relay that serves none.
 NOBODY, ONE, RELAY, EDGE, JETSTREAM = "relay, nobody", "relay, one", "relay, 200", "edge, 200", "Jetstream, 200"
@@ -63,7 +65,7 @@ def text(title: str, runs: Runs, *, paced: bool) -> str:
         values = {name: value(column) for name, column in shown.items()}
         ours, theirs = values.get(EDGE), values.get(JETSTREAM)
         ratio = (ours / theirs if higher_is_better else theirs / ours) if ours and theirs else None
-        rows.append([label, *map(_number, values.values()), _number(ratio), goal])
+        rows.append([label, *map(number, values.values()), number(ratio), goal])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -77,9 +79,3 @@ def _medians(times: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     whole = [figures for figures in times if "failed" not in figures]
     names = [name for name, value in whole[0].items() if isinstance(value, int | float)] if whole else []
     return {name: median([figures[name] for figures in whole if figures[name] is not None]) for name in names}
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -99,7 +99,7 @@ def text(title: str, lines: Sequence[Line]) -> str:
     rows = [[title, *names, *(f"times {peer}" for peer in peers), "goal"]]
     rows.append(["---"] * len(rows[0]))
     for line in lines:
-        numbers = [_number(value) for value in (*line.medians.values(), *line.times_better.values())]
+        numbers = [number(value) for value in (*line.medians.values(), *line.times_better.values())]
         rows.append([line.label.replace("  ", "- "), *numbers, f"≥ {line.goal:g}" if line.goal else ""])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -121,7 +121,7 @@ def _times_better(ours: float | None, peer: float | None, higher_is_better: bool
     return round(ours / peer if higher_is_better else peer / ours, 2)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -25,7 +24,7 @@ from relay.hosts.lifecycle import Status
 from relay.web.callers import MAX_FAILURES
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.pds import FakePds
-from tests.support.strangers import RawServer, certificate, reply
+from tests.support.strangers import RawServer, certificate, judge_forms, reply
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
 
@@ -215,14 +214,7 @@ def test_a_relay_behind_tls_is_verified_by_chain_and_name_alone(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As hosts are (tests/integration/net/test_http.py): the form of the certificate is not judged."""
-    default = ssl.create_default_context
-
-    def strict() -> ssl.SSLContext:
-        context = default()
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-        return context
-
-    monkeypatch.setattr(ssl, "create_default_context", strict)
+    judge_forms(monkeypatch)
     ca_file, context = certificate(tmp_path, "localhost")
     with RawServer(lambda sock: sock.sendall(reply(b'{"banned_domains": []}')), context) as server:
         assert run("bans", "list", "--url", server.url).exit_code == 3

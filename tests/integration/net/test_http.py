@@ -16,7 +16,7 @@ from relay.kit.errors import AddressRefused, HttpError
 from relay.net import address
 from relay.net.address import Address
 from relay.net.http import GuardedHttp
-from tests.support.strangers import RawServer, certificate, reply
+from tests.support.strangers import RawServer, certificate, judge_forms, reply
 from tests.support.wait import PATIENCE, until
 
 
@@ -353,14 +353,7 @@ def test_tls_is_verified_by_name_over_one_shared_context(tmp_path: Path, monkeyp
 
 def test_the_form_of_a_certificate_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without key identifiers and key usage, as some hosts have them; no matter what this Python's default is."""
-    default = ssl.create_default_context
-
-    def strict() -> ssl.SSLContext:
-        context = default()
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-        return context
-
-    monkeypatch.setattr(ssl, "create_default_context", strict)
+    judge_forms(monkeypatch)
     http, context = trusting_client(tmp_path, monkeypatch)
     with RawServer(lambda sock: sock.sendall(reply(b"sealed")), context) as server:
         assert http.get(server.url).body == b"sealed"

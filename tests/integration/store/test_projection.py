@@ -9,7 +9,7 @@ from relay.store import accounts, hosts, projection
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.database import Database, Transaction
 from relay.store.projection import ProjectionBatch
-from tests.support.tables import by_uid
+from tests.support.tables import account, by_uid
 
 OLD = Cid.of_dag_cbor(b"\xa0")
 NEW = Cid.of_dag_cbor(b"\x80")
@@ -21,10 +21,6 @@ def host_ids(database: Database) -> list[int]:
         database.write(hosts.insert, f"pds{number}.example.com", no_ssl=False, account_limit=9, trusted=False).id
         for number in range(3)
     ]
-
-
-def account(uid: int, host_id: int, status: str = "active", upstream_status: str = "active") -> AccountRow:
-    return AccountRow(uid, f"did:plc:{uid:024d}", host_id, status, upstream_status)
 
 
 def counts(database: Database) -> list[int]:

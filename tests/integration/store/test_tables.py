@@ -11,7 +11,7 @@ from relay.store.database import Database, Transaction, ping
 from relay.store.hosts import HostRow
 from relay.store.identities import IdentityRow
 from relay.store.projection import ProjectionBatch
-from tests.support.tables import by_uid
+from tests.support.tables import account, by_uid
 
 COMMIT = Cid.of_dag_cbor(b"\xa0")
 DATA = Cid.of_dag_cbor(b"\x80")
@@ -26,10 +26,6 @@ def add_accounts(database: Database, *rows: AccountRow, repos: bool = True) -> N
     if repos:
         batch.repos = {row.uid: RepoRow(row.uid, "3k2a", COMMIT, DATA) for row in rows}
     database.write(projection.write, batch)
-
-
-def account(uid: int, host_id: int = 1, status: str = "active", upstream_status: str = "active") -> AccountRow:
-    return AccountRow(uid, f"did:plc:{uid:024d}", host_id, status, upstream_status)
 
 
 def test_an_open_database_answers(database: Database) -> None:

@@ -673,6 +673,18 @@ def test_a_damaged_segment_header_costs_nothing(tmp_path: Path) -> None:
 # Disks that fail
 
 
+class Moody:
+    """fdatasync with an outcome for each call to come; then it succeeds."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[bool] = []
+
+    def __call__(self, fd: int) -> None:
+        if self.outcomes and not self.outcomes.pop(0):
+            raise OSError(errno.EIO, "Input/output error")
+        os.fdatasync(fd)
+
+
 class Disk:
     """fdatasync that fails when told to."""
 
@@ -728,20 +740,15 @@ def test_the_newest_events_stay_while_a_segment_without_any_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Retention has a thread of its own, and a disk that fails takes long to cut a file."""
-    outcomes: list[bool] = []
-
-    def moody(fd: int) -> None:
-        if outcomes and not outcomes.pop(0):
-            raise OSError(errno.EIO, "Input/output error")
-        os.fdatasync(fd)
+    disk = Moody()
 
     def slow(path: Path, size: int) -> None:
         log.trim(1e9, 1, keep_from=log.next_seq)
         truncate(path, size)
 
-    log, truncate = filled(tmp_path, 8, sync=moody, segment_seconds=0.0), os.truncate
+    log, truncate = filled(tmp_path, 8, sync=disk, segment_seconds=0.0), os.truncate
     monkeypatch.setattr(os, "truncate", slow)
-    outcomes += [True, False]
+    disk.outcomes += [True, False]
     with pytest.raises(LogError):
         append(log, [record(9)])
     assert seqs(log) == [5, 6, 7, 8]
@@ -767,16 +774,10 @@ def test_a_file_system_that_says_at_the_end_that_it_failed(tmp_path: Path, monke
 @pytest.mark.parametrize("first", [11, 15], ids=["next", "behind a gap"])
 def test_a_segment_that_never_had_a_record_is_made_once(tmp_path: Path, first: int) -> None:
     """In a copy seqs may be left out where it begins. Two of one name would go together, one of them in use."""
-    outcomes: list[bool] = []
-
-    def moody(fd: int) -> None:
-        if outcomes and not outcomes.pop(0):
-            raise OSError(errno.EIO, "Input/output error")
-        os.fdatasync(fd)
-
+    disk = Moody()
     crash(filled(tmp_path, 10, copy=True, segment_bytes=1 << 20))
-    log = opened(tmp_path, copy=True, sync=moody, segment_bytes=1 << 20)
-    outcomes += [True, False, True, False, True, False]
+    log = opened(tmp_path, copy=True, sync=disk, segment_bytes=1 << 20)
+    disk.outcomes += [True, False, True, False, True, False]
     batch = [record(first), record(first + 1)]
     for _ in range(3):
         with pytest.raises(LogError):
