@@ -213,6 +213,8 @@ class _Reading:
         self._host = host
         # Numbers that were taken up before and are asked for again. Some hosts count the cursor's own among them.
         self._asked_again = range(0) if cursor is None else range(cursor, host.cursor.highest + 1)
+        # Of the cursor's own event, if that is the last one that came: the time that it stated.
+        self._last_stated = host.last_event_time if len(self._asked_again) == 1 else None
         self._sink = sink
         self._starts_again = starts_again
         self._last_seq = 0
@@ -271,15 +273,21 @@ class _Reading:
         if event.seq > max(self._last_seq, self._host.cursor.position):
             if self._held:
                 self._held.clear()
-        elif event.seq <= self._last_seq or event.seq not in self._asked_again:
+        elif event.seq <= self._last_seq or event.seq not in self._asked_again or self._is_another(event):
             self._look_at(event)
         if event.seq > self._last_seq:
             self._hand_on(event)
         else:
             self._sink.reject(self._host, None, "seq-not-rising", event.did, f"{event.seq}", event.frame)
 
+    def _is_another(self, event: Event) -> bool:
+        """Whether an event that has the number of the last one is not that one: what a host loses in a crash, it gives
+        the numbers of to others.
+        """
+        return self._last_stated not in (None, event.time)
+
     def _look_at(self, event: Event) -> None:
-        """See whether an event whose number is neither new nor asked for again is by new numbers of the host."""
+        """See whether an event is by new numbers of the host: its own is not new, and it was not asked for again."""
         if not self._starts_again(self._host, event):
             self._hold(event)
             return

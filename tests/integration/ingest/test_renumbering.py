@@ -108,6 +108,21 @@ def test_a_host_that_begins_with_the_last_event_again_repeats_it(path: EventPath
     assert host.restarted_at is None and host.cursor.position == 14
 
 
+def test_another_event_under_the_number_that_was_asked_for_begins_the_cursor_anew(
+    path: EventPath, pds: FakePds
+) -> None:
+    """The host lost its last events in a crash, and has given their numbers to others since."""
+    host, repo, lost = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    read(path, host, None, post(repo, "3kaaa").frame(10), last := post(lost, "3kaaa").frame(11))
+    read(path, host, 11, last)
+    assert host.restarted_at is None and len(path.logged(2)) == 2
+    read(path, host, 11, post(repo, "3kbbb").frame(11), post(repo, "3kccc").frame(12))
+    assert host.restarted_at is not None and host.cursor.position == 12
+    assert [event.rev for event in path.logged(4) if isinstance(event, Commit)][-1] == repo.rev
+    path.store()
+    assert path.db.read(lambda tx: tx.rows("SELECT reason FROM heal_host")) == [("numbers-restarted",)]
+
+
 @pytest.mark.parametrize("cursor", [None, 13])
 def test_what_is_repeated_of_an_account_that_is_not_followed_shows_nothing(
     path: EventPath, pds: FakePds, cursor: int | None
