@@ -88,15 +88,15 @@ class RecordCache:
 class RecordPart:
     """One of the two records of each DID; empty is the same as not there."""
 
-    __slots__ = ("_first", "_recent")
+    __slots__ = ("_cache", "_first")
 
-    def __init__(self, recent: RecordCache, *, first: bool) -> None:
-        self._recent = recent
+    def __init__(self, cache: RecordCache, *, first: bool) -> None:
+        self._cache = cache
         self._first = first
 
     def get(self, did: str) -> bytes | None:
         """The record of `did`."""
-        entry = self._recent.find(did)
+        entry = self._cache.find(did)
         if entry is None:
             return None
         cut = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES])
@@ -104,29 +104,29 @@ class RecordPart:
 
     def items(self) -> Iterator[tuple[str, bytes]]:
         """Every DID that has a record, with it."""
-        for did, entry in self._recent.items():
+        for did, entry in self._cache.items():
             cut = _LENGTH_BYTES + int.from_bytes(entry[:_LENGTH_BYTES])
             if record := entry[_LENGTH_BYTES:cut] if self._first else entry[cut:]:
                 yield did, record
 
     def put(self, did: str, record: bytes) -> None:
-        """Keep `record`; at most 64 KiB."""
-        entry = self._recent.find(did)
+        """Keep `record`; one of the first part has 65,535 bytes at most."""
+        entry = self._cache.find(did)
         cut = _LENGTH_BYTES + (0 if entry is None else int.from_bytes(entry[:_LENGTH_BYTES]))
         if self._first:
             other = b"" if entry is None else entry[cut:]
             entry = len(record).to_bytes(_LENGTH_BYTES) + record + other
         else:
             entry = (bytes(_LENGTH_BYTES) if entry is None else entry[:cut]) + record
-        self._recent.keep(did, entry)
+        self._cache.keep(did, entry)
 
     def drop(self, did: str) -> None:
         """Keep no record of `did` in this part."""
         if self.get(did) is None:
             return
         self.put(did, b"")
-        if self._recent.find(did) == bytes(_LENGTH_BYTES):
-            self._recent.forget(did)
+        if self._cache.find(did) == bytes(_LENGTH_BYTES):
+            self._cache.forget(did)
 
 
 class RecentSet:

@@ -11,48 +11,48 @@ DID = account_did(1)
 
 
 def test_the_two_records_of_a_did_are_kept_apart() -> None:
-    recent = RecordCache(10)
-    recent.identities.put(DID, b"identity")
-    assert recent.accounts.get(DID) is None
-    recent.accounts.put(DID, b"account")
-    recent.identities.put(DID, b"another identity")
-    assert (recent.identities.get(DID), recent.accounts.get(DID)) == (b"another identity", b"account")
-    recent.identities.drop(DID)
-    assert (recent.identities.get(DID), recent.accounts.get(DID)) == (None, b"account")
-    recent.accounts.drop(DID)
-    assert len(recent) == 0
+    cache = RecordCache(10)
+    cache.identities.put(DID, b"identity")
+    assert cache.accounts.get(DID) is None
+    cache.accounts.put(DID, b"account")
+    cache.identities.put(DID, b"another identity")
+    assert (cache.identities.get(DID), cache.accounts.get(DID)) == (b"another identity", b"account")
+    cache.identities.drop(DID)
+    assert (cache.identities.get(DID), cache.accounts.get(DID)) == (None, b"account")
+    cache.accounts.drop(DID)
+    assert len(cache) == 0
 
 
 def test_records_may_be_long() -> None:
-    recent = RecordCache(10)
-    recent.identities.put("did:web:example.com", bytes(65535))
-    recent.accounts.put("did:web:example.com", bytes(70_000))
-    assert recent.identities.get("did:web:example.com") == bytes(65535)
-    assert recent.accounts.get("did:web:example.com") == bytes(70_000)
+    cache = RecordCache(10)
+    cache.identities.put("did:web:example.com", bytes(65535))
+    cache.accounts.put("did:web:example.com", bytes(70_000))
+    assert cache.identities.get("did:web:example.com") == bytes(65535)
+    assert cache.accounts.get("did:web:example.com") == bytes(70_000)
 
 
 def test_what_was_used_last_is_kept_and_the_rest_goes() -> None:
-    recent = RecordCache(20)
+    cache = RecordCache(20)
     for number in range(1000):
-        recent.accounts.put(account_did(number), b"%d" % number)
+        cache.accounts.put(account_did(number), b"%d" % number)
         # In use all the time, so never among the oldest.
-        assert recent.accounts.get(account_did(0)) == b"0"
-        assert len(recent) <= 20
-    kept = [number for number in range(990, 1000) if recent.accounts.get(account_did(number)) is not None]
+        assert cache.accounts.get(account_did(0)) == b"0"
+        assert len(cache) <= 20
+    kept = [number for number in range(990, 1000) if cache.accounts.get(account_did(number)) is not None]
     assert len(kept) >= 9
-    assert recent.accounts.get(account_did(500)) is None
+    assert cache.accounts.get(account_did(500)) is None
 
 
 def test_many_shards_hold_no_more_than_their_capacity_and_agree_with_a_dict() -> None:
     capacity = SHARDS * SMALLEST_SHARD
-    recent, chance = RecordCache(capacity), random.Random(1)
+    cache, chance = RecordCache(capacity), random.Random(1)
     newest: dict[int, bytes] = {}
     for _ in range(2 * capacity):
         number = int(capacity * chance.random())
         newest[number] = chance.randbytes(8)
-        recent.accounts.put(account_did(number), newest[number])
-    assert capacity / 3 < len(recent) <= capacity
-    found = {number: recent.accounts.get(account_did(number)) for number in newest}
+        cache.accounts.put(account_did(number), newest[number])
+    assert capacity / 3 < len(cache) <= capacity
+    found = {number: cache.accounts.get(account_did(number)) for number in newest}
     assert all(record is None or record == newest[number] for number, record in found.items())
 
 
