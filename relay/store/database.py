@@ -108,7 +108,12 @@ def ping(tx: Transaction) -> None:
 
 def unusable(error: Exception) -> StoreError:
     """What a migration raises where the database refuses a statement: tables of the same names, no schema for them."""
-    return StoreError("store-schema", f"the tables cannot be made: {' '.join(str(error).split())}")
+    return StoreError("store-schema", f"the tables cannot be made: {in_a_line(error)}")
+
+
+def in_a_line(error: Exception) -> str:
+    """What an error says, in one line: what libpq says has several, and tabs."""
+    return " ".join(str(error).split())
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from psycopg2.extras import execute_batch, execute_values
 
 from relay.kit import metrics
 from relay.kit.errors import StoreError
-from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction, unusable
+from relay.store.database import ONE_ROW, Database, P, Row, T, Transaction, in_a_line, unusable
 from relay.store.outage import Outage
 from relay.store.postgres_lock import PostgresLock
 from relay.store.postgres_pool import Pool, Unanswered
@@ -147,7 +147,7 @@ class PostgresDatabase(Database):
                 if lost and used and not committing:
                     continue
                 if isinstance(error, psycopg2.Error) and (lost or _is_outage(error)):
-                    raise StoreError("store-unavailable", str(error).strip()) from error
+                    raise StoreError("store-unavailable", in_a_line(error)) from error
                 raise
             self._pool.give_back(connection)
             return result

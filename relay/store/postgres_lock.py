@@ -16,6 +16,7 @@ from gevent.lock import RLock
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
 
 from relay.kit.errors import StoreError
+from relay.store.database import in_a_line
 
 # Any fixed number but that of the migrations.
 KEY = 0x72656C6179
@@ -157,7 +158,7 @@ def _ask(connection: Connection, sql: str) -> object:
             row = cursor.fetchone() if cursor.description else None
             return row[0] if row else None
     except psycopg2.Error as error:
-        raise StoreError("store-unavailable", str(error).strip()) from error
+        raise StoreError("store-unavailable", in_a_line(error)) from error
     except gevent.Timeout as ended:
         if ended is not timeout:
             raise

@@ -24,6 +24,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg
 from psycopg2.extensions import get_wait_callback
 
 from relay.kit.errors import StoreError
+from relay.store.database import in_a_line
 from relay.store.postgres_address import parameters_of
 
 CONNECT_SECONDS = 5.0
@@ -70,6 +71,9 @@ class Pool:
         self._parameters: dict[str, object] = {**_DEFAULTS, **parameters_of(url)}
         if get_wait_callback() is None:
             patch_psycopg()
+        # libpq does not always say which server it speaks of.
+        hosts = str(self._parameters.get("host", ""))
+        self._server = f"{hosts}: " if hosts else ""
         self._room = BoundedSemaphore(capacity)
         self._resting: deque[Resting] = deque()
         self._down_until = 0.0
@@ -186,7 +190,7 @@ class Pool:
                     self._close(connection)
                     raise
         except (psycopg2.Error, OSError) as error:
-            raise self._down(str(error).strip(), refused=isinstance(error, psycopg2.Error)) from error
+            raise self._down(self._server + in_a_line(error), refused=isinstance(error, psycopg2.Error)) from error
         except Unanswered:
             raise self._down(f"no answer from the server in {CONNECT_SECONDS:.0f} s", refused=False) from None
         checked: Connection = connection

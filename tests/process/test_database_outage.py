@@ -233,3 +233,16 @@ def test_a_relay_that_is_stopped_on_a_full_disk_goes_on_where_it_was(
         consumer.stop()
         check_whole(consumer, writer)
         assert relay.stop() == 0
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("hosts", ["localhost:1", "127.0.0.1:1,127.0.0.1:2"])
+def test_a_database_that_is_not_there_is_named_in_one_line(tmp_path: Path, hosts: str) -> None:
+    """As it says it itself: libpq gives each server two lines, and a tab."""
+    relay = RelayProcess(tmp_path, {"DATABASE_URL": f"postgres://relay:secret@{hosts}/relay"})
+    assert relay.begin().process.wait(30) == 1
+    said = relay.log.read_text().splitlines()
+    assert len(said) == 1 and "cannot start: store-unavailable: " in said[0]
+    assert hosts.partition(":")[0] in said[0] and "Connection refused" in said[0]
+    assert "\\x0a" not in said[0] and "\t" not in said[0] and "secret" not in said[0]
+    relay.close()
