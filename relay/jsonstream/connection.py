@@ -11,8 +11,9 @@ import orjson
 from gevent.socket import socket as Socket  # noqa: N812
 
 from relay.jsonstream.filter_room import FiltersFull
-from relay.jsonstream.filters import FilterInvalid, of_update
+from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, FilterInvalid, of_update
 from relay.jsonstream.stream import Options
+from relay.jsonstream.update_pace import UpdatePace
 from relay.net.websocket import CloseCode, close_frame
 from relay.web.consumer_connection import BYTES_PER_SECOND, FAREWELL_BYTES, Connection, ConsumerEnded
 from relay.web.consumers import Consumer
@@ -21,12 +22,14 @@ log = logging.getLogger(__name__)
 
 # Ten thousand DIDs take 350 kB.
 MAX_UPDATE_BYTES = 512 << 10
+# What has more items is not read at all: 512 KiB have room for so many small ones that reading them takes very long.
+MAX_COMMAS = 2 * (MAX_DIDS + MAX_COLLECTIONS)
 
 
 class JsonConnection(Connection):
     """The socket of one consumer, whose `options` it may change."""
 
-    __slots__ = ("_options",)
+    __slots__ = ("_options", "_pace")
 
     hears = True
     message_bytes = MAX_UPDATE_BYTES
@@ -38,6 +41,7 @@ class JsonConnection(Connection):
     def __init__(
         self,
         options: Options,
+        pace: UpdatePace,
         deflate: bool,
         socket: Socket,
         received: bytes,
@@ -46,6 +50,7 @@ class JsonConnection(Connection):
         _: float,
     ) -> None:
         self._options = options
+        self._pace = pace
         # How much of the log a consumer has left does not say how much it still has to take.
         super().__init__(socket, received, consumer, stall, window=0, deflate=deflate)
 
@@ -57,7 +62,12 @@ class JsonConnection(Connection):
         """Nothing: how far a consumer is does not say what it was sent."""
 
     def hear(self, text: bytes) -> None:
-        """Take an `options_update`; other types are ignored, as Jetstream does. Raises ConsumerEnded."""
+        """Take an `options_update`; other types are ignored, as Jetstream does. Waits for its turn. Raises
+        ConsumerEnded.
+        """
+        if text.count(b",") > MAX_COMMAS:
+            raise _refused("a message has too many items")
+        self._pace.wait(self._consumer.remote_address, len(text), self._leaving)
         try:
             message = orjson.loads(text)
         except orjson.JSONDecodeError:

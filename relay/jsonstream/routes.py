@@ -70,7 +70,7 @@ def subscribe(stream: JsonStream) -> ResponseReturnValue:
     options = Options(wanted, Place(stream.room, address), waits=query.get("requireHello") == "true")
     attach = partial(_attach, stream, cursor, encoding, options)
     deflate = encoding is DEFLATED
-    hand_over("json", text or "none", attach, partial(JsonConnection, options, deflate), deflate=deflate)
+    hand_over("json", text or "none", attach, partial(JsonConnection, options, stream.pace, deflate), deflate=deflate)
     return ""
 
 

@@ -12,6 +12,7 @@ from relay.jsonstream.cursor import Cursor
 from relay.jsonstream.encodings import Encoding, zstd_with
 from relay.jsonstream.filter_room import FilterRoom, Place
 from relay.jsonstream.filters import Filter
+from relay.jsonstream.update_pace import UpdatePace
 from relay.kit import metrics
 from relay.stream.chunk_cache import ChunkCache
 from relay.stream.feed import Feed
@@ -69,6 +70,7 @@ class JsonStream:
         self._firehose = firehose
         self._batches = ChunkCache(Batch, CAPACITY_BYTES)
         self.room = FilterRoom()
+        self.pace = UpdatePace()
         self.compressed = zstd_with(dictionary) if dictionary else None
         metrics.show_bound("json-batches-bytes", lambda: self._batches.bytes, CAPACITY_BYTES)
 

@@ -7,7 +7,7 @@ import socket
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from relay.atproto.frames import Kind
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import last_seq_before
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
-from relay.jsonstream import stream
+from relay.jsonstream import stream, update_pace
 from relay.jsonstream.connection import MAX_UPDATE_BYTES, JsonConnection
 from relay.jsonstream.filter_room import FilterRoom
 from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS
@@ -447,6 +447,33 @@ def test_all_filters_together_have_a_bound(start_web: StartWeb, monkeypatch: pyt
             until(lambda: taken() > MAX_DIDS * 200)
     until(lambda: not list(web.services.consumers))
     assert taken() == 0
+
+
+def test_what_consumers_say_is_read_at_a_pace(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(update_pace, "PIECES_BURST", 100)
+    web = start_web(json_stream=True)
+    network = Network(web)
+    long = json.dumps({"type": "options_update", "payload": {"wantedDids": [account_did(n) for n in range(MAX_DIDS)]}})
+    pieces = len(long) // update_pace.PIECE_BYTES + 1
+    with ExitStack() as opened:
+        clients = [opened.enter_context(consumer(web, "?requireHello=true&cursor=seq:0")) for _ in range(4)]
+        seq, began = network.commit(POST), time.monotonic()
+        for client in clients:
+            client.send(long)
+        assert [seqs(client, 1) for client in clients] == [[seq]] * 4
+        assert time.monotonic() - began > (4 * pieces - 100) / update_pace.PIECES_PER_SECOND - 0.1
+        # Whoever waits for its turn does not hold up the end.
+        for client in clients:
+            client.send(long)
+        time.sleep(1.5)
+        began = time.monotonic()
+        assert web.services.consumers.leave(60) and time.monotonic() - began < 3
+
+
+def test_what_has_very_many_items_is_not_read(web: Web) -> None:
+    with consumer(web) as client:
+        client.send('{"type": "other", "payload": [' + "[]," * 150_000 + "[]]}")
+        assert closing(client) == (1008, "a message has too many items")
 
 
 def test_hello_comes_first(web: Web, network: Network) -> None:
