@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 # SIGTERM has to be through within 30 s; each step gets what the ones before it left.
 DRAIN_SECONDS = 25.0
-# What then still waits for a disk or a database is left behind.
+# How long a stop may take. What still waits for a disk or the database then is left behind.
 END_SECONDS = 28.0
 # As in sysexits.h: another relay is in the way, which may end; and what an operator has to decide.
 EXIT_FAILURE, EXIT_AGAIN, EXIT_CONFIG = 1, 75, 78

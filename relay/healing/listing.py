@@ -22,7 +22,7 @@ PAGE_SECONDS = 30.0
 # A page of full size has some 150 KB. Reading more JSON than this at a time would hold up the hub.
 PAGE_BYTES = 512 << 10
 PAGE_REPOS = 1000
-# A list; that it does not go on from there; that there is none. Anything else may be the word of what is in between.
+# A page, no page from there on, no such method. Any other status may come from a proxy in between.
 FACTS = frozenset({200, 400, 501})
 
 

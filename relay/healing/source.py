@@ -76,7 +76,7 @@ def head(http: GuardedHttp, host: Host, did: str) -> Head | None:
     if _has_none(answer.status, said):
         return None
     if answer.status != 200:
-        # Of the account that says nothing: the host may lack the method alone.
+        # That says nothing about the account: the host may lack this method alone.
         return _head_of_repo(http, host, did, answer.status)
     cid, rev = (said.get("cid"), said.get("rev")) if said is not None else (None, None)
     try:
@@ -101,7 +101,7 @@ def _head_of_repo(http: GuardedHttp, host: Host, did: str, status: int) -> Head 
 
 def _has_none(status: int, said: Mapping[str, object] | None) -> bool:
     """Whether a host says that it serves nothing of the account. Without such a name no status means that."""
-    # Whatever the status is: 400 and 404 here, 403 and 410 there.
+    # The name decides: some hosts give it with 400 or 404, others with 403 or 410.
     name = said.get("error") if said is not None else None
     return 400 <= status < 500 and isinstance(name, str) and name in NO_REPO
 

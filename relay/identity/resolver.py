@@ -168,9 +168,9 @@ class Resolver:
         return self._resolve(did, host, refresh=refresh and self._may_refresh(did, host))
 
     def refresh(self, did: str, host: str) -> bool:
-        """Look the DID up past memory and table, as `resolve` does; what it is, or that it is not, is known then.
+        """Look the DID up past memory and table, as `resolve` does, so that memory has the newest answer.
 
-        False when the DID and `host` have no refresh left: then that is as old as it was. Raises IdentityError
+        False when the DID and `host` have no refresh left, and memory has what it had. Raises IdentityError
         `did-unavailable`.
         """
         allowed = self._may_refresh(did, host)

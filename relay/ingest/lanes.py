@@ -43,7 +43,7 @@ EVENTS_PER_TURN = QUEUE_CAPACITY
 TURN_SECONDS = 0.003
 WAIT_SECONDS = 1.0
 STORE_RETRY_SECONDS = 1.0
-# Drops by which nothing is missed, if the DID document says so by now; and what they are for who fetched the event.
+# Drops by which nothing is missed, if the DID document is up to date; and their name for who fetched the event, if not.
 BY_DOCUMENT = frozenset({"wrong-host", "did-tombstone"})
 NOT_READ = "identity-not-read"
 

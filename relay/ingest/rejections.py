@@ -109,8 +109,8 @@ class Rejections:
     ) -> None:
         """One event of `host` was dropped for `reason`; `frame` is what is known of its `size` bytes.
 
-        It counts as `missed` unless the relay had fetched it and can fetch it again. `doubted`: the reason may no
-        longer hold, and so counts whichever it is.
+        It counts as `missed` unless the relay had fetched it and can fetch it again. `doubted`: the reason may be
+        out of date, so that the account is noted whichever it is.
         """
         counter = self._counters.get(reason)
         if counter is None:

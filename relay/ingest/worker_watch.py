@@ -1,7 +1,7 @@
 """Tells a worker process that hangs over its work from one that gets no CPU, or that somebody has stopped.
 
 Asked by its supervisor once the process owes an answer for too long, and never before. On a machine that is short of
-CPU, or that stood still, a process may take any time for an event, and no event is to blame for that. Must not know
+CPU, or that stood still, a process may take any time for an event, which is then not to blame. Must not know
 what the process does.
 """
 
@@ -24,7 +24,7 @@ class Look(NamedTuple):
 
 
 class NotItsFault(TimeoutError):
-    """The process answers nothing, and what it works on has no part in that."""
+    """The process does not answer, and what it works on is not the cause."""
 
 
 class Watch:
@@ -65,7 +65,7 @@ def look(pid: int) -> Look:
     """The process `pid` now; of one that is gone the state is X."""
     now = time.monotonic()
     try:
-        # Behind the name, which may have anything in it: the state, and as 12th and 13th the ticks of both kinds.
+        # After the name, which may hold any character: the state comes first, user and system ticks 12th and 13th.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return Look("X", 0.0, now)

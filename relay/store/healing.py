@@ -40,7 +40,7 @@ def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> 
     if not missed:
         return
     if tx.engine == "postgres":
-        # Until the commit: what others note in the meantime would not be counted. SQLite has one writer.
+        # Held until the commit, so that what others note meanwhile is counted. SQLite has one writer.
         tx.row("SELECT pg_advisory_xact_lock(?)", (ADVISORY_LOCK,))
     known = _known(tx, missed)
     room, left = _room(tx, {host_id for host_id, _ in missed}), MAX_ACCOUNTS - waiting(tx)

@@ -209,8 +209,8 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
 def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:
     """The uids of those of which commits are missing, whenever they were missed.
 
-    An account that is marked is noted with all that changes of it: while it was healed it may have written, moved or
-    been inactive, and then nobody could give what it lacks.
+    A marked account is noted with each of its changes: while it was healed it may have written, moved or been
+    inactive, so that what it lacks could not be fetched.
     """
     # Revs are compared here and not in SQL, where the database's collation would order them.
     newer = [repo for uid, repo in sorted(batch.repos.items()) if uid not in stored or repo.rev >= stored[uid].rev]
