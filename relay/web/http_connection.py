@@ -124,7 +124,7 @@ class ClientInput:
         self.closed = True
 
     def read(self, size: int = -1) -> bytes:
-        """For gevent-websocket, which asks that it be there; a WebSocket is read from its socket."""
+        """gevent-websocket requires this method and never calls it; a WebSocket is read from its socket."""
         raise NotImplementedError
 
     def wait(self, seconds: float) -> bool:

@@ -250,7 +250,7 @@ def full_disk_at(steps: Steps, number: int) -> Callable[[Step], None]:
 
 @pytest.mark.timeout(600)
 def test_rounds_of_crashes_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Life after life on the same files, each ended by a crash somewhere, amid takedowns, with a disk that is full at
+    """Life after life on the same files, each ended by a crash somewhere, among takedowns, with a disk that is full at
     some step, a clock that is off, and a database from some rounds ago.
     """
     monkeypatch.setattr(crash_life, "KEPT_BYTES", 100_000_000)

@@ -19,7 +19,7 @@ from tests.support.wait import PATIENCE, until
 
 
 class Flaky:
-    """A real database that can be away, or held up amid a write or read."""
+    """A real database that can be away, or held up in the middle of a write or read."""
 
     def __init__(self, database: Database) -> None:
         self.database = database

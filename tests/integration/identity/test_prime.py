@@ -231,7 +231,7 @@ def test_the_command_tells_how_far_it_is_and_goes_on_where_it_stopped(database_u
         assert label == "operations" and total.endswith(f" operations read from {plc.url}")
         return int(total.split()[0])
 
-    # The last moment is read again, as a page may end amid operations of one moment.
+    # The last moment is read again, as a page may end between operations of one moment.
     assert operations_read() == 31
     plc.export.append(_line(account_did(30), BEGUN + 30, _operation(OTHER_KEY)))
     assert operations_read() <= 4
