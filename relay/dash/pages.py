@@ -32,6 +32,7 @@ from relay.web.services import relay_services
 HOSTS_PER_PAGE = 50
 CONSUMERS_PER_PAGE = 100
 TAKEDOWNS_PER_PAGE = 100
+BANS_PER_PAGE = 100
 MAX_SEARCH = 200
 
 CONSUMER_SORTS = {
@@ -103,13 +104,19 @@ def host_detail(hostname: str) -> ResponseReturnValue:
 
 
 def crawling() -> ResponseReturnValue:
-    """How hosts come in: crawl requests, their limit, banned domains."""
+    """`search`, `page`, of banned domains: how hosts come in, crawl requests, their limit, what is banned."""
     new_hosts = relay_services().hosts.new_hosts
+    paging = Paging.asked(BANS_PER_PAGE)
+    search = request.args.get("search", "").strip().lower()[:MAX_SEARCH]
+    found = [domain for domain in relay_services().db.read(hosts.all_bans) if search in domain.lower()]
     return page(
         "crawling.html",
         enabled=new_hosts.crawl_enabled,
         new_hosts_per_day=new_hosts.per_day,
-        domains=relay_services().db.read(hosts.all_bans),
+        domains=found[paging.start : paging.start + paging.size],
+        search=search,
+        paging=replace(paging, found=len(found)),
+        link=linker("dash.crawling", {"search": search, "page": paging.page}, {"search": "", "page": 1}),
     )
 
 

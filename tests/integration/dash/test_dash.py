@@ -15,6 +15,7 @@ from relay.dash.charts import SUBJECTS
 from relay.dash.past import RANGES
 from relay.kit.errors import StoreError
 from relay.kit.values import parse_networks
+from relay.store.hosts import add_ban
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.dash import DashAdmin, text_of
 from tests.support.fixtures import StartWeb
@@ -307,6 +308,16 @@ def test_the_overview_draws_every_range(web: Web, admin: DashAdmin) -> None:
         assert re.search(r'<path class="line-1"[^>]* d="M\d+ \d+L', events)
         assert f'aria-current="true">{ {"1h": "1 hour", "24h": "24 hours", "7d": "7 days"}[name] }' in body
     assert admin.get("/dash/?range=nonsense").status == 200
+
+
+def test_banned_domains_are_searched_and_paged(web: Web, admin: DashAdmin) -> None:
+    web.db.write(lambda tx: [add_ban(tx, f"spam{number}.test") for number in range(250)])
+    first, last = admin.page("/dash/crawling"), admin.page("/dash/crawling?page=3")
+    assert "spam99.test" in first and "spam100.test" not in first and "1\N{EN DASH}100 of 250" in first
+    assert "spam249.test Lift ban" in last and "spam199.test" not in last and "201\N{EN DASH}250 of 250" in last
+    found = admin.page("/dash/crawling?search=SPAM24")
+    assert "spam249.test" in found and "spam99.test" not in found and "11 of 11" in found
+    assert "No banned domain is found." in admin.page("/dash/crawling?search=other")
 
 
 def test_hosts_are_searched_sorted_and_paged(start_web: StartWeb) -> None:
