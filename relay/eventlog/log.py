@@ -6,7 +6,6 @@ takes the folder's lock and settles what a crash left. Must not know of consumer
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
@@ -14,9 +13,8 @@ from bisect import bisect_right
 from operator import attrgetter
 from pathlib import Path
 
-from relay.eventlog import disk, high_water, repair
+from relay.eventlog import disk, high_water, opening, repair
 from relay.eventlog.high_water import RESERVE, GivenOut, HighWater
-from relay.eventlog.repair import End, Examined
 from relay.eventlog.segment import START, Segment, load, name_of, paths
 from relay.eventlog.writer import Block, SegmentWriter, SyncFunction
 from relay.kit import metrics
@@ -30,11 +28,6 @@ SEGMENT_SECONDS = 3600.0
 # for its age.
 DOUBTFUL_US = 3_600_000_000
 DOUBT_SECONDS = 600.0
-
-# A log and a database may both have gone back to the same moment, with a machine's snapshot. As many seqs are passed
-# over as the network could have needed since the newest record.
-OLD_US = 300_000_000
-SEQS_PER_SECOND = 5_000
 
 # Unreadable stretches that are told apart; a disk with more of them fails in other ways, too.
 MAX_LOST = 1_000
@@ -84,19 +77,26 @@ class SegmentLog:
         self._clock = clock or SteadyClock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(directory)
+            self._lock = opening.lock(directory)
             before = high_water.load(directory)
             self._segments = [load(path) for path in paths(directory)]
-            self._warn_of_missing()
-            in_doubt = self._in_doubt(before)
-            end, repairs = self._examine_end()
+            opening.warn_of_missing(self._segments)
+            in_doubt = opening.is_in_doubt(before, self._segments)
+            end, repairs = opening.examine_end(self._segments)
             self.last_time_us = end.time_us
             # With a clock that is far ahead at the start there is no other way to tell.
             self._quiet_us = self._clock.now_us() - end.time_us if end.time_us else 0
             self._opened = time.monotonic()
             self.next_seq = end.last_seq + 1
             if not copy:
-                self._pass_over_what_was_given_out(before, in_doubt, end.next_seq, max(initial_seq, 1))
+                self.next_seq = opening.next_seq(
+                    directory,
+                    before,
+                    in_doubt=in_doubt,
+                    end=end.next_seq,
+                    lowest=max(initial_seq, 1),
+                    quiet_us=self._quiet_us,
+                )
                 # Before anything is cut off, published or served: the next start must not decide otherwise.
                 self._say_given_out(running=False)
             self._reserve(clean=False)
@@ -252,37 +252,6 @@ class SegmentLog:
         finally:
             self._unlock()
 
-    def _warn_of_missing(self) -> None:
-        for earlier, later in zip(self._segments, self._segments[1:], strict=False):
-            if later.previous not in (None, earlier.first_seq):
-                metrics.LOG_DAMAGE.inc()
-                log.error("segments between %s and %s are missing", earlier.path.name, later.path.name)
-
-    def _in_doubt(self, before: HighWater | None) -> bool:
-        """True when events may have been published that the log no longer has."""
-        if before is None:
-            return bool(self._segments)
-        newest = self._segments[-1].first_seq if self._segments else 0
-        return before.segment > newest or not (before.clean or before.synced)
-
-    def _pass_over_what_was_given_out(self, before: HighWater | None, in_doubt: bool, end: int, lowest: int) -> None:
-        """Decide the next seq: `end` is what the log itself says, `lowest` what it must not be below."""
-        try:
-            given = high_water.load_given_out(self.directory) or GivenOut(0, running=False)
-        except ValueError:
-            given, in_doubt = GivenOut(0, running=False), True
-        in_doubt = in_doubt or (given.running and given.next_seq > end)
-        self.next_seq = max(end, lowest, given.next_seq)
-        if self._quiet_us > OLD_US:
-            gap = self._quiet_us // 1_000_000 * SEQS_PER_SECOND
-            log.info("the newest event is %d s old: %d seqs are passed over", self._quiet_us // 1_000_000, gap)
-            self.next_seq += gap
-        if in_doubt:
-            log.warning("which seqs were given out is in doubt: a million after %d are passed over", self.last_seq)
-            self.next_seq += RESERVE
-        if before is not None and (in_doubt or before.clean):
-            self.next_seq = max(self.next_seq, before.reserved)
-
     def _say_given_out(self, *, running: bool) -> None:
         new = self._given_out < 0
         if new:
@@ -301,23 +270,6 @@ class SegmentLog:
         except OSError as error:
             # The block is on the disk and must not be written again.
             log.debug("%s is not written: %s", high_water.GIVEN_OUT, error)
-
-    def _examine_end(self) -> tuple[End, list[tuple[Segment, Examined | None]]]:
-        """Where the log ends, and what is to be repaired: segments without any record are removed."""
-        next_seq = 0
-        repairs: list[tuple[Segment, Examined | None]] = []
-        while self._segments:
-            segment = self._segments[-1]
-            found = None if next_seq else repair.examine(segment)
-            end = found.end if found else repair.last_record(segment)
-            next_seq = max(next_seq, end.next_seq)
-            if end.last_seq:
-                if found:
-                    repairs.append((segment, found))
-                return end._replace(next_seq=next_seq), repairs
-            repairs.append((segment, None))
-            self._segments.pop()
-        return End(0, 0, next_seq), repairs
 
     def _reserve(self, *, clean: bool) -> None:
         newest = self._segments[-1].first_seq if self._segments else 0
@@ -387,13 +339,3 @@ def _size(segment: Segment) -> int:
         return segment.path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _locked(directory: Path) -> int:
-    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise LogError("log-locked", f"{directory} is in use by another relay") from None
-    return lock
