@@ -78,11 +78,12 @@ def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | N
         if found not in expected:
             raise PositionMoved(found, replay_from)
     stored = _stored(tx, sorted(batch.accounts.keys() | batch.repos.keys()))
-    _write_accounts(tx, batch, stored)
+    served_again = _write_accounts(tx, batch, stored)
     accounts.set_statuses(tx, batch.own_statuses)
     behind = dict.fromkeys(_write_repos(tx, batch, stored), "desynchronized")
-    # While it was not served here its events were dropped.
-    behind |= {uid: "released" for uid, status in batch.own_statuses.items() if status == "active"}
+    # While it was not served, here or at its host, its events were dropped.
+    served_again += [uid for uid, status in batch.own_statuses.items() if status == "active"]
+    behind |= dict.fromkeys(served_again, "released")
     healing.note_by_uid(tx, behind, batch.now)
     healing.note(tx, batch.missed, batch.now)
     host_healing.note(tx, batch.gaps, batch.now)
@@ -180,7 +181,8 @@ def _stored(tx: Transaction, uids: list[int]) -> dict[int, _Stored]:
     return {uid: _Stored(*row) for uid, *row in rows}
 
 
-def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> None:
+def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:
+    """The uids of those that are active at their hosts again."""
     rows = [batch.accounts[uid] for uid in sorted(batch.accounts)]
     known = [(row, stored[row.uid]) for row in rows if row.uid in stored]
     accounts.insert_many(tx, [row for row in rows if row.uid not in stored])
@@ -204,6 +206,7 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
             " SET account_count = coalesce(account_count, 0) + new.change FROM new WHERE host.id = new.id",
             moved,
         )
+    return [row.uid for row, before in known if row.upstream_status == "active" != before.upstream_status]
 
 
 def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:

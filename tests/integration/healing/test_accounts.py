@@ -348,6 +348,29 @@ def test_an_account_of_which_something_is_missing_is_healed_when_it_is_active_ag
     assert isinstance(last, Sync) and last.rev == repo.rev and marked(path) == 0
 
 
+@pytest.mark.parametrize("status", ["deactivated", "desynchronized"])
+def test_an_account_that_wrote_while_its_host_did_not_serve_it_is_healed(
+    path: EventPath, pds: FakePds, status: str
+) -> None:
+    """Its commits were dropped, and when it is active again nothing but that comes."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.put(host, repo.account_frame(2, active=False, status=status))
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": status}
+    path.logged(2)
+    repo.commit(create(f"{POST}/missed", {}))
+    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+    until(lambda: host.cursor.position == 3)
+    path.heal()
+    assert noted(path, host) == [] and len(path.events()) == 2
+    pds.repo_status.clear()
+    path.put(host, repo.account_frame(4, active=True))
+    path.logged(3)
+    path.heal()
+    last = path.logged(4)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, host) == []
+
+
 def test_an_account_that_was_given_up_is_tried_again_when_it_writes(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
