@@ -2,7 +2,8 @@
 
 Asked by the host's subscriber about an event whose number is not above those that were seen. Such an event is usually a
 repetition. When an account of the host has signed it, and after what is known of the account, it is not: then what the
-host's numbers said before no longer means anything. Must not judge the event, which goes the way of all others.
+host's numbers said before no longer means anything. Where that cannot be told the account is noted, since the event may
+be dropped for its number. Must not judge the event, which goes the way of all others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from relay.atproto.syntax import is_account_did
 from relay.hosts.host import Host
 from relay.identity.resolver import Resolver
 from relay.ingest.accounts import Accounts, AccountState
+from relay.ingest.rejections import Missed
 from relay.kit import metrics
 from relay.kit.background import Stints
 from relay.kit.errors import IdentityError, StoreError
@@ -38,7 +40,8 @@ log = logging.getLogger(__name__)
 class Renumbering:
     """The question, with what it takes to answer it."""
 
-    def __init__(self, accounts: Accounts, resolver: Resolver) -> None:
+    def __init__(self, accounts: Accounts, resolver: Resolver, missed: Missed) -> None:
+        self._missed = missed
         self._accounts = accounts
         self._resolver = resolver
         self._checks: Tally[int] = Tally(CHECKS_SECONDS, CAPACITY)
@@ -65,7 +68,10 @@ class Renumbering:
 
     def _is_new(self, host: Host, event: Commit | Sync) -> bool:
         try:
-            if not self._may_be_new(event, event.rev) or self._checks.add(host.id, time.monotonic()) > CHECKS:
+            if not self._may_be_new(event, event.rev):
+                return False
+            if self._checks.add(host.id, time.monotonic()) > CHECKS:
+                self._missed.note_account(host, event.did, "seq-not-rising")
                 return False
             identity = self._resolver.resolve(event.did, host=host.hostname)
             if not host.endpoint.same_host(identity.pds) or identity.key is None:
@@ -76,6 +82,8 @@ class Renumbering:
             else:
                 proven = verify_commit(event, identity.key, now_us, pause=Stints().pause)
         except (ProtocolError, IdentityError) as error:
+            if error.reason == "did-unavailable":
+                self._missed.note_account(host, event.did, "seq-not-rising")
             log.debug("an event of %s with an old number is not new: %s", host.hostname, error)
             return False
         return not isinstance(proven, Unproven) or self._may_be_new(event, proven.rev)

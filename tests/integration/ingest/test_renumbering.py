@@ -154,6 +154,19 @@ def test_what_cannot_be_an_account_shows_nothing(path: EventPath, pds: FakePds) 
         assert not starts_again(path, host, post(repo, "3kbbb").frame(1))
 
 
+def test_what_is_not_looked_at_is_missed_unless_it_is_a_repetition(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More events with odd numbers than are verified in a minute: they are dropped for that."""
+    monkeypatch.setattr(renumbering, "CHECKS", 0)
+    host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    first, same = post(repo, "3kaaa"), post(other, "3kaaa")
+    read(path, host, None, same.frame(19), first.frame(20), post(repo, "3kbbb").frame(15), same.frame(16))
+    assert len(path.logged(2)) == 2
+    path.store()
+    assert path.db.read(lambda tx: tx.rows("SELECT did, reason FROM heal_account")) == [(repo.did, "seq-not-rising")]
+
+
 def test_for_a_repetition_nobody_has_to_wait(path: EventPath, pds: FakePds) -> None:
     """As when a host repeats its last event while another account's wait for an identity."""
     host, repo = path.host(pds.url), path.repo(pds.url)
