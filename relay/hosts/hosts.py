@@ -313,6 +313,9 @@ class Hosts:
         return connected
 
     def _unban(self, host: Host) -> None:
+        if host.status is Status.BANNED:
+            # Nothing of it is healed while it is banned, and what was noted is forgotten.
+            host.cursor.note_gap("unblocked")
         self._registry.change(host, Cause.UNBLOCKED)
         host.row.failures = 0
         self._registry.decided(host)

@@ -110,6 +110,18 @@ def test_a_host_is_disconnected_blocked_and_unblocked(web: Web, pds: FakePds) ->
     assert listed(web)["Blocked"] is True
 
 
+def test_a_host_that_was_blocked_is_compared_once_it_is_unblocked(web: Web, pds: FakePds) -> None:
+    """What was noted of its accounts is forgotten by then, and it keeps what it sent meanwhile as long as it likes."""
+    reasons = "SELECT reason FROM heal_host"
+    assert web.admin(f"/admin/pds/unblock?host={pds.hostname}", method="POST").json == SUCCESS
+    web.projector.flush()
+    assert web.db.read(lambda tx: tx.rows(reasons)) == [], "it was not blocked"
+    for change in ("block", "unblock"):
+        assert web.admin(f"/admin/pds/{change}?host={pds.hostname}", method="POST").json == SUCCESS
+    web.projector.flush()
+    assert web.db.read(lambda tx: tx.rows(reasons)) == [("unblocked",)]
+
+
 def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
     body = {"host": pds.hostname, "repo_limit": 5000, "per_second": 7, "per_hour": 8, "per_day": 9, "crawl_rate": 1}
     assert web.admin("/admin/pds/changeLimits", body).json == SUCCESS
