@@ -7,13 +7,13 @@ against this module by a test. Must not know what any setting is used for beyond
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any
 
-from relay.kit.errors import ConfigError
+from relay.kit import settings
+from relay.kit.settings import setting
 from relay.kit.values import (
     Bind,
     one_of,
@@ -37,53 +37,36 @@ from relay.kit.values import (
     parse_share,
     parse_size,
     parse_size_or_auto,
-    shown,
 )
-
-
-def _setting(
-    env: str,
-    default: str,
-    parse: Callable[[str], Any],
-    help_text: str,
-    *,
-    also: tuple[str, ...] = (),
-    over: tuple[str, ...] = (),
-    secret: bool = False,
-) -> Any:
-    """`also` and `over` are names that are read too: when `env` is not set, and before it."""
-    names = (*over, env, *also)
-    metadata = {"env": env, "names": names, "text": default, "parse": parse, "help": help_text, "secret": secret}
-    return field(default=parse(default), metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
     """The relay's settings. Durations are seconds, sizes are bytes."""
 
-    mode: str = _setting(
+    mode: str = setting(
         "RELAY_MODE",
         "relay",
         one_of("relay", "edge"),
         "relay: crawl hosts and verify their events; edge: pass on what another relay has verified",
     )
-    edge_upstream: str = _setting(
+    edge_upstream: str = setting(
         "RELAY_EDGE_UPSTREAM",
         "",
         parse_optional_http_url,
         "Relay that an edge takes its events from, e.g. https://relay.example.com",
     )
-    edge_backfill: bool = _setting(
+    edge_backfill: bool = setting(
         "RELAY_EDGE_BACKFILL",
         "false",
         parse_bool,
         "Fill an edge's empty log with everything its upstream can replay, instead of starting live",
     )
-    cluster: tuple[str, ...] = _setting(
+    cluster: tuple[str, ...] = setting(
         "RELAY_CLUSTER", "", parse_list, "NATS servers that the nodes of a cluster share, comma-separated", secret=True
     )
-    cluster_node: str = _setting("RELAY_CLUSTER_NODE", "", str, "Name of this node; when unset, the machine's name")
-    admin_passwords: tuple[str, ...] = _setting(
+    cluster_node: str = setting("RELAY_CLUSTER_NODE", "", str, "Name of this node; when unset, the machine's name")
+    admin_passwords: tuple[str, ...] = setting(
         "RELAY_ADMIN_PASSWORD",
         "",
         parse_list,
@@ -91,196 +74,196 @@ class Settings:
         also=("RELAY_ADMIN_KEY",),
         secret=True,
     )
-    plc_hosts: tuple[str, ...] = _setting(
+    plc_hosts: tuple[str, ...] = setting(
         "RELAY_PLC_HOST",
         "https://plc.directory",
         parse_http_urls,
         "PLC directories that resolve did:plc, comma-separated, tried in this order",
         also=("ATP_PLC_HOST",),
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "LOG_LEVEL",
         "info",
         one_of("debug", "info", "warn", "warning", "error"),
         "Least severe level that is logged",
         over=("RELAY_LOG_LEVEL", "GO_LOG_LEVEL"),
     )
-    log_format: str = _setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "Format of log lines: text or json")
-    database_url: str = _setting(
+    log_format: str = setting("RELAY_LOG_FORMAT", "text", one_of("text", "json"), "Format of log lines: text or json")
+    database_url: str = setting(
         "DATABASE_URL",
         "sqlite://data/relay/relay.sqlite",
         parse_database_url,
         "Database of hosts, accounts and bans",
         secret=True,
     )
-    max_db_connections: int = _setting(
+    max_db_connections: int = setting(
         "MAX_DB_CONNECTIONS",
         "40",
         parse_connections,
         "Maximum number of connections to PostgreSQL",
         also=("MAX_METADB_CONNECTIONS",),
     )
-    api_bind: Bind = _setting(
+    api_bind: Bind = setting(
         "RELAY_API_BIND",
         "127.0.0.1:2470",
         parse_bind,
         "Address of the API and the firehose",
         also=("RELAY_API_LISTEN",),
     )
-    metrics_bind: Bind = _setting(
+    metrics_bind: Bind = setting(
         "RELAY_METRICS_LISTEN", "127.0.0.1:2471", parse_bind, "Address of the Prometheus metrics"
     )
-    persist_dir: Path = _setting(
+    persist_dir: Path = setting(
         "RELAY_PERSIST_DIR", "data/relay/persist", Path, "Folder of the segment log", also=("RELAY_PERSISTER_DIR",)
     )
-    replay_window: float = _setting(
+    replay_window: float = setting(
         "RELAY_REPLAY_WINDOW",
         "72h",
         parse_duration,
         "How long events can be replayed",
         also=("RELAY_EVENT_PLAYBACK_TTL",),
     )
-    persist_max_bytes: int = _setting(
+    persist_max_bytes: int = setting(
         "RELAY_PERSIST_MAX_BYTES",
         "0",
         parse_size,
         "Maximum size of the segment log, kept by deleting the oldest events early; 0: no maximum",
     )
-    persist_min_free: int | None = _setting(
+    persist_min_free: int | None = setting(
         "RELAY_PERSIST_MIN_FREE",
         "auto",
         parse_size_or_auto,
         "Bytes to keep free on the log's disk by deleting the oldest events; 0: none; auto: 5 % or 2 GiB, the smaller",
     )
-    initial_seq: int = _setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_seq, "First sequence number of an empty log")
-    default_account_limit: int = _setting(
+    initial_seq: int = setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_seq, "First sequence number of an empty log")
+    default_account_limit: int = setting(
         "RELAY_DEFAULT_ACCOUNT_LIMIT",
         "100",
         parse_count,
         "Number of accounts that a new host may have",
         also=("RELAY_DEFAULT_REPO_LIMIT",),
     )
-    new_hosts_per_day: int = _setting(
+    new_hosts_per_day: int = setting(
         "RELAY_NEW_HOSTS_PER_DAY_LIMIT",
         "50",
         parse_count,
         "Number of new hosts that requestCrawl may add in 24 hours",
     )
-    trusted_domains: tuple[str, ...] = _setting(
+    trusted_domains: tuple[str, ...] = setting(
         "RELAY_TRUSTED_DOMAINS",
         "*.host.bsky.network",
         parse_list,
         "Domains whose hosts get the high limits",
     )
-    disable_request_crawl: bool = _setting(
+    disable_request_crawl: bool = setting(
         "RELAY_DISABLE_REQUEST_CRAWL",
         "false",
         parse_bool,
         "Refuse public requestCrawl",
     )
-    allow_insecure_hosts: bool = _setting(
+    allow_insecure_hosts: bool = setting(
         "RELAY_ALLOW_INSECURE_HOSTS",
         "false",
         parse_bool,
         "Allow hosts with plain http, localhost and private addresses",
     )
-    lenient_sync_validation: bool = _setting(
+    lenient_sync_validation: bool = setting(
         "RELAY_LENIENT_SYNC_VALIDATION",
         "false",
         parse_bool,
         "Pass on and count commits whose MST inversion fails, instead of rejecting them",
     )
-    validator_processes: int | None = _setting(
+    validator_processes: int | None = setting(
         "RELAY_VALIDATOR_PROCESSES",
         "auto",
         parse_count_or_auto,
         "Worker processes that verify events; 0: the relay's own process does; auto: by the number of cores, on two of"
         " them one during a backlog",
     )
-    ident_cache_size: int = _setting(
+    ident_cache_size: int = setting(
         "RELAY_IDENT_CACHE_SIZE",
         "250000",
         parse_count,
         "Number of identities kept in memory",
         also=("RELAY_DID_CACHE_SIZE",),
     )
-    sibling_relays: tuple[str, ...] = _setting(
+    sibling_relays: tuple[str, ...] = setting(
         "RELAY_SIBLING_RELAYS",
         "",
         parse_list,
         "Relays that admin actions and crawl requests are forwarded to",
     )
-    max_consumers: int = _setting("RELAY_MAX_CONSUMERS", "2000", parse_places, "Maximum number of firehose consumers")
-    max_consumers_per_address: int = _setting(
+    max_consumers: int = setting("RELAY_MAX_CONSUMERS", "2000", parse_places, "Maximum number of firehose consumers")
+    max_consumers_per_address: int = setting(
         "RELAY_MAX_CONSUMERS_PER_ADDRESS",
         "50",
         parse_count,
         "Maximum number of firehose consumers from one address",
     )
-    consumer_stall: float = _setting(
+    consumer_stall: float = setting(
         "RELAY_CONSUMER_STALL",
         "30s",
         parse_duration,
         "How long a consumer may read nothing before it is disconnected",
     )
-    firehose_deflate: bool = _setting(
+    firehose_deflate: bool = setting(
         "RELAY_FIREHOSE_DEFLATE",
         "false",
         parse_bool,
         "Compress the firehose for consumers that offer permessage-deflate: a third fewer bytes for much more CPU",
     )
-    json_stream: bool = _setting(
+    json_stream: bool = setting(
         "RELAY_JSON_STREAM",
         "false",
         parse_bool,
         "Also serve the events as filtered JSON at /subscribe, as Jetstream does",
     )
-    json_zstd_dictionary: Path | None = _setting(
+    json_zstd_dictionary: Path | None = setting(
         "RELAY_JSON_ZSTD_DICTIONARY",
         "",
         parse_optional_path,
         "File with the zstd dictionary that compresses the JSON stream for consumers that ask for compress=true",
     )
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = setting(
         "RELAY_TRUSTED_PROXIES",
         "127.0.0.1,::1",
         parse_networks,
         "Addresses and networks of proxies whose X-Forwarded-For is trusted",
     )
-    debug_memory: bool = _setting(
+    debug_memory: bool = setting(
         "RELAY_DEBUG_MEMORY",
         "false",
         parse_bool,
         "Trace allocations for `GET /admin/debug/memory`; slows everything down",
     )
-    heal: str = _setting(
+    heal: str = setting(
         "RELAY_HEAL",
         "gaps",
         one_of("gaps", "all", "off"),
         "Fetch missed events from their source; gaps: those known to be missing; all: also compare every host once a"
         " week; off: never",
     )
-    latency: str = _setting(
+    latency: str = setting(
         "RELAY_LATENCY",
         "normal",
         one_of("normal", "low"),
         "How hosts are read; normal: together, thirty times a second, which saves CPU; low: each as soon as something"
         " comes",
     )
-    hosts: tuple[str, ...] = _setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
-    host_idle_after: float = _setting(
+    hosts: tuple[str, ...] = setting("RELAY_HOSTS", "", parse_list, "Hosts to subscribe to at start")
+    host_idle_after: float = setting(
         "RELAY_HOST_IDLE_AFTER",
         "0",
         parse_duration,
         "Disconnect a host that has been quiet for this long; 0: never",
     )
-    account_limit_autoscale: bool = _setting(
+    account_limit_autoscale: bool = setting(
         "RELAY_ACCOUNT_LIMIT_AUTOSCALE",
         "true",
         parse_bool,
         "Raise the account limit of a host in good standing automatically",
     )
-    alert_webhook_url: str = _setting(
+    alert_webhook_url: str = setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_WEBHOOK_URL",
         "",
         parse_optional_page_url,
@@ -288,46 +271,46 @@ class Settings:
         also=("RELAY_ALERT_WEBHOOK_URL",),
         secret=True,
     )
-    alert_threshold: float = _setting(
+    alert_threshold: float = setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_THRESHOLD",
         "0.80",
         parse_share,
         "Share of its account limit at which an alert about a host is sent",
     )
-    alert_interval: float = _setting(
+    alert_interval: float = setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_INTERVAL",
         "5m",
         parse_positive_duration,
         "How often account limits are checked, give or take a fifth",
     )
-    alert_repeat_interval: float = _setting(
+    alert_repeat_interval: float = setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_REPEAT_INTERVAL",
         "6h",
         parse_positive_duration,
         "How long until the alert about a host that is still near its limit is repeated",
     )
-    alert_dashboard_url: str = _setting(
+    alert_dashboard_url: str = setting(
         "RELAY_ACCOUNT_LIMIT_ALERT_DASHBOARD_URL",
         "",
         parse_optional_page_url,
         "Address of the dashboard that alerts refer to",
         also=("RELAY_ALERT_DASHBOARD_URL",),
     )
-    operator_name: str = _setting("RELAY_OPERATOR_NAME", "", parse_line, "Who runs this relay, for its front page")
-    operator_contact: str = _setting(
+    operator_name: str = setting("RELAY_OPERATOR_NAME", "", parse_line, "Who runs this relay, for its front page")
+    operator_contact: str = setting(
         "RELAY_OPERATOR_CONTACT",
         "",
         parse_line,
         "How to reach them, on the front page: an email address, a web address, or words",
     )
-    terms_url: str = _setting("RELAY_TERMS_URL", "", parse_optional_page_url, "Address of the terms of use")
-    bootstrap_host: str = _setting(
+    terms_url: str = setting("RELAY_TERMS_URL", "", parse_optional_page_url, "Address of the terms of use")
+    bootstrap_host: str = setting(
         "RELAY_BOOTSTRAP_HOST",
         "",
         parse_optional_http_url,
         "Relay whose hosts are added at a start without any known host, e.g. https://bsky.network",
     )
-    skip_host_checks: bool = _setting(
+    skip_host_checks: bool = setting(
         "RELAY_SKIP_HOST_CHECKS",
         "false",
         parse_bool,
@@ -340,13 +323,7 @@ class Settings:
 
         Raises ConfigError naming the variable when a value cannot be read.
         """
-        values = {}
-        for item in fields(cls):
-            for name in item.metadata["names"]:
-                if environment.get(name):
-                    values[item.name] = _parsed(item, name, environment[name])
-                    break
-        return cls(**values)
+        return cls(**settings.values_in(environment, cls))
 
     def changed(self) -> dict[str, str]:
         """What differs from the defaults, as text for the start log, without secrets."""
@@ -355,18 +332,7 @@ class Settings:
 
     def redacted(self) -> dict[str, str]:
         """Every setting as text, secrets replaced."""
-        return {
-            item.metadata["env"]: "[redacted]" if item.metadata["secret"] else shown(getattr(self, item.name))
-            for item in fields(self)
-        }
-
-
-def _parsed(item: Field[Any], name: str, text: str) -> Any:
-    try:
-        return item.metadata["parse"](text)
-    except ValueError as error:
-        shown = "[redacted]" if item.metadata["secret"] else repr(text)
-        raise ConfigError(f"{name}={shown}: {error}") from None
+        return settings.redacted(self)
 
 
 # Settings that are gone, with what to tell an operator who still has them.
@@ -381,14 +347,12 @@ OPTIONS = frozenset({"RELAY_HOST", "RELAY_PULL_HOSTS_BATCH_SIZE"})
 
 def setting_lines() -> list[tuple[str, str, str]]:
     """(variable, default, help) of every setting, in order; for `--help` and for the test of `docs/reference.md`."""
-    assert all(item.default is not MISSING for item in fields(Settings))
-    return [(item.metadata["env"], item.metadata["text"], item.metadata["help"]) for item in fields(Settings)]
+    return settings.lines_of(Settings)
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """The `RELAY_*` names in `environment` that nothing reads, sorted."""
-    known = {name for item in fields(Settings) for name in item.metadata["names"]}
-    known |= INDIGO_ONLY | OPTIONS | GONE.keys()
+    known = settings.names_in(Settings) | INDIGO_ONLY | OPTIONS | GONE.keys()
     return sorted(name for name in environment if name.startswith("RELAY_") and name not in known)
 
 
