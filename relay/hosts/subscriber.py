@@ -83,7 +83,6 @@ class Subscriber:
         sink: EventSink,
         starts_again: StartsAgain,
         user_agent: str,
-        timing: Timing | None = None,
         gathering: Gathering | None = None,
     ) -> None:
         self._network = network
@@ -92,7 +91,6 @@ class Subscriber:
         self._sink = sink
         self._starts_again = starts_again
         self._backlogs = BoundedSemaphore(BACKLOGS_AT_ONCE)
-        self._timing = timing or Timing()
         self._gathering = gathering
 
     def open(self, host: Host, cursor: int | None) -> Connection:
@@ -104,7 +102,7 @@ class Subscriber:
             host.endpoint,
             path,
             self._user_agent,
-            self._timing,
+            Timing(),
             gathering=self._gathering,
         )
 

@@ -79,8 +79,8 @@ class Negatives:
         del self._doubted[did]
         return False
 
-    def ask_again_at(self, did: str, asked: int, host: str) -> float | None:
-        """When to ask again for an unknown DID, in seconds after the first answer; None: not again.
+    def ask_again_at(self, asked: int, host: str) -> float | None:
+        """When to ask again for a DID that is unknown, in seconds after the first answer; None: not again.
 
         `asked` counts the answers so far, `host` is whom the question is for.
         """

@@ -303,7 +303,7 @@ class Resolver:
         now = time.monotonic()
         flight.first_answer_at = flight.first_answer_at or now
         flight.answers += 1
-        again_at = self._negatives.ask_again_at(flight.did, flight.answers, flight.hosts[0])
+        again_at = self._negatives.ask_again_at(flight.answers, flight.hosts[0])
         if again_at is None or self._stored(flight.did) is not None:
             return False
         flight.rest = gevent.spawn_later(max(0.0, flight.first_answer_at + again_at - now), self._wake, flight)
