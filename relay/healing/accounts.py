@@ -34,7 +34,7 @@ from relay.kit.errors import HealError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import healing as table
 from relay.store.database import Database
-from relay.store.healing import LISTED, UNSEEN, Missed
+from relay.store.healing import UNSEEN, Missed
 
 HOSTS_AT_ONCE = 25
 # Of one host: accounts at a time, how far apart they begin, and how many until other hosts have had their turn.
@@ -63,8 +63,6 @@ ANSWERS = {
     "account-host-throttled": "not-served",
     "account-inactive": "not-served",
 }
-# Before anybody knew whose the account is, or so its host lists it: it may have moved there. Then the gate finds out.
-MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable", "wrong-host"})
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +175,8 @@ class AccountHealing:
         """Find out what the account lacks and pass it on; how that ended. Raises HealError, StoreError."""
         state = self._accounts.lookup(did)
         if state is not None:
-            if state.row.host_id != host.id and reason not in MAY_HAVE_MOVED:
+            # Where it may have moved the gate finds out.
+            if state.row.host_id != host.id and reason not in table.MAY_HAVE_MOVED:
                 return "moved"
             if state.row.status not in SERVED:
                 return "not-served"

@@ -15,6 +15,8 @@ from relay.store.database import Transaction
 # Reasons: that it differs from what its host lists, and that the host lists it and the relay never heard of it.
 LISTED = "listed"
 UNSEEN = "unseen"
+# Before anybody knew whose the account is, or so its host lists it: it may have moved there.
+MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable", "wrong-host"})
 # Before it is looked at: what was missed may come by itself, as a host's stream catches up.
 FIRST_DELAY_SECONDS = 5.0
 # Accounts of one host, and of all. A host of which more was missed is healed as a whole.
@@ -35,6 +37,11 @@ class Missed(NamedTuple):
     noted: int
 
 
+def of_both(before: str | None, after: str) -> str:
+    """The reason that stands for an account which was noted for two: the one that asks for more, else the first."""
+    return after if before is None or before == UNSEEN or after in MAY_HAVE_MOVED else before
+
+
 def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> None:
     """Something was missed of accounts: (host id, DID) -> reason. Those past a host's bound make the host due."""
     if not missed:
@@ -53,11 +60,13 @@ def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> 
                 continue
             room[host_id] -= 1
             left -= 1
+        reason = of_both(known.get((host_id, did)), reason)
         taken.append((host_id, did, reason, now + FIRST_DELAY_SECONDS, 0, 1))
     if taken:
         tx.many(
             "INSERT INTO heal_account (host_id, did, reason, due_at, attempts, noted) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (did, host_id) DO UPDATE SET noted = heal_account.noted + 1",
+            " ON CONFLICT (did, host_id) DO UPDATE SET noted = heal_account.noted + 1,"
+            " reason = excluded.reason",
             taken,
         )
     host_healing.note(tx, full, now)
@@ -119,12 +128,13 @@ def waiting(tx: Transaction) -> int:
     return row[0] if row else 0
 
 
-def _known(tx: Transaction, missed: Mapping[tuple[int, str], str]) -> set[tuple[int, str]]:
+def _known(tx: Transaction, missed: Mapping[tuple[int, str], str]) -> dict[tuple[int, str], str]:
+    """Those that are noted of these DIDs, with the reason."""
     dids = sorted({did for _, did in missed})
-    return {(host_id, did) for host_id, did in tx.rows_in(_OF_DIDS, dids)}
+    return {(host_id, did): reason for host_id, did, reason in tx.rows_in(_OF_DIDS, dids)}
 
 
-_OF_DIDS = "SELECT host_id, did FROM heal_account WHERE did IN ({})"
+_OF_DIDS = "SELECT host_id, did, reason FROM heal_account WHERE did IN ({})"
 
 
 def _room(tx: Transaction, host_ids: Collection[int]) -> dict[int, int]:

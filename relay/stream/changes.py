@@ -18,6 +18,7 @@ from relay.atproto.cid import Cid
 from relay.atproto.events import Commit, Sync
 from relay.kit import metrics
 from relay.kit.generations import RecentSet
+from relay.store import healing
 from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 from relay.store.collections import ALL
 from relay.store.projection import ProjectionBatch
@@ -84,6 +85,10 @@ class Changes:
         self.accounts[row.uid] = row
         self.uids[row.did] = row.uid
 
+    def note_missed(self, host_id: int, did: str, reason: str) -> None:
+        """Note that events of an account were dropped."""
+        self.missed[host_id, did] = healing.of_both(self.missed.get((host_id, did)), reason)
+
     def update(self, later: Changes) -> None:
         """Add `later`, which wins where both have a row."""
         self.accounts |= later.accounts
@@ -91,7 +96,8 @@ class Changes:
         self.suppressed |= later.suppressed
         self.collections |= later.collections
         self.own_statuses |= later.own_statuses
-        self.missed |= later.missed
+        for (host_id, did), reason in later.missed.items():
+            self.note_missed(host_id, did, reason)
         self.uids |= later.uids
 
     def pieces(self, rows: int) -> list[Changes]:

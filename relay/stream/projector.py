@@ -123,7 +123,7 @@ class Projector:
 
     def note_missed(self, host_id: int, did: str, reason: str) -> None:
         """Gather that events of an account were dropped. Stored no later than its host's cursor moves past them."""
-        self.pending.gathered.missed[host_id, did] = reason
+        self.pending.gathered.note_missed(host_id, did, reason)
 
     def forget_collections(self, uid: int, names: Iterable[str]) -> None:
         """What is stored of these collections of `uid` is in doubt: the next event that mentions one is written."""

@@ -673,6 +673,25 @@ def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
     assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_where_an_account_may_have_moved_is_not_forgotten_for_what_else_was_missed(
+    path: EventPath, pds: FakePds, other_pds: FakePds, stored: bool
+) -> None:
+    """An event of it cannot be read, another comes while nobody tells whose it is, and a third one cannot be read."""
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    path.move(repo, other_pds.url)
+    other_pds.repos[repo.did] = repo
+    for reason in ("frame-field", "did-unavailable", "frame-field"):
+        path.stream.projector.note_missed(other.id, repo.did, reason)
+        if stored:
+            path.store()
+    path.heal()
+    last = path.logged(2)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
+
+
 def test_what_other_hosts_say_of_an_account_does_not_keep_it_from_being_healed(
     path: EventPath, pds: FakePds, other_pds: FakePds
 ) -> None:
