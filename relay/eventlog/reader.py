@@ -25,7 +25,11 @@ DELETED_SECONDS = 3600.0
 # What one step of a search for a time reads.
 SEEK_BYTES = 16 << 10
 
+# Among so few seqs it does not pay to look for the middle, as each look reads an index.
+NEAR_SEQS = 1_000
+
 _time_us = attrgetter("time_us")
+_created_us = attrgetter("created_us")
 
 
 class FellBehind(LogError):
@@ -184,9 +188,10 @@ def last_seq_before(log: SegmentLog, time_us: int) -> int:
     Blocks on the disk. Raises LogError `log-io`.
     """
     reader = LogReader(log)
-    low, high = log.first_seq, log.next_seq
+    low, high = _around(log, time_us)
     while low < high:
-        middle = (low + high) // 2
+        # To go on reading is cheaper than to look for another place.
+        middle = low if high - low <= NEAR_SEQS else (low + high) // 2
         try:
             records = reader.read(middle - 1, SEEK_BYTES)
         except FellBehind:
@@ -200,3 +205,20 @@ def last_seq_before(log: SegmentLog, time_us: int) -> int:
         else:
             low = records[-1].seq + 1
     return low - 1
+
+
+def _around(log: SegmentLog, time_us: int) -> tuple[int, int]:
+    """Seqs between which the first record is whose time is not before `time_us`, by what segments and an index say."""
+    low, high = log.first_seq, log.next_seq
+    # For a header that is damaged the file's time stands in, which may be any.
+    segments = [segment for segment in log.segments if segment.previous is not None]
+    following = bisect_left(segments, time_us, key=_created_us)
+    if following < len(segments):
+        high = min(high, segments[following].first_seq)
+    if not following:
+        return low, high
+    segment = segments[following - 1]
+    low = max(low, segment.first_seq)
+    points = [point for point in load_index(segment.path) if low <= point.seq < high]
+    later = bisect_left(points, time_us, key=_time_us)
+    return (points[later - 1].seq if later else low), (points[later].seq if later < len(points) else high)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from google_crc32c import value as crc32c
 
-from relay.eventlog import high_water
+from relay.eventlog import high_water, reader
 from relay.eventlog.high_water import RESERVE
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
@@ -889,6 +889,41 @@ def test_a_time_is_found(tmp_path: Path) -> None:
         assert [seq for seq in times if seq <= found] == earlier
     assert last_seq_before(log, 0) == 0
     assert last_seq_before(log, 2**62) == log.last_seq
+
+
+@pytest.mark.parametrize("lacking", ["indexes", "header"])
+@pytest.mark.parametrize("mtime", [0, 4e9])
+def test_a_time_is_found_without_what_helps(tmp_path: Path, lacking: str, mtime: float) -> None:
+    crash(filled(tmp_path, 60))
+    damaged = paths(tmp_path)[2]
+    if lacking == "indexes":
+        for path in paths(tmp_path):
+            index_path(path).unlink()
+    else:
+        damaged.write_bytes(b"\xff" + damaged.read_bytes()[1:])
+    os.utime(damaged, (mtime, mtime))
+    log = opened(tmp_path)
+    for found in everything(log):
+        assert last_seq_before(log, found.time_us) == found.seq - 1
+
+
+def test_a_time_is_found_with_few_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index is a millisecond of work, and any consumer of the JSON stream may name a time."""
+    log = SegmentLog(tmp_path)
+    for first in range(1, 4000, 100):
+        append(log, [record(seq, frame=b"x" * 3000) for seq in range(first, first + 100)])
+    looks: list[Path] = []
+
+    def noted(path: Path) -> list[Point]:
+        looks.append(path)
+        return load_index(path)
+
+    monkeypatch.setattr(reader, "load_index", noted)
+    for seq in (1, 777, 2500, 4000):
+        looks.clear()
+        assert last_seq_before(log, record(seq).time_us) == seq - 1
+        assert len(looks) <= 2
+    log.close()
 
 
 def test_a_time_in_an_empty_log(tmp_path: Path) -> None:
