@@ -99,6 +99,7 @@ debian:
 	@.ci/unpack .cache/debian caddy caddy
 	@.ci/unpack .cache/debian nats-server nats-server
 	@.ci/unpack .cache/debian pgbouncer pgbouncer
+	@.ci/unpack .cache/debian libjemalloc.so.2 libjemalloc2
 
 # Both Pythons at once, each package with its newest version that setup.cfg allows.
 upgrade-deps: $(VENV)/.python

@@ -1,7 +1,8 @@
 """glibc's allocator: how it is to allocate, metrics of what it holds, giving back what it has kept free for long.
 
 `app` configures it, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
-when they have left, and counts as the relay's. Does nothing with another libc. Must not know what the memory was for.
+when they have left, and counts as the relay's. jemalloc, where it is preloaded, gives back by itself: it only has
+metrics. Does nothing with another libc. Must not know what the memory was for.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import ctypes
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from gevent.threadpool import ThreadPool
@@ -51,6 +53,12 @@ class _Mallinfo2(ctypes.Structure):
 
 # The label of `relay_allocator_bytes`, and where glibc says it.
 STATES = {"arenas": "arena", "mapped": "hblkhd", "used": "uordblks", "free": "fordblks", "top": "keepcost"}
+# What jemalloc says: the statistics of its mallctl(3), of which the second is taken from the first.
+JEMALLOC_STATES = {
+    "arenas": (b"stats.resident", None),
+    "used": (b"stats.allocated", None),
+    "free": (b"stats.resident", b"stats.allocated"),
+}
 
 
 def _function(name: str, result: Any) -> Callable[..., Any] | None:
@@ -62,9 +70,11 @@ def _function(name: str, result: Any) -> Callable[..., Any] | None:
     return found  # type: ignore[no-any-return]
 
 
-_mallinfo2 = _function("mallinfo2", _Mallinfo2)
-_malloc_trim = _function("malloc_trim", ctypes.c_int)
-_mallopt = _function("mallopt", ctypes.c_int)
+_mallctl = _function("mallctl", ctypes.c_int)
+# glibc's are there beside jemalloc, and say nothing of it.
+_mallinfo2 = _function("mallinfo2", _Mallinfo2) if _mallctl is None else None
+_malloc_trim = _function("malloc_trim", ctypes.c_int) if _mallctl is None else None
+_mallopt = _function("mallopt", ctypes.c_int) if _mallctl is None else None
 
 
 def configure() -> None:
@@ -82,6 +92,9 @@ def configure() -> None:
 
 def export_states() -> None:
     """Show what the allocator holds."""
+    if _mallctl is not None:
+        for state, (name, less) in JEMALLOC_STATES.items():
+            metrics.ALLOCATOR_BYTES.labels(state).set_function(partial(_jemalloc_bytes, name, less))
     if _mallinfo2 is None:
         return
     mallinfo2 = _mallinfo2
@@ -91,6 +104,16 @@ def export_states() -> None:
 
     for state, field in STATES.items():
         metrics.ALLOCATOR_BYTES.labels(state).set_function(reading(field))
+
+
+def _jemalloc_bytes(name: bytes, less: bytes | None) -> float:
+    assert _mallctl is not None
+    # Statistics are those of the newest epoch.
+    epoch = ctypes.c_uint64(1)
+    _mallctl(b"epoch", None, None, ctypes.byref(epoch), ctypes.c_size_t(ctypes.sizeof(epoch)))
+    found, size = ctypes.c_size_t(), ctypes.c_size_t(ctypes.sizeof(ctypes.c_size_t))
+    _mallctl(name, ctypes.byref(found), ctypes.byref(size), None, ctypes.c_size_t(0))
+    return float(found.value) - (_jemalloc_bytes(less, None) if less else 0.0)
 
 
 class FreeMemory:

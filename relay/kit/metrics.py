@@ -188,7 +188,9 @@ GC_PAUSE_SECONDS = Histogram(
     "relay_gc_pause_seconds", "Time of one full garbage collection, during which nothing else runs"
 )
 MEMORY_PEAK = Gauge("relay_memory_peak_bytes", "Maximum resident memory since the start")
-ALLOCATOR_BYTES = Gauge("relay_allocator_bytes", "Memory held by glibc's allocator (mallinfo2), by state", ["state"])
+ALLOCATOR_BYTES = Gauge(
+    "relay_allocator_bytes", "Memory held by the allocator, glibc's or jemalloc, by state", ["state"]
+)
 
 
 def show_bound(queue: str, size: Callable[[], float], capacity: float) -> None:

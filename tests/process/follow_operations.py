@@ -55,6 +55,7 @@ AFTER = {
         "curl -fsS http://127.0.0.1:2471/_health",
         'curl -fsS http://127.0.0.1:2471/metrics | grep "^relay_build_info.*$BEFORE"',
         'test "$(ps -o user= -p "$(cat /run/stand-ins/relay.service.pid)")" = relay',
+        'grep -q libjemalloc "/proc/$(cat /run/stand-ins/relay.service.pid)/maps"',
     ],
     "systemctl reload caddy": [
         "# A public authority is trusted by everyone; Caddy's own only by those who are told.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -12,7 +14,9 @@ import pytest
 from relay.kit import allocator
 from relay.kit.allocator import FreeMemory
 from relay.kit.own_process import resident_bytes
+from tests.support.tools import library
 
+JEMALLOC = library("libjemalloc.so.2")
 MEGABYTE = 1 << 20
 # Says on stderr which arenas there are, once some threads have allocated at the same time.
 ARENAS = """
@@ -49,6 +53,23 @@ blocks = [(bytes([1]) * 17_000, bytes([1]) * 600) for _ in range(1500)]
 small = [neighbour for _, neighbour in blocks]
 del blocks
 print(resident_bytes() - before)
+"""
+
+# Says what jemalloc is said to hold before and after ten megabytes are taken.
+TOLD = """
+import json
+from prometheus_client import REGISTRY
+from relay.kit import allocator
+
+allocator.configure()
+allocator.export_states()
+
+def told():
+    return {state: REGISTRY.get_sample_value("relay_allocator_bytes", {"state": state}) for state in allocator.STATES}
+
+before = told()
+taken = [bytes(2000) for _ in range(5000)]
+print(json.dumps([before, told(), allocator._malloc_trim is None]))
 """
 
 
@@ -123,3 +144,16 @@ def test_large_blocks_leave_nothing_between_small_ones_that_stay(configured: boo
     code = LEFT.format(configured=configured)
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True).stdout
     assert (int(told) < 10 * MEGABYTE) is configured, told
+
+
+@pytest.mark.skipif(JEMALLOC is None, reason="jemalloc is not there")
+def test_of_jemalloc_there_are_metrics_and_its_memory_is_left_to_it() -> None:
+    environment = os.environ | {"LD_PRELOAD": str(JEMALLOC), "MALLOC_CONF": "narenas:1"}
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    before, after, untrimmed = json.loads(done.stdout)
+    assert untrimmed
+    assert after["used"] - before["used"] > 9 * MEGABYTE
+    assert after["arenas"] == pytest.approx(after["used"] + after["free"], abs=MEGABYTE)
+    assert after["mapped"] is None
