@@ -71,6 +71,10 @@ class Stage:
         first = self.cluster.wait_active()
         self.cluster.nodes[first].crawl(pds.url)
         self.cluster.nodes[first].lift_limits(pds.hostname)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Write, until there is a pause."""
         self._load = gevent.spawn(self._write)
 
     def _write(self) -> None:
@@ -140,18 +144,19 @@ class Stage:
 
     def check(self) -> None:
         """All that was written came out once, in order, at every node; the logs have the same records."""
-        self._stop_writing()
+        self.pause()
         for consumer in (self.consumer, *self.at_each):
             self.cluster.wait_until(lambda: consumer.revs == self.writer.written, PATIENCE)  # noqa: B023
             assert consumer.seqs == sorted(set(consumer.seqs)) and not consumer.others
         assert {tuple(one.seqs) for one in (self.consumer, *self.at_each)} == {tuple(self.consumer.seqs)}
 
-    def _stop_writing(self) -> None:
+    def pause(self) -> None:
+        """Write no more."""
         if self._load is not None:
             self._load.kill()
 
     def close(self) -> None:
-        self._stop_writing()
+        self.pause()
         for consumer in (self.consumer, *self.at_each):
             consumer.stop()
         self.cluster.close()
@@ -236,14 +241,15 @@ def test_a_stream_that_has_lost_messages(stage: Stage, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "nats", tmp_path / "older")
     start_servers()
     stage.wait_flowing()
-    # On every node, so that whoever goes on has it.
-    written = stage.writer.total
-    stage.cluster.wait_until(lambda: all(len(one.seqs) > written for one in stage.at_each), PATIENCE)
+    # All of it on every node, so that whoever goes on has it: what the active one alone had would come twice.
+    stage.pause()
+    stage.cluster.wait_until(lambda: all(one.revs == stage.writer.written for one in stage.at_each), PATIENCE)
     stop_servers()
     for server in ("n0", "n1", "n2"):
         shutil.rmtree(tmp_path / "nats" / server)
         shutil.copytree(tmp_path / "older" / server, tmp_path / "nats" / server)
     start_servers()
+    stage.go_on()
     stage.wait_flowing()
     assert stage.consumer.seqs[-1] > RESERVE, "in doubt of what others have given out"
     stage.check()
