@@ -105,18 +105,24 @@ def test_a_relay_is_not_crawled(pds: FakePds) -> None:
     assert failure(pds).reason == "loop"
 
 
+def handshakes() -> list[ClientProtocol]:
+    return [one for one in gc.get_objects() if isinstance(one, ClientProtocol)]
+
+
 def test_an_open_connection_keeps_nothing_of_its_handshake(pds: FakePds, certificate: Path) -> None:
     """With the collector switched off: it walks what has become old only after hours."""
     gc.collect()
+    # Other tests of the process may have theirs.
+    before = handshakes()
     gc.disable()
     try:
         stream = connect(pds)
-        assert not any(isinstance(one, ClientProtocol) for one in gc.get_objects())
+        assert len(handshakes()) <= len(before)
         stream.close()
         pds.refuse_upgrade = 500
         with suppress(StreamEnded):
             connect(pds)
-        assert not any(isinstance(one, ClientProtocol) for one in gc.get_objects())
+        assert len(handshakes()) <= len(before)
     finally:
         gc.enable()
 
