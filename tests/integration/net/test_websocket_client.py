@@ -123,6 +123,10 @@ def test_an_open_connection_keeps_nothing_of_its_handshake(pds: FakePds, certifi
         with suppress(StreamEnded):
             connect(pds)
         assert len(handshakes()) <= len(before)
+        pds.on_accept = lambda sock: gevent.sleep(5)
+        with suppress(StreamEnded):
+            connect(pds, QUICK)
+        assert len(handshakes()) <= len(before)
     finally:
         gc.enable()
 
