@@ -75,7 +75,7 @@ def dial(
         _close(opened)
         if timeout is not deadline:
             raise
-        # It has been a local of the frames that its traceback holds: a circle.
+        # A local of the frames that its traceback holds: a circle.
         timeout.__traceback__ = None
         raise StreamEnded("dial-timeout", f"no connection within {timing.dial:g} seconds") from None
     except BaseException:

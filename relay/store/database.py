@@ -130,4 +130,6 @@ def within(seconds: float) -> Iterator[None]:
     except gevent.Timeout as ended:
         if ended is not timeout:
             raise
+        # A local of the frames that its traceback holds: a circle.
+        ended.__traceback__ = None
         raise StoreError("store-unavailable", f"no answer from the database in {seconds:.0f} s") from None

@@ -162,5 +162,7 @@ def _ask(connection: Connection, sql: str) -> object:
     except gevent.Timeout as ended:
         if ended is not timeout:
             raise
+        # A local of the frames that its traceback holds: a circle.
+        ended.__traceback__ = None
         connection.close()
         raise StoreError("store-unavailable", f"no answer from the database in {ANSWER_SECONDS:.0f} s") from None
