@@ -41,10 +41,9 @@ class UpdatePace:
 
         Bounded by how many consumers an address may have, as each has one text here at a time.
         """
-        key, pieces, now = counted_as(address), size // PIECE_BYTES + 1, time.monotonic()
-        _sleep(max(self._addresses.reserve(key, now) for _ in range(pieces)), over)
-        now = time.monotonic()
-        _sleep(max(self._all.reserve(now) for _ in range(pieces)), over)
+        key, pieces = counted_as(address), size // PIECE_BYTES + 1
+        _sleep(self._addresses.reserve(key, time.monotonic(), pieces), over)
+        _sleep(self._all.reserve(time.monotonic(), pieces), over)
         yield_hub(key)
 
 

@@ -29,11 +29,11 @@ class Pace:
         self._burst = burst
         self._free_at = 0.0
 
-    def reserve(self, now: float) -> float:
-        """Take one turn; the seconds to wait until it comes."""
+    def reserve(self, now: float, turns: int = 1) -> float:
+        """Take `turns`; the seconds to wait until the last of them comes."""
         self._free_at = max(self._free_at, now - (self._burst - 1) * self._interval)
-        wait = max(0.0, self._free_at - now)
-        self._free_at += self._interval
+        wait = max(0.0, self._free_at + (turns - 1) * self._interval - now)
+        self._free_at += turns * self._interval
         return wait
 
     def hold(self, now: float, seconds: float) -> None:
@@ -62,9 +62,9 @@ class Paces(Generic[K]):
         """Keys that are remembered."""
         return len(self._paces)
 
-    def reserve(self, key: K, now: float) -> float:
-        """Take one turn of `key`; the seconds to wait until it comes."""
-        return self._used(key, now).reserve(now)
+    def reserve(self, key: K, now: float, turns: int = 1) -> float:
+        """Take `turns` of `key`; the seconds to wait until the last of them comes."""
+        return self._used(key, now).reserve(now, turns)
 
     def hold(self, key: K, now: float, seconds: float) -> None:
         """No turn of `key` comes for `seconds`, because the other side asked for it."""

@@ -16,7 +16,7 @@ from gevent.lock import RLock
 from psycopg2.extensions import connection as Connection  # noqa: N812 - psycopg2 names its class in lower case
 
 from relay.kit.errors import StoreError
-from relay.store.database import in_a_line
+from relay.store.database import in_a_line, within
 
 # Any fixed number but that of the migrations.
 KEY = 0x72656C6179
@@ -151,18 +151,13 @@ class PostgresLock:
 
 def _ask(connection: Connection, sql: str) -> object:
     """The first value of the last statement's first row, None without one."""
-    timeout = gevent.Timeout(ANSWER_SECONDS)
     try:
-        with timeout, connection.cursor() as cursor:
+        with within(ANSWER_SECONDS), connection.cursor() as cursor:
             cursor.execute(sql)
             row = cursor.fetchone() if cursor.description else None
             return row[0] if row else None
     except psycopg2.Error as error:
         raise StoreError("store-unavailable", in_a_line(error)) from error
-    except gevent.Timeout as ended:
-        if ended is not timeout:
-            raise
-        # A local of the frames that its traceback holds: a circle.
-        ended.__traceback__ = None
+    except StoreError:
         connection.close()
-        raise StoreError("store-unavailable", f"no answer from the database in {ANSWER_SECONDS:.0f} s") from None
+        raise

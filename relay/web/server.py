@@ -127,9 +127,8 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             # Bounded by how many of an address can wait at a time.
             gevent.sleep(self.server.paces.reserve(key, time.monotonic()))
         if self._has_long_head:
-            now = time.monotonic()
             pieces = len(head.target) // LONG_PIECE_BYTES + 1
-            gevent.sleep(max(self.server.long_pace.reserve(now) for _ in range(pieces)))
+            gevent.sleep(self.server.long_pace.reserve(time.monotonic(), pieces))
 
     def run_application(self) -> None:
         """Let the application answer, or upgrade and run the consumer that it hands over."""

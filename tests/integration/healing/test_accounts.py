@@ -10,6 +10,7 @@ import pytest
 from relay.atproto.frames import Account, Commit, Sync
 from relay.healing import accounts as healing_accounts
 from relay.healing import budgets
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause
 from relay.identity import directory, negatives, resolver
 from relay.ingest import waits
@@ -36,12 +37,18 @@ def outcomes(outcome: str) -> float:
     return float(metrics.HEALS.labels(outcome)._value.get())
 
 
-def test_an_account_behind_a_break_is_healed(path: EventPath, pds: FakePds) -> None:
-    host = connected(path, pds)
+def behind_a_break(path: EventPath, pds: FakePds, host: Host) -> RepoBuilder:
+    """An account of `host` with a commit that was missed, and the next one in the log."""
     repo = known(path, pds, host)
     repo.commit(create(f"{POST}/missed", {}))
     path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
     path.logged(2)
+    return repo
+
+
+def test_an_account_behind_a_break_is_healed(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = behind_a_break(path, pds, host)
     assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "desynchronized")]
     path.heal()
     *_, last = path.logged(3)
@@ -264,10 +271,7 @@ def test_what_is_missed_while_an_account_is_healed_outlives_it(path: EventPath, 
 def test_an_account_that_writes_faster_than_it_is_healed_stays_noted(path: EventPath, pds: FakePds) -> None:
     """What was fetched is older than what its stream brought meanwhile: what was missed before that still is."""
     host = connected(path, pds)
-    repo = known(path, pds, host)
-    repo.commit(create(f"{POST}/missed", {}))
-    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
-    path.logged(2)
+    repo = behind_a_break(path, pds, host)
     before = pds._of_repo("com.atproto.sync.getLatestCommit", repo)
     assert before is not None
 
@@ -289,10 +293,7 @@ def test_an_account_that_writes_faster_than_it_is_healed_stays_noted(path: Event
 def test_a_gap_right_after_one_that_was_healed_is_noted(path: EventPath, pds: FakePds) -> None:
     """Before SQL was told that the first one is closed."""
     host = connected(path, pds)
-    repo = known(path, pds, host)
-    repo.commit(create(f"{POST}/missed", {}))
-    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
-    path.logged(2)
+    repo = behind_a_break(path, pds, host)
     (missed,) = noted(path, host)
     with path.stream.projector._one_flush:
         path.put(host, repo.sync_frame(3))
@@ -309,10 +310,7 @@ def test_an_account_of_which_something_is_missing_is_healed_where_it_moves(
     path: EventPath, pds: FakePds, other_pds: FakePds
 ) -> None:
     host, other = connected(path, pds), connected(path, other_pds)
-    repo = known(path, pds, host)
-    repo.commit(create(f"{POST}/missed", {}))
-    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
-    path.logged(2)
+    repo = behind_a_break(path, pds, host)
     path.move(repo, other_pds.url)
     other_pds.repos[repo.did] = repo
     path.put(other, repo.identity_frame(1))
@@ -376,10 +374,7 @@ def test_an_account_that_was_given_up_is_tried_again_when_it_writes(
 ) -> None:
     monkeypatch.setattr(healing_accounts, "ATTEMPTS", 1)
     host = connected(path, pds)
-    repo = known(path, pds, host)
-    repo.commit(create(f"{POST}/missed", {}))
-    path.put(host, repo.commit(create(f"{POST}/b", {})).frame(2))
-    path.logged(2)
+    repo = behind_a_break(path, pds, host)
     pds.answers["getLatestCommit"] = lambda _: (200, b"{}")
     path.heal()
     assert noted(path, host) == []

@@ -151,3 +151,10 @@ def test_places_are_bounded_in_total_and_for_each_key() -> None:
     for key in ("a", "b", None):
         places.give_back(key)
     assert len(places) == 0 and not places._keys
+
+
+def test_several_turns_are_as_many_single_ones() -> None:
+    together, singly = Pace(10, 3), Pace(10, 3)
+    for now, turns in ((100.0, 2), (100.05, 4), (100.1, 1), (300.0, 5)):
+        waits = [singly.reserve(now) for _ in range(turns)]
+        assert round(together.reserve(now, turns), 6) == round(max(waits), 6)
