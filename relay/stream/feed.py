@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
+from itertools import cycle
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -23,11 +24,10 @@ from relay.stream.read_budget import Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail, chunk_of
 
-# A turn of a feed that reads the log is long where it has waited long: while the relay works through a backlog of its
-# own, consumers that read a piece at a time would never be at the head again. With less than a hundred of them it stays
-# a piece.
-TURN_SHARE = 0.01
-MAX_TURN_SECONDS = 0.002
+# A turn of a feed that is behind is long where it has waited long: while the relay works through a backlog of its own,
+# consumers that are handed a piece at a time would never be at the head again. All of them together get this share.
+TURN_SHARE = 0.2
+MAX_TURN_SECONDS = 0.005
 # What is converted in one turn. To JSON a whole block of the log would take 10 ms, and 60 where its events are small or
 # have hundreds of operations.
 CONVERTED_EVENTS = 64
@@ -39,6 +39,25 @@ class ConsumerTooSlow(RelayError):
 
     def __init__(self) -> None:
         super().__init__("consumer-too-slow", "the next event is older than the replay window")
+
+
+class Turns:
+    """The turns of the hub of the feeds that are behind. Those who read the log share a few `lines` of them."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines: Iterator[Hashable] = cycle([object() for _ in range(lines)])
+        self._waiting = 0
+
+    def wait(self, *, in_line: bool) -> float:
+        """Let all others have a turn. Returns when this one ends, in monotonic seconds."""
+        asked = time.monotonic()
+        self._waiting += 1
+        try:
+            yield_hub(next(self._lines) if in_line else None)
+        finally:
+            sharing, self._waiting = self._waiting, self._waiting - 1
+        began = time.monotonic()
+        return began + min(TURN_SHARE * (began - asked) / sharing, MAX_TURN_SECONDS)
 
 
 class LogSource:
@@ -101,7 +120,7 @@ class Feed:
         suppressions: Suppressions,
         source: LogSource,
         share: Share,
-        turns: Iterator[Hashable],
+        turns: Turns,
     ) -> None:
         self.position = position
         self.outdated = outdated
@@ -160,17 +179,9 @@ class Feed:
         return self.position < self._tail.head
 
     def give_way(self) -> None:
-        """Let all others have a turn, unless the last one was waited for so long that more may be read in it. Those who
-        read the log come next in a few turns for all of them.
-        """
-        if not self._reading:
-            yield_hub()
-            return
-        asked = time.monotonic()
-        if asked >= self._turn_end:
-            yield_hub(next(self._turns))
-            began = time.monotonic()
-            self._turn_end = began + min(TURN_SHARE * (began - asked), MAX_TURN_SECONDS)
+        """Let all others have a turn, unless the last one was waited for so long that more may be handed out in it."""
+        if time.monotonic() >= self._turn_end:
+            self._turn_end = self._turns.wait(in_line=self._reading)
 
     @property
     def reads_log(self) -> bool:

@@ -5,8 +5,6 @@ Asked by `web`, `jsonstream` and `edge`. How a feed reads is in `feed`. Must not
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
-from itertools import cycle
 from typing import NamedTuple
 from weakref import WeakSet
 
@@ -18,7 +16,7 @@ from relay.kit import metrics
 from relay.kit.background import end_threads, in_thread
 from relay.kit.errors import RelayError
 from relay.stream.at_hand import AtHand
-from relay.stream.feed import Feed, LogSource
+from relay.stream.feed import Feed, LogSource, Turns
 from relay.stream.read_budget import ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -57,7 +55,7 @@ class Firehose:
         self._at_hand = AtHand(suppressions)
         # Bounded by the consumers.
         self._feeds: WeakSet[Feed] = WeakSet()
-        self._turns: Iterator[Hashable] = cycle([object() for _ in range(REPLAY_TURNS)])
+        self._turns = Turns(REPLAY_TURNS)
         metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(log.segments))

@@ -217,6 +217,8 @@ def test_a_damaged_record_is_never_sent(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_is_wholly_hidden_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # However long a turn was waited for, it is for one block.
+    monkeypatch.setattr(feed_module, "TURN_SHARE", 0.0)
     log = SegmentLog(tmp_path / "persist")
     append(log, [record(seq, uid=1, frame=bytes(3000)) for seq in range(1, 2001)])
     append(log, [record(2001, uid=1, kind=Kind.ACCOUNT)])
@@ -226,7 +228,7 @@ def test_what_is_wholly_hidden_holds_up_nobody(tmp_path: Path, monkeypatch: pyte
 
     def others() -> None:
         while True:
-            gevent.sleep(0)
+            yield_hub()
             turns[0] += 1
 
     other = gevent.spawn(others)
@@ -328,26 +330,30 @@ def test_however_many_replay_others_have_turns_between_a_few_blocks(
     log.close()
 
 
-@pytest.mark.parametrize(("waited", "blocks"), [(0.0, 1), (0.05, 1), (0.08, 2), (10.0, 4)])
+@pytest.mark.parametrize(
+    ("waited", "others", "blocks"),
+    [(0.0, 0, 1), (0.006, 0, 1), (0.01, 0, 2), (0.1, 9, 2), (1.0, 999, 1), (10.0, 0, 4), (10.0, 999, 2)],
+)
 def test_a_turn_that_was_long_in_coming_is_for_more_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waited: float, blocks: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waited: float, others: int, blocks: int
 ) -> None:
     monkeypatch.setattr(at_hand, "RECORDS", 4)
     log = filled(tmp_path)
     firehose = firehose_of(log, COUNT, Suppressions())
     now, turns = [0.0], [0]
 
-    def others(line: object) -> None:
+    def wait(line: object) -> None:
         now[0] += waited
         turns[0] += 1
 
     monkeypatch.setattr(feed_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(feed_module, "yield_hub", others)
+    monkeypatch.setattr(feed_module, "yield_hub", wait)
+    firehose._turns._waiting = others
     feed, read = firehose.attach(0), Counter[int]()
     while feed.behind:
         assert feed.next(10.0)
         read[turns[0]] += 1
-        now[0] += 0.000_6
+        now[0] += 0.001_3
         feed.give_way()
     # The first piece is read in no turn, the last turn may end with the log.
     assert set(list(read.values())[1:-1]) == {blocks}
