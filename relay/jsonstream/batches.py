@@ -14,6 +14,7 @@ from relay.jsonstream.encodings import Encoding
 from relay.jsonstream.filters import Filter
 from relay.jsonstream.messages import Message, RecordUnreadable, of_frame
 from relay.kit import metrics
+from relay.kit.background import Stints
 from relay.stream.tail import Chunk
 
 # Bytes of memory that the messages and texts of an event take beside its own bytes.
@@ -85,7 +86,10 @@ class Batch:
 
     def _join(self, messages: list[Message], wanted: Filter, encoding: Encoding) -> bytes:
         frames = []
+        stints = Stints()
         for message in messages:
+            # One commit may have hundreds of records, and what was made of the chunk stays as it is meanwhile.
+            stints.pause()
             try:
                 text = message.text()
             except RecordUnreadable as error:

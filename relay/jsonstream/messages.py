@@ -11,6 +11,7 @@ and written when a text is asked for, and only once. Must not know of consumers,
 6. A record that stands in many operations of one commit is written for each of them, as far as its bytes, counted each
    time, are within REPEATED_BYTES and the size of the commit's blocks: otherwise 1 MB could become 1 GB for every
    consumer.
+7. A record may have so many links and byte strings: each is written by a call, and takes as long as dozens of others.
 """
 
 from __future__ import annotations
@@ -31,10 +32,17 @@ from relay.kit.errors import RelayError
 
 # Two hundred operations with one and the same record of 300 bytes.
 REPEATED_BYTES = 64 << 10
+# How many links and byte strings a commit of one record may have; of several, each may have its part, or this many.
+CONVERTED_OF_COMMIT, CONVERTED_OF_RECORD = 2_000, 100
+# What a link begins with, in whatever length its tag's number is written.
+_LINKS = (b"\xd8\x2a", b"\xd9\x00\x2a", b"\x00\x00\x2a")
 
 
 class RecordUnreadable(RelayError):
-    """A record that cannot be written as JSON. Reasons `record-missing`, `record-encoding`, `record-repeated`."""
+    """A record that cannot be written as JSON.
+
+    Reasons `record-missing`, `record-encoding`, `record-repeated`, `record-links`.
+    """
 
 
 class Message:
@@ -72,7 +80,7 @@ class Message:
                     self.kind: content.value(),
                     "seq": self.seq,
                 }
-                self._text = _dumps(message)
+                self._text = _dumps(message, content.converted)
             except RecordUnreadable as error:
                 self._content = _Unreadable(error.reason, error.detail)
                 raise
@@ -110,9 +118,15 @@ def of_frame(frame: bytes, time_us: int) -> list[Message]:
 
 
 class _Content:
-    """What stands under the name of a message's kind, once it is asked for."""
+    """What stands under the name of a message's kind, once it is asked for. `converted`: how many links and byte
+    strings it may have.
+    """
 
     __slots__ = ()
+
+    @property
+    def converted(self) -> int:
+        return 0
 
     def value(self) -> dict[str, Any]:
         raise NotImplementedError
@@ -147,9 +161,10 @@ class _Plain(_Content):
 class _Blocks:
     """The blocks of a commit with these operations, read when the first of its records is wanted."""
 
-    __slots__ = ("_blocks", "_data", "_end", "_ops")
+    __slots__ = ("_blocks", "_data", "_end", "_ops", "converted")
 
     def __init__(self, data: bytes, ops: Sequence[RepoOp]) -> None:
+        self.converted = max(CONVERTED_OF_COMMIT // max(len(ops), 1), CONVERTED_OF_RECORD)
         self._data = data
         self._ops = ops
         self._blocks: dict[bytes, bytes] | None = None
@@ -165,7 +180,11 @@ class _Blocks:
                 self._data, self._ops, self._blocks = b"", (), blocks
             if index >= self._end:
                 raise RecordUnreadable("record-repeated", f"operation {index} of a commit with many equal records")
-            return drisl.load(self._blocks[cid])
+            block = self._blocks[cid]
+            # Before a link is read, which takes as long as writing it.
+            if sum(map(block.count, _LINKS)) > self.converted:
+                raise _too_many(self.converted)
+            return drisl.load(block)
         except KeyError:
             raise RecordUnreadable("record-missing", str(cid)) from None
         except ProtocolError as error:
@@ -195,6 +214,10 @@ class _Operation(_Content):
         self._op = op
         self._blocks = blocks
 
+    @property
+    def converted(self) -> int:
+        return self._blocks.converted
+
     def value(self) -> dict[str, Any]:
         op = self._op
         collection, _, rkey = op.path.partition("/")
@@ -220,30 +243,46 @@ def _account(event: Account) -> dict[str, Any]:
     return {"active": event.active, "did": event.did, "seq": event.seq, **status, "time": event.time}
 
 
-def _dumps(value: dict[str, Any]) -> bytes:
+def _dumps(value: dict[str, Any], converted: int) -> bytes:
+    converter = _Converter(converted)
     try:
-        text = orjson.dumps(value, _of_data_model)
+        text = orjson.dumps(value, converter)
         # NaN and the infinities are written so, too.
         if b"null" not in text:
             return text
     except TypeError:
         pass
+    if converter.left < 0:
+        raise _too_many(converted)
+    converter = _Converter(converted)
     try:
         # Integers of more than 64 bits, which no other reader of JSON here may refuse either.
-        return json.dumps(
-            value, default=_of_data_model, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        ).encode()
+        return json.dumps(value, default=converter, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordUnreadable("record-encoding", str(error)) from None
 
 
-def _of_data_model(value: Any) -> Any:
-    """JSON of what JSON has no form for (data model, JSON)."""
-    if isinstance(value, Cid):
-        return {"$link": str(value)}
-    if isinstance(value, drisl.UnknownCid):
-        # In base32, whatever kind it is; one of the oldest kind is written in base58, but a `b` tells every reader.
-        return {"$link": "b" + base64.b32encode(value).decode("ascii").rstrip("=").lower()}
-    if isinstance(value, bytes):
-        return {"$bytes": base64.b64encode(value).decode("ascii").rstrip("=")}
-    raise TypeError(type(value).__name__)
+def _too_many(converted: int) -> RecordUnreadable:
+    return RecordUnreadable("record-links", f"over {converted} links and byte strings")
+
+
+class _Converter:
+    """JSON of what JSON has no form for (data model, JSON), `maximum` times at most."""
+
+    __slots__ = ("_maximum", "left")
+
+    def __init__(self, maximum: int) -> None:
+        self._maximum = self.left = maximum
+
+    def __call__(self, value: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise _too_many(self._maximum)
+        if isinstance(value, Cid):
+            return {"$link": str(value)}
+        if isinstance(value, drisl.UnknownCid):
+            # In base32, whatever kind it is; one of the oldest kind is written in base58, but a `b` tells every reader.
+            return {"$link": "b" + base64.b32encode(value).decode("ascii").rstrip("=").lower()}
+        if isinstance(value, bytes):
+            return {"$bytes": base64.b64encode(value).decode("ascii").rstrip("=")}
+        raise TypeError(type(value).__name__)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import greenlet
+from cbor2 import CBORTag
 
 from relay.atproto.payloads import MAX_OPS
 from relay.eventlog.log import SegmentLog
@@ -138,5 +139,32 @@ def test_replay_as_json_leaves_others_their_turn(tmp_path: Path) -> None:
     began = time.thread_time()
     feed.convert(chunk_of(records, len(records), suppressions), 0)
     assert longest[0] < (time.thread_time() - began) / 4
+    feed.close()
+    log.close()
+
+
+def tiny_items(repo: RepoBuilder) -> bytes:
+    """A commit of what takes the most to write as JSON for its bytes: empty byte strings, and links to nothing."""
+    bytes_, links = [b""] * 9_000, [CBORTag(42, b"\0")] * 2_000
+    writes = [
+        create(f"{POST}/3k{number:04}", {"n": number, "v": links if number % 2 else bytes_}) for number in range(180)
+    ]
+    return repo.commit(*writes).frame(1)
+
+
+def test_tiny_items_as_json_leave_others_their_turn(tmp_path: Path) -> None:
+    log, suppressions = SegmentLog(tmp_path), Suppressions()
+    tail = Tail(0, suppressions)
+    stream = JsonStream(Firehose(log, tail, suppressions), None)
+    feed = stream.attach(Cursor(None), PLAIN, Options(Filter(), Place(stream.room, "192.0.2.1"), waits=False))
+    tail.publish([record(1, frame=tiny_items(RepoBuilder(account_did(1), SigningKey.create("k256"))))])
+    gc.disable()
+    began = time.thread_time()
+    with holds() as longest:
+        feed.next(60.0)
+    gc.enable()
+    assert feed.position == 1
+    assert longest[0] < 0.05
+    assert time.thread_time() - began < 0.3
     feed.close()
     log.close()

@@ -424,6 +424,27 @@ def test_a_host_whose_seqs_went_back_waits_for_its_last_events(
     until(lambda: running.report(pds.hostname).host.cursor.position == 3)
 
 
+@pytest.mark.parametrize("listed", [False, True])
+def test_a_host_that_asked_to_be_crawled_is_read_from_its_first_event_after_a_crash_too(
+    relay: Relay, pds: FakePds, listed: bool
+) -> None:
+    """`listed`: it was known before, and never connected."""
+    if listed:
+        known = relay.db.write(table.insert, pds.hostname, no_ssl=True, account_limit=1, trusted=False)
+        relay.db.write(table.set_status, known.id, "offline")
+    pds.refuse_upgrade = 503
+    relay.start().new_hosts.request(pds.url, admin=True)
+    at_the_crash = row(relay, pds)
+    relay.stop()
+    relay.db.write(table.save_states, [at_the_crash])
+    relay.db.write(table.set_status, at_the_crash.id, "active")
+    pds.events = [(1, identity_frame(1))]
+    pds.refuse_upgrade = None
+    relay.start()
+    until(lambda: relay.sink.seqs(pds) == [1])
+    assert pds.cursors == ["0"]
+
+
 def test_of_a_new_host_with_a_long_past_only_what_comes_from_now_on_is_read(
     relay: Relay, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:

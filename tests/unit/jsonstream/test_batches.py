@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from relay.atproto import drisl, frames
+from relay.atproto.cid import Cid
 from relay.eventlog.record import Record
 from relay.jsonstream.batches import JOINED_SHARE, MAX_JOINED, Batch
 from relay.jsonstream.encodings import PLAIN
 from relay.jsonstream.filters import Filter, of_query
-from relay.jsonstream.messages import REPEATED_BYTES
+from relay.jsonstream.messages import CONVERTED_OF_COMMIT, CONVERTED_OF_RECORD, REPEATED_BYTES
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, chunk_of
+from tests.support.blocks import link
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
 
 POST, LIKE = "app.bsky.feed.post", "app.bsky.feed.like"
@@ -74,10 +77,15 @@ def test_an_event_that_cannot_be_read_costs_no_other(chunk: Chunk) -> None:
     assert count(batch.frames(of_query([], [], None), PLAIN)) == 4
 
 
-def commit_of(count: int, record: dict[str, Any]) -> Chunk:
+def commit_of(count: int, record: Any) -> Chunk:
     """One commit, in which so many operations have the same record."""
+    return commit_with([record] * count)
+
+
+def commit_with(records: Sequence[Any]) -> Chunk:
+    """One commit that creates these."""
     repo = RepoBuilder(account_did(0), SigningKey.create("k256"))
-    frame = repo.commit(*(create(f"{POST}/{number:03d}", record) for number in range(count))).frame(1)
+    frame = repo.commit(*(create(f"{POST}/{number:03d}", record) for number, record in enumerate(records))).frame(1)
     return chunk_of([Record(1, 1, 1, 1, 1, 1, 0, 0, frame)], 1, Suppressions())
 
 
@@ -105,3 +113,24 @@ def test_a_record_without_a_form_in_json_is_read_once(monkeypatch: pytest.Monkey
     for number in range(5):
         assert batch.frames(of_query([], [], str(1000 + number)), PLAIN) == b""
     assert len(read) == 3
+
+
+@pytest.mark.parametrize(
+    "item", [b"", link(b""), link(Cid.of_raw(b"a blob"))], ids=["bytes", "links to nothing", "links"]
+)
+def test_a_record_of_very_many_links_or_byte_strings_is_left_out(item: Any) -> None:
+    """Each takes as long as dozens of other items."""
+    for operations, maximum in (1, CONVERTED_OF_COMMIT), (2, CONVERTED_OF_COMMIT // 2), (200, CONVERTED_OF_RECORD):
+        for items, passed in (maximum, operations), (maximum + 1, 0):
+            chunk = commit_with([{"n": number, "v": [item] * items} for number in range(operations)])
+            assert count(Batch(chunk).frames(of_query([], [], None), PLAIN)) == passed
+
+
+@pytest.mark.parametrize(
+    "head", [b"\xd8\x2a", b"\xd9\x00\x2a", b"\xda\0\0\0\x2a", b"\xdb" + bytes(7) + b"\x2a"], ids=repr
+)
+def test_too_many_links_are_not_even_read(head: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = CONVERTED_OF_COMMIT + 1
+    batch = Batch(commit_of(1, b"\xa1\x61v\x99" + items.to_bytes(2) + (head + b"\x41\0") * items))
+    monkeypatch.setattr(drisl, "load", None)
+    assert batch.frames(of_query([], [], None), PLAIN) == b""
