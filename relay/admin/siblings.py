@@ -33,6 +33,7 @@ QUEUE_SIZE = 256
 PUBLIC_SIZE = 128
 PUBLIC_PATH = "/xrpc/"
 COPIED_HEADERS = ("Accept", "User-Agent", "Authorization", "Content-Type")
+_OVER_HTTP = {"ws": "http", "wss": "https"}
 
 
 class Call(NamedTuple):
@@ -162,4 +163,7 @@ class Siblings:
 
 
 def _base_url(sibling: str) -> str:
-    return sibling.rstrip("/") if "://" in sibling else f"https://{sibling.rstrip('/')}"
+    """Where a sibling is asked. As with hosts, a bare name has TLS but `localhost:PORT` has not, and ws means http."""
+    scheme, _, rest = sibling.rstrip("/").rpartition("://")
+    scheme = scheme.lower() or ("http" if rest.lower().startswith("localhost:") else "https")
+    return f"{_OVER_HTTP.get(scheme, scheme)}://{rest}"

@@ -113,8 +113,22 @@ def test_a_sibling_that_refuses_connections_is_counted_and_passed_over() -> None
     siblings.stop()
 
 
-def test_a_name_without_a_scheme_is_reached_by_tls() -> None:
-    assert list(Siblings(HTTP, ["relay.example.com", "http://10.0.0.1:2470/"])._queues) == [
-        "https://relay.example.com",
-        "http://10.0.0.1:2470",
-    ]
+def test_siblings_are_written_as_hosts_are() -> None:
+    """As the reference relay reads them."""
+    for written, asked in (
+        ("relay.example.com", "https://relay.example.com"),
+        ("http://10.0.0.1:2470/", "http://10.0.0.1:2470"),
+        ("localhost:2480", "http://localhost:2480"),
+        ("https://localhost:2480", "https://localhost:2480"),
+        ("wss://relay.example.com/", "https://relay.example.com"),
+        ("WS://localhost:2480", "http://localhost:2480"),
+    ):
+        assert list(Siblings(HTTP, [written])._queues) == [asked], written
+
+
+def test_a_local_sibling_without_a_scheme_is_told(sibling: Sibling) -> None:
+    siblings = Siblings(HTTP, [sibling.url.replace("http://127.0.0.1", "localhost")])
+    siblings.start()
+    siblings.forward(TAKEDOWN)
+    assert sibling.requests.get(timeout=60)[1] == TAKEDOWN.body
+    siblings.stop()
