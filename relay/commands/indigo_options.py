@@ -51,17 +51,25 @@ SWITCHES = {
     "allow-insecure-hosts": "RELAY_ALLOW_INSECURE_HOSTS",
     "lenient-sync-validation": "RELAY_LENIENT_SYNC_VALIDATION",
 }
+# Without a use here, and without a variable in indigo.
+IGNORED = ("enable-db-tracing", "enable-jaeger-tracing", "enable-otel-tracing")
 
 
-def indigo_options(settings: Mapping[str, str], switches: Mapping[str, str] | None = None) -> Callable[[F], F]:
-    """Have a command take these options: each sets the variable beside it, which then wins over what is there."""
+def indigo_options(
+    settings: Mapping[str, str], switches: Mapping[str, str] | None = None, ignored: Iterable[str] = ()
+) -> Callable[[F], F]:
+    """Have a command take these options: each sets the variable beside it, which then wins over what is there.
+
+    Those that are `ignored` are switches that set nothing.
+    """
+    words: dict[str, str | None] = {**(switches or {}), **dict.fromkeys(ignored)}
 
     def decorate(function: F) -> F:
         for option, variable in settings.items():
             function = _option(option, variable, multiple=True)(function)
-        for option, variable in (switches or {}).items():
+        for option, switch in words.items():
             # `--switch` and, as Go writes it, `--switch=false`.
-            function = _option(option, variable, is_flag=False, flag_value="true")(function)
+            function = _option(option, switch, is_flag=False, flag_value="true")(function)
         return function
 
     return decorate
@@ -73,9 +81,9 @@ def root_options() -> list[click.Parameter]:
     return click.command(indigo_options(ROOT)(lambda: None)).params
 
 
-def _option(option: str, variable: str, **more: Any) -> Callable[[F], F]:
+def _option(option: str, variable: str | None, **more: Any) -> Callable[[F], F]:
     def set_variable(_context: click.Context, _option: click.Parameter, value: str | Iterable[str] | None) -> None:
-        if value:
+        if value and variable:
             os.environ[variable] = value if isinstance(value, str) else ",".join(value)
 
     # Eager: before what reads the environment.

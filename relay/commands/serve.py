@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from relay.commands.client import EXIT_USAGE, fail
-from relay.commands.indigo_options import ROOT, SERVE, SWITCHES, indigo_options
+from relay.commands.indigo_options import IGNORED, ROOT, SERVE, SWITCHES, indigo_options
 from relay.config import setting_lines
 from relay.kit.errors import ConfigError
 
@@ -31,7 +31,7 @@ class ServeCommand(click.Command):
 @click.option(
     "--env-file", type=click.Path(path_type=Path), help="File of NAME=value lines; variables that are set win."
 )
-@indigo_options(ROOT | SERVE, SWITCHES)
+@indigo_options(ROOT | SERVE, SWITCHES, IGNORED)
 def serve(env_file: Path | None) -> None:
     """Run the relay until SIGTERM or SIGINT."""
     from relay.patched import patch

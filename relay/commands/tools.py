@@ -103,11 +103,16 @@ def checked_url(_context: click.Context, _option: click.Parameter, value: str) -
     help="Hosts per page. [RELAY_PULL_HOSTS_BATCH_SIZE]",
 )
 @click.option(
-    "--skip-host-checks", is_flag=True, help="Do not ask each host for describeServer. [RELAY_SKIP_HOST_CHECKS]"
+    "--skip-host-checks",
+    type=click.BOOL,
+    is_flag=False,
+    flag_value="true",
+    metavar="[BOOL]",
+    help="Do not ask each host for describeServer. [RELAY_SKIP_HOST_CHECKS]",
 )
 @with_settings
 @indigo_options(ROOT | PULL_HOSTS)
-def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_checks: bool) -> None:
+def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_checks: bool | None) -> None:
     """Add the hosts that another relay knows. A running relay connects to them after its next start.
 
     Each host has to answer describeServer, unless that is skipped. Called again after a stop, it goes on where it was.
@@ -128,7 +133,7 @@ def pull_hosts(settings: Settings, source: str, batch_size: int, skip_host_check
             source,
             lambda endpoint: store_host(db, settings, endpoint),
             batch=batch_size,
-            check=not (skip_host_checks or settings.skip_host_checks),
+            check=not (settings.skip_host_checks if skip_host_checks is None else skip_host_checks),
             progress=lambda seen, taken: click.echo(f"{seen} hosts seen, {taken} added", err=True),
         )
     finally:

@@ -18,7 +18,7 @@ from gevent import subprocess
 
 from relay.cli import COMMANDS, main
 from relay.commands.admin import STATUSES
-from relay.commands.indigo_options import PULL_HOSTS, ROOT, SERVE, SWITCHES
+from relay.commands.indigo_options import IGNORED, PULL_HOSTS, ROOT, SERVE, SWITCHES
 from relay.config import setting_lines, unknown_variables
 from relay.hosts.lifecycle import Status
 from relay.web.callers import MAX_FAILURES
@@ -266,7 +266,9 @@ def test_a_bad_setting_stops_the_start_with_one_line(command: list[str | Path]) 
         ("serve --disable-request-crawl --lenient-sync-validation=maybe --env prod", "RELAY_LENIENT_SYNC_VALIDATION="),
         ("--log-level loud serve --host-concurrency 40", "RELAY_LOG_LEVEL='loud'"),
         ("serve --admin-password a --admin-password b --log-level loud", "RELAY_LOG_LEVEL='loud'"),
+        ("serve --enable-db-tracing --enable-jaeger-tracing=false --enable-otel-tracing --bind :x", "RELAY_API_BIND="),
         ("pull-hosts --relay-host http://127.0.0.1:1 --db-url mysql://db --trusted-domains a.test", "DATABASE_URL="),
+        ("pull-hosts --skip-host-checks=false --db-url mysql://db", "DATABASE_URL="),
     ],
 )
 def test_options_of_indigo_are_settings_that_win(words: str, refused: str) -> None:
@@ -281,7 +283,7 @@ def test_options_of_indigo_are_known_settings_and_in_no_help() -> None:
     assert unknown_variables({name: "" for name in named.values() if "SLACK" not in name}) == []
     for command in ([], ["serve"], ["pull-hosts"]):
         shown = CliRunner().invoke(main, [*command, "--help"]).output
-        assert not [option for option in named if f"--{option} " in shown]
+        assert not [option for option in (*named, *IGNORED) if f"--{option} " in shown]
 
 
 def test_log_is_inspected_verified_and_followed(web: Web) -> None:
@@ -333,6 +335,12 @@ def test_pull_hosts_fills_the_database(database_url: str) -> None:
         }
         for added in (1, 0):
             done = subprocess.run([RELAY, "pull-hosts"], env=settings, capture_output=True, text=True, timeout=30)
+            assert (done.returncode, done.stdout) == (0, f"{added} hosts added from {other_relay.url}\n"), done.stderr
+        # An option wins over its variable. Nobody answers for this host.
+        other_relay.hosts = [{"hostname": "pds2.example.com", "seq": 5, "status": "active"}]
+        for option, added in (("--skip-host-checks=false", 0), ("--skip-host-checks", 1)):
+            words = f"{RELAY} pull-hosts {option}".split()
+            done = subprocess.run(words, env=settings, capture_output=True, text=True, timeout=30)
             assert (done.returncode, done.stdout) == (0, f"{added} hosts added from {other_relay.url}\n"), done.stderr
         other_relay.hosts = None  # type: ignore[assignment]
         failed = subprocess.run([RELAY, "pull-hosts"], env=settings, capture_output=True, text=True, timeout=30)
