@@ -24,6 +24,7 @@ from relay.web.errors import invalid
 
 Query = MultiDict[str, str]
 RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
+NO_RATE = -1
 
 
 def refuse_repeated(query: Query) -> None:
@@ -210,8 +211,9 @@ def limit_change(body: Body) -> LimitChange:
     """The limits that a body changes, one at least."""
     change = LimitChange(
         body_number(body, "repo_limit"),
-        # A host whose rate is zero would hang for ever instead of being blocked.
-        {tier: body_number(body, tier, minimum=1) for tier in RATE_TIERS if tier in body},
+        # A host whose rate is zero would hang for ever instead of being blocked. -1 is what `pds/list` shows of a host
+        # that is not connected: sent back, it changes nothing.
+        {tier: body_number(body, tier, minimum=1) for tier in RATE_TIERS if body.get(tier, NO_RATE) != NO_RATE},
         body_flag(body, "account_limit_alerts_silenced"),
     )
     if change.account_limit is None and not change.rates and change.alerts_silenced is None:

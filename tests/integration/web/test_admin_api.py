@@ -14,6 +14,8 @@ from relay.admin.siblings import Forward
 from relay.atproto import frames
 from relay.atproto.frames import Account
 from relay.kit.memory import MemoryDebug
+from relay.store import hosts
+from relay.store.database import Database
 from relay.web.application import create_app
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.fixtures import StartWeb
@@ -133,6 +135,23 @@ def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
     for tier in ("per_second", "per_hour", "per_day"):
         # It would hang for ever; blocking is for that.
         assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, tier: 0}).status == 400
+
+
+def test_what_the_list_shows_of_a_host_that_is_not_connected_changes_no_rate(
+    start_web: StartWeb, database: Database
+) -> None:
+    """indigo's page sends all of a host's limits back when one of them is changed."""
+    (host,) = add_hosts(database, 1)
+    web = start_web(db=database)
+    (shown,) = web.admin("/admin/pds/list").json
+    rates = {f"per_{tier.lower()}": shown[f"Per{tier}EventRate"]["Max"] for tier in ("Second", "Hour", "Day")}
+    assert set(rates.values()) == {-1}
+    body = {"host": shown["Host"], "repo_limit": 700, **rates}
+    assert web.admin("/admin/pds/changeLimits", body).json == SUCCESS
+    row = web.db.read(hosts.by_id, host)
+    assert row is not None
+    assert (row.account_limit, row.per_second, row.per_hour, row.per_day) == (700, None, None, None)
+    assert web.admin("/admin/pds/changeLimits", {"host": shown["Host"], **rates}).status == 400, "nothing is changed"
 
 
 @pytest.mark.parametrize(
