@@ -147,7 +147,7 @@ class Settings:
         "RELAY_NEW_HOSTS_PER_DAY_LIMIT",
         "50",
         parse_count,
-        "Number of new hosts that requestCrawl may add in 24 hours",
+        "Number of new hosts that requestCrawl may add in 24 hours, until an admin sets another",
     )
     trusted_domains: tuple[str, ...] = setting(
         "RELAY_TRUSTED_DOMAINS",
@@ -159,7 +159,7 @@ class Settings:
         "RELAY_DISABLE_REQUEST_CRAWL",
         "false",
         parse_bool,
-        "Refuse public requestCrawl",
+        "Refuse public requestCrawl, until an admin opens it",
     )
     allow_insecure_hosts: bool = setting(
         "RELAY_ALLOW_INSECURE_HOSTS",
@@ -171,7 +171,7 @@ class Settings:
         "RELAY_LENIENT_SYNC_VALIDATION",
         "false",
         parse_bool,
-        "Pass on and count commits whose MST inversion fails, instead of rejecting them",
+        "Pass on commits that lack prevData or whose MST inversion fails, instead of sending #sync in their place",
     )
     validator_processes: int | None = setting(
         "RELAY_VALIDATOR_PROCESSES",

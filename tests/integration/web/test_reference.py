@@ -19,6 +19,7 @@ from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.pds import FakePds
 from tests.support.wait import until
 from tests.support.web import PASSWORD, Web
+from tests.support.websocket import connect
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text(encoding="utf-8")
 
@@ -38,6 +39,19 @@ def table(web: Web) -> list[str]:
 def test_the_table_of_routes_is_the_codes(web: Web) -> None:
     said = REFERENCE.split("<!-- routes -->")[1].split("<!-- /routes -->")[0].strip().splitlines()
     assert said == table(web), "\n".join(table(web))
+
+
+def test_the_tables_of_answers_have_their_fields(web: Web) -> None:
+    said = REFERENCE.split("<!-- answers -->")[1].split("<!-- /answers -->")[0]
+    hosts, consumers = (re.findall(r"`(\w+)`", part) for part in said.split("| field of a consumer"))
+    with FakePds() as pds, connect(web.stream):
+        web.admin("/admin/pds/requestCrawl", {"hostname": pds.url})
+        (host,) = web.admin("/admin/pds/list").json
+        until(lambda: len(web.admin("/admin/consumers/list").json) == 1)
+        (consumer,) = web.admin("/admin/consumers/list").json
+    # Values are in lower case here, fields in upper case, and what no alert was sent about lacks one.
+    assert {name for name in hosts if name[0].isupper()} == {*host, "AccountLimitAlertSentAt", "Max"}
+    assert {*consumers} - {"firehose", "json"} == set(consumer)
 
 
 def commands(group: click.Group, words: str) -> Iterator[str]:
