@@ -34,7 +34,7 @@ from relay.kit.errors import HealError, StoreError
 from relay.net.http import GuardedHttp
 from relay.store import healing as table
 from relay.store.database import Database
-from relay.store.healing import UNSEEN, Missed
+from relay.store.healing import NOT_FOUND_SECONDS, UNSEEN, Missed
 
 HOSTS_AT_ONCE = 25
 # Of one host: accounts at a time, how far apart they begin, and how many until other hosts have had their turn.
@@ -49,6 +49,8 @@ FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 6 * 3600.0
 # The last of them comes after about two days.
 ATTEMPTS = 16
+# Of one that the directory does not have: the last of them comes after three quarters of an hour.
+NOT_FOUND_ATTEMPTS = 5
 BUDGET_SECONDS = 60.0
 
 # How looking at an account can end: with these it is settled, but for the budget all others are tried again.
@@ -57,7 +59,7 @@ SETTLED = frozenset({"sent", "told", "entered", "current", "older", "moved", "no
 ANSWERS = {
     "rev-old": "current",
     "wrong-host": "moved",
-    "did-not-found": "unknown",
+    "did-not-found": "not-found",
     "did-tombstone": "unknown",
     "account-takendown": "not-served",
     "account-host-throttled": "not-served",
@@ -160,16 +162,19 @@ class AccountHealing:
             log.debug("that %s was healed is not stored: %s", missed.did, error)
 
     def _note(self, missed: Missed, outcome: str) -> None:
+        attempts, first = ATTEMPTS, FIRST_RETRY_SECONDS
+        if outcome == "not-found":
+            attempts, first = NOT_FOUND_ATTEMPTS, NOT_FOUND_SECONDS
         if outcome in SETTLED:
             self._db.write(table.settle, missed)
         elif outcome == "budget":
             self._db.write(table.postpone, missed, self._clock() + BUDGET_SECONDS, failed=False)
-        elif missed.attempts + 1 >= ATTEMPTS:
+        elif missed.attempts + 1 >= attempts:
             metrics.HEALS.labels("given-up").inc()
-            log.debug("healing %s is given up: %s, %d times", missed.did, outcome, ATTEMPTS)
+            log.debug("healing %s is given up: %s, %d times", missed.did, outcome, missed.attempts + 1)
             self._db.write(table.settle, missed)
         else:
-            self._db.write(table.postpone, missed, self._clock() + retry_delay(missed.attempts), failed=True)
+            self._db.write(table.postpone, missed, self._clock() + retry_delay(missed.attempts, first), failed=True)
 
     def _look_at(self, host: Host, did: str, reason: str) -> str:
         """Find out what the account lacks and pass it on; how that ended. Raises HealError, StoreError."""
@@ -199,7 +204,13 @@ class AccountHealing:
             raise HealError("heal-answer", str(error)) from None
         # Its stream may have brought what was missed meanwhile.
         known = _known(state or self._accounts.lookup(did), event.rev)
-        return known or self._pass_on(host, event, "entered" if silent else "sent", silent=silent)
+        if known is not None:
+            return known
+        outcome = self._pass_on(host, event, "entered" if silent else "sent", silent=silent)
+        if outcome == "not-found" and not silent:
+            self._budgets.give_back(did, host)
+        # Of what its host merely lists nothing was missed.
+        return "unknown" if outcome == "not-found" and reason == UNSEEN else outcome
 
     def _tell_status(self, host: Host, did: str, state: AccountState | None) -> str:
         """Have the account's status logged when its host says another than the relay holds."""
@@ -224,9 +235,9 @@ class AccountHealing:
         return ANSWERS.get(delivery.refusal, "refused")
 
 
-def retry_delay(attempts: int) -> float:
-    """Seconds until the next look at an account, after `attempts` that failed and one more."""
-    return min(LONGEST_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2.0**attempts) * random.uniform(0.8, 1.2)
+def retry_delay(attempts: int, first: float) -> float:
+    """Seconds until the next look at an account, after `attempts` that failed and one more; `first` after the first."""
+    return min(LONGEST_RETRY_SECONDS, first * 2.0**attempts) * random.uniform(0.8, 1.2)
 
 
 def _is_inactive_at(state: AccountState, host: Host) -> bool:

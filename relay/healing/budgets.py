@@ -42,3 +42,9 @@ class Budgets:
         return (
             self._of_account.take((did, host.id), now) and of_host.take(host.id, now) and self._in_all.take(None, now)
         )
+
+    def give_back(self, did: str, host: Host) -> None:
+        """What was taken for `did` on `host` was not sent."""
+        self._of_account.give_back((did, host.id))
+        (self._of_trusted_host if host.row.trusted else self._of_host).give_back(host.id)
+        self._in_all.give_back(None)

@@ -44,7 +44,6 @@ NOT_MISSED = frozenset(
         "account-host-throttled",
         "account-inactive",
         "account-takendown",
-        "did-not-found",
         "did-tombstone",
         "duplicate",
         "rev-old",

@@ -15,10 +15,14 @@ from relay.store.database import Transaction
 # Reasons: that it differs from what its host lists, and that the host lists it and the relay never heard of it.
 LISTED = "listed"
 UNSEEN = "unseen"
+# That the directory does not have it.
+NOT_FOUND = "did-not-found"
 # Before anybody knew whose the account is, or so its host lists it: it may have moved there.
-MAY_HAVE_MOVED = frozenset({LISTED, "account-throttled", "did-unavailable", "wrong-host"})
+MAY_HAVE_MOVED = frozenset({LISTED, NOT_FOUND, "account-throttled", "did-unavailable", "wrong-host"})
 # Before it is looked at: what was missed may come by itself, as a host's stream catches up.
 FIRST_DELAY_SECONDS = 5.0
+# For as long the directory is not asked again, and a little.
+NOT_FOUND_SECONDS = 180.0
 # Accounts of one host, and of all. A host of which more was missed is healed as a whole.
 MAX_OF_HOST = 10_000
 MAX_BEYOND_LIMIT = 100
@@ -61,7 +65,8 @@ def note(tx: Transaction, missed: Mapping[tuple[int, str], str], now: float) -> 
             room[host_id] -= 1
             left -= 1
         reason = of_both(known.get((host_id, did)), reason)
-        taken.append((host_id, did, reason, now + FIRST_DELAY_SECONDS, 0, 1))
+        delay = NOT_FOUND_SECONDS if reason == NOT_FOUND else FIRST_DELAY_SECONDS
+        taken.append((host_id, did, reason, now + delay, 0, 1))
     if taken:
         tx.many(
             "INSERT INTO heal_account (host_id, did, reason, due_at, attempts, noted) VALUES (?, ?, ?, ?, ?, ?)"

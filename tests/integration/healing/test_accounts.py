@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from typing import Any
 
 import pytest
 
@@ -114,7 +115,7 @@ def test_an_event_of_nobody_is_a_gap_of_the_host(path: EventPath, pds: FakePds) 
     ]
 
 
-@pytest.mark.parametrize("reason", ["wrong-host", "rev-old", "seq-not-rising", "did-not-found"])
+@pytest.mark.parametrize("reason", ["wrong-host", "rev-old", "seq-not-rising"])
 def test_what_is_no_loss_is_not_noted(path: EventPath, pds: FakePds, reason: str) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)
@@ -230,6 +231,69 @@ def test_what_a_broken_document_cost_is_healed_when_it_is_whole(path: EventPath,
     path.heal()
     last = path.logged(2)[-1]
     assert isinstance(last, Sync) and last.rev == repo.rev
+
+
+def not_in_the_directory(path: EventPath, pds: FakePds, host: Host) -> tuple[RepoBuilder, dict[str, Any] | bytes]:
+    """A new account whose first event was dropped, and its document, which the directory does not have."""
+    repo = path.repo(pds.url)
+    pds.repos[repo.did] = repo
+    document = path.plc.documents.pop(repo.did)
+    path.put(host, repo.commit(create(f"{POST}/a", {})).frame(1))
+    until(lambda: host.cursor.position == 1)
+    assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "did-not-found")]
+    return repo, document
+
+
+def look_again(path: EventPath, repo: RepoBuilder, seconds: float) -> None:
+    """As after so many seconds, for longer than which the directory's word is not believed."""
+    path.ahead += seconds
+    path.resolver._negatives.found(repo.did)
+    path.heal()
+
+
+def test_a_new_account_is_healed_once_the_directory_has_it(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It wrote before a mirror of the directory had it, and does not write again."""
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", (0.1,))
+    host = connected(path, pds)
+    repo, document = not_in_the_directory(path, pds, host)
+    path.heal()
+    assert not pds.requests, "the directory's word is believed for two minutes"
+    for seconds in (200.0, 250.0, 450.0):
+        look_again(path, repo, seconds)
+    assert noted(path, host)[0].attempts == 3 and path.events() == []
+    path.plc.documents[repo.did] = document
+    look_again(path, repo, 900.0)
+    last = path.logged(1)[-1]
+    assert isinstance(last, Sync) and (last.did, last.rev) == (repo.did, repo.rev)
+    assert noted(path, host) == []
+
+
+def test_an_account_that_the_directory_never_has_is_given_up(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", ())
+    host = connected(path, pds)
+    repo, _ = not_in_the_directory(path, pds, host)
+    for _ in range(10):
+        look_again(path, repo, 3600.0)
+    assert noted(path, host) == [] and path.events() == []
+    assert path.plc.asked[repo.did] == 1 + healing_accounts.NOT_FOUND_ATTEMPTS
+
+
+def test_an_account_that_is_merely_listed_and_in_no_directory_is_looked_at_once(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(negatives, "YOUNG_SECONDS", ())
+    host = connected(path, pds)
+    repo = path.repo(pds.url)
+    repo.commit(create(f"{POST}/a", {}))
+    pds.repos[repo.did] = repo
+    del path.plc.documents[repo.did]
+    path.stream.projector.note_missed(host.id, repo.did, healing.UNSEEN)
+    path.heal()
+    assert path.plc.asked[repo.did] == 1 and noted(path, host) == []
 
 
 def test_an_account_that_is_released_is_healed(path: EventPath, pds: FakePds) -> None:
