@@ -20,6 +20,7 @@ from relay.dash.past import RANGES
 from relay.dash.rendering import Paging, chosen, linker, page
 from relay.hosts.report import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
+from relay.kit.background import in_turns
 from relay.kit.own_process import resident_bytes
 from relay.store import accounts, host_healing, hosts
 from relay.store.accounts import AccountRow, RepoRow
@@ -108,7 +109,7 @@ def crawling() -> ResponseReturnValue:
     new_hosts = relay_services().hosts.new_hosts
     paging = Paging.asked(BANS_PER_PAGE)
     search = request.args.get("search", "").strip().lower()[:MAX_SEARCH]
-    found = [domain for domain in relay_services().db.read(hosts.all_bans) if search in domain.lower()]
+    found = [domain for domain in in_turns(hosts.each_ban(relay_services().db)) if search in domain.lower()]
     return page(
         "crawling.html",
         enabled=new_hosts.crawl_enabled,

@@ -11,7 +11,7 @@ from werkzeug.datastructures import MultiDict
 from relay.dash.access import Undo
 from relay.hosts.lifecycle import Status
 from relay.kit.errors import RelayError
-from relay.store.hosts import all_bans
+from relay.store.hosts import is_banned
 from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services
@@ -64,7 +64,7 @@ def _is_so(action: str, form: MultiDict[str, str]) -> bool:
         status = relay_services().hosts.known(form["host"]).status
         return {"block": status is Status.BANNED, "unblock": status is not Status.BANNED}.get(action, False)
     if "domain" in form:
-        banned = params.domain(form["domain"].strip()) in map(str.lower, relay_services().db.read(all_bans))
+        banned = relay_services().db.read(is_banned, params.domain(form["domain"].strip()))
         return banned is (action == "ban-domain")
     found = relay_services().find_account(params.did(form.get("did", "").strip()))
     return found is None or (found[0].status == "takendown") is (action == "take-down")

@@ -6,14 +6,17 @@ they never get ahead of the log. Must not know which status may follow which.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from relay.store.database import Row, Transaction
+from relay.store.database import Database, Row, Transaction
 
 RateTier = Literal["per_second", "per_hour", "per_day"]
+
+# A block list that is taken in has tens of thousands.
+BANS_AT_ONCE = 500
 
 
 @dataclass(slots=True)
@@ -232,6 +235,25 @@ def remove_ban(tx: Transaction, domain: str) -> bool:
 def all_bans(tx: Transaction) -> list[str]:
     """Every banned domain, in the order they were banned."""
     return [domain for (domain,) in tx.rows("SELECT domain FROM domain_bans WHERE domain IS NOT NULL ORDER BY id")]
+
+
+def bans_after(tx: Transaction, number: int, limit: int) -> list[tuple[int, str]]:
+    """Up to `limit` banned domains in the order they were banned, each with its number, from above `number` on."""
+    sql = "SELECT id, domain FROM domain_bans WHERE domain IS NOT NULL AND id > ? ORDER BY id LIMIT ?"
+    return [(ban, domain) for ban, domain in tx.rows(sql, (number, limit))]
+
+
+def each_ban(db: Database) -> Iterator[str]:
+    """What `all_bans` gives, read some at a time. Raises StoreError."""
+    number = 0
+    while bans := db.read(bans_after, number, BANS_AT_ONCE):
+        number = bans[-1][0]
+        yield from (domain for _, domain in bans)
+
+
+def is_banned(tx: Transaction, domain: str) -> bool:
+    """Whether `domain`, given in lower case, is banned by this very name."""
+    return tx.row("SELECT 1 FROM domain_bans WHERE lower(domain) = ?", (domain,)) is not None
 
 
 def ban_of(tx: Transaction, hostname: str) -> str | None:

@@ -19,7 +19,7 @@ from relay.hosts.limit_alerts import Kind
 from relay.kit.background import in_turns
 from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
 from relay.store import accounts, collection_imports, host_healing
-from relay.store.hosts import all_bans
+from relay.store.hosts import each_ban
 from relay.web import params
 from relay.web.errors import XrpcError, invalid
 from relay.web.services import actor, admit_admin, relay_services
@@ -97,7 +97,8 @@ def set_per_day_limit() -> ResponseReturnValue:
 @blueprint.get("/subs/listDomainBans")
 def list_domain_bans() -> ResponseReturnValue:
     """Banned domains, whose hosts are not crawled."""
-    return jsonify(banned_domains=relay_services().db.read(all_bans))
+    texts = [json.dumps(domain) for domain in in_turns(each_ban(relay_services().db))]
+    return Response(f'{{"banned_domains":[{",".join(texts)}]}}\n', mimetype="application/json")
 
 
 @blueprint.post("/subs/banDomain")

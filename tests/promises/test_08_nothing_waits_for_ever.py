@@ -7,13 +7,10 @@ that hosts may send is sent, and the CPU counted that passes until another green
 from __future__ import annotations
 
 import ast
-import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import greenlet
 from cbor2 import CBORTag
 
 from relay.atproto.payloads import MAX_OPS
@@ -27,6 +24,7 @@ from relay.stream.firehose import Firehose
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail, chunk_of
 from tests.support.event_path import EventPath
+from tests.support.holds import holds
 from tests.support.pds import FakePds
 from tests.support.repo import POST, RepoBuilder, SigningKey, account_did, create, post
 from tests.support.stream import append, record
@@ -73,24 +71,6 @@ def test_each_wait_has_an_end() -> None:
     assert {wait for path in modules for wait in endless(path)} == ENDED.keys()
 
 
-@contextmanager
-def holds() -> Iterator[list[float]]:
-    """The longest time of CPU for which one greenlet had the hub's thread, in seconds."""
-    longest, since = [0.0], time.thread_time()
-
-    def switched(_event: str, _greenlets: object) -> None:
-        nonlocal since
-        now = time.thread_time()
-        longest[0] = max(longest[0], now - since)
-        since = now
-
-    before = greenlet.settrace(switched)
-    try:
-        yield longest
-    finally:
-        greenlet.settrace(before)
-
-
 def largest(repo: RepoBuilder) -> list[Callable[[int], bytes]]:
     """What is dear to read or to verify, each as the frame of a seq."""
     writes = [create(f"{POST}/3k{number:04}", {"text": "x" * 4_000}) for number in range(MAX_OPS)]
@@ -127,13 +107,10 @@ def test_replay_as_json_leaves_others_their_turn(tmp_path: Path) -> None:
     options = Options(Filter(), Place(stream.room, "192.0.2.1"), waits=False)
     feed = stream.attach(Cursor("seq:0"), PLAIN, options)
     size = 0
-    # A relay keeps it from everything that is in a test's process.
-    gc.disable()
     with holds() as longest:
         while feed.position < len(records):
             size += len(feed.next(60.0) or b"")
             feed.give_way()
-    gc.enable()
     assert size > 1_000_000
     assert feed.convert is not None
     began = time.thread_time()

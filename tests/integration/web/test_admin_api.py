@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import replace
 from functools import partial
 from operator import contains
@@ -19,6 +20,7 @@ from relay.store.database import Database
 from relay.web.application import create_app
 from tests.support.accounts import add_accounts, add_hosts, did
 from tests.support.fixtures import StartWeb
+from tests.support.holds import holds
 from tests.support.http import call
 from tests.support.pds import FakePds
 from tests.support.wait import until
@@ -221,6 +223,18 @@ def test_domains_are_banned_as_people_write_them(web: Web) -> None:
     assert web.admin("/admin/subs/unbanDomain", {"Domain": "spammers.net"}).json == SUCCESS
     assert web.admin("/admin/subs/listDomainBans").json == {"banned_domains": []}
     assert web.admin("/admin/subs/banDomain", {"Domain": "not a name"}).status == 400
+
+
+def test_a_long_list_of_banned_domains_leaves_others_their_turn(web: Web) -> None:
+    domains = [f"spammers-{number}.example.net" for number in range(50_000)]
+    sql = "INSERT INTO domain_bans (created_at, domain) VALUES (?, ?)"
+    web.db.write(lambda tx: tx.many(sql, [("2026-01-01 00:00:00", domain) for domain in domains]))
+    began = time.thread_time()
+    with holds() as longest:
+        answer = web.admin("/admin/subs/listDomainBans")
+    took = time.thread_time() - began
+    assert answer.json == {"banned_domains": domains}
+    assert longest[0] < took / 4
 
 
 def test_a_takedown_is_announced_listed_and_undone(web: Web) -> None:
