@@ -14,6 +14,7 @@ from relay.jsonstream.filter_room import FiltersFull
 from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, FilterInvalid, of_update
 from relay.jsonstream.stream import Options
 from relay.jsonstream.update_pace import UpdatePace
+from relay.kit.background import Stints
 from relay.net.websocket import CloseCode, close_frame
 from relay.web.consumer_connection import BYTES_PER_SECOND, FAREWELL_BYTES, Connection, ConsumerEnded
 from relay.web.consumers import Consumer
@@ -80,7 +81,8 @@ class JsonConnection(Connection):
         if "payload" not in message:
             raise _refused("an options_update has no payload")
         try:
-            self._options.change(of_update(message["payload"], self._options.wanted.kinds))
+            wanted = of_update(message["payload"], self._options.wanted.kinds, Stints().pause)
+            self._options.change(wanted)
         except FilterInvalid as error:
             raise _refused(str(error)) from None
         except FiltersFull as error:

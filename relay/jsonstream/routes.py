@@ -22,7 +22,7 @@ from relay.jsonstream.filter_room import FiltersFull, Place
 from relay.jsonstream.filters import FilterInvalid, of_query
 from relay.jsonstream.stream import JsonStream, Options
 from relay.kit import metrics
-from relay.kit.background import in_turns
+from relay.kit.background import Stints, in_turns
 from relay.net.websocket_deflate import is_offered
 from relay.stream.feed import Feed
 from relay.stream.firehose import Firehose
@@ -63,6 +63,7 @@ def subscribe(stream: JsonStream) -> ResponseReturnValue:
             query.getlist("wantedDids"),
             query.get("maxMessageSizeBytes"),
             query.getlist("kinds"),
+            Stints().pause,
         )
     except (CursorInvalid, FilterInvalid) as error:
         raise invalid(str(error)) from None

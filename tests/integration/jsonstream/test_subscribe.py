@@ -29,13 +29,14 @@ from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record
 from relay.jsonstream import stream, update_pace
 from relay.jsonstream.connection import MAX_UPDATE_BYTES, JsonConnection
 from relay.jsonstream.filter_room import FilterRoom
-from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS
+from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, USUAL_KINDS, of_update
 from relay.net.websocket import RSV1
 from relay.stream import firehose
 from relay.web import server
 from relay.web.consumer_connection import MAX_UNREAD_SECONDS
 from relay.web.http_input import MAX_HEAD_BYTES
 from tests.support.fixtures import StartWeb
+from tests.support.holds import holds
 from tests.support.http import call
 from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create
@@ -472,6 +473,18 @@ def test_who_waits_for_its_turn_does_not_hold_up_the_end(start_web: StartWeb, mo
         client.send(json.dumps({"type": "other", "payload": "x" * 400_000}))
         time.sleep(1.5)
         assert web.services.consumers.leave(30)
+
+
+def test_a_long_filter_leaves_others_their_turn(web: Web) -> None:
+    payload = {"wantedDids": [account_did(number) for number in range(MAX_DIDS)]}
+    update = json.dumps({"type": "options_update", "payload": payload})
+    began = time.thread_time()
+    of_update(payload, USUAL_KINDS)
+    at_once = time.thread_time() - began
+    with consumer(web) as client, holds() as longest:
+        client.send(update)
+        until(lambda: (REGISTRY.get_sample_value("relay_queue_size", {"queue": "json-filter-bytes"}) or 0) > 0)
+    assert longest[0] < at_once
 
 
 def test_what_has_very_many_items_is_not_read(web: Web) -> None:

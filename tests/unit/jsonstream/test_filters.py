@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, USUAL_KINDS, Filter, FilterInvalid, of_query, of_update
+from relay.jsonstream.filters import (
+    MAX_COLLECTIONS,
+    MAX_DIDS,
+    TOGETHER,
+    USUAL_KINDS,
+    Filter,
+    FilterInvalid,
+    of_query,
+    of_update,
+)
 
 POST, LIKE, FOLLOW = "app.bsky.feed.post", "app.bsky.feed.like", "app.bsky.graph.follow"
 DID = "did:plc:aaaaaaaaaaaaaaaaaaaaaaaa"
@@ -38,6 +47,14 @@ def test_2_dids_are_checked_and_bounded() -> None:
         of_query([], ["did"], None)
     with pytest.raises(FilterInvalid, match="10000"):
         of_query([], [f"did:web:a{number}.test" for number in range(MAX_DIDS + 1)], None)
+
+
+def test_2_a_long_list_is_checked_in_pieces() -> None:
+    dids = [f"did:web:a{number}.test" for number in range(MAX_DIDS)]
+    pauses: list[str] = []
+    of_query([], dids, None, pause=lambda: pauses.append("query"))
+    of_update({"wantedDids": dids}, USUAL_KINDS, lambda: pauses.append("update"))
+    assert pauses.count("query") == pauses.count("update") == MAX_DIDS // TOGETHER
 
 
 @pytest.mark.parametrize(
