@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from gevent.threadpool import ThreadPool
+import gevent
 from google_crc32c import value as crc32c
 
 from relay.eventlog import disk
-from relay.kit.background import Loop, in_thread
+from relay.kit.background import Loop
+from relay.stream.disk_thread import DiskThread
 
 NAME = "checkpoint"
 EVERY_SECONDS = 10.0
@@ -78,23 +79,28 @@ class Checkpoints:
         self._directory = directory
         self._take = take
         self._position = position
-        self._pool = ThreadPool(1)
+        self._disk = DiskThread(NAME)
         self._loop = Loop("checkpoint", self._pass, EVERY_SECONDS)
+
+    @property
+    def problem(self) -> str | None:
+        """That the disk does not answer, in words, or None."""
+        return self._disk.problem
 
     def start(self) -> None:
         """Write one every ten seconds, if anything was logged meanwhile."""
         self._loop.start(after=EVERY_SECONDS)
 
-    def stop(self) -> None:
-        """Write the last one."""
+    def stop(self, timeout: float) -> None:
+        """Write the last one, unless the disk takes longer than `timeout` seconds: then the one before stays."""
         self._loop.stop()
-        self._pass()
+        gevent.with_timeout(timeout, self._pass, timeout_value=None)
 
     def write(self) -> None:
         """Write one now."""
         found = self._take()
         try:
-            in_thread(self._pool, store, self._directory, found)
+            self._disk.run(store, self._directory, found)
         except OSError as error:
             # The disk is full, or broken: the log says so. The one before this stays.
             log.debug("%s is not written: %s", NAME, error)

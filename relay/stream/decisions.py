@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gevent
 from gevent.lock import BoundedSemaphore
-from gevent.threadpool import ThreadPool
 from google_crc32c import value as crc32c
 
 from relay.eventlog import disk
 from relay.kit import metrics
-from relay.kit.background import Loop, in_thread
+from relay.kit.background import Loop
 from relay.kit.errors import LogError, StoreError
 from relay.store import decisions as table
 from relay.store.database import Database
 from relay.store.decisions import Decision, Kind
+from relay.stream.disk_thread import DiskThread
 
 NAME = "decisions"
 # Hosts that were taken in, most of them. The oldest goes: most backups have it.
@@ -39,7 +41,7 @@ class Decisions:
         """Put into SQL what it lacks. Raises StoreError, LogError."""
         self._path = directory / NAME
         self._db = db
-        self._pool = ThreadPool(1)
+        self._disk = DiskThread(NAME)
         self._turn = BoundedSemaphore()
         self._loop = Loop("decisions", self._pass, LOOK_SECONDS)
         self._watchers: list[Callable[[], None]] = []
@@ -54,6 +56,11 @@ class Decisions:
             self._put_back()
         self._take_over()
         metrics.show_bound("decisions", lambda: len(self._kept), MAX_DECISIONS)
+
+    @property
+    def problem(self) -> str | None:
+        """That the disk does not answer, in words, or None."""
+        return self._disk.problem
 
     def watch(self, went_back: Callable[[], None]) -> None:
         """Have `went_back` called when an older database was given back what it lacked; it may raise StoreError."""
@@ -74,7 +81,7 @@ class Decisions:
             if self._in_file < self._last:
                 number, data = self._last, encoded(list(self._kept.values()))
                 try:
-                    in_thread(self._pool, disk.replace, self._path, data)
+                    self._disk.run(disk.replace, self._path, data)
                 except OSError as error:
                     log.warning("the file %s cannot be written: %s", NAME, error)
                     return
@@ -92,10 +99,17 @@ class Decisions:
         """Look every five seconds whether SQL has gone back, and write what was noted meanwhile."""
         self._loop.start(after=LOOK_SECONDS)
 
-    def stop(self) -> None:
-        """Write the last ones."""
-        self._loop.stop(LOOK_SECONDS)
-        self.store()
+    def stop(self, timeout: float) -> None:
+        """Write the last ones, unless that takes longer than `timeout` seconds: what is not on the disk by then is in
+        the database alone.
+        """
+        deadline = time.monotonic() + timeout
+        self._loop.stop(min(timeout, LOOK_SECONDS))
+        try:
+            with gevent.Timeout(max(deadline - time.monotonic(), 0.1), _Late):
+                self.store()
+        except _Late:
+            log.warning("the file %s cannot be written: %s", NAME, f"no answer in {timeout:.0f} s")
 
     def look(self) -> None:
         """See whether SQL has all that it had, and put back what it lacks. Raises StoreError."""
@@ -133,6 +147,12 @@ class Decisions:
         for kept in list(self._kept.values()):
             if kept.kind == "ban" and kept.value and ("ban", kept.key) not in rows:
                 self.note("ban", kept.key, False)
+
+
+class _Late(BaseException):
+    """The deadline of a stop, told apart from those around it: on an Exception a transaction would be rolled back, for
+    which a database that hangs has no answer either.
+    """
 
 
 def encoded(decisions: list[Decision]) -> bytes:

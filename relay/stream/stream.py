@@ -70,7 +70,8 @@ class Stream:
     @property
     def problem(self) -> str | None:
         """What is wrong, in words, or None."""
-        return self.sequencer.problem or self.projector.problem
+        disk = self._checkpoints.problem or self.decisions.problem
+        return self.sequencer.problem or disk or self.projector.problem
 
     @property
     def warning(self) -> str | None:
@@ -104,8 +105,13 @@ class Stream:
         deadline = time.monotonic() + timeout
         self.retention.stop()
         self.drain(timeout)
-        self._checkpoints.stop()
-        self.decisions.stop()
-        self.projector.stop(max(deadline - time.monotonic(), 1.0))
+
+        def left(part: float = 1.0) -> float:
+            return max(part * (deadline - time.monotonic()), 1.0)
+
+        # A disk that hangs in a small file leaves the projection and the log their time.
+        self._checkpoints.stop(left(0.25))
+        self.decisions.stop(left(0.25))
+        self.projector.stop(left())
         self.firehose.close()
-        self.sequencer.close_log(max(deadline - time.monotonic(), 1.0))
+        self.sequencer.close_log(left())
