@@ -43,9 +43,9 @@ class ProjectionBatch:
     log seq below which the account's events are hidden; `collections` is (uid, collection) -> whether the repo has
     records of it, None when that is in doubt; `own_statuses` is uid -> the status of the relay's own that the log gives
     the account; `missed` is (host id, DID) -> why events of the account were dropped, `gaps` is host id -> why some may
-    be missing of which nobody knows whose they were. A restart scans the log from `replay_from`, and applies it from
-    `position`. `log_ids` are the identity of the log that it is of, and those of its forerunners; none is not compared.
-    `now` is seconds since the epoch.
+    be missing of which nobody knows whose they were; `returned` are uids that were not active at their hosts for a
+    while. A restart scans the log from `replay_from`, and applies it from `position`. `log_ids` are the identity of the
+    log that it is of, and those of its forerunners; none is not compared. `now` is seconds since the epoch.
     """
 
     position: int
@@ -61,6 +61,7 @@ class ProjectionBatch:
     log_ids: tuple[str, ...] = ()
     missed: dict[tuple[int, str], str] = field(default_factory=dict)
     gaps: dict[int, str] = field(default_factory=dict)
+    returned: set[int] = field(default_factory=set)
     now: float = 0.0
 
 
@@ -83,6 +84,8 @@ def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | N
     behind = dict.fromkeys(_write_repos(tx, batch, stored), "desynchronized")
     # While it was not served, here or at its host, its events were dropped.
     served_again += [uid for uid, status in batch.own_statuses.items() if status == "active"]
+    # SQL does not know of all that was so since the last batch.
+    served_again += [uid for uid in batch.returned if batch.accounts[uid].upstream_status == "active"]
     behind |= dict.fromkeys(served_again, "released")
     healing.note_by_uid(tx, behind, batch.now)
     healing.note(tx, batch.missed, batch.now)
@@ -106,6 +109,11 @@ def write(tx: Transaction, batch: ProjectionBatch, expected: Collection[int] | N
         " WHERE excluded.position >= relay_position.position",
         (batch.position, batch.replay_from),
     )
+
+
+def returns(before: str, after: str) -> bool:
+    """Whether an account is active at its host again, by what that said of it before and says now."""
+    return after == "active" != before
 
 
 def position(tx: Transaction) -> tuple[int, int]:
@@ -206,7 +214,7 @@ def _write_accounts(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _
             " SET account_count = coalesce(account_count, 0) + new.change FROM new WHERE host.id = new.id",
             moved,
         )
-    return [row.uid for row, before in known if row.upstream_status == "active" != before.upstream_status]
+    return [row.uid for row, before in known if returns(before.upstream_status, row.upstream_status)]
 
 
 def _write_repos(tx: Transaction, batch: ProjectionBatch, stored: dict[int, _Stored]) -> list[int]:

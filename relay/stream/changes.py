@@ -21,7 +21,7 @@ from relay.kit.generations import RecentSet
 from relay.store import healing
 from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
 from relay.store.collections import ALL
-from relay.store.projection import ProjectionBatch
+from relay.store.projection import ProjectionBatch, returns
 
 KNOWN_PAIRS = 250_000
 # With this many rows SQL is written before its time.
@@ -70,7 +70,9 @@ def changes_of(
 
 @dataclass(slots=True)
 class Changes:
-    """The newest rows of what changed; `uids` finds the accounts among them by DID."""
+    """The newest rows of what changed; `uids` finds the accounts among them by DID. `returned` are those that were not
+    active at their hosts in between.
+    """
 
     accounts: dict[int, AccountRow] = field(default_factory=dict)
     repos: dict[int, RepoRow] = field(default_factory=dict)
@@ -79,9 +81,13 @@ class Changes:
     own_statuses: dict[int, str] = field(default_factory=dict)
     missed: dict[tuple[int, str], str] = field(default_factory=dict)
     uids: dict[str, int] = field(default_factory=dict)
+    returned: set[int] = field(default_factory=set)
 
     def put_account(self, row: AccountRow) -> None:
         """Note the new state of an account."""
+        before = self.accounts.get(row.uid)
+        if before is not None and _returns(before, row):
+            self.returned.add(row.uid)
         self.accounts[row.uid] = row
         self.uids[row.did] = row.uid
 
@@ -91,6 +97,9 @@ class Changes:
 
     def update(self, later: Changes) -> None:
         """Add `later`, which wins where both have a row."""
+        both = self.accounts.keys() & later.accounts.keys()
+        self.returned |= later.returned
+        self.returned |= {uid for uid in both if _returns(self.accounts[uid], later.accounts[uid])}
         self.accounts |= later.accounts
         self.repos |= later.repos
         self.suppressed |= later.suppressed
@@ -117,6 +126,8 @@ class Changes:
             room -= size
         for account in self.accounts.values():
             pieces[number_of[account.uid]].put_account(account)
+        for uid in self.returned:
+            pieces[number_of[uid]].returned.add(uid)
         for repo in self.repos.values():
             pieces[number_of[repo.uid]].repos[repo.uid] = repo
         for uid, before_seq in self.suppressed.items():
@@ -143,11 +154,16 @@ class Changes:
             own_statuses=self.own_statuses,
             log_ids=log_ids,
             missed=self.missed,
+            returned=self.returned,
         )
 
     def __len__(self) -> int:
         rows = len(self.accounts) + len(self.repos) + len(self.suppressed)
         return rows + len(self.collections) + len(self.own_statuses) + len(self.missed)
+
+
+def _returns(before: AccountRow, after: AccountRow) -> bool:
+    return returns(before.upstream_status, after.upstream_status)
 
 
 class Told:

@@ -20,7 +20,7 @@ from relay.atproto.mst_read import Opened, open_tree
 from relay.atproto.syntax import is_did
 from relay.eventlog.record import FLAG_HIDES, FLAG_REVEALS, Record, own_code
 from relay.store.accounts import AccountAndRepo, AccountRow, RepoRow
-from relay.store.projection import ProjectionBatch
+from relay.store.projection import ProjectionBatch, returns
 from relay.stream.changes import Changed, changes_of
 
 Known = MutableMapping[str, AccountAndRepo | None]
@@ -52,6 +52,8 @@ def fold(batch: ProjectionBatch, events: Iterable[tuple[Record, Event]], known: 
             row = replace(row, status=STATUSES[code])
         if row != before:
             batch.accounts[row.uid] = row
+            if before is not None and returns(before.upstream_status, row.upstream_status):
+                batch.returned.add(row.uid)
         if before is not None and row.status != before.status:
             batch.own_statuses[row.uid] = row.status
         if isinstance(event, Commit | Sync) and (after := _changes_of(row.uid, event, repo)) is not None:

@@ -17,6 +17,7 @@ from relay.identity import directory, negatives, resolver
 from relay.ingest import waits
 from relay.ingest.lines import ACCOUNT_PLACES
 from relay.kit import metrics
+from relay.kit.errors import StoreError
 from relay.store import healing, hosts
 from relay.store.healing import LISTED
 from tests.support.blocks import car
@@ -233,6 +234,10 @@ def test_what_a_broken_document_cost_is_healed_when_it_is_whole(path: EventPath,
     assert isinstance(last, Sync) and last.rev == repo.rev
 
 
+def no_answer(*_: Any) -> None:
+    raise StoreError("store-unavailable", "no answer")
+
+
 def not_in_the_directory(path: EventPath, pds: FakePds, host: Host) -> tuple[RepoBuilder, dict[str, Any] | bytes]:
     """A new account whose first event was dropped, and its document, which the directory does not have."""
     repo = path.repo(pds.url)
@@ -408,6 +413,33 @@ def test_an_account_of_which_something_is_missing_is_healed_when_it_is_active_ag
     path.heal()
     last = path.logged(5)[-1]
     assert isinstance(last, Sync) and last.rev == repo.rev and marked(path) == 0
+
+
+@pytest.mark.parametrize("writes_fail", [False, True])
+def test_an_account_that_was_away_between_two_writes_to_sql_is_healed(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch, writes_fail: bool
+) -> None:
+    """Deactivated, and active again half a second later: SQL never has the first of it."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    path.store()
+    projector = path.stream.projector
+    with projector._one_flush:
+        path.put(host, repo.account_frame(2, active=False, status="deactivated"))
+        pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "deactivated"}
+        path.logged(2)
+        path.put(host, repo.commit(create(f"{POST}/b", {})).frame(3))
+        until(lambda: host.cursor.position == 3)
+        if writes_fail:
+            with monkeypatch.context() as away:
+                away.setattr(path.db, "write", no_answer)
+                assert not projector._flush()
+        pds.repo_status.clear()
+        path.put(host, repo.account_frame(4, active=True))
+        path.logged(3)
+    path.heal()
+    last = path.logged(4)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev
 
 
 @pytest.mark.parametrize("status", ["deactivated", "desynchronized"])
