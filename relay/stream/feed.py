@@ -20,6 +20,7 @@ from relay.kit.background import in_thread, yield_hub
 from relay.kit.errors import RelayError
 from relay.net.websocket import joined
 from relay.stream.at_hand import AtHand
+from relay.stream.pieces import LargeChunks, pieces_of
 from relay.stream.read_budget import Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail, chunk_of
@@ -28,10 +29,8 @@ from relay.stream.tail import Chunk, Tail, chunk_of
 # consumers that are handed a piece at a time would never be at the head again. All of them together get this share.
 TURN_SHARE = 0.2
 MAX_TURN_SECONDS = 0.005
-# What is converted in one turn. To JSON a whole block of the log would take 10 ms, and 60 where its events are small or
-# have hundreds of operations.
-CONVERTED_EVENTS = 64
-CONVERTED_BYTES = 64 << 10
+# For as long a feed goes on with pieces of a chunk of which conversion leaves nothing.
+PIECES_SECONDS = 0.001
 
 
 class ConsumerTooSlow(RelayError):
@@ -98,6 +97,7 @@ class Feed:
 
     __slots__ = (
         "__weakref__",
+        "_large",
         "_reading",
         "_share",
         "_source",
@@ -121,6 +121,7 @@ class Feed:
         source: LogSource,
         share: Share,
         turns: Turns,
+        large: LargeChunks,
     ) -> None:
         self.position = position
         self.outdated = outdated
@@ -132,6 +133,7 @@ class Feed:
         self._source = source
         self._share = share
         self._turns = turns
+        self._large = large
         # Whether the log was read since the last events from memory.
         self._reading = False
         self._turn_end = 0.0
@@ -205,10 +207,20 @@ class Feed:
         return self._share.in_the_way
 
     def _converted(self, position: int) -> tuple[bytes, int] | None:
-        """What `Tail.after` gives, converted."""
+        """What `Tail.after` gives, converted; of a large chunk the next piece."""
         chunk = self._tail.chunk_after(position)
         assert self.convert is not None
-        return None if chunk is None else (self.convert(chunk, position), chunk.last_seq)
+        if chunk is None:
+            return None
+        pieces = self._large.after(chunk, position)
+        if pieces is None:
+            return self.convert(chunk, position), chunk.last_seq
+        data, last_seq, end = b"", chunk.last_seq, time.monotonic() + PIECES_SECONDS
+        for piece in pieces:
+            data, last_seq = self.convert(piece, position), piece.last_seq
+            if data or time.monotonic() > end:
+                break
+        return data, last_seq
 
     def _from_log(self, position: int, deadline: float) -> bytes | None:
         """The next events of the log; None when it was not this feed's turn until `deadline`."""
@@ -260,24 +272,10 @@ class Feed:
 
     def _converted_in_turns(self, records: list[Record], position: int) -> Iterator[bytes]:
         assert self.convert is not None
-        for number, piece in enumerate(_pieces(records)):
+        for number, piece in enumerate(pieces_of(records)):
             if number:
                 self.give_way()
             yield self.convert(chunk_of(piece, piece[-1].seq, self._suppressions), position)
 
     def _ask(self, deadline: float) -> bool:
         return self._share.ask(max(deadline - time.monotonic(), 0.0))
-
-
-def _pieces(records: list[Record]) -> Iterator[list[Record]]:
-    """`records` in pieces that are converted together."""
-    piece: list[Record] = []
-    size = 0
-    for record in records:
-        piece.append(record)
-        size += len(record.frame)
-        if len(piece) == CONVERTED_EVENTS or size >= CONVERTED_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece

@@ -17,6 +17,7 @@ from relay.kit.background import end_threads, in_thread
 from relay.kit.errors import RelayError
 from relay.stream.at_hand import AtHand
 from relay.stream.feed import Feed, LogSource, Turns
+from relay.stream.pieces import LargeChunks
 from relay.stream.read_budget import ReadBudget, Share
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
@@ -56,6 +57,7 @@ class Firehose:
         # Bounded by the consumers.
         self._feeds: WeakSet[Feed] = WeakSet()
         self._turns = Turns(REPLAY_TURNS)
+        self._large = LargeChunks()
         metrics.LOG_FIRST_SEQ.set_function(lambda: log.first_seq)
         metrics.LOG_LAST_SEQ.set_function(lambda: log.last_seq)
         metrics.LOG_SEGMENTS.set_function(lambda: len(log.segments))
@@ -114,6 +116,7 @@ class Firehose:
 
     def _feed(self, position: int, *, outdated: bool) -> Feed:
         source = LogSource(self._log, self._at_hand, self._pool)
-        feed = Feed(position, outdated, self._tail, self._suppressions, source, Share(self._budget), self._turns)
+        share = Share(self._budget)
+        feed = Feed(position, outdated, self._tail, self._suppressions, source, share, self._turns, self._large)
         self._feeds.add(feed)
         return feed

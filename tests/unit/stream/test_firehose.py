@@ -12,8 +12,10 @@ from relay.eventlog import reader
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import FLAG_HIDES
 from relay.eventlog.retention import Keep, Retention
+from relay.stream import feed as feeds
 from relay.stream.feed import ConsumerTooSlow
 from relay.stream.firehose import Firehose
+from relay.stream.pieces import CONVERTED_EVENTS
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Chunk, Tail
 from tests.support.stream import append, payloads, record
@@ -44,6 +46,53 @@ def test_what_is_converted_counts_as_long_as_it_is(tmp_path: Path) -> None:
         feed.next(0.0)
         assert firehose._budget.taken == 0
         feed.close()
+    firehose.close()
+    log.close()
+
+
+def test_a_large_chunk_is_converted_in_pieces_that_all_share(tmp_path: Path) -> None:
+    """Whoever begins in the middle of one, and while a part of it is hidden."""
+    log, suppressions = SegmentLog(tmp_path), Suppressions()
+    tail = Tail(0, suppressions)
+    firehose = Firehose(log, tail, suppressions)
+    records = [record(seq, uid=HIDDEN if seq % 50 == 0 else 1) for seq in range(1, 501)]
+    tail.publish(records[:20])
+    tail.publish(records[20:])
+
+    def read(after: int) -> tuple[list[bytes], list[Chunk]]:
+        feed, made, data = firehose.attach(after), list[Chunk](), b""
+
+        def kept(chunk: Chunk, position: int) -> bytes:
+            made.append(chunk)
+            return chunk.after(position)
+
+        feed.convert = kept
+        while feed.behind:
+            data += feed.next(60.0) or b""
+        return payloads(data), made
+
+    for _ in ("all of it", "without what is hidden"):
+        _, pieces = read(0)
+        assert len(pieces) == 9 and all(len(piece.events) <= CONVERTED_EVENTS for piece in pieces)
+        for after in (0, 10, 20, 21, 83, 84, 85, 300, 499):
+            found, made = read(after)
+            shown = [one for one in records[after:] if one.seq >= suppressions.before.get(one.uid, 0)]
+            assert found == [one.frame for one in shown]
+            assert all(one is other for one, other in zip(made[::-1], pieces[::-1], strict=False))
+        suppressions.apply(record(501, uid=HIDDEN, kind=Kind.ACCOUNT, flags=FLAG_HIDES))
+    firehose.close()
+    log.close()
+
+
+def test_of_a_large_chunk_what_is_not_wanted_takes_one_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "PIECES_SECONDS", 60.0)
+    log, suppressions = SegmentLog(tmp_path), Suppressions()
+    tail = Tail(0, suppressions)
+    firehose = Firehose(log, tail, suppressions)
+    tail.publish([record(seq) for seq in range(1, 401)])
+    consumer = firehose.attach(0)
+    consumer.convert = partial(multiplied, 0)
+    assert consumer.next(60.0) == b"" and consumer.position == 400
     firehose.close()
     log.close()
 
