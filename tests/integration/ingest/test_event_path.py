@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from relay.kit import metrics
 from relay.store import hosts
 from tests.support.blocks import car, cid_of, link
 from tests.support.event_path import DropCounter, EventPath, commits, desynchronized, revs
+from tests.support.living import living, without_collections
 from tests.support.pds import FakePds
 from tests.support.plc import FakePlc
 from tests.support.repo import (
@@ -397,13 +397,9 @@ def test_events_are_counted_by_kind_and_outcome(path: EventPath, pds: FakePds) -
 
 def test_what_was_parked_is_freed_without_a_garbage_collection(path: EventPath, pds: FakePds) -> None:
     host, repos = path.host(pds.url), [path.repo(pds.url) for _ in range(5)]
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collections():
         for seq, repo in enumerate(repos, 1):
             path.put(host, post(repo, "one").frame(seq))
         path.logged(len(repos))
         until(lambda: path.ingest.lanes._parking.events == 0)
-        assert not [found for found in gc.get_objects() if isinstance(found, Hold)]
-    finally:
-        gc.enable()
+        assert not living(Hold)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from relay.net.websocket_client import PATH, dial
 from relay.net.websocket_connection import StreamEnded
 from tests.support.certificate import server_context
 from tests.support.dialling import QUICK, connect
+from tests.support.living import living, without_collections
 from tests.support.pds import FakePds
 from tests.support.wait import PATIENCE
 
@@ -105,30 +105,21 @@ def test_a_relay_is_not_crawled(pds: FakePds) -> None:
     assert failure(pds).reason == "loop"
 
 
-def handshakes() -> list[ClientProtocol]:
-    return [one for one in gc.get_objects() if isinstance(one, ClientProtocol)]
-
-
 def test_an_open_connection_keeps_nothing_of_its_handshake(pds: FakePds, certificate: Path) -> None:
-    """With the collector switched off: it walks what has become old only after hours."""
-    gc.collect()
-    # Other tests of the process may have theirs.
-    before = handshakes()
-    gc.disable()
-    try:
+    with without_collections():
+        # Other tests of the process may have theirs.
+        before = len(living(ClientProtocol))
         stream = connect(pds)
-        assert len(handshakes()) <= len(before)
+        assert len(living(ClientProtocol)) <= before
         stream.close()
         pds.refuse_upgrade = 500
         with suppress(StreamEnded):
             connect(pds)
-        assert len(handshakes()) <= len(before)
+        assert len(living(ClientProtocol)) <= before
         pds.on_accept = lambda sock: gevent.sleep(5)
         with suppress(StreamEnded):
             connect(pds, QUICK)
-        assert len(handshakes()) <= len(before)
-    finally:
-        gc.enable()
+        assert len(living(ClientProtocol)) <= before
 
 
 @pytest.mark.skipif(_mallinfo2 is None, reason="needs glibc")

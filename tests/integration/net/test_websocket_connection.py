@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from relay.net.websocket_reader import FrameReader, PassedOver
 from tests.support import dialling
 from tests.support.certificate import server_context
 from tests.support.dialling import PATIENT, QUICK
+from tests.support.living import living, without_collections
 from tests.support.pds import PING, TEXT, FakePds, websocket_frame
 from tests.support.wait import PATIENCE, until
 
@@ -229,10 +229,8 @@ def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted
         network = connect(pds, certificate=certificate)
         network.close()
         del network
-        gc.collect()
-        gc.disable()
-        others = {id(one) for one in _alive()}
-        try:
+        with without_collections():
+            others = {id(one) for one in living(Connection, FrameReader, StreamEnded)}
             for _ in range(3):
                 # Not by `pytest.raises`, which keeps what was raised.
                 stream = connect(pds, certificate=certificate)
@@ -242,10 +240,4 @@ def test_a_connection_that_has_ended_leaves_nothing(certificate: Path, encrypted
                 except StreamEnded:
                     stream.close()
                 del stream
-            assert not [one for one in _alive() if id(one) not in others]
-        finally:
-            gc.enable()
-
-
-def _alive() -> list[object]:
-    return [one for one in gc.get_objects() if isinstance(one, Connection | FrameReader | StreamEnded)]
+            assert not [one for one in living(Connection, FrameReader, StreamEnded) if id(one) not in others]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import socket
 import time
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ from relay.web.errors import XrpcError
 from relay.web.server import ApiConnection
 from tests.support.firehose import consumer, handshake, head_of, raw, seqs
 from tests.support.fixtures import StartWeb
+from tests.support.living import living, without_collections
 from tests.support.one_engine import new_database_url  # noqa: F401
 from tests.support.wait import until
 from tests.support.web import Web
@@ -192,18 +192,13 @@ def test_consumers_that_were_ended_leave_nothing(start_web: StartWeb, monkeypatc
     web.publish(1, size=4_000_000)
     # The newest stays in memory.
     web.publish(1)
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collections():
         for _ in range(3):
             with narrow(web):
                 until(lambda: not list(web.services.consumers), 30)
         assert ended("stalled") == before + 3
-        kept = [one for one in gc.get_objects() if isinstance(one, consumer_connection.ConsumerEnded)]
-        views = [one for one in gc.get_objects() if isinstance(one, memoryview) and len(one) > 1_000_000]
-        assert not kept and not views
-    finally:
-        gc.enable()
+        views = [one for one in living(memoryview) if len(one) > 1_000_000]
+        assert not living(ConsumerEnded) and not views
     assert REGISTRY.get_sample_value("relay_queue_size", {"queue": "consumer-bytes"}) == 0
 
 
@@ -222,14 +217,10 @@ def test_what_is_still_sent_to_one_that_is_ended_counts(start_web: StartWeb, mon
 def test_who_asks_without_an_upgrade_leaves_nothing(start_web: StartWeb) -> None:
     web = start_web()
     web.get("/xrpc/com.atproto.sync.subscribeRepos")
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collections():
         for _ in range(3):
             assert web.get("/xrpc/com.atproto.sync.subscribeRepos").status == 426
-        assert not [one for one in gc.get_objects() if isinstance(one, XrpcError)]
-    finally:
-        gc.enable()
+        assert not living(XrpcError)
 
 
 def test_consumers_that_left_leave_nothing(start_web: StartWeb) -> None:
@@ -243,16 +234,7 @@ def test_consumers_that_left_leave_nothing(start_web: StartWeb) -> None:
         until(lambda: not list(web.services.consumers), 30)
 
     visit()
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collections():
         for _ in range(3):
             visit()
-
-        def left() -> list[object]:
-            kinds = ApiConnection | WebSocket | ConsumerEnded
-            return [one for one in gc.get_objects() if isinstance(one, kinds)]
-
-        until(lambda: not left(), 30)
-    finally:
-        gc.enable()
+        until(lambda: not living(ApiConnection, WebSocket, ConsumerEnded), 30)

@@ -7,7 +7,6 @@ are. So whoever keeps an exception keeps a copy, or one without its traceback; a
 from __future__ import annotations
 
 import ast
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import pytest
 
 from relay.atproto import frames
 from relay.atproto.errors import ProtocolError
+from tests.support.living import living, without_collections
 from tests.support.repo import frame
 
 RELAY = Path(__file__).parents[3] / "relay"
@@ -86,13 +86,9 @@ def test_no_frame_keeps_what_it_raises() -> None:
 @pytest.mark.parametrize("bad", [b"", b"junk", b"\xa2"])
 def test_a_message_that_cannot_be_read_is_let_go(bad: bytes) -> None:
     whole = frame("#commit", {"seq": 5, "repo": "did:plc:" + "a" * 24, "x": b"y" * 10_000})
-    gc.collect()
-    gc.disable()
-    try:
+    with without_collections():
         for _ in range(5):
             with pytest.raises(ProtocolError) as raised:
                 frames.decode(whole + bad)
             del raised
-        assert not [one for one in gc.get_objects() if isinstance(one, ProtocolError)]
-    finally:
-        gc.enable()
+        assert not living(ProtocolError)
