@@ -30,7 +30,8 @@ CREATE TABLE IF NOT EXISTS account (
     status text NOT NULL DEFAULT 'active',
     upstream_status text NOT NULL DEFAULT 'active'
 );
-CREATE UNIQUE INDEX IF NOT EXISTS idx_account_did ON account (did);
+-- indigo's ORM makes d_id of DID. Under another name, a table with millions of accounts would have the index twice.
+CREATE UNIQUE INDEX IF NOT EXISTS idx_account_d_id ON account (did);
 
 CREATE TABLE IF NOT EXISTS account_repo (
     uid {{serial}},

@@ -217,6 +217,29 @@ def test_our_tables_have_its_columns(database_url: str) -> None:
     assert all(shapes[0])
 
 
+def test_the_table_of_accounts_has_one_index_of_their_dids(indigo: str) -> None:
+    """With millions of accounts a second one takes gigabytes, and time at each new account."""
+    run = runner(indigo)
+    assert _indexes_of_dids(run, indigo) == ["idx_account_d_id"]
+    open_database(indigo, max_connections=2).close()
+    assert _indexes_of_dids(run, indigo) == ["idx_account_d_id"]
+    # As a former release left it.
+    for former in ("", "DROP INDEX idx_account_d_id; "):
+        run(f"{former}CREATE UNIQUE INDEX idx_account_did ON account (did)")
+        run("DELETE FROM relay_schema WHERE version >= 9")
+        open_database(indigo, max_connections=2).close()
+        assert _indexes_of_dids(run, indigo) == ["idx_account_d_id"]
+
+
+def _indexes_of_dids(run: Run, url: str) -> list[str]:
+    """The names of the indexes that begin with the DID."""
+    if url.startswith("sqlite"):
+        found = run("SELECT name FROM sqlite_master WHERE type = 'index' AND sql LIKE '%account%(%did%)'")
+    else:
+        found = run("SELECT indexname FROM pg_indexes WHERE tablename = 'account' AND indexdef LIKE '%(did)'")
+    return sorted(name for (name,) in found)
+
+
 def _hosts(database: Database) -> list[HostRow]:
     return database.read(hosts.all_rows)
 
