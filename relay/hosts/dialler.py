@@ -198,8 +198,8 @@ class Dialler:
         """True when the few events that a host may have sent so far are wanted, if they are few."""
         if host.cursor.position != NONE_YET or host.go_live or host.ask_from is not None:
             return False
-        # One that was connected and had sent nothing yet may have in between.
-        return host.first_crawl or host.row.last_connected_at is not None
+        # One that was connected, or asked to be crawled, and had sent nothing yet may have in between.
+        return host.row.last_connected_at is not None
 
     def _long_unseen(self, host: Host) -> bool:
         if host.seen_at is not None:

@@ -49,7 +49,6 @@ class Host:
         "drops",
         "endpoint",
         "events_seen",
-        "first_crawl",
         "go_live",
         "hostname",
         "id",
@@ -89,9 +88,8 @@ class Host:
         # When a connection to it was last seen to be open in this run, by `kit.clock.boot_seconds`.
         self.seen_at: float | None = None
         self.live_restart = False
-        # While there is no position: whether the host has just asked to be crawled, the cursor that an operator set,
-        # and whether the next connection starts live in spite of that.
-        self.first_crawl = False
+        # While there is no position: the cursor that an operator set, and whether the next connection starts live in
+        # spite of that.
         self.ask_from: int | None = None
         self.go_live = False
         # Not dialled before then (seconds, monotonic), as the host asked.

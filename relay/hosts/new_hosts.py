@@ -28,6 +28,7 @@ from relay.store import installation
 from relay.store.database import Database, Transaction
 from relay.store.decisions import CRAWL_ENABLED, NEW_HOSTS_PER_DAY
 from relay.store.hosts import HostRow, ban_of
+from relay.stream.cursors import NONE_YET
 
 CHECKS_AT_ONCE = 20
 ADMIN_CHECKS_AT_ONCE = 10
@@ -85,12 +86,19 @@ class NewHosts:
         host = self._registry.by_name(endpoint.hostname)
         if host is None:
             host = self._take_in(endpoint, counted=not admin)
-            # A new host asks when it has its first account: whose events came before we did.
-            host.first_crawl = True
         else:
             self._registry.change(host, Cause.CRAWL_REQUESTED)
             host.row.failures = 0
+        first = host.cursor.position == NONE_YET and host.row.last_connected_at is None
+        if first:
+            # It answered just now, and asks when it has its first account, whose events came before we did: as of a
+            # host that was connected and had sent nothing yet, all that it has is wanted.
+            host.row.last_connected_at = time.time()
+            host.changed = True
         self._dialler.dial_now(host)
+        if first:
+            # After a crash, too.
+            self._registry.flush()
 
     @property
     def crawl_enabled(self) -> bool:

@@ -1025,6 +1025,8 @@ def test_a_host_that_is_blocked_while_its_quiet_connection_is_ended_is_not_diall
     monkeypatch.setattr(hosts, "FLUSH_SECONDS", 3600.0)
     running = relay.start(replace(LOCAL, host_idle_after=0.001))
     crawl(running, pds)
+    # So that it is quiet.
+    gevent.sleep(0.01)
     dialler = running._dialler
     disconnect = dialler.disconnect
 
