@@ -37,10 +37,13 @@ class HostCursor:
     """
 
     __slots__ = (
+        "_before_late",
         "_before_logged",
         "_begun",
         "_book",
+        "_last_begun",
         "_last_logged",
+        "_late",
         "_log",
         "_logged",
         "host_id",
@@ -56,6 +59,11 @@ class HostCursor:
         self._log = log
         # Upstream seq -> the log's newest seq when it was begun, or _SETTLED; in the order of their beginning.
         self._begun: dict[int, int] = {}
+        self._last_begun = NONE_YET
+        # Those under way that were begun after a higher one, and what the oldest of all was begun at then. After a
+        # reconnect a host may give numbers that it passed over before.
+        self._late: set[int] = set()
+        self._before_late = 0
         # What the log has above the position that was stored before the restart.
         self._logged: set[int] = set()
         # The log's seq before the first record of those, and the last of them.
@@ -83,25 +91,32 @@ class HostCursor:
             return False
         if self._logged and self._was_logged(seq):
             self._begun[seq] = _SETTLED
+            self._last_begun = max(self._last_begun, seq)
             self._advance()
             return False
         # Until this one is settled the position cannot pass the logged events after it, and a restart must find their
         # records.
         self._begun[seq] = self._before_logged if self._logged else self._log.last_seq
         self._book.outstanding.add(self.host_id)
+        if seq > self._last_begun:
+            self._last_begun = seq
+        else:
+            self._before_late = self.oldest_begun()
+            self._late.add(seq)
         return True
 
     def finish(self, seq: int) -> None:
         """The event `seq` is durable in the log, or rejected."""
         if seq in self._begun:
             self._begun[seq] = _SETTLED
+            self._late.discard(seq)
             self._advance()
 
     def reset(self) -> None:
         """Forget everything: the host's seqs start again, or were left behind. Not while one is outstanding."""
         assert not self._begun
         self._logged.clear()
-        self.position = NONE_YET
+        self.position = self._last_begun = NONE_YET
         self._book.restored.discard(self.host_id)
         self._book.dirty.add(self.host_id)
 
@@ -133,7 +148,7 @@ class HostCursor:
 
     def oldest_begun(self) -> int:
         """The log's newest seq when the oldest outstanding event was begun. There must be one."""
-        return next(iter(self._begun.values()))
+        return self._before_late if self._late else next(iter(self._begun.values()))
 
     def oldest_logged(self) -> int:
         """The log's seq before the oldest restored event; valid while one of them has not come again."""
@@ -152,7 +167,8 @@ class HostCursor:
     def _advance(self) -> None:
         begun = self._begun
         moved = False
-        while begun:
+        # The position must not pass one of the late.
+        while begun and not self._late:
             seq = next(iter(begun))
             if begun[seq] != _SETTLED:
                 break

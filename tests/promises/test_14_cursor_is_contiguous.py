@@ -44,6 +44,30 @@ def test_one_event_that_waits_holds_the_cursor_and_nothing_else(
     assert len(out) == 30 and out[-1].did == stranger.did
 
 
+def test_a_number_that_comes_after_a_higher_one_holds_the_cursor(path: EventPath, pds: FakePds, plc: FakePlc) -> None:
+    """A host that passed 11 over gives it after a reconnect, while 12 is under way; the relay ends before it has 11."""
+    host, known, stranger, late = path.host(pds.url), *(path.repo(pds.url) for _ in range(3))
+    for seq in range(1, 11):
+        path.put(host, post(known, f"3ka{seq:02}").frame(seq))
+    path.logged(10)
+    eleven, twelve = post(late, "3kaaa").frame(11), post(stranger, "3kaaa").frame(12)
+    plc.latency = 1
+    path.put(host, twelve)
+    until(lambda: plc.asked[stranger.did] > 0)
+    plc.latency = 30
+    path.put(host, eleven)
+    path.logged(11)
+    path.stream.projector.flush()
+    assert path.host_row(host).last_seq == 10
+    path.restart()
+    plc.latency = 0
+    host = path.host(pds.url)
+    for frame in (eleven, twelve):
+        path.put(host, frame)
+    until(lambda: host.cursor.position == 12)
+    assert [event.did for event in path.logged(12)][-2:] == [stranger.did, late.did]
+
+
 def test_numbers_from_before_a_host_began_anew_count_for_nothing(
     tmp_path: Path, database_url: str, plc: FakePlc, pds: FakePds
 ) -> None:

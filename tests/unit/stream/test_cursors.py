@@ -71,6 +71,33 @@ def test_any_order_of_finishing() -> None:
         assert cursor.position == max(expected, default=-1)
 
 
+def test_a_number_that_comes_after_a_higher_one_is_waited_for() -> None:
+    """As after a reconnect: the host passed it over before."""
+    book, cursor = begun(10)
+    book.log_seq = 100
+    cursor.begin(12)
+    book.log_seq = 200
+    assert cursor.begin(11) and not cursor.begin(11) and cursor.begin(14)
+    cursor.finish(10)
+    cursor.finish(12)
+    assert cursor.position < 11 and not cursor.begin(12)
+    assert book.replay_from() == 1, "after a restart, 10 and 12 would come again"
+    cursor.finish(11)
+    assert cursor.position == 12 and not cursor.begin(11)
+    assert book.replay_from() == 201
+    cursor.begin(13)
+    cursor.finish(14)
+    cursor.finish(13)
+    assert cursor.position == 14 and not cursor.outstanding
+
+
+def test_the_position_never_goes_back() -> None:
+    _, cursor = begun(12, 10)
+    cursor.finish(12)
+    cursor.finish(10)
+    assert cursor.position == 12
+
+
 def test_replay_from_is_where_the_oldest_outstanding_event_was_begun() -> None:
     book = Book()
     slow, quick = book.get(1), book.get(2)
@@ -125,6 +152,12 @@ def test_a_host_that_never_returns_does_not_keep_the_log() -> None:
     assert book.replay_from() == RESTORED_EVENTS * 2 + 1
 
 
+def test_what_is_under_way_keeps_the_log_however_long_that_takes() -> None:
+    book, _ = begun(1)
+    book.log_seq = RESTORED_EVENTS * 3
+    assert book.replay_from() == 1
+
+
 def test_reset_forgets_and_is_stored() -> None:
     book, cursor = begun(10, 11)
     assert cursor.outstanding
@@ -145,14 +178,21 @@ def test_where_numbers_start_is_stored_with_the_position() -> None:
     cursor = book.get(1)
     cursor.start(9)
     assert cursor.position == 9 and not cursor.begin(9) and cursor.begin(10)
+    moved, started = book.take_dirty(), book.take_started()
+    assert (moved, started) == ({1: 9}, {1: 77})
     cursor.note_gap("unreadable")
-    moved, started, gaps = book.take_dirty(), book.take_started(), book.take_gaps()
-    assert (moved, started, gaps) == ({1: 9}, {1: 77}, {1: "unreadable"})
+    gaps = book.take_gaps()
+    assert (book.take_dirty(), gaps) == ({1: 9}, {1: "unreadable"}), "a gap is stored, whether or not events come"
     assert (book.take_dirty(), book.take_started(), book.take_gaps()) == ({}, {}, {})
     book.give_back(moved, started, gaps)
-    cursor.finish(10)
-    assert (book.take_dirty(), book.take_started()) == ({1: 10}, {1: 77}), "SQL was away the first time"
+    assert (book.take_dirty(), book.take_started()) == ({1: 9}, {1: 77}), "SQL was away the first time"
     assert book.take_gaps() == {1: "unreadable"}
+    cursor.finish(10)
+    cursor.reset()
+    book.log_seq = 88
+    cursor.start(4)
+    book.give_back(moved, started, gaps)
+    assert (book.take_dirty(), book.take_started()) == ({1: 4}, {1: 88}), "what is newer stays"
 
 
 def test_reset_forgets_what_was_restored() -> None:
