@@ -327,7 +327,7 @@ class Share:
             self._stand_in_line()
             self._credit = self.credit - seconds
         finally:
-            self.call_next()
+            # The next one goes on, as far as there is credit.
             self.end()
         return True
 

@@ -42,9 +42,9 @@ class Written:
             lambda batch, records: self.batches.append(batch),
         )
 
-    def put(self, numbers: range) -> None:
+    def put(self, numbers: range, size: int = 1) -> None:
         for number in numbers:
-            self.commits.put(number, 1)
+            self.commits.put(number, size)
 
     def wait_for(self, number: int) -> None:
         with gevent.Timeout(60):
@@ -87,4 +87,50 @@ def test_a_batch_that_becomes_full_in_the_pause_waits_for_no_more(monkeypatch: p
     written.put(range(2, module.BATCH_EVENTS + 2))
     written.wait_for(module.BATCH_EVENTS + 1)
     assert [len(batch) for batch in written.batches] == [1, module.BATCH_EVENTS]
+    written.commits.stop(0)
+
+
+@pytest.mark.parametrize(("bound", "room", "size"), [("QUEUE_EVENTS", 4, 1), ("QUEUE_BYTES", 400, 100)])
+def test_the_queue_is_bounded_in_events_and_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, bound: str, room: int, size: int
+) -> None:
+    monkeypatch.setattr(module, bound, room)
+    written = Written()
+    putting = gevent.spawn(written.put, range(1, 11), size)
+    gevent.sleep(0.05)
+    assert len(written.commits._queue) == 4
+    written.commits.start()
+    putting.join(60)
+    written.wait_for(10)
+    assert sum(written.batches, []) == list(range(1, 11)) and written.commits.bytes == 0
+    written.commits.stop(0)
+
+
+def test_a_batch_is_bounded_in_bytes() -> None:
+    written = Written()
+    written.put(range(1, 6), module.BATCH_BYTES // 2)
+    written.commits.start()
+    written.wait_for(5)
+    assert written.batches == [[1, 2], [3, 4], [5]]
+    written.commits.stop(0)
+
+
+def test_those_who_wait_for_room_go_on_in_order_and_nobody_overtakes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was judged before a takedown is in the log before it."""
+    monkeypatch.setattr(module, "QUEUE_EVENTS", 2)
+    monkeypatch.setattr(module, "WAIT_SECONDS", 600.0)
+    written = Written()
+    written.put(range(1, 3))
+    waiting = [gevent.spawn(written.put, range(number, number + 1)) for number in range(3, 9)]
+    gevent.sleep(0)
+    waiting[0].kill()
+    # There is room, and the next one has been called.
+    assert written.commits._take() == [1, 2]
+    late = gevent.spawn(written.put, range(9, 10))
+    gevent.sleep(0.05)
+    waiting[3].kill()
+    written.commits.start()
+    gevent.joinall([*waiting, late], timeout=60)
+    written.wait_for(9)
+    assert sum(written.batches, []) == [4, 5, 7, 8, 9]
     written.commits.stop(0)

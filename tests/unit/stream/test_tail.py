@@ -76,6 +76,8 @@ def test_hidden_in_its_own_batch() -> None:
     newest.publish([record(1, uid=1), other, mark, record(4, uid=1)])
     assert frames_after(newest, 0) == [other.frame, mark.frame, record(4, uid=1).frame]
     assert present(newest.after(0))[1] == 4
+    suppressions.apply(record(5, uid=1, kind=Kind.ACCOUNT, flags=FLAG_REVEALS))
+    assert newest.after(0) is None, "the log has the one that was left out"
 
 
 @pytest.mark.parametrize("kind", list(Kind))
@@ -141,6 +143,15 @@ def test_suppressions_follow_the_log() -> None:
     suppressions.apply(record(21, uid=1, flags=FLAG_REVEALS))
     assert not suppressions.hides(1, 9, Kind.COMMIT)
     assert changes == [(1, 10), (1, None)]
+
+
+def test_a_mark_is_kept_for_as_long_as_it_hides_something() -> None:
+    suppressions = Suppressions()
+    suppressions.restore({1: 30, 2: 10, 3: 20})
+    suppressions.apply(record(40, uid=2, flags=FLAG_HIDES))
+    for first_seq, kept in ((19, [1, 2, 3]), (20, [1, 2]), (29, [1, 2]), (30, [2]), (39, [2]), (40, [])):
+        suppressions.forget_before(first_seq)
+        assert sorted(suppressions.marks()) == kept
 
 
 def test_everyone_is_woken() -> None:
