@@ -19,6 +19,7 @@ from relay.eventlog.reader import LogReader
 from relay.eventlog.retention import Keep
 from relay.kit.errors import StoreError
 from relay.store import accounts, hosts, projection
+from relay.stream.cursors import HostCursor
 from relay.stream.feed import ConsumerTooSlow
 from relay.stream.firehose import FutureCursor
 from relay.stream.tail import Tail
@@ -122,6 +123,27 @@ def test_a_sequencer_that_died_is_seen(tmp_path: Path, database_url: str, monkey
     assert room.finished == [] and "sequencer" in str(room.stream.problem)
     monkeypatch.undo()
     room.abandon()
+
+
+def test_one_that_cannot_be_told_that_it_is_logged_stops_nothing(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = HostCursor.finish
+
+    def finished(cursor: HostCursor, seq: int) -> None:
+        if seq == 2:
+            raise ZeroDivisionError
+        finish(cursor, seq)
+
+    monkeypatch.setattr(HostCursor, "finish", finished)
+    room = Room(tmp_path, database_url)
+    for _ in range(4):
+        room.submit(1)
+    room.start()
+    room.wait_until(lambda: room.finished == [1, 2, 3, 4])
+    assert room.stream.problem is None and room.read(0) == [1, 2, 3, 4]
+    assert room.cursor.position == 1, "the second comes again"
+    room.stop()
 
 
 def test_stop_logs_what_was_submitted(tmp_path: Path, database_url: str) -> None:

@@ -599,6 +599,24 @@ def test_the_reserve_is_renewed(tmp_path: Path) -> None:
     assert opened(tmp_path).next_seq > RESERVE * 3
 
 
+def test_no_seq_from_the_mark_on_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.eventlog.log.RESERVE", 10)
+    log = opened(tmp_path, segment_bytes=1 << 20)
+    for seq in range(1, 41):
+        append(log, [record(seq)])
+        mark = high_water.load(tmp_path)
+        assert mark is not None and mark.reserved > seq
+
+
+def test_unreadable_stretches_are_told_apart_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.eventlog.log.MAX_LOST", 3)
+    log = filled(tmp_path, 10)
+    for _ in range(2):
+        for seq in range(1, 6):
+            log.note_lost(seq, seq)
+    assert log._lost == {1: 1, 2: 2, 3: 3}
+
+
 def test_a_log_that_was_not_synced_is_in_doubt_after_a_crash_only(tmp_path: Path) -> None:
     """Older relays could publish before they synced, and left a mark that says so."""
 

@@ -10,12 +10,12 @@ from relay.atproto import frames
 from relay.atproto.frames import Event
 from relay.hosts import subscriber
 from relay.hosts.host import Host
-from relay.hosts.subscriber import LONGEST_STEP, Subscriber
+from relay.hosts.subscriber import BACKLOGS_AT_ONCE, HELD_EVENTS, LONGEST_STEP, Subscriber
 from relay.net.websocket_connection import StreamEnded
 from relay.net.websocket_reader import PassedOver
 from tests.support.blocks import cbor
 from tests.support.hosts import Stream, known_host
-from tests.support.pds import error_frame, identity_frame
+from tests.support.pds import error_frame, identity_frame, sync_frame
 from tests.support.repo import frame
 
 BROKEN = {
@@ -52,11 +52,13 @@ class Sink:
         self.rejected.append((reason, seq))
 
 
-def read(host: Host, *messages: bytes | PassedOver) -> tuple[Sink, str]:
+def read(host: Host, *messages: bytes | PassedOver, proof: int = 0) -> tuple[Sink, str]:
+    """`proof` is the seq of the event that shows that the host's numbers started again."""
     sink = Sink()
     nothing: Any = None
+    subscriber = Subscriber(nothing, nothing, sink, lambda _, event: event.seq == proof, "")
     with pytest.raises(StreamEnded) as caught:
-        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(host, Stream(*messages), None)  # type: ignore[arg-type]
+        subscriber.read(host, Stream(*messages), None)  # type: ignore[arg-type]
     return sink, caught.value.reason
 
 
@@ -141,6 +143,38 @@ def test_a_rejected_seq_is_believed_if_it_is_near() -> None:
 
     sink, _ = read(known_host(), identity_frame(10), bad(11), bad(10), bad(12 + LONGEST_STEP), bad("x"))
     assert [seq for _, seq in sink.rejected] == [11, None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("old", "taken"),
+    [
+        ([identity_frame(seq) for seq in range(1, 41)], list(range(41 - HELD_EVENTS, 41))),
+        ([identity_frame(1), identity_frame(1001), identity_frame(5)], [1001, 5]),
+        ([identity_frame(7), identity_frame(3)], [3]),
+        ([identity_frame(1), sync_frame(2), identity_frame(3)], [1, 3]),
+    ],
+    ids=["many", "a new number between", "not rising", "what could have proved it"],
+)
+def test_what_came_before_the_proof_that_numbers_started_again(old: list[bytes], taken: list[int]) -> None:
+    sink, _ = read(known_host(), identity_frame(1000), *old, identity_frame(41), proof=41)
+    assert sink.taken == [1000, *taken, 41]
+
+
+def test_the_end_of_a_backlog_is_that_of_the_stream() -> None:
+    class Stalled(Stream):
+        def receive(self, patience: float | None = None) -> list[bytes | PassedOver]:
+            if len(self._messages) == 1:
+                self._messages.append(identity_frame(3))
+                raise StreamEnded("message-stalled")
+            return super().receive(patience)
+
+    sink, nothing = Sink(), cast(Any, None)
+    host, stream = known_host(), cast(Any, Stalled(identity_frame(1), identity_frame(2)))
+    reader = Subscriber(nothing, nothing, sink, lambda *_: False, "")
+    with pytest.raises(StreamEnded) as caught:
+        reader.read(host, stream, 0, from_the_start=True)
+    assert (sink.taken, caught.value.reason) == ([1], "message-stalled")
+    assert reader._backlogs.counter == BACKLOGS_AT_ONCE, "another may be read"
 
 
 def test_a_host_that_sends_little_else_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

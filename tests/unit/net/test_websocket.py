@@ -265,6 +265,11 @@ def test_rule_10_of_a_long_message_only_the_beginning_is_kept() -> None:
     assert most <= KEPT_BYTES
 
 
+def test_rule_10_small_frames_that_are_passed_over_count_as_crumbs() -> None:
+    _, reader = read(frame(1, b"text") + frame(11) + frame(2, b"x" * 200, reserved=4) + frame(2, b"a message"))
+    assert (reader.frames, reader.crumbs) == (4, 2)
+
+
 def test_rule_10_no_frame_is_waited_for_that_is_too_long_for_anybody() -> None:
     _, reader = read(frame(2, length=MAX_PASSED_OVER_BYTES + 1))
     assert reader.failure is not None and reader.failure.reason == "message-too-big"

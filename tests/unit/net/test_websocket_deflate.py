@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+import zlib
 
 import pytest
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
+from relay.net import websocket_deflate
 from relay.net.websocket import FIN, RSV1, TEXT, WHOLE, FrameInvalid, frame_header, payload_start, with_mask
 from relay.net.websocket_deflate import deflated_frame, inflated, is_offered
 from relay.net.websocket_reader import FrameReader
@@ -83,6 +85,31 @@ def test_2_each_is_read_without_those_before_it() -> None:
     assert peak < 100_000
 
 
+def test_2_what_one_began_that_failed_is_in_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            self._theirs = compressobj(websocket_deflate.LEVEL, zlib.DEFLATED, -15)
+            self._failed = False
+
+        def compress(self, payload: bytes) -> bytes:
+            return self._theirs.compress(payload)
+
+        def flush(self, mode: int) -> bytes:
+            if not self._failed:
+                self._failed = True
+                raise MemoryError
+            return self._theirs.flush(mode)
+
+    compressobj = zlib.compressobj
+    monkeypatch.setattr(zlib, "compressobj", lambda *_: Failing())
+    websocket_deflate._compressor.cache_clear()
+    with pytest.raises(MemoryError):
+        deflated_frame(b"somebody's", WHOLE)
+    monkeypatch.undo()
+    sent = deflated_frame(b"another's", WHOLE)
+    assert inflated(sent[payload_start(sent, 0) :], 1000) == b"another's"
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=len)
 def test_3_what_others_send_is_read(text: bytes) -> None:
     compressed = bytes(theirs().encode(Frame(Opcode.TEXT, text)).data)
@@ -103,8 +130,12 @@ def test_3_only_where_it_was_agreed_on() -> None:
 
 def test_4_a_bomb() -> None:
     compressed = bytes(theirs().encode(Frame(Opcode.TEXT, bytes(50 << 20))).data)
+    tracemalloc.start()
     with pytest.raises(FrameInvalid) as caught:
         inflated(compressed, 1 << 20)
     assert caught.value.reason == "message-too-big"
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 << 20, "it is not inflated beyond its bound"
     with pytest.raises(FrameInvalid, match="compressed"):
         inflated(b"\xff" * 20, 1 << 20)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import gevent
 import pytest
 
 from relay.atproto.events import Kind
+from relay.atproto.frames import MAX_OPS
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.eventlog.writer import Block
 from relay.stream import group_commit as module
-from relay.stream.group_commit import GroupCommit
+from relay.stream.group_commit import GroupCommit, record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -45,6 +47,10 @@ class Written:
     def put(self, numbers: range, size: int = 1) -> None:
         for number in numbers:
             self.commits.put(number, size)
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number for batch in self.batches for number in batch]
 
     def wait_for(self, number: int) -> None:
         with gevent.Timeout(60):
@@ -102,7 +108,7 @@ def test_the_queue_is_bounded_in_events_and_in_bytes(
     written.commits.start()
     putting.join(60)
     written.wait_for(10)
-    assert sum(written.batches, []) == list(range(1, 11)) and written.commits.bytes == 0
+    assert written.numbers == list(range(1, 11)) and written.commits.bytes == 0
     written.commits.stop(0)
 
 
@@ -132,5 +138,10 @@ def test_those_who_wait_for_room_go_on_in_order_and_nobody_overtakes_them(monkey
     written.commits.start()
     gevent.joinall([*waiting, late], timeout=60)
     written.wait_for(9)
-    assert sum(written.batches, []) == [4, 5, 7, 8, 9]
+    assert written.numbers == [4, 5, 7, 8, 9]
     written.commits.stop(0)
+
+
+def test_times_rise_past_all_operations_of_the_last_event_though_the_clock_stands() -> None:
+    log: Any = SimpleNamespace(time_us=lambda: 1_000, last_time_us=1_000)
+    assert record_times(log, [b"", b""]) == [1_000 + MAX_OPS, 1_001 + MAX_OPS]
