@@ -80,8 +80,11 @@ class Admin:
         self._tell(actor, Call("/xrpc/com.atproto.sync.requestCrawl", body={"hostname": hostname}))
 
     def disconnect(self, actor: Actor, hostname: str, *, block: bool) -> None:
-        """End a host's connection, and ban it with `block`. Raises ActionRefused when it is not connected."""
-        if hostname not in self._hosts.connected():
+        """End a host's connection, and ban it with `block`. Raises ActionRefused when it is not connected.
+
+        With `block` it need not be: it may be about to connect again.
+        """
+        if not block and hostname not in self._hosts.connected():
             raise ActionRefused("host-not-connected", "NoActiveConnection", 400, "the host is not connected")
         self._hosts.disconnect(hostname, block=block)
         _audit(actor, "disconnect", host=hostname, block=block)

@@ -139,6 +139,20 @@ def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
         assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, tier: 0}).status == 400
 
 
+def test_a_host_is_disconnected_and_blocked_although_it_is_not_connected_just_now(
+    start_web: StartWeb, database: Database
+) -> None:
+    """For indigo a host is active while it is dialled, so that a sibling's request does not depend on the moment."""
+    add_hosts(database, 1)
+    web = start_web(db=database)
+    path = "/admin/subs/killUpstream?host=pds1.example.com"
+    assert web.admin(f"{path}&block=false", method="POST").status == 400
+    assert web.admin(f"{path}&block=true", method="POST").json == SUCCESS
+    assert [host["Blocked"] for host in web.admin("/admin/pds/list").json] == [True]
+    unknown = web.admin("/admin/subs/killUpstream?host=pds9.example.com&block=true", method="POST")
+    assert (unknown.status, unknown.json["error"]) == (404, "HostNotFound")
+
+
 def test_what_the_list_shows_of_a_host_that_is_not_connected_changes_no_rate(
     start_web: StartWeb, database: Database
 ) -> None:
