@@ -1,4 +1,6 @@
-"""`docs/reference.md` lists every reason of the relay's own errors that no other document lists, and no other."""
+"""`docs/reference.md` lists every reason of the relay's own errors that no other document lists, and no other; and what
+routes call their errors.
+"""
 
 from __future__ import annotations
 
@@ -21,3 +23,14 @@ def test_every_reason_of_an_error_is_documented_once() -> None:
     made = re.findall(r'__init__\("([a-z-]+)"', Path(errors.__file__).read_text(encoding="utf-8"))
     assert len(documented) == len(set(documented))
     assert set(documented) == {*re.findall(r"`([a-z]+(?:-[a-z]+)+)`", told), *made}
+
+
+def test_every_name_of_an_error_that_routes_answer_is_documented() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "relay").rglob("*.py"))
+    raised = re.findall(r'(?:XrpcError\(\s*\d{3}|Refused\(\s*"[a-z-]+"),\s*"(\w+)"', code)
+    by_status = re.findall(r'\b[45]\d\d: "([A-Z]\w+)"', code)
+    answered = re.findall(r'(?:error_response\(\d{3}, |jsonify\(error=)"(\w+)"', code)
+    names = {*raised, *by_status, *answered}
+    assert len(names) > 30
+    answers = REFERENCE.partition("### Answers")[2].partition("\n## ")[0]
+    assert {name for name in names if f"`{name}`" not in answers} == set()
