@@ -20,6 +20,7 @@ from relay.atproto.errors import ProtocolError
 from relay.atproto.events import SERVED, Event
 from relay.healing import source
 from relay.healing.budgets import ACCOUNTS, HOSTS, Budgets
+from relay.healing.catching_up import is_behind, may_bring
 from relay.healing.host_tasks import HostTasks
 from relay.healing.listing import is_news
 from relay.healing.source import account_event, sync_event
@@ -51,9 +52,10 @@ LONGEST_RETRY_SECONDS = 6 * 3600.0
 ATTEMPTS = 16
 # Of one that the directory does not have: the last of them comes after three quarters of an hour.
 NOT_FOUND_ATTEMPTS = 5
-BUDGET_SECONDS = 60.0
+# Until another look at an account for which there is no budget, or of which the stream may still bring the news.
+LATER_SECONDS = {"budget": 60.0, "to-come": 15.0}
 
-# How looking at an account can end: with these it is settled, but for the budget all others are tried again.
+# How looking at an account can end: with these it is settled, with all others it is tried again.
 SETTLED = frozenset({"sent", "told", "entered", "current", "older", "moved", "not-served", "unknown"})
 # Why the gate drops what was fetched, where that is an answer as well.
 ANSWERS = {
@@ -167,8 +169,8 @@ class AccountHealing:
             attempts, first = NOT_FOUND_ATTEMPTS, NOT_FOUND_SECONDS
         if outcome in SETTLED:
             self._db.write(table.settle, missed)
-        elif outcome == "budget":
-            self._db.write(table.postpone, missed, self._clock() + BUDGET_SECONDS, failed=False)
+        elif (later := LATER_SECONDS.get(outcome)) is not None:
+            self._db.write(table.postpone, missed, self._clock() + later, failed=False)
         elif missed.attempts + 1 >= attempts:
             metrics.HEALS.labels("given-up").inc()
             log.debug("healing %s is given up: %s, %d times", missed.did, outcome, missed.attempts + 1)
@@ -192,6 +194,10 @@ class AccountHealing:
                 return told
         if (known := _known(state, newest.rev)) is not None:
             return known
+        # Of a desynchronized account it may have come already.
+        here = state is not None and state.repo is not None and newest.rev == state.repo.rev
+        if not here and may_bring(host, newest.rev, time.time()):
+            return "to-come"
         # Of what was never heard of nobody is told, unless it has written since: that may be on its way in the stream,
         # and would come after what tells of it.
         silent = reason == UNSEEN and state is None and not is_news(newest.rev, host)
@@ -222,6 +228,8 @@ class AccountHealing:
             return "unanswered"
         if status == state.row.upstream_status or state.row.host_id != host.id:
             return "current"
+        if status not in SERVED and is_behind(host, time.time()):
+            return "to-come"
         return self._pass_on(host, account_event(did, status), "told")
 
     def _pass_on(self, host: Host, event: Event, outcome: str, *, silent: bool = False) -> str:

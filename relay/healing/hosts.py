@@ -13,8 +13,9 @@ from collections.abc import Callable
 import gevent
 
 from relay.healing import listing
+from relay.healing.catching_up import CATCH_UP_SECONDS, QUIET_SECONDS, is_close
 from relay.healing.host_tasks import HostTasks
-from relay.hosts.host import Host, seconds_of
+from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
 from relay.hosts.registry import HostRegistry
 from relay.kit import metrics
@@ -41,10 +42,6 @@ ATTEMPTS = 10
 LIMITS = 4
 LISTED_AT_LEAST = 10_000
 EMPTY_PAGES = 100
-# What a host's stream brings anyway need not be fetched: it is waited for until it is this close to the present.
-CLOSE_SECONDS = 60.0
-QUIET_SECONDS = 3.0
-CATCH_UP_SECONDS = 600.0
 
 log = logging.getLogger(__name__)
 
@@ -210,15 +207,6 @@ class HostHealing:
             return
         outcome = error if progress is None or error is not None else _summary(progress)
         log.debug("compared the accounts of %s: %s", host.hostname, outcome)
-
-
-def is_close(host: Host, now: float) -> bool:
-    """Whether the host's stream has come near to the present, by its pauses or by what its events say of their time."""
-    connected_at, seen_at = host.connected_at or now, host.row.last_event_at or 0.0
-    if now - max(connected_at, seen_at) > QUIET_SECONDS:
-        return True
-    stated = seconds_of(host.last_event_time)
-    return stated is not None and now - stated < CLOSE_SECONDS
 
 
 def _summary(progress: host_healing.Progress) -> str:

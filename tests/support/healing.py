@@ -13,9 +13,9 @@ from tests.support.repo import POST, RepoBuilder, create
 
 
 def connected(path: EventPath, pds: FakePds, *, account_limit: int = 100) -> Host:
-    """The host of `pds`, as if there were a connection to it."""
+    """The host of `pds`, as if there were a connection to it that brought all that there is."""
     host = path.host(pds.url, account_limit=account_limit)
-    host.connected_at = time.time()
+    host.connected_at = time.time() - 60
     return host
 
 

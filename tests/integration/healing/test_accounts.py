@@ -25,7 +25,7 @@ from tests.support.event_path import DropCounter, EventPath
 from tests.support.healing import connected, known, noted
 from tests.support.pds import FakePds
 from tests.support.present import present
-from tests.support.repo import POST, RepoBuilder, SigningKey, create
+from tests.support.repo import POST, RepoBuilder, SigningKey, create, timestamp
 from tests.support.wait import until
 
 
@@ -65,6 +65,66 @@ def test_an_account_behind_a_break_is_healed(path: EventPath, pds: FakePds) -> N
     assert len(path.events()) == 4
 
 
+def test_a_commit_that_the_stream_may_still_bring_is_not_fetched(path: EventPath, pds: FakePds) -> None:
+    """A `#sync` of the newest commit would have all before it dropped that are on their way."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    host.connected_at = now = time.time()
+    # The newest commit is of now, and what the stream has brought is of a minute ago.
+    missed = [repo.commit(create(f"{POST}/{name}", {}), at_us=int(now * 1e6) + at) for at, name in enumerate("bcd")]
+    host.note_event(timestamp(int(now * 1e6) - 60_000_000), now)
+    path.stream.projector.note_missed(host.id, repo.did, "signature-invalid")
+    before = outcomes("to-come")
+    path.heal()
+    assert len(path.events()) == 1 and outcomes("to-come") == before + 1
+    for seq, commit in enumerate(missed, 2):
+        path.put(host, commit.frame(seq))
+    assert [type(event) for event in path.logged(4)] == [Commit] * 4
+    path.ahead += 60
+    path.heal()
+    assert noted(path, host) == [] and len(path.events()) == 4
+
+
+def test_commits_before_an_account_was_gone_are_waited_for(path: EventPath, pds: FakePds) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    pds.repo_status[repo.did] = {"did": repo.did, "active": False, "status": "deactivated"}
+    pds.answers["getLatestCommit"] = lambda _: (400, b'{"error":"RepoDeactivated"}')
+    host.connected_at = now = time.time()
+    host.note_event(timestamp(int(now * 1e6) - 20_000_000), now)
+    path.stream.projector.note_missed(host.id, repo.did, "signature-invalid")
+    path.heal()
+    assert len(path.events()) == 1
+    path.put(host, repo.commit(create(f"{POST}/b", {}), at_us=int(now * 1e6)).frame(2))
+    path.put(host, repo.account_frame(3, active=False, status="deactivated"))
+    assert [type(event) for event in path.logged(3)] == [Commit, Commit, Account]
+    path.ahead += 60
+    path.heal()
+    assert noted(path, host) == [] and len(path.events()) == 3
+
+
+@pytest.mark.parametrize("reason", ["quiet", "past it", "long connected", "old commit", "a break before it"])
+def test_a_commit_that_no_stream_brings_is_fetched(path: EventPath, pds: FakePds, reason: str) -> None:
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    now = time.time()
+    made_at = now - (90_000 if reason == "old commit" else 10)
+    if reason == "a break before it":
+        repo.commit(create(f"{POST}/missed", {}), at_us=int(made_at * 1e6) - 1)
+    commit = repo.commit(create(f"{POST}/b", {}), at_us=int(made_at * 1e6))
+    if reason == "a break before it":
+        path.put(host, commit.frame(2))
+        path.logged(2)
+    else:
+        path.stream.projector.note_missed(host.id, repo.did, "signature-invalid")
+    host.connected_at = now - (601 if reason == "long connected" else 30)
+    stated = now - (9 if reason == "past it" else 100_000)
+    host.note_event(timestamp(int(stated * 1e6)), now - (4 if reason == "quiet" else 0))
+    path.heal()
+    *_, last = path.logged(3 if reason == "a break before it" else 2)
+    assert isinstance(last, Sync) and last.rev == repo.rev
+
+
 def test_what_was_dropped_is_noted_with_the_cursor_and_healed_after_a_restart(path: EventPath, pds: FakePds) -> None:
     host = connected(path, pds)
     repo = known(path, pds, host)
@@ -74,7 +134,7 @@ def test_what_was_dropped_is_noted_with_the_cursor_and_healed_after_a_restart(pa
     path.restart()
     host = path.registry.add(path.db.read(hosts.all_rows)[0])
     assert host.cursor.position == 2
-    host.connected_at = time.time()
+    host.connected_at = time.time() - 60
     assert [(missed.did, missed.reason) for missed in noted(path, host)] == [(repo.did, "signature-invalid")]
     repo.commit(create(f"{POST}/c", {}))
     path.heal()
@@ -757,7 +817,7 @@ def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
     monkeypatch.undo()
     path.restart()
     other = path.registry.add(present(path.db.read(hosts.by_id, other.id)))
-    other.connected_at = time.time()
+    other.connected_at = time.time() - 60
     path.ahead += 120
     path.heal()
     last = path.logged(2)[-1]

@@ -11,7 +11,7 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Sync
 from relay.healing import hosts as healing_hosts
-from relay.healing.hosts import is_close
+from relay.healing.catching_up import is_close
 from relay.hosts.host import Host
 from relay.store import host_healing, hosts
 from relay.store.host_healing import Progress
@@ -133,7 +133,7 @@ def test_what_a_clock_put_off_that_was_far_ahead_is_due(path: EventPath, pds: Fa
     asked = len(pds.requests)
     path.restart()
     host = path.registry.add(path.db.read(hosts.all_rows)[0])
-    host.connected_at = time.time()
+    host.connected_at = time.time() - 60
     path.compare()
     assert len(pds.requests) == asked + 1
 
@@ -186,7 +186,7 @@ def test_a_comparison_goes_on_after_a_restart(path: EventPath, pds: FakePds) -> 
     assert pages == ["", "1", "2", "3"] and progress(path, host).state == "running"
     path.restart()
     host = path.registry.add(path.db.read(hosts.all_rows)[0])
-    host.connected_at = time.time()
+    host.connected_at = time.time() - 60
     path.compare()
     assert pages == ["", "1", "2", "3", "4", "5"]
     assert progress(path, host)[:4] == ("outdated-cursor", "done", 6, 0)
