@@ -46,6 +46,7 @@ def file(blocks: Sequence[bytes], roots: Sequence[bytes] | None = None) -> bytes
 
 ROOT = Cid.of_dag_cbor(BLOCKS[0])
 ONE = entry(BLOCKS[0])
+EMPTY = Cid.of_dag_cbor(b"")
 FOREIGN = b"\x01\x70\x12\x20" + bytes(32)
 
 
@@ -112,6 +113,12 @@ def test_unknown_header_fields_and_further_roots_are_allowed() -> None:
     root = Cid.of_dag_cbor(BLOCKS[0])
     assert car.parse(header([root], extra=1) + entry(BLOCKS[0])).root == root
     assert car.parse(header([root, FOREIGN]) + entry(BLOCKS[0])).root == root
+
+
+def test_a_header_of_as_many_bytes_as_it_may_have() -> None:
+    room = car.MAX_HEADER - len(header([ROOT], extra=bytes(1_000))) + len(varint(1_000)) + 1_000
+    assert car.parse(header([ROOT], extra=bytes(room)) + ONE).root == ROOT
+    assert refusal(header([ROOT], extra=bytes(room + 1)) + ONE) == "car-header"
 
 
 def test_as_many_blocks_as_there_may_be() -> None:
@@ -200,11 +207,13 @@ def test_a_file_of_a_commit_alone(size: int) -> None:
         (header([Cid.of_dag_cbor(b"other")]) + ONE, "car-root-missing"),
         (header([Cid.of_raw(BLOCKS[0])]) + ONE, "car-root-missing"),
         (header([ROOT]) + ONE[:-1], "car-truncated"),
+        (header([ROOT]) + varint(len(ONE)) + ONE[1:], "car-truncated"),
         (header([ROOT]) + ONE + b"\x80", "car-truncated"),
         (header([ROOT]) + ONE + b"\x24", "car-truncated"),
         (header([ROOT]) + ONE + b"\x00", "car-cid"),
         (header([ROOT]) + ONE + section(ROOT[:35]), "car-cid"),
         (header([ROOT]) + ONE + section(ROOT[:35]) + ROOT, "car-cid"),
+        (header([ROOT]) + ONE + section(EMPTY[:35]) + EMPTY[35:], "car-cid"),
         (header([ROOT]) + ONE + section(FOREIGN[:-1]), "car-cid"),
         (header([ROOT]) + ONE + entry(b"\xa0", b"\x02\x71\x12\x20" + bytes(32)), "car-cid"),
         (header([ROOT]) + ONE + section(b"\x01\x71\x12\x41" + bytes(65)), "car-cid"),
@@ -212,9 +221,11 @@ def test_a_file_of_a_commit_alone(size: int) -> None:
         (header([ROOT]) + entry(b"a picture", Cid.of_raw(b"another")) + ONE, "car-block-hash"),
         (header([ROOT]) + entry(b"\xa1aa\x01", ROOT), "car-block-hash"),
         (header([ROOT]) + entry(BLOCKS[0], ROOT[:-1] + b"\0"), "car-block-hash"),
+        (header([ROOT]) + b"\xa5\x00" + ROOT + BLOCKS[0], "car-varint"),
         (header([ROOT]) + b"\xa5\x80\x00" + ROOT + BLOCKS[0], "car-varint"),
         (b"\xba\x00" + header([ROOT])[1:] + ONE, "car-varint"),
         (b"\xff" * 9 + b"\x01", "car-varint"),
+        (header([ROOT]) + ONE + b"\xff\xff\xff\xff\x01", "car-varint"),
         (header([ROOT]) + b"\xff" * 5_000_000, "car-varint"),
         (header([ROOT]) + b"\x80" * 5_000_000, "car-varint"),
         (header([ROOT]) + b"\xff\xff\xff\x7f" + bytes(1000), "car-truncated"),

@@ -65,6 +65,14 @@ def test_the_last_record_of_all() -> None:
     assert told(repo.commit(delete("app.a/x")), repo) == {"app.a": False}
 
 
+def test_what_is_written_tells_whatever_came_along() -> None:
+    repo = RepoBuilder(account_did(1), SigningKey.create())
+    repo.commit(create("app.a/x", {}), create("app.b/x", {}))
+    event = frames.decode(repo.commit(create("app.a/y", {}), delete("app.a/x"), delete("app.b/x")).frame(1))
+    assert isinstance(event, frames.Commit)
+    assert touched(event.ops, Cid(repo.data), {}) == {"app.a": True, "app.b": None}
+
+
 def test_moved_within_a_collection() -> None:
     repo = RepoBuilder(account_did(1), SigningKey.create())
     repo.commit(create("app.a/x", {}))

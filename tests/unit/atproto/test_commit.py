@@ -239,6 +239,7 @@ UNUSABLE = [
     (spoil_op(0, prev=OTHER), "op-fields"),
     (spoil_op(0, cid=None), "op-fields"),
     (spoil_op(0, action="upsert"), "op-fields"),
+    (spoil_op(2, cid=None), "op-fields"),
     (spoil_op(4, cid=OTHER), "op-fields"),
     (spoil_op(0, path="app.bsky.feed.post"), "op-path"),
     (spoil_op(0, path="app.bsky.feed.post/a/b"), "op-path"),
@@ -346,7 +347,9 @@ def test_a_rev_from_the_future() -> None:
     assert isinstance(verify_commit(decoded(event), public(repo.key), ahead), Verified)
 
 
-@pytest.mark.parametrize("record", [b"", b"\x80", b"\xf6", b"\x01", b"\xbf\xff", b"\xff", cbor("text")])
+@pytest.mark.parametrize(
+    "record", [b"", b"\x80", b"\x9f\xff", b"\xf6", b"\x01", b"\xbc", b"\xbf\xff", b"\xff", cbor("text")]
+)
 @pytest.mark.parametrize("lenient", [False, True])
 def test_a_record_that_does_not_begin_as_a_map(record: bytes, lenient: bool) -> None:
     repo = repository()
@@ -385,6 +388,7 @@ def test_a_record_that_is_a_blob_by_its_id(lenient: bool) -> None:
         cbor({"a": 1}) + b"\x00",
         b"\xb8\x01\x61a\x01",
         b"\xb9\x00\x01\x61a\x01",
+        b"\xbb" + bytes(7) + b"\x01\x61a\x01",
         b"\xa1\x61a\x18\x01",
         b"\xa2\x61b\x01\x61a\x01",
         b"\xa1\x61a\xfb\x7f\xf0\x00\x00\x00\x00\x00\x00",
@@ -394,7 +398,7 @@ def test_a_record_that_is_a_blob_by_its_id(lenient: bool) -> None:
         b"\xa1\x61a" + b"\x81" * 500 + b"\x80",
         cbor({"$type": "no.such.lexicon", "f": 1.5}),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_in_a_record_is_not_looked_at(record: bytes) -> None:
     repo = repository()

@@ -59,6 +59,10 @@ def test_a_byte_order_mark_says_nothing() -> None:
     assert diddoc.parse(b"\xef\xbb\xbf" + document(), DID) == diddoc.parse(document(), DID)
 
 
+def test_a_document_of_as_many_bytes_as_it_may_have() -> None:
+    assert diddoc.parse(document().ljust(diddoc.MAX_DOCUMENT), DID) == diddoc.parse(document(), DID)
+
+
 def test_what_is_missing_is_none() -> None:
     assert diddoc.parse(json.dumps({"id": DID}).encode(), DID) == diddoc.DidDocument(DID, None, None, None)
 

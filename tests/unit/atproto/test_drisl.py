@@ -207,6 +207,8 @@ def test_links_of_other_kinds_are_kept_apart() -> None:
     assert type(decode(reference(OLD_LINK))) is UnknownCid
     assert type(decode(reference(LINK))) is Cid
     assert type(decode(reference(bytes(LINK)))) is bytes
+    for odd in (LINK[:-1], LINK + b"\0"):
+        assert type(decode(reference(UnknownCid(odd)))) is UnknownCid
 
 
 @pytest.mark.parametrize("unit", [b"\x81", b"\xa1\x60", b"\xd8\x2a", b"\xc1", b"\x81\xa1\x60"])
@@ -252,6 +254,10 @@ def test_five_megabytes_cost_neither_time_nor_memory(data: bytes) -> None:
 
 def test_items_are_counted_before_they_are_made() -> None:
     assert refusal(five_megabytes(b"\x80")) == "drisl-items"
+    most = drisl.MAX_ITEMS - 1
+    assert decode(head(4, most) + b"\x80" * most) == [[]] * most
+    assert refusal(head(4, most + 1) + b"\x80" * (most + 1)) == "drisl-items"
+    assert refusal(head(5, drisl.MAX_ITEMS // 2) + b"\x60\x80" * (drisl.MAX_ITEMS // 2)) == "drisl-items"
     assert refusal(head(4, 2**63) + bytes(drisl.MAX_ITEMS)) == "drisl-items"
     assert refusal(head(2, 2**63) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"
     assert refusal(b"\x82" + head(2, drisl.MAX_ITEMS) + bytes(drisl.MAX_ITEMS)) == "drisl-truncated"

@@ -203,6 +203,7 @@ def test_commits_that_are_nearly_usual(changes: dict[str, Any]) -> None:
         (b"fblocks\x59\x01\x2c", b"fblocks\x5b" + bytes(6) + b"\x01\x2c"),
         (b"dtime\x78\x18", b"dtime\x79\x00\x18"),
         (b"dpath\x78\x20", b"dpath\x79\x00\x20"),
+        (b"dpath\x78\x20app.bsky.feed.post/3jzfcijpj2z2a", b"dpath\x78\x17app.bsky.feed.post/3jzf"),
         (b"factionfcreate", b"faction\x78\x06create"),
         (b"cops\x81", b"cops\x98\x01"),
         (b"crev\x6d", b"crev\x78\x0d"),

@@ -18,6 +18,7 @@ from relay.atproto.hostname import Endpoint, parse_endpoint
         ("https://pds.example.com:443", Endpoint("pds.example.com", True)),
         ("https://pds.example.com.:443/", Endpoint("pds.example.com", True)),
         ("https://pds.example.com:8443", Endpoint("pds.example.com:8443", True)),
+        ("https://pds.example.com:65535", Endpoint("pds.example.com:65535", True)),
         ("http://pds.example.com:80", Endpoint("pds.example.com", False)),
         ("http://pds.example.com:443", Endpoint("pds.example.com:443", False)),
         ("localhost", Endpoint("localhost", False)),
@@ -39,6 +40,7 @@ from relay.atproto.hostname import Endpoint, parse_endpoint
         ("https://pds.example.com:8443?a=b", Endpoint("pds.example.com:8443", True)),
         ("https://pds.example.com#a", Endpoint("pds.example.com", True)),
         ("pds.example.com/xrpc", Endpoint("pds.example.com", True)),
+        ("https://pds.example.com/" + "a" * 2_024, Endpoint("pds.example.com", True)),
     ],
 )
 def test_every_spelling_becomes_one(text: str, endpoint: Endpoint) -> None:
@@ -60,7 +62,7 @@ def test_every_spelling_becomes_one(text: str, endpoint: Endpoint) -> None:
         "https://pds.example.com/a b",
         "https://pds.example.com/\n",
         "https://pds.example.com/\u00e4",
-        "https://pds.example.com/" + "a" * 2048,
+        "https://pds.example.com/" + "a" * 2_025,
         "https://user@pds.example.com",
         "https://user:password@pds.example.com",
         "https://pds.example.com@evil.example.org",

@@ -147,6 +147,60 @@ def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
             assert refused(Cid(repo.data), [op], without) == "mst-node-missing"
 
 
+def test_what_came_and_went_in_one_commit_changes_nothing() -> None:
+    root, blocks = tree_of(A)
+    assert invert(root, [put(C), drop(C)], blocks) == root
+    assert refused(root, [put(A), drop(A)], blocks) == "mst-key-present"
+
+
+def test_an_operation_is_on_the_key_that_it_names() -> None:
+    """Not on the next one, though that has the record."""
+    root, blocks = tree_of(A, C)
+    assert refused(root, [put("B0/601692", value(C))], blocks) == "mst-key-missing"
+    assert refused(root, [change("B0/601692", value(C), value("old"))], blocks) == "mst-key-missing"
+
+
+def test_one_record_under_two_keys_is_taken_back_under_one() -> None:
+    blocks: dict[bytes, bytes] = {}
+    before = build({A: value("old"), C: value("new")}, blocks)
+    after = build({A: value("new"), C: value("new")}, blocks)
+    assert invert(Cid(after), [change(A, value("new"), value("old"))], blocks) == before
+
+
+@pytest.mark.parametrize(
+    ("paths", "created"),
+    [((A, C), (HIGH,)), ((E, F), (HIGH,)), ((E, F), (A, HIGH)), ((A, C), (HIGH, E))],
+    ids=["all before", "all behind", "one before", "one behind"],
+)
+def test_what_is_left_of_a_tree_under_a_new_top_need_not_come_along(
+    paths: tuple[str, ...], created: tuple[str, ...]
+) -> None:
+    before, old = tree_of(*paths)
+    after, blocks = tree_of(*paths, *created)
+    sent = {cid: block for cid, block in blocks.items() if cid not in old}
+    assert len(sent) < len(blocks)
+    assert invert(after, [put(path) for path in created], sent) == before
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_an_entry_is_not_taken_for_another_that_is_written_alike(below: bool) -> None:
+    """Both share as much with the key before. The one that was created may have a subtree on its right."""
+
+    def names(group: str) -> set[str]:
+        return {f"{number:04}" for number in range(10_000) if mst.key_depth(f"{group}{number:04}".encode()) == 1}
+
+    one, two = "a.b.c/1", "a.b.c/2"
+    alike = max(names(one) & names(two))
+    leaf = next(path for path in map("a.b.c/3{}".format, range(100)) if mst.key_depth(path.encode()) == 0)
+    created = two + alike
+    records = dict.fromkeys((one + min(names(one)), one + alike, two + min(names(two))), value("v"))
+    records |= {leaf: value("v")} if below else {}
+    blocks: dict[bytes, bytes] = {}
+    before = build(records, blocks)
+    after = build(records | {created: value("v")}, blocks)
+    assert invert(Cid(after), [put(created, value("v"))], blocks) == before
+
+
 class Taken(dict[bytes, mst_read.Read]):
     """Nodes that note which of them are asked for."""
 
@@ -211,6 +265,16 @@ LONG_KEYS = (0, "a/" + "b" * 1018 + "0000", value(C), None), (1020, "c0000", val
         ),
         pytest.param(node(None, (0, C + " ", value(C), None)), "mst-node-malformed", id="key syntax"),
         pytest.param(node(None, (0, "é/a", value(C), None)), "mst-node-malformed", id="key not ASCII"),
+        pytest.param(
+            node(None, (0, A, value(A), None), (0, C, value(C), None)).replace(b"\xa4akIC", b"\x00\xa4akIC"),
+            "mst-node-malformed",
+            id="a byte between entries",
+        ),
+        pytest.param(
+            node(None, (0, A, value(A), None), (9, "x", value(C), None)).replace(b"akAx", b"ak\x58\x01x"),
+            "mst-node-malformed",
+            id="long length behind the beginning of a key",
+        ),
         pytest.param(node(None, (1, C, value(C), None)), "mst-node-malformed", id="prefix of nothing"),
         pytest.param(node(None, (0, A, value(A), None), (10, "x", value(C), None)), "mst-node-malformed", id="prefix"),
         pytest.param(

@@ -170,6 +170,12 @@ def test_a_link_that_is_no_cid_is_malformed(odd: bytes) -> None:
     assert beside(cbor({"l": None, "e": [entry(0, KEY, v=link(odd))]})) == "mst-node-malformed"
 
 
+def test_the_length_of_an_odd_link_has_one_form() -> None:
+    odd = cbor({"l": None, "e": [entry(0, KEY, v=link(ODD_LINKS[-1]))]})
+    assert beside(odd) == "sound"
+    assert beside(odd.replace(b"\xd8\x2a\x45", b"\xd8\x2a\x58\x05")) == "mst-node-malformed"
+
+
 def test_an_operation_on_an_odd_entry_does_not_invert() -> None:
     block = node(None, (0, C, ODD_LINKS[0], None))
     assert refused_node(block, key=C) == "mst-value-mismatch"
@@ -209,14 +215,21 @@ def test_an_entry_whose_link_is_not_a_cid_is_not_passed_over() -> None:
         mst_read.read((b"", None, mst_read.LOWEST, mst_read.HIGHEST), data, (), [])
 
 
+@pytest.mark.parametrize("bound", ["MAX_NODE_SIZE", "MAX_NODES_SIZE"])
 @pytest.mark.parametrize(("spare", "outcome"), [(0, "sound"), (-1, "mst-size")])
-def test_a_node_is_bounded_by_itself(monkeypatch: pytest.MonkeyPatch, spare: int, outcome: str) -> None:
+def test_a_node_is_bounded_by_itself(monkeypatch: pytest.MonkeyPatch, bound: str, spare: int, outcome: str) -> None:
     root, blocks = tree_of(*LEAVES[:50])
-    monkeypatch.setattr(mst_read, "MAX_NODE_SIZE", len(blocks[root]) + spare)
+    monkeypatch.setattr(mst_read, bound, len(blocks[root]) + spare)
     if outcome == "sound":
         assert mst_read.open_tree(root, blocks)
     else:
         assert refused(root, [put(LEAVES[0])], blocks) == outcome
+
+
+def test_a_key_of_as_many_bytes_as_it_may_have() -> None:
+    key = "a/" + "b" * (mst_read.MAX_KEY - 2)
+    root, blocks = tree_of(key)
+    assert mst_read.open_tree(root, blocks)[root][1] == [key.encode()]
 
 
 def test_each_node_and_each_change_comes_after_a_pause() -> None:

@@ -124,6 +124,19 @@ def test_operations_on_one_path_in_another_order() -> None:
         assert verified(event, repo.key).inverted
 
 
+def test_what_operations_leave_as_it_was_need_not_come_along() -> None:
+    """Whatever the others do: one on that path names no record, and one on another path writes what was there."""
+    repo, event = one_path(("update", 1, 3), ("delete", 3, None), ("create", None, 1))
+    del event.ops[1]["prev"]
+    written = cbor({"n": 3})
+    event.ops.append(
+        {"action": "update", "path": PATHS[3], "cid": link(cid_of(written)), "prev": link(cid_of(written))}
+    )
+    assert unproven(event, repo) == "record-missing"
+    event.blocks[cid_of(written)] = written
+    assert verified(event, repo.key).inverted
+
+
 AS_BEFORE_ALL = [
     [("delete", 1, None), ("create", None, 2)],
     [("delete", 1, None), ("create", None, 1)],
@@ -187,6 +200,14 @@ def test_operations_that_cannot_be_done_in_turn(steps: list[tuple[str, int | Non
         for action, _, after in steps
     ]
     assert unproven(event, repo) in ("op-fields", "mst-duplicate-path")
+
+
+def test_every_operation_on_a_path_follows_from_another() -> None:
+    repo, event = one_path(("update", 1, 2))
+    other = cbor({"state": 3})
+    event.blocks[cid_of(other)] = other
+    event.ops.append(event.ops[0] | {"cid": link(cid_of(other)), "prev": link(cid_of(other))})
+    assert unproven(event, repo) == "mst-duplicate-path"
 
 
 def test_the_path_must_be_as_the_operations_leave_it() -> None:

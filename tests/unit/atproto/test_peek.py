@@ -13,6 +13,11 @@ from tests.support.repo import RepoBuilder, SigningKey, account_did, create, fra
 DID = account_did(1)
 
 
+def usual(seq: int) -> bytes:
+    """A frame of the shape that is read without a decoder."""
+    return RepoBuilder(DID, SigningKey.create()).commit(create("app.bsky.feed.post/3jzfcijpj2z2a", {})).frame(seq)
+
+
 def test_events_of_every_kind() -> None:
     repo = RepoBuilder(DID, SigningKey.create(seed=1))
     commit = repo.commit(create("app.bsky.feed.post/1", {"repo": "did:plc:another", "seq": 1})).frame(77)
@@ -54,6 +59,8 @@ def test_notices_and_what_is_unknown() -> None:
         (frame("#commit", {"did": DID, "seq": 1}), False),
         (frame("#identity", {"did": DID}), False),
         (frame("#account", {"did": DID, "seq": 1}), False),
+        (usual(1).replace(b"cseq\x01", b"cseq\x18\x00"), False),
+        (usual(2**53), False),
     ],
 )
 def test_what_cannot_be_read_is_refused(bad: bytes, fatal: bool) -> None:

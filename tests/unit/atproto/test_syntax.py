@@ -120,6 +120,13 @@ def test_a_record_path_is_a_collection_and_a_key(path: str, valid: bool) -> None
     assert syntax.is_record_path(path) is valid
 
 
+def test_no_path_of_megabytes_is_remembered() -> None:
+    """Which collections are names is: for as many as a host makes up."""
+    before = syntax._is_collection.cache_info()
+    assert not syntax.is_record_path("a" * 1_000_000 + "/self")
+    assert syntax._is_collection.cache_info() == before
+
+
 @given(st.integers(0, 2**53 - 1), st.integers(0, 1023))
 def test_a_tid_tells_its_microseconds(micros: int, clock: int) -> None:
     number = micros << 10 | clock
