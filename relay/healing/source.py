@@ -14,7 +14,7 @@ from typing import NamedTuple
 from relay.atproto import car, frames
 from relay.atproto.cid import Cid
 from relay.atproto.commit import parse_commit
-from relay.atproto.errors import ProtocolError
+from relay.atproto.errors import FrameError, ProtocolError
 from relay.atproto.frames import Account, Sync
 from relay.atproto.syntax import is_tid
 from relay.hosts.host import Host
@@ -127,6 +127,8 @@ def commit_block(http: GuardedHttp, host: Host, did: str, newest: Head) -> tuple
 
 def sync_event(did: str, rev: str, cid: Cid, block: bytes) -> Sync:
     """A `#sync` of the commit object `block`. Raises FrameError when it is too large for one."""
+    if len(block) > frames.MAX_SYNC_BLOCKS:
+        raise FrameError("frame-blocks-size", f"{len(block)} bytes")
     head, tail = frames.sync_frame(did, rev, time_now(), car.of_root(cid, block))
     event = frames.decode(head + frames.uint(SEQ) + tail)
     assert isinstance(event, Sync)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from typing import Any
@@ -20,7 +21,7 @@ from relay.kit import metrics
 from relay.kit.errors import StoreError
 from relay.store import healing, hosts
 from relay.store.healing import LISTED
-from tests.support.blocks import car
+from tests.support.blocks import car, cid_of, cid_text
 from tests.support.event_path import DropCounter, EventPath
 from tests.support.healing import connected, known, noted
 from tests.support.pds import FakePds
@@ -615,6 +616,23 @@ def test_a_huge_or_broken_block_is_not_taken(path: EventPath, pds: FakePds) -> N
     path.stream.projector.note_missed(host.id, repo.did, "frame-field")
     path.heal()
     assert len(path.events()) == 1 and noted(path, host)[0].attempts == 1
+
+
+@pytest.mark.parametrize("size", [10_000, 20_000, 40_000])
+def test_a_commit_object_that_is_too_large_for_an_event_is_refused(path: EventPath, pds: FakePds, size: int) -> None:
+    """It may name any account, in as many letters."""
+    host = connected(path, pds)
+    repo = known(path, pds, host)
+    repo.commit(create(f"{POST}/b", {}))
+    name = b"\x79" + size.to_bytes(2) + b"did:web:".ljust(size, b"a")
+    block = repo.head_block.replace(b"\x78\x20" + repo.did.encode(), name)
+    newest = {"cid": cid_text(cid_of(block)), "rev": repo.rev}
+    pds.answers["getLatestCommit"] = lambda _: (200, json.dumps(newest).encode())
+    pds.answers["getBlocks"] = lambda _: (200, car([cid_of(block)], {cid_of(block): block}))
+    path.stream.projector.note_missed(host.id, repo.did, "frame-field")
+    before = outcomes("refused")
+    path.heal()
+    assert len(path.events()) == 1 and outcomes("refused") == before + 1
 
 
 def test_of_a_large_repository_the_beginning_is_enough(path: EventPath, pds: FakePds) -> None:
