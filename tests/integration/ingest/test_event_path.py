@@ -191,6 +191,22 @@ def test_rev_never_goes_back(path: EventPath, pds: FakePds, drops: DropCounter) 
     assert len(path.events()) == 2
 
 
+def test_another_commit_of_the_same_rev_does_not_follow(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
+    drops.watch("rev-old")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.put(host, post(repo, "3kaab").frame(2))
+    path.logged(2)
+    fork = RepoBuilder(repo.did, repo.key)
+    post(fork, "3kaaa")
+    other = post(fork, "3kaac")
+    assert (fork.rev, fork.head != repo.head) == (repo.rev, True)
+    path.put(host, other.frame(3))
+    path.put(host, fork.sync_frame(4))
+    until(lambda: drops.since("rev-old") == 2)
+    assert len(path.events()) == 2
+
+
 def test_a_gap_in_the_chain_is_counted_and_passes_and_a_sync_passes(path: EventPath, pds: FakePds) -> None:
     before = metrics.CHAIN_BREAKS._value.get()
     host, repo = path.host(pds.url), path.repo(pds.url)
@@ -284,9 +300,12 @@ def test_lenient_mode_passes_what_does_not_invert_and_strict_mode_its_commit(
 
     lenient = EventPath(tmp_path / "lenient", new_database_url(), plc, lenient=True)
     try:
-        lenient.put(lenient.host(pds.url), spoilt.frame(1))
-        (event,) = lenient.logged(1)
-        assert isinstance(event, Commit)
+        host = lenient.host(pds.url)
+        lenient.put(host, spoilt.frame(1))
+        of_old = post(repo, "3kaac")
+        del of_old.fields["prevData"]
+        lenient.put(host, of_old.frame(2))
+        assert [type(event) for event in lenient.logged(2)] == [Commit, Commit]
     finally:
         lenient.close()
 
@@ -304,6 +323,7 @@ def test_a_commit_that_says_other_than_it_signed_is_dropped(
     path.put(host, frame("#commit", {"seq": 1, "ops": event.ops, "blocks": blocks, **event.fields, **change}))
     assert until(lambda: host.cursor.position == 1)
     assert path.stream.firehose.last_seq == 0
+    assert sum(path.plc.asked.values()) == 1, "no other key would do"
 
 
 # Crashes that come before SQL has a host's cursor
