@@ -68,24 +68,35 @@ def test_words_of_a_hosts_own_are_passed_on_and_kept(path: EventPath, pds: FakeP
         (False, None),
         (False, "x" * 65),
         (False, "a\0b"),
+        (False, "active"),
+        (False, "x" * 64),
         (True, "throttled"),
         (True, None),
     ]
     for seq, (active, word) in enumerate(words, 1):
         path.put(host, repo.account_frame(seq, active=active, status=word))
     inactive = (False, "inactive")
-    assert statuses(path, 6) == [(False, "on-holiday"), inactive, inactive, inactive, (True, "throttled"), (True, None)]
-    path.put(host, repo.account_frame(7, active=False, status="on-holiday"))
-    path.put(host, repo.identity_frame(8))
-    path.logged(8)
+    assert statuses(path, 8) == [
+        (False, "on-holiday"),
+        inactive,
+        inactive,
+        inactive,
+        inactive,
+        (False, "x" * 64),
+        (True, "throttled"),
+        (True, None),
+    ]
+    path.put(host, repo.account_frame(9, active=False, status="on-holiday"))
+    path.put(host, repo.identity_frame(10))
+    path.logged(10)
     path.restart()
     assert present(path.ingest.accounts.lookup(repo.did)).row.upstream_status == "on-holiday"
     host = path.host(pds.url)
-    path.put(host, post(repo, "3kaaa").frame(9))
+    path.put(host, post(repo, "3kaaa").frame(11))
     until(lambda: drops.since("account-inactive") == 1)
     path.ingest.moderation.takedown(repo.did)
     path.ingest.moderation.restore(repo.did)
-    assert statuses(path, 10)[-2:] == [(False, "takendown"), (False, "on-holiday")]
+    assert statuses(path, 12)[-2:] == [(False, "takendown"), (False, "on-holiday")]
 
 
 @pytest.mark.parametrize("column", ["status", "upstream_status"])
