@@ -116,7 +116,7 @@ def _find(cid: Cid, data: bytes, position: int) -> bytes | None:
         end = position + length
         if data.startswith(cid, position):
             block = data[position + LENGTH : end]
-            if len(block) <= MAX_BLOCK and sha256(block).digest() == cid.digest:
+            if sha256(block).digest() == cid.digest:
                 return block
         position = end
     return None

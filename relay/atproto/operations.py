@@ -113,7 +113,7 @@ def _in_turn(ops: Sequence[RepoOp]) -> _Step | None:
     """
     before = now = ops[0].prev
     for op in ops:
-        if op.prev is None or op.prev != before or (op.action == "create") != (now is None):
+        if op.prev != before or (op.action == "create") != (now is None):
             return None
         now = op.cid
     return before, now

@@ -181,7 +181,7 @@ class Gate:
     def _follow(self, delivery: Delivery, event: Commit | Sync, verdict: Verdict, state: AccountState) -> None:
         """Compare the verified event with what is known of its repo, and take its new state."""
         before, stated = state.repo, isinstance(event, Sync)
-        if stated and before is not None and (event.rev, verdict.commit) != (before.rev, before.commit):
+        if stated and before is not None and verdict.commit != before.commit:
             _check_newer(event.rev, before)
         changed = changes_of(event, state.row.uid, verdict.commit, verdict.data, verdict.touched, before)
         if state.desynchronized:
