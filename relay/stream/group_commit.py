@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Generic, TypeVar
+from typing import Generic, ParamSpec, TypeVar
 
 import gevent
 from gevent.event import Event as Signal
@@ -47,6 +47,7 @@ HUNG_SECONDS = 3.0
 # How often the newest seq that was given out is stored.
 NOTE_SECONDS = 0.5
 
+P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -180,7 +181,7 @@ class GroupCommit(Generic[T]):
             _EVENTS_LOGGED[kind].inc(count)
         self._published(batch, records)
         if time.monotonic() >= self._note_at:
-            in_thread(self._disk, self._log.note_given_out)
+            self._on_disk(self._log.note_given_out)
             self._note_at = time.monotonic() + NOTE_SECONDS
 
     def _write(self, block: Block) -> None:
@@ -199,14 +200,19 @@ class GroupCommit(Generic[T]):
         self._trouble = None
 
     def _failure(self, block: Block) -> Exception | None:
-        self._writing_since = time.monotonic()
         try:
-            in_thread(self._disk, self._log.write, block)
+            self._on_disk(self._log.write, block)
         except Exception as error:
             return error.with_traceback(None)
+        return None
+
+    def _on_disk(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Have the thread do `work`, and `problem` tell when the disk does not answer."""
+        self._writing_since = time.monotonic()
+        try:
+            in_thread(self._disk, work, *args, **kwargs)
         finally:
             self._writing_since = None
-        return None
 
     def _take(self) -> list[T]:
         batch: list[T] = []

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import gevent
 import pytest
+from gevent.monkey import get_original
 
 from relay.atproto.events import Kind
 from relay.atproto.frames import MAX_OPS
@@ -17,6 +18,10 @@ from relay.stream import group_commit as module
 from relay.stream.group_commit import GroupCommit, record_times
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
+from tests.support.wait import until
+
+# In a native thread, which has no hub.
+pause = get_original("time", "sleep")
 
 
 class NoDisk:
@@ -56,6 +61,27 @@ class Written:
         with gevent.Timeout(60):
             while not self.batches or self.batches[-1][-1] < number:
                 gevent.sleep(0.01)
+
+
+def test_a_disk_that_hangs_while_the_newest_seq_is_noted_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    over: list[bool] = []
+
+    def hang(_: NoDisk) -> None:
+        while not over:
+            pause(0.01)
+
+    monkeypatch.setattr(NoDisk, "note_given_out", hang)
+    monkeypatch.setattr(module, "HUNG_SECONDS", 0.1)
+    written = Written()
+    written.commits.start()
+    written.put(range(1, 2))
+    written.wait_for(1)
+    try:
+        until(lambda: (written.commits.problem or "").startswith("log: the disk has not answered for"))
+    finally:
+        over.append(True)
+    until(lambda: written.commits.problem is None)
+    assert written.commits.stop(30)
 
 
 @pytest.mark.parametrize("first", [1, module.LARGE_BATCH_EVENTS])
