@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import gevent
 from prometheus_client import Counter, Gauge, Histogram
 
 from relay.dash.past import Past
@@ -45,7 +46,8 @@ GAUGES: dict[str, Gauge] = {
 }
 # What is kept for a week of the histograms: their 99th percentiles.
 HIGHS = {"queued-99": "queued", "logged-99": "logged", "sync-99": "log sync", "hub-99": "hub lag"}
-STOP_SECONDS = 5.0
+# What a pass under way gets to end, and then the disk for what is kept.
+STOP_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,10 @@ class History:
         self._loop.start()
 
     def stop(self) -> None:
-        """Stop sampling, and keep what was sampled."""
+        """Stop sampling, and keep what was sampled, unless the disk takes longer than some seconds."""
         if self._loop.running:
             self._loop.stop(STOP_SECONDS)
-            self.past.save()
+            gevent.with_timeout(STOP_SECONDS, self.past.save, timeout_value=None)
 
     def sample(self) -> None:
         """Note how everything stands now."""

@@ -6,14 +6,19 @@ import logging
 import os
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent.monkey import get_original
 
+from relay.dash.history import History
 from relay.dash.past import FILE, RANGES, SAVE_SECONDS, SERIES, Past
 from relay.eventlog import disk
 from tests.support.dash_week import plant_week
 from tests.support.logs import logged
 
 NOW = 1_800_000_000.0
+# In a native thread, which has no hub.
+pause = get_original("time", "sleep")
 
 
 def newest(past: Past) -> float:
@@ -110,6 +115,24 @@ def test_a_disk_that_takes_nothing_is_told_of_once(tmp_path: Path, caplog: pytes
     (tmp_path / "gone").mkdir()
     past.save()
     assert newest(Past(tmp_path / "gone")) == 1.0
+
+
+def test_a_disk_that_hangs_does_not_hold_up_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    over: list[bool] = []
+
+    def hang(_path: Path, _data: bytes) -> None:
+        while not over:
+            pause(0.01)
+
+    monkeypatch.setattr(disk, "replace", hang)
+    monkeypatch.setattr("relay.dash.history.STOP_SECONDS", 0.1)
+    sampled = History(Past(tmp_path))
+    sampled.start()
+    try:
+        with gevent.Timeout(30):
+            sampled.stop()
+    finally:
+        over.append(True)
 
 
 def test_it_is_written_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
