@@ -135,7 +135,12 @@ class Settings:
         parse_size_or_auto,
         "Bytes to keep free on the log's disk by deleting the oldest events; 0: none; auto: 5 % or 2 GiB, the smaller",
     )
-    initial_seq: int = setting("RELAY_INITIAL_SEQ_NUMBER", "1", parse_seq, "First sequence number of an empty log")
+    initial_seq: int = setting(
+        "RELAY_INITIAL_SEQ_NUMBER",
+        "1",
+        parse_seq,
+        "Lowest sequence number to give out; a log that is past it goes on where it is",
+    )
     default_account_limit: int = setting(
         "RELAY_DEFAULT_ACCOUNT_LIMIT",
         "100",
