@@ -167,21 +167,22 @@ class Resolver:
         """
         return self._resolve(did, host, refresh=refresh and self._may_refresh(did, host))
 
-    def refresh(self, did: str, host: str) -> bool:
+    def refresh(self, did: str, host: str, *, always: bool = False) -> bool:
         """Look the DID up past memory and table, as `resolve` does, so that memory has the newest answer.
 
-        False when the DID and `host` have no refresh left, and memory has what it had. Raises IdentityError
-        `did-unavailable`.
+        False when the DID and `host` have no refresh left, and memory has what it had; with `always` none is needed,
+        and whoever asks has bounds of its own. Raises IdentityError `did-unavailable`.
         """
-        allowed = self._may_refresh(did, host)
+        allowed = always or self._may_refresh(did, host)
         try:
-            self._resolve(did, host, refresh=allowed)
+            self._resolve(did, host, refresh=allowed, granted=not always)
         except IdentityError as error:
             if error.reason == "did-unavailable":
                 raise
         return allowed
 
-    def _resolve(self, did: str, host: str | None, *, refresh: bool) -> Identity:
+    def _resolve(self, did: str, host: str | None, *, refresh: bool, granted: bool = True) -> Identity:
+        """As `resolve`; `granted`: the refresh is one of those that the DID and the host have."""
         if not refresh:
             known = self.cached(did)
             if known is not None:
@@ -190,7 +191,8 @@ class Resolver:
         if isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
             if refresh:
                 # Or an outage would use up the refreshes, and what waits for one be judged by what is known.
-                self._give_back_refresh(did, host)
+                if granted:
+                    self._give_back_refresh(did, host)
             elif (stored := self._stored(did)) is not None:
                 self.known.extend(stored, AWAY_SECONDS)
                 return identity_of(stored)

@@ -219,22 +219,28 @@ class Gate:
             known = self._accounts.lookup(event.did)
             if event.active or known is None or known.row.host_id != delivery.host.id:
                 raise
-        if not event.active and not delivery.refreshed:
-            # With a cached document a former host could still speak for an account that has moved.
+        state, status = self._accounts.lookup(event.did), host_status(event.active, event.status)
+        changes = state is not None and state.row.upstream_status != status
+        if (changes or not event.active) and not delivery.refreshed:
+            # With a cached document a former host could still speak for an account that has moved. It is read each
+            # time, and an account for which that is often waits.
+            penalties = self._penalties
+            if event.did in penalties.charged and Wait.COOL_DOWN not in delivery.done and penalties.owed(event.did):
+                raise Hold(Wait.COOL_DOWN)
+            penalties.charge(event.did)
             raise Hold(Wait.REFRESH)
-        state = self._accounts.lookup(event.did)
         if state is None or state.row.host_id != delivery.host.id:
             state = self._take_in(delivery, state)
-        delivery.own_status = self._hosting.host_says(state, host_status(event.active, event.status))
+        delivery.own_status = self._hosting.host_says(state, status)
         row = delivery.account = state.row
-        active, status = effective_status(row.status, row.upstream_status)
-        delivery.hides = status in HIDING_STATUSES
+        active, shown = effective_status(row.status, row.upstream_status)
+        delivery.hides = shown in HIDING_STATUSES
         # Beside `active`, the host may add a word such as "throttled".
-        agreed = active == event.active and (active or status == event.status)
+        agreed = active == event.active and (active or shown == event.status)
         if agreed and event.time:
             parts = frames.split_at_seq(event)
         else:
-            word = event.status if agreed else status
+            word = event.status if agreed else shown
             parts = frames.account_frame(event.did, event.time or time_now(), active, word)
         _fill(delivery, row, parts)
 

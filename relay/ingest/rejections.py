@@ -3,9 +3,9 @@
 Lanes and subscribers report every drop. The counter counts all of them; the log has the first of each host and reason
 within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. Where the relay
 should have had the event, its account is noted: the projector stores that no later than the host's cursor moves past
-the event. The gate charges only accounts of an authoritative host for what is invalid and for `#sync`, so that nobody
-can slow somebody else's account, and holds those that owe time, which `waits` lets pass. Must not know why an event is
-dropped, or how what was missed is fetched.
+the event. The gate charges only accounts of an authoritative host for what is invalid, for `#sync` and for an
+`#account` that takes reading their document, so that nobody can slow somebody else's account, and holds those that owe
+time, which `waits` lets pass. Must not know why an event is dropped, or how what was missed is fetched.
 """
 
 from __future__ import annotations
@@ -149,7 +149,11 @@ class Penalties:
     def charge(self, did: str) -> None:
         """Count one offence of `did`."""
         if self._charges.add(did, time.monotonic()) == FREE_CHARGES + 1:
-            log.info("account %s is slowed: over %d invalid or #sync events in ten minutes", did, FREE_CHARGES)
+            log.info(
+                "account %s is slowed: over %d events in ten minutes that are invalid, #sync or change its status",
+                did,
+                FREE_CHARGES,
+            )
 
     def owed(self, did: str) -> float:
         """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""

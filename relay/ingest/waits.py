@@ -79,7 +79,11 @@ class Waits:
             self._look_ahead.wait(delivery.event.did)
             self._resolve(delivery, refresh=False)
         elif wait is Wait.REFRESH or wait is Wait.FOREIGN:
-            self._resolve(delivery, refresh=True, go_on=wait is Wait.REFRESH and delivery.kind in GO_ON_WITHOUT)
+            own = wait is Wait.REFRESH
+            # A document that was read before may name a host that the account has left, and which deletes it now. The
+            # gate sees to it that one account does not have that done without end.
+            always = own and delivery.kind is Kind.ACCOUNT
+            self._resolve(delivery, refresh=True, always=always, go_on=own and delivery.kind in GO_ON_WITHOUT)
         elif wait is Wait.STATUS:
             self._status_check.run(delivery.event.did, delivery.host)
         elif wait is Wait.LONG:
@@ -89,7 +93,7 @@ class Waits:
             gevent.sleep(owed)
             metrics.ACCOUNT_THROTTLED_SECONDS.inc(owed)
 
-    def _resolve(self, delivery: Delivery, *, refresh: bool, go_on: bool = False) -> None:
+    def _resolve(self, delivery: Delivery, *, refresh: bool, always: bool = False, go_on: bool = False) -> None:
         """Look the DID up, and again while there is no answer: an outage must not cost events.
 
         Ended by an answer, by the relay's stop, or given up: a did:web server has RESOLVE_FOR_SECONDS, the PLC
@@ -104,7 +108,7 @@ class Waits:
         while True:
             try:
                 if refresh:
-                    delivery.unread = not self._resolver.refresh(did, delivery.host.hostname)
+                    delivery.unread = not self._resolver.refresh(did, delivery.host.hostname, always=always)
                 else:
                     self._resolver.resolve(did, host=delivery.host.hostname)
                 return

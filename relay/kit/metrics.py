@@ -89,7 +89,7 @@ STATUS_CHECKS = Counter(
 )
 ACCOUNT_THROTTLED_SECONDS = Counter(
     "relay_account_throttled_seconds_total",
-    "Time that accounts waited because they sent too many invalid or #sync events",
+    "Time that accounts waited because they sent too many events that were invalid, #sync or changed their status",
 )
 MISSED = Counter(
     "relay_missed_total", "Dropped events whose accounts are fetched from their source, by reason", ["reason"]

@@ -13,6 +13,7 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Sync, decode
 from relay.hosts.host import Host
+from relay.identity import resolver
 from relay.ingest import accounts as accounts_module
 from relay.ingest import places, rejections
 from relay.ingest.accounts import AccountState
@@ -181,18 +182,61 @@ def test_the_word_of_a_former_host_does_not_bind_the_new_one(
     assert len(path.logged(5)) == 5
 
 
-def test_a_former_host_cannot_delete_an_account_that_moved(
-    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter
+@pytest.mark.parametrize("active", [False, True])
+def test_a_former_host_cannot_change_the_status_of_an_account_that_moved(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, active: bool
 ) -> None:
-    """Even while the document in memory still names it."""
+    """Neither delete nor activate it, even while the document in memory still names it."""
     drops.watch("wrong-host")
     host, repo = path.host(pds.url), path.repo(pds.url)
     path.put(host, post(repo, "3kaaa").frame(1))
-    path.logged(1)
+    path.put(host, repo.account_frame(2, active=not active, status="deactivated" if active else None))
+    path.logged(2)
     path.move(repo, other_pds.url)
-    path.put(host, repo.account_frame(2, active=False, status="deleted"))
+    path.put(host, repo.account_frame(3, active=active, status=None if active else "deleted"))
     until(lambda: drops.since("wrong-host") == 1)
-    assert len(path.events()) == 1
+    assert len(path.events()) == 2
+
+
+@pytest.mark.parametrize("whose", ["the account's", "the host's"])
+def test_a_former_host_whose_events_had_documents_read_often_cannot_delete_an_account_that_moved(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """What a document may be read for is used up, and the one in memory still names the former host."""
+    drops.watch("wrong-host")
+    monkeypatch.setattr(resolver, "REFRESHES_PER_DID" if whose == "the account's" else "REFRESHES_PER_HOST", 1)
+    for name in ("REFRESH_DID_SECONDS", "REFRESH_HOST_SECONDS"):
+        monkeypatch.setattr(resolver, name, 3600.0)
+    path.restart()
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    for seq in range(2, 5):
+        path.put(host, repo.identity_frame(seq))
+    path.logged(4)
+    path.move(repo, other_pds.url)
+    path.put(host, repo.account_frame(5, active=False, status="deleted"))
+    until(lambda: drops.since("wrong-host") == 1)
+    assert len(path.events()) == 4 and present(path.ingest.accounts.lookup(repo.did)).row.upstream_status == "active"
+
+
+def test_an_account_that_is_called_inactive_again_and_again_is_slowed_and_its_neighbour_is_not(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its document is read each time."""
+    monkeypatch.setattr(rejections, "FREE_CHARGES", 2)
+    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 2.0)
+    host, restless, calm = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
+    for seq, repo in enumerate((restless, calm), 1):
+        path.put(host, post(repo, "3kaaa").frame(seq))
+    path.logged(2)
+    for seq in range(3, 11, 2):
+        path.put(host, restless.account_frame(seq))
+        path.put(host, restless.account_frame(seq + 1, active=False, status="deactivated"))
+    path.put(host, post(calm, "3kaab").frame(11))
+    until(lambda: calm.rev in [event.rev for event in path.events() if isinstance(event, Commit)])
+    assert host.cursor.position < 10
+    until(lambda: host.cursor.position == 11, 20)
+    assert statuses(path, 11)[-1] == (False, "deactivated")
 
 
 @pytest.mark.parametrize("answer", ["tombstone", "404"])
