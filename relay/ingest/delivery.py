@@ -29,6 +29,7 @@ class Wait(Enum):
     """Something an account's events have to wait for."""
 
     IDENTITY = "identity"  # the DID document is not in memory
+    ANSWER = "answer"  # nobody tells what is in it, for now
     REFRESH = "refresh"  # the DID document disagrees with the host or the signature: it may be outdated
     FOREIGN = "foreign"  # as REFRESH, for an event of a host that is not the account's, at that host's cost
     STATUS = "status"  # the account is stored as inactive: its PDS may say otherwise

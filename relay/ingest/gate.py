@@ -254,8 +254,8 @@ class Gate:
         if state is None:
             # While the directory gives no answer nothing else says whose an account is that is not known: not even a
             # document that was stored before, if it names another host.
-            if identity is None and Wait.IDENTITY not in delivery.done:
-                raise Hold(Wait.IDENTITY)
+            if identity is None and Wait.ANSWER not in delivery.done:
+                raise Hold(_unknown(delivery))
             if identity is None or not delivery.host.endpoint.same_host(identity.pds):
                 if self._identities.negatives.unanswered(event.did) and Wait.FOREIGN not in delivery.done:
                     raise Hold(Wait.FOREIGN)
@@ -296,12 +296,17 @@ class Gate:
                 raise Hold(Wait.FOREIGN) from None
             raise
         if identity is None:
-            raise Hold(Wait.IDENTITY)
+            raise Hold(_unknown(delivery))
         if not delivery.host.endpoint.same_host(identity.pds):
             if not delivery.refreshed:
                 raise Hold(Wait.FOREIGN)
             raise Rejected("wrong-host", f"{delivery.host.hostname} is not {identity.pds}")
         return identity
+
+
+def _unknown(delivery: Delivery) -> Wait:
+    """What an event waits for whose DID document is not in memory."""
+    return Wait.ANSWER if Wait.IDENTITY in delivery.done else Wait.IDENTITY
 
 
 def _check_newer(rev: str, repo: RepoRow) -> None:

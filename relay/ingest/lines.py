@@ -24,7 +24,7 @@ from relay.kit.errors import IdentityError, StoreError
 # How many events of one account may always wait, however few places its host has left.
 ACCOUNT_PLACES = 32
 # What honest accounts wait for, too: then an account may take as many places as its host has left.
-HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.REFRESH, Wait.STATUS})
+HONEST_WAITS = frozenset({Wait.IDENTITY, Wait.ANSWER, Wait.REFRESH, Wait.STATUS})
 # Work lets others have a turn after this many events, or after one that took this long.
 EVENTS_PER_TURN = 4
 TURN_SECONDS = 0.001
@@ -52,16 +52,22 @@ class Line:
     def has_room(self, delivery: Delivery) -> bool:
         """Whether one more event of the account may wait.
 
-        Only the PLC directory, when it is away, makes an account of did:plc wait for its identity, and only the relay
-        makes one wait whose events are long. Then nothing is dropped, and the host's own places are the bound.
+        The PLC directory is asked once in a moment, and only the relay makes an account wait whose events are long.
+        Then nothing is dropped, and the host's own places are the bound. So they are while the directory does not tell
+        about an account of a host that has no other.
         """
-        if self.wait is Wait.LONG or (self.wait is Wait.IDENTITY and delivery.event.did.startswith("did:plc:")):
+        is_plc, host = delivery.event.did.startswith("did:plc:"), delivery.host
+        if self.wait is Wait.LONG or (is_plc and self.wait is Wait.IDENTITY):
             return True
-        places = ACCOUNT_PLACES
-        if self.wait in HONEST_WAITS:
-            places = max(places, delivery.host.budget.spare_events)
+        if is_plc and self.wait is Wait.ANSWER and not host.account_count:
+            return True
+        places = self.places_at(host)
         # Events of other hosts do not count against those of the account's own.
-        return len(self.deliveries) < places or sum(one.host is delivery.host for one in self.deliveries) < places
+        return len(self.deliveries) < places or sum(one.host is host for one in self.deliveries) < places
+
+    def places_at(self, host: Host) -> int:
+        """How many events of the account may wait where `host` has other accounts."""
+        return max(ACCOUNT_PLACES, host.budget.spare_events) if self.wait in HONEST_WAITS else ACCOUNT_PLACES
 
     def add(self, delivery: Delivery) -> None:
         """Let one more event wait, behind all that its host sent before it."""
@@ -220,7 +226,7 @@ class Lines:
             wait = self._settle_charged(delivery)
         while wait is not None and wait is not Wait.FOREIGN:
             line.wait = wait
-            if wait is Wait.COOL_DOWN:
+            if wait is Wait.COOL_DOWN or (wait is Wait.ANSWER and delivery.host.account_count):
                 self._shorten(line)
             if not self._ran(delivery, wait):
                 break
@@ -236,8 +242,8 @@ class Lines:
         return delivery.took
 
     def _shorten(self, line: Line) -> None:
-        """Leave an account that turns out to have misbehaved only the places that such accounts have."""
-        while len(line.deliveries) > ACCOUNT_PLACES:
+        """Leave an account that turns out to have misbehaved, or to wait for long, only the places of such accounts."""
+        while len(line.deliveries) > line.places_at(line.deliveries[-1].host):
             last = line.deliveries.pop()
             self._parking.leave(last)
             if isinstance(last.event, Account) and last.host.id in line.last_accounts:

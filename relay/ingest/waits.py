@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections import defaultdict
+from contextlib import suppress
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -77,6 +78,10 @@ class Waits:
         """
         if wait is Wait.IDENTITY:
             self._look_ahead.wait(delivery.event.did)
+            # Once: the gate sees what came of it.
+            with suppress(IdentityError):
+                self._resolver.resolve(delivery.event.did, host=delivery.host.hostname)
+        elif wait is Wait.ANSWER:
             self._resolve(delivery, refresh=False)
         elif wait is Wait.REFRESH or wait is Wait.FOREIGN:
             own = wait is Wait.REFRESH

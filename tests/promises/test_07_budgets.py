@@ -20,6 +20,7 @@ from gevent.event import Event
 from relay.atproto.frames import Account, Commit
 from relay.hosts import budgets
 from relay.hosts.host import Host
+from relay.identity import negatives
 from relay.identity.resolver import REFRESHES_PER_DID
 from relay.ingest import delivery, lanes, lines, parking, rejections, verification, waits
 from relay.ingest.delivery import Delivery, Wait
@@ -318,6 +319,30 @@ def test_accounts_that_wait_leave_their_host_places_for_its_others(
     assert [event.did for event in path.events() if isinstance(event, Commit)][-1] == quiet.did
     directory.go_on.set()
     until(lambda: host.cursor.position == seq)
+
+
+def test_an_account_of_which_the_directory_tells_nothing_leaves_its_host_places_for_its_others(
+    path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drops.watch("account-throttled")
+    monkeypatch.setattr(lines, "ACCOUNT_PLACES", 5)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.05)
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.1)
+    path.restart()
+    host = path.host(pds.url)
+    quiet, loud = known(path, host, pds), path.repo(pds.url)
+    monkeypatch.setattr(budgets, "MAX_EVENTS_IN_FLIGHT", 48)
+    document = plc.documents[loud.did]
+    plc.documents[loud.did] = b"<html>"
+    for seq in range(2, 62):
+        path.put(host, post(loud, f"3kab{seq:04}").frame(seq))
+    path.put(host, post(quiet, "3kaac").frame(62))
+    until(lambda: path.stream.firehose.last_seq == 2)
+    assert 15 < host.budget.parked < 30
+    plc.documents[loud.did] = document
+    until(lambda: host.cursor.position == 62, 20)
+    assert drops.since("account-throttled") + len(path.events()) == 62
 
 
 def test_an_account_that_misbehaved_is_left_the_few_places_of_such_a_one(
