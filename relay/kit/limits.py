@@ -201,6 +201,10 @@ class Places(Generic[K]):
             self._keys[key] += 1
         return True
 
+    def taken_by(self, key: K) -> int:
+        """Places that `key` has."""
+        return self._keys.get(key, 0)
+
     def give_back(self, key: K | None) -> None:
         """A thing of `key` is over."""
         self._taken -= 1

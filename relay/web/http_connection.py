@@ -243,7 +243,7 @@ class HttpConnection(WSGIHandler):
         self.admit(head)
         if head.length != 0 and head.expects_continue and not self.input.received:
             self.socket.sendall(_CONTINUE)
-        self._body = self.input.body(head.length, self.body_seconds)
+        self._body = self.read_body(head)
         # However many ask at once, timers and sockets get their share in between.
         yield_hub(self.input.line)
         self.content_length = len(self._body)
@@ -252,6 +252,10 @@ class HttpConnection(WSGIHandler):
             del self.headers["Transfer-Encoding"]
             self.headers["Content-Length"] = str(len(self._body))
         return True
+
+    def read_body(self, head: Head) -> bytes:
+        """The whole body. Raises RequestInvalid."""
+        return self.input.body(head.length, self.body_seconds)
 
     def get_environ(self) -> dict[str, Any]:
         """What the application is told; the body is there already."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from socket import SHUT_RDWR
 from typing import Any
 
 import gevent
@@ -76,13 +78,15 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
 
     def handle(self) -> None:
         """Serve the connection until it ends, if there is a place for it."""
-        self._has_place = self.server.connections.take(self._key)
+        self._has_place = self.server.take_place(self._key)
         if not self._has_place:
             self.refuse(RequestInvalid(429, "too-many", "too many connections, in total or from your address"))
             return
+        self._wait()
         try:
             super().handle()
         finally:
+            self._go_on()
             self._give_back()
 
     def handle_one_request(self) -> Any:
@@ -91,6 +95,29 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             return super().handle_one_request()
         finally:
             self._end_request()
+
+    def read_requestline(self) -> Any:
+        """The beginning of the next request, whose head is there as a whole then."""
+        self._wait()
+        line = super().read_requestline()
+        self._go_on()
+        return line
+
+    def read_body(self, head: Head) -> bytes:
+        """The whole body. Raises RequestInvalid."""
+        if head.length != 0:
+            self._wait()
+        body = super().read_body(head)
+        self._go_on()
+        return body
+
+    def give_way(self) -> None:
+        """End, and leave the place to others. Called while it waits for its client."""
+        metrics.HTTP_REFUSED.labels("gave-way").inc()
+        self._go_on()
+        self._give_back()
+        with suppress(OSError):
+            self.socket.shutdown(SHUT_RDWR)
 
     def idle_wait(self) -> float:
         """Seconds for the next request to begin: few when places are."""
@@ -165,6 +192,18 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
             headers = [*headers, ("Sec-WebSocket-Extensions", self.environ[EXTENSIONS])]
         return super().start_response(status, headers, exc_info)
 
+    def _wait(self) -> None:
+        # One that has given way ends as soon as it looks for more.
+        if self._has_place:
+            self.server.waiting.setdefault(self._key, {})[self] = None
+
+    def _go_on(self) -> None:
+        of_key = self.server.waiting.get(self._key)
+        if of_key is not None:
+            of_key.pop(self, None)
+            if not of_key:
+                del self.server.waiting[self._key]
+
     def _give_back(self) -> None:
         if self._has_place:
             self._has_place = False
@@ -181,7 +220,8 @@ class ApiConnection(HttpConnection, WebSocketHandler):  # type: ignore[misc]
 
 class Listener(HttpServer):
     """The API's port. `connections` are those that are not a consumer's, `requests` those that came through proxies,
-    `long_heads` requests with more in their heads than is usual.
+    `long_heads` requests with more in their heads than is usual. `waiting` are the connections without a whole request,
+    by address, None for nobody's, and in the order in which they began to wait.
     """
 
     def __init__(self, app: Flask, services: Services, bind: Bind) -> None:
@@ -193,12 +233,28 @@ class Listener(HttpServer):
         self.requests: Places[str] = Places(REQUESTS_BESIDE_CONSUMERS, REQUESTS_PER_ADDRESS)
         self.paces: Paces[str] = Paces(REQUESTS_PER_SECOND, REQUESTS_BURST, MAX_ADDRESSES)
         self.has_filters = services.settings.json_stream
+        self.waiting: dict[str | None, dict[ApiConnection, None]] = {}
         self.long_heads: Places[str] = Places(LONG_HEADS, LONG_HEADS_PER_ADDRESS)
         self.long_pace = Pace(LONG_PIECES_PER_SECOND, LONG_PIECES_BURST)
         metrics.show_bound("api-addresses", self.paces.__len__, MAX_ADDRESSES)
         metrics.show_bound("api-long-heads", lambda: len(self.long_heads), LONG_HEADS)
         metrics.show_bound("api-requests", lambda: len(self.connections), REQUESTS_BESIDE_CONSUMERS)
         super().__init__((bind.host, bind.port), app, ApiConnection, backlog=1024, spawn=pool)
+
+    def take_place(self, key: str | None) -> bool:
+        """Take a place for a connection of the address `key`. A client that asks for nothing gives way to one that may.
+
+        False when there is none.
+        """
+        if self.connections.take(key):
+            return True
+        if key is not None and self.connections.taken_by(key) >= CONNECTIONS_PER_ADDRESS:
+            others = self.waiting.get(key, {})
+        else:
+            others = max(self.waiting.values(), key=len, default={})
+        if others:
+            next(iter(others)).give_way()
+        return self.connections.take(key)
 
     def pre_start_hook(self, connection: ApiConnection) -> bool:
         """gevent-websocket's: True, as every request goes to the application, which says whether to upgrade."""

@@ -8,12 +8,14 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 import gevent
 import pytest
+from gevent.event import Event
 from prometheus_client import REGISTRY
 
+from relay.admin.actions import Admin
 from relay.web.server import ApiConnection
 from tests.support.fixtures import StartWeb
 from tests.support.logs import logged
@@ -29,8 +31,8 @@ PATIENCE = 3.0
 
 
 @contextmanager
-def client(web: Web, *sent: bytes, timeout: float = 10) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", web.server.port), timeout=timeout) as sock:
+def client(web: Web, *sent: bytes, timeout: float = 10, of: str = "127.0.0.1") -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", web.server.port), timeout, (of, 0)) as sock:
         for data in sent:
             sock.sendall(data)
         yield sock
@@ -403,14 +405,10 @@ def test_a_base_address_may_end_with_a_slash(web: Web, slashes: str) -> None:
 def test_connections_of_one_address_are_bounded(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("relay.web.server.CONNECTIONS_PER_ADDRESS", 3)
     web = start_web(trusted_proxies=())
-    with client(web) as first, client(web), client(web):
-        until(lambda: len(web.server._server.connections) == 3)
-        with client(web, HEALTHZ) as sock:
-            status, body = answer(sock)
-            assert status == 429 and json.loads(body)["error"] == "RateLimitExceeded"
-        # Consumers are not counted here, they have a bound of their own.
-        first.sendall(HEALTHZ)
-        assert answer(first)[0] == 200
+    with busy(web, 3, monkeypatch), client(web, HEALTHZ) as sock:
+        status, body = answer(sock)
+        assert status == 429 and json.loads(body)["error"] == "RateLimitExceeded"
+    # Consumers are not counted here, they have a bound of their own.
     until(lambda: not len(web.server._server.connections))
     with connect(web.stream), connect(web.stream), connect(web.stream), connect(web.stream):
         assert web.get("/_healthz").status == 200
@@ -478,11 +476,74 @@ def test_places_that_are_all_taken_are_told_of(start_web: StartWeb, monkeypatch:
     monkeypatch.setattr("relay.web.server.SHORT_IDLE_SECONDS", 0.3)
     web = start_web()
     before = refused("too-many")
+    with busy(web, 2, monkeypatch):
+        with client(web, HEALTHZ) as third:
+            assert answer(third)[0] == 429
+        assert refused("too-many") == before + 1
+    # Connections that rest end soon when there are many.
     with client(web, HEALTHZ) as one, client(web, HEALTHZ) as two:
         assert answer(one)[0] == answer(two)[0] == 200
-        with client(web, HEALTHZ) as three:
-            assert answer(three)[0] == 429
-        assert refused("too-many") == before + 1
-        # Connections that rest give way when there are many.
         assert one.recv(1) == two.recv(1) == b""
     assert web.get("/_healthz").status == 200
+
+
+@pytest.mark.parametrize("bound", ["CONNECTIONS_PER_ADDRESS", "REQUESTS_BESIDE_CONSUMERS"])
+@pytest.mark.parametrize("sent", [b"", HEALTHZ[:8], HEALTHZ, CRAWL + b"Content-Length: 10\r\n\r\n"])
+def test_who_asks_for_nothing_gives_way_to_who_does(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch, bound: str, sent: bytes
+) -> None:
+    """No request yet, a part of one, none after the first, or a part of a body."""
+    monkeypatch.setattr(f"relay.web.server.{bound}", 3)
+    web = start_web(trusted_proxies=())
+    before = refused("gave-way")
+    with client(web, sent) as oldest, client(web, sent) as second, client(web, sent) as third:
+        for each in (oldest, second, third) if sent == HEALTHZ else ():
+            assert answer(each)[0] == 200
+        until(lambda: waiting(web) == 3)
+        for _ in range(2):
+            with client(web, HEALTHZ) as sock:
+                assert answer(sock)[0] == 200
+        assert oldest.recv(1) == b"" and refused("gave-way") > before
+        until(lambda: len(web.server._server.connections) == 2)
+        third.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            third.recv(1)
+    until(lambda: not len(web.server._server.connections))
+
+
+def test_the_address_with_most_connections_gives_way(start_web: StartWeb, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relay.web.server.REQUESTS_BESIDE_CONSUMERS", 4)
+    web = start_web(trusted_proxies=())
+    with client(web) as modest, client(web, of="127.0.0.2") as oldest, ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(client(web, of="127.0.0.2"))
+        until(lambda: waiting(web) == 4)
+        with client(web, HEALTHZ, of="127.0.0.3") as sock:
+            assert answer(sock)[0] == 200
+        assert oldest.recv(1) == b""
+        modest.sendall(HEALTHZ)
+        assert answer(modest)[0] == 200
+
+
+def waiting(web: Web) -> int:
+    return sum(map(len, web.server._server.waiting.values()))
+
+
+@contextmanager
+def busy(web: Web, count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For as long as the block lasts `count` clients wait for their answers."""
+    go_on, asked = Event(), list[str]()
+
+    def silent_host(_admin: Admin, _actor: object, hostname: str) -> None:
+        asked.append(hostname)
+        go_on.wait(60)
+
+    monkeypatch.setattr(Admin, "public_crawl", silent_host)
+    body = b'{"hostname": "pds.example.com"}'
+    request = CRAWL + b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    with ExitStack() as clients:
+        socks = [clients.enter_context(client(web, request)) for _ in range(count)]
+        until(lambda: len(asked) == count)
+        yield
+        go_on.set()
+        assert [answer(sock)[0] for sock in socks] == [200] * count
