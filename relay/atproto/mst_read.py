@@ -50,6 +50,7 @@ MAX_NODE_SIZE = 100_000
 LINK = b"\xd8\x2a\x58\x25\x00"
 NULL = b"\xf6"
 
+SLASH = ord("/")
 # Below and above all keys: the bounds of the root.
 LOWEST, HIGHEST = b"", b"\xff"
 
@@ -147,8 +148,9 @@ _SHARED = {field: number for number, field in enumerate(NUMBERS)}
 def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]) -> Read:
     """Read the node in `place`, and add the places of those of its subtrees to `below` that are in `blocks`.
 
-    Raises MstError when it is not canonical or breaks a rule of the structure: keys sorted, within the bounds, and each
-    on its layer; prefixes exact; no node without entries but the empty tree and bridges; nothing below the leaves.
+    Raises MstError when it is not canonical or breaks a rule of the structure: keys two names around a slash, sorted,
+    within the bounds, and each on its layer; prefixes exact; no node without entries but the empty tree and bridges;
+    nothing below the leaves.
     """
     _, layer, low, high = place
     fields = _fields_of(data)
@@ -165,9 +167,9 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
     least, greatest = _LAYER_DIGESTS[layer]
     keys: list[bytes] = []
     key = b"\0"
-    each = iter(fields)
-    next(each)
-    for length, suffix, number, _, _, _ in zip(each, each, each, each, each, each):  # noqa: B905
+    # Where the slash of the key before stands.
+    slash = MAX_KEY
+    for length, suffix, number in zip(fields[1::FIELDS], fields[2::FIELDS], fields[3::FIELDS]):  # noqa: B905
         try:
             shared = _SHARED[number]
             # That the first byte which differs is greater means two things: the keys rise, and no more could be shared.
@@ -178,6 +180,12 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
             if not keys or _LENGTHS.get(length) != len(suffix) or _SHARED.get(number) != len(key):
                 raise _fault(fields) from None
         key = key[:shared] + suffix
+        if SLASH in suffix:
+            slash = key.find(SLASH)
+            if not 0 < slash < len(key) - 1 or key.find(SLASH, slash + 1) > 0:
+                raise _not_a_path(key)
+        elif shared <= slash:
+            raise _not_a_path(key)
         if not least <= sha256(key).digest() <= greatest:
             raise MstError("mst-key-layer", key.decode())
         keys.append(key)
@@ -237,6 +245,10 @@ def _fields_of_odd(data: bytes) -> list[bytes]:
     if not count or fields[0] != start(count) or not _is_end(fields[-1]):
         raise MstError("mst-node-malformed")
     return fields
+
+
+def _not_a_path(key: bytes) -> MstError:
+    return MstError("mst-node-malformed", f"a key that is not a path: {key[:80].decode()}")
 
 
 def _fault(fields: list[bytes]) -> MstError:

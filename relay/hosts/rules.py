@@ -99,7 +99,7 @@ _TEXTS: dict[str, dict[str, str]] = {
     },
     REPO: {
         "commit-malformed": "The commit object has did, version, data, rev, prev and sig, in canonical DRISL-CBOR.",
-        "mst-node-malformed": "A tree node is {l, e: [{p, k, v, t}]} in canonical DRISL-CBOR, p the shared prefix.",
+        "mst-node-malformed": "A tree node is a canonical {l, e: [{p, k, v, t}]}, p the shared prefix, a key a path.",
         "rev-old": "rev rises from each commit of an account to the next.",
         "commit-version": "The commit object is of version 3.",
         "op-path": "An operation's path is collection/rkey.",

@@ -103,6 +103,41 @@ def test_malformed_nodes_beside_the_way_are_named(below: bytes, reason: str) -> 
     assert beside(below) == reason
 
 
+@pytest.mark.parametrize("key", ["abc", "/abc", "abc/", "a//b", "a/b/", "a/b/c", "/", "/a/b"])
+@pytest.mark.parametrize("place", ["alone", "behind another", "before another"])
+def test_keys_that_are_not_paths_are_refused(key: str, place: str) -> None:
+    """Consumers refuse a whole tree with such a key. Where it stands tells how much of it stands in its own entry."""
+    names = [f"{key[:-1]}{number}/x" for number in range(1000)] + [f"{number}/x" for number in range(1000)]
+    level = [name for name in names if mst.key_depth(name.encode()) == mst.key_depth(key.encode())]
+    other = next((name for name in level if place != "alone" and (name < key) == (place == "behind another")), None)
+    keys = sorted([key] if other is None else [key, other])
+    entries, previous = [], ""
+    for one in keys:
+        shared = shared_length(previous.encode(), one.encode())
+        entries.append((shared, one[shared:], value("v"), None))
+        previous = one
+    with pytest.raises(MstError) as caught:
+        open_one(node(None, *entries))
+    assert caught.value.reason == "mst-node-malformed"
+
+
+def open_one(block: bytes) -> None:
+    root = Cid.of_dag_cbor(block)
+    mst_read.open_tree(root, {root: block})
+
+
+def test_a_key_has_one_slash_wherever_it_stands() -> None:
+    keys = [
+        name for name in (f"{one}/{two}" for one in "abc" for two in range(200)) if not mst.key_depth(name.encode())
+    ]
+    entries, previous = [], ""
+    for key in sorted(keys):
+        shared = shared_length(previous.encode(), key.encode())
+        entries.append((shared, key[shared:], value("v"), None))
+        previous = key
+    open_one(node(None, *entries))
+
+
 def test_unreachable_blocks_are_not_looked_at() -> None:
     before, _ = tree_of(A)
     after, blocks = tree_of(A, C)
