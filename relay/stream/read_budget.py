@@ -78,7 +78,8 @@ class Share:
         if self.held:
             return True
         if self._turn is None:
-            if not self._budget.waiting and self._budget.free:
+            # Nobody waits then: whoever made room has called those who did.
+            if self._budget.free:
                 self.take()
                 return True
             self._turn = Signal()

@@ -193,6 +193,8 @@ def test_where_numbers_start_is_stored_with_the_position() -> None:
     cursor.start(4)
     book.give_back(moved, started, gaps)
     assert (book.take_dirty(), book.take_started()) == ({1: 4}, {1: 88}), "what is newer stays"
+    book.forget_stored()
+    assert (book.take_dirty(), book.take_started()) == ({1: 4}, {1: 88}), "an older database has taken its place"
 
 
 def test_reset_forgets_what_was_restored() -> None:

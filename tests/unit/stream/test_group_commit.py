@@ -160,6 +160,7 @@ def test_those_who_wait_for_room_go_on_in_order_and_nobody_overtakes_them(monkey
     assert written.commits._take() == [1, 2]
     late = gevent.spawn(written.put, range(9, 10))
     gevent.sleep(0.05)
+    assert len(written.commits._queue) == 2, "whoever has taken a place calls the next one"
     waiting[3].kill()
     written.commits.start()
     gevent.joinall([*waiting, late], timeout=60)
