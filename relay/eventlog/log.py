@@ -149,7 +149,6 @@ class SegmentLog:
         except OSError as error:
             self.next_seq = before
             raise LogError("log-io", str(error)) from error
-        self._seal()
 
     def write(self, block: Block) -> None:
         """Append `block`, which must start at `next_seq`, or later in a copy. It is on the disk on return.

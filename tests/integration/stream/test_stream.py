@@ -152,6 +152,7 @@ def test_stop_logs_what_was_submitted(tmp_path: Path, database_url: str) -> None
     for _ in range(500):
         room.submit(1)
     room.stop()
+    assert room.stream.projector.pending.stored_position == 500
     again = Room(tmp_path, database_url)
     assert again.read(0) == list(range(1, 501))
     assert again.cursor.position == 500 and again.stream.projector.pending.position == 500
@@ -500,6 +501,35 @@ def test_one_flush_waits_for_another(tmp_path: Path, database_url: str, monkeypa
     room.stop()
 
 
+def test_what_comes_while_sql_is_written_is_stored_by_the_next_write(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path, database_url)
+    projector, write = room.stream.projector, room.db.write
+    waiting: list[gevent.Greenlet[..., bool]] = []
+
+    def slow(work: Any, *args: object) -> object:
+        if work is projection.write and not waiting:
+            assert projector.unstored_from == 1
+            room.submit(2)
+            room.wait_for(2)
+            waiting.append(gevent.spawn(projector.wait_until_stored, 60.0))
+            gevent.sleep(0)
+        return write(work, *args)
+
+    room.start()
+    projector._loop.stop()
+    room.submit(1)
+    room.wait_for(1)
+    monkeypatch.setattr(room.db, "write", slow)
+    assert projector.flush()
+    gevent.sleep(0.01)
+    assert (projector.pending.stored_position, projector.unstored_from) == (1, 2) and not waiting[0].ready()
+    assert projector.flush()
+    assert waiting[0].get(timeout=60) and projector.unstored_from == 3
+    room.stop()
+
+
 def test_after_an_outage_what_waited_is_written_in_pieces(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -586,6 +616,30 @@ def test_an_account_is_never_older_than_what_was_published(tmp_path: Path, datab
         assert found is not None and found[1] == row
     stop = True
     flusher.join()
+    room.stop()
+
+
+def test_an_account_that_is_stored_while_sql_is_asked_is_in_the_answer(
+    tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = Room(tmp_path, database_url)
+    projector, read = room.stream.projector, room.db.read
+
+    def slow(work: Any, *args: object) -> object:
+        found = read(work, *args)
+        if work == projector._find:
+            assert projector.flush()
+        return found
+
+    room.start()
+    projector._loop.stop()
+    monkeypatch.setattr(room.db, "read", slow)
+    for uid in (1, 2):
+        room.submit(uid)
+        room.wait_for(uid)
+        did = account_did(uid)
+        found = projector.account(did) if uid == 1 else projector.accounts([did])[did]
+        assert found is not None and found[0].uid == uid
     room.stop()
 
 

@@ -15,11 +15,11 @@ import pytest
 from google_crc32c import value as crc32c
 
 from relay.eventlog import high_water, reader
-from relay.eventlog.high_water import RESERVE
+from relay.eventlog.high_water import RESERVE, GivenOut
 from relay.eventlog.log import SegmentLog
 from relay.eventlog.reader import FellBehind, LogReader, last_seq_before
 from relay.eventlog.record import HEADER_SIZE, Record, encode_header
-from relay.eventlog.segment import Point, index_path, load_index, paths, replace_index
+from relay.eventlog.segment import START, Point, index_path, load_index, paths, replace_index
 from relay.eventlog.writer import Block, SegmentWriter
 from relay.kit.clock import SteadyClock
 from relay.kit.errors import LogError
@@ -597,6 +597,69 @@ def test_the_reserve_is_renewed(tmp_path: Path) -> None:
     crash(log)
     paths(tmp_path)[-1].unlink()
     assert opened(tmp_path).next_seq > RESERVE * 3
+
+
+@pytest.mark.parametrize("end", ["in order", "in order, newest lost", "killed, newest lost", "killed, newest spoiled"])
+def test_the_mark_alone_says_enough(tmp_path: Path, end: str) -> None:
+    """What was given out beside it is not there: it was an older relay's log, or the folder lost it."""
+    log = filled(tmp_path, 10)
+    if "spoiled" not in end:
+        log.advance(RESERVE * 3)
+    if "newest" in end:
+        append(log, [record(seq) for seq in range(log.next_seq, log.next_seq + 30)])
+    given = log.next_seq
+    log.close() if "in order" in end else crash(log)
+    newest = paths(tmp_path)[-1]
+    if "lost" in end:
+        newest.unlink()
+    elif "spoiled" in end:
+        index_path(newest).unlink()
+        spoil(newest, START, newest.stat().st_size - START)
+    (tmp_path / high_water.GIVEN_OUT).unlink()
+    assert opened(tmp_path).next_seq >= given
+
+
+def test_damage_to_what_was_given_out_is_noticed(tmp_path: Path) -> None:
+    crash(filled(tmp_path, 10))
+    path = tmp_path / high_water.GIVEN_OUT
+    path.write_bytes(path.read_bytes().replace(b"\x0b\0\0", b"\x02\0\0"))
+    assert opened(tmp_path).next_seq == 11 + RESERVE
+
+
+def test_a_disk_that_is_too_full_for_what_helps_takes_the_events(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index is a hint, and what was given out was noted durably as the run began."""
+    log, write_given_out = filled(tmp_path, 4), high_water.write_given_out
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def written(fd: int, given: GivenOut, *, durable: bool) -> None:
+        write_given_out(fd, given, durable=durable) if durable else full()
+
+    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(high_water, "write_given_out", written)
+    for seq in range(5, 61):
+        append(log, [record(seq)])
+    assert seqs(log) == list(range(1, 61)) and len(log.segments) > 2
+    monkeypatch.undo()
+    crash(log)
+    assert seqs(opened(tmp_path)) == list(range(1, 61))
+
+
+def test_seqs_that_could_not_be_passed_over_are_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(tmp_path, 4)
+
+    def full(*_: object, durable: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(high_water, "write_given_out", full)
+    with pytest.raises(LogError):
+        log.advance(100)
+    monkeypatch.undo()
+    append(log, [record(5)])
+    assert seqs(log) == [1, 2, 3, 4, 5]
 
 
 def test_no_seq_from_the_mark_on_is_given_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
