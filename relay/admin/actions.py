@@ -80,12 +80,13 @@ class Admin:
         self._tell(actor, Call("/xrpc/com.atproto.sync.requestCrawl", body={"hostname": hostname}))
 
     def disconnect(self, actor: Actor, hostname: str, *, block: bool) -> None:
-        """End a host's connection, and ban it with `block`. Raises ActionRefused when it is not connected.
+        """End a host's connection, or its dialling, and ban it with `block`.
 
-        With `block` it need not be: it may be about to connect again.
+        Without `block`, raises ActionRefused when it is neither connected nor about to be.
         """
-        if not block and hostname not in self._hosts.connected():
-            raise ActionRefused("host-not-connected", "NoActiveConnection", 400, "the host is not connected")
+        if not block and not self._hosts.follows(hostname):
+            words = "the host is not connected, and not about to be"
+            raise ActionRefused("host-not-connected", "NoActiveConnection", 400, words)
         self._hosts.disconnect(hostname, block=block)
         _audit(actor, "disconnect", host=hostname, block=block)
         query = {"host": hostname, **({"block": "true"} if block else {})}

@@ -21,7 +21,7 @@ from relay.config import Settings
 from relay.hosts.autoscale import Autoscale
 from relay.hosts.dialler import Dialler
 from relay.hosts.host import Host
-from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.lifecycle import LONGEST_DELAY_SECONDS, Cause, Status
 from relay.hosts.limit_alerts import OK, WARNING, Kind
 from relay.hosts.new_hosts import NewHosts, domain_banned, domain_words
 from relay.hosts.registry import HostRegistry
@@ -46,6 +46,8 @@ JUMP_SECONDS = 60.0
 SETTLE_SECONDS = 20.0
 # Longer than a disconnect and that together.
 HELD_SECONDS = 60.0
+# Between two attempts; what an admin has disconnected is looked at after hours.
+LONGEST_PAUSE_SECONDS = 1.5 * LONGEST_DELAY_SECONDS
 
 # Where to begin with a host's stream: behind a seq of its, with all that it has, or with what comes from now on.
 Position = int | Literal["oldest", "live"]
@@ -117,6 +119,14 @@ class Hosts:
     def connected(self) -> list[str]:
         """The names of the hosts that are connected."""
         return sorted(host.hostname for host in self._registry if host.connected)
+
+    def follows(self, hostname: str) -> bool:
+        """Whether a host is connected, or is dialled now or soon, as between two connections."""
+        host = self._registry.by_name(hostname)
+        if host is None or host.status not in (Status.ACTIVE, Status.THROTTLED):
+            return False
+        waits = self._dialler.next_attempt_in(host)
+        return host.connected or waits is None or waits < LONGEST_PAUSE_SECONDS
 
     def disconnect(self, hostname: str, *, block: bool) -> bool:
         """End a host's connection, and ban it with `block`. False when it was not connected."""

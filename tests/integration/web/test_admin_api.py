@@ -139,16 +139,21 @@ def test_limits_change_at_once(web: Web, pds: FakePds) -> None:
         assert web.admin("/admin/pds/changeLimits", {"host": pds.hostname, tier: 0}).status == 400
 
 
-def test_a_host_is_disconnected_and_blocked_although_it_is_not_connected_just_now(
+def test_a_host_is_disconnected_and_blocked_also_between_two_connections(
     start_web: StartWeb, database: Database
 ) -> None:
-    """For indigo a host is active while it is dialled, so that a sibling's request does not depend on the moment."""
+    """For indigo a host is active while it is dialled: no answer depends on the moment, here or at a sibling."""
     add_hosts(database, 1)
     web = start_web(db=database)
     path = "/admin/subs/killUpstream?host=pds1.example.com"
-    assert web.admin(f"{path}&block=false", method="POST").status == 400
+    (host,) = list(web.registry)
+    until(lambda: host.row.failures > 0)
+    assert web.admin(path, method="POST").json == SUCCESS
+    until(lambda: not web.hosts.follows("pds1.example.com"))
+    assert web.admin(path, method="POST").status == 400
     assert web.admin(f"{path}&block=true", method="POST").json == SUCCESS
     assert [host["Blocked"] for host in web.admin("/admin/pds/list").json] == [True]
+    assert web.admin(path, method="POST").status == 400
     unknown = web.admin("/admin/subs/killUpstream?host=pds9.example.com&block=true", method="POST")
     assert (unknown.status, unknown.json["error"]) == (404, "HostNotFound")
 
