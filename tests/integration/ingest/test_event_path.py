@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import gevent
 import pytest
 
 from relay.atproto.frames import Account, Commit, Identity, Sync, decode
 from relay.ingest.delivery import Hold
+from relay.ingest.lanes import QUEUE_CAPACITY
 from relay.kit import metrics
 from relay.store import hosts
 from tests.support.blocks import car, cid_of, link
@@ -117,6 +119,7 @@ def test_an_unknown_did_is_dropped_for_a_reason(
     path.put(host, post(gone, "3kaaa").frame(2))
     until(lambda: drops.since("did-not-found") == 1 and drops.since("did-tombstone") == 1)
     assert host.cursor.position == 2 and path.stream.firehose.last_seq == 0
+    assert path.plc.asked[nobody.did] == 2, "once, and once more in case it is new"
 
 
 def test_a_tombstone_that_is_taken_back_is_not_believed_for_a_day(
@@ -270,6 +273,16 @@ def test_after_a_restart_no_kind_of_event_is_taken_twice(path: EventPath, pds: F
     path.put(host, repo.identity_frame(6))
     assert len(path.logged(6)) == 6
     assert path.plc.asked[repo.did] <= 4
+
+
+def test_repetitions_take_neither_room_nor_turns(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.identity_frame(1))
+    assert until(lambda: host.cursor.position == 1)
+    with gevent.Timeout(60):
+        for _ in range(2 * QUEUE_CAPACITY):
+            path.put(host, repo.identity_frame(1))
+    assert not host.share._shares.working
 
 
 def test_an_event_the_relay_cannot_handle_does_not_stop_the_lane(

@@ -55,8 +55,9 @@ class Told:
     def __init__(self) -> None:
         self.throttled: list[bool] = []
         self.fault: Exception | None = None
-        self.going_on = Signal()
+        self.going_on, self.letting_go = Signal(), Signal()
         self.going_on.set()
+        self.letting_go.set()
 
     def throttle(self, did: str, host: Host) -> bool:
         if self.fault is not None:
@@ -66,6 +67,7 @@ class Told:
         return True
 
     def let_go(self, did: str) -> None:
+        assert self.letting_go.wait(60)
         self.throttled.append(False)
 
 
@@ -260,3 +262,81 @@ def test_that_consumers_are_told_of_missing_events_is_remembered_however_long_th
     if end == "part of another":
         script.ended[100, Wait.STATUS].set()
     until(lambda: not lines.by_account and told.throttled == [True, False], 30)
+
+
+def test_a_foreign_hosts_event_goes_aside_though_a_line_of_the_account_came_meanwhile(
+    script: Scripted, lines: Lines, event: Callable[[Host, int], Delivery]
+) -> None:
+    host, foreign = known_host(), known_host(id=2)
+    lines.begin(event(host, 1), Wait.STATUS)
+    lines.begin(event(foreign, 2), Wait.FOREIGN)
+    until(lambda: {(1, Wait.STATUS), (2, Wait.FOREIGN)} <= script.ended.keys(), 30)
+    for ended in script.ended.values():
+        ended.set()
+    until(lambda: not (lines.by_account or lines.asides), 30)
+    assert script.settled == [1, 2]
+
+
+def test_an_account_event_that_was_kept_goes_where_the_others_of_its_host_go(
+    script: Scripted,
+    lines: Lines,
+    event: Callable[[Host, int], Delivery],
+    account_event: Callable[[Host, int], Delivery],
+) -> None:
+    """First aside with them, and then into the account's line."""
+    host, other = known_host(), known_host(id=2)
+    script.waits = {1: [Wait.FOREIGN]}
+    lines.begin(event(host, 1), Wait.COOL_DOWN)
+    for seq in range(2, ACCOUNT_PLACES + 1):
+        assert lines.join(event(host, seq))
+    assert lines.join(account_event(host, 100))
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.COOL_DOWN].set()
+    until(lambda: lines.asides and not lines.by_account, 30)
+    assert lines.join(account_event(host, 101))
+    lines.begin(event(other, 200), Wait.STATUS)
+    until(lambda: len(script.ended) == 3, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not lines.asides, 30)
+    script.ended[200, Wait.STATUS].set()
+    until(lambda: not lines.by_account, 30)
+    assert script.settled == [200, *range(1, ACCOUNT_PLACES + 1), 100, 101] and script.dropped == []
+    assert host.budget.parked == other.budget.parked == 0
+
+
+def test_consumers_are_told_once_that_events_are_missing_of_lines_that_became_one(
+    script: Scripted, lines: Lines, told: Told, event: Callable[[Host, int], Delivery]
+) -> None:
+    host, other = known_host(), known_host(id=2)
+    lines.begin(event(host, 1), Wait.FOREIGN)
+    lines.begin(event(other, 100), Wait.COOL_DOWN)
+    for seq in range(2, ACCOUNT_PLACES + 2):
+        assert lines.join(event(host, seq))
+    until(lambda: len(script.ended) == 2, 30)
+    script.ended[1, Wait.FOREIGN].set()
+    until(lambda: not lines.asides, 30)
+    assert lines.join(event(host, 200))
+    assert script.dropped == [(ACCOUNT_PLACES + 1, "account-throttled"), (200, "account-throttled")]
+    script.ended[100, Wait.COOL_DOWN].set()
+    until(lambda: not lines.by_account, 30)
+    assert told.throttled == [True, False]
+
+
+def test_consumers_are_told_again_when_events_are_missing_again(
+    script: Scripted, lines: Lines, told: Told, event: Callable[[Host, int], Delivery]
+) -> None:
+    """While it takes its time to tell them that none are."""
+    host = known_host()
+    lines.begin(event(host, 1), Wait.COOL_DOWN)
+    for seq in range(2, ACCOUNT_PLACES + 2):
+        assert lines.join(event(host, seq))
+    told.letting_go.clear()
+    until(lambda: script.ended, 30)
+    script.ended[1, Wait.COOL_DOWN].set()
+    until(lambda: len(script.settled) == ACCOUNT_PLACES, 30)
+    for seq in range(100, 100 + ACCOUNT_PLACES + 1):
+        assert lines.join(event(host, seq))
+    assert told.throttled == [True, True]
+    told.letting_go.set()
+    until(lambda: not lines.by_account, 30)
+    assert told.throttled == [True, True, False, False]
