@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from threading import Event
+from typing import Any
 from zlib import crc32
 
 import gevent
@@ -346,6 +348,28 @@ def test_after_a_takedown_nothing_passes_and_nothing_is_replayed(
     assert replayed_commits(path) == [repo.did, other.did, repo.did]
 
 
+@pytest.mark.parametrize("how", ["moves", "comes back"])
+def test_a_takedown_outlasts_the_place_on_a_host(
+    path: EventPath, pds: FakePds, other_pds: FakePds, drops: DropCounter, how: str
+) -> None:
+    """One that is free makes an account active that waits for a place, and no other."""
+    drops.watch("account-takendown")
+    host, other, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    path.ingest.moderation.takedown(repo.did)
+    if how == "moves":
+        path.move(repo, other_pds.url)
+        path.put(other, post(repo, "3kaab").frame(1))
+    else:
+        path.put(host, repo.account_frame(2, active=False, status="deleted"))
+        path.put(host, repo.account_frame(3))
+        path.put(host, post(repo, "3kaab").frame(4))
+    until(lambda: drops.since("account-takendown") == 1)
+    assert present(path.ingest.accounts.lookup(repo.did)).row.status == "takendown"
+    assert replayed_commits(path) == []
+
+
 def test_a_deleted_accounts_past_is_not_replayed(path: EventPath, pds: FakePds) -> None:
     host, repo = path.host(pds.url), path.repo(pds.url)
     path.put(host, post(repo, "3kaaa").frame(1))
@@ -605,6 +629,20 @@ def test_a_stale_inactive_account_is_healed_by_its_host(path: EventPath, pds: Fa
     assert path.db.read(accounts.many_by_did, [repo.did])[repo.did][0].upstream_status == "active"
 
 
+@pytest.mark.parametrize("odd", [{"did": "did:plc:" + "z" * 24}, {"active": 1}], ids=str)
+def test_an_answer_that_is_about_another_account_or_not_clear_heals_nothing(
+    path: EventPath, pds: FakePds, drops: DropCounter, odd: dict[str, object]
+) -> None:
+    drops.watch("account-inactive")
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, repo.account_frame(1, active=False, status="deactivated"))
+    path.logged(1)
+    pds.repo_status[repo.did] = {"did": repo.did, "active": True, "rev": "x"} | odd
+    path.put(host, post(repo, "3kaaa").frame(2))
+    until(lambda: drops.since("account-inactive") == 1)
+    assert statuses(path, 1) == [(False, "deactivated")]
+
+
 def test_a_confirmed_inactive_account_is_asked_about_once(path: EventPath, pds: FakePds, drops: DropCounter) -> None:
     drops.watch("account-inactive")
     host, repo = path.host(pds.url), path.repo(pds.url)
@@ -713,16 +751,56 @@ def test_a_limit_that_is_raised_before_sql_knows_who_waits_lets_them_in(
     assert present(path.ingest.accounts.lookup(repos[2].did)).row.status == "host-throttled"
 
 
-def test_a_place_is_not_given_to_one_who_is_known_to_be_taken_down(path: EventPath, pds: FakePds) -> None:
+@pytest.mark.parametrize(
+    "change", [{"status": "takendown"}, {"upstream_status": "deactivated"}, {"host_id": 99}], ids=str
+)
+def test_a_place_is_not_given_to_one_who_is_known_not_to_wait_for_it_any_longer(
+    path: EventPath, pds: FakePds, change: dict[str, Any]
+) -> None:
+    """Taken down, gone, or on another host by now, which SQL does not know yet."""
     host = path.host(pds.url, account_limit=1)
     repos = [path.repo(pds.url) for _ in range(3)]
     for seq, repo in enumerate(repos, 1):
         path.put(host, post(repo, "3kaaa").frame(seq))
         until(partial(settled, host, seq))
     path.stream.projector.flush()
-    path.ingest.accounts.set_own_status(present(path.ingest.accounts.lookup(repos[1].did)), "takendown")
+    state = present(path.ingest.accounts.lookup(repos[1].did))
+    changed = replace(state.row, **change)
+    state.set_row(changed)
     assert path.ingest.moderation.release_throttled(host, 2) == 1
-    assert present(path.ingest.accounts.lookup(repos[1].did)).row.status == "takendown"
+    assert present(path.ingest.accounts.lookup(repos[1].did)).row == changed
+
+
+def test_a_takedown_that_cannot_be_handed_to_the_log_is_not_in_force(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    with monkeypatch.context() as stopping:
+
+        def stopped(entry: object) -> None:
+            raise LogError("log-stopped")
+
+        stopping.setattr(path.stream.sequencer, "submit", stopped)
+        with pytest.raises(LogError):
+            path.ingest.moderation.takedown(repo.did)
+    path.put(host, post(repo, "3kaab").frame(2))
+    assert isinstance(path.logged(2)[1], Commit)
+
+
+def test_consumers_are_told_that_events_are_missing_of_a_hosts_own_accounts_that_are_active(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    host, foreign, repo = path.host(pds.url), path.host(other_pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    path.logged(1)
+    hosting = path.ingest.lanes._lanes[0]._hosting
+    assert not hosting.throttle(repo.did, foreign)
+    assert hosting.throttle(repo.did, host)
+    path.ingest.moderation.takedown(repo.did)
+    assert not hosting.throttle(repo.did, host)
+    assert statuses(path, 3) == [(True, "throttled"), (False, "takendown")]
 
 
 def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(

@@ -13,6 +13,7 @@ from relay.hosts.host import Host
 from relay.hosts.subscriber import Subscriber
 from relay.ingest import renumbering
 from relay.net.websocket_connection import StreamEnded
+from tests.support.blocks import car
 from tests.support.event_path import EventPath
 from tests.support.hosts import Stream
 from tests.support.pds import FakePds
@@ -188,6 +189,17 @@ def test_an_account_that_is_new_here_shows_it_as_well(path: EventPath, pds: Fake
     path.logged(2)
     post(other, "3kbbb")
     assert starts_again(path, host, other.sync_frame(1))
+
+
+def test_the_rev_that_is_signed_shows_it_whatever_the_event_says_around_it(path: EventPath, pds: FakePds) -> None:
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    first, second = post(repo, "3kaaa"), post(repo, "3kbbb")
+    path.put(host, first.frame(10))
+    path.logged(1)
+    fields = {"did": repo.did, "rev": second.fields["rev"], "time": first.fields["time"], "seq": 1}
+    assert not starts_again(path, host, frame("#sync", fields | {"blocks": car([first.root], first.blocks)}))
+    second.fields["prevData"] = second.fields["commit"]
+    assert starts_again(path, host, second.frame(1))
 
 
 def test_nobody_but_the_account_at_its_own_host_can_show_it(

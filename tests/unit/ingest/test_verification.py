@@ -70,3 +70,15 @@ def test_what_a_commit_tells_of_collections() -> None:
     outcome = crossed(decoded(repo.commit(delete(PATHS[0]))), repo)
     assert isinstance(outcome, Verdict)
     assert outcome.touched == {"app.bsky.feed.post": False}
+
+
+def test_a_want_of_memory_says_nothing_of_the_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker process ends over it, and another one tries."""
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("relay.ingest.verification.verify_commit", no_memory)
+    repo = repository()
+    with pytest.raises(MemoryError):
+        verify(decoded(batch(repo)), public(repo.key), NOW, lenient=False)
