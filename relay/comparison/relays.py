@@ -23,7 +23,7 @@ from relay.net import websocket_client
 from relay.net.http import GuardedHttp, Response
 from relay.net.pages import Ending
 from relay.net.websocket_client import PATH
-from relay.net.websocket_connection import Connection, StreamEnded, Timing, stream_error
+from relay.net.websocket_connection import Connection, StreamEnded, stream_error
 from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = 1.0
@@ -51,9 +51,7 @@ class FollowedRelay:
     def open(self) -> Connection:
         """A connection to its firehose, behind what came last. Raises StreamEnded."""
         path = PATH if self._cursor is None else f"{PATH}?cursor={self._cursor}"
-        http = self._http
-        tls = http.tls_context()
-        return websocket_client.dial(http, tls, self._endpoint, path, http.user_agent, Timing(), relay=True)
+        return websocket_client.dial(self._http, self._endpoint, path, relay=True)
 
     def follow(self, first: Connection, take: Callable[[Seen], None], until: Callable[[], bool]) -> None:
         """Give every event to `take` until `until` says so; connect again after a break, behind what came last."""

@@ -57,10 +57,8 @@ class Edge:
             self._log, serving.tail, suppressions, self._hidden.advance, backfill=settings.edge_backfill
         )
         self._copier.on_failure(serving.retention.wake)
-        self._source = Source(http, http.tls_context(), upstream, SERVER, self._copier)
-        self._upstream_hosts = UpstreamHosts(
-            http, http.tls_context(), upstream, settings.persist_dir, lambda: self._log.last_seq
-        )
+        self._source = Source(http, upstream, self._copier)
+        self._upstream_hosts = UpstreamHosts(http, upstream, settings.persist_dir, lambda: self._log.last_seq)
         serving.open(
             create_edge_app, lambda: self._copier.problem or self._hidden.problem or self._source.problem, "edge"
         )

@@ -7,7 +7,6 @@ what becomes of events.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from contextlib import closing
 from typing import Protocol
@@ -21,8 +20,9 @@ from relay.atproto.hostname import Endpoint
 from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
-from relay.net.websocket_client import PATH, Network
-from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, Timing, stream_error
+from relay.net.http import GuardedHttp
+from relay.net.websocket_client import PATH
+from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, stream_error
 from relay.net.websocket_reader import PassedOver
 
 RETRY_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
@@ -51,11 +51,9 @@ class Copy(Protocol):
 class Source:
     """The connection, for ever. `upstream` is what an operator calls it."""
 
-    def __init__(self, network: Network, tls: ssl.SSLContext, upstream: Endpoint, user_agent: str, copy: Copy) -> None:
-        self._network = network
-        self._tls = tls
+    def __init__(self, http: GuardedHttp, upstream: Endpoint, copy: Copy) -> None:
+        self._http = http
         self._upstream = upstream
-        self._user_agent = user_agent
         self._copy = copy
         self._ended = "not connected yet"
         # Since when nothing can come, and since when a connection stands that has not shown that something can.
@@ -121,11 +119,7 @@ class Source:
     def _copy_stream(self) -> None:
         cursor = self._copy.cursor
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
-        with closing(
-            websocket_client.dial(
-                self._network, self._tls, self._upstream, path, self._user_agent, Timing(), relay=True
-            )
-        ) as stream:
+        with closing(websocket_client.dial(self._http, self._upstream, path, relay=True)) as stream:
             log.info("connected to upstream %s, cursor %s", self._upstream.hostname, cursor)
             self._open_since = time.monotonic()
             self._read(stream)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -31,7 +30,7 @@ from relay.net import websocket_client
 from relay.net.http import GuardedHttp
 from relay.net.pages import Ending, read_cursor
 from relay.net.websocket_client import PATH
-from relay.net.websocket_connection import Timing, stream_error
+from relay.net.websocket_connection import stream_error
 from relay.net.websocket_reader import PassedOver
 
 NAME = "upstream-hosts"
@@ -77,15 +76,9 @@ class UpstreamHosts:
     """The list in `directory`. `last_seq` gives the newest seq of the edge's log."""
 
     def __init__(
-        self,
-        http: GuardedHttp,
-        tls: ssl.SSLContext,
-        upstream: Endpoint,
-        directory: Path,
-        last_seq: Callable[[], int],
+        self, http: GuardedHttp, upstream: Endpoint, directory: Path, last_seq: Callable[[], int]
     ) -> None:
         self._http = http
-        self._tls = tls
         self._upstream = upstream
         self._directory = directory
         self._last_seq = last_seq
@@ -145,11 +138,7 @@ class UpstreamHosts:
     def _newest_seq(self) -> int:
         """A seq that the upstream gave out after this was called. Raises StreamEnded; 0 when there was none in time."""
         give_up = time.monotonic() + EVENT_SECONDS
-        with closing(
-            websocket_client.dial(
-                self._http, self._tls, self._upstream, PATH, self._http.user_agent, Timing(), relay=True
-            )
-        ) as stream:
+        with closing(websocket_client.dial(self._http, self._upstream, PATH, relay=True)) as stream:
             while (left := give_up - time.monotonic()) > 0:
                 for frame in stream.receive(left):
                     event = _peek(frame)

@@ -76,7 +76,7 @@ class Hosts:
         self._settings = settings
         self._registry = registry
         gathering = None if settings.latency == "low" else Gathering()
-        subscriber = Subscriber(http, http.tls_context(), sink, starts_again, http.user_agent, gathering=gathering)
+        subscriber = Subscriber(http, sink, starts_again, gathering)
         self._dialler = Dialler(registry, subscriber, settings.replay_window)
         self.new_hosts = NewHosts(db, http, registry, self._dialler, settings)
         self._autoscale = Autoscale(db, self._set_account_limit)

@@ -8,7 +8,6 @@ know how events are judged.
 from __future__ import annotations
 
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -26,8 +25,9 @@ from relay.kit import metrics
 from relay.kit.background import yield_hub
 from relay.net import websocket_client
 from relay.net.gathering import Gathering
-from relay.net.websocket_client import PATH, Network
-from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, Timing, stream_error
+from relay.net.http import GuardedHttp
+from relay.net.websocket_client import PATH
+from relay.net.websocket_connection import TURN_SECONDS, Connection, StreamEnded, stream_error
 from relay.net.websocket_reader import PassedOver
 
 LONGEST_WAIT_SECONDS = 1.0
@@ -78,16 +78,12 @@ class Subscriber:
 
     def __init__(
         self,
-        network: Network,
-        tls: ssl.SSLContext,
+        http: GuardedHttp,
         sink: EventSink,
         starts_again: StartsAgain,
-        user_agent: str,
         gathering: Gathering | None = None,
     ) -> None:
-        self._network = network
-        self._user_agent = user_agent
-        self._tls = tls
+        self._http = http
         self._sink = sink
         self._starts_again = starts_again
         self._backlogs = BoundedSemaphore(BACKLOGS_AT_ONCE)
@@ -96,15 +92,7 @@ class Subscriber:
     def open(self, host: Host, cursor: int | None) -> Connection:
         """Connect to the host, for the events after `cursor` or from now on. Raises StreamEnded."""
         path = PATH if cursor is None else f"{PATH}?cursor={cursor}"
-        return websocket_client.dial(
-            self._network,
-            self._tls,
-            host.endpoint,
-            path,
-            self._user_agent,
-            Timing(),
-            gathering=self._gathering,
-        )
+        return websocket_client.dial(self._http, host.endpoint, path, gathering=self._gathering)
 
     def read(self, host: Host, stream: Connection, cursor: int | None, *, from_the_start: bool = False) -> None:
         """Hand on every event of `stream`, which was opened for those after `cursor`. Never returns; raises StreamEnded

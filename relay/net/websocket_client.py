@@ -8,9 +8,7 @@ what is sent once a connection is open.
 from __future__ import annotations
 
 import socket
-import ssl
 from contextlib import suppress
-from typing import Protocol
 
 import gevent
 from websockets.client import ClientProtocol
@@ -37,29 +35,22 @@ PATH = "/xrpc/com.atproto.sync.subscribeRepos"
 # How much longer a relay's own seq may make the longest message of a host.
 RELAY_SEQ_BYTES = 64
 HEAD_END = b"\r\n\r\n"
-
-
-class Network(Protocol):
-    """Where connections come from: `net.http.GuardedHttp`, which checks the address first."""
-
-    def connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """A connected TCP socket, which has no timeout of its own."""
+TIMING = Timing()
 
 
 def dial(
-    network: Network,
-    tls: ssl.SSLContext,
+    client: http.GuardedHttp,
     endpoint: Endpoint,
     path: str,
-    user_agent: str,
-    timing: Timing,
+    timing: Timing = TIMING,
     *,
     relay: bool = False,
     gathering: Gathering | None = None,
 ) -> Connection:
     """Open a WebSocket to `endpoint`: a host, or with `relay` perhaps a relay. Raises StreamEnded.
 
-    With `gathering` its socket is looked at together with others, otherwise it is read as soon as something comes.
+    `client` checks the address and connects. With `gathering` the socket is looked at together with others, otherwise
+    it is read as soon as something comes.
 
     All steps share one deadline: a host that never ends its TLS or HTTP handshake holds its place among the bounded
     number of dials no longer than any other.
@@ -68,7 +59,7 @@ def dial(
     opened: list[socket.socket] = []
     try:
         with deadline:
-            sock, rest = _dial(network, tls, endpoint, path, user_agent, timing, opened, relay)
+            sock, rest = _dial(client, endpoint, path, timing, opened, relay)
             max_bytes = MAX_MESSAGE_BYTES + (RELAY_SEQ_BYTES if relay else 0)
             return Connection(sock, rest, timing, max_bytes, gathering)
     except gevent.Timeout as timeout:
@@ -84,11 +75,9 @@ def dial(
 
 
 def _dial(
-    network: Network,
-    tls: ssl.SSLContext,
+    client: http.GuardedHttp,
     endpoint: Endpoint,
     path: str,
-    user_agent: str,
     timing: Timing,
     opened: list[socket.socket],
     relay: bool,
@@ -100,7 +89,7 @@ def _dial(
         # A row of the table that another relay wrote, or somebody by hand.
         raise StreamEnded("name-unresolved", f"{endpoint.hostname[:80]!r} is not the name of a host") from None
     try:
-        sock = network.connect(uri.host, uri.port, timing.connect)
+        sock = client.connect(uri.host, uri.port, timing.connect)
         opened.append(sock)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
@@ -112,12 +101,12 @@ def _dial(
         raise StreamEnded(NO_DESCRIPTORS if ours else "connect-failed", words_of(error)) from None
     if endpoint.tls:
         try:
-            sock = tls.wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
+            sock = client.tls_context().wrap_socket(sock, server_hostname=uri.host, do_handshake_on_connect=False)
             opened[0] = sock
             sock.do_handshake()
         except (OSError, ValueError) as error:
             raise StreamEnded("tls-failed", words_of(error)) from None
-    rest = _handshake(sock, uri, user_agent, relay)
+    rest = _handshake(sock, uri, client.user_agent, relay)
     if endpoint.tls:
         # OpenSSL 3.0 made 16 KiB of buffer when session tickets came, and frees it when something, or nothing, is sent.
         with suppress(OSError):

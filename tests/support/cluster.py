@@ -111,16 +111,14 @@ class RoamingConsumer:
         self._greenlet = gevent.spawn(self._run)
 
     def _run(self) -> None:
-        network = GuardedHttp(SERVER, allow_insecure=True)
+        http = GuardedHttp(SERVER, allow_insecure=True)
         turn = 0
         while True:
             turn += 1
             endpoint = parse_endpoint(self.urls[turn % len(self.urls)])
             path = f"{PATH}?cursor={self.seqs[-1] if self.seqs else 0}"
             try:
-                with closing(
-                    dial(network, network.tls_context(), endpoint, path, SERVER, Timing(dial=2.0), relay=True)
-                ) as stream:
+                with closing(dial(http, endpoint, path, Timing(dial=2.0), relay=True)) as stream:
                     while found := stream.receive(2.0):
                         for message in found:
                             assert isinstance(message, bytes)

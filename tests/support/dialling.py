@@ -24,9 +24,7 @@ def connect(
     gathering: Gathering | None = None,
 ) -> Connection:
     """An open connection to `pds`, whose `certificate` is trusted. Raises StreamEnded."""
-    network = GuardedHttp("test", allow_insecure=allow_insecure)
-    tls = network.tls_context()
+    http = GuardedHttp("relay-test/1 (atproto-relay)", allow_insecure=allow_insecure)
     if certificate is not None:
-        tls.load_verify_locations(certificate)
-    user_agent = "relay-test/1 (atproto-relay)"
-    return dial(network, tls, parse_endpoint(pds.url), PATH, user_agent, timing, gathering=gathering)
+        http.tls_context().load_verify_locations(certificate)
+    return dial(http, parse_endpoint(pds.url), PATH, timing, gathering=gathering)

@@ -45,7 +45,7 @@ def started(pds: FakePds, copied: Copied) -> Iterator[Callable[[], Source]]:
 
     def start() -> Source:
         http = GuardedHttp("edge-test", allow_insecure=True)
-        made.append(Source(http, http.tls_context(), parse_endpoint(pds.url), http.user_agent, copied))
+        made.append(Source(http, parse_endpoint(pds.url), copied))
         made[0].start()
         return made[0]
 

@@ -23,9 +23,7 @@ class Noting:
         self.last_seq = 0
         self.folder = folder
         http = GuardedHttp(SERVER, allow_insecure=True)
-        self.notes = UpstreamHosts(
-            http, http.tls_context(), parse_endpoint(upstream.url), folder, lambda: self.last_seq
-        )
+        self.notes = UpstreamHosts(http, parse_endpoint(upstream.url), folder, lambda: self.last_seq)
 
     def found(self) -> list[UpstreamHost] | None:
         listed = load(self.folder)

@@ -20,6 +20,7 @@ from relay.hosts.hosts import Hosts
 from relay.hosts.lifecycle import Status
 from relay.kit import metrics
 from relay.kit.errors import CrawlRefused, HostUnknown, RelayError, StoreError
+from relay.net import websocket_client
 from relay.net.gathering import Gathering
 from relay.net.http import GuardedHttp
 from relay.net.websocket_connection import Timing
@@ -1136,7 +1137,7 @@ def test_an_intake_that_is_full_stops_the_reading(relay: Relay, pds: FakePds) ->
 
 def test_dials_are_bounded_and_every_host_gets_its_turn(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dialler, "MAX_DIALS", 3)
-    monkeypatch.setattr(subscriber, "Timing", lambda: Timing(dial=0.3))
+    monkeypatch.setattr(websocket_client.dial, "__defaults__", (Timing(dial=0.3),))
     at_once, most = 0, 0
 
     def silent(sock: socket.socket) -> None:
@@ -1170,7 +1171,7 @@ def test_sound_hosts_do_not_wait_for_those_that_never_answer(
     """Sixty hosts that hold a place for half a second each, a few at a time."""
     monkeypatch.setattr(dialler, "MAX_DIALS", 4)
     monkeypatch.setattr(dialler, "MAX_DIALS_AGAIN", 3)
-    monkeypatch.setattr(subscriber, "Timing", lambda: Timing(dial=0.5))
+    monkeypatch.setattr(websocket_client.dial, "__defaults__", (Timing(dial=0.5),))
     with ExitStack() as opened:
         silent = [opened.enter_context(FakePds()) for _ in range(60)]
         good = opened.enter_context(FakePds())

@@ -31,7 +31,7 @@ def read(path: EventPath, host: Host, cursor: int | None, *messages: bytes) -> N
     """Read a connection to `host`, opened for what is after `cursor`, that brings these messages and ends."""
     nothing: Any = None
     stream: Any = Stream(*messages)
-    subscriber = Subscriber(nothing, nothing, path.ingest.lanes, path.ingest.renumbering.starts_again, "")
+    subscriber = Subscriber(nothing, path.ingest.lanes, path.ingest.renumbering.starts_again)
     with pytest.raises(StreamEnded):
         subscriber.read(host, stream, cursor)
     assert until(lambda: not host.cursor.outstanding, 30)

@@ -149,7 +149,7 @@ def test_what_is_not_the_name_of_a_host(name: str) -> None:
     """As rows may have it that were made by hand."""
     http = GuardedHttp("tests", allow_insecure=True)
     with pytest.raises(StreamEnded) as caught:
-        dial(http, http.tls_context(), Endpoint(name, True), PATH, "tests", QUICK)
+        dial(http, Endpoint(name, True), PATH, QUICK)
     assert caught.value.reason == "name-unresolved"
 
 

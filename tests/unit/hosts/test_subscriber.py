@@ -56,7 +56,7 @@ def read(host: Host, *messages: bytes | PassedOver, proof: int = 0) -> tuple[Sin
     """`proof` is the seq of the event that shows that the host's numbers started again."""
     sink = Sink()
     nothing: Any = None
-    subscriber = Subscriber(nothing, nothing, sink, lambda _, event: event.seq == proof, "")
+    subscriber = Subscriber(nothing, sink, lambda _, event: event.seq == proof)
     with pytest.raises(StreamEnded) as caught:
         subscriber.read(host, Stream(*messages), None)  # type: ignore[arg-type]
     return sink, caught.value.reason
@@ -78,7 +78,7 @@ def test_a_quiet_host_keeps_none_of_its_messages() -> None:
     sink, nothing = Sink(), None
     stream = Quiet(Message(frame("#info", {"name": "Hello"})))
     with pytest.raises(StreamEnded):
-        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), stream, None)  # type: ignore[arg-type]
+        Subscriber(nothing, sink, lambda *_: False).read(known_host(), stream, None)  # type: ignore[arg-type]
     assert len(gone) == 1
 
 
@@ -132,7 +132,7 @@ def test_a_host_whose_turn_is_over_makes_way_unless_it_has_just_waited(
     # All three have come together.
     stream = Stream(identity_frame(1), identity_frame(2), identity_frame(3))
     with pytest.raises(StreamEnded):
-        Subscriber(nothing, nothing, sink, lambda *_: False, "").read(known_host(), cast(Any, stream), None)
+        Subscriber(nothing, sink, lambda *_: False).read(known_host(), cast(Any, stream), None)
     assert sink.taken == [1, 2, 3]
     assert made_way == ([] if waits else [1, 2, 3])
 
@@ -170,7 +170,7 @@ def test_the_end_of_a_backlog_is_that_of_the_stream() -> None:
 
     sink, nothing = Sink(), cast(Any, None)
     host, stream = known_host(), cast(Any, Stalled(identity_frame(1), identity_frame(2)))
-    reader = Subscriber(nothing, nothing, sink, lambda *_: False, "")
+    reader = Subscriber(nothing, sink, lambda *_: False)
     with pytest.raises(StreamEnded) as caught:
         reader.read(host, stream, 0, from_the_start=True)
     assert (sink.taken, caught.value.reason) == ([1], "message-stalled")
