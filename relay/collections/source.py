@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 from relay.atproto.syntax import is_did, is_nsid
 from relay.kit.errors import AddressRefused, BackfillError, HttpError
-from relay.net.http import GuardedHttp, Response
+from relay.net.http import GuardedHttp, Response, xrpc_url
 from relay.net.pages import read_cursor
 
 PAGE_SECONDS = 30.0
@@ -36,9 +36,8 @@ class Page(NamedTuple):
 
 def page(http: GuardedHttp, source: str, nsid: str, cursor: str) -> Page:
     """One page of `listReposByCollection` of the relay at the address `source`. Raises BackfillError."""
-    query = urlencode({"collection": nsid, "limit": PAGE_REPOS, "cursor": cursor}, quote_via=quote)
-    url = f"{source}/xrpc/com.atproto.sync.listReposByCollection?{query}"
-    answer = _get(http, url)
+    query = {"collection": nsid, "limit": str(PAGE_REPOS), "cursor": cursor}
+    answer = _get(http, xrpc_url(source, "com.atproto.sync.listReposByCollection", query))
     if answer.status in (404, 405, 501):
         raise BackfillError("backfill-source", f"{source} does not offer listReposByCollection: HTTP {answer.status}")
     if answer.status != 200:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
 
 import gevent
 
@@ -20,7 +19,7 @@ from relay.atproto.hostname import parse_endpoint
 from relay.comparison.matching import Seen
 from relay.kit.errors import HttpError
 from relay.net import websocket_client
-from relay.net.http import GuardedHttp, Response
+from relay.net.http import GuardedHttp, Response, xrpc_url
 from relay.net.pages import Ending
 from relay.net.websocket_client import PATH
 from relay.net.websocket_connection import Connection, StreamEnded, stream_error
@@ -30,6 +29,7 @@ RETRY_SECONDS = 1.0
 PATIENCE_SECONDS = 1.0
 PAGE_SECONDS = 30.0
 PAGE_BYTES = 4 << 20
+PAGE_HOSTS = 500
 MAX_HOSTS = 50_000
 
 _NAMES = {Commit: "#commit", Sync: "#sync", Identity: "#identity", Account: "#account"}
@@ -71,7 +71,9 @@ class FollowedRelay:
         found: dict[str, str] = {}
         cursor, ending, seen = "", Ending(), 0
         while seen < MAX_HOSTS:
-            page = self._object(f"/xrpc/com.atproto.sync.listHosts?limit=500&cursor={quote(cursor, safe='')}")
+            page = self._object(
+                xrpc_url(self.url, "com.atproto.sync.listHosts", {"limit": str(PAGE_HOSTS), "cursor": cursor})
+            )
             if not isinstance(page.get("hosts"), list):
                 raise HttpError("http-broken", f"{self.url} does not answer with a list of hosts")
             listed = [host for host in page["hosts"] if isinstance(host, dict)]
@@ -85,7 +87,7 @@ class FollowedRelay:
 
     def why(self, did: str) -> dict[str, Any] | None:
         """What it says is the matter with an account, None when it does not say."""
-        answer = self._get(f"/account/{did}")
+        answer = self._get(f"{self.url}/account/{did}")
         return answer.json_object() if answer.status == 200 else None
 
     def _read(self, messages: list[bytes | PassedOver], take: Callable[[Seen], None]) -> None:
@@ -104,15 +106,15 @@ class FollowedRelay:
                 mark = event.rev if isinstance(event, Commit | Sync) else f"{event.kind} {event.time}"
                 take(Seen(event.did, mark, _NAMES[type(event)], now))
 
-    def _object(self, path: str) -> dict[str, Any]:
-        answer = self._get(path)
+    def _object(self, url: str) -> dict[str, Any]:
+        answer = self._get(url)
         found = answer.json_object()
         if answer.status != 200 or found is None:
-            raise HttpError("http-broken", f"{self.url}{path} answers HTTP {answer.status}")
+            raise HttpError("http-broken", f"{url} answers HTTP {answer.status}")
         return found
 
-    def _get(self, path: str) -> Response:
-        return self._http.get(self.url + path, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES, headers=self._headers)
+    def _get(self, url: str) -> Response:
+        return self._http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES, headers=self._headers)
 
 
 def _has_hostname(host: dict[str, Any]) -> bool:

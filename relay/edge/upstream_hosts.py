@@ -13,7 +13,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -27,7 +26,7 @@ from relay.kit import metrics
 from relay.kit.background import Loop, in_thread
 from relay.kit.errors import HttpError, RelayError
 from relay.net import websocket_client
-from relay.net.http import GuardedHttp
+from relay.net.http import GuardedHttp, xrpc_url
 from relay.net.pages import Ending, read_cursor
 from relay.net.websocket_client import PATH
 from relay.net.websocket_connection import stream_error
@@ -117,12 +116,9 @@ class UpstreamHosts:
         cursor: str | None = None
         ending = Ending()
         for _ in range(MAX_PAGES):
-            url = f"{self._upstream.url}/xrpc/com.atproto.sync.listHosts?limit={PAGE_HOSTS}"
-            answer = self._http.get(
-                url if cursor is None else f"{url}&cursor={quote(cursor, safe='')}",
-                timeout=PAGE_SECONDS,
-                max_bytes=PAGE_BYTES,
-            )
+            query = {"limit": str(PAGE_HOSTS), **({"cursor": cursor} if cursor else {})}
+            url = xrpc_url(self._upstream.url, "com.atproto.sync.listHosts", query)
+            answer = self._http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
             page = answer.json_object() if answer.status == 200 else None
             if page is None or not isinstance(page.get("hosts"), list):
                 raise HttpError("http-refused", f"listHosts answers HTTP {answer.status}, without a list of hosts")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from gevent.pool import Pool
 
@@ -17,7 +16,7 @@ from relay.atproto.hostname import Endpoint
 from relay.config import Settings
 from relay.hosts import crawl_checks
 from relay.kit.errors import CrawlRefused, HttpError
-from relay.net.http import GuardedHttp
+from relay.net.http import GuardedHttp, xrpc_url
 from relay.net.pages import Ending, read_cursor
 from relay.store import hosts, installation
 from relay.store.database import Database, Transaction
@@ -97,9 +96,8 @@ def _store(tx: Transaction, offered: Offered, settings: Settings) -> bool:
 
 
 def _page(http: GuardedHttp, relay: str, batch: int, cursor: str) -> dict[str, Any]:
-    url = f"{relay}/xrpc/com.atproto.sync.listHosts?limit={batch}"
-    if cursor:
-        url += f"&cursor={quote(cursor, safe='')}"
+    query = {"limit": str(batch), **({"cursor": cursor} if cursor else {})}
+    url = xrpc_url(relay, "com.atproto.sync.listHosts", query)
     response = http.get(url, timeout=PAGE_SECONDS, max_bytes=PAGE_BYTES)
     if response.status != 200:
         raise HttpError("http-broken", f"{url} answers HTTP {response.status}")
