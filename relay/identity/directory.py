@@ -147,7 +147,7 @@ class Directory:
         failure = "no address of the directory can be asked now"
         for attempt in range(TRIES):
             if attempt:
-                gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                gevent.sleep(pause_before(attempt))
             deadline += self._wait_for_holds()
             usable = [address for address in self._addresses if address.usable(self._clock())]
             unknown: Response | None = None
@@ -250,6 +250,11 @@ class Directory:
             address.closed_until = now + address.closed_for
             address.places.begin_anew()
         return failure
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds before a further attempt of a lookup, the first of which is 1: twice as many each time."""
+    return FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)
 
 
 def hold_seconds(answer: Response) -> float:

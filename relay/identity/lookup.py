@@ -6,8 +6,6 @@ fact or an IdentityError. Must not know of caches.
 
 from __future__ import annotations
 
-import random
-import re
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,7 +14,8 @@ import gevent
 
 from relay.atproto import diddoc
 from relay.atproto.errors import DidDocumentError
-from relay.identity.directory import FACTS, Directory, hold_seconds
+from relay.atproto.syntax import is_account_did
+from relay.identity.directory import FACTS, Directory, hold_seconds, pause_before
 from relay.identity.identity import Fact, Identity, Tombstone
 from relay.kit import metrics
 from relay.kit.background import yield_hub
@@ -34,17 +33,10 @@ NOT_THERE = "HTTP 404"
 
 # A stranger's host is worth one more try.
 WEB_TRIES = 2
-FIRST_PAUSE_SECONDS = 0.25
 
 WEB_PER_SECOND = 5.0
 WEB_BURST = 20
 WEB_HOSTS_REMEMBERED = 4096
-
-_PLC = re.compile(r"did:plc:[a-z2-7]{24}")
-_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-# The last label starts with a letter: an IP address is not a hostname.
-_WEB = re.compile(rf"did:web:((?:{_LABEL}\.)+[a-z](?:[a-z0-9-]{{0,61}}[a-z0-9])?)")
-_WEB_LOCAL = re.compile(r"did:web:localhost(?:%3[Aa](\d{1,5}))?")
 
 
 class Target(NamedTuple):
@@ -56,18 +48,20 @@ class Target(NamedTuple):
 
 
 def locate(did: str, *, allow_insecure: bool) -> Target:
-    """Where to ask for `did`. Raises IdentityError `did-not-found` for a DID that this network does not use.
+    """Where to ask for `did`. Raises IdentityError `did-not-found` for a DID that no account can have.
 
-    did:web is a bare hostname over https; localhost, with or without a port and over http, only where insecure hosts
-    are allowed. Specification: https://atproto.com/specs/did
+    A did:web is asked over https; one of localhost over http, and only where insecure hosts are allowed.
+    Specification: https://atproto.com/specs/did
     """
-    if _PLC.fullmatch(did):
-        return Target(True, "", "")
-    if len(did) <= 8 + 253 and (match := _WEB.fullmatch(did)):
-        return Target(False, match[1], f"https://{match[1]}/.well-known/did.json")
-    if allow_insecure and (match := _WEB_LOCAL.fullmatch(did)):
-        host = f"localhost:{match[1]}" if match[1] else "localhost"
-        return Target(False, host, f"http://{host}/.well-known/did.json")
+    if is_account_did(did):
+        if did.startswith("did:plc:"):
+            return Target(True, "", "")
+        host = did.removeprefix("did:web:").replace("%3A", ":")
+        # Of the names that an account can have, localhost alone has no dot.
+        if "." in host:
+            return Target(False, host, f"https://{host}/.well-known/did.json")
+        if allow_insecure:
+            return Target(False, host, f"http://{host}/.well-known/did.json")
     raise IdentityError("did-not-found", "neither a did:plc nor a did:web of a hostname")
 
 
@@ -101,7 +95,7 @@ class Lookup:
         deadline = time.monotonic() + LOOKUP_SECONDS
         for attempt in range(WEB_TRIES):
             if attempt:
-                gevent.sleep(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1) * random.uniform(0.5, 1.5))
+                gevent.sleep(pause_before(attempt))
             self._wait_for_turn(target, deadline)
             # A request takes the better part of a millisecond, and a hundred of them may be due at once.
             yield_hub()
