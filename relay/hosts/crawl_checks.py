@@ -11,7 +11,7 @@ from typing import Protocol
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.config import Settings
-from relay.hosts.budgets import MILLISECONDS, Window
+from relay.hosts.rates import MILLISECONDS, Window
 from relay.kit.errors import CrawlRefused, HttpError, RelayError
 from relay.net.http import NO_DESCRIPTORS, Response
 from relay.store import installation as table

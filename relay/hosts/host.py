@@ -12,8 +12,10 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from relay.atproto.hostname import Endpoint
-from relay.hosts.budgets import TRUSTED_RATES, Budget, Limiter, Rates, Share, Shares, rates_for
+from relay.hosts.budgets import Budget
 from relay.hosts.lifecycle import STEADY_SECONDS, Cause, Status, status_of
+from relay.hosts.rates import TRUSTED_RATES, Limiter, Rates, rates_for
+from relay.hosts.shares import Share, Shares
 from relay.kit import metrics
 from relay.store.hosts import HostRow
 from relay.stream.cursors import HostCursor

@@ -16,10 +16,10 @@ from gevent.lock import BoundedSemaphore
 from relay.atproto.hostname import Endpoint
 from relay.config import Settings
 from relay.hosts import crawl_checks, lifecycle, pull_hosts
-from relay.hosts.budgets import MILLISECONDS, Window
 from relay.hosts.dialler import Dialler
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.rates import MILLISECONDS, Window
 from relay.hosts.registry import HostRegistry
 from relay.kit.errors import CrawlRefused, RelayError
 from relay.net.http import GuardedHttp

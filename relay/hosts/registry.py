@@ -15,10 +15,10 @@ from functools import partial
 
 from gevent.lock import BoundedSemaphore
 
-from relay.hosts.budgets import Shares
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Cause, Status, after
 from relay.hosts.rejected import RejectedFrames
+from relay.hosts.shares import Shares
 from relay.kit import metrics
 from relay.kit.clock import boot_seconds
 from relay.kit.errors import StoreError

@@ -96,7 +96,7 @@ FEW = {
     "kit/background.py _waiting": "greenlets, each once",
     "kit/background.py self._lines[name]": "greenlets, each once",
     "kit/descriptors.py _lines": "one window for all",
-    "hosts/budgets.py _queue": "greenlets, each once",
+    "hosts/shares.py _queue": "greenlets, each once",
     "stream/group_commit.py _blocked": "the lanes, and the waits and requests that are bounded where they begin",
     "ingest/rejections.py _lines_in_all": "one window for all",
     "web/http_connection.py _lines": "one window for all",

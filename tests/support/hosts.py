@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from relay.hosts.budgets import Shares
 from relay.hosts.host import Host
 from relay.hosts.lifecycle import Status
+from relay.hosts.shares import Shares
 from relay.net.websocket_connection import StreamEnded
 from relay.net.websocket_reader import PassedOver
 from relay.store.hosts import HostRow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.hosts.budgets import TRUSTED_RATES, rates_for
+from relay.hosts.rates import TRUSTED_RATES, rates_for
 from relay.hosts.host import Drops
 from relay.hosts.lifecycle import Cause, Status
 from tests.support.hosts import NOW, known_host
