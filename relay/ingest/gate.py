@@ -23,7 +23,7 @@ from relay.identity.identity import Identity, IdentityCache
 from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Again, Delivery, Fetched, Hold, Rejected, Wait
 from relay.ingest.hosting import Hosting, time_now
-from relay.ingest.rejections import Penalties
+from relay.ingest.penalties import Penalties
 from relay.ingest.verification import INTERNAL_ERROR, SIGNATURE_INVALID, Outcome, Refusal, Verdict, is_long, verify
 from relay.ingest.worker_pool import WorkerPool
 from relay.ingest.worker_supervisor import Check

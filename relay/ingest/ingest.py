@@ -14,8 +14,9 @@ from relay.ingest.hosting import Hosting
 from relay.ingest.lanes import Lanes
 from relay.ingest.look_ahead import LookAhead
 from relay.ingest.moderation import Moderation
+from relay.ingest.penalties import Penalties
 from relay.ingest.places import Places
-from relay.ingest.rejections import Missed, Penalties, Rejections
+from relay.ingest.rejections import Missed, Rejections
 from relay.ingest.relief import Relief
 from relay.ingest.renumbering import Renumbering
 from relay.ingest.waits import LongVerifications, StatusCheck, Waits

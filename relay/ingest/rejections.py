@@ -1,11 +1,9 @@
-"""Counts and logs what is dropped, notes what is missed by that, and slows accounts that send much which is invalid.
+"""Counts and logs what is dropped, and notes what is missed by that.
 
 Lanes and subscribers report every drop. The counter counts all of them; the log has the first of each host and reason
 within an hour, and the others at `debug`, so that neither a hostile host nor a busy day fills it. Where the relay
 should have had the event, its account is noted: the projector stores that no later than the host's cursor moves past
-the event. The gate charges only accounts of an authoritative host for what is invalid, for `#sync` and for an
-`#account` that takes reading their document, so that nobody can slow somebody else's account, and holds those that owe
-time, which `waits` lets pass. Must not know why an event is dropped, or how what was missed is fetched.
+the event. Must not know why an event is dropped, or how what was missed is fetched.
 """
 
 from __future__ import annotations
@@ -26,12 +24,6 @@ LINES_CAPACITY = 10_000
 LINES_PER_MINUTE = 20
 # What is kept and logged of a DID, and of what is said about an event: a frame may call itself by megabytes of text.
 SHOWN_CHARACTERS = 300
-
-FREE_CHARGES = 20
-CHARGES_SECONDS = 600.0
-CHARGES_CAPACITY = 50_000
-FIRST_DELAY_SECONDS = 0.5
-LONGEST_DELAY_SECONDS = 60.0
 
 # Ordinary in any replay after a reconnect: counted, but no line in the log.
 QUIET = frozenset({"rev-old", "duplicate"})
@@ -133,31 +125,3 @@ class Rejections:
     def _is_news(self, host: Host, reason: str) -> bool:
         now = time.monotonic()
         return self._lines.add((host.id, reason), now) == 1 and self._lines_in_all.add(None, now) <= LINES_PER_MINUTE
-
-
-class Penalties:
-    """Charges per account within ten minutes of the first one, and the delay that follows from them.
-
-    `charged` are the accounts that may owe something: few, so that others need not be asked about.
-    """
-
-    def __init__(self) -> None:
-        self._charges: Tally[str] = Tally(CHARGES_SECONDS, CHARGES_CAPACITY)
-        self.charged = self._charges.keys()
-        metrics.show_bound("penalties", self._charges.__len__, CHARGES_CAPACITY)
-
-    def charge(self, did: str) -> None:
-        """Count one offence of `did`."""
-        if self._charges.add(did, time.monotonic()) == FREE_CHARGES + 1:
-            log.info(
-                "account %s is slowed: over %d events in ten minutes that are invalid, #sync or change its status",
-                did,
-                FREE_CHARGES,
-            )
-
-    def owed(self, did: str) -> float:
-        """Seconds that the next event of `did` has to wait: none for the first offences, then doubling."""
-        excess = self._charges.count(did, time.monotonic()) - FREE_CHARGES
-        if excess <= 0:
-            return 0.0
-        return min(LONGEST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2.0 ** min(excess - 1, 16))

@@ -22,7 +22,8 @@ from relay.ingest.accounts import Accounts, AccountState
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.hosting import Hosting
 from relay.ingest.look_ahead import LookAhead
-from relay.ingest.rejections import Missed, Penalties
+from relay.ingest.penalties import Penalties
+from relay.ingest.rejections import Missed
 from relay.ingest.repo_status import repo_status
 from relay.ingest.verification import verify
 from relay.kit import metrics

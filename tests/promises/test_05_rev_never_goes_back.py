@@ -19,7 +19,7 @@ def test_a_host_that_repeats_and_shuffles_cannot_take_a_rev_back(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Accounts whose commits cost unlike much, so that workers finish in an order of their own; each is sent twice."""
-    monkeypatch.setattr("relay.ingest.rejections.FREE_CHARGES", 1000)
+    monkeypatch.setattr("relay.ingest.penalties.FREE_CHARGES", 1000)
     chance = random.Random(5)
     host, repos = path.host(pds.url), [path.repo(pds.url, curve) for curve in ("k256", "p256", "k256")]
     sent = []

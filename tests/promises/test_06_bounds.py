@@ -58,7 +58,7 @@ MEASURED = {
     "ingest/lines.py deliveries": "parked",
     "ingest/parking.py _waiting": "parked",
     "hosts/rejected.py numbers": "rejected-frames-bytes",
-    "ingest/rejections.py _charges": "penalties",
+    "ingest/penalties.py _charges": "penalties",
     "ingest/rejections.py _lines": "drop-lines",
     "ingest/renumbering.py _checks": "renumbering-checks",
     "ingest/worker_supervisor.py _sent": "verifier-batches",

@@ -22,7 +22,7 @@ from relay.hosts import budgets
 from relay.hosts.host import Host
 from relay.identity import negatives
 from relay.identity.resolver import REFRESHES_PER_DID
-from relay.ingest import delivery, lanes, lines, parking, rejections, verification, waits
+from relay.ingest import delivery, lanes, lines, parking, penalties, verification, waits
 from relay.ingest.delivery import Delivery, Wait
 from relay.ingest.waits import LongVerifications, Waits
 from relay.kit.background import yield_hub
@@ -54,9 +54,9 @@ def strangers(path: EventPath, host: Host, pds: FakePds, count: int) -> gevent.G
 
 def cool_down_always(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have an account wait for as long after each event that counts against it."""
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 0)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", seconds)
-    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", seconds)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 0)
+    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", seconds)
+    monkeypatch.setattr(penalties, "LONGEST_DELAY_SECONDS", seconds)
 
 
 def parked(host: Host, count: int) -> bool:
@@ -411,7 +411,7 @@ def test_events_of_a_foreign_host_do_not_hold_up_the_accounts_own(
 def test_bad_signatures_do_not_make_the_relay_ask_the_directory_for_ever(
     path: EventPath, pds: FakePds, plc: FakePlc, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 1000)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 1000)
     monkeypatch.setattr(lines, "ACCOUNT_PLACES", 100)
     drops.watch("signature-invalid")
     host, repo = path.host(pds.url), path.repo(pds.url)

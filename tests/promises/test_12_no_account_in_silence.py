@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from relay.atproto.frames import Commit, Sync
-from relay.ingest import rejections
+from relay.ingest import penalties
 from tests.support import commits
 from tests.support.commits import Spoil
 from tests.support.event_path import EventPath, desynchronized
@@ -39,7 +39,7 @@ def test_what_is_signed_reaches_consumers_whatever_is_wrong_around_it(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Whoever follows the revs and fetches where there is a `#sync` has the account as it is, after each event."""
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 1000)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 1000)
     host, repo = path.host(pds.url), path.repo(pds.url)
     signed = []
     for seq in range(1, 10):

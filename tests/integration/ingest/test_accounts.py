@@ -17,7 +17,7 @@ from relay.atproto.frames import Account, Commit, Sync, decode
 from relay.hosts.host import Host
 from relay.identity import resolver
 from relay.ingest import accounts as accounts_module
-from relay.ingest import places, rejections
+from relay.ingest import penalties, places
 from relay.ingest.accounts import AccountState
 from relay.ingest.lanes import LANES
 from relay.kit import metrics
@@ -807,8 +807,8 @@ def test_an_account_that_sends_garbage_is_slowed_and_its_neighbour_is_not(
     path: EventPath, pds: FakePds, drops: DropCounter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drops.watch("signature-invalid")
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 3)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 0.4)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 3)
+    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 0.4)
     throttled = metrics.ACCOUNT_THROTTLED_SECONDS._value.get()
     host, bad, good = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     for seq in range(1, 10):

@@ -9,7 +9,7 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Identity, Sync
 from relay.atproto.syntax import is_datetime
-from relay.ingest import rejections
+from relay.ingest import penalties
 from relay.kit import metrics
 from tests.support.blocks import car
 from tests.support.event_path import DropCounter, EventPath, desynchronized
@@ -113,9 +113,9 @@ def test_what_the_account_has_not_signed_is_dropped_whatever_is_wrong_with_it(
 def test_too_many_unproven_commits_slow_the_account(
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 2)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 600.0)
-    monkeypatch.setattr(rejections, "LONGEST_DELAY_SECONDS", 600.0)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 2)
+    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 600.0)
+    monkeypatch.setattr(penalties, "LONGEST_DELAY_SECONDS", 600.0)
     host, repo, other = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     for seq in range(1, 6):
         spoilt = post(repo, f"3kaa{seq}")
