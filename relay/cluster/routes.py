@@ -13,8 +13,9 @@ from flask.typing import ResponseReturnValue
 
 from relay.web import firehose, health
 from relay.web.application import application
+from relay.web.current_request import admit_admin
 from relay.web.errors import XrpcError
-from relay.web.services import PREFIX, Services, admit_admin
+from relay.web.services import PREFIX, Services
 
 
 class ClusterStatus(NamedTuple):

@@ -23,9 +23,10 @@ from relay.dash.charts import Charts
 from relay.dash.history import History
 from relay.kit import metrics
 from relay.web.callers import from_other_site
+from relay.web.current_request import over_https, requester
 from relay.web.errors import XrpcError
 from relay.web.public_page import SECURITY, refuse_large_form
-from relay.web.services import over_https, relay_services, requester, services
+from relay.web.services import relay_services, services
 
 EXTENSION = "relay.dash"
 SESSION_SECONDS = 12 * 3600

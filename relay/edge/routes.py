@@ -14,8 +14,9 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from relay.web import firehose, health
 from relay.web.application import application
+from relay.web.current_request import admit_admin
 from relay.web.errors import XrpcError
-from relay.web.services import PREFIX, Services, admit_admin, services
+from relay.web.services import PREFIX, Services, services
 from relay.web.views import consumer_view
 
 blueprint = Blueprint("edge", __name__)

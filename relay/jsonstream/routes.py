@@ -27,9 +27,9 @@ from relay.net.websocket_deflate import is_offered
 from relay.stream.feed import Feed
 from relay.stream.firehose import Firehose
 from relay.web.consumers import RETRY_AFTER
+from relay.web.current_request import requester
 from relay.web.errors import invalid, too_many
 from relay.web.firehose import hand_over, upgrade_required
-from relay.web.services import requester
 
 PATH = "/subscribe"
 # Of characters, escaped ones counting three: no DID or NSID comes near.

@@ -15,10 +15,11 @@ from relay.hosts.report import public_error
 from relay.kit.errors import CrawlRefused
 from relay.web import params
 from relay.web.account_report import AccountReport
+from relay.web.current_request import crawl_for_public, requester
 from relay.web.errors import invalid
 from relay.web.host_page import iso_time, rejected_view
 from relay.web.public_page import public_page, refuse_foreign_form, wants_page
-from relay.web.services import crawl_for_public, relay_services, requester
+from relay.web.services import relay_services
 
 blueprint = Blueprint("account", __name__)
 

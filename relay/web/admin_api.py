@@ -21,8 +21,9 @@ from relay.kit.errors import AccountUnknown, HostUnknown, ImportBusy
 from relay.store import accounts, collection_imports, host_healing
 from relay.store.hosts import each_ban
 from relay.web import params
+from relay.web.current_request import actor, admit_admin
 from relay.web.errors import XrpcError, invalid
-from relay.web.services import actor, admit_admin, relay_services
+from relay.web.services import relay_services
 from relay.web.views import backfill_view, consumer_view, heal_view, host_view, progress_view
 
 blueprint = Blueprint("admin", __name__, url_prefix="/admin")

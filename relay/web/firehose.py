@@ -27,9 +27,10 @@ from relay.stream.firehose import FutureCursor
 from relay.web import params
 from relay.web.consumer_connection import Connection, ConsumerEnded, error_farewell
 from relay.web.consumers import Consumer
+from relay.web.current_request import requester
 from relay.web.errors import XrpcError, invalid
 from relay.web.http_connection import CONSUME, EXTENSIONS
-from relay.web.services import Services, requester, services
+from relay.web.services import Services, services
 
 log = logging.getLogger(__name__)
 blueprint = Blueprint("firehose", __name__)

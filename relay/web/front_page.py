@@ -17,9 +17,10 @@ from flask.typing import ResponseReturnValue
 from relay.atproto.hostname import parse_endpoint
 from relay.hosts.report import HostQuery
 from relay.net.http import SERVER
+from relay.web.current_request import over_https, requester
 from relay.web.errors import XrpcError
 from relay.web.public_page import public_page, refuse_foreign_form, wants_page
-from relay.web.services import RelayServices, Services, over_https, requester
+from relay.web.services import RelayServices, Services
 from relay.web.xrpc import crawl_for_anybody
 
 FIGURES_SECONDS = 5.0

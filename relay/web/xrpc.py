@@ -18,8 +18,9 @@ from relay.store import accounts, collections, hosts
 from relay.store.accounts import AccountAndRepo
 from relay.store.hosts import HostRow
 from relay.web import params
+from relay.web.current_request import actor, crawl_for_public
 from relay.web.errors import XrpcError
-from relay.web.services import PREFIX, actor, crawl_for_public, relay_services
+from relay.web.services import PREFIX, relay_services
 
 blueprint = Blueprint("xrpc", __name__)
 
