@@ -18,7 +18,7 @@ from relay.atproto.syntax import is_handle
 from relay.dash.access import state
 from relay.dash.past import RANGES
 from relay.dash.rendering import Paging, chosen, linker, page
-from relay.hosts.report import ALL, SORTS, STATES, HostQuery
+from relay.hosts.search import ALL, SORTS, STATES, HostQuery
 from relay.kit import metrics
 from relay.kit.background import in_turns
 from relay.kit.own_process import resident_bytes

@@ -26,7 +26,8 @@ from relay.hosts.limit_alerts import OK, WARNING, Kind
 from relay.hosts.new_hosts import NewHosts, domain_banned, domain_words
 from relay.hosts.registry import HostRegistry
 from relay.hosts.rejected import RejectedFrame
-from relay.hosts.report import HostPage, HostQuery, HostReport, report_of, select
+from relay.hosts.report import HostReport, report_of
+from relay.hosts.search import HostPage, HostQuery, select
 from relay.hosts.subscriber import EventSink, StartsAgain, Subscriber
 from relay.kit.background import Loop
 from relay.kit.errors import ActionRefused, HostUnknown, StoreError

@@ -15,7 +15,7 @@ from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from relay.atproto.hostname import parse_endpoint
-from relay.hosts.report import HostQuery
+from relay.hosts.search import HostQuery
 from relay.net.http import SERVER
 from relay.web.current_request import over_https, requester
 from relay.web.errors import XrpcError
