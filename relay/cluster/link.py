@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import gevent
-from gevent import socket, subprocess
+from gevent import socket
 from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.lock import BoundedSemaphore
 
 from relay.cluster import wire
 from relay.cluster.protocol import ClusterError
-from relay.kit import metrics
+from relay.kit import child_process, metrics
 from relay.kit.messages import Inbox, encode
 
 READ_BYTES = 256 << 10
@@ -27,11 +25,8 @@ READ_BYTES = 256 << 10
 ANSWER_SECONDS = 4.0
 MAX_SILENCES = 2
 RESTART_SECONDS = 0.5
-KILL_SECONDS = 5.0
 # Requests at a time: one appends, one reads, and an operator's.
 MAX_ASKED = 64
-
-SOURCES = Path(__file__).parents[2]
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +63,7 @@ class Link:
     def stop(self) -> None:
         """End it."""
         if self._greenlet is not None:
-            self._greenlet.kill(timeout=KILL_SECONDS)
+            self._greenlet.kill(timeout=2 * child_process.KILLED_WITHIN_SECONDS)
 
     def append(self, last: int, data: bytes) -> int | None:
         """The place of `data`, appended behind `last`; None when something else is there. Raises ClusterError."""
@@ -138,34 +133,25 @@ class Link:
             gevent.sleep(RESTART_SECONDS)
 
     def _run_process(self) -> None:
-        ours, theirs = socket.socketpair()
-        with ours:
-            with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "relay.cluster.nats_process", str(theirs.fileno()), *self._arguments],
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    env={"PYTHONPATH": str(SOURCES), "RELAY_CLUSTER": ",".join(self._urls)},
-                )
-            try:
-                # The process ends this, or `_send` when the process takes nothing.
-                # It takes a while until it can answer.
-                self._connection, self._silences = ours, -MAX_SILENCES
-                inbox = Inbox()
-                while data := ours.recv(READ_BYTES):
-                    for number, *result in inbox.feed(data):
-                        self._take(number, tuple(result))
-            except OSError:
-                # A wait is broken off when the connection is shut down here.
-                pass
-            finally:
-                self._connection, self.server = None, ""
-                for answer in self._asked.values():
-                    answer.set((wire.AWAY, "the NATS process has ended"))
-                process.kill()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(KILL_SECONDS)
+        process, connection = child_process.start(
+            "relay.cluster.nats_process", *self._arguments, RELAY_CLUSTER=",".join(self._urls)
+        )
+        # It takes a while until it can answer.
+        self._connection, self._silences = connection, -MAX_SILENCES
+        try:
+            inbox = Inbox()
+            while data := connection.recv(READ_BYTES):
+                for number, *result in inbox.feed(data):
+                    self._take(number, tuple(result))
+        except OSError:
+            # `_note_silence` or `_send` shut the connection down.
+            pass
+        finally:
+            self._connection, self.server = None, ""
+            for answer in self._asked.values():
+                answer.set((wire.AWAY, "the NATS process has ended"))
+            connection.close()
+            child_process.end(process)
         log.error("the NATS process %d ended with status %s", process.pid, process.returncode)
 
     def _take(self, number: int, result: tuple[Any, ...]) -> None:

@@ -12,11 +12,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import gevent
 from gevent import socket, subprocess
@@ -26,7 +24,7 @@ from gevent.hub import Waiter, get_hub
 from relay.atproto.crypto import PublicKey
 from relay.ingest.verification import Outcome, Refusal, Task, unpack_outcome
 from relay.ingest.worker_watch import NotItsFault, Watch
-from relay.kit import metrics
+from relay.kit import child_process, metrics
 from relay.kit.messages import Inbox, encode
 
 BATCH_EVENTS = 16
@@ -36,7 +34,6 @@ BATCHES_OUTSTANDING = 2
 GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
-KILLED_WITHIN_SECONDS = 5.0
 # Once a process has owed an answer for as long as the pool allows, in parts of that time: until it is looked at again,
 # how much CPU is enough from then on, and how long one is waited for that does not get that.
 LOOK_PART = 0.5
@@ -46,9 +43,6 @@ STARVED_PARTS = 30
 ENDED_WITHIN_SECONDS = 1.0
 RESTART_SECONDS = (0.0, 0.1, 0.5, 2.0, 5.0)
 IDLE_SECONDS = 60.0
-
-# Where `relay` is, for a process that is to run the same code and needs nothing else from our environment.
-SOURCES = Path(__file__).parents[2]
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +147,7 @@ class WorkerSupervisor:
     def stop(self) -> None:
         """End the process, whatever it is doing, and give back what it had."""
         if self._greenlet is not None:
-            self._greenlet.kill(timeout=2 * KILLED_WITHIN_SECONDS)
+            self._greenlet.kill(timeout=2 * child_process.KILLED_WITHIN_SECONDS)
             self._greenlet = None
         for checks in (self._suspects, self._waiting):
             while checks:
@@ -174,7 +168,7 @@ class WorkerSupervisor:
     def _run_process(self) -> str:
         """One process from its start to its end, and why it ended: a cause of `relay_verifier_restarts_total`."""
         sender: gevent.Greenlet[..., None] | None = None
-        process, connection = _spawn(self._command)
+        process, connection = child_process.start(*self._command)
         cause, blamed = "ended", True
         try:
             for took, outcomes in self._answers(connection, self._watch(process.pid)):
@@ -200,9 +194,7 @@ class WorkerSupervisor:
             if sender is not None:
                 sender.kill()
             connection.close()
-            process.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(KILLED_WITHIN_SECONDS)
+            child_process.end(process)
             self._take_back(blamed=blamed)
         log.error("verifier %d (process %d) %s with status %s", self._index, process.pid, cause, process.returncode)
         return cause if started else "failed"
@@ -317,23 +309,3 @@ def _was_killed(process: subprocess.Popen[bytes]) -> bool:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(ENDED_WITHIN_SECONDS)
     return process.returncode == -signal.SIGKILL
-
-
-def _spawn(command: Sequence[str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A process of `command` with its end of a socket pair, and our end. Raises OSError."""
-    ours, theirs = socket.socketpair()
-    try:
-        module, *arguments = command
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, str(theirs.fileno()), *arguments],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(SOURCES)},
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
-    return process, ours
