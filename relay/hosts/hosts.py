@@ -118,7 +118,7 @@ class Hosts:
             log.debug("the hosts' state is not stored: %s", error)
 
     def connected(self) -> list[str]:
-        """The names of the hosts that are connected."""
+        """The names of the hosts that are connected, in order."""
         return sorted(host.hostname for host in self._registry if host.connected)
 
     def follows(self, hostname: str) -> bool:

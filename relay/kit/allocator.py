@@ -1,4 +1,4 @@
-"""glibc's allocator: how it is to allocate, metrics of what it holds, giving back what it has kept free for long.
+"""glibc's allocator: configures it, shows what it holds, and gives back what it has kept free for long.
 
 `app` configures it, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
 when they have left, and counts as the relay's. jemalloc, where it is preloaded, gives back by itself: it only has
@@ -21,7 +21,8 @@ from relay.kit.background import Loop, in_thread
 from relay.kit.own_process import resident_bytes
 
 LOOK_SECONDS = 30.0
-# This much is free, and the process has this much more than after the last time: less is not worth a pause at once.
+# Given back at once when this much is free and the process has grown by this much since the last time: less is not
+# worth the pause.
 WORTH_BYTES = 16 << 20
 # Free pieces between used ones add up for hours: this much is given back when the last time is this long ago. Most
 # of them come from the start, when thousands of hosts are connected and send what they have. Whoever allocates waits

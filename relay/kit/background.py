@@ -132,7 +132,7 @@ def in_turns(items: Iterable[T]) -> Iterator[T]:
 
 
 class Stints:
-    """Long work in pieces. It calls `pause` between them, and at last `end`, which tells how long it took."""
+    """Long work in pieces: its worker calls `pause` between them, and at last `end`, which tells how long it took."""
 
     def __init__(self) -> None:
         self._took = 0.0

@@ -24,7 +24,7 @@ _lines: Tally[str] = Tally(SECONDS_BETWEEN_LINES, 1)
 
 
 def spare(fd: int) -> bool:
-    """False, and a line in the log once a minute, when the descriptor `fd` is of those left for log and SQL."""
+    """False, and a line in the log once a minute, when `fd` is one of those kept for the log and SQL."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if fd < limit - min(RESERVED, limit // 4):
         return True

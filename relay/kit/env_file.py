@@ -12,8 +12,7 @@ from pathlib import Path
 from relay.kit.errors import ConfigError
 
 _EXPORT = re.compile(r"^export\s+")
-# A value in quotes, and what may follow it. Between double quotes a backslash takes the meaning from what it stands
-# before.
+# A value in quotes, and what may follow it. Between double quotes a backslash escapes the character after it.
 _QUOTED = re.compile(r"""(?:"((?:[^"\\]|\\.)*)"|'([^']*)')(?:\s+#.*)?""")
 _ESCAPED = re.compile(r'\\(["\\$`])')
 _COMMENT = re.compile(r"\s#.*")
@@ -58,14 +57,12 @@ def _plain(value: str) -> str:
 
 
 def environment_with(env_file: Path | None) -> dict[str, str]:
-    """The process environment over what `env_file` says: a variable that is set, and not to nothing, wins."""
+    """What `env_file` says, under the process environment: a variable that is set there, and not empty, wins."""
     said = read_env_file(env_file) if env_file else {}
     return {**os.environ, **{name: value for name, value in said.items() if not os.environ.get(name)}}
 
 
 def take_env_file(path: Path | None) -> None:
-    """Put what an env file says into the process environment, over which it goes as in `environment_with`. Raises
-    ConfigError.
-    """
+    """Add what an env file says to the process environment, as `environment_with` does. Raises ConfigError."""
     if path is not None:
         os.environ.update(environment_with(path))

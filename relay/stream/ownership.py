@@ -1,7 +1,8 @@
 """One log for one database: each keeps the other's identity, so that neither is used beside a third.
 
-Called once, when a stream is opened. A log that has events and a database that follows from
-another one do not belong together: cursors and numbers of the one mean nothing to the other. Must not know of rows.
+Called when a stream is opened, and before that by a node of a cluster that takes over. A log that has events and a
+database that follows from another one do not belong together: cursors and numbers of the one mean nothing to the other.
+Must not know of rows.
 """
 
 from __future__ import annotations

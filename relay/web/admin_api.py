@@ -59,7 +59,7 @@ def import_busy(error: ImportBusy) -> ResponseReturnValue:
 @blueprint.get("/subs/getUpstreamConns")
 def get_upstream_conns() -> ResponseReturnValue:
     """Hostnames of the connected hosts."""
-    return jsonify(sorted(relay_services().hosts.connected()))
+    return jsonify(relay_services().hosts.connected())
 
 
 @blueprint.post("/subs/killUpstream")
