@@ -74,9 +74,7 @@ class Listed(NamedTuple):
 class UpstreamHosts:
     """The list in `directory`. `last_seq` gives the newest seq of the edge's log."""
 
-    def __init__(
-        self, http: GuardedHttp, upstream: Endpoint, directory: Path, last_seq: Callable[[], int]
-    ) -> None:
+    def __init__(self, http: GuardedHttp, upstream: Endpoint, directory: Path, last_seq: Callable[[], int]) -> None:
         self._http = http
         self._upstream = upstream
         self._directory = directory

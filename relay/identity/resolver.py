@@ -103,7 +103,7 @@ class Resolver:
         self._lookup = Lookup(http, plc_hosts)
         self.known = IdentityCache(db, memory.identities)
         self._negatives = self.known.negatives
-        self._did_refreshes: Allowance[tuple[str, str | None]] = Allowance(
+        self._did_refreshes: Allowance[tuple[str, str]] = Allowance(
             REFRESHES_PER_DID, REFRESH_DID_SECONDS, REFRESHED_REMEMBERED
         )
         self._host_refreshes: Allowance[str] = Allowance(REFRESHES_PER_HOST, REFRESH_HOST_SECONDS, REFRESHED_REMEMBERED)
@@ -154,24 +154,18 @@ class Resolver:
         """Whether the PLC directory has told nothing about any DID lately."""
         return self._lookup.directory_silent
 
-    def cached(self, did: str) -> Identity | None:
-        """The identity in memory, as `IdentityCache.cached` says."""
-        return self.known.cached(did)
+    def resolve(self, did: str, host: str = "") -> Identity:
+        """The identity, looked up if need be; blocks for WAIT_SECONDS at most. `host` is whose event is the reason.
 
-    def resolve(self, did: str, *, refresh: bool = False, host: str | None = None) -> Identity:
-        """The identity, looked up if need be; blocks for WAIT_SECONDS at most.
-
-        `refresh` asks the network past memory and table, as often as the DID and the `host` that caused it are
-        allowed to; beyond that, what is known is returned. Raises IdentityError: `did-unavailable` when the network
-        cannot tell now and the DID was never known, or was to be refreshed.
+        Raises IdentityError: `did-unavailable` when the network cannot tell now and the DID was never known.
         """
-        return self._resolve(did, host, refresh=refresh and self._may_refresh(did, host))
+        return self._resolve(did, host, refresh=False)
 
     def refresh(self, did: str, host: str, *, always: bool = False) -> bool:
-        """Look the DID up past memory and table, as `resolve` does, so that memory has the newest answer.
+        """Look the DID up past memory and table, so that memory has the newest answer; blocks as `resolve` does.
 
-        False when the DID and `host` have no refresh left, and memory has what it had; with `always` none is needed,
-        and whoever asks has bounds of its own. Raises IdentityError `did-unavailable`.
+        False when the DID and the `host` that caused it have no refresh left, and memory has what it had; with `always`
+        none is needed, and whoever asks has bounds of its own. Raises IdentityError `did-unavailable`.
         """
         allowed = always or self._may_refresh(did, host)
         try:
@@ -181,13 +175,13 @@ class Resolver:
                 raise
         return allowed
 
-    def _resolve(self, did: str, host: str | None, *, refresh: bool, granted: bool = True) -> Identity:
+    def _resolve(self, did: str, host: str, *, refresh: bool, granted: bool = True) -> Identity:
         """As `resolve`; `granted`: the refresh is one of those that the DID and the host have."""
         if not refresh:
-            known = self.cached(did)
+            known = self.known.cached(did)
             if known is not None:
                 return known
-        outcome = self._negatives.unanswered(did) or self._fly_or_join(did, host or "", refresh=refresh)
+        outcome = self._negatives.unanswered(did) or self._fly_or_join(did, host, refresh=refresh)
         if isinstance(outcome, IdentityError) and outcome.reason == "did-unavailable":
             if refresh:
                 # Or an outage would use up the refreshes, and what waits for one be judged by what is known.
@@ -218,22 +212,21 @@ class Resolver:
         flight.landed.wait(max(0.0, give_up - time.monotonic()))
         return flight.outcome or IdentityError("did-unavailable", "no answer in time")
 
-    def _may_refresh(self, did: str, host: str | None) -> bool:
+    def _may_refresh(self, did: str, host: str) -> bool:
         now = time.monotonic()
         # Per host, or any host could use up the refreshes of an account that is not its own. And first: what one
         # account is not granted must not use up those of its host's others.
         if not self._did_refreshes.has((did, host), now):
             metrics.IDENTITY_REFRESHES_LIMITED.labels("did").inc()
             return False
-        if host is not None and not self._host_refreshes.take(host, now):
+        if not self._host_refreshes.take(host, now):
             metrics.IDENTITY_REFRESHES_LIMITED.labels("host").inc()
             return False
         return self._did_refreshes.take((did, host), now)
 
-    def _give_back_refresh(self, did: str, host: str | None) -> None:
+    def _give_back_refresh(self, did: str, host: str) -> None:
         self._did_refreshes.give_back((did, host))
-        if host is not None:
-            self._host_refreshes.give_back(host)
+        self._host_refreshes.give_back(host)
 
     def _take_off(self, did: str, host: str, *, past_table: bool) -> _Flight:
         """Begin a lookup: from the table in the caller's greenlet, then in a worker."""

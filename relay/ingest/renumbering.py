@@ -73,7 +73,7 @@ class Renumbering:
             if self._checks.add(host.id, time.monotonic()) > CHECKS:
                 self._missed.note_account(host, event.did, "seq-not-rising")
                 return False
-            identity = self._resolver.resolve(event.did, host=host.hostname)
+            identity = self._resolver.resolve(event.did, host.hostname)
             if not host.endpoint.same_host(identity.pds) or identity.key is None:
                 return False
             now_us = int(time.time() * 1_000_000)

@@ -81,7 +81,7 @@ class Waits:
             self._look_ahead.wait(delivery.event.did)
             # Once: the gate sees what came of it.
             with suppress(IdentityError):
-                self._resolver.resolve(delivery.event.did, host=delivery.host.hostname)
+                self._resolver.resolve(delivery.event.did, delivery.host.hostname)
         elif wait is Wait.ANSWER:
             self._resolve(delivery, refresh=False)
         elif wait is Wait.REFRESH or wait is Wait.FOREIGN:

@@ -208,10 +208,10 @@ def test_many_large_commits_of_one_host_do_not_stand_before_one_of_another(
     repos = [path.repo(pds.url) for _ in range(8)]
     for seq, repo in enumerate(repos, 1):
         path.put(greedy, repo.commit(*large).frame(seq))
-    until(lambda: order and all(path.resolver.cached(repo.did) for repo in repos), timeout=30)
+    until(lambda: order and all(path.resolver.known.cached(repo.did) for repo in repos), timeout=30)
     last = path.repo(other_pds.url)
     path.put(modest, last.commit(*large).frame(1))
-    until(lambda: path.resolver.cached(last.did), timeout=30)
+    until(lambda: path.resolver.known.cached(last.did), timeout=30)
     for _ in range(20):
         yield_hub()
     go_on.set()

@@ -88,9 +88,14 @@ def resolver(make: MakeResolver) -> Resolver:
     return make()
 
 
-def _reason(resolver: Resolver, did: str, **options: Any) -> str:
+def _refreshed(resolver: Resolver, did: str, host: str = "pds.example.com") -> Identity | None:
+    resolver.refresh(did, host)
+    return resolver.known.cached(did)
+
+
+def _reason(resolver: Resolver, did: str, host: str = "", *, refresh: bool = False) -> str:
     with pytest.raises(IdentityError) as error:
-        resolver.resolve(did, **options)
+        _refreshed(resolver, did, host) if refresh else resolver.resolve(did, host)
     return error.value.reason
 
 
@@ -107,12 +112,12 @@ def _key(identity: Identity | None) -> bytes:
 
 
 def test_an_identity_is_looked_up_once_and_then_in_memory(resolver: Resolver, plc: FakePlc) -> None:
-    assert resolver.cached(DID) is None
+    assert resolver.known.cached(DID) is None
     identity = resolver.resolve(DID)
     assert identity.pds is not None
     assert (identity.did, identity.pds.url, identity.handle) == (DID, "https://pds.example.com", "alice.example.com")
     assert _key(identity) == KEY.public
-    assert resolver.cached(DID) == identity
+    assert resolver.known.cached(DID) == identity
     assert resolver.resolve(DID) == identity
     assert plc.asked[DID] == 1
 
@@ -133,13 +138,13 @@ def test_a_restart_asks_nobody_for_what_is_known(make: MakeResolver, plc: FakePl
     before = make()
     gevent.joinall([gevent.spawn(before.resolve, did) for did in dids], raise_error=True)
     assert _reason(before, account_did(1000)) == "did-tombstone"
-    known = {did: before.cached(did) for did in dids}
+    known = {did: before.known.cached(did) for did in dids}
     before.stop()
     plc.asked.clear()
 
     after = make()
     gevent.joinall([gevent.spawn(after.resolve, did) for did in dids], raise_error=True)
-    assert {did: after.cached(did) for did in dids} == known
+    assert {did: after.known.cached(did) for did in dids} == known
     assert _reason(after, account_did(1000)) == "did-tombstone"
     assert plc.requests == 0
 
@@ -169,10 +174,10 @@ def test_a_fact_is_good_for_a_day_from_its_resolution_also_across_a_restart(
     second.resolve(DID)
     assert plc.asked[DID] == 1
     now = begun + 24 * 3600 + 1
-    assert second.cached(DID) is None
+    assert second.known.cached(DID) is None
     second.resolve(DID)
     assert plc.asked[DID] == 2
-    assert second.cached(DID) is not None
+    assert second.known.cached(DID) is not None
 
 
 # Changes
@@ -193,22 +198,22 @@ def test_a_refresh_goes_past_memory_and_table(resolver: Resolver, plc: FakePlc) 
     resolver.resolve(DID)
     _rotate(plc)
     assert _key(resolver.resolve(DID)) == KEY.public
-    assert _key(resolver.resolve(DID, refresh=True, host="pds.example.com")) == OTHER_KEY.public
-    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+    assert _key(_refreshed(resolver, DID)) == OTHER_KEY.public
+    assert _key(resolver.known.cached(DID)) == OTHER_KEY.public
 
 
 def test_refreshes_amid_a_lookup_have_it_asked_again(resolver: Resolver, plc: FakePlc) -> None:
     plc.latency = 0.1
     resolver.resolve(DID)
-    callers = [gevent.spawn(resolver.resolve, DID, refresh=True, host=f"host{number}") for number in range(5)]
+    callers = [gevent.spawn(_refreshed, resolver, DID, f"host{number}") for number in range(5)]
     with gevent.Timeout(60):
         while plc.asked[DID] < 2:
             gevent.sleep(0.001)
     plc.documents[DID] = _document_then(plc, _rotate)
-    late = gevent.spawn(resolver.resolve, DID, refresh=True, host="pds.example.com")
+    late = gevent.spawn(_refreshed, resolver, DID)
     gevent.joinall([*callers, late], raise_error=True)
     assert _key(late.value) == OTHER_KEY.public
-    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+    assert _key(resolver.known.cached(DID)) == OTHER_KEY.public
     assert plc.asked[DID] <= 2 + resolver_module.ASKED_AGAIN
 
 
@@ -218,20 +223,20 @@ def test_a_refresh_joins_no_reading_of_the_table(make: MakeResolver, plc: FakePl
     before.stop()
     _rotate(plc)
     resolver = make()
-    callers = [gevent.spawn(resolver.resolve, DID), gevent.spawn(resolver.resolve, DID, refresh=True)]
-    gevent.joinall(callers, raise_error=True)
-    assert _key(callers[1].value) == OTHER_KEY.public
-    assert _key(resolver.cached(DID)) == OTHER_KEY.public
+    reading, refreshing = gevent.spawn(resolver.resolve, DID), gevent.spawn(_refreshed, resolver, DID)
+    reading.get()
+    assert _key(refreshing.get()) == OTHER_KEY.public
+    assert _key(resolver.known.cached(DID)) == OTHER_KEY.public
 
 
 def test_refreshes_of_one_did_are_limited_and_then_answered_from_memory(resolver: Resolver, plc: FakePlc) -> None:
     resolver.resolve(DID)
     for _ in range(50):
-        assert _key(resolver.resolve(DID, refresh=True, host="evil.example.com")) == KEY.public
+        assert _key(_refreshed(resolver, DID, "evil.example.com")) == KEY.public
     assert plc.asked[DID] == 1 + resolver_module.REFRESHES_PER_DID
     # The account's own host is not hindered by what another one did.
     _rotate(plc)
-    assert _key(resolver.resolve(DID, refresh=True, host="pds.example.com")) == OTHER_KEY.public
+    assert _key(_refreshed(resolver, DID)) == OTHER_KEY.public
 
 
 def test_refreshes_that_one_host_causes_are_limited(
@@ -246,9 +251,9 @@ def test_refreshes_that_one_host_causes_are_limited(
         resolver.resolve(did)
     plc.asked.clear()
     for did in dids:
-        resolver.resolve(did, refresh=True, host="evil.example.com")
+        resolver.refresh(did, "evil.example.com")
     assert plc.requests == 10
-    resolver.resolve(dids[0], refresh=True, host="good.example.com")
+    resolver.refresh(dids[0], "good.example.com")
     assert plc.requests == 11
 
 
@@ -262,10 +267,10 @@ def test_refreshes_of_one_did_take_nothing_from_the_others_of_its_host(
     plc.documents[other] = did_document(other, KEY, "https://pds.example.com")
     resolver.resolve(other)
     for _ in range(50):
-        resolver.resolve(DID, refresh=True, host="pds.example.com")
+        resolver.refresh(DID, "pds.example.com")
     assert plc.asked[DID] == resolver_module.REFRESHES_PER_DID
     plc.documents[other] = did_document(other, OTHER_KEY, "https://pds.example.com")
-    assert _key(resolver.resolve(other, refresh=True, host="pds.example.com")) == OTHER_KEY.public
+    assert _key(_refreshed(resolver, other)) == OTHER_KEY.public
 
 
 # Failures
@@ -280,12 +285,12 @@ def test_facts_about_missing_dids_are_remembered_for_a_while(clock: Clock, make:
         assert _reason(resolver, did) == reason
         assert _reason(resolver, did) == reason
         with pytest.raises(IdentityError) as error:
-            resolver.cached(did)
+            resolver.known.cached(did)
         assert error.value.reason == reason
         assert plc.asked[did] == 1
     clock.now += negatives.REFUSED_SECONDS + 1
     plc.documents[unknown] = did_document(unknown, KEY, "https://pds.example.com")
-    assert resolver.cached(unknown) is None
+    assert resolver.known.cached(unknown) is None
     assert _key(resolver.resolve(unknown)) == KEY.public
 
 
@@ -293,14 +298,14 @@ def test_facts_about_missing_dids_are_remembered_for_a_while(clock: Clock, make:
 def test_a_did_that_nobody_can_be_asked_about_is_known_not_to_be(resolver: Resolver, did: str) -> None:
     assert _reason(resolver, did) == "did-not-found"
     with pytest.raises(IdentityError):
-        resolver.cached(did)
+        resolver.known.cached(did)
 
 
 def test_a_refresh_asks_past_a_failure(resolver: Resolver, plc: FakePlc) -> None:
     did = account_did(2)
     assert _reason(resolver, did) == "did-not-found"
     plc.documents[did] = did_document(did, KEY, "https://pds.example.com")
-    assert _key(resolver.resolve(did, refresh=True)) == KEY.public
+    assert _key(_refreshed(resolver, did)) == KEY.public
 
 
 def test_a_tombstone_takes_the_place_of_an_identity(resolver: Resolver, plc: FakePlc) -> None:
@@ -308,13 +313,13 @@ def test_a_tombstone_takes_the_place_of_an_identity(resolver: Resolver, plc: Fak
     plc.tombstones.add(DID)
     assert _reason(resolver, DID, refresh=True) == "did-tombstone"
     with pytest.raises(IdentityError):
-        resolver.cached(DID)
+        resolver.known.cached(DID)
 
 
 def test_a_document_without_key_or_host_is_an_identity_without_them(resolver: Resolver, plc: FakePlc) -> None:
     plc.documents[DID] = {"id": DID}
     assert resolver.resolve(DID) == Identity(DID, None, None, None)
-    assert resolver.cached(DID) == Identity(DID, None, None, None)
+    assert resolver.known.cached(DID) == Identity(DID, None, None, None)
 
 
 @pytest.mark.parametrize("size", [65_536, 65_537])
@@ -335,7 +340,7 @@ def test_no_answer_is_no_fact(clock: Clock, make: MakeResolver, plc: FakePlc) ->
     assert _reason(resolver, DID) == "did-unavailable"
     asked = plc.asked[DID]
     assert 2 <= asked <= 5
-    assert resolver.cached(DID) is None
+    assert resolver.known.cached(DID) is None
     # Nobody hammers meanwhile.
     assert _reason(resolver, DID) == "did-unavailable"
     assert plc.asked[DID] == asked
@@ -351,7 +356,7 @@ def test_a_failed_refresh_leaves_what_is_known(
     resolver.resolve(DID)
     plc.failure_rate = 1.0
     assert _reason(resolver, DID, refresh=True) == "did-unavailable"
-    assert _key(resolver.cached(DID)) == KEY.public
+    assert _key(resolver.known.cached(DID)) == KEY.public
 
 
 def test_a_directory_that_asks_for_a_pause_gets_it(resolver: Resolver, plc: FakePlc) -> None:
@@ -400,7 +405,7 @@ def test_only_three_answers_are_facts(clock: Clock, make: MakeResolver, plc: Fak
     plc.instead = status
     assert _reason(resolver, DID, refresh=True) == "did-unavailable"
     assert _reason(resolver, account_did(2)) == "did-unavailable"
-    assert _key(resolver.cached(DID)) == KEY.public
+    assert _key(resolver.known.cached(DID)) == KEY.public
     plc.instead = None
     clock.now += max(negatives.UNANSWERED_SECONDS, directory.FIRST_CLOSED_SECONDS) + 1
     plc.documents[account_did(2)] = did_document(account_did(2), KEY, "https://pds.example.com")
@@ -446,9 +451,9 @@ def test_what_is_stored_stands_while_the_network_cannot_tell(
     now = begun + 30 * 24 * 3600
     resolver = make()
     plc.failure_rate = 1.0
-    assert resolver.cached(DID) is None
+    assert resolver.known.cached(DID) is None
     assert _key(resolver.resolve(DID)) == KEY.public
-    assert _key(resolver.cached(DID)) == KEY.public
+    assert _key(resolver.known.cached(DID)) == KEY.public
     assert _reason(resolver, DID, refresh=True) == "did-unavailable"
     plc.failure_rate = 0.0
     _rotate(plc)
@@ -460,17 +465,17 @@ def test_what_is_stored_stands_while_the_network_cannot_tell(
 def test_that_a_known_did_is_gone_is_believed_the_second_time(clock: Clock, resolver: Resolver, plc: FakePlc) -> None:
     resolver.resolve(DID)
     document = plc.documents.pop(DID)
-    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    assert _key(_refreshed(resolver, DID)) == KEY.public
     plc.documents[DID] = document
-    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    assert _key(_refreshed(resolver, DID)) == KEY.public
     del plc.documents[DID]
     clock.now += negatives.BELIEVED_AFTER_SECONDS
     # It was there in between: this is the first time again.
-    assert _key(resolver.resolve(DID, refresh=True)) == KEY.public
+    assert _key(_refreshed(resolver, DID)) == KEY.public
     clock.now += negatives.BELIEVED_AFTER_SECONDS
     assert _reason(resolver, DID, refresh=True) == "did-not-found"
     with pytest.raises(IdentityError):
-        resolver.cached(DID)
+        resolver.known.cached(DID)
 
 
 def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
@@ -755,7 +760,7 @@ def test_two_thousand_new_dids_at_once_with_a_slow_and_failing_directory(databas
     callers = [gevent.spawn(resolver.resolve, did) for did in dids for _ in range(2)]
     gevent.joinall(callers, timeout=60, raise_error=True)
     assert all(caller.successful() for caller in callers)
-    assert all(_key(resolver.cached(did)) == KEY.public for did in dids)
+    assert all(_key(resolver.known.cached(did)) == KEY.public for did in dids)
     failed = plc.requests - len(dids)
     assert 40 < failed < 200
     assert max(plc.asked.values()) <= 5

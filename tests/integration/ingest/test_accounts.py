@@ -225,8 +225,8 @@ def test_an_account_that_is_called_inactive_again_and_again_is_slowed_and_its_ne
     path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its document is read each time."""
-    monkeypatch.setattr(rejections, "FREE_CHARGES", 2)
-    monkeypatch.setattr(rejections, "FIRST_DELAY_SECONDS", 2.0)
+    monkeypatch.setattr(penalties, "FREE_CHARGES", 2)
+    monkeypatch.setattr(penalties, "FIRST_DELAY_SECONDS", 2.0)
     host, restless, calm = path.host(pds.url), path.repo(pds.url), path.repo(pds.url)
     for seq, repo in enumerate((restless, calm), 1):
         path.put(host, post(repo, "3kaaa").frame(seq))
@@ -578,7 +578,7 @@ def test_an_account_that_moves_again_while_its_move_waits_for_room_is_not_spoken
     queue = FullQueue(path, roomy, repo, monkeypatch)
     queue.another_waits(lambda: path.put(roomy, post(repo, "3kaaa").frame(300)))
     path.move(repo, pds.url)
-    path.resolver.resolve(repo.did, refresh=True)
+    path.resolver.refresh(repo.did, "another.example.com")
     queue.end()
     until(lambda: drops.since("wrong-host") == 1, 30)
     assert statuses(path, 2 + queue.events) == [(False, "throttled"), (True, None)]

@@ -107,7 +107,7 @@ def test_an_outage_costs_no_event_of_an_account_that_has_just_moved(
     tries: Counter[str] = Counter()
     resolve = path.resolver._resolve
 
-    def count(did: str, host: str | None, *, refresh: bool, granted: bool = True) -> identity.Identity:
+    def count(did: str, host: str, *, refresh: bool, granted: bool = True) -> identity.Identity:
         tries[did] += 1
         return resolve(did, host, refresh=refresh, granted=granted)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from relay.hosts.rates import TRUSTED_RATES, rates_for
 from relay.hosts.host import Drops
 from relay.hosts.lifecycle import Cause, Status
+from relay.hosts.rates import TRUSTED_RATES, rates_for
 from tests.support.hosts import NOW, known_host
 
 HOUR = 3600.0
