@@ -66,7 +66,7 @@ class Host:
         "skip",
         "status",
         "stuck_at",
-        "unread",
+        "unreadable",
     )
 
     def __init__(self, row: HostRow, cursor: HostCursor, shares: Shares) -> None:
@@ -103,7 +103,7 @@ class Host:
         self.last_throttled_at: float | None = None
         # Unreadable messages without a seq since the last event; how far the cursor of the next connection is put ahead
         # for them; and the cursor at which a message ended the connection before.
-        self.unread = 0
+        self.unreadable = 0
         self.skip = 0
         self.stuck_at: int | None = None
 
@@ -133,14 +133,14 @@ class Host:
     def note_event(self, stated_time: str, now: float) -> None:
         """An event came; the time that it states is kept unread until somebody asks."""
         self.events_seen += 1
-        self.unread = self.skip = 0
+        self.unreadable = self.skip = 0
         self.ask_from = None
         self.row.last_event_at = now
         self.last_event_time = stated_time
 
-    def note_unread(self) -> None:
+    def note_unreadable(self) -> None:
         """A message came that does not even tell its seq."""
-        self.unread += 1
+        self.unreadable += 1
 
     def step_over(self, alone: bool) -> None:
         """A connection ended because of unreadable messages: the next one asks for what comes after them.
@@ -149,12 +149,12 @@ class Host:
         that the cursor goes ahead twice as far each time, because numbers may have gaps.
         """
         if not alone:
-            self.skip += self.unread
+            self.skip += self.unreadable
         elif self.stuck_at == self.cursor.position:
             self.skip = 2 * self.skip or 1
             self.cursor.note_gap("unreadable")
         self.stuck_at = self.cursor.position
-        self.unread = 0
+        self.unreadable = 0
 
     def note_restart(self, now: float) -> None:
         """The host's sequence numbers started again."""

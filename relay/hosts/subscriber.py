@@ -309,7 +309,7 @@ class _Reading:
         if seq is not None and not newest < seq <= newest + LONGEST_STEP:
             seq = None
         if seq is None:
-            self._host.note_unread()
+            self._host.note_unreadable()
         self._sink.reject(self._host, seq, reason, did, detail, frame, size)
 
     def _note_unreadable(self, words: str) -> None:

@@ -71,11 +71,11 @@ class Delivery(Entry):
 
     `done` holds what it has waited for, so that it waits once for each; `watch` times it, if it is one in 32; `check`
     is its verification by a worker process, or in pieces. `took` is what its verification took so far, in seconds, and
-    `price` what its host was charged for it: at first, what it will probably cost. `unread`: its DID document was to be
-    read again, and there was no refresh left for that.
+    `price` what its host was charged for it: at first, what it will probably cost. `refresh_denied`: its DID document
+    was to be read again, and there was no refresh left for that.
     """
 
-    __slots__ = ("check", "done", "event", "host", "price", "size", "took", "unread", "watch")
+    __slots__ = ("check", "done", "event", "host", "price", "refresh_denied", "size", "took", "watch")
 
     def __init__(self, host: Host, event: Event, watch: Stopwatch | None = None) -> None:
         super().__init__(event.kind, host.id, event.seq)
@@ -86,7 +86,7 @@ class Delivery(Entry):
         self.done: frozenset[Wait] = frozenset()
         self.check: Check | None = None
         self.took = 0.0
-        self.unread = False
+        self.refresh_denied = False
         verified = isinstance(event, VERIFIED)
         self.price = VERIFICATION_SECONDS + BYTE_SECONDS * self.size if verified else 0.0
 

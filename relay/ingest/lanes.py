@@ -275,7 +275,7 @@ class Lane:
         _DROPPED[delivery.event.kind].inc()
         host, event = delivery.host, delivery.event
         # By a document that may be outdated. The account's next event may be long in coming.
-        doubted = delivery.unread and reason in BY_DOCUMENT
+        doubted = delivery.refresh_denied and reason in BY_DOCUMENT
         delivery.refuse(NOT_READ if doubted else reason)
         missed = not isinstance(delivery, Fetched)
         self._rejections.note(host, reason, event.did, event.seq, detail, event.frame, missed=missed, doubted=doubted)

@@ -114,9 +114,9 @@ class Waits:
         while True:
             try:
                 if refresh:
-                    delivery.unread = not self._resolver.refresh(did, delivery.host.hostname, always=always)
+                    delivery.refresh_denied = not self._resolver.refresh(did, delivery.host.hostname, always=always)
                 else:
-                    self._resolver.resolve(did, host=delivery.host.hostname)
+                    self._resolver.resolve(did, delivery.host.hostname)
                 return
             except IdentityError as error:
                 if error.reason != "did-unavailable":

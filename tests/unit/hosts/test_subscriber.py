@@ -100,7 +100,7 @@ def test_of_what_the_connection_passed_over_the_beginning_tells_the_number() -> 
     host = known_host()
     over = frame("#commit", {"repo": "did:web:abc.test", "seq": 2, "padding": "z" * 5_000_000})
     sink, _ = read(host, identity_frame(1), PassedOver("message-too-big", "", over[: 64 << 10], len(over)))
-    assert sink.rejected == [("message-too-big", 2)] and host.unread == 0
+    assert sink.rejected == [("message-too-big", 2)] and host.unreadable == 0
 
 
 def test_a_bug_of_ours_costs_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_the_end_of_a_backlog_is_that_of_the_stream() -> None:
 def test_a_host_that_sends_little_else_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     host = known_host(trusted=True)
     sink, end = read(host, *[b"\xff"] * 200)
-    assert end == "frames-unreadable" and len(sink.rejected) == 100 and host.unread == 100
+    assert end == "frames-unreadable" and len(sink.rejected) == 100 and host.unreadable == 100
     mixed = [part for seq in range(1, 201) for part in (identity_frame(seq), b"\xff")]
     sink, end = read(known_host(trusted=True), *mixed)
     assert end == "closed" and len(sink.taken) == len(sink.rejected) == 200
@@ -191,7 +191,7 @@ def test_a_host_that_sends_little_else_has_to_wait(monkeypatch: pytest.MonkeyPat
 def test_the_next_connection_asks_from_behind_what_stopped_the_last() -> None:
     host = known_host()
     for _ in range(3):
-        host.note_unread()
+        host.note_unreadable()
     host.step_over(alone=False)
     assert host.skip == 3
     host.note_event("", 0.0)
