@@ -1,7 +1,7 @@
 """The operations of a commit: whether each is well-formed, and what all of them together did to each path.
 
 Called by `commit`. Two operations on one path are against the rules, yet the reference PDS sends them, and they prove
-as much as any others when one follows from the other. It names as `prev` of each what was there before the commit.
+as much as any others when one follows from the other. As `prev` of each it names what was there before the commit.
 Must not know of trees or blocks.
 https://atproto.com/specs/sync and `com.atproto.sync.subscribeRepos`
 """

@@ -1,6 +1,6 @@
 """The routes of a node of a cluster: how it is doing, handing over, and refusing what a standby does not answer.
 
-Added to the relay's routes on the active node, all there is beside the firehose and health on the others.
+The active node has them beside a relay's routes, the others beside the firehose and health alone.
 """
 
 from __future__ import annotations

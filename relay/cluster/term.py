@@ -1,4 +1,4 @@
-"""A term as the active node: what makes a relay of it one of a cluster's, from the claim to the end.
+"""A node's term as the active one, from the claim to the end: what its relay does beyond what any relay does.
 
 Made by `node`, given to the relay by `app`, which calls its methods in its own order. Must not know how a batch gets
 into the stream.

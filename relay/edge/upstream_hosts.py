@@ -1,7 +1,7 @@
 """Keeps beside an edge's log which hosts its upstream relay has, and where it stands in the stream of each.
 
 Asks the upstream's `listHosts` once a minute, so that an edge that is promoted (`promote`) goes on where the relay that
-it takes the place of has ended. A list is kept once the log has all that it stands for. Must not know of promotion.
+it replaces has ended. A list is kept once the log has all that it stands for. Must not know of promotion.
 """
 
 from __future__ import annotations

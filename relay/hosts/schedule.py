@@ -1,7 +1,7 @@
 """Which host is to be dialled next, and when: those that are tried again after a failure come after all others.
 
-Owned by the dialler, which bounds how many of the former are dialled at a time: a silent host keeps its place until the
-time is up, and thousands of these must not keep the others waiting. Must not know of hosts beyond an id.
+Owned by the dialler, which bounds how many of those are dialled at a time: a silent host keeps its place until the time
+is up, and thousands of them must not keep the others waiting. Must not know of hosts beyond an id.
 """
 
 from __future__ import annotations

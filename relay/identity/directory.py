@@ -3,8 +3,8 @@
 Called by `lookup` for every did:plc. Tells facts from everything else: what a proxy, an overloaded server or a broken
 network answers says nothing about a DID. Must not know of caches, or of what is in a document.
 
-1. Only 200, 404 and 410 are facts about a DID. With any other answer the next address is asked. So it is with 404: a
-   mirror may not have a DID yet. It is a fact once no other address that can be asked now knows the DID.
+1. Only 200, 404 and 410 are facts about a DID. With any other answer the next address is asked, and with 404 as well,
+   since a mirror may not have a DID yet: it is a fact once no address that can be asked now knows the DID.
 2. 429, and a failure with `Retry-After`, hold an address for as long as it asks, at most 30 s. What waits goes on
    waiting: it takes no turn meanwhile and is not given up.
 3. An address that fails CLOSE_AFTER times in a row is closed for a while. Then one request tries it, and opens it or

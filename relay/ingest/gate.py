@@ -2,7 +2,8 @@
 
 Called by lanes, one event of an account at a time. It fills the delivery's entry for the log, raises `Rejected`, or
 raises `Hold` when something must be found out first. It asks nobody itself: it must not wait on the network. A repo's
-event is admitted by what is known, verified without any state (`verification`), and then put after the last one.
+event is admitted by what is known, verified without any state (`verification`), and then compared with the account's
+last one.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Reads what SQL knows of accounts that are not in memory, identity and state together, for many accounts at a time.
 
-After a start that is all of them, and what a backlog costs. The lanes tell of events that stand in line: one that finds
-its account in memory when its turn comes needs no line of its own beside the lane. Those that have one wait for the
-same reads (`waits`). Decides nothing: what is not found here is found out as ever. Must not know what an event says.
+After a start none is in memory, and reading them one by one is what a backlog would cost most. The lanes tell of events
+that stand in line: one that finds its account in memory when its turn comes needs no line of its own beside the lane.
+Those that have one wait for the same reads (`waits`). Decides nothing: what is not found here is found out as ever.
+Must not know what an event says.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Tells whether a host's sequence numbers have started again: after a restored backup, or with a new database.
 
 Asked by the host's subscriber about an event whose number is not above those that were seen. Such an event is usually a
-repetition. When an account of the host has signed it, and after what is known of the account, it is not: then what the
-host's numbers said before no longer means anything. Where that cannot be told the account is noted, since the event may
-be dropped for its number. Must not judge the event, which goes the way of all others.
+repetition. It is not if an account of the host has signed it, and it is newer than what is known of the account: then
+what the host's numbers said before no longer means anything. Where that cannot be told the account is noted, since the
+event may be dropped for its number. Must not judge the event, which goes the way of all others.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """glibc's allocator: configures it, shows what it holds, and gives back what it has kept free for long.
 
-`app` configures it, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator
-when they have left, and counts as the relay's. jemalloc, where it is preloaded, gives back by itself: it only has
-metrics. Does nothing with another libc. Must not know what the memory was for.
+`app` configures it, `vitals` runs the rest. Memory that many consumers needed at once stays in the allocator when they
+have left, and counts as the relay's. jemalloc, where it is preloaded, gives back by itself, and is only measured. Does
+nothing with another libc. Must not know what the memory was for.
 """
 
 from __future__ import annotations

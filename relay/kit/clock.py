@@ -1,7 +1,7 @@
 """The time of day, believed only as far as a clock that cannot be set agrees with it.
 
 Used by the log: a bad answer of a time server must neither date its records nor make retention delete them; and by
-hosts, which do not count as long unseen for it. Must not know what is dated.
+hosts, which must not count as long unseen because of one. Must not know what is dated.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The admin API's credentials, as a header is made of a password and a password is read out of one.
+"""The admin API's credentials: makes a header of a password, and reads the password out of one.
 
 Made by `commands` and `admin`, read by `web`. Must not know which passwords are right.
 """

@@ -1,7 +1,7 @@
 """Rows that are asked for one by one, by many greenlets at a time, read together.
 
-Used by `identity`, `ingest` and `stream` for accounts that are not in memory: after a start that is all of them, and a
-round to the database's thread costs ten times what a row does. Must not know what the rows are.
+Used by `identity`, `ingest` and `stream` for accounts that are not in memory. After a start none is, and a round to the
+database's thread costs ten times what a row does. Must not know what the rows are.
 """
 
 from __future__ import annotations

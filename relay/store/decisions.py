@@ -1,7 +1,7 @@
 """What operators decided and no event says, as rows: banned domains, hosts with their limits, settings, imports.
 
-Put back by `stream.decisions` into a database that is an older one. `relay_setting` has the number of the last decision
-that the rows have. Must not know where decisions are kept.
+Put back by `stream.decisions` into an older database. `relay_setting` has the number of the last decision that the rows
+have. Must not know where decisions are kept.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A bounded pool of PostgreSQL connections for greenlets: checked before use, made again after an outage.
 
-Used by `postgres` alone. A connection belongs to one greenlet from `take` to `give_back` or `discard`; waiting on
-it, also to connect, never stops the hub. A server that has no more connections to give is served with those that it
-gave. Must not know what is run on them.
+Used by `postgres` alone. A connection belongs to one greenlet from `take` to `give_back` or `discard`; waiting on it,
+also to connect, never stops the hub. When a server gives no more connections, those that there are have to do. Must not
+know what is run on them.
 """
 
 from __future__ import annotations

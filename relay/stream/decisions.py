@@ -1,4 +1,4 @@
-"""What operators decided and no event says, kept beside the log, so that a database that is an older one gets it back.
+"""What operators decided and no event says, kept beside the log, so that an older database gets it back.
 
 Hosts and imports note each decision once it is in force, and it is put into SQL again when that is found to lack it: at
 the start, and while the relay runs. The file's layout is in `docs/log-format.md`. Must not know what a decision means.

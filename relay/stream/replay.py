@@ -1,4 +1,4 @@
-"""What the log's records say, as rows for SQL: what the projector would have written of them, made from the log alone.
+"""What the log's records say, as rows for SQL: what the projector would have written, made from the log alone.
 
 Used to bring a database up to the log, piece by piece. Pure functions over records and what SQL has of their accounts.
 Must not know where records or rows are kept.
