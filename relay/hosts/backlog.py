@@ -1,7 +1,7 @@
 """The backlog of a host that is new or was quiet: what it sends at once when it is asked for all that it has.
 
-Asked by `subscriber`, which decides whether a backlog is taken or passed over. Reads no more than these bounds, and
-counts, compares and dates what came. Must not know what becomes of it.
+Asked by `subscriber`, which decides whether a backlog is taken or passed over. Reads it within bounds, and counts,
+compares and dates what came. Must not know what becomes of it.
 """
 
 from __future__ import annotations

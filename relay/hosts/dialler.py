@@ -25,7 +25,7 @@ from relay.net.websocket_connection import NO_DESCRIPTORS, Connection, StreamEnd
 from relay.stream.cursors import NONE_YET
 
 MAX_DIALS = 50
-# So many of these are for hosts that could not be connected to last: a silent one keeps its place until the time is up.
+# This many for hosts that could not be connected to last time: a silent one keeps its place until its time is up.
 MAX_DIALS_AGAIN = 40
 START_SPACING_SECONDS = 0.005
 LONGEST_SLEEP_SECONDS = 60.0

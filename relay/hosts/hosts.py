@@ -39,10 +39,10 @@ from relay.store.hosts import RateTier, add_ban, all_bans, ban_of, remove_ban, s
 from relay.stream.cursors import NONE_YET
 
 FLUSH_SECONDS = 2.0
-# In how many passes every host is looked at once: to look at thousands at a time would hold up their events.
+# Every host is looked at once in this many passes: to look at thousands at a time would hold up their events.
 PASSES = 5
 AUTOSCALE_SECONDS = 600.0
-# By how much more than the steady clock the other one goes ahead when it is set, or the machine was asleep.
+# The time of day that gets this far ahead of the steady clock was set, or the machine was asleep.
 JUMP_SECONDS = 60.0
 SETTLE_SECONDS = 20.0
 # Longer than a disconnect and that together.
@@ -50,7 +50,7 @@ HELD_SECONDS = 60.0
 # Between two attempts; what an admin has disconnected is looked at after hours.
 LONGEST_PAUSE_SECONDS = 1.5 * LONGEST_DELAY_SECONDS
 
-# Where to begin with a host's stream: behind a seq of its, with all that it has, or with what comes from now on.
+# Where to begin with a host's stream: behind one of its seqs, with all that it has, or with what comes from now on.
 Position = int | Literal["oldest", "live"]
 
 log = logging.getLogger(__name__)

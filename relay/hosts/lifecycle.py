@@ -12,13 +12,13 @@ from enum import StrEnum
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 300.0
 ATTEMPTS_BEFORE_OFFLINE = 15
-# While the relay is cut off, a host has no more failures than these, which is half a minute: all are to come back soon
-# after the network.
+# While the relay is cut off, no more failures than these count against a host, so that it waits for half a minute at
+# most: all are to come back soon after the network.
 FAILURES_CUT_OFF = 6
 PROBE_SECONDS = 4 * 3600.0
 STEADY_SECONDS = 60.0
-# A host whose connections are short but bring events has no more failures than these: it waits for some seconds and is
-# never given up.
+# No more failures than these count against a host whose connections are short but bring events: it waits for some
+# seconds and is never given up.
 FAILURES_WITH_EVENTS = 4
 
 

@@ -31,10 +31,10 @@ from relay.stream.decisions import Decisions
 
 NEAR_LIMIT = 0.8
 # With this many hosts to connect to and not one in so many connected, it is our own network that is down: a few of them
-# may be on this side of where it ends.
+# may be on our side of the break.
 HOSTS_TO_JUDGE_BY = 10
 ONE_IN = 20
-# After a crash it may not be stored for so long that a host was connected.
+# For how long before a crash it may not have been stored that a host was connected.
 UNSAID_SECONDS = 1200.0
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from relay.store.accounts import AccountRow, takes_place
 from relay.stream.projector import Projector
 from relay.stream.sequencer import Entry
 
-# What the account limit alone decides: a host that has room makes the one of the other.
+# What the account limit alone decides: which of the two it is follows from whether the host has room.
 BY_LIMIT = frozenset({"active", "host-throttled"})
 
 

@@ -37,8 +37,8 @@ LANES = 32
 # Short, because everything in a lane is behind what waits in it: when thousands of new accounts send at once, their
 # events wait in their hosts' sockets instead.
 QUEUE_CAPACITY = 16
-# A lane with work lets others have a turn after this many events, or once their verification took this long. That is
-# nearly all that it holds: events judged in a row find the caches warm, and those that wait for room come together.
+# A lane with work lets others have a turn after this many events, which is all that its queue holds, or once their
+# verification took this long: events judged in a row find the caches warm, and those that wait for room come together.
 EVENTS_PER_TURN = QUEUE_CAPACITY
 TURN_SECONDS = 0.003
 WAIT_SECONDS = 1.0

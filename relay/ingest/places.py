@@ -18,7 +18,7 @@ from relay.store import accounts as table
 from relay.store.database import Database
 
 PAUSE_SECONDS = 1.0
-# As many passes in a row that release nothing.
+# A host is looked at no more after this many passes in a row that release nothing.
 PASSES = 60
 RELEASED_PER_PASS = 1000
 

@@ -32,10 +32,10 @@ from relay.kit.errors import IdentityError
 from relay.kit.limits import Tally
 from relay.net.http import GuardedHttp
 
-# For how long a did:web server is waited for; and the directory, where it tells of others and not of this DID.
+# For how long a did:web server is asked again; and the directory, while it answers about others and not about this DID.
 RESOLVE_FOR_SECONDS = 300.0
 PLC_RESOLVE_FOR_SECONDS = 3600.0
-# For as long after that one try is enough, or what waits behind it would wait one event after the other.
+# Once it was given up, one try is enough for this long: or the account's next events would each wait as long again.
 GIVEN_UP_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 30.0

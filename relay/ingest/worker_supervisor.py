@@ -34,8 +34,8 @@ BATCHES_OUTSTANDING = 2
 GATHER_SECONDS = 0.002
 READ_BYTES = 64 << 10
 CRASHES_ALLOWED = 1
-# Once a process has owed an answer for as long as the pool allows, in parts of that time: until it is looked at again,
-# how much CPU is enough from then on, and how long one is waited for that does not get that.
+# Once a process has owed an answer for as long as the pool allows, in parts of that time: the pause until it is looked
+# at again, the CPU that it needs from then on to count as hung, and how long it is waited for if it does not get that.
 LOOK_PART = 0.5
 ENOUGH_PART = 0.25
 STARVED_PARTS = 30
