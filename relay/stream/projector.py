@@ -23,8 +23,8 @@ from relay.store.batched_reads import BatchedReads
 from relay.store.database import Database, Transaction, within
 from relay.store.projection import NotOurs, PositionMoved
 from relay.stream.catch_up import CatchUp
-from relay.stream.changes import Changes, Pending, merged, newest
 from relay.stream.cursors import CursorBook
+from relay.stream.pending import Changes, Pending, merged, newest
 from relay.stream.suppressions import Suppressions
 
 FLUSH_SECONDS = 0.5

@@ -22,7 +22,8 @@ from relay.store import accounts, collection_imports, collections
 from relay.store.accounts import AccountRow, RepoRow
 from relay.store.collection_imports import Step
 from relay.store.database import Database, Transaction
-from relay.stream.changes import KNOWN_PAIRS, changes_of
+from relay.stream.changes import changes_of
+from relay.stream.pending import KNOWN_PAIRS
 from tests.support.repo import RepoBuilder, SigningKey, account_did, create, delete
 
 ACCOUNTS = int(os.environ.get("RELAY_BENCH_ACCOUNTS", "1000000"))

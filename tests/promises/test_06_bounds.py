@@ -46,7 +46,7 @@ MEASURED = {
     "kit/limits.py _windows": "penalties",
     "hosts/rejected.py _frames": "rejected-frames-bytes",
     "ingest/accounts.py _busy": "busy-accounts",
-    "stream/changes.py _moves": "account-moves",
+    "stream/pending.py _moves": "account-moves",
     "stream/chunk_cache.py _made": "deflated-bytes",
     "identity/negatives.py _refused": "identity-failures",
     "identity/negatives.py _unanswered": "identity-silences",

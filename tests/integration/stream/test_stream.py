@@ -421,7 +421,7 @@ def test_what_is_hidden_is_forgotten_with_what_it_hid(
 def test_a_database_outage_stops_the_log_at_a_bound(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.stream.changes.MAX_EVENTS", 600)
+    monkeypatch.setattr("relay.stream.pending.MAX_EVENTS", 600)
     monkeypatch.setattr("relay.stream.projector.RETRY_SECONDS", 0.05)
     room = Room(tmp_path, database_url)
     write = room.db.write
