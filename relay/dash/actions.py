@@ -21,6 +21,7 @@ from relay.dash.pages import account_view
 from relay.dash.rendering import page
 from relay.dash.undo import undo_of
 from relay.kit.errors import Refused, RelayError, StoreError
+from relay.store.hosts import RATE_TIERS
 from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services
@@ -78,7 +79,7 @@ def _change_limits(admin: Admin, actor: Actor, form: Form) -> None:
     if form.get("repo_limit"):
         body["repo_limit"] = _number(form["repo_limit"])
     # An empty rate gives the tier back to the formula.
-    body |= {tier: _number(form[tier]) for tier in params.RATE_TIERS if tier in form}
+    body |= {tier: _number(form[tier]) for tier in RATE_TIERS if tier in form}
     admin.change_limits(actor, _host(form), params.limit_change(body))
 
 

@@ -11,7 +11,7 @@ from werkzeug.datastructures import MultiDict
 from relay.dash.access import Undo
 from relay.hosts.lifecycle import Status
 from relay.kit.errors import RelayError
-from relay.store.hosts import is_banned
+from relay.store.hosts import RATE_TIERS, is_banned
 from relay.web import params
 from relay.web.errors import XrpcError
 from relay.web.services import relay_services
@@ -46,7 +46,7 @@ def _undo_of(action: str, form: MultiDict[str, str]) -> Undo | None:
     hosts = relay_services().hosts
     if action == "limits":
         row = hosts.report(form.get("host", "")).host.row
-        rates: dict[str, str] = {tier: str(getattr(row, tier) or "") for tier in params.RATE_TIERS}
+        rates: dict[str, str] = {tier: str(getattr(row, tier) or "") for tier in RATE_TIERS}
         return Undo(action, {"host": row.hostname, "repo_limit": str(row.account_limit), **rates})
     if action == "alerts":
         row = hosts.report(form.get("host", "")).host.row

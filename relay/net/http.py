@@ -211,7 +211,7 @@ class GuardedHttp:
         except (failures.HTTPError, HTTPException, OSError, ValueError) as error:
             raise HttpError("http-broken", f"{url}: {error}") from None
 
-    def close_ended(self) -> None:
+    def _close_ended(self) -> None:
         """Close the kept connections that the other side has ended; called when a new one is made.
 
         Otherwise they would take their descriptors until the same host is asked again.
@@ -228,7 +228,7 @@ class GuardedHttp:
 
     def _opened(self, connection: HTTPConnection) -> socket.socket:
         timeout = connection.timeout if isinstance(connection.timeout, int | float) else DEFAULT_TIMEOUT
-        self.close_ended()
+        self._close_ended()
         return self.connect(connection.host, connection.port, timeout)
 
     def _checked(self, url: str) -> Url:

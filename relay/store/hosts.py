@@ -14,6 +14,7 @@ from typing import Literal
 from relay.store.database import Database, Row, Transaction
 
 RateTier = Literal["per_second", "per_hour", "per_day"]
+RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
 
 # A block list that is taken in has tens of thousands.
 BANS_AT_ONCE = 500
@@ -113,7 +114,7 @@ def set_account_limit(tx: Transaction, host_id: int, account_limit: int) -> None
 def set_rates(tx: Transaction, host_id: int, rates: dict[RateTier, int | None]) -> None:
     """Store an admin's rate limits for the tiers named; None gives the tier back to the rule for all."""
     tx.execute("INSERT INTO host_state (host_id) VALUES (?) ON CONFLICT (host_id) DO NOTHING", (host_id,))
-    for tier in ("per_second", "per_hour", "per_day"):
+    for tier in RATE_TIERS:
         if tier in rates:
             tx.execute(f"UPDATE host_state SET {tier} = ? WHERE host_id = ?", (rates[tier], host_id))
 
@@ -207,7 +208,7 @@ def store_again(tx: Transaction, hosts: Sequence[HostRow]) -> None:
         ],
     )
     save_states(tx, hosts)
-    for tier in ("per_second", "per_hour", "per_day"):
+    for tier in RATE_TIERS:
         tx.many(
             f"WITH new (id, rate) AS (VALUES (?, ?)) UPDATE host_state SET {tier} = CAST(new.rate AS bigint) FROM new"
             " WHERE host_state.host_id = new.id",

@@ -13,17 +13,17 @@ from typing import Any
 
 from werkzeug.datastructures import MultiDict
 
-from relay.admin.actions import LimitChange, RateTier
+from relay.admin.actions import LimitChange
 from relay.atproto import syntax
 from relay.atproto.errors import SyntaxInvalid
 from relay.atproto.fields import MAX_SEQ
 from relay.atproto.hostname import Endpoint, parse_endpoint
 from relay.hosts.hosts import Position
 from relay.kit.values import MAX_COUNT, parse_bool
+from relay.store.hosts import RATE_TIERS
 from relay.web.errors import invalid
 
 Query = MultiDict[str, str]
-RATE_TIERS: tuple[RateTier, ...] = ("per_second", "per_hour", "per_day")
 NO_RATE = -1
 
 
