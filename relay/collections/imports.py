@@ -124,18 +124,13 @@ class Imports:
         self._greenlet = gevent.spawn(self._run, source)
 
     def _run(self, source: str) -> None:
-        while True:
+        following: str | None = source
+        while following is not None:
+            source = following
             try:
                 self._discover(source)
                 self._import(source)
-                with self._turn:
-                    if self._db.write(table.finish, source, time.time()):
-                        log.info("the import of collections from %s is complete", source)
-                        # In an older database another one may have been under way.
-                        self._source = self._db.read(table.running)
-                        if self._source is None:
-                            return
-                        source = self._source
+                following = self._finish(source)
             except StepMoved:
                 log.debug("the import of collections from %s is not where the database had it", source)
                 gevent.sleep(DATABASE_SECONDS)
@@ -149,6 +144,16 @@ class Imports:
                 log.exception("the import of collections from %s crashed", source)
                 self._fail(source, "an error of this relay: see its log")
                 return
+
+    def _finish(self, source: str) -> str | None:
+        """End the import of `source` if it is complete, and say which one to go on with, if any."""
+        with self._turn:
+            if not self._db.write(table.finish, source, time.time()):
+                return source
+            log.info("the import of collections from %s is complete", source)
+            # In an older database another one may have been under way.
+            self._source = self._db.read(table.running)
+            return self._source
 
     def _fail(self, source: str, error: str) -> None:
         log.warning("the import of collections from %s has failed: %s", source, error)
