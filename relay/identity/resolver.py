@@ -72,6 +72,7 @@ class _Flight:
         "landed",
         "outcome",
         "outdated",
+        "queued",
         "rest",
         "target",
     )
@@ -82,6 +83,8 @@ class _Flight:
         self.hosts = [host]
         self.landed = Signal()
         self.outcome: Fact | IdentityError | None = None
+        # Not before the table has been read: what that says must not come after what the network does.
+        self.queued = False
         self.flying = False
         # The DID changed after the lookup began: the answer may be from before that.
         self.outdated = False
@@ -253,8 +256,12 @@ class Resolver:
         return self._plc_lookups if flight.target.is_plc else self._web_lookups
 
     def _queue(self, flight: _Flight) -> None:
-        """Wait for a worker, in the line of the host that asked first."""
-        if not self._queue_of(flight).put(flight.hosts[0], flight, WAIT_SECONDS / 2):
+        """Wait for a worker, in the lines of all hosts that have asked. Given up when that of the first has no room."""
+        queue, (first, *others) = self._queue_of(flight), flight.hosts
+        flight.queued = True
+        for host in others:
+            queue.put(host, flight, 0)
+        if not queue.put(first, flight, WAIT_SECONDS / 2):
             self._land(flight, IdentityError("did-unavailable", "too many lookups are waiting"))
 
     def _hurry(self, flight: _Flight, host: str) -> None:
@@ -262,7 +269,7 @@ class Resolver:
         if flight.flying or host in flight.hosts or len(flight.hosts) == HOSTS_PER_LOOKUP:
             return
         flight.hosts.append(host)
-        if flight.rest is None:
+        if flight.queued and flight.rest is None:
             self._queue_of(flight).put(host, flight, 0)
 
     def _fly(self, flight: _Flight) -> None:

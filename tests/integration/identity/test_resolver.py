@@ -217,7 +217,17 @@ def test_refreshes_amid_a_lookup_have_it_asked_again(resolver: Resolver, plc: Fa
     assert plc.asked[DID] <= 2 + resolver_module.ASKED_AGAIN
 
 
+def test_hosts_that_ask_while_the_table_is_read_cost_no_lookup(make: MakeResolver, plc: FakePlc) -> None:
+    before = make()
+    before.resolve(DID)
+    before.stop()
+    resolver = make()
+    gevent.joinall([gevent.spawn(resolver.resolve, DID, f"host{number}") for number in range(3)], raise_error=True)
+    assert plc.asked[DID] == 1
+
+
 def test_a_refresh_joins_no_reading_of_the_table(make: MakeResolver, plc: FakePlc) -> None:
+    """Not even one for another host: what the table says must not come after what the network does."""
     before = make()
     before.resolve(DID)
     before.stop()
