@@ -11,7 +11,7 @@ from gevent.queue import Queue
 
 from relay.atproto.hostname import Endpoint
 from relay.comparison.relays import FollowedRelay
-from relay.hosts import autoscale, crawl_checks, hosts, pull_hosts
+from relay.hosts import autoscale, crawl_checks, hosts, new_hosts, pull_hosts
 from relay.hosts.hosts import Hosts
 from relay.kit.errors import AddressRefused, CrawlRefused, HttpError
 from relay.net.http import GuardedHttp, Response
@@ -67,6 +67,20 @@ def test_a_host_that_asks_several_times_at_once_is_one_new_host(relay: Relay, mo
     gevent.joinall(requests, raise_error=True)
     running.new_hosts.request("two.pds.test", admin=False)
     assert [report.host.hostname for report in running.reports()] == ["one.pds.test", "two.pds.test"]
+    assert not running.new_hosts._coming, "which is as long as requests are under way"
+
+
+def test_a_host_that_is_refused_gives_its_place_back(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(http: GuardedHttp, endpoint: Endpoint, **_: bool) -> None:
+        raise CrawlRefused("crawl-unreachable", "HostNotFound", 400, "it does not answer")
+
+    monkeypatch.setattr(new_hosts, "CHECKS_AT_ONCE", 1)
+    monkeypatch.setattr(crawl_checks, "DESCRIBE_SECONDS", 0.1)
+    monkeypatch.setattr(crawl_checks, "check_answers", refuse)
+    running = relay.start()
+    for _ in range(3):
+        with pytest.raises(CrawlRefused, match="it does not answer"):
+            running.new_hosts.request("one.pds.test", admin=False)
 
 
 def test_an_admins_host_does_not_wait_behind_a_crowd(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import gevent
 import pytest
 
 from relay.kit.errors import AddressRefused
-from relay.net.dns_text import text_records
+from relay.net.dns_text import MAX_RECORDS, MAX_SERVERS, text_records
 
 NAME = "_atproto.user.test"
-Answer = Callable[[bytes], list[bytes]]
+Answer = Callable[[bytes], Iterable[bytes]]
 
 
 class NameServer:
@@ -93,6 +93,29 @@ def test_what_is_not_an_answer_is_an_error_in_time(server: NameServer, answer: A
     with pytest.raises(AddressRefused) as refused:
         asked(server, 0.3)
     assert refused.value.reason == "name-unresolved"
+
+
+def test_answers_without_end_to_another_question_are_an_error_in_time(server: NameServer) -> None:
+    def forged(question: bytes) -> Iterator[bytes]:
+        while True:
+            yield b"\0\0" + answer_to(question, record(b"did=forged"))[2:]
+            gevent.sleep(0.01)
+
+    server.answer = forged
+    with gevent.Timeout(60), pytest.raises(AddressRefused):
+        asked(server, 0.3)
+
+
+def test_of_many_records_a_bounded_number_is_read(server: NameServer) -> None:
+    server.answer = lambda question: [answer_to(question, *[record(b"%d" % number) for number in range(99)])]
+    assert asked(server) == [str(number) for number in range(MAX_RECORDS)]
+
+
+def test_few_servers_are_asked(server: NameServer) -> None:
+    server.answer = lambda question: [answer_to(question, flags=0x8182)]
+    with pytest.raises(AddressRefused):
+        text_records(NAME, 5.0, [server.address] * 9)
+    assert len(server.questions) == MAX_SERVERS
 
 
 def test_the_next_server_is_asked_when_one_is_silent(server: NameServer) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from relay.atproto import frames
 from relay.atproto.frames import Event
-from relay.hosts import subscriber
+from relay.hosts import backlog, subscriber
 from relay.hosts.host import Host
 from relay.hosts.subscriber import BACKLOGS_AT_ONCE, HELD_EVENTS, LONGEST_STEP, Subscriber
 from relay.net.websocket_connection import StreamEnded
@@ -121,6 +121,23 @@ def test_the_hosts_own_word_ends_the_stream() -> None:
     assert sink.taken == [1] and end == "future-cursor"
 
 
+def test_a_cursor_before_what_the_host_has_is_a_gap() -> None:
+    host = known_host()
+    read(host, frame("#info", {"name": "Hello"}))
+    assert not host.cursor._book.gaps
+    read(host, frame("#info", {"name": "OutdatedCursor"}))
+    assert host.cursor._book.gaps == {host.id: "outdated-cursor"}
+
+
+def test_a_host_that_sends_something_may_be_asked_live_once_more() -> None:
+    host = known_host()
+    host.live_restart = True
+    read(host, b"\xff")
+    assert host.live_restart
+    read(host, identity_frame(1))
+    assert not host.live_restart
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_host_whose_turn_is_over_makes_way_unless_it_has_just_waited(
     waits: bool, monkeypatch: pytest.MonkeyPatch
@@ -177,6 +194,25 @@ def test_the_end_of_a_backlog_is_that_of_the_stream() -> None:
     assert reader._backlogs.counter == BACKLOGS_AT_ONCE, "another may be read"
 
 
+def test_of_two_connections_none_is_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closing(Stream):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    monkeypatch.setattr(backlog, "MAX_MESSAGES", 1)
+    monkeypatch.setattr(backlog, "began_long_ago", lambda _: True)
+    monkeypatch.setattr(backlog, "reaches", lambda *_: False)
+    past, live = Closing(*[identity_frame(seq) for seq in range(1, 9)]), Closing(identity_frame(9))
+    sink, nothing = Sink(), cast(Any, None)
+    reader = Subscriber(nothing, sink, lambda *_: False)
+    monkeypatch.setattr(reader, "open", lambda *_: live)
+    with pytest.raises(StreamEnded):
+        reader.read(known_host(), cast(Any, past), 0, from_the_start=True)
+    assert sink.taken == [9] and past.closed and live.closed
+
+
 def test_a_host_that_sends_little_else_has_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     host = known_host(trusted=True)
     sink, end = read(host, *[b"\xff"] * 200)
@@ -202,6 +238,7 @@ def test_the_next_connection_asks_from_behind_what_stopped_the_last() -> None:
         steps.append(host.skip)
     # The step before was at the same place already.
     assert steps == [1, 2, 4, 8, 16]
+    assert host.cursor._book.gaps == {host.id: "unreadable"}
     other = known_host()
     other.step_over(alone=True)
     assert other.skip == 0
