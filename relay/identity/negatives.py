@@ -79,6 +79,10 @@ class Negatives:
         del self._doubted[did]
         return False
 
+    def in_doubt(self, did: str) -> bool:
+        """Whether the last answer about a DID that was known is not believed yet."""
+        return did in self._doubted
+
     def ask_again_at(self, asked: int, host: str) -> float | None:
         """When to ask again for a DID that is unknown, in seconds after the first answer; None: not again.
 

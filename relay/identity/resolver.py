@@ -167,8 +167,9 @@ class Resolver:
     def refresh(self, did: str, host: str, *, always: bool = False) -> bool:
         """Look the DID up past memory and table, so that memory has the newest answer; blocks as `resolve` does.
 
-        False when the DID and the `host` that caused it have no refresh left, and memory has what it had; with `always`
-        none is needed, and whoever asks has bounds of its own. Raises IdentityError `did-unavailable`.
+        False when memory has what it had: the DID and the `host` that caused it have no refresh left, or the answer is
+        not believed yet. With `always` none is needed, and whoever asks has bounds of its own. Raises IdentityError
+        `did-unavailable`.
         """
         allowed = always or self._may_refresh(did, host)
         try:
@@ -176,7 +177,7 @@ class Resolver:
         except IdentityError as error:
             if error.reason == "did-unavailable":
                 raise
-        return allowed
+        return allowed and not self._negatives.in_doubt(did)
 
     def _resolve(self, did: str, host: str, *, refresh: bool, granted: bool = True) -> Identity:
         """As `resolve`; `granted`: the refresh is one of those that the DID and the host have."""

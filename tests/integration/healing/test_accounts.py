@@ -66,6 +66,23 @@ def test_an_account_behind_a_break_is_healed(path: EventPath, pds: FakePds) -> N
     assert len(path.events()) == 4
 
 
+def test_an_account_that_moves_while_the_directory_denies_it_is_healed(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    """That a known DID does not exist is not believed at once: what was known of it says that it is another host's."""
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    del path.plc.documents[repo.did]
+    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
+    until(lambda: other.cursor.position == 1)
+    assert [(missed.did, missed.reason) for missed in noted(path, other)] == [(repo.did, "wrong-host")]
+    path.move(repo, other_pds.url)
+    other_pds.repos[repo.did] = repo
+    path.heal()
+    last = path.logged(2)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
+
+
 def test_a_commit_that_the_stream_may_still_bring_is_not_fetched(path: EventPath, pds: FakePds) -> None:
     """A `#sync` of the newest commit would have all before it dropped that are on their way."""
     host = connected(path, pds)
