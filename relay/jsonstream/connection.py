@@ -68,6 +68,7 @@ class JsonConnection(Connection):
         """
         if text.count(b",") > MAX_COMMAS:
             raise _refused("a message has too many items")
+        self.hold(len(text))
         self._pace.wait(self._consumer.remote_address, len(text), self._leaving)
         try:
             message = orjson.loads(text)
@@ -82,6 +83,8 @@ class JsonConnection(Connection):
             raise _refused("an options_update has no payload")
         try:
             wanted = of_update(message["payload"], self._options.wanted.kinds, Stints().pause)
+            # What was said makes room for what it asked for.
+            self.hold(0)
             self._options.change(wanted)
         except FilterInvalid as error:
             raise _refused(str(error)) from None
@@ -89,6 +92,13 @@ class JsonConnection(Connection):
             raise full(error) from None
         if self._feed is not None:
             self._feed.waits = False
+
+    def hold(self, size: int) -> None:
+        """Have room for so many bytes of what was said. Raises ConsumerEnded."""
+        try:
+            self._options.place.hold(size)
+        except FiltersFull as error:
+            raise full(error) from None
 
 
 def full(error: FiltersFull) -> ConsumerEnded:

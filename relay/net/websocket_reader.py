@@ -127,6 +127,11 @@ class FrameReader:
         self._skip = 0
         self._skips_last: bool | None = None
 
+    @property
+    def held(self) -> int:
+        """Bytes of what has begun and is not whole."""
+        return len(self._buffer) + len(self._part)
+
     def take(self) -> list[bytes | PassedOver]:
         """The messages that are whole since the last call, and in their places those that were passed over."""
         messages, self._messages = self._messages, []

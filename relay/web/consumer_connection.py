@@ -48,6 +48,8 @@ PING_INTERVAL = 30.0
 FAREWELL_TIMEOUT = 5.0
 # What may wait in the kernel for a consumer beside what is on its way to it.
 UNSENT_BYTES = 128 << 10
+# What a consumer has begun to say has to be whole after this long.
+WHOLE_SECONDS = 20.0
 # What a consumer may still send while it reads the farewell.
 FAREWELL_BYTES = 256 << 10
 # A consumer that floods keeps its place this long before it is told: otherwise it would be back at once.
@@ -59,8 +61,8 @@ class ConsumerEnded(RelayError):
     """The connection is over; `farewell` is what may still be sent, after the `rest` of a frame.
 
     Reasons: the `reason` labels of `relay_consumers_ended_total`: `left`, `gone`, `stalled`, `too-slow`, `fell-behind`,
-    `silent`, `websocket-protocol`, `websocket-flood`, `options-invalid`, `filters-full`, `future-cursor`, `log-io`,
-    `relay-stopping`.
+    `silent`, `websocket-protocol`, `websocket-flood`, `message-stalled`, `options-invalid`, `filters-full`,
+    `future-cursor`, `log-io`, `relay-stopping`.
     """
 
     def __init__(self, reason: str, farewell: bytes = b"", rest: memoryview = NOTHING) -> None:
@@ -101,6 +103,7 @@ class Connection:
     farewell_bytes: ClassVar[int] = FAREWELL_BYTES
 
     __slots__ = (
+        "_begun_at",
         "_consumer",
         "_counted",
         "_feed",
@@ -141,6 +144,8 @@ class Connection:
         self._sent = 0
         self._counted = 0
         self._frames = 0
+        # When the text began that is not whole yet.
+        self._begun_at: float | None = None
         self._waited = False
         self._pong_due = False
         now = self._listened_at = time.monotonic()
@@ -153,6 +158,9 @@ class Connection:
 
     def hear(self, text: bytes) -> None:
         """Take a text that the consumer sent. Raises ConsumerEnded."""
+
+    def hold(self, size: int) -> None:
+        """So many bytes are kept of a text that is not whole yet. Raises ConsumerEnded."""
 
     def serve(self, feed: Feed, leaving: Callable[[], bool]) -> None:
         """Send the feed's events until the consumer or the relay ends it. Always raises ConsumerEnded, or LogError.
@@ -283,12 +291,23 @@ class Connection:
             self._pong_due = False
         if reader.failure is not None:
             raise _broken(reader.failure)
+        if self.hears:
+            self._look_at_unfinished(now)
         if reader.closed is not None:
             try:
                 close_words(reader.closed)
             except FrameInvalid as error:
                 raise _broken(error) from None
             raise ConsumerEnded("left", control_frame(Opcode.CLOSE, reader.closed))
+
+    def _look_at_unfinished(self, now: float) -> None:
+        if not self._reader.held:
+            self._begun_at = None
+        elif self._begun_at is None:
+            self._begun_at = now
+        elif now - self._begun_at > WHOLE_SECONDS:
+            words = f"no whole message within {WHOLE_SECONDS:g} seconds"
+            raise ConsumerEnded("message-stalled", close_frame(CloseCode.POLICY_VIOLATION, words))
 
     def _take_sent(self, seconds: float) -> None:
         """Read and hear all that is there, if it is not more than may come in `seconds`."""
@@ -313,7 +332,10 @@ class Connection:
                 left -= len(text)
                 if left < 0:
                     raise _flood()
+                self._begun_at = None
                 self.hear(text)
+            if self.hears:
+                self.hold(reader.held)
             if len(data) == READ_BYTES:
                 yield_hub()
 

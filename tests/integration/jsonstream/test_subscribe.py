@@ -32,7 +32,7 @@ from relay.jsonstream.filter_room import FilterRoom
 from relay.jsonstream.filters import MAX_COLLECTIONS, MAX_DIDS, USUAL_KINDS, of_update
 from relay.net.websocket import RSV1
 from relay.stream import firehose
-from relay.web import server
+from relay.web import consumer_connection, server
 from relay.web.consumer_connection import MAX_UNREAD_SECONDS
 from relay.web.http_input import MAX_HEAD_BYTES
 from tests.support.fixtures import StartWeb
@@ -347,6 +347,49 @@ def test_an_update_that_is_too_long_is_told_to_who_is_still_sending_it(web: Web)
         sock.sendall(Frame(Opcode.TEXT, b"x" * (MAX_UPDATE_BYTES + 1)).serialize(mask=True))
         sock.shutdown(socket.SHUT_WR)
         assert close_code(sock) == 1009
+
+
+def begun(size: int) -> bytes:
+    """A message of so many bytes that lacks its end."""
+    return Frame(Opcode.TEXT, b" " * size).serialize(mask=True)[:-1]
+
+
+def test_a_message_has_to_come_to_its_end_in_time(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_connection, "WHOLE_SECONDS", 2.0)
+    for beginning in (begun(1000), Frame(Opcode.TEXT, b" ", fin=False).serialize(mask=True)):
+        with raw(web) as sock:
+            sock.sendall(beginning)
+            assert close_code(sock) == 1008
+    with consumer(web) as client:
+        for _ in range(8):
+            client.send("{}")
+            time.sleep(0.5)
+        assert client.close_code is None
+
+
+def test_what_consumers_have_begun_to_say_is_bounded_together(
+    start_web: StartWeb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = MAX_UPDATE_BYTES - 1
+    # Three of an address.
+    monkeypatch.setattr(stream, "FilterRoom", partial(FilterRoom, 6 * size))
+    web = start_web(json_stream=True)
+
+    def taken() -> float:
+        return REGISTRY.get_sample_value("relay_queue_size", {"queue": "json-filter-bytes"}) or 0.0
+
+    with ExitStack() as opened:
+        *first, last = (opened.enter_context(raw(web)) for _ in range(4))
+        for sock in first:
+            sock.sendall(begun(size))
+        until(lambda: taken() > 2.9 * size)
+        last.sendall(begun(size))
+        assert close_code(last) == 1013
+        for sock in first:
+            sock.sendall(b" ")
+            # Spaces are not JSON.
+            assert close_code(sock) == 1008
+    until(lambda: taken() == 0)
 
 
 def test_updates_are_bounded_as_they_are_heard(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,6 +50,26 @@ def test_the_room_and_the_half_of_an_address(room: FilterRoom) -> None:
     room.check("10.0.0.1", wanted(500))
 
 
+def test_what_is_said_takes_room_beside_the_filter(room: FilterRoom) -> None:
+    short = Place(room, "10.0.0.2")
+    short.hold(OWN_BYTES)
+    assert room.bytes == 0
+    place = Place(room, "10.0.0.1")
+    place.take(wanted(100))
+    place.hold(300)
+    assert room.bytes == 400
+    with pytest.raises(FiltersFull):
+        place.hold(401)
+    with pytest.raises(FiltersFull):
+        place.take(wanted(201))
+    assert room.bytes == 400
+    place.hold(0)
+    assert room.bytes == 100
+    place.hold(300)
+    place.close()
+    assert room.bytes == 0
+
+
 def test_an_ipv6_network_is_one_address(room: FilterRoom) -> None:
     Place(room, "2001:db8::1").take(wanted(500))
     with pytest.raises(FiltersFull):
