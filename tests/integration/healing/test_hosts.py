@@ -11,6 +11,7 @@ import pytest
 
 from relay.atproto.frames import Account, Commit, Sync
 from relay.healing import hosts as healing_hosts
+from relay.healing import listing
 from relay.healing.catching_up import is_close
 from relay.hosts.host import Host
 from relay.store import host_healing, hosts
@@ -202,6 +203,26 @@ def test_an_admin_may_have_a_host_compared_at_once_and_stop_it(path: EventPath, 
     path.host_healing.begin(host)
     assert path.host_healing.end(host)
     assert progress(path, host)[1:2] == ("failed",) and progress(path, host).error == "stopped by an admin"
+
+
+def test_a_comparison_that_is_stopped_asks_for_no_further_page(
+    path: EventPath, pds: FakePds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pds.repos_per_page = 1
+    host = connected(path, pds)
+    for seq in (1, 2, 3):
+        known(path, pds, host, seq)
+    page = listing.page
+
+    def stopped(*args: Any) -> Any:
+        found = page(*args)
+        assert path.host_healing.end(host)
+        return found
+
+    monkeypatch.setattr(listing, "page", stopped)
+    path.host_healing.begin(host)
+    path.compare()
+    assert len(pds.requests) == 1 and progress(path, host)[1:3] == ("failed", 0)
 
 
 def test_gaps_in_a_row_make_one_comparison_and_one_more_after_a_pause(path: EventPath, pds: FakePds) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import socket
 import ssl
 import time
@@ -175,6 +176,13 @@ def test_a_body_may_have_its_limit_and_no_byte_more(http: GuardedHttp) -> None:
         assert len(http.get(server.url, max_bytes=limit).body) == limit
         assert _refusal(http, server.url, max_bytes=limit - 1) == "http-too-large"
         assert len(http.get(server.url, max_bytes=limit).body) == limit
+
+
+def test_an_answer_that_is_compressed_unasked_is_left_so(http: GuardedHttp) -> None:
+    bomb = gzip.compress(bytes(1 << 20))
+    answer = reply(bomb, headers=["Content-Encoding: gzip"])
+    with RawServer(lambda sock: sock.sendall(answer)) as server:
+        assert http.get(server.url, max_bytes=len(bomb)).body == bomb
 
 
 def test_a_body_without_a_length_is_bounded_as_well(http: GuardedHttp) -> None:

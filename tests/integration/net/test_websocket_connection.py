@@ -17,7 +17,7 @@ from tests.support import dialling
 from tests.support.certificate import server_context
 from tests.support.dialling import PATIENT, QUICK
 from tests.support.living import living, without_collections
-from tests.support.pds import PING, TEXT, FakePds, websocket_frame
+from tests.support.pds import PING, PONG, TEXT, FakePds, websocket_frame
 from tests.support.wait import PATIENCE, until
 
 # What the connections of a test wait by.
@@ -77,6 +77,48 @@ def test_a_quiet_host_is_pinged_and_kept(pds: FakePds) -> None:
     assert not reader.dead
     pds.publish(1, b"news")
     assert reader.get(timeout=30) == [b"news"]
+
+
+def test_a_host_that_sends_nothing_but_pings_is_kept(pds: FakePds) -> None:
+    def send(sock: socket.socket) -> None:
+        for _ in range(20):
+            sock.sendall(websocket_frame(b"", PING))
+            gevent.sleep(0.1)
+        sock.sendall(websocket_frame(b"news"))
+        gevent.sleep(5)
+
+    pds.on_stream = send
+    assert connect(pds, Timing(whole_frame=1.0)).receive() == [b"news"]
+
+
+def test_a_host_that_has_pinged_is_waited_for_as_before(pds: FakePds) -> None:
+    def send(sock: socket.socket) -> None:
+        sock.sendall(websocket_frame(b"", PING))
+        for _ in range(4):
+            # The answer to that, then pings.
+            sock.recv(1 << 10)
+            sock.sendall(websocket_frame(b"", PONG))
+        sock.sendall(websocket_frame(b"news"))
+        gevent.sleep(5)
+
+    pds.on_stream = send
+    assert connect(pds, Timing(quiet=0.4)).receive() == [b"news"]
+
+
+def test_a_ping_now_and_then_is_not_a_flood(pds: FakePds, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket_connection, "SMALL_FRAMES_ALLOWED", 100)
+    monkeypatch.setattr(websocket_connection, "SMALL_FRAMES_SECONDS", 60.0)
+    count = 40
+
+    def send(sock: socket.socket) -> None:
+        for _ in range(count):
+            sock.sendall(websocket_frame(b"", PING) + websocket_frame(b"m"))
+            sock.recv(1 << 10)
+        gevent.sleep(5)
+
+    pds.on_stream = send
+    with gevent.Timeout(30):
+        assert messages(connect(pds), count) == [b"m"] * count
 
 
 def test_a_host_that_does_not_answer_pings_is_left(pds: FakePds) -> None:

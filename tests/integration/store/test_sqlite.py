@@ -128,7 +128,8 @@ def test_writes_in_line_wait_together_for_another_program(path: Path, monkeypatc
     assert 0.9 < time.monotonic() - started < 8
     # The next one has all its time again.
     write = gevent.spawn(database.write, installation.put, "a", "b")
-    gevent.sleep(0.1)
+    gevent.sleep(0.4)
+    assert not write.ready()
     other.execute("ROLLBACK")
     other.close()
     write.get(timeout=60)

@@ -1,4 +1,4 @@
-"""What an answer says of when to ask again."""
+"""What an answer says of when to ask again, and its JSON."""
 
 from __future__ import annotations
 
@@ -36,3 +36,9 @@ def test_when_to_ask_again(monkeypatch: pytest.MonkeyPatch, text: str, seconds: 
     assert answer.retry_after(unsaid=7.0) == (7.0 if seconds is None else seconds)
     assert answer.retry_after(10.0) == min(seconds or 0.0, 10.0)
     assert Response(503, {}, b"").retry_after(unsaid=7.0) == 7.0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"null", b"{", b"\xff", b"[" * 200_000, b'{"a":' * 200_000])
+def test_what_is_no_json_object_is_none(body: bytes) -> None:
+    assert Response(200, {}, body).json_object() is None
+    assert Response(200, {}, b'{"a": 1}').json_object() == {"a": 1}
