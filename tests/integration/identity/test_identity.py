@@ -149,11 +149,13 @@ def test_a_key_that_this_version_cannot_read_spoils_no_other_row(flaky: Flaky, c
 def test_when_the_table_agreed_with_the_directory_is_believed_if_it_can_be(flaky: Flaky) -> None:
     old = IdentityCache(flaky, RecordCache(10).identities, clock=lambda: time.time() - 1e6)  # type: ignore[arg-type]
     old.put(_fact(1))
+    old.put(Tombstone("did:web:example.com"))
     old._flush()
     for primed, good in ((time.time() + 1e8, False), (time.time(), True), (0.0, False)):
         cache = _cache(flaky)
         cache._primed_until = primed
         assert (cache.load(account_did(1)) is not None) is good
+        assert cache.load("did:web:example.com") is None, "the directory knows nothing of that one"
 
 
 def test_what_waits_is_bounded_and_the_oldest_goes_first(flaky: Flaky, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,6 +247,25 @@ def test_what_is_looked_for_ahead_is_not_kept_when_it_is_outdated(flaky: Flaky) 
     cache = _cache(flaky)
     cache.look_ahead([account_did(1)])
     assert cache.get(account_did(1)) is None
+
+
+def test_what_was_written_while_it_is_looked_for_ahead_is_newer(flaky: Flaky) -> None:
+    before = _cache(flaky)
+    before.put(_fact(1))
+    before._flush()
+    cache = _cache(flaky)
+    cache._flush()
+    flaky.held.clear()
+    reads = flaky.reads
+    reading = gevent.spawn(cache.look_ahead, [account_did(1)])
+    until(lambda: flaky.reads > reads, 30)
+    cache.put(_fact(1, "new.example.com"))
+    cache._db = flaky.database
+    cache._flush()
+    assert not cache._pending
+    flaky.held.set()
+    reading.get(timeout=60)
+    assert cache.get(account_did(1)) == _fact(1, "new.example.com")
 
 
 @pytest.mark.parametrize("forgotten", [False, True])

@@ -110,8 +110,14 @@ def test_the_lane_as_a_whole_is_bounded() -> None:
     assert queue.put("c", ("c", 1), 0.01)
     assert not queue.put("d", ("d", 1), 0.01)
     assert "d" not in queue._shares
+    # Who gives up takes no room of its host, and nothing of another job that waits on.
+    assert not queue.put("b", ("b", 2), 0.01)
+    assert queue._shares["b"].room.counter == 9
+    waiting = gevent.spawn(queue.put, "d", ("d", 2), 60)
+    assert not queue.put("d", ("d", 3), 0.01)
     work.release.set()
-    _wait(lambda: len(work.done) == 3)
+    assert waiting.get(timeout=60)
+    _wait(lambda: len(work.done) == 4)
     queue.stop()
 
 
