@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gevent
 import pytest
 
 from relay.atproto.frames import Identity
@@ -32,3 +33,18 @@ def test_a_host_that_has_used_up_its_own_places_is_stopped_when_all_others_are_t
     assert places.full and places.stops(greedy) and not places.stops(modest)
     places.leave(waiting[0])
     assert not places.full and not places.stops(greedy)
+
+
+def test_hosts_that_wait_for_a_place_go_on_one_for_each_that_comes_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("OWN_EVENTS", 0), ("COMMON_EVENTS", 2), ("WAIT_SECONDS", 60.0)):
+        monkeypatch.setattr(parking, name, value)
+    hosts, places = [known_host(), known_host(id=2)], Parking()
+    parked = [delivery(hosts[0], 1) for _ in range(2)]
+    for one in parked:
+        places.enter(one)
+    waiting = [gevent.spawn(places.wait_for_place, host) for host in hosts]
+    gevent.sleep(0)
+    for number, one in enumerate(parked, 1):
+        places.leave(one)
+        waiting[number - 1].join(20)
+        assert [who.ready() for who in waiting] == [index < number for index in range(2)]
