@@ -147,6 +147,13 @@ def test_a_missing_node_is_named_wherever_it_is_needed() -> None:
             assert refused(Cid(repo.data), [op], without) == "mst-node-missing"
 
 
+def test_bridges_come_and_go_with_the_key_that_they_lead_to() -> None:
+    without, above = tree_of(HIGH)
+    whole, blocks = tree_of(A, HIGH)
+    assert invert(whole, [put(A)], blocks) == without
+    assert invert(without, [drop(A)], above) == whole
+
+
 def test_what_came_and_went_in_one_commit_changes_nothing() -> None:
     root, blocks = tree_of(A)
     assert invert(root, [put(C), drop(C)], blocks) == root
