@@ -177,7 +177,7 @@ def read(place: Place, data: bytes, blocks: Container[bytes], below: list[Place]
                 raise _fault(fields)
         except LookupError:
             # Or none differs, as the key before is the beginning of this one.
-            if not keys or _LENGTHS.get(length) != len(suffix) or _SHARED.get(number) != len(key):
+            if not keys or _SHARED.get(number) != len(key):
                 raise _fault(fields) from None
         key = key[:shared] + suffix
         if SLASH in suffix:
