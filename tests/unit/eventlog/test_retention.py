@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +46,31 @@ def test_the_oldest_events_go_before_the_disk_is_full(tmp_path: Path, monkeypatc
     assert trimmed(log, 10_000) == 0
     assert trimmed(log, 13_000) == 2
     assert trimmed(log, 0) == 0
+
+
+def test_a_disk_that_lacks_more_than_the_log_has_leaves_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = filled(tmp_path)
+    free(monkeypatch, 0)
+    assert trimmed(log, log.bytes()) == trimmed(filled(tmp_path / "more"), 1 << 40) > 0
+    assert len(log.segments) == 1
+
+
+def test_what_sql_lacks_stays_however_full_the_disk_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = filled(tmp_path)
+    free(monkeypatch, 0)
+    Retention(log, Keep(0.0, 1, 1 << 40), lambda: 50, lambda _: None, lambda: 50).trim()
+    assert log.first_seq <= 50 < log.segments[1].first_seq
+
+
+def test_what_was_deleted_is_told_a_round_late(tmp_path: Path) -> None:
+    """A feed may hold a block that was read before."""
+    log, told = filled(tmp_path), list[int]()
+    retention = Retention(log, Keep(1e9, 4000), lambda: 101, told.append)
+    retention.tidy()
+    retention.tidy()
+    assert told == [1, log.first_seq] and log.first_seq > 1
 
 
 def test_by_default_two_gigabytes_stay_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +137,18 @@ def test_room_is_set_aside_and_given_back_when_the_disk_is_full(
     free(monkeypatch, spare.SCARCE - 1)
     spare.give_back(tmp_path)
     assert not (tmp_path / spare.NAME).exists()
+
+
+def test_room_that_cannot_be_set_aside_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OSError, match="No space"):
+        spare.set_aside(tmp_path)
+    monkeypatch.undo()
+    spare.set_aside(tmp_path)
+    assert (tmp_path / spare.NAME).stat().st_size == spare.SIZE
 
 
 def test_a_disk_that_stays_full_is_told_of_once(

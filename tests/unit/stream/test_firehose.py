@@ -10,10 +10,10 @@ import pytest
 from relay.atproto.frames import Kind
 from relay.eventlog import reader
 from relay.eventlog.log import SegmentLog
-from relay.eventlog.record import FLAG_HIDES
+from relay.eventlog.record import FLAG_HIDES, Record
 from relay.eventlog.retention import Keep, Retention
 from relay.stream import feed as feeds
-from relay.stream.feed import ConsumerTooSlow
+from relay.stream.feed import ConsumerTooSlow, LogSource
 from relay.stream.firehose import Firehose
 from relay.stream.pieces import CONVERTED_EVENTS
 from relay.stream.suppressions import Suppressions
@@ -46,6 +46,25 @@ def test_what_is_converted_counts_as_long_as_it_is(tmp_path: Path) -> None:
         feed.next(0.0)
         assert firehose._budget.taken == 0
         feed.close()
+    firehose.close()
+    log.close()
+
+
+def test_what_is_published_while_the_log_is_read_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log has nothing up to the head: those seqs were passed over."""
+    log, suppressions = SegmentLog(tmp_path), Suppressions()
+    tail = Tail(5, suppressions)
+    firehose = Firehose(log, tail, suppressions)
+    feed = firehose.attach(0)
+
+    def read(_source: LogSource, _after_seq: int) -> list[Record]:
+        tail.publish([record(6)])
+        return []
+
+    monkeypatch.setattr(LogSource, "read", read)
+    assert payloads(feed.next(60.0) or b"") == [record(6).frame] and feed.position == 6
     firehose.close()
     log.close()
 
