@@ -54,6 +54,8 @@ ATTEMPTS = 16
 NOT_FOUND_ATTEMPTS = 5
 # Until another look at an account for which there is no budget, or of which the stream may still bring the news.
 LATER_SECONDS = {"budget": 60.0, "to-come": 15.0}
+# An account's document may name its former host for a while, if the directory has the new one late: so many looks more.
+LATE_ATTEMPTS = 2
 
 # How looking at an account can end: with these it is settled, with all others it is tried again.
 SETTLED = frozenset({"sent", "told", "entered", "current", "older", "moved", "not-served", "unknown"})
@@ -167,7 +169,8 @@ class AccountHealing:
         attempts, first = ATTEMPTS, FIRST_RETRY_SECONDS
         if outcome == "not-found":
             attempts, first = NOT_FOUND_ATTEMPTS, NOT_FOUND_SECONDS
-        if outcome in SETTLED:
+        late = outcome == "moved" and missed.reason == "wrong-host" and missed.attempts < LATE_ATTEMPTS
+        if outcome in SETTLED and not late:
             self._db.write(table.settle, missed)
         elif (later := LATER_SECONDS.get(outcome)) is not None:
             self._db.write(table.postpone, missed, self._clock() + later, failed=False)

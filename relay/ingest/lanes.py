@@ -16,7 +16,7 @@ from gevent.lock import BoundedSemaphore
 from gevent.queue import Queue
 
 from relay.atproto.errors import ProtocolError
-from relay.atproto.frames import Event, Kind
+from relay.atproto.frames import Account, Event, Kind
 from relay.hosts.host import Host
 from relay.ingest.delivery import Again, Delivery, Fetched, Hold, Rejected, Sampler, Wait
 from relay.ingest.gate import Gate
@@ -44,7 +44,8 @@ TURN_SECONDS = 0.003
 WAIT_SECONDS = 1.0
 STORE_RETRY_SECONDS = 1.0
 # Drops by which nothing is missed, if the DID document is up to date; and their name for who fetched the event, if not.
-BY_DOCUMENT = frozenset({"wrong-host", "did-tombstone"})
+WRONG_HOST = "wrong-host"
+BY_DOCUMENT = frozenset({WRONG_HOST, "did-tombstone"})
 NOT_READ = "identity-not-read"
 
 log = logging.getLogger(__name__)
@@ -278,6 +279,9 @@ class Lane:
         doubted = delivery.refresh_denied and reason in BY_DOCUMENT
         delivery.refuse(NOT_READ if doubted else reason)
         missed = not isinstance(delivery, Fetched)
+        if missed and reason == WRONG_HOST and not (isinstance(event, Account) and not event.active):
+            # The directory may not have the new document of an account that moves yet.
+            doubted = doubted or self._rejections.is_first_claim(host, event.did)
         self._rejections.note(host, reason, event.did, event.seq, detail, event.frame, missed=missed, doubted=doubted)
         delivery.finish()
 

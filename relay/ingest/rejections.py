@@ -22,6 +22,9 @@ from relay.kit.limits import Tally
 LINES_SECONDS = 3600.0
 LINES_CAPACITY = 10_000
 LINES_PER_MINUTE = 20
+# An account of another host is noted for its host once in this time.
+CLAIMS_SECONDS = 3600.0
+CLAIMS_CAPACITY = 50_000
 # What is kept and logged of a DID, and of what is said about an event: a frame may call itself by megabytes of text.
 SHOWN_CHARACTERS = 300
 
@@ -83,6 +86,8 @@ class Rejections:
         self._counters = {reason: metrics.EVENTS_DROPPED.labels(reason) for reason in ("internal-error", "poison")}
         self._lines: Tally[tuple[int, str]] = Tally(LINES_SECONDS, LINES_CAPACITY)
         metrics.show_bound("drop-lines", self._lines.__len__, LINES_CAPACITY)
+        self._claims: Tally[tuple[int, str]] = Tally(CLAIMS_SECONDS, CLAIMS_CAPACITY)
+        metrics.show_bound("foreign-claims", self._claims.__len__, CLAIMS_CAPACITY)
         self._lines_in_all: Tally[None] = Tally(60.0, 1)
 
     def note(
@@ -121,6 +126,10 @@ class Rejections:
         self._rejected.add(host.id, now, reason, detail, did, seq, size or len(frame), frame)
         level = logging.INFO if self._is_news(host, reason) else logging.DEBUG
         log.log(level, "event rejected: reason=%s host=%s did=%s seq=%s %s", reason, host.hostname, did, seq, detail)
+
+    def is_first_claim(self, host: Host, did: str) -> bool:
+        """Whether `host` has not been found within an hour to speak for an account that is not its own."""
+        return self._claims.add((host.id, did), time.monotonic()) == 1
 
     def _is_news(self, host: Host, reason: str) -> bool:
         now = time.monotonic()

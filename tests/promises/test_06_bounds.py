@@ -59,6 +59,7 @@ MEASURED = {
     "ingest/parking.py _waiting": "parked",
     "hosts/rejected.py numbers": "rejected-frames-bytes",
     "ingest/penalties.py _charges": "penalties",
+    "ingest/rejections.py _claims": "foreign-claims",
     "ingest/rejections.py _lines": "drop-lines",
     "ingest/renumbering.py _checks": "renumbering-checks",
     "ingest/worker_supervisor.py _sent": "verifier-batches",

@@ -839,7 +839,7 @@ def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
     path.restart()
     host, other = connected(path, pds), connected(path, other_pds)
     repo = known(path, pds, host)
-    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
+    path.put(other, repo.account_frame(1, active=False, status="deleted"))
     until(lambda: other.cursor.position == 1)
     assert noted(path, other) == [], "the document says that it is another host's"
     path.move(repo, other_pds.url)
@@ -857,6 +857,42 @@ def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
     path.heal()
     last = path.logged(2)[-1]
     assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
+
+
+def test_an_account_that_moves_before_the_directory_has_its_document_is_healed_where_it_is_now(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    other_pds.repos[repo.did] = repo
+    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
+    until(lambda: other.cursor.position == 1)
+    path.heal()
+    assert [(missed.did, missed.reason) for missed in noted(path, other)] == [(repo.did, "wrong-host")]
+    assert len(path.events()) == 1
+    path.move(repo, other_pds.url)
+    path.ahead += 120
+    path.heal()
+    last = path.logged(2)[-1]
+    assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
+
+
+def test_a_host_that_speaks_for_the_accounts_of_others_is_asked_about_each_a_few_times(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    host, other = connected(path, pds), connected(path, other_pds)
+    repo = known(path, pds, host)
+    other_pds.repos[repo.did] = repo
+    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
+    until(lambda: other.cursor.position == 1)
+    for _ in range(1 + healing_accounts.LATE_ATTEMPTS):
+        assert len(noted(path, other)) == 1
+        path.heal()
+        path.ahead += 600
+    assert noted(path, other) == [] and len(path.events()) == 1
+    path.put(other, repo.commit(create(f"{POST}/c", {})).frame(2))
+    until(lambda: other.cursor.position == 2)
+    assert noted(path, other) == []
 
 
 @pytest.mark.parametrize("stored", [True, False])
