@@ -513,6 +513,25 @@ def test_a_did_that_the_directory_learns_of_late_is_asked_for_again(
     resolver.stop()
 
 
+def test_a_did_that_many_hosts_ask_for_takes_a_few_places_and_is_asked_for_once(
+    make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resolver_module, "PLC_WORKERS", 1)
+    resolver, wanted = make(), account_did(2)
+    plc.documents[wanted] = did_document(wanted, KEY, "https://pds.example.com")
+    hosts = [f"host{number}" for number in range(3 * resolver_module.HOSTS_PER_LOOKUP)]
+    with plc.holding():
+        first = gevent.spawn(resolver.resolve, DID, host="first")
+        until(lambda: plc.asked[DID] == 1)
+        callers = [gevent.spawn(resolver.resolve, wanted, host=host) for host in hosts]
+        until(lambda: len(resolver._plc_lookups._shares) >= 1 + resolver_module.HOSTS_PER_LOOKUP)
+        gevent.sleep(0.1)
+        assert len(resolver._plc_lookups._shares) == 1 + resolver_module.HOSTS_PER_LOOKUP
+    gevent.joinall([first, *callers], timeout=60, raise_error=True)
+    until(lambda: not resolver._plc_lookups._shares)
+    assert plc.asked[wanted] == 1
+
+
 def test_a_did_that_several_hosts_ask_for_is_given_as_much_time(
     make: MakeResolver, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:

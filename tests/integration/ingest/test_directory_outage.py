@@ -124,6 +124,30 @@ def test_an_outage_costs_no_event_of_an_account_that_has_just_moved(
     assert (moved.did, Kind.COMMIT) in found
 
 
+def test_an_outage_costs_no_event_of_an_account_with_a_new_key(
+    path: EventPath, pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other than what an #identity says, a signature has to be proven."""
+    monkeypatch.setattr(negatives, "UNANSWERED_SECONDS", 0.1)
+    for name in ("FIRST_RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
+        monkeypatch.setattr(waits, name, 0.05)
+    monkeypatch.setattr(directory, "TRIES", 1)
+    path.restart()
+    host, repo = path.host(pds.url), path.repo(pds.url)
+    path.put(host, post(repo, "3kaaa").frame(1))
+    assert until(lambda: host.cursor.position == 1)
+    repo.key = SigningKey.create("p256", seed=77)
+    path.move(repo, pds.url)
+    plc.instead = "503 Service Unavailable"
+    asked = plc.asked[repo.did]
+    path.put(host, post(repo, "3kbbb").frame(2))
+    until(lambda: plc.asked[repo.did] > asked + 2)
+    assert host.cursor.position == 1
+    plc.instead = None
+    assert until(lambda: host.cursor.position == 2)
+    assert len(path.events()) == 2
+
+
 def test_a_directory_that_denies_an_account_while_the_database_is_away_costs_no_event(
     path: EventPath, pds: FakePds, plc: FakePlc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
