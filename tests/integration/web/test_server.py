@@ -16,6 +16,7 @@ from gevent.event import Event
 from prometheus_client import REGISTRY
 
 from relay.admin.actions import Admin
+from relay.web import http_connection
 from relay.web.server import ApiConnection
 from tests.support.fixtures import StartWeb
 from tests.support.logs import logged
@@ -202,6 +203,20 @@ def test_there_is_a_deadline_for_the_whole_request(
             received = sock.recv(4096)
     assert received.startswith(b"HTTP/1.1 408 ") or (not head and not received)
     assert 0.4 < time.monotonic() - began < 2.5 * PATIENCE
+
+
+@pytest.mark.parametrize("floods", [False, True])
+def test_one_that_is_refused_is_waited_for_no_longer_than_it_takes_to_read_why(
+    web: Web, monkeypatch: pytest.MonkeyPatch, floods: bool
+) -> None:
+    monkeypatch.setattr(http_connection, "LINGER_SECONDS", 600.0 if floods else 0.3)
+    monkeypatch.setattr(http_connection, "LINGER_BYTES", 1000 if floods else 1 << 40)
+    with client(web, b"BREW / HTTP/1.1\r\n\r\n") as sock:
+        assert answer(sock)[0] == 501
+        if floods:
+            with suppress(OSError):
+                sock.sendall(bytes(1 << 16))
+        until(lambda: not len(web.server._server.connections), 5)
 
 
 def test_a_connection_that_is_kept_may_rest(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
