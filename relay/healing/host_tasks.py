@@ -12,9 +12,12 @@ from gevent.pool import Group
 
 from relay.hosts.host import Host
 from relay.kit.background import Loop
+from relay.kit.clock import boot_seconds
 from relay.kit.errors import StoreError
 
 PASS_SECONDS = 2.0
+# A look that comes this late is left out: the process stood still, and what hosts sent meanwhile is read first.
+LATE_SECONDS = 6.0
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ class HostTasks:
         self._at_work: set[int] = set()
         self._greenlets = Group()
         self._loop = Loop(name, self._pass, PASS_SECONDS)
+        self._looked_at = boot_seconds()
 
     def __len__(self) -> int:
         """How many hosts are at work."""
@@ -59,9 +63,12 @@ class HostTasks:
 
     def _pass(self) -> None:
         try:
-            self._look()
+            if boot_seconds() - self._looked_at < LATE_SECONDS:
+                self._look()
         except StoreError as error:
             log.debug("the %s waits for the database: %s", self._name, error)
+        finally:
+            self._looked_at = boot_seconds()
 
     def _do(self, host: Host, work: Callable[[Host], None]) -> None:
         try:

@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from relay.atproto.frames import Account, Commit, Sync
+from relay.healing import host_tasks, listing
 from relay.healing import hosts as healing_hosts
-from relay.healing import listing
 from relay.healing.catching_up import is_close
 from relay.hosts.host import Host
 from relay.store import host_healing, hosts
@@ -460,3 +460,14 @@ def test_a_stream_that_catches_up_is_waited_for(path: EventPath, pds: FakePds) -
     assert not is_close(host, now)
     host.last_event_time = "2999-01-01T00:00:00Z"
     assert is_close(host, now)
+
+
+def test_a_relay_that_stood_still_reads_its_hosts_before_it_asks_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the clock all streams were quiet meanwhile."""
+    now, looks = [1_000.0], list[float]()
+    monkeypatch.setattr(host_tasks, "boot_seconds", lambda: now[0])
+    tasks = host_tasks.HostTasks("healing", lambda: looks.append(now[0]), 1)
+    for later in (2, 4, 24, 26):
+        now[0] = 1_000.0 + later
+        tasks._pass()
+    assert looks == [1_002.0, 1_004.0, 1_026.0]
