@@ -128,13 +128,14 @@ class Room:
         hides: bool = False,
         reveals: bool = False,
         own_status: str | None = None,
+        host_status: str = "active",
         kind: Kind = Kind.ACCOUNT,
         parts: tuple[bytes, bytes] | None = None,
         repo: RepoRow | None = None,
     ) -> None:
         """Submit one event of account `uid`; `own`: it is the relay's own, else the next of the host.
 
-        `own_status` is the status of the relay's own that it gives the account.
+        `own_status` is the status of the relay's own that it gives the account, `host_status` what the host says.
         """
         active = status == "active"
         head, tail = parts or account_frame(account_did(uid), TIME, active, None if active else status)
@@ -149,7 +150,7 @@ class Room:
             if not own:
                 self.cursor.finish(upstream_seq)
 
-        row = AccountRow(uid, account_did(uid), self.host.id, own_status or "active", "active" if own else status)
+        row = AccountRow(uid, account_did(uid), self.host.id, own_status or "active", host_status if own else status)
         host_id = 0 if own else self.host.id
         code = STATUSES.index(row.upstream_status)
         entry = Submission(kind, uid, host_id, upstream_seq, code, head, tail, row, repo, finished, hides)

@@ -215,7 +215,7 @@ def test_the_relays_own_word_is_read_from_the_record_and_not_from_what_the_event
     room.start()
     room.submit(1, status="takendown", hides=True)
     room.submit(2, status="takendown", hides=True)
-    room.submit(2, own=True, status="takendown", hides=True, own_status="takendown")
+    room.submit(2, own=True, status="takendown", hides=True, own_status="takendown", host_status="takendown")
     room.submit(3, own=True, status="takendown", hides=True, own_status="takendown")
     room.submit(3, own=True, reveals=True, own_status="active")
     room.submit(4, own=True, reveals=True, own_status="active")
