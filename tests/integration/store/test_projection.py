@@ -79,6 +79,16 @@ def test_rev_never_goes_back(database: Database, host_ids: list[int]) -> None:
     assert store("3kz2", NEW) == "3kz2"
 
 
+def test_nothing_is_stored_where_sql_is_not_where_it_was_left(database: Database) -> None:
+    database.write(projection.write, ProjectionBatch(5, 3), {0})
+    with pytest.raises(projection.PositionMoved) as caught:
+        database.write(projection.write, ProjectionBatch(9, 9), {6, 7})
+    assert (caught.value.found, caught.value.replay_from) == (5, 3)
+    assert database.read(projection.position) == (5, 3)
+    database.write(projection.write, ProjectionBatch(9, 9), {5, 7})
+    assert database.read(projection.position) == (9, 9)
+
+
 def test_position_never_goes_back(database: Database) -> None:
     database.write(projection.write, ProjectionBatch(70, 60))
     database.write(projection.write, ProjectionBatch(50, 40))
