@@ -85,11 +85,14 @@ class Batch:
         return messages
 
     def _join(self, messages: list[Message], wanted: Filter, encoding: Encoding) -> bytes:
+        if not messages:
+            return b""
         frames = []
         stints = Stints()
         for message in messages:
-            # One commit may have hundreds of records, and what was made of the chunk stays as it is meanwhile.
-            stints.pause()
+            if not message.is_written:
+                # One commit may have hundreds of records, and what was made of the chunk stays as it is meanwhile.
+                stints.pause()
             try:
                 text = message.text()
             except RecordUnreadable as error:

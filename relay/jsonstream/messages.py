@@ -60,6 +60,11 @@ class Message:
         self._text: bytes | None = None
         self._frames: dict[str, bytes] = {}
 
+    @property
+    def is_written(self) -> bool:
+        """True once the text is there."""
+        return self._text is not None
+
     def framed(self, encoding: Encoding) -> bytes:
         """The message as a WebSocket frame. Raises RecordUnreadable."""
         frame = self._frames.get(encoding.name)
@@ -181,8 +186,8 @@ class _Blocks:
             if index >= self._end:
                 raise RecordUnreadable("record-repeated", f"operation {index} of a commit with many equal records")
             block = self._blocks[cid]
-            # Before a link is read, which takes as long as writing it.
-            if sum(map(block.count, _LINKS)) > self.converted:
+            # Before a link is read, which takes as long as writing it. Nearly no record is large enough for so many.
+            if len(block) > self.converted and sum(map(block.count, _LINKS)) > self.converted:
                 raise _too_many(self.converted)
             return drisl.load(block)
         except KeyError:
