@@ -105,10 +105,9 @@ class Decisions:
         """
         deadline = time.monotonic() + timeout
         self._loop.stop(min(timeout, LOOK_SECONDS))
-        try:
-            with gevent.Timeout(max(deadline - time.monotonic(), 0.1), _Late):
-                self.store()
-        except _Late:
+        # Not by an Exception: a transaction would be rolled back, for which a database that hangs has no answer either.
+        late = gevent.with_timeout(max(deadline - time.monotonic(), 0.1), self.store, timeout_value=True)
+        if late:
             log.warning("the file %s cannot be written: %s", NAME, f"no answer in {timeout:.0f} s")
 
     def look(self) -> None:
@@ -147,12 +146,6 @@ class Decisions:
         for kept in list(self._kept.values()):
             if kept.kind == "ban" and kept.value and ("ban", kept.key) not in rows:
                 self.note("ban", kept.key, False)
-
-
-class _Late(BaseException):
-    """The deadline of a stop, told apart from those around it: on an Exception a transaction would be rolled back, for
-    which a database that hangs has no answer either.
-    """
 
 
 def encoded(decisions: list[Decision]) -> bytes:

@@ -11,11 +11,10 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Generic, ParamSpec, TypeVar
+from typing import Generic, TypeVar
 
 import gevent
 from gevent.event import Event as Signal
-from gevent.threadpool import ThreadPool
 
 from relay.atproto.events import Kind
 from relay.atproto.frames import MAX_OPS, op_count
@@ -23,8 +22,8 @@ from relay.eventlog.log import SegmentLog
 from relay.eventlog.record import Record
 from relay.eventlog.writer import Block, encode_block
 from relay.kit import metrics
-from relay.kit.background import in_thread
 from relay.kit.errors import LogError
+from relay.stream.disk_thread import DiskThread
 from relay.stream.suppressions import Suppressions
 from relay.stream.tail import Tail
 
@@ -47,7 +46,6 @@ HUNG_SECONDS = 3.0
 # How often the newest seq that was given out is stored.
 NOTE_SECONDS = 0.5
 
-P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -84,10 +82,9 @@ class GroupCommit(Generic[T]):
         # Why nothing can be written now; why nothing can until a restart.
         self._trouble: str | None = None
         self._death: str | None = None
-        self._writing_since: float | None = None
         self._note_at = 0.0
         # One native thread: the log is written by one at a time.
-        self._disk = ThreadPool(1)
+        self._disk = DiskThread("log", HUNG_SECONDS)
         self._queue: deque[tuple[T, int]] = deque()
         self._filled = Signal()
         self._batch_filled = Signal()
@@ -102,11 +99,7 @@ class GroupCommit(Generic[T]):
     @property
     def problem(self) -> str | None:
         """Why nothing can be logged now, in words, or None."""
-        if self._death or self._trouble:
-            return self._death or self._trouble
-        since = self._writing_since
-        waited = 0.0 if since is None else time.monotonic() - since
-        return f"log: the disk has not answered for {waited:.0f} s" if waited > HUNG_SECONDS else None
+        return self._death or self._trouble or self._disk.problem
 
     def put(self, item: T, size: int) -> None:
         """Take one event of `size` bytes; blocks while the queue is full. Events come out in the order of the calls."""
@@ -141,7 +134,7 @@ class GroupCommit(Generic[T]):
         slow = LogError("log-io", f"the disk has not answered for {timeout:.0f} s")
         try:
             with gevent.Timeout(timeout, slow):
-                in_thread(self._disk, self._log.close)
+                self._disk.run(self._log.close)
         except LogError as error:
             log.error("the log was not closed properly: %s", error)
 
@@ -181,7 +174,7 @@ class GroupCommit(Generic[T]):
             _EVENTS_LOGGED[kind].inc(count)
         self._published(batch, records)
         if time.monotonic() >= self._note_at:
-            self._on_disk(self._log.note_given_out)
+            self._disk.run(self._log.note_given_out)
             self._note_at = time.monotonic() + NOTE_SECONDS
 
     def _write(self, block: Block) -> None:
@@ -201,18 +194,10 @@ class GroupCommit(Generic[T]):
 
     def _failure(self, block: Block) -> Exception | None:
         try:
-            self._on_disk(self._log.write, block)
+            self._disk.run(self._log.write, block)
         except Exception as error:
             return error.with_traceback(None)
         return None
-
-    def _on_disk(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        """Have the thread do `work`, and `problem` tell when the disk does not answer."""
-        self._writing_since = time.monotonic()
-        try:
-            in_thread(self._disk, work, *args, **kwargs)
-        finally:
-            self._writing_since = None
 
     def _take(self) -> list[T]:
         batch: list[T] = []

@@ -8,8 +8,9 @@ once. Must not know what is made.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
+from typing import TypeVar
 
 from relay.eventlog.record import Record
 from relay.kit import metrics
@@ -25,21 +26,13 @@ LARGE_BYTES = 256 << 10
 # The pieces of the last chunks: consumers at the head ask for the same ones.
 CAPACITY_BYTES = 8 << 20
 
+T = TypeVar("T")
 _last_seq = attrgetter("last_seq")
 
 
-def pieces_of(records: list[Record]) -> Iterator[list[Record]]:
+def pieces_of(records: Iterable[Record]) -> Iterator[list[Record]]:
     """`records` in pieces."""
-    piece: list[Record] = []
-    size = 0
-    for record in records:
-        piece.append(record)
-        size += len(record.frame)
-        if len(piece) == CONVERTED_EVENTS or size >= CONVERTED_BYTES:
-            yield piece
-            piece, size = [], 0
-    if piece:
-        yield piece
+    return _split(records, lambda record: len(record.frame))
 
 
 class Pieces:
@@ -48,15 +41,8 @@ class Pieces:
     __slots__ = ("_pieces", "size")
 
     def __init__(self, chunk: Chunk) -> None:
-        self._pieces: list[Chunk] = []
-        events: list[Placed] = []
-        for event in chunk.events:
-            events.append(event)
-            if len(events) == CONVERTED_EVENTS or event.end - events[0].start >= CONVERTED_BYTES:
-                self._pieces.append(_piece(chunk, events))
-                events = []
-        if events:
-            self._pieces.append(_piece(chunk, events))
+        parts = _split(chunk.events, lambda event: event.end - event.start)
+        self._pieces = [_piece(chunk, events) for events in parts]
         # What comes after its last event is hidden.
         self._pieces[-1] = self._pieces[-1]._replace(last_seq=chunk.last_seq)
         self.size = sum(piece.size for piece in self._pieces)
@@ -79,6 +65,19 @@ class LargeChunks:
         if len(chunk.events) <= LARGE_EVENTS and len(chunk.data) <= LARGE_BYTES:
             return None
         return self._pieces.of(chunk).after(seq)
+
+
+def _split(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:
+    part: list[T] = []
+    size = 0
+    for item in items:
+        part.append(item)
+        size += size_of(item)
+        if len(part) == CONVERTED_EVENTS or size >= CONVERTED_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _piece(chunk: Chunk, events: list[Placed]) -> Chunk:
