@@ -859,14 +859,20 @@ def test_an_account_whose_move_was_not_read_is_healed_where_it_is_now(
     assert isinstance(last, Sync) and last.rev == repo.rev and noted(path, other) == []
 
 
-def test_an_account_that_moves_before_the_directory_has_its_document_is_healed_where_it_is_now(
-    path: EventPath, pds: FakePds, other_pds: FakePds
-) -> None:
+def claimed(path: EventPath, pds: FakePds, other_pds: FakePds) -> tuple[Host, RepoBuilder]:
+    """A host, and an account of another one whose commit it has sent."""
     host, other = connected(path, pds), connected(path, other_pds)
     repo = known(path, pds, host)
     other_pds.repos[repo.did] = repo
     path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
     until(lambda: other.cursor.position == 1)
+    return other, repo
+
+
+def test_an_account_that_moves_before_the_directory_has_its_document_is_healed_where_it_is_now(
+    path: EventPath, pds: FakePds, other_pds: FakePds
+) -> None:
+    other, repo = claimed(path, pds, other_pds)
     path.heal()
     assert [(missed.did, missed.reason) for missed in noted(path, other)] == [(repo.did, "wrong-host")]
     assert len(path.events()) == 1
@@ -880,11 +886,7 @@ def test_an_account_that_moves_before_the_directory_has_its_document_is_healed_w
 def test_a_host_that_speaks_for_the_accounts_of_others_is_asked_about_each_a_few_times(
     path: EventPath, pds: FakePds, other_pds: FakePds
 ) -> None:
-    host, other = connected(path, pds), connected(path, other_pds)
-    repo = known(path, pds, host)
-    other_pds.repos[repo.did] = repo
-    path.put(other, repo.commit(create(f"{POST}/b", {})).frame(1))
-    until(lambda: other.cursor.position == 1)
+    other, repo = claimed(path, pds, other_pds)
     for _ in range(1 + healing_accounts.LATE_ATTEMPTS):
         assert len(noted(path, other)) == 1
         path.heal()

@@ -249,7 +249,8 @@ def test_what_is_looked_for_ahead_is_not_kept_when_it_is_outdated(flaky: Flaky) 
     assert cache.get(account_did(1)) is None
 
 
-def test_what_was_written_while_it_is_looked_for_ahead_is_newer(flaky: Flaky) -> None:
+def _put_while_it_is_read(flaky: Flaky) -> tuple[IdentityCache, gevent.Greenlet[..., None]]:
+    """A cache that has got a newer fact than the one that is on its way from SQL, and who reads that."""
     before = _cache(flaky)
     before.put(_fact(1))
     before._flush()
@@ -260,6 +261,11 @@ def test_what_was_written_while_it_is_looked_for_ahead_is_newer(flaky: Flaky) ->
     reading = gevent.spawn(cache.look_ahead, [account_did(1)])
     until(lambda: flaky.reads > reads, 30)
     cache.put(_fact(1, "new.example.com"))
+    return cache, reading
+
+
+def test_what_was_written_while_it_is_looked_for_ahead_is_newer(flaky: Flaky) -> None:
+    cache, reading = _put_while_it_is_read(flaky)
     cache._db = flaky.database
     cache._flush()
     assert not cache._pending
@@ -270,16 +276,7 @@ def test_what_was_written_while_it_is_looked_for_ahead_is_newer(flaky: Flaky) ->
 
 @pytest.mark.parametrize("forgotten", [False, True])
 def test_what_changes_while_it_is_looked_for_ahead_is_newer(flaky: Flaky, forgotten: bool) -> None:
-    before = _cache(flaky)
-    before.put(_fact(1))
-    before._flush()
-    cache = _cache(flaky)
-    cache._flush()
-    flaky.held.clear()
-    reads = flaky.reads
-    reading = gevent.spawn(cache.look_ahead, [account_did(1)])
-    until(lambda: flaky.reads > reads, 30)
-    cache.put(_fact(1, "new.example.com"))
+    cache, reading = _put_while_it_is_read(flaky)
     if forgotten:
         cache.forget(account_did(1))
     # SQL has learnt it by the time at which what was read arrives.
